@@ -1,0 +1,1 @@
+"""The REST bridge and the queztl command."""

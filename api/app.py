@@ -1,0 +1,141 @@
+"""The REST bridge: one route table, one middleware, no state of its own.
+
+`build_app` makes the application, `api.serving.serve` lets it listen. A request passes the guard (Host, Origin,
+key), its handler, and on the way back the one place where errors become documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+
+from aiohttp import web
+
+from api import blobs, dead, events, health, kinds, network, results, workloads
+from api import schema as doc
+from api.auth import Guard, Trust, own_names
+from api.errors import of_error, of_http, of_unexpected
+from api.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
+from api.openapi import openapi
+from api.route import PREFIX, Answer, Handler, Query, Route
+from api.services import Services
+from mesh.errors import QueztlError
+
+_STATUS = Answer("The task's status.", doc.StatusDoc)
+_BYTES = "application/octet-stream"
+_SECONDS = {"type": "number", "minimum": 0}
+_WAIT = Query("wait", "answer when the task has ended, after this many seconds at most", _SECONDS)
+_KEEP = Query("keep", "1: kept until deleted, not only for a day", {"type": "string"})
+_KIND = Query("kind", "only those of this kind", {"type": "string"})
+
+#: Every path of the bridge. HEAD works wherever GET does.
+ROUTE_TABLE: tuple[Route, ...] = (
+    Route("POST", "/workload/submit", workloads.submit, "Submit a workload",
+          {202: Answer("Accepted: the mesh holds it durably.", doc.SubmittedDoc),
+           200: Answer("It has ended (only with ?wait=).", doc.StatusDoc)},
+          errors=(400, 409, 413, 503, 507), query=(_WAIT,), body=doc.SubmitBody),
+    Route("GET", "/workload/{id}/status", workloads.status, "A task's status", {200: _STATUS}, errors=(404, 503)),
+    Route("GET", "/workload/{id}/result", results.result, "A task's result: bytes when it is bytes, else JSON",
+          {200: Answer("The result, with its own content type.", media="*/*")}, errors=(404, 406, 409, 503)),
+    Route("GET", "/workload/{id}/events", events.events, "A task's changes, as server-sent events",
+          {200: Answer("`state` events and an `end`, each with a status document.", media="text/event-stream")},
+          errors=(404, 503)),
+    Route("DELETE", "/workload/{id}", workloads.cancel, "Cancel a task", {200: _STATUS}, errors=(404, 503)),
+    Route("GET", "/workloads", kinds.kinds, "The kinds of work, with their schemas and the nodes that know them",
+          {200: Answer("All kinds.", doc.KindsDoc)}, errors=(503,)),
+    Route("POST", "/blobs", blobs.upload, "Upload data; the answer is a reference that payloads take",
+          {201: Answer("Stored.", doc.BlobDoc)}, errors=(400, 413, 415, 503, 507), query=(_KEEP,),
+          takes_bytes=True, tags=("blobs",)),
+    Route("GET", "/blobs/{id}", blobs.download, "The bytes of a blob",
+          {200: Answer("The bytes, with the content type they were uploaded with.", media=_BYTES)},
+          errors=(404, 503), tags=("blobs",)),
+    Route("GET", "/dead", dead.list_dead, "The tasks that used up their attempts or are poison",
+          {200: Answer("Oldest first.", doc.DeadListDoc)}, errors=(400, 503), query=(_KIND,), tags=("dead",)),
+    Route("GET", "/dead/{id}", dead.show, "One of them, with its payload",
+          {200: Answer("The dead letter.", doc.DeadDoc)}, errors=(404, 503), tags=("dead",)),
+    Route("POST", "/dead/{id}/replay", dead.replay, "Submit it again, as a new task",
+          {202: Answer("Accepted.", doc.SubmittedDoc)}, errors=(400, 404, 503, 507), tags=("dead",)),
+    Route("GET", "/network/status", network.status, "The mesh: nodes, master, bus",
+          {200: Answer("As this node sees it.", doc.NetworkDoc)}, errors=(503,), open=True, tags=("network",)),
+    Route("POST", "/nodes/register", network.register, "Join without multicast: the node id and the bus URLs",
+          {200: Answer("Who it is, and where the bus is.", doc.RegisteredDoc)}, errors=(400, 413, 503),
+          body=doc.RegisterBody, open=True, tags=("network",)),
+    Route("GET", "/healthz", health.healthz, "Whether the process answers",
+          {200: Answer("It does.", doc.HealthDoc)}, open=True, tags=("health",)),
+    Route("GET", "/readyz", health.readyz, "Whether work can be submitted here",
+          {200: Answer("Yes.", doc.ReadyDoc), 503: Answer("No, and why.", doc.ReadyDoc)},
+          open=True, tags=("health",)),
+    Route("GET", "/openapi.json", openapi, "This document",
+          {200: Answer("OpenAPI 3.1.")}, open=True, tags=("health",)),
+    Route("GET", "/", health.root, "What this is, for people", {200: Answer("A page.", media="text/html")},
+          tags=("health",)),
+)  # fmt: skip
+
+_OPEN = frozenset(route.full_path for route in ROUTE_TABLE if route.open)
+
+
+def build_app(services: Services, settings: ApiSettings | None = None) -> web.Application:
+    """The application; until `serve` has told it its address it answers to the names of loopback, port 80."""
+    settings = settings or ApiSettings()
+    app = web.Application(middlewares=[_around_all], client_max_size=settings.max_body_bytes)
+    extra = frozenset(host.lower() for host in settings.extra_hosts)
+    app[SERVICES], app[SETTINGS], app[ROUTES] = services, settings, ROUTE_TABLE
+    app[GUARD] = Guard(Trust(80, own_names(), extra, open_api=settings.open_api))
+    app[CLOSING] = asyncio.Event()
+    for route in ROUTE_TABLE:
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            app.router.add_route(method, route.full_path, route.handler)
+    app.on_response_prepare.append(_head)
+    app.on_shutdown.append(_close)
+    return app
+
+
+_numbers = itertools.count(1)
+_ID_PREFIX = secrets.token_hex(4)
+_ID = web.RequestKey("id", str)
+_STARTED = web.RequestKey("started", bool)
+
+
+@web.middleware
+async def _around_all(request: web.Request, handler: Handler) -> web.StreamResponse:
+    resource = request.match_info.route.resource
+    # A path or method that does not exist is no secret: its 404 or 405 needs no key.
+    is_open = resource is None or resource.canonical in _OPEN
+    request[_ID] = f"{_ID_PREFIX}-{next(_numbers)}"
+    try:
+        refusal = request.app[GUARD].refusal(request, is_open)
+        if refusal is not None:
+            return of_error(refusal)
+        return await handler(request)
+    except QueztlError as error:
+        return of_error(error)
+    except web.HTTPException as error:
+        return of_http(error, request, request.app[SETTINGS].max_body_bytes)
+    except ConnectionError:
+        raise  # the client has gone: nobody to answer
+    except Exception as error:
+        answer = of_unexpected(error, request, request[_ID])
+        if _STARTED in request:
+            # Half an answer is out: only a cut connection tells the client that it is not whole.
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer broke off") from None
+        return answer
+
+
+async def _head(request: web.Request, response: web.StreamResponse) -> None:
+    request[_STARTED] = True
+    headers = response.headers
+    headers["X-Request-Id"] = request.get(_ID, "")
+    headers["Server"] = "queztl"
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _close(app: web.Application) -> None:
+    app[CLOSING].set()
+
+
+__all__ = ["PREFIX", "ROUTE_TABLE", "ApiSettings", "build_app"]

@@ -1,0 +1,144 @@
+"""Whom the bridge answers: nobody's browser but its own pages, and without a key no other machine.
+
+A web page that a person has open can send requests to 127.0.0.1. Three facts tell it from a program: the Host
+it names (a re-bound name is not ours), its Origin, and what the browser says in Sec-Fetch-Site. None of this
+is authentication: a program on this machine may do everything a mesh without a key lets it do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mesh.errors import Forbidden, Misdirected, QueztlError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What decides; plain values."""
+
+    port: int
+    names: frozenset[str] = frozenset()
+    """This machine's own names, in lower case."""
+    extra: frozenset[str] = frozenset()
+    """Further `host:port` it may be called by."""
+    loopback_only: bool = True
+    open_api: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def own_names() -> frozenset[str]:
+    """The names this machine gives itself; no DNS is asked."""
+    name = socket.gethostname().lower().rstrip(".")
+    short = name.split(".")[0]
+    return frozenset(filter(None, (name, short, f"{short}.local" if short else "")))
+
+
+@lru_cache(maxsize=256)  # the same few names, at every request
+def is_own(trust: Trust, authority: str, local_address: str, default_port: int = 80) -> bool:
+    """Whether `authority` (host[:port], as in a Host header) is a literal of this node.
+
+    `local_address` is this machine's end of the connection: the address the client really dialled.
+    """
+    if authority.lower() in trust.extra:
+        return True
+    match = _HOST.fullmatch(authority)
+    if match is None:
+        return False
+    if int(match[3] or default_port) != trust.port:
+        return False
+    host = (match[1] or match[2]).lower().rstrip(".")
+    if host == "localhost" or host in trust.names:
+        return True
+    try:
+        address = _address(host)
+        return address.is_loopback or (bool(local_address) and address == _address(local_address))
+    except ValueError:
+        return False
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without its scope, and as IPv4 where it is one in disguise."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def decide(
+    trust: Trust,
+    *,
+    host: str | None,
+    local_address: str,
+    origin: str | None,
+    fetch_site: str | None,
+    route_is_open: bool,
+) -> QueztlError | None:
+    """Why a request is refused (Misdirected or Forbidden), or None; the method does not matter. Pure."""
+    if host is None or not is_own(trust, host, local_address):
+        shown = "".join(letter if letter.isprintable() else "?" for letter in (host or "")[:100])
+        return Misdirected(
+            f"This node is not called {shown!r}; call it by its address or its own name, with port {trust.port}."
+        )
+    if origin is not None and not _is_own_origin(trust, origin, local_address):
+        return Forbidden("Web pages of other sites may not use this node.")
+    if (fetch_site or "").strip().lower() == "cross-site":
+        return Forbidden("Web pages of other sites may not use this node.")
+    if not (trust.loopback_only or trust.open_api or route_is_open):
+        return Forbidden(
+            "This mesh has no key, so off its own machine a node answers register, health and status only; "
+            "start it with --open-api to let everybody on the network use it."
+        )
+    return None
+
+
+def _is_own_origin(trust: Trust, origin: str, local_address: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    if parts.scheme not in _DEFAULT_PORTS or parts.path or parts.query or parts.fragment:
+        return False
+    return is_own(trust, parts.netloc, local_address, _DEFAULT_PORTS[parts.scheme])
+
+
+class Guard:
+    """`decide` for real requests; `trust` is replaced once the port is known."""
+
+    def __init__(self, trust: Trust) -> None:
+        self.trust = trust
+
+    def refusal(self, request: web.Request, route_is_open: bool) -> QueztlError | None:
+        """Why this request is refused, or None."""
+        headers = request.headers
+        host = headers.get("Host")
+        if host is not None and len(headers.getall("Host")) > 1:
+            host = None
+        transport = request.transport
+        local = transport.get_extra_info("sockname") if transport is not None else None
+        return decide(
+            self.trust,
+            host=host,
+            local_address=str(local[0]) if isinstance(local, tuple) else "",
+            origin=headers.get("Origin"),
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            route_is_open=route_is_open,
+        )

@@ -1,0 +1,95 @@
+"""From command line words to values: JSON arguments, requirements, seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def json_value(text: str, what: str = "the payload") -> Any:
+    """JSON from the command line; `-` reads stdin, `@FILE` a file. Raises: BadInput, OSError."""
+    from mesh.errors import BadInput, Fault
+
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        text = Path(text[1:]).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        problem = f"is no JSON ({error}); quote it for the shell: '{{\"value\": 1}}'"
+        raise BadInput(f"{what} can't be read: no JSON", (Fault(what.rpartition(" ")[2], problem),)) from None
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """A JSON object. Raises: BadInput, OSError."""
+    from mesh.errors import BadInput, Fault
+
+    value = json_value(text, what)
+    if not isinstance(value, dict):
+        fault = Fault(what.rpartition(" ")[2], 'must be a JSON object, {"name": value, …}')
+        raise BadInput(f"{what} can't be used: no object", (fault,))
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argparse type: seconds, not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def count(text: str) -> int:
+    """An argparse type: a whole number from 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def field_and_path(text: str) -> tuple[str, Path]:
+    """An argparse type: FIELD=PATH."""
+    field, equals, path = text.partition("=")
+    if not equals or not field or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=PATH")
+    return field, Path(path)
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """The options every submitted task can have (see mesh.views.SubmitRequest)."""
+    group = parser.add_argument_group("the task")
+    group.add_argument("--urgency", choices=("high", "normal", "low"), default="normal", help="[normal]")
+    for name, what in (
+        ("--timeout", "longest run time [the kind's own]"),
+        ("--delay", "start no earlier than S seconds from now"),
+        ("--expires", "not worth starting later than S seconds from now"),
+    ):
+        group.add_argument(name, type=seconds, default=0.0, metavar="S", help=what)
+    group.add_argument("--attempts", type=count, default=0, metavar="N", help="attempts it gets [3]")
+    group.add_argument(
+        "--requires",
+        metavar="JSON",
+        help='what the node must have: {"cores": 4, "memory_mb": 2000, "accelerator": "cuda", "labels": {…}, '
+        '"region": "eu", "node": "…"}',
+    )
+    group.add_argument("--origin", default="", metavar="REGION", help="where it comes from: near nodes first")
+
+
+def task_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those options as keywords of SubmitRequest. Raises: BadInput."""
+    return {
+        "urgency": args.urgency,
+        "timeout_s": args.timeout,
+        "max_attempts": args.attempts,
+        "delay_s": args.delay,
+        "expires_s": args.expires,
+        "requires": json_object(args.requires, "the option requires") if args.requires else {},
+        "origin": args.origin,
+    }

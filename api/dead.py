@@ -1,0 +1,37 @@
+"""Dead letters over HTTP: list, read, replay."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api import documents
+from api.errors import json_reply
+from api.ids import task_id
+from api.keys import SERVICES
+from mesh.errors import BadInput, Fault
+from mesh.subjects import is_token
+
+
+async def list_dead(request: web.Request) -> web.Response:
+    """All of them, oldest first; ?kind= for those of one kind."""
+    kind = request.query.get("kind", "").lower()
+    if kind and not is_token(kind):
+        raise BadInput("That is no kind of work.", (Fault("kind", "must be letters, digits, '_' or '-'"),))
+    letters = await request.app[SERVICES].dead_list(kind)
+    return json_reply({"dead": [documents.dead(letter) for letter in letters]})
+
+
+async def show(request: web.Request) -> web.Response:
+    """One of them, with its payload."""
+    document = documents.dead(await request.app[SERVICES].dead_show(task_id(request)), whole=True)
+    try:
+        return json_reply(document)
+    except TypeError:  # a MessagePack payload may hold what JSON has no form for
+        document.pop("payload")
+        return json_reply(document)
+
+
+async def replay(request: web.Request) -> web.Response:
+    """202: submitted again as a new task; the letter goes."""
+    accepted = await request.app[SERVICES].dead_replay(task_id(request))
+    return json_reply(documents.submitted(accepted), 202)

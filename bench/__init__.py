@@ -1,0 +1,1 @@
+"""Measures the machine and the mesh: `python -m bench`."""

@@ -1,0 +1,45 @@
+"""`python -m bench CASE`: one figure, or one document of figures, with what they were measured on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from bench.measure import BenchFailed
+
+CASES = {"mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m bench", description="Measure this machine and the mesh on it.")
+    cases = made.add_subparsers(dest="case", required=True, metavar="CASE")
+    for name, what in CASES.items():
+        case = cases.add_parser(name, help=what, description=f"Measures {what}. See bench/METHODOLOGY.md.")
+        case.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+        case.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
+        case.add_argument("--pairs", type=int, metavar="N", help="rounds of mesh and raw [5, quick 2]")
+        case.add_argument("--profile", metavar="DIR", help="write py-spy profiles of the processes under load")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a case; 0 when every answer was right, 1 when the bench failed."""
+    flags = parser().parse_args(argv)
+    from bench.cases import mesh
+
+    try:
+        document = mesh.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile)
+    except BenchFailed as failed:
+        print(f"bench: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(document, indent=2) if flags.json else mesh.table(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

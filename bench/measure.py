@@ -1,0 +1,68 @@
+"""From samples to figures: medians, quantiles, spread, ratios. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+#: An open loop looks this often for what is due, seconds.
+PACE_S = 0.0005
+
+
+class BenchFailed(Exception):
+    """The bench has no result: something did not start, or an answer was wrong."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One measured round: `tasks` in `took_s` seconds, each answer compared."""
+
+    tasks: int
+    took_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Tasks a second."""
+        return self.tasks / self.took_s
+
+
+def quantile(samples: Sequence[float], share: float) -> float:
+    """The smallest sample that at least `share` (0 to 1) of all samples do not exceed.
+
+    Raises: ValueError without samples.
+    """
+    if not samples:
+        raise ValueError("no samples")
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def spread(samples: Sequence[float]) -> float:
+    """(largest - smallest) / median: 0.1 means that the rounds lie within a tenth of each other."""
+    middle = median(samples)
+    return (max(samples) - min(samples)) / middle if middle else 0.0
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """The median of mesh / raw over rounds measured side by side, so that a slow minute slows both."""
+    return median(mesh / raw for mesh, raw in pairs)
+
+
+def disturbance(
+    before: tuple[float, float, float], after: tuple[float, float, float], ours_s: float
+) -> dict[str, float]:
+    """What share of the machine others had: `others`, its other processes, and `stolen`, its host.
+
+    `before` and `after`: (used, stolen, all) CPU seconds of the machine; `ours_s` of what was measured.
+    """
+    used_s, stolen_s, every_s = (late - early for early, late in zip(before, after, strict=True))
+    if every_s <= 0:
+        return {"others": 0.0, "stolen": 0.0}
+    return {"others": round(max(0.0, used_s - ours_s) / every_s, 3), "stolen": round(stolen_s / every_s, 3)}
+
+
+def due(rate_per_s: float, began_s: float, now_s: float, sent: int, total: int) -> int:
+    """How many tasks of an open loop are due now and not sent yet."""
+    return max(0, min(total, int((now_s - began_s) * rate_per_s) + 1) - sent)

@@ -1,0 +1,60 @@
+"""Where the CPU goes under load: py-spy on each Python process of a node, and on the bench itself.
+
+py-spy is no dependency: `--profile` needs it installed beside the interpreter, or on the PATH.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Awaitable
+from pathlib import Path
+
+from bench.measure import BenchFailed
+from bench.node_process import NodeProcess
+
+SECONDS = 8
+
+
+async def record(node: NodeProcess, folder: Path, load: Awaitable[object]) -> None:
+    """Profile for a few seconds while `load` runs; writes NAME.raw files, prints the top lines of each on stderr.
+
+    Raises: BenchFailed when py-spy is missing.
+    """
+    beside = Path(sys.executable).parent / "py-spy"
+    tool = str(beside) if beside.exists() else shutil.which("py-spy")
+    if tool is None:
+        raise BenchFailed("--profile needs py-spy; install it with: pip install py-spy")
+    folder.mkdir(parents=True, exist_ok=True)
+    pids = {name: one.pid for name, one in node.processes().items() if name not in ("server", "witness")}
+    pids["submitter"] = os.getpid()
+    running = asyncio.ensure_future(load)
+    spies = [
+        await asyncio.create_subprocess_exec(
+            tool, "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", "200", "--format", "raw",
+            "--nonblocking", "--output", str(folder / f"{name.replace(' ', '-')}.raw"),
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )
+        for name, pid in pids.items()
+    ]  # fmt: skip
+    for spy in spies:
+        await spy.wait()
+    await running
+    for name in pids:
+        path = folder / f"{name.replace(' ', '-')}.raw"
+        if path.exists():
+            print(f"\n{name}:\n{top(path.read_text())}", file=sys.stderr)
+
+
+def top(raw: str, count: int = 15) -> str:
+    """The functions in which most samples lie, by their own time; `raw` is py-spy's "stack count" lines."""
+    own: Counter[str] = Counter()
+    for line in raw.splitlines():
+        stack, _, samples = line.rpartition(" ")
+        if stack and samples.isdigit():
+            own[stack.rpartition(";")[2].rpartition(":")[0] or stack.rpartition(";")[2]] += int(samples)
+    total = sum(own.values()) or 1
+    return "\n".join(f"  {samples / total:6.1%}  {name}" for name, samples in own.most_common(count))

@@ -1,0 +1,341 @@
+"""The one connection of a process to the bus, and the only file that imports nats.
+
+Promises: callbacks run in the order the messages came; a connection that breaks is re-made for ever (jittered);
+`store` and `post` resend what the bus did not confirm when that is harmless, and say so when it is not.
+Nothing else in the project knows nats-py: its traps (design notes in ARCHITECTURE.md) end here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from mesh.bus.errors import ApiError
+from mesh.bus.kv import Kv
+from mesh.bus.objects import Objects
+from mesh.bus.publisher import Publisher, Settled
+from mesh.bus.wire import Message, Parser, header_block, ping, write
+from mesh.config import LAN, MeshConfig
+from mesh.errors import BusUnavailable, QueztlError, TooLarge
+
+__all__ = ["Bus", "Message", "Subscription"]
+
+log = logging.getLogger("queztl.bus")
+
+#: What may wait for a broken connection to come back. What is in flight is bounded by windows and credit.
+_PENDING_BYTES = 256 * 1024 * 1024
+
+
+class Subscription:
+    """A live subscription; `await close()` ends it."""
+
+    def __init__(self, inner: Any, number: bytes, direct: dict[bytes, Callable[[Message], None]]) -> None:
+        self._inner, self._number, self._direct = inner, number, direct
+
+    async def close(self) -> None:
+        """Stop receiving. A closed connection is no error here."""
+        self._direct.pop(self._number, None)
+        try:
+            await self._inner.unsubscribe()
+        except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError):
+            log.debug("subscription %s was closed with its connection", self._inner.subject)
+
+
+class Bus:
+    """A connection to the bus. Make one with `await Bus.connect(urls, name=…)`."""
+
+    def __init__(self, client: Client, config: MeshConfig) -> None:
+        self._client = client
+        self._parser = client._ps = Parser(client)
+        self.config = config
+        self.epoch = 1
+        """Counts connections: what was delivered in an earlier epoch is no longer ours to acknowledge."""
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_back: list[Callable[[], Awaitable[None] | None]] = []
+        self._publisher: Publisher = Publisher(self)
+        self.objects = Objects(self)
+        self._requests: dict[int, asyncio.Future[Message]] = {}
+        self._repeatable: dict[int, tuple[str, bytes]] = {}
+        """Requests in flight that may be sent twice: after a reconnect they are."""
+        self._request_box = client.new_inbox()
+        self._request_number = 0
+
+    @classmethod
+    async def connect(
+        cls,
+        urls: Sequence[str],
+        *,
+        name: str,
+        config: MeshConfig = LAN,
+        user: str = "",
+        password: str = "",
+        on_lost: Callable[[], None] | None = None,
+        on_back: Callable[[], Awaitable[None] | None] | None = None,
+        connect_timeout_s: float = 2.0,
+        attempts: int = 1,
+    ) -> Bus:
+        """Connect to any of `urls`.
+
+        `name` is what the bus calls this connection: "<node id>/<incarnation>" for nodes.
+        Raises: BusUnavailable when none of `urls` answers.
+        """
+        client = Client()
+        bus = cls(client, config)
+        if on_lost:
+            bus.on_lost.append(on_lost)
+        if on_back:
+            bus.on_back.append(on_back)
+        options: dict[str, Any] = {"user": user, "password": password} if user else {}
+        for attempt in range(1, attempts + 1):
+            try:
+                await client.connect(
+                    servers=list(urls),
+                    name=name,
+                    error_cb=bus._on_error,
+                    disconnected_cb=bus._on_disconnected,
+                    reconnected_cb=bus._on_reconnected,
+                    allow_reconnect=False,
+                    connect_timeout=max(1, round(connect_timeout_s)),
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0.05,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    pending_size=_PENDING_BYTES,
+                    skip_subject_validation=True,
+                    **options,
+                )
+                break
+            except asyncio.CancelledError:
+                await client.close()
+                raise
+            except (OSError, nats.errors.Error, TimeoutError) as error:
+                if attempt == attempts:
+                    raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({error})") from None
+        # The first connection fails fast and says so (with -1 nats-py would never give up); later ones are
+        # tried for ever.
+        client.options["max_reconnect_attempts"] = -1
+        client.options["allow_reconnect"] = True
+        client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
+        await bus._publisher.start()
+        await bus._subscribe(f"{bus._request_box}.*", bus._on_reply)
+        return bus
+
+    # --- what it is ---------------------------------------------------------------------------------
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands right now."""
+        return self._client.is_connected
+
+    @property
+    def client_id(self) -> int:
+        """The server's number for this connection: what a KICK names."""
+        return int(self._client.client_id or 0)
+
+    @property
+    def server_id(self) -> str:
+        """The id of the server it stands to."""
+        return str(self._client._server_info.get("server_id", ""))
+
+    @property
+    def server_name(self) -> str:
+        """The name of the server it stands to: the node id of its host."""
+        return str(self._client._server_info.get("server_name", ""))
+
+    @property
+    def max_payload(self) -> int:
+        """Largest message the server takes, bytes."""
+        return int(self._client.max_payload)
+
+    # --- core NATS ----------------------------------------------------------------------------------
+    def send(
+        self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None
+    ) -> None:
+        """Publish without suspending: for plain callbacks and the hot path.
+
+        `headers` may be a ready block (`wire.header_block`). While the connection is being re-made, messages wait
+        in nats-py's buffer. Raises: TooLarge; BusUnavailable when the connection is closed or its buffer full.
+        """
+        client = self._client
+        if len(data) > client.max_payload:
+            raise TooLarge(f"a message of {len(data)} bytes is more than the bus takes ({client.max_payload})")
+        block = headers if isinstance(headers, bytes) else header_block(headers) if headers else b""
+        if client.is_closed or client._pending_data_size > _PENDING_BYTES:
+            raise BusUnavailable("the bus can't be reached right now; try again shortly")
+        write(client, subject, data, reply, block)
+
+    async def publish(
+        self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None
+    ) -> None:
+        """Publish on core NATS: at most once."""
+        self.send(subject, data, reply, headers)
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes,
+        timeout_s: float = 2.0,
+        headers: dict[str, str] | None = None,
+        repeat: bool = False,
+    ) -> Message:
+        """Ask and wait for one answer; `repeat`: ask again after a reconnect.
+
+        Raises: BusUnavailable when none comes in time.
+        """
+        self._request_number += 1
+        number = self._request_number
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        if repeat:
+            self._repeatable[number] = (subject, data)
+        try:
+            self.send(subject, data, f"{self._request_box}.{number}", headers)
+            async with asyncio.timeout(timeout_s):
+                answer = await future
+        except TimeoutError:
+            raise BusUnavailable(f"the bus did not answer {subject} within {timeout_s:g} s") from None
+        finally:
+            self._requests.pop(number, None)
+            self._repeatable.pop(number, None)
+        if not answer.data and answer.headers and answer.headers.get("Status") == "503":
+            raise BusUnavailable(f"nobody answers {subject} on the bus")
+        return answer
+
+    async def subscribe(
+        self, subject: str, callback: Callable[[Message], None], queue: str = ""
+    ) -> Subscription:
+        """Have `callback` called, in order, for each message; returns once the server knows of it."""
+        subscription = await self._subscribe(subject, callback, queue)
+        await self.flush()
+        return subscription
+
+    async def _subscribe(
+        self, subject: str, callback: Callable[[Message], None], queue: str = ""
+    ) -> Subscription:
+        inner = await self._client.subscribe(subject, queue, cb=_undelivered)
+        # Registered before the server can have answered: nothing was awaited since the SUB was queued.
+        number = str(inner._id).encode()
+        self._parser.direct[number] = callback
+        return Subscription(inner, number, self._parser.direct)
+
+    def new_inbox(self) -> str:
+        """A subject nobody else uses."""
+        return str(self._client.new_inbox())
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        """Wait until the server has processed everything sent so far; at once while the connection is re-made.
+
+        Raises: BusUnavailable. (nats-py's own flush swallows a cancellation that comes with its answer.)
+        """
+        if self._client.is_closed:
+            raise BusUnavailable("the connection to the bus is closed")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ping(self._client)
+        except TimeoutError:
+            raise BusUnavailable(f"the bus did not answer within {timeout_s:g} s") from None
+
+    # --- JetStream ----------------------------------------------------------------------------------
+    async def store(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        msg_id: str = "",
+        expect_last: int | None = None,
+        ttl_s: float = 0,
+        headers: dict[str, str] | None = None,
+        resend: bool | None = None,
+        timeout_s: float = 10.0,
+    ) -> int:
+        """Publish into a stream and wait for its confirmation; returns the sequence.
+
+        `resend` (default: when `msg_id` is set): send again after a reconnect or a silent server.
+        Raises: WrongSequence, StorageFull, Busy, BusUnavailable (then it is unknown whether it was stored).
+        """
+        return await self._publisher.store(
+            subject, data, msg_id, expect_last, ttl_s, headers, bool(msg_id) if resend is None else resend,
+            timeout_s,
+        )  # fmt: skip
+
+    def post(self, subject: str, data: bytes, headers: bytes, settled: Settled) -> None:
+        """`store` for the hot path: `settled(answer, error)` is called; resent until the bus answers."""
+        self._publisher.post(subject, data, headers, settled, resend=True)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many stored messages the bus has not confirmed yet."""
+        return self._publisher.unconfirmed
+
+    async def api(
+        self, endpoint: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0
+    ) -> dict[str, Any]:
+        """One call of the JetStream API: `endpoint` without the `$JS.API.` in front.
+
+        Raises: ApiError (the server's refusal), BusUnavailable.
+        """
+        data = json.dumps(body).encode() if body is not None else b""
+        answer = json.loads((await self.request(f"$JS.API.{endpoint}", data, timeout_s, repeat=True)).data)
+        if "error" in answer:
+            error = answer["error"]
+            raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
+        return dict(answer)
+
+    def kv(self, bucket: str) -> Kv:
+        """A view of one key-value bucket."""
+        return Kv(self, bucket)
+
+    async def close(self) -> None:
+        """Send what is pending, then end the connection."""
+        self.on_lost.clear()
+        self.on_back.clear()
+        await self._publisher.stop()
+        if self._client.is_connected:
+            try:
+                await self._client.flush(1)
+            except nats.errors.Error as error:
+                log.debug("last flush before closing: %s", error)
+        await self._client.close()
+
+    # --- what nats-py tells us ----------------------------------------------------------------------
+    def _on_reply(self, message: Message) -> None:
+        number = int(message.subject.rpartition(".")[2]) if message.subject.startswith(self._request_box) else 0
+        future = self._requests.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("bus connection: %s", error or type(error).__name__)
+
+    async def _on_disconnected(self) -> None:
+        if self._client.is_closed:
+            return
+        self.epoch += 1
+        log.debug("the connection to the bus is lost; reconnecting")
+        for callback in list(self.on_lost):
+            callback()
+
+    async def _on_reconnected(self) -> None:
+        log.debug("the connection to the bus is back (epoch %d)", self.epoch)
+        self._publisher.resend_all()
+        for number, (subject, data) in list(self._repeatable.items()):
+            self.send(subject, data, f"{self._request_box}.{number}")
+        for callback in list(self.on_back):
+            try:
+                outcome = callback()
+                if outcome is not None:
+                    await outcome
+            except QueztlError as error:
+                # The next part must hear of it all the same (and nats-py's reconnecting must not end here).
+                log.warning("after the bus came back: %s", error)
+
+
+async def _undelivered(_: Any) -> None:
+    """nats-py wants a callback; messages reach ours in `wire.Parser` before they come here."""

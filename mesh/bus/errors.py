@@ -1,0 +1,43 @@
+"""What the bus refuses, as types."""
+
+from __future__ import annotations
+
+from mesh.errors import Busy, QueztlError, StorageFull
+
+WRONG_LAST_SEQUENCE = (10071, 10164)
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+MESSAGE_NOT_FOUND = 10037
+STREAM_FULL = (10077, 10047, 10023)
+"""Maximum bytes or messages exceeded; insufficient storage resources."""
+
+
+class ApiError(QueztlError):
+    """The bus refused an administrative call."""
+
+    def __init__(self, status: int, error_code: int, description: str) -> None:
+        super().__init__(f"the bus refused: {description} ({error_code})")
+        self.status, self.error_code, self.description = status, error_code, description
+
+
+class WrongSequence(QueztlError):
+    """Somebody else wrote that record first."""
+
+    code = "wrong_sequence"
+
+
+class KeyExists(WrongSequence):
+    """That key exists already."""
+
+
+def refusal(error: dict[str, object], subject: str) -> QueztlError:
+    """The typed error for a JetStream `error` object in answer to a publish on `subject`."""
+    code = int(str(error.get("err_code", 0)))
+    text = str(error.get("description", "refused"))
+    if code in WRONG_LAST_SEQUENCE:
+        return WrongSequence(f"somebody else wrote {subject} first")
+    if code in STREAM_FULL:
+        if subject.startswith("work."):
+            return Busy("the queue is full; try again in a few seconds", retry_after_s=5.0)
+        return StorageFull(f"the bus has no room left ({text}); free disk space or raise the limit")
+    return ApiError(int(str(error.get("code", 0))), code, text)

@@ -1,0 +1,119 @@
+"""What a nats-server is told: plain values in, the text of its configuration file out. Nothing here does anything.
+
+The file is written as JSON, which nats-server reads: quoting is then the library's business and not ours.
+Routes and tags are values, so that the same writer serves the lone server, its boot peer, its witness, and the
+voters of a larger mesh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+MIB = 1024 * 1024
+
+VOTER_TAG = "voter"
+"""Streams are declared to live on servers with this tag only."""
+SYSTEM_USER = "system"
+SYSTEM_ACCOUNT = "SYS"
+MESH_USER = "mesh"
+MESH_ACCOUNT = "MESH"
+_ROUTE_USER = "route"
+
+MAX_PAYLOAD_BYTES = 8 * MIB
+MAX_CONTROL_LINE_BYTES = 4096
+_MEMORY_STORE_BYTES = 64 * MIB
+_LOG_BYTES = 8 * MIB
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One server. `routes` are (host, port) of the others' cluster listeners; `store` None means no JetStream."""
+
+    name: str
+    cluster: str
+    host: str
+    client_port: int
+    cluster_host: str
+    cluster_port: int
+    routes: tuple[tuple[str, int], ...]
+    password: str
+    log_file: Path
+    store: Path | None = None
+    store_max_bytes: int = 0
+    sync_interval_s: float = 1.0
+    tags: tuple[str, ...] = ()
+    client_advertise: str = ""
+    hidden: bool = False
+    """Whether clients are not told of this server (boot peers and witnesses)."""
+
+
+def render(config: ServerConfig) -> str:
+    """The text of the configuration file. Holds the password: write it readable by its owner only."""
+    document: dict[str, object] = {
+        "server_name": config.name,
+        "listen": _listen(config.host, config.client_port),
+        "max_payload": MAX_PAYLOAD_BYTES,
+        "max_control_line": MAX_CONTROL_LINE_BYTES,
+        "write_deadline": "10s",
+        "log_file": str(config.log_file),
+        "logfile_size_limit": _LOG_BYTES,
+        "logfile_max_num": 3,
+        "accounts": {
+            SYSTEM_ACCOUNT: {"users": [{"user": SYSTEM_USER, "password": config.password}]},
+            MESH_ACCOUNT: {
+                "users": [{"user": MESH_USER, "password": config.password}],
+                **({"jetstream": "enabled"} if config.store else {}),
+            },
+        },
+        "system_account": SYSTEM_ACCOUNT,
+        "no_auth_user": MESH_USER,
+        "cluster": {
+            "name": config.cluster,
+            "listen": _listen(config.cluster_host, config.cluster_port),
+            "authorization": {"user": _ROUTE_USER, "password": config.password, "timeout": 2},
+            "routes": [_route(host, port, config.password) for host, port in config.routes],
+            "no_advertise": config.hidden,
+            # One connection between two servers, not the default four: they are on one machine.
+            "pool_size": 1,
+        },
+    }
+    if config.tags:
+        document["server_tags"] = list(config.tags)
+    if config.client_advertise:
+        document["client_advertise"] = config.client_advertise
+    if config.store:
+        document["jetstream"] = {
+            "store_dir": str(config.store),
+            "max_memory_store": _MEMORY_STORE_BYTES,
+            "max_file_store": config.store_max_bytes,
+            "sync_interval": f"{max(1, round(config.sync_interval_s * 1000))}ms",
+        }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def client_urls(bind_host: str, advertise: Sequence[str], port: int) -> tuple[str, ...]:
+    """Where clients find a server bound to `bind_host`: the advertised addresses, else the one it listens on."""
+    hosts = tuple(dict.fromkeys(advertise)) or (local_host(bind_host),)
+    return tuple(f"nats://{_bracketed(host)}:{port}" for host in hosts)
+
+
+def local_host(bind_host: str) -> str:
+    """The address by which this machine itself reaches a server bound to `bind_host`."""
+    return "127.0.0.1" if bind_host in ("", "0.0.0.0", "::") else bind_host
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(host: str, port: int) -> str:
+    return f"{_bracketed(host)}:{port}"
+
+
+def _route(host: str, port: int, password: str) -> str:
+    return f"nats-route://{_ROUTE_USER}:{quote(password, safe='')}@{_bracketed(host)}:{port}"
+

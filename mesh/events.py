@@ -1,0 +1,48 @@
+"""The mesh's journal: joins, leaves, leadership, what was given back, alarms.
+
+Best effort by intent: a journal that can't be written never stops what it tells about.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from mesh import messages, subjects
+from mesh.errors import QueztlError
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+
+log = logging.getLogger(__name__)
+
+LEADER_ELECTED = "leader.elected"
+LEADER_LOST = "leader.lost"
+NODE_JOINED = "node.joined"
+NODE_BACK = "node.back"
+NODE_GONE = "node.gone"
+NODE_LEFT = "node.left"
+NODE_FORGOTTEN = "node.forgotten"
+WORK_RETURNED = "work.returned"
+LANES_ALARM = "lanes.alarm"
+
+
+async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:
+    """Writes one event into stream EVENTS under `mesh.event.<type>`; logs, and goes on, when it can't."""
+    event = messages.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail or {})
+    try:
+        await bus.store(subjects.event(type_), messages.encode(event))
+    except QueztlError as error:
+        log.warning("event %s of %s was not written: %s", type_, node or "the mesh", error.message)
+
+
+def of_change(before: str, after: str) -> str:
+    """The event a node's change of state makes, "" when it makes none (a doubt is no news)."""
+    if after == "left":
+        return NODE_LEFT
+    if after == "gone":
+        return NODE_GONE
+    if before == "gone" and after:
+        return NODE_BACK
+    return NODE_JOINED if not before and after else ""

@@ -1,0 +1,125 @@
+"""Double SHA-256 over a block header, as Bitcoin mines: search nonces for a hash under a target."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from mesh.kinds.base import KindSpec, Payload, Resources
+
+#: The header of Bitcoin's first block, without its nonce (76 bytes), and the nonce that its miner found.
+GENESIS_HEADER_HEX = (
+    "01000000" + "00" * 32 + "3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d"
+)
+GENESIS_NONCE = 2083236893
+
+NONCES = 1 << 32
+HEADER_BYTES = 80
+DEFAULT_SECONDS = 1.0
+#: How far below the known nonce a search for the genesis block begins, unless told where.
+GENESIS_LEAD = 500_000
+
+_HEX = re.compile(r"[0-9A-Fa-f]{1,64}")
+
+
+def _upper(value: Any) -> Any:
+    return value.upper().replace("-", "") if isinstance(value, str) else value
+
+
+class CryptoMiningPayload(Payload):
+    """What `crypto_mining` takes. With no range and no time it hashes for one second, to measure the rate."""
+
+    algorithm: Annotated[Literal["SHA256", "SHA256D"], BeforeValidator(_upper)] = Field(
+        default="SHA256", description="both names mean SHA-256 applied twice, as block headers are hashed"
+    )
+    block: Literal["genesis"] | None = Field(
+        default=None,
+        description="mine Bitcoin's first block; unless nonce_start or seconds is given, the search covers a "
+        "million nonces around the one that solves it",
+    )
+    header_hex: str | None = Field(
+        default=None, description="76 or 80 bytes of block header in hex; of 80, the last 4 are replaced"
+    )
+    nonce_start: int | None = Field(default=None, ge=0, lt=NONCES, description="first nonce to try")
+    nonce_count: int | None = Field(default=None, ge=1, le=NONCES, description="how many nonces to try")
+    seconds: float | None = Field(
+        default=None, gt=0, le=3600, allow_inf_nan=False, description="how long to search at most"
+    )
+    target_bits: int | None = Field(
+        default=None, ge=0, le=256, description="leading zero bits that the hash must have"
+    )
+    target_hex: str | None = Field(
+        default=None, description="up to 64 hexadecimal digits: the hash, as a number, must not be larger"
+    )
+
+    @field_validator("header_hex")
+    @classmethod
+    def _header(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("block"):
+            raise ValueError("must be left out when block is given")
+        try:
+            size = len(bytes.fromhex(value))
+        except ValueError:
+            raise ValueError("must be hexadecimal digits, two a byte") from None
+        if size not in (HEADER_BYTES - 4, HEADER_BYTES):
+            raise ValueError(f"must be 76 or 80 bytes long, not {size}")
+        return value
+
+    @field_validator("target_hex")
+    @classmethod
+    def _one_target(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not _HEX.fullmatch(value):
+            raise ValueError("must be 1 to 64 hexadecimal digits")
+        if value is not None and info.data.get("target_bits") is not None:
+            raise ValueError("must be left out when target_bits is given")
+        return value
+
+    @property
+    def header(self) -> bytes:
+        """The 76 bytes before the nonce."""
+        return bytes.fromhex(self.header_hex or GENESIS_HEADER_HEX)[: HEADER_BYTES - 4]
+
+    @property
+    def target(self) -> int:
+        """The largest hash, read as a little-endian number, that counts; from the header unless given."""
+        if self.target_bits is not None:
+            return (1 << (256 - self.target_bits)) - 1
+        if self.target_hex is not None:
+            return int(self.target_hex, 16)
+        return target_of(int.from_bytes(self.header[72:76], "little"))
+
+    @property
+    def nonces(self) -> tuple[int, int]:
+        """(first, end) of the nonces to try; the end is never past 2**32."""
+        asked = self.nonce_start is None and self.seconds is None and self.block == "genesis"
+        first = GENESIS_NONCE - GENESIS_LEAD if asked else self.nonce_start or 0
+        count = self.nonce_count or (2 * GENESIS_LEAD if asked else NONCES)
+        return first, min(NONCES, first + count)
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds to search at most; None when the range alone decides."""
+        if self.seconds is None and self.nonce_count is None and self.block is None:
+            return DEFAULT_SECONDS
+        return self.seconds
+
+
+def target_of(compact: int) -> int:
+    """The target that a header's compact "bits" field stands for: 3 bytes of mantissa, 1 of exponent."""
+    exponent, mantissa = compact >> 24, compact & 0x007FFFFF
+    shift = 8 * (exponent - 3)
+    return min((1 << 256) - 1, mantissa << shift if shift >= 0 else mantissa >> -shift)
+
+
+SPEC = KindSpec(
+    name="crypto_mining",
+    summary="Search nonces of a block header for a double SHA-256 under a target, on every core.",
+    payload=CryptoMiningPayload,
+    resources=Resources(cores="all", memory_mb=256),
+    timeout_s=3900.0,
+    example={"algorithm": "SHA256", "seconds": 0.5},
+)

@@ -1,0 +1,75 @@
+"""The kinds of work there are: one line each, the same on every node.
+
+To add one: `mesh/kinds/<kind>.py` (its contract), `node/workloads/<kind>.py` (its work), a line here.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from mesh.errors import BadInput, UnknownKind
+from mesh.kinds import crypto_mining, echo, image_processing, scientific_computing
+from mesh.kinds.base import KindSpec, Payload
+from mesh.kinds.faults import faults_of
+
+KINDS: dict[str, KindSpec] = {
+    spec.name: spec
+    for spec in (
+        echo.SPEC,
+        crypto_mining.SPEC,
+        scientific_computing.SPEC,
+        image_processing.SPEC,
+    )
+}
+
+#: The kinds as an enumeration: `WorkloadType.CRYPTO_MINING == "crypto_mining"`.
+WorkloadType = StrEnum("WorkloadType", {name.upper(): name for name in KINDS})
+
+_BLOB_ID = re.compile(r"b-[A-Za-z0-9_-]{1,64}")
+
+
+def find(kind: str) -> KindSpec:
+    """The contract of `kind`. Raises: UnknownKind, which names the kinds there are."""
+    try:
+        return KINDS[kind]
+    except (KeyError, TypeError):
+        raise UnknownKind(f"There is no kind {str(kind)[:64]!r}; the kinds are {', '.join(KINDS)}.") from None
+
+
+def validate(kind: str, payload: Any) -> Payload:
+    """`payload` (plain data; None means all defaults) as the kind's own model.
+
+    Raises: UnknownKind, or BadInput with every wrong field as a Fault.
+    """
+    spec = find(kind)
+    try:
+        return spec.payload.__pydantic_validator__.validate_python({} if payload is None else payload)
+    except ValidationError as error:
+        faults = faults_of(error, payload, tuple(spec.payload.model_fields))
+        listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
+        raise BadInput(f"The payload of {kind} is not valid: {listed}.", faults) from None
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The payload's JSON schema. Raises: UnknownKind."""
+    return find(kind).payload.model_json_schema()
+
+
+def blob_ids(payload: Any) -> tuple[str, ...]:
+    """The ids of all blobs that plain data names as {"blob": "b-…"}, each once, in order of appearance."""
+    found: dict[str, None] = {}
+    waiting = [payload]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            blob = value.get("blob")
+            if isinstance(blob, str) and _BLOB_ID.fullmatch(blob):
+                found[blob] = None
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(reversed(value))
+    return tuple(found)

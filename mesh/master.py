@@ -1,0 +1,197 @@
+"""What the elected node does, and stops doing the moment it is not elected any more. Work goes on without it.
+
+Placement plan, reaper, journal of joins and deaths, records of nodes that are no more, load samples, alarms, and
+whatever services it was given (capacity). Everything it writes carries its fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mesh import events, membership, messages, placement, sampling, streams, subjects
+from mesh.bus.errors import WrongSequence
+from mesh.config import MeshConfig
+from mesh.errors import QueztlError
+from mesh.kinds.base import Resources
+from mesh.reaping import Reaping
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+    from mesh.connections import OpenSystem
+    from mesh.election import Election
+    from mesh.registry import Registry
+
+log = logging.getLogger("queztl.master")
+
+#: Runs while this node is master, with its fence; cancelled when it no longer is.
+Service = Callable[[int], Awaitable[None]]
+
+PLACE_EVERY_S = 1.0
+SWEEP_EVERY_S = 2.0
+SAMPLE_EVERY_S = 60.0
+LANES_EVERY_S = 15.0
+BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Master:
+    """The elected services. `run()` until cancelled."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        me: str,
+        election: Election,
+        registry: Registry,
+        config: MeshConfig,
+        resources: Mapping[str, Resources],
+        *,
+        open_system: OpenSystem | None = None,
+        services: Sequence[Service] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`resources`: what one task of each kind takes; `open_system`: see `mesh/connections.py`."""
+        self._bus, self._me, self._election, self._registry = bus, me, election, registry
+        self._config, self._resources, self._clock = config, resources, clock
+        self._turned = asyncio.Event()
+        self._alarm = ""
+        self._reaping = Reaping(bus, me, election, registry, open_system, clock)
+        self._services: tuple[Service, ...] = (
+            self._reaping.run,
+            self._place,
+            self._journal,
+            self._sweep,
+            self._sample,
+            self._count_lanes,
+            *services,
+        )
+        election.on_elected.append(lambda _: self._turned.set())
+        election.on_lost.append(self._turned.set)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What the master wants people to know now; nothing while another node is master."""
+        return (self._alarm,) if self._alarm and self._election.is_master else ()
+
+    async def run(self) -> None:
+        """Serve every term this node wins."""
+        while True:
+            fence = self._election.fence
+            self._turned.clear()
+            if fence:
+                await self._serve(fence)
+            else:
+                await self._turned.wait()
+
+    async def _serve(self, fence: int) -> None:
+        tasks = [
+            asyncio.create_task(self._keep(service, fence), name=f"master {service.__qualname__}")
+            for service in self._services
+        ]
+        try:
+            await self._turned.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._alarm = ""
+
+    async def _keep(self, service: Service, fence: int) -> None:
+        """Start a failed service again, later each time; none of them may end the others."""
+        for failures in range(1_000_000):
+            try:
+                return await service(fence)
+            except QueztlError as error:
+                log.warning("%s: %s", service.__qualname__, error.message)
+            except Exception:
+                log.exception("%s failed and is started again", service.__qualname__)
+            await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+
+    # --- the services -------------------------------------------------------------------------------
+    async def _place(self, fence: int) -> None:
+        """Keep the placement plan up to date; never over the plan of a later master."""
+        kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
+        written: placement.Ranks | None = None
+        changed = asyncio.Event()
+        unlisten = self._registry.listen(lambda *_: changed.set())
+        try:
+            while True:
+                changed.clear()
+                ranks, memory = placement.ranks(self._registry.members(), self._resources, memory, self._clock())
+                if ranks != written and self._election.fence == fence:
+                    entry = await kv.get(subjects.PLAN_KEY)
+                    if entry is not None and messages.decode_plan(entry.value).fence > fence:
+                        return
+                    plan = messages.encode(messages.Plan(fence=fence, made_at=time.time(), ranks=ranks))
+                    try:
+                        await kv.update(subjects.PLAN_KEY, plan, last=entry.revision if entry else 0)
+                        written = ranks
+                    except WrongSequence:
+                        log.info("another master wrote the plan; reading it again")
+                await _pause(changed, PLACE_EVERY_S)
+        finally:
+            unlisten()
+
+    async def _journal(self, fence: int) -> None:
+        """Write joins, leaves and deaths into the journal."""
+        news: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
+        unlisten = self._registry.listen(lambda *change: news.put_nowait(change))
+        try:
+            while True:
+                node, before, after = await news.get()
+                type_ = events.of_change(before, after)
+                if type_ and self._election.fence == fence:
+                    await events.emit(self._bus, type_, {"was": before}, node=node, fence=fence)
+        finally:
+            unlisten()
+
+    async def _sweep(self, fence: int) -> None:
+        """Remove the records of nodes that left, or are gone for an hour."""
+        kv, since = self._bus.kv(subjects.KV_NODES), dict[str, float]()
+        while True:
+            states = {one.record.id: one.state for one in self._registry.members()}
+            nodes, since = membership.overdue(states, since, self._clock())
+            for node in nodes:
+                if self._election.fence != fence:
+                    break
+                try:
+                    await kv.delete(node, last=self._registry.revision_of(node))
+                except WrongSequence:
+                    continue  # it came back and wrote a new one
+                await events.emit(self._bus, events.NODE_FORGOTTEN, {}, node=node, fence=fence)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def _sample(self, fence: int) -> None:
+        """One load sample a kind and minute."""
+        memory = sampling.Memory()
+        while True:
+            lanes = await streams.list_lanes(self._bus)
+            samples, memory = sampling.sample(lanes, self._registry.members(), memory, time.time())
+            for one in samples:
+                if self._election.fence == fence:
+                    subject = subjects.metric(one["kind"], one["region"])
+                    await self._bus.store(subject, messages.encode(one | {"fence": fence}))
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def _count_lanes(self, fence: int) -> None:
+        """Raise an alarm, once, while there are too many lanes: each one is a Raft group."""
+        while True:
+            count, limit = len(await streams.list_lanes(self._bus)), self._config.lanes_alarm
+            alarm = f"{count} lanes are open, more than {limit}: use fewer different requirements." * (
+                count > limit
+            )
+            if alarm and not self._alarm:
+                await events.emit(self._bus, events.LANES_ALARM, {"lanes": count}, fence=fence)
+            self._alarm = alarm
+            await asyncio.sleep(LANES_EVERY_S)
+
+
+async def _pause(event: asyncio.Event, limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        pass

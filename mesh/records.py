@@ -1,0 +1,146 @@
+"""What the bus knows of tasks: reading their records, ending them, and telling where they wait.
+
+A task's truth is, in this order: its `.end` record, its `.state` record, its message in a lane, its schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mesh import subjects
+from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
+from mesh.config import MeshConfig
+from mesh.errors import BusUnavailable
+from mesh.messages import (
+    Task,
+    TaskEnd,
+    TaskError,
+    TaskState,
+    decode_end,
+    decode_state,
+    decode_task,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus, Message
+
+#: End records under this size live shorter: they are the many small ones.
+SMALL_BYTES = 1024
+_BATCH = 256
+
+
+def end_ttl_s(size: int, config: MeshConfig) -> int:
+    """How long an `.end` record of `size` bytes lives."""
+    return config.small_result_ttl_s if size < SMALL_BYTES else config.result_ttl_s
+
+
+def end_headers(size: int, config: MeshConfig) -> dict[str, str]:
+    """Headers of an `.end` record: written once, gone after its lifetime."""
+    ttl_s = end_ttl_s(size, config)
+    return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{ttl_s}s"}
+
+
+async def _last(bus: Bus, stream: str, subject: str) -> bytes | None:
+    try:
+        answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except ApiError as error:
+        if error.error_code == MESSAGE_NOT_FOUND:
+            return None
+        raise
+    data = base64.b64decode(answer["message"].get("data", ""))
+    return data or None  # an expiry marker has no data
+
+
+async def read_end(bus: Bus, task: str) -> TaskEnd | None:
+    """How a task ended; None while it has not."""
+    data = await _last(bus, subjects.TASKS, subjects.end(task))
+    return decode_end(data) if data else None
+
+
+async def read_state(bus: Bus, task: str) -> TaskState | None:
+    """A task's last `.state`; None when it has none (it waits, or runs for less than 100 ms)."""
+    data = await _last(bus, subjects.TASKS, subjects.state(task))
+    return decode_state(data) if data else None
+
+
+async def read_waiting(bus: Bus, task: str) -> Task | None:
+    """The task as it lies in a lane (waiting or delivered, not acknowledged); None when it does not."""
+    data = await _last(bus, subjects.WORK, subjects.any_lane_of(task))
+    return decode_task(data) if data else None
+
+
+async def read_delayed(bus: Bus, task: str) -> Task | None:
+    """The task as it waits for its time; None when it does not."""
+    data = await _last(bus, subjects.LATER, subjects.any_later_of(task))
+    return decode_task(data) if data else None
+
+
+async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
+    """The ends of many tasks at once; those that have not ended are absent."""
+    wanted, found = list(tasks), {}
+    for start in range(0, len(wanted), _BATCH):
+        batch = [subjects.end(task) for task in wanted[start : start + _BATCH]]
+        for data in await _multi_last(bus, subjects.TASKS, batch):
+            end = decode_end(data)
+            found[end.id] = end
+    return found
+
+
+async def _multi_last(bus: Bus, stream: str, batch: list[str]) -> list[bytes]:
+    box, found = bus.new_inbox(), []
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_message(message: Message) -> None:
+        if (message.headers or {}).get("Status"):
+            if not done.done():
+                done.set_result(None)
+        elif message.data:
+            found.append(message.data)
+
+    subscription = await bus.subscribe(box, on_message)
+    try:
+        bus.send(f"$JS.API.DIRECT.GET.{stream}", json.dumps({"multi_last": batch}).encode(), box)
+        async with asyncio.timeout(10):
+            await done
+    except TimeoutError:
+        raise BusUnavailable("the bus did not answer in time; try again shortly") from None
+    finally:
+        await subscription.close()
+    return found
+
+
+async def write_end(bus: Bus, end: TaskEnd) -> bool:
+    """Write a task's final state; False when somebody ended it first (that end stands)."""
+    data = encode(end)
+    ttl_s = end_ttl_s(len(data), bus.config)
+    try:
+        await bus.store(subjects.end(end.id), data, expect_last=0, ttl_s=ttl_s, resend=True)
+    except WrongSequence:
+        return False
+    return True
+
+
+async def remove_waiting(bus: Bus, task: str) -> None:
+    """Take a task out of its lane and its schedule, wherever it is."""
+    for stream, pattern in (
+        (subjects.WORK, subjects.any_lane_of(task)),
+        (subjects.LATER, subjects.any_later_of(task)),
+    ):
+        await bus.api(f"STREAM.PURGE.{stream}", {"filter": pattern})
+
+
+def failed(task: Task, now: float, code: str, message: str, state: str = "failed") -> TaskEnd:
+    """An end without a result, for a task that never ran."""
+    return TaskEnd(
+        id=task.id,
+        kind=task.kind,
+        state=state,
+        submitted_at=task.submitted_at,
+        ended_at=now,
+        error=TaskError(code, message),
+    )

@@ -1,0 +1,1 @@
+"""One machine of the mesh: `python -m node`."""

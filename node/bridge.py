@@ -1,0 +1,186 @@
+"""The node's own REST bridge: what `api` asks of the mesh, answered by this node's parts.
+
+It listens before the node has joined, so that a taken port is known at once; until then it answers 503.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from api.app import build_app
+from api.keys import ApiSettings
+from api.serving import Running, serve
+from mesh import subjects
+from mesh.client import Mesh
+from mesh.errors import BadInput, BusUnavailable, Fault
+from mesh.identity import new_token
+from mesh.messages import BlobRef, Capabilities, DeadLetter, NodeRecord, TaskEnd, encode
+from mesh.streams import list_lanes
+from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
+from node.config import NodeConfig
+
+if TYPE_CHECKING:
+    from node.daemon import Node
+
+
+class NodeServices:
+    """`api.services.Services`, on one node."""
+
+    def __init__(self) -> None:
+        self._node: Node | None = None
+
+    def attach(self, node: Node) -> None:
+        """The node is in its mesh: answer from now on."""
+        self._node = node
+
+    @property
+    def node(self) -> Node:
+        """The node. Raises: BusUnavailable while it is still joining."""
+        if self._node is None:
+            raise BusUnavailable("this node is still joining its mesh; try again in a second")
+        return self._node
+
+    @property
+    def mesh(self) -> Mesh:
+        """The node's own client."""
+        return self.node.mesh
+
+    async def accept(self, request: SubmitRequest) -> Accepted:
+        """See Services."""
+        return await self.mesh.accept(request)
+
+    async def status(self, task: str) -> TaskView:
+        """See Services."""
+        return await self.mesh.status(task)
+
+    async def end(self, task: str) -> TaskEnd | None:
+        """See Services."""
+        return await self.mesh.end(task)
+
+    async def wait(self, task: str, timeout_s: float) -> TaskEnd:
+        """See Services."""
+        return await self.mesh.wait(task, timeout_s)
+
+    async def cancel(self, task: str) -> TaskView:
+        """See Services."""
+        return await self.mesh.cancel(task)
+
+    def watch(self, task: str) -> AsyncIterator[TaskView]:
+        """See Services."""
+        return self.mesh.watch(task)
+
+    async def put_blob(self, chunks: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
+        """See Services."""
+        return await self.mesh.put_blob(chunks, content_type, keep)
+
+    async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
+        """See Services."""
+        return await self.mesh.open_blob(blob)
+
+    async def network(self) -> NetworkView:
+        """See Services."""
+        node = self.node
+        leader = node.election.leader
+        lanes = await list_lanes(node.bus)
+        nodes = node.registry.view(leader)
+        return NetworkView(
+            mesh=node.joined.mesh.name,
+            mesh_id=node.joined.mesh.id,
+            leader=leader,
+            fence=node.election.leader_fence,
+            bus_urls=node.joined.urls,
+            safety=safety([one.name for one in nodes if one.hosts_bus]),
+            nodes=nodes,
+            queued=sum(info.waiting for info in lanes.values()),
+            alarms=node.master.alarms,
+        )
+
+    async def register(
+        self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
+    ) -> tuple[str, tuple[str, ...]]:
+        """See Services."""
+        node = self.node
+        record = NodeRecord(
+            id=node_id or new_token("n"),
+            name=name,
+            incarnation="",
+            state="registered",
+            labels=labels,
+            joined_at=time(),
+            capabilities=_capabilities(capabilities),
+            registered_by=node.record.id,
+        )
+        if node.registry.state_of(record.id) in ("", "registered"):
+            await node.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
+        return record.id, node.joined.urls
+
+    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
+        """See Services."""
+        return await self.mesh.dead_list(kind)
+
+    async def dead_show(self, task: str) -> DeadLetter:
+        """See Services."""
+        return await self.mesh.dead_show(task)
+
+    async def dead_replay(self, task: str) -> Accepted:
+        """See Services."""
+        return await self.mesh.dead_replay(task)
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        """See Services."""
+        if self._node is None:
+            return False, {"mesh": "still joining"}
+        node = self._node
+        checks = {
+            "bus": "ok" if node.bus.connected else "the connection to the bus is lost; reconnecting",
+            "state": "ok" if node.heartbeat.state == "up" else node.heartbeat.state,
+        }
+        return all(text == "ok" for text in checks.values()), checks
+
+
+def _capabilities(given: dict[str, Any]) -> Capabilities:
+    """What a machine says it has. Raises: BadInput."""
+    try:
+        return msgspec.convert(given, Capabilities)
+    except msgspec.ValidationError as error:
+        raise BadInput("the capabilities are not valid", (Fault("capabilities", str(error)),)) from None
+
+
+def safety(hosts: list[str]) -> str:
+    """How safe queued work is, in words; `hosts`: names of the nodes that host bus servers."""
+    names = ", ".join(hosts) or "its host"
+    if len(hosts) <= 1:
+        return f"1 copy, on {names}: losing this machine loses queued work"
+    return f"{len(hosts)} bus servers on {names}"
+
+
+class Bridge:
+    """The bridge of one node: it listens at once, and serves when the node is in its mesh."""
+
+    def __init__(self, services: NodeServices, running: Running) -> None:
+        self._services, self._running = services, running
+
+    @property
+    def url(self) -> str:
+        """http://host:port"""
+        return self._running.url
+
+    def attach(self, node: Node) -> None:
+        """Serve this node."""
+        self._services.attach(node)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._running.close()
+
+
+async def listen(config: NodeConfig, addresses: tuple[str, ...], version: str) -> Bridge:
+    """Take the port; `addresses`: those of this machine that others may use. Raises: CannotStart."""
+    services = NodeServices()
+    advertise = addresses[0] if addresses and not config.api_is_local else ""
+    app = build_app(services, ApiSettings(open_api=config.open_api, advertise_host=advertise, version=version))
+    return Bridge(services, await serve(app, config.api_host, config.api_port))

@@ -1,0 +1,274 @@
+"""Inside a worker process: takes jobs, does them one after the other, sends their results back.
+
+Started as `python -P -m node.child <parent pid> <socket fd> <board fd> <poke fd> <folder> <results folder>
+<fault kinds 0|1>`. Until the first job it has loaded nothing but msgspec and the standard library. Before each
+job it writes on the board which one it is on, so that the daemon knows the culprit should the process die.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from mesh.errors import BadInput, Fault
+from mesh.messages import CLAIM_CHECK_BYTES, TaskError, decode_any, encode
+from node import frames, limits
+from node.workload import Context, InputFault, Output, load
+
+RECEIVE_BYTES = 256 * 1024
+#: Results wait for others at most this long, and never for a job that takes longer than the second figure.
+HOLD_S = 0.0004
+QUICK_S = 0.0003
+HOLD_RESULTS = 32
+#: Traces of a job that ran longer than this are removed before the next one; of shorter ones, which can hardly
+#: have left any, before their results are sent: the three system calls cost as much as a whole no-op.
+TIDY_S = 50e-6
+#: After a job that ran longer than this the memory baseline is taken anew.
+STALE_S = 0.05
+PROGRESS_EVERY_S = 0.1
+MESSAGE_CHARS = 2000
+
+Validate = Callable[[str, Any], Any]
+
+
+class Child:
+    """The worker's side of the socket. One thread works; another one only flushes results when poked."""
+
+    def __init__(
+        self, sock: socket.socket, board: memoryview, folder: Path, results: Path, fault_kinds: bool
+    ) -> None:
+        self._sock, self._folder, self._results, self._fault_kinds = sock, folder, results, fault_kinds
+        self._words, self._times = board.cast("Q"), board.cast("d")
+        self._lock = threading.Lock()
+        self._pending: list[frames.ResultFrame] = []
+        self._pending_since = 0.0
+        self._means: dict[str, float] = {}
+        self._memory_mb, self._stale = -1, True
+        self._validate: Validate | None = None
+        self._folder_fd = self._open_folder()
+        self._progress_at = 0.0
+        self._clock_offset_s = time() - monotonic()
+        self._untidied = False
+
+    # --- the loop
+
+    def serve(self) -> None:
+        """Works until the daemon closes the socket."""
+        splitter = frames.Splitter()
+        while data := self._sock.recv(RECEIVE_BYTES):
+            skipped: list[int] = []
+            self._clock_offset_s = time() - monotonic()
+            for kind, body in splitter.feed(data):
+                if kind == frames.JOBS:
+                    skipped += [job.seq for job in frames.decode_jobs(body) if not self._take(job)]
+            self._deliver()
+            if skipped:
+                self._send(frames.SKIPPED, skipped)
+
+    def flush(self) -> None:
+        """Sends every result that is ready; from any thread."""
+        with self._lock:
+            if self._pending:
+                ready, self._pending = self._pending, []
+                self._sock.sendall(frames.frame(frames.RESULTS, ready))
+
+    def _deliver(self) -> None:
+        if self._untidied:
+            self._tidy()
+        self.flush()
+
+    def _send(self, kind: int, body: Any) -> None:
+        with self._lock:
+            self._sock.sendall(frames.frame(kind, body))
+
+    def _take(self, job: frames.JobFrame) -> bool:
+        """Does one job; False when the daemon called it back before it started."""
+        start = monotonic()
+        if self._pending and (
+            len(self._pending) >= HOLD_RESULTS
+            or start - self._pending_since > HOLD_S
+            or self._means.get(job.kind, 1.0) > QUICK_S
+        ):
+            self._deliver()
+        if self._stale or job.memory_mb != self._memory_mb:
+            self._words[frames.BASE] = limits.limit_data(job.memory_mb)
+            self._memory_mb, self._stale = job.memory_mb, False
+        self._times[frames.STARTED] = start
+        self._words[frames.CURRENT] = job.seq
+        # Only now: had the daemon raised the floor earlier, it may have given this job to another worker.
+        if job.seq < self._words[frames.FLOOR]:
+            return False
+        end = self._run(job, start)
+        self._untidied = True
+        if end.ran_s > TIDY_S:
+            self._tidy()
+        with self._lock:
+            if not self._pending:
+                self._pending_since = end.started_at - self._clock_offset_s + end.ran_s
+            self._pending.append(end)
+        return True
+
+    # --- one job
+
+    def _run(self, job: frames.JobFrame, start: float) -> frames.ResultFrame:
+        result, error, content_type, file, info = b"", None, "", "", None
+        kind = job.kind
+        try:
+            validate = self._validate or self._load_validate()
+            payload = validate(kind, decode_any(job.payload) if job.payload else None)
+            run = load(kind)
+            if kind not in self._means:
+                start, self._stale = monotonic(), True
+            value = run(payload, self._context(job))
+            if isinstance(value, Output):
+                result, file = self._pack_output(job.seq, value)
+                content_type, info = value.content_type, value.info or None
+            else:
+                result = encode(value)
+                if len(result) > CLAIM_CHECK_BYTES:
+                    result, file = self._pack(job.seq, result)
+        except MemoryError:
+            error = TaskError(code="memory", message=memory_message(kind, job.memory_mb), retryable=True)
+        except (Exception, SystemExit, KeyboardInterrupt) as problem:
+            error = error_of(kind, problem)
+        ran_s = monotonic() - start
+        mean_s = self._means.get(kind, ran_s)
+        self._means[kind] = mean_s + 0.2 * (ran_s - mean_s)
+        if ran_s > STALE_S:
+            self._stale = True
+        started_at = start + self._clock_offset_s
+        return frames.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info)
+
+    def _load_validate(self) -> Validate:
+        # The table of kinds brings pydantic along: 8 MB that an idle worker does without.
+        from mesh.kinds.table import validate
+
+        self._validate = validate
+        return validate
+
+    def _context(self, job: frames.JobFrame) -> Context:
+        def progress(fraction: float, note: str = "") -> None:
+            now = monotonic()
+            if now - self._progress_at >= PROGRESS_EVERY_S:
+                self._progress_at = now
+                self._send(frames.PROGRESS, (job.seq, min(1.0, max(0.0, float(fraction))), str(note)[:200]))
+
+        blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
+        return Context(job.cores, self._folder, blobs, progress, self._fault_kinds)
+
+    def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
+        """(the result, "") when it is small, else (b"", the file it was written to)."""
+        if len(data) <= CLAIM_CHECK_BYTES:
+            return data, ""
+        file = self._result_file(seq)
+        file.write_bytes(data)
+        return b"", str(file)
+
+    def _pack_output(self, seq: int, output: Output) -> tuple[bytes, str]:
+        data = output.data
+        if isinstance(data, Path):
+            path = data.resolve()
+            if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
+                raise RuntimeError("its result is no file in its own folder")
+            if path.stat().st_size > CLAIM_CHECK_BYTES:
+                file = self._result_file(seq)
+                os.rename(path, file)
+                return b"", str(file)
+            data = path.read_bytes()
+        if len(data) <= CLAIM_CHECK_BYTES:
+            return encode(data), ""
+        return self._pack(seq, data)
+
+    def _result_file(self, seq: int) -> Path:
+        return self._results / f"{os.getpid()}-{seq}"
+
+    # --- between two jobs
+
+    def _open_folder(self) -> int:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        folder_fd = os.open(self._folder, os.O_RDONLY)
+        os.fchdir(folder_fd)
+        os.utime(folder_fd, ns=(0, 0))
+        return folder_fd
+
+    def _tidy(self) -> None:
+        """Leaves nothing of a job behind: files, working directory, processes. 7 µs when there is nothing."""
+        self._untidied = False
+        # The folder's time was set to 0 when it was empty: any entry made since has changed that.
+        if os.fstat(self._folder_fd).st_mtime_ns:
+            self._sweep()
+        else:
+            os.fchdir(self._folder_fd)
+        if limits.has_children():
+            limits.end_children()
+
+    def _sweep(self) -> None:
+        import shutil
+
+        os.close(self._folder_fd)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder_fd = self._open_folder()
+        for entry in os.scandir(self._folder):
+            print(f"could not remove {entry.name} after a task", file=sys.stderr)
+
+
+def memory_message(kind: str, memory_mb: int) -> str:
+    """What is said of a job that took too much memory."""
+    return f"{kind} needed more than the {memory_mb} MB it was given; ask for more with requires.memory_mb."
+
+
+def error_of(kind: str, problem: BaseException) -> TaskError:
+    """What a job's exception means to whoever submitted it; a traceback goes to the worker's log only."""
+    if isinstance(problem, BadInput):
+        faults = tuple((fault.field, fault.problem) for fault in problem.faults)
+        return TaskError(code=problem.code, message=problem.message[:MESSAGE_CHARS], faults=faults)
+    if isinstance(problem, InputFault):
+        fault: Fault = problem.fault
+        message = f"The payload of {kind} is not valid: {fault.field} {fault.problem}."
+        return TaskError("bad_input", message[:MESSAGE_CHARS], ((fault.field, fault.problem),))
+    if isinstance(problem, ImportError):
+        message = f"This node can't run {kind}: {problem}."
+        return TaskError("unavailable", message[:MESSAGE_CHARS], retryable=True)
+    traceback.print_exception(problem, file=sys.stderr)
+    said = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+    return TaskError("failed", f"{kind} failed: {said}"[:MESSAGE_CHARS], retryable=True)
+
+
+def _obey_pokes(child: Child, poke_fd: int) -> None:
+    """Flushes whenever the daemon asks; the pipe's end is the daemon's end."""
+    while os.read(poke_fd, 64):
+        child.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    """The process's whole life."""
+    parent, socket_fd, board_fd, poke_fd = (int(word) for word in sys.argv[1:5])
+    folder, results, fault_kinds = Path(sys.argv[5]), Path(sys.argv[6]), sys.argv[7] == "1"
+    for fd in (socket_fd, board_fd, poke_fd):
+        os.set_inheritable(fd, False)
+    limits.confine(parent)
+    sock = socket.socket(fileno=socket_fd)
+    child = Child(sock, memoryview(mmap.mmap(board_fd, frames.BOARD_BYTES)), folder, results, fault_kinds)
+    threading.Thread(target=_obey_pokes, args=(child, poke_fd), daemon=True, name="poked").start()
+    gc.freeze()
+    sock.sendall(frames.frame(frames.READY, os.getpid()))
+    try:
+        child.serve()
+    except (ConnectionError, frames.BrokenStream):
+        os._exit(1)
+    # Not a normal exit: threads and hooks that a workload left behind must not hold the process.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The settings of one node: flag, else environment, else default. Pure but for reading `environ`.
+
+Every field is a flag and a `QUEZTL_…` variable (`api_host` and `api_port` share `--api`). All faults are found
+in one go: a person who mistyped three things hears of three things.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mesh.config import PRESETS, MeshConfig
+from mesh.errors import CannotStart
+from mesh.identity import default_data_dir
+from mesh.log import LEVELS
+from mesh.subjects import is_token
+
+DEFAULT_API = "127.0.0.1:8000"
+DEFAULT_MESH = "queztl"
+MAX_SLOTS = 4096
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """How this node runs. Units last in the name."""
+
+    mesh_name: str = DEFAULT_MESH
+    """Which mesh to find or found (`--mesh`): nodes of another name are strangers."""
+    interface: str = ""
+    """The only network interface to use; empty: every real one. `lo`: this machine only."""
+    data: Path = field(default_factory=default_data_dir)
+    """Where the node keeps its identity and, if it hosts the bus, the queue. One node per directory."""
+    api_host: str = "127.0.0.1"
+    """Address the REST bridge listens on."""
+    api_port: int = 8000
+    """Port of the REST bridge; 0: any free one."""
+    join: tuple[str, ...] = ()
+    """URLs to join by, beside mDNS: a bus (nats://…) or any node's API (http://…)."""
+    slots: int = 0
+    """Tasks run at the same time; 0: one per usable core."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What work can ask for by name."""
+    region: str = ""
+    """Where this machine is: work is kept near its origin."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    json_logs: bool = False
+    """Log one JSON object a line."""
+    fault_kinds: bool = False
+    """Let `echo` fail, crash, leak and hang on order: for tests."""
+    open_api: bool = False
+    """Answer everything to everybody although the API listens off loopback and there is no key."""
+    preset: str = "lan"
+    """local, lan or wan: how patient the mesh is (see `mesh_config`)."""
+    bus_port: int = 0
+    """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
+
+    @property
+    def mesh_config(self) -> MeshConfig:
+        """The settings of the mesh that `preset` names."""
+        return PRESETS[self.preset]
+
+    @property
+    def api_is_local(self) -> bool:
+        """Whether only this machine can reach the API."""
+        return self.api_host == "localhost" or self.api_host.startswith("127.") or self.api_host == "::1"
+
+
+class BadConfig(CannotStart):
+    """The settings are not valid."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+#: setting -> (flag, environment variable)
+NAMES = {
+    name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
+    for name in (
+        "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
+        "fault_kinds", "open_api", "preset", "bus_port",
+    )
+}
+
+
+def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> NodeConfig:
+    """The configuration from parsed flags (None or absent: not given) and the environment.
+
+    Lists in the environment are separated by commas. Raises: BadConfig, with one sentence per fault.
+    """
+    reader = _Reader(flags, environ)
+    host, port = reader.read("api", _address, ("127.0.0.1", 8000))
+    config = NodeConfig(
+        mesh_name=reader.read("mesh", _token("a mesh name"), DEFAULT_MESH),
+        interface=reader.read("interface", _interface, ""),
+        data=reader.read("data", _directory, default_data_dir()),
+        api_host=host,
+        api_port=port,
+        join=reader.read_list("join", _join_url),
+        slots=reader.read("slots", _number(0, MAX_SLOTS), 0),
+        labels=dict(reader.read_list("label", _label)),
+        region=reader.read("region", _token("a region"), ""),
+        log_level=reader.read("log_level", _one_of(LEVELS), "info"),
+        json_logs=reader.read("json_logs", _boolean, False),
+        fault_kinds=reader.read("fault_kinds", _boolean, False),
+        open_api=reader.read("open_api", _boolean, False),
+        preset=reader.read("preset", _one_of(tuple(PRESETS)), "lan"),
+        bus_port=reader.read("bus_port", _number(0, 65535), 0),
+    )
+    if reader.faults:
+        raise BadConfig(reader.faults)
+    return config
+
+
+class _Reader:
+    """Takes each setting from its first source and collects what is wrong with it."""
+
+    def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self._flags, self._environ = flags, environ
+        self.faults: list[str] = []
+
+    def _source(self, name: str) -> tuple[str, Any]:
+        flag, variable = NAMES[name]
+        if self._flags.get(name) is not None:
+            return flag, self._flags[name]
+        return variable, self._environ.get(variable) or None
+
+    def _parse(self, source: str, text: Any, parse, default):
+        try:
+            return parse(str(text).strip())
+        except ValueError as error:
+            self.faults.append(f"{source} {str(text)!r}: {error}.")
+            return default
+
+    def read(self, name: str, parse, default):
+        source, text = self._source(name)
+        return default if text is None else self._parse(source, text, parse, default)
+
+    def read_list(self, name: str, parse) -> tuple:
+        source, given = self._source(name)
+        texts = given.split(",") if isinstance(given, str) else given or ()
+        values = [self._parse(source, text, parse, None) for text in texts if str(text).strip()]
+        return tuple(value for value in values if value is not None)
+
+
+# --- one parser a form; each raises ValueError with a phrase ---------------------------------------
+
+
+def _token(what: str):
+    def parse(text: str) -> str:
+        if not is_token(text):
+            raise ValueError(f"{what} is 1 to 64 letters, digits, '_' or '-'")
+        return text
+
+    return parse
+
+
+def _number(low: int, high: int):
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(values: tuple[str, ...]):
+    def parse(text: str) -> str:
+        if text.lower() not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return text.lower()
+
+    return parse
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("must be 1 or 0 (or true, false, yes, no, on, off)")
+
+
+def _interface(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:@ -]{1,64}", text):
+        raise ValueError("is no name of a network interface, such as eth0 or lo")
+    return text
+
+
+def _directory(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    if "\0" in text or (path.exists() and not path.is_dir()):
+        raise ValueError("is not a directory; name one that may be created or used")
+    return path
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon:
+        host, port = ("", text) if text.isdigit() else (text, "8000")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not re.fullmatch(r"[\w.:-]*", host):
+        raise ValueError(f"must be HOST:PORT, such as {DEFAULT_API}")
+    return host or "127.0.0.1", int(port)
+
+
+def _join_url(text: str) -> str:
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("nats", "tls", "http", "https") and parts.hostname:
+            port = parts.port or (4222 if parts.scheme in ("nats", "tls") else 8000)
+            host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+            return f"{parts.scheme}://{host}:{port}"
+    except ValueError:
+        pass
+    raise ValueError("must be nats://HOST:PORT (a bus) or http://HOST:PORT (any node's API)")
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not is_token(key) or not re.fullmatch(r"[\w.:/-]{1,128}", value):
+        raise ValueError("must be KEY=VALUE, letters, digits, '_', '-' and in the value also '.', ':', '/'")
+    return key, value

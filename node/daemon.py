@@ -1,0 +1,307 @@
+"""One running node: what is started, in which order, and how it leaves. The table of contents of a node.
+
+Everything is made here and handed what it needs; no part looks for another one. The order of `Node.start` is the
+order of dependence, and `Node.stop` is its reverse: no new work, let what runs end, say goodbye, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from mesh import connections, events, subjects
+from mesh.announcement import MEMBER, Announcement
+from mesh.bus.client import Bus, Message, Subscription
+from mesh.client import Mesh
+from mesh.discovery import Discovery
+from mesh.election import Election
+from mesh.errors import CannotStart, QueztlError
+from mesh.housekeeping import Housekeeping
+from mesh.identity import DataDir, open_data_dir
+from mesh.interfaces import usable_addresses
+from mesh.kinds.table import KINDS
+from mesh.master import Master
+from mesh.messages import Plan, decode_plan, encode
+from mesh.registry import Registry
+from mesh.service import Service, run_services
+from node import bridge, capabilities, joining, portrait
+from node.agent import Agent
+from node.config import NodeConfig
+from node.deliveries import Deliveries
+from node.door import Door
+from node.executor import Executor
+from node.heartbeat import Heartbeat
+from node.portrait import version
+from node.puller import Puller
+from node.service_info import answer_service_requests
+from node.settling import Settling
+
+log = logging.getLogger("queztl.node")
+#: How long work that runs may take to end once the node was told to stop.
+DRAIN_S = 30.0
+
+
+class Node:
+    """One node of a mesh, in this process."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.stop_asked = asyncio.Event()
+        self._held = asyncio.Event()
+        self._plan = Plan(fence=0, made_at=0.0)
+        self._subscriptions: list[Subscription] = []
+        self._services: asyncio.Task[None] | None = None
+        self._began = time.monotonic()
+
+    # --- up -----------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Join (or found) the mesh and begin to work. Raises: CannotStart; then nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._tear_down()
+            raise
+
+    async def _start(self) -> None:
+        config = self.config
+        self.data: DataDir = open_data_dir(config.data)
+        choice = usable_addresses(config.interface)
+        if not choice.addresses:
+            raise CannotStart(choice.reason)
+        self.addresses = choice.addresses
+        self.notices = [choice.reason] if choice.reason else []
+        # The port is taken before anything else: a node without its bridge would be half a node.
+        self.bridge = await bridge.listen(config, choice.addresses, version())
+        self.discovery = Discovery(choice.addresses)
+        await self.discovery.start()
+        if self.discovery.trouble:
+            self.notices.append(self.discovery.trouble)
+        probing = asyncio.create_task(capabilities.probe(self.data.path), name="capability probes")
+        try:
+            self.joined = await joining.join(
+                config,
+                self.data,
+                self.discovery,
+                choice.addresses,
+                api=self.bridge.url,
+                version=version(),
+                on_event=self._on_bus_event,
+                say=lambda sentence: log.info("%s", sentence),
+            )
+            self.bus: Bus = self.joined.bus
+            self.capabilities = await probing
+        finally:
+            probing.cancel()
+        await self._build()
+        await self._announce()
+
+    async def _build(self) -> None:
+        config, bus, data = self.config, self.bus, self.data
+        me, incarnation = data.node_id, data.incarnation
+        self.slots = config.slots or self.capabilities.cores
+        self.record = portrait.record_of(self)
+        self.registry = Registry(bus, me, config.mesh_config)
+        self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
+        self.deliveries = Deliveries(bus, me, incarnation)
+        self.agent = Agent(
+            bus, node=me, incarnation=incarnation, slots=self.slots, spool=data.path / "spool",
+            deliveries=self.deliveries, is_alive=self.registry.is_alive, changed=self._changed,
+        )  # fmt: skip
+        self.settling = Settling(
+            bus, node=me, incarnation=incarnation, deliveries=self.deliveries,
+            on_ended=self.agent.on_ended, changed=self._changed,
+        )  # fmt: skip
+        self.executor = Executor(
+            slots=self.slots, folder=data.path / "work", fault_kinds=config.fault_kinds,
+            on_started=self.agent.on_started, on_finished=self.settling.on_finished,
+            on_progress=self.settling.on_progress,
+        )  # fmt: skip
+        self.agent.wire(self.executor, self.settling)
+        self.puller = Puller(bus, lambda: self.record, self.agent.load, self._rank, self._on_delivery)
+        self.heartbeat = Heartbeat(
+            bus, node=me, incarnation=incarnation, slots=self.slots, agent=self.agent,
+            settling=self.settling, deliveries=self.deliveries,
+        )  # fmt: skip
+        self.election = Election(
+            bus, me, incarnation, config.mesh_config, self.registry, is_connected=self._is_connected
+        )
+        resources = {name: spec.resources for name, spec in KINDS.items()}
+        keeping = Housekeeping(bus, lambda: self.election.fence, config.mesh_config)
+        self.master = Master(
+            bus, me, self.election, self.registry, config.mesh_config, resources,
+            open_system=self._open_system, services=(keeping.lanes, keeping.blobs),
+        )  # fmt: skip
+        await asyncio.gather(self.registry.start(), self.mesh.connect(), self.executor.start())
+        self.door = Door(bus, self.mesh.submitter, self.joined.epoch, me)
+        self._subscriptions = [
+            await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
+            await bus.kv(subjects.KV_PLAN).watch(lambda _: self._spawn_plan_read()),
+            *await answer_service_requests(bus, self),
+        ]
+        bus.on_back.append(self._on_back)
+        await self._read_plan()
+
+    async def _announce(self) -> None:
+        await self._put_record()
+        self.heartbeat.beat()
+        await self.puller.start()
+        self.bridge.attach(self)
+        await self.discovery.announce(
+            Announcement(
+                mesh_name=self.joined.mesh.name, mesh_id=self.joined.mesh.id, key_fingerprint="",
+                node_id=self.data.node_id, urls=self.joined.urls, role=MEMBER, api=self.bridge.url,
+                version=version(),
+            )
+        )  # fmt: skip
+        self._services = asyncio.create_task(
+            run_services(
+                [
+                    Service("heartbeat", self.heartbeat.run, "stop_node"),
+                    Service("pulse", lambda: self.heartbeat.pulse(self._held), "stop_node"),
+                    Service("registry", self.registry.run),
+                    Service("door", self.door.run),
+                    Service("election", self.election.run),
+                    Service("master", self.master.run),
+                ],
+                self.stop_asked,
+            ),
+            name="services",
+        )
+        await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
+
+    # --- down ---------------------------------------------------------------------------------------
+    async def serve(self) -> None:
+        """Until `stop_asked` is set, or a part the node can't go on without fails (raises ServiceFailed)."""
+        assert self._services is not None
+        stopped = asyncio.create_task(self.stop_asked.wait(), name="stop asked")
+        try:
+            await asyncio.wait({stopped, self._services}, return_when=asyncio.FIRST_COMPLETED)
+            if self._services.done():
+                self._services.result()
+        finally:
+            stopped.cancel()
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Leave in order: take nothing new, let what runs end (for `drain_s`), hand over, say goodbye."""
+        self.heartbeat.state = "draining"
+        self.puller.close_door()
+        if self.bus.connected:
+            self.heartbeat.beat()
+        await self._drain(drain_s)
+        await self._say_goodbye()
+        self.stop_asked.set()
+        await self._tear_down()
+
+    async def abandon(self) -> None:
+        """Leave at once: what runs here is given to other nodes when they notice."""
+        await self._tear_down()
+
+    async def _drain(self, drain_s: float) -> None:
+        """What has not started goes back at once; what runs may end."""
+        for delivery in self.deliveries:
+            if not delivery.started_at:
+                self.deliveries.give_back(delivery, 0.001)
+                delivery.withdrawn = True
+                self.executor.cancel(delivery.task.id)
+        try:
+            async with asyncio.timeout(drain_s):
+                await self.deliveries.none_held.wait()
+        except TimeoutError:
+            log.warning("%d tasks did not end within %.0f s", len(self.deliveries), drain_s)
+        for delivery in self.deliveries:
+            log.warning("task %s did not end in time; it goes back to its lane", delivery.task.id)
+            self.deliveries.give_back(delivery, 0.001)
+            delivery.withdrawn = True
+
+    async def _say_goodbye(self) -> None:
+        if not self.bus.connected:
+            return
+        try:
+            await self.election.resign()
+            left = msgspec.structs.replace(self.record, state="left")
+            await self.bus.kv(subjects.KV_NODES).put(left.id, encode(left))
+            self.heartbeat.state = "left"
+            self.heartbeat.beat()
+            await events.emit(self.bus, "leave", {"name": self.record.name}, self.record.id, 0)
+        except QueztlError as error:
+            log.debug("the goodbye was not heard: %s", error)
+
+    async def _tear_down(self) -> None:
+        """Close whatever was opened, in reverse."""
+        self.stop_asked.set()
+        if self._services is not None:
+            await asyncio.gather(self._services, return_exceptions=True)
+        have = self.__dict__
+        steps: list[Any] = []
+        if "bridge" in have:
+            steps.append(self.bridge.close())
+        if "puller" in have:
+            steps.append(self.puller.stop())
+        if "executor" in have:
+            steps.append(self.executor.stop(0.0))
+        if "mesh" in have and self.mesh._waiting is not None:
+            steps.append(self.mesh.close())
+        if "registry" in have:
+            steps.append(self.registry.close())
+        if "discovery" in have:
+            steps.append(self.discovery.stop())
+        if "bus" in have:
+            steps.append(self.bus.close())
+        if "joined" in have and self.joined.server is not None:
+            steps.append(self.joined.server.stop())
+        for step in steps:
+            try:
+                await step
+            except QueztlError as error:
+                log.debug("while closing: %s", error)
+        if "data" in have:
+            self.data.close()
+
+    # --- what the parts ask of each other -----------------------------------------------------------
+    def _on_delivery(self, message: Message, stream_seq: int, delivered: int) -> None:
+        self.agent.on_message(message, stream_seq, delivered)
+        if not self._held.is_set():
+            self._held.set()
+
+    def _changed(self) -> None:
+        self.puller.plan_soon()
+
+    def _rank(self, kind: str) -> int:
+        return self._plan.ranks.get(kind, {}).get(self.data.node_id, 0)
+
+    def _on_cancel(self, message: Message) -> None:
+        self.agent.cancel(message.subject.partition(".")[2])
+
+    def _spawn_plan_read(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._read_plan(), name="read placement plan")
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _read_plan(self) -> None:
+        entry = await self.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
+        if entry is not None:
+            plan = decode_plan(entry.value)
+            if plan.fence >= self._plan.fence:
+                self._plan = plan
+
+    async def _on_back(self) -> None:
+        """The bus is back: its servers may have changed, and this connection has another number."""
+        await self._put_record()
+        await self._read_plan()
+
+    async def _put_record(self) -> None:
+        self.record = portrait.record_of(self)
+        await self.bus.kv(subjects.KV_NODES).put(self.record.id, encode(self.record))
+
+    async def _open_system(self) -> Bus:
+        name = f"system {self.data.node_id}"
+        return await joining.open_system(self.joined.urls, self.joined.mesh.id, name, self.config)
+
+    async def _is_connected(self, node: str, incarnation: str) -> bool:
+        return await connections.is_connected(self._open_system, node, incarnation)
+
+    def _on_bus_event(self, kind: str, facts: dict[str, Any]) -> None:
+        log.info("bus: %s %s", kind.replace("_", " "), facts)

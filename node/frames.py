@@ -1,0 +1,126 @@
+"""What the daemon and a worker process say to each other: length-prefixed MessagePack over a socket pair.
+
+A frame is 4 bytes of length (little endian, of all that follows), 1 byte of type, then the body. Jobs and
+results travel as arrays, many in a frame. Nothing here is kept or crosses machines, so there is no version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from mesh.messages import TaskError
+
+HEADER_BYTES = 5
+#: A frame longer than this is no frame: the stream is broken, bytes.
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+
+#: daemon -> worker: [JobFrame, …]
+JOBS = 1
+#: worker -> daemon, once, when it can take work: its pid
+READY = 2
+#: worker -> daemon: [ResultFrame, …]
+RESULTS = 3
+#: worker -> daemon: [seq, …] not started, because the daemon had called them back
+SKIPPED = 4
+#: worker -> daemon: [seq, fraction, note]
+PROGRESS = 5
+
+# --- words of the board, a page both processes map; 8 bytes each, written in one store ------------------
+#: float: when the present job started, on the machine's monotonic clock; written before CURRENT
+STARTED = 0
+#: int: the sequence number of the job the worker is on (or was on last)
+CURRENT = 1
+#: int, written by the daemon: jobs with a lower number that have not started yet must not start
+FLOOR = 2
+#: int: what the worker had resident before its present job, bytes
+BASE = 3
+BOARD_BYTES = 4096
+
+
+class JobFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One job on its way to a worker."""
+
+    seq: int
+    kind: str
+    payload: bytes
+    """raw MessagePack; b"" means all defaults"""
+    cores: int
+    memory_mb: int
+    blobs: dict[str, str] | None = None
+    """blob id -> the file that holds it"""
+
+
+class ResultFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One job's end on its way back."""
+
+    seq: int
+    started_at: float
+    """Unix seconds"""
+    ran_s: float
+    result: bytes
+    """raw MessagePack; b"" means none, or that `file` holds it"""
+    error: TaskError | None = None
+    content_type: str = ""
+    file: str = ""
+    info: dict[str, Any] | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+decode_jobs = msgspec.msgpack.Decoder(list[JobFrame]).decode
+decode_results = msgspec.msgpack.Decoder(list[ResultFrame]).decode
+decode_skipped = msgspec.msgpack.Decoder(list[int]).decode
+decode_progress = msgspec.msgpack.Decoder(tuple[int, float, str]).decode
+decode_ready = msgspec.msgpack.Decoder(int).decode
+
+
+class BrokenStream(ValueError):
+    """What came over the socket is no frame."""
+
+
+def frame(kind: int, body: Any) -> bytearray:
+    """`body` as one frame of type `kind`."""
+    made = bytearray(HEADER_BYTES)
+    _encoder.encode_into(body, made, HEADER_BYTES)
+    made[:4] = (len(made) - 4).to_bytes(4, "little")
+    made[4] = kind
+    return made
+
+
+class Splitter:
+    """Cuts a byte stream into frames; keeps what is not whole yet."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
+        """(type, body) of every frame that `data` completes; each body is valid until the next one is asked for.
+
+        Raises: BrokenStream, when a length can't be one.
+        """
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < 4 or len(self._rest) < 4 + self._length(self._rest, 0):
+                return
+            data, self._rest = self._rest, bytearray()
+        at, end = 0, len(data)
+        view = memoryview(data)
+        while end - at >= 4:
+            length = self._length(data, at)
+            if end - at - 4 < length:
+                break
+            yield data[at + 4], view[at + HEADER_BYTES : at + 4 + length]
+            at += 4 + length
+        if at < end:
+            self._rest += view[at:]
+
+    @staticmethod
+    def _length(data: bytes | bytearray, at: int) -> int:
+        length = int.from_bytes(data[at : at + 4], "little")
+        if not 1 <= length <= MAX_FRAME_BYTES:
+            raise BrokenStream(f"a frame can't be {length} bytes long")
+        return length

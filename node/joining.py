@@ -1,0 +1,206 @@
+"""The way onto a bus: host the one this machine has, join the one that is there, or found it.
+
+In this order: the bus in this node's own folder, the addresses it was given, what it hears by mDNS, founding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mesh import subjects
+from mesh.bus.client import Bus
+from mesh.bus.server import BusServer, BusSettings
+from mesh.bus.server_config import SYSTEM_USER
+from mesh.bus.server_folder import read_marker
+from mesh.candidacy import Found, Me
+from mesh.connections import connection_name
+from mesh.discovery import Discovery
+from mesh.errors import BusUnavailable, CannotStart, QueztlError
+from mesh.finding import find_mesh, first_reachable
+from mesh.identity import DataDir, MeshIdentity, new_token
+from mesh.messages import decode_any, encode
+from mesh.streams import declare_streams
+from node.config import NodeConfig
+
+log = logging.getLogger("queztl.joining")
+#: A bus that was given by --join, or remembered, may take this long to answer.
+GIVEN_WITHIN_S = 10.0
+DISK_RESERVE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass
+class Joined:
+    """A place on a bus."""
+
+    bus: Bus
+    mesh: MeshIdentity
+    epoch: str
+    urls: tuple[str, ...]
+    how: str
+    """founded, hosts or joined"""
+    server: BusServer | None = None
+
+
+async def join(
+    config: NodeConfig,
+    data: DataDir,
+    discovery: Discovery,
+    addresses: tuple[str, ...],
+    *,
+    api: str,
+    version: str,
+    on_event: Callable[[str, dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> Joined:
+    """Get onto a bus. May wait for ever for a mesh this node remembers; `say` tells why.
+
+    Raises: CannotStart.
+    """
+    mine = _hosted_here(config, data)
+    if mine is not None:
+        return await _host(config, data, mine, addresses, "hosts", on_event)
+    if config.join:
+        return await _join(config, data, await _given_urls(config, data))
+    remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
+    if remembered is not None and (first := await first_reachable(data.bus_urls)):
+        with contextlib.suppress(BusUnavailable):
+            return await _join(config, data, (first, *data.bus_urls))
+    me = Me(data.node_id, config.mesh_name, "", remembered.id if remembered else "")
+    found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=say)
+    if isinstance(found, Found):
+        mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
+        return await _host(config, data, mesh, addresses, "founded", on_event)
+    return await _join(config, data, found.urls)
+
+
+def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
+    """The mesh whose bus lies in this node's own folder; None when there is none (or it is another mesh's)."""
+    marker = read_marker(data.bus_folder)
+    if marker is None:
+        return None
+    if data.mesh is None:
+        # Killed between founding and remembering: the folder knows which mesh it is.
+        return MeshIdentity(marker.mesh_id, config.mesh_name, time.time(), data.node_id)
+    if data.mesh.id != marker.mesh_id or data.mesh.name != config.mesh_name:
+        raise CannotStart(
+            f"{data.path} belongs to the mesh {data.mesh.name} and holds its bus; start it with "
+            f"--mesh {data.mesh.name}, or give the mesh {config.mesh_name} another --data"
+        )
+    return data.mesh
+
+
+def system_password(mesh_id: str) -> str:
+    """On a mesh without a key any host of the LAN is its administrator: the mesh id is all it takes."""
+    return f"open-{mesh_id}"
+
+
+async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: NodeConfig) -> Bus:
+    """A connection to the bus servers' own account: deaths of connections, kicks. Raises: BusUnavailable."""
+    return await Bus.connect(
+        urls, name=name, config=config.mesh_config, user=SYSTEM_USER, password=system_password(mesh_id)
+    )
+
+
+async def _host(
+    config: NodeConfig,
+    data: DataDir,
+    mesh: MeshIdentity,
+    addresses: tuple[str, ...],
+    how: str,
+    on_event: Callable[[str, dict[str, Any]], None],
+) -> Joined:
+    local = all(address.startswith("127.") for address in addresses)
+    settings = BusSettings(
+        mesh_id=mesh.id,
+        mesh_name=mesh.name,
+        node_id=data.node_id,
+        system_password=system_password(mesh.id),
+        bind_host="127.0.0.1" if local else "0.0.0.0",
+        advertise=() if local else addresses,
+        client_port=config.bus_port or 4222,
+        client_port_required=bool(config.bus_port),
+        sync_interval_s=config.mesh_config.storage_sync_s,
+    )
+    server = BusServer(data.bus_folder, settings, on_event)
+    address = await server.start()
+    try:
+        bus = await _connect(config, data, (address.local_url,))
+        await declare_streams(bus, config.mesh_config)
+        identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
+        with contextlib.suppress(QueztlError):
+            # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.
+            record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
+            await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
+        known = await _identity(bus)
+    except QueztlError as error:
+        await server.stop()
+        raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
+    data.remember_mesh(mesh, address.client_urls)
+    return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
+
+
+async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Joined:
+    bus = await _connect(config, data, urls)
+    try:
+        known = await _identity(bus)
+    except QueztlError as error:
+        await bus.close()
+        raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
+    mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
+    if mesh.name != config.mesh_name:
+        await bus.close()
+        raise CannotStart(
+            f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
+        )
+    data.remember_mesh(mesh, urls)
+    return Joined(bus, mesh, known["epoch"], urls, "joined")
+
+
+async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Bus:
+    name = connection_name(data.node_id, data.incarnation)
+    return await Bus.connect(urls, name=name, config=config.mesh_config)
+
+
+async def _identity(bus: Bus) -> dict[str, Any]:
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+    if entry is None:
+        raise BusUnavailable("it has no mesh identity")
+    return dict(decode_any(entry.value))
+
+
+async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
+    """The bus behind --join: as given, or as a node's API tells when this node registers there."""
+    urls: list[str] = [url for url in config.join if url.startswith(("nats://", "tls://"))]
+    problems = []
+    for api in (url for url in config.join if url.startswith("http")):
+        body = {"name": data.node_id, "id": data.node_id, "labels": config.labels}
+        try:
+            answer = await asyncio.to_thread(_post, f"{api}/api/v1.2/nodes/register", body)
+            urls += answer["bus"]["urls"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"no node answers at {api} ({error})")
+    first = await first_reachable(urls, GIVEN_WITHIN_S)
+    if not first:
+        tried = "; ".join([*problems, *(f"no bus answers at {url}" for url in urls)])
+        raise CannotStart(f"can't join: {tried}. Check the address, and that a firewall lets it through.")
+    return (first, *(url for url in urls if url != first))
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with opener.open(request, timeout=GIVEN_WITHIN_S) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as error:
+        raise OSError(f"{error.code}: {error.read(500).decode(errors='replace')}") from None

@@ -1,0 +1,74 @@
+"""A node as others see it: its record in the mesh, and the text it prints when it is up."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from mesh.messages import NodeRecord
+from node.banner import BannerFacts, banner
+
+if TYPE_CHECKING:
+    from node.daemon import Node
+
+_WAYS = {"founded": "founded", "hosts": "resumed", "joined": "joined"}
+
+
+def version() -> str:
+    """The installed version of Queztl."""
+    try:
+        return metadata.version("queztl")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def record_of(node: Node) -> NodeRecord:
+    """What KV `nodes` says of it."""
+    config = node.config
+    return NodeRecord(
+        id=node.data.node_id,
+        name=platform.node().split(".")[0] or node.data.node_id,
+        incarnation=node.data.incarnation,
+        version=version(),
+        slots=node.slots,
+        labels=dict(config.labels),
+        region=config.region,
+        api=node.bridge.url,
+        host=node.addresses[0],
+        hosts_bus=node.joined.server is not None,
+        server_client_id=node.bus.client_id,
+        server_id=node.bus.server_id,
+        joined_at=time.time(),
+        capabilities=node.capabilities,
+    )
+
+
+def banner_of(node: Node) -> str:
+    """What `python -m node` prints."""
+    return banner(
+        BannerFacts(
+            node_id=node.record.id,
+            name=node.record.name,
+            version=version(),
+            mesh_name=node.joined.mesh.name,
+            mesh_id=node.joined.mesh.id,
+            how=_WAYS[node.joined.how],
+            by=node.joined.urls[0] if node.joined.how == "joined" else "",
+            api=node.bridge.url,
+            bus_urls=node.joined.urls,
+            slots=node.slots,
+            cores=node.capabilities.cores,
+            memory_bytes=node.capabilities.memory_bytes,
+            kinds=node.capabilities.kinds,
+            data=str(node.data.path),
+            accelerators=tuple(one.name for one in node.capabilities.accelerators),
+            api_is_local=node.config.api_is_local,
+            open_api=node.config.open_api,
+            this_machine_only=all(address.startswith("127.") for address in node.addresses),
+            notices=tuple(node.notices),
+            colour=sys.stdout.isatty(),
+        )
+    )

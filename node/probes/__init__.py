@@ -1,0 +1,1 @@
+"""Small probes that find out what this machine is and has."""

@@ -1,0 +1,156 @@
+"""Which kinds this machine's libraries allow, proven: a wheel can be installed and still not import.
+
+`find_spec` says what is there; what is there is imported once in a throw-away child, so that neither its
+memory nor its crash is the node's. Proofs that succeeded are kept in a file, so a restart needs no child.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.kinds.base import KindSpec
+from mesh.messages import KindInfo
+
+log = logging.getLogger("queztl.probes")
+
+IMPORT_TIMEOUT_S = 60.0
+
+# Writes each module's name before it tries it, so that a crash or a hang is pinned on the right one.
+_PROOF = """
+import importlib, importlib.metadata, json, sys
+owners = importlib.metadata.packages_distributions()
+for name in sys.argv[1:]:
+    print(json.dumps([name]), flush=True)
+    try:
+        module = importlib.import_module(name)
+        owner = owners.get(name)
+        version = importlib.metadata.version(owner[0]) if owner else getattr(module, "__version__", "")
+        print(json.dumps([name, "", str(version)]), flush=True)
+    except BaseException as error:
+        lines = str(error).strip().splitlines() or [""]
+        print(json.dumps([name, (type(error).__name__ + ": " + lines[0])[:300], ""]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What importing a module gave: `error` is "" when it worked."""
+
+    error: str = ""
+    version: str = ""
+    absent: bool = False
+
+
+def probe_packages(
+    specs: Iterable[KindSpec], folder: Path, timeout_s: float = IMPORT_TIMEOUT_S
+) -> tuple[tuple[KindInfo, ...], dict[str, str]]:
+    """(whether each kind can run here, versions of the libraries they need); proofs are kept in `folder`."""
+    specs = tuple(specs)
+    modules = sorted({need.module for spec in specs for need in spec.needs})
+    prints = {name: _fingerprint(name) for name in modules}
+    file = folder / "packages.json"
+    known = _load(file)
+    proofs = {name: Proof(absent=True) for name in modules if prints[name] is None}
+    proofs |= {name: Proof(version=known[prints[name]]) for name in modules if prints[name] in known}
+    unproven = [name for name in modules if name not in proofs]
+    if unproven:
+        proofs |= prove(unproven, timeout_s)
+        _save(file, {prints[name]: proofs[name].version for name in modules if not _failed(proofs[name])})
+    kinds = tuple(kind_info(spec, proofs) for spec in specs)
+    return kinds, {name: proof.version for name, proof in proofs.items() if not _failed(proof)}
+
+
+def _failed(proof: Proof) -> bool:
+    return proof.absent or bool(proof.error)
+
+
+def kind_info(spec: KindSpec, proofs: Mapping[str, Proof]) -> KindInfo:
+    """Whether `spec` can run, given what its modules' proofs say; else why not, and the command that helps."""
+    lacking = [need for need in spec.needs if _failed(proofs[need.module])]
+    if not lacking:
+        return KindInfo(spec.name, True)
+    absent = [need.module for need in lacking if proofs[need.module].absent]
+    broken = [need.module for need in lacking if not proofs[need.module].absent]
+    reasons = [f"needs {' and '.join(absent)}, not installed here"] if absent else []
+    reasons += [f"{name} is installed but can't be imported ({proofs[name].error})" for name in broken]
+    extras = ",".join(dict.fromkeys(need.extra for need in lacking))
+    force = "--force-reinstall " if broken and not absent else ""
+    return KindInfo(spec.name, False, "; ".join(reasons), f"pip install {force}'queztl[{extras}]'")
+
+
+def prove(modules: Iterable[str], timeout_s: float = IMPORT_TIMEOUT_S) -> dict[str, Proof]:
+    """Import each module in a child process; one that crashes or hangs it costs the others nothing."""
+    waiting, proofs = list(modules), dict[str, Proof]()
+    while waiting:
+        # -P: a folder of that name where the node happens to stand is not the library.
+        command = [sys.executable, "-P", "-c", _PROOF, *waiting]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+            output, ending = done.stdout, f"its import ended the process with status {done.returncode}"
+        except subprocess.TimeoutExpired as error:
+            output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+            ending = f"its import took longer than {timeout_s:g} s"
+        fresh = parse_proofs(output, ending)
+        if not fresh:
+            fresh = {name: Proof(error=f"the trial import could not be run: {ending}") for name in waiting}
+        proofs |= fresh
+        waiting = [name for name in waiting if name not in proofs]
+    return proofs
+
+
+def parse_proofs(output: str, ending: str) -> dict[str, Proof]:
+    """The child's lines as proofs; a module that was begun and not finished failed by `ending`."""
+    proofs: dict[str, Proof] = {}
+    for line in output.splitlines():
+        # A module that prints while it is imported must not spoil the answer.
+        if not line.startswith('["'):
+            continue
+        try:
+            name, *rest = json.loads(line)
+        except ValueError:
+            continue
+        proofs[name] = Proof(*rest) if len(rest) == 2 else Proof(error=ending)
+    return proofs
+
+
+def _fingerprint(module: str) -> str | None:
+    """What changes when the library does: interpreter, place, date. None: not installed."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    origin = spec.origin or ""
+    stat = os.stat(origin) if os.path.isfile(origin) else None
+    facts = (sys.executable, sys.version, module, origin, stat and (stat.st_mtime_ns, stat.st_size))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _load(file: Path) -> dict[str, str]:
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _save(file: Path, proofs: Mapping[str | None, str]) -> None:
+    fresh = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(proofs, indent=1))
+        fresh.replace(file)
+    except OSError as error:
+        log.warning("can't keep what was found about libraries in %s, the next start looks again: %s", file, error)

@@ -1,0 +1,94 @@
+"""What a kind's work is given and may give back. Imported by worker processes: keep it light."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mesh.errors import Fault, UnknownKind
+from mesh.subjects import is_token
+
+if TYPE_CHECKING:
+    from mesh.kinds.base import BlobInput
+
+
+class InputFault(Exception):
+    """The payload is at fault, in a way that only the work itself could find: the task is not retried.
+
+    `field` is the payload's own field ("image"); `problem` a phrase that follows it ("is no JPEG").
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"payload.{field} {problem}")
+        self.field, self.problem = field, problem
+
+    @property
+    def fault(self) -> Fault:
+        """The same, as validation reports it: `Fault("payload.image", "is no JPEG")`."""
+        return Fault(f"payload.{self.field}", self.problem)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result that is bytes: themselves, or a file in the task's folder that holds them."""
+
+    data: bytes | Path
+    content_type: str = "application/octet-stream"
+    info: dict[str, Any] = field(default_factory=dict)
+    """Facts about them: width, height, format …"""
+
+
+def _no_progress(fraction: float, note: str = "") -> None:
+    """For work that nobody watches."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What a task is given besides its payload."""
+
+    cores: int
+    """How many cores it may use."""
+    folder: Path
+    """The task's own folder: its working directory, gone after it."""
+    blobs: dict[str, Path] = field(default_factory=dict)
+    """blob id -> the file that holds it"""
+    progress: Callable[..., None] = _no_progress
+    """progress(fraction 0..1, note="")"""
+    fault_kinds: bool = False
+    """Whether this node obeys payloads that break things on purpose."""
+
+    def read(self, data: bytes | BlobInput, field: str = "data") -> bytes:
+        """The bytes that a `Data` field stands for, whichever way they came.
+
+        Raises: InputFault naming `field`, when it names a blob that the mesh does not hold.
+        """
+        if isinstance(data, bytes):
+            return data
+        path = self.blobs.get(data.blob)
+        if path is None:
+            raise InputFault(field, f"names the blob {data.blob}, which the mesh does not hold (any more)")
+        return path.read_bytes()
+
+
+Run = Callable[[Any, Context], Any]
+
+
+@cache
+def load(kind: str) -> Run:
+    """The function that does the work of `kind`; imports its module on first use.
+
+    Raises: UnknownKind; ImportError when a library that the kind needs is absent or broken.
+    """
+    name = f"node.workloads.{kind}"
+    try:
+        if not is_token(kind):
+            raise UnknownKind(f"There is no kind {kind[:64]!r}.")
+        return importlib.import_module(name).run
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UnknownKind(f"This node has no code for the kind {kind!r}.") from None

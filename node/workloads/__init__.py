@@ -1,0 +1,1 @@
+"""The work itself, one file a kind, run only inside worker processes."""

@@ -1,0 +1,170 @@
+"""crypto_mining: share a range of nonces among processes, one a core, and check what they find."""
+
+from __future__ import annotations
+
+import hashlib
+import selectors
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mesh.kinds.crypto_mining import CryptoMiningPayload
+from node.workload import Context
+from node.workloads import sha256_lane
+
+#: Nonces a lane gets at a time: about 0.1 s of work, so that an end is noticed soon; the first piece is smaller.
+_PIECE = 100_000
+_FIRST_PIECE = 10_000
+_PROGRESS_AFTER_S = 1.0
+
+
+@dataclass
+class Search:
+    """What is known of a search so far: pieces are handed out in order, and may come back in any."""
+
+    first: int
+    end: int
+    piece: int = _FIRST_PIECE
+    next: int = -1
+    hashes: int = 0
+    found: int | None = None
+    best: tuple[bytes, int] = (b"\xff" * 33, 0)
+    pending: dict[Any, int] = field(default_factory=dict)
+    """lane -> the first nonce of its piece"""
+
+    def __post_init__(self) -> None:
+        self.next = self.first
+
+    def take(self, lane: Any) -> tuple[int, int] | None:
+        """The next piece as (start, count), or None when nothing lower than what was found is left."""
+        end = self.end if self.found is None else min(self.end, self.found)
+        if self.next >= end:
+            return None
+        start, count = self.next, min(self.piece, end - self.next)
+        self.next, self.piece = start + count, _PIECE
+        self.pending[lane] = start
+        return start, count
+
+    def put(self, lane: Any, answer: tuple[int, int, int, bytes]) -> None:
+        """Take in what a lane's piece gave. The lowest nonce found wins, whichever lane was faster."""
+        del self.pending[lane]
+        done, found, best_nonce, best = answer
+        self.hashes += done
+        self.best = min(self.best, (best, best_nonce))
+        if found >= 0:
+            self.found = found if self.found is None else min(self.found, found)
+
+    @property
+    def open(self) -> bool:
+        """Whether a piece still out could hold a lower nonce than the one found."""
+        return any(self.found is None or start < self.found for start in self.pending.values())
+
+
+def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
+    """hashes, seconds, hash_rate_hs, cores, found, nonce, hash_hex, best_nonce, best_hash_hex, target_hex.
+
+    Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies.
+    """
+    search = Search(*payload.nonces)
+    started = time.perf_counter()
+    watch = _Watch(search, payload.limit_s, started, context)
+    if context.cores == 1:
+        while not watch.over() and (piece := search.take(0)) is not None:
+            search.put(0, sha256_lane.scan(payload.header, *piece, payload.target))
+    else:
+        pieces = -(-(search.end - search.first) // _FIRST_PIECE)
+        _run_lanes(payload, min(context.cores, pieces), search, watch)
+    seconds = time.perf_counter() - started
+    best_hash, best_nonce = _checked(payload, search)
+    return {
+        "algorithm": payload.algorithm,
+        "hashes": search.hashes,
+        "seconds": round(seconds, 6),
+        "hash_rate_hs": round(search.hashes / seconds, 1),
+        "cores": context.cores,
+        "found": search.found is not None,
+        "nonce": search.found,
+        "hash_hex": best_hash if search.found is not None else None,
+        "best_nonce": best_nonce,
+        "best_hash_hex": best_hash,
+        "target_hex": f"{payload.target:064x}",
+    }
+
+
+class _Watch:
+    """Says when time is up, and tells how far the search is."""
+
+    def __init__(self, search: Search, limit_s: float | None, started: float, context: Context) -> None:
+        self._search, self._limit_s, self._started, self._context = search, limit_s, started, context
+        self._told = started
+
+    def over(self) -> bool:
+        now = time.perf_counter()
+        passed_s = now - self._started
+        if now - self._told >= _PROGRESS_AFTER_S:
+            self._told = now
+            search = self._search
+            share = (search.next - search.first) / (search.end - search.first)
+            by_time = passed_s / self._limit_s if self._limit_s else 0.0
+            rate = search.hashes / passed_s / 1e6
+            self._context.progress(min(1.0, max(share, by_time)), f"{rate:.2f} MH/s")
+        # At least one piece is done whatever the limit: a rate of nothing would help nobody.
+        return self._limit_s is not None and self._search.hashes > 0 and passed_s >= self._limit_s
+
+
+@contextmanager
+def _lanes(payload: CryptoMiningPayload, count: int):
+    """`count` processes that scan; they end with this one, whose pipe they read."""
+    script = str(Path(sha256_lane.__file__).resolve())
+    command = [sys.executable, "-I", "-S", script, payload.header.hex(), f"{payload.target:x}"]
+    lanes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        for _ in range(count)
+    ]
+    try:
+        yield lanes
+    finally:
+        for lane in lanes:
+            lane.kill()
+            lane.stdin.close()
+            lane.stdout.close()
+            lane.wait()
+
+
+def _run_lanes(payload: CryptoMiningPayload, cores: int, search: Search, watch: _Watch) -> None:
+    with _lanes(payload, cores) as lanes, selectors.DefaultSelector() as selector:
+        for lane in lanes:
+            selector.register(lane.stdout, selectors.EVENT_READ, lane)
+            _feed(lane, search.take(lane))
+        while search.open and not watch.over():
+            for key, _ in selector.select(timeout=0.1):
+                lane = key.data
+                line = lane.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"a hashing process ended with status {lane.wait()}")
+                done, found, best_nonce, best = line.split()
+                search.put(lane, (int(done), int(found), int(best_nonce), bytes.fromhex(best)))
+                _feed(lane, search.take(lane))
+
+
+def _feed(lane: subprocess.Popen[str], piece: tuple[int, int] | None) -> None:
+    if piece is not None:
+        lane.stdin.write(f"{piece[0]} {piece[1]}\n")
+
+
+def _checked(payload: CryptoMiningPayload, search: Search) -> tuple[str, int]:
+    """The best hash (most significant byte first, hex) and its nonce, recomputed with hashlib.
+
+    Of the nonces up to the lowest one that meets the target, that one is the best: all before it failed.
+    """
+    best, nonce = search.best if search.found is None else (None, search.found)
+    header = payload.header + nonce.to_bytes(4, "little")
+    digest = hashlib.sha256(hashlib.sha256(header).digest()).digest()[::-1]
+    meets = int.from_bytes(digest, "big") <= payload.target
+    if meets is not (search.found is not None) or best not in (None, digest):
+        raise RuntimeError(f"the hash of nonce {nonce} does not check out: this machine computes wrongly")
+    return digest.hex(), nonce

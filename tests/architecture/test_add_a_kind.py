@@ -1,0 +1,49 @@
+"""A newcomer who follows ARCHITECTURE.md, word for word, has a kind that works."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+from pathlib import Path
+from mesh.kinds.table import KINDS, WorkloadType, schema, validate
+from node.workload import Context, load
+kind = WorkloadType.REVERSE
+payload = validate(kind, KINDS[kind].example)
+print(load(kind)(payload, Context(1, Path(".")))["text"], schema(kind)["title"])
+"""
+
+
+def test_the_steps_of_the_architecture_page_make_a_kind(tmp_path):
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    steps = page.partition("## How to add a kind")[2].partition("\n## ")[0]
+    paths = re.findall(r"^\d\. Its \w+, `([\w/.]+)`", steps, re.MULTILINE)
+    blocks = re.findall(r"^   ```python\n(.*?)^   ```", steps, re.MULTILINE | re.DOTALL)
+    assert len(paths) == len(blocks) == 2
+    for package in ("mesh", "node", "tests"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, block in zip(paths, blocks, strict=True):
+        (tmp_path / path).write_text(textwrap.dedent(block))
+    table = tmp_path / "mesh/kinds/table.py"
+    text = table.read_text()
+    for old, new in (
+        ("from mesh.kinds import ", "from mesh.kinds import reverse, "),
+        ("        echo.SPEC,\n", "        echo.SPEC,\n        reverse.SPEC,\n"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    table.write_text(text)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["cba", "ReversePayload"], done.stderr
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "reverse"]
+    done = subprocess.run(
+        [*command, "tests/contract/test_kinds.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,105 @@
+"""The documents say what is there: every file, every setting, the task's states."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+from api.cli import parser as queztl_parser
+from mesh import subjects
+from mesh.config import MeshConfig
+from mesh.kinds.table import KINDS
+from mesh.task_states import diagram
+from node.cli import parser as node_parser
+from node.config import NAMES, NodeConfig, build
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("mesh", "node", "api", "bench", "scaling")
+
+
+def test_the_map_names_every_file_and_no_other():
+    named = set(re.findall(r"^\| `([^`]+\.py)` \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
+    there = {str(path.relative_to(ROOT)) for top in PACKAGES for path in (ROOT / top).rglob("*.py")}
+    assert named == there
+
+
+def test_the_state_diagram_is_the_table():
+    assert diagram() in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_every_setting_is_documented_with_its_name():
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for config in (MeshConfig, NodeConfig):
+        for field in fields(config):
+            assert f"| `{field.name}` |" in text, field.name
+
+
+def documents() -> list[Path]:
+    """Every page for people."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "METHODOLOGY.md"]
+
+
+def test_links_between_documents_lead_somewhere():
+    links = [
+        (page, target)
+        for page in documents()
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target
+    ]
+    assert links
+    assert not [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()]
+
+
+def test_files_that_documents_name_are_there():
+    pattern = re.compile(r"`((?:mesh|node|api|bench|tests|docs|deploy)/[\w/]+\.\w+)`")
+    named = {(page.name, path) for page in documents() for path in pattern.findall(page.read_text())}
+    new = {"mesh/kinds/reverse.py", "node/workloads/reverse.py"}  # what a newcomer is shown how to make
+    assert not [one for one in named if one[1] not in new and not (ROOT / one[1]).exists()]
+
+
+def test_readme_names_every_option_and_kind():
+    readme = (ROOT / "README.md").read_text()
+    assert not [flag for flag, _ in NAMES.values() if f"`{flag}" not in readme]
+    assert not [kind for kind in KINDS if f"| `{kind}` |" not in readme]
+
+
+def test_code_of_the_readme_is_python():
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        ast.parse(block)
+
+
+def test_commands_of_the_readme_parse():
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^queztl (.*)$", readme, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        queztl_parser().parse_args(shlex.split(line))
+    for line in re.findall(r"`\./start\.sh (--[^`]*)`", readme):
+        build(vars(node_parser().parse_args(shlex.split(line))), {})
+
+
+def test_settings_page_gives_the_defaults():
+    text = (ROOT / "docs" / "settings.md").read_text()
+    shown = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    for field in fields(MeshConfig):
+        factors = [{"GIB": 1 << 30, "MIB": 1 << 20}.get(part, part) for part in shown[field.name].split(" * ")]
+        assert math.prod(float(factor) for factor in factors) == field.default, field.name
+
+
+def test_subjects_table_names_every_stream_and_bucket():
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    names = {value for name, value in vars(subjects).items() if name.startswith(("KV_", "BLOBS"))}
+    names |= {subjects.WORK, subjects.LATER, subjects.TASKS, subjects.EVENTS, subjects.DEAD, subjects.METRICS}
+    table = page.partition("## Subjects")[2].partition("\n## ")[0]
+    assert not [name for name in names if f"`{name}`" not in table and f"stream {name}" not in table]
+
+
+def test_glossary_is_in_order():
+    terms = re.findall(r"^\| ([a-z][\w -]+) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)[1:]
+    assert len(terms) > 40 and terms == sorted(terms)

@@ -1,0 +1,67 @@
+"""Imports point one way, the brains know nothing of the world, and starting a node loads no heavy library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+BRAINS = next(one for one in CONTRACTS if one["name"].startswith("The pure brains"))
+HEAVY = ("numpy", "cv2", "torch", "av", "duckdb", "prophet", "boto3", "pandas", "numba", "pynvml")
+#: What a file that calls itself pure may not even import.
+WORLD = {"asyncio", "nats", "aiohttp", "zeroconf", "socket", "subprocess", "threading"}
+
+
+def loaded_after(*modules: str) -> set[str]:
+    """The top-level modules in a fresh interpreter after importing `modules`."""
+    imports = ", ".join(modules)
+    script = f"import {imports}, json, sys; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def test_contracts_of_pyproject_are_kept():
+    script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("brain", BRAINS["source_modules"])
+def test_brain_can_be_imported_without_loop_bus_or_network(brain):
+    assert loaded_after(brain).isdisjoint(BRAINS["forbidden_modules"])
+
+
+@pytest.mark.parametrize("module", ["node.daemon", "node.child", "api.app", "api.cli", "mesh.client", "mesh.sync"])
+def test_heavy_libraries_are_loaded_only_by_the_work_that_needs_them(module):
+    assert loaded_after(module).isdisjoint(HEAVY)
+
+
+def pure_files() -> list[Path]:
+    """The files whose docstring says in its first paragraph that they are pure."""
+    found = []
+    for package in ("mesh", "node", "api", "bench", "scaling"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            first = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0]
+            if re.search(r"\bPure\.|\(pure\)", first):
+                found.append(file)
+    return found
+
+
+@pytest.mark.parametrize("file", pure_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_file_that_calls_itself_pure_imports_nothing_of_the_world(file):
+    imported = set()
+    for one in ast.walk(ast.parse(file.read_text())):
+        if isinstance(one, ast.Import):
+            imported |= {name.name.split(".")[0] for name in one.names}
+        elif isinstance(one, ast.ImportFrom):
+            imported.add((one.module or "").split(".")[0])
+    assert not imported & WORLD

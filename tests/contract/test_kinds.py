@@ -1,0 +1,260 @@
+"""Every kind of the table keeps the contract; a newcomer can add one by writing two files and a line."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mesh import subjects
+from mesh.errors import BadInput, UnknownKind
+from mesh.kinds.base import KindSpec, Payload
+from mesh.kinds.table import KINDS, WorkloadType, blob_ids, schema, validate
+from node.probes.packages import kind_info, probe_packages, prove
+from node.workload import Context, Output, load
+
+ROOT = Path(__file__).resolve().parents[2]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def context(tmp_path):
+    return Context(cores=1, folder=tmp_path)
+
+
+@every_kind
+def test_contract_is_complete(kind):
+    spec = KINDS[kind]
+    assert isinstance(spec, KindSpec) and issubclass(spec.payload, Payload)
+    assert spec.name == kind and subjects.is_token(kind) and kind.isidentifier()
+    assert spec.summary.endswith(".") and "\n" not in spec.summary
+    assert spec.timeout_s > 0 and spec.resources.memory_mb > 0
+    assert importlib.util.find_spec(f"node.workloads.{kind}")
+    assert WorkloadType[kind.upper()] == kind
+
+
+@every_kind
+def test_example_runs_and_its_result_crosses_the_bus(kind, context):
+    context.cores = 2
+    told = []
+    context.progress = lambda fraction, note="": told.append(fraction)
+    # The way a payload really comes: through JSON, then MessagePack.
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(json.loads(json.dumps(KINDS[kind].example))))
+    result = load(kind)(validate(kind, sent), context)
+    if isinstance(result, Output):
+        data = result.data if isinstance(result.data, bytes) else result.data.read_bytes()
+        assert data and "/" in result.content_type
+        result = result.info
+    assert isinstance(result, dict)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(result)) == result
+    json.dumps(result)
+    assert all(0 <= fraction <= 1 for fraction in told)
+
+
+@every_kind
+def test_schema_describes_every_field(kind):
+    document = schema(kind)
+    json.dumps(document)
+    assert document["type"] == "object" and document["additionalProperties"] is False
+    assert document["description"]
+    for name, field in document["properties"].items():
+        assert field.get("description"), f"{kind}.{name} says nothing of itself"
+    for name in re.findall(r'"#/\$defs/([^"]+)"', json.dumps(document)):
+        assert name in document["$defs"]
+
+
+@every_kind
+def test_unknown_field_is_refused_by_name(kind):
+    with pytest.raises(BadInput) as caught:
+        validate(kind, {**KINDS[kind].example, "wdith": 1})
+    (fault,) = caught.value.faults
+    assert fault.field == "payload.wdith" and "is not a field" in fault.problem
+    assert "payload.wdith" in caught.value.message
+
+
+@every_kind
+def test_payload_that_is_no_object_is_refused(kind):
+    for payload in (3, "text", [1], b"x", True):
+        with pytest.raises(BadInput) as caught:
+            validate(kind, payload)
+        assert caught.value.faults[0].field == "payload"
+
+
+def test_unknown_kind_names_the_kinds_there_are():
+    with pytest.raises(UnknownKind, match=r"crypto_minin'.*crypto_mining"):
+        validate("crypto_minin", {})
+    with pytest.raises(UnknownKind):
+        load("../etc/passwd")
+    with pytest.raises(UnknownKind):
+        load("no_such_kind")
+
+
+def test_every_wrong_field_is_named_in_plain_words():
+    with pytest.raises(BadInput) as caught:
+        validate(
+            "image_processing",
+            {
+                "image": {"bob": 1},
+                "width": "wide",
+                "format": "gif",
+                "operations": [{"op": "resize"}, {"op": "spin"}, {"op": "blur", "radius": 0}, 3],
+            },
+        )
+    assert {fault.field: fault.problem for fault in caught.value.faults} == {
+        "payload.image.blob": "is required",
+        "payload.width": "must be a whole number",
+        "payload.format": "must be 'jpeg', 'png' or 'webp'",
+        "payload.operations.0.height": "must be given when width is not",
+        "payload.operations.1": "must have 'op' set to one of 'resize', 'blur', 'edges', 'grayscale'",
+        "payload.operations.2.radius": "must be at least 1",
+        "payload.operations.3": "must be an object",
+    }
+    assert "pydantic" not in caught.value.message and "http" not in caught.value.message
+
+
+def test_data_may_come_as_bytes_base64_or_blob(context, tmp_path):
+    (tmp_path / "b").write_bytes(b"abc")
+    context.blobs["b-1"] = tmp_path / "b"
+    results = [
+        load("echo")(validate("echo", {"data": data}), context)
+        for data in (b"abc", "YWJj", {"base64": "YWJj"}, {"blob": "b-1", "size": 3})
+    ]
+    assert results[0]["data_bytes"] == 3
+    assert all(result == results[0] for result in results)
+
+
+def test_blob_ids_are_found_wherever_they_stand():
+    listed = [{"blob": "b-1"}, {"x": ({"blob": "b-2"},)}, {"blob": "b-1"}]
+    payload = {"a": listed, "blob": "no id", "c": {"blob": 7}}
+    assert blob_ids(payload) == ("b-1", "b-2")
+    assert blob_ids(None) == blob_ids(b"b-1") == ()
+
+
+def _wheel(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.py").write_text(text)
+
+
+def test_absent_and_broken_libraries_are_told_apart(tmp_path, monkeypatch):
+    """Four modules: one absent, one that raises, one that kills its process, one that is fine."""
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    _wheel(libraries, "broken_wheel", "raise ImportError('libGL.so.1: cannot open shared object file')")
+    _wheel(libraries, "deadly_wheel", "import os; os._exit(9)")
+    _wheel(libraries, "fine_wheel", "print('[\"noise'); __version__ = '1.2'")
+    monkeypatch.setenv("PYTHONPATH", str(libraries))
+    proofs = prove(["broken_wheel", "deadly_wheel", "fine_wheel"])
+    assert "libGL.so.1" in proofs["broken_wheel"].error
+    assert "status 9" in proofs["deadly_wheel"].error
+    assert proofs["fine_wheel"].error == "" and proofs["fine_wheel"].version == "1.2"
+
+
+def test_a_module_that_hangs_on_import_is_given_up(tmp_path, monkeypatch):
+    _wheel(tmp_path, "endless_wheel", "import threading; threading.Event().wait()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "longer than 1 s" in prove(["endless_wheel"], timeout_s=1.0)["endless_wheel"].error
+
+
+@every_kind
+def test_a_kind_whose_library_is_absent_says_so_and_how_to_get_it(kind, tmp_path, monkeypatch):
+    needs = KINDS[kind].needs
+    real = importlib.util.find_spec
+    absent = {need.module for need in needs}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else real(name))
+    (info,), libraries = probe_packages([KINDS[kind]], tmp_path)
+    assert info.available is (not needs) and libraries == {}
+    if needs:
+        assert needs[0].module in info.reason
+        assert info.how_to_install == f"pip install 'queztl[{needs[0].extra}]'"
+
+
+def test_a_kind_in_a_child_with_its_import_blocked_fails_with_an_import_error(tmp_path):
+    script = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "from pathlib import Path\n"
+        "from node.workload import Context, load\n"
+        "from mesh.kinds.table import KINDS, validate\n"
+        "spec = KINDS['image_processing']\n"
+        "try: load(spec.name)(validate(spec.name, spec.example), Context(1, Path('.')))\n"
+        "except ImportError as error: print('absent', error.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "absent cv2"
+
+
+def test_importing_the_table_and_all_work_loads_no_heavy_library():
+    script = (
+        "import sys, importlib\n"
+        "from mesh.kinds.table import KINDS\n"
+        "import node.capabilities\n"
+        "from node.workload import load\n"
+        "for kind in KINDS: load(kind)\n"
+        "print([name for name in ('numpy', 'cv2', 'threadpoolctl', 'nats', 'aiohttp') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_kind_info_names_all_that_is_wrong():
+    from node.probes.packages import Proof
+
+    spec = KINDS["image_processing"]
+    info = kind_info(spec, {"cv2": Proof(error="ImportError: libGL.so.1"), "numpy": Proof(version="2.4")})
+    assert info.reason == "cv2 is installed but can't be imported (ImportError: libGL.so.1)"
+    assert info.how_to_install == "pip install --force-reinstall 'queztl[vision]'"
+
+
+NEW_CONTRACT = '''
+"""Reverses a text."""
+
+from pydantic import Field
+
+from mesh.kinds.base import KindSpec, Payload
+
+
+class ReversePayload(Payload):
+    """What `reverse` takes."""
+
+    text: str = Field(default="", max_length=1000, description="what to turn round")
+
+
+SPEC = KindSpec(name="reverse", summary="Turn a text round.", payload=ReversePayload, example={"text": "abc"})
+'''
+NEW_WORK = '''
+"""reverse: a text, last letter first."""
+
+from mesh.kinds.reverse import ReversePayload
+from node.workload import Context
+
+
+def run(payload: ReversePayload, context: Context) -> dict[str, str]:
+    """{"text": …}"""
+    return {"text": payload.text[::-1]}
+'''
+
+
+def test_a_newcomer_adds_a_kind_with_two_files_and_a_line(tmp_path):
+    for package in ("mesh", "node"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "mesh/kinds/reverse.py").write_text(NEW_CONTRACT)
+    (tmp_path / "node/workloads/reverse.py").write_text(NEW_WORK)
+    table = tmp_path / "mesh/kinds/table.py"
+    text = table.read_text()
+    text = text.replace("        echo.SPEC,\n", "        echo.SPEC,\n        reverse.SPEC,\n", 1)
+    text = text.replace("from mesh.kinds import ", "from mesh.kinds import reverse, ", 1)
+    table.write_text(text)
+    script = (
+        "from pathlib import Path\n"
+        "from mesh.kinds.table import KINDS, WorkloadType, schema, validate\n"
+        "from node.workload import Context, load\n"
+        "kind = WorkloadType.REVERSE\n"
+        "payload = validate(kind, KINDS[kind].example)\n"
+        "print(load(kind)(payload, Context(1, Path('.')))['text'], schema(kind)['title'])\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["cba", "ReversePayload"], done.stderr

@@ -1,0 +1,128 @@
+"""Connections cut for a moment, acknowledgements that come late or twice: nothing ends twice or is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mesh import events
+from tests import invariants
+from tests.faults.conftest import Field
+from tests.faults.mixed import echoed
+from tests.invariants import Expected
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
+
+WIRED = {"labels": {"wired": "1"}}
+
+
+class Proxy:
+    """A TCP relay on loopback that can cut every connection it carries, and takes new ones at once."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+
+    async def start(self) -> int:
+        """The port it listens on."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, there_writer}
+        for source, sink in ((reader, there_writer), (there_reader, writer)):
+            task = asyncio.create_task(self._relay(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass  # cut: what this proxy is for
+        finally:
+            sink.transport.abort()
+
+    def cut(self) -> None:
+        """Reset all connections now."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def close(self) -> None:
+        """End it with all its connections."""
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._tasks)
+        await self._server.wait_closed()
+
+
+async def echoes(field: Field, count: int, sleep_s: float, **options: Any) -> dict[str, Expected]:
+    """`count` accepted tasks."""
+    accepted = {}
+    for number in range(count):
+        handle = await field.mesh.start("echo", {"value": number, "sleep_s": sleep_s}, **options)
+        accepted[handle.id] = echoed(number)
+    return accepted
+
+
+async def test_a_connection_cut_and_back_at_once(field: Field) -> None:
+    """What ran through the blips runs once, and nobody is taken for dead."""
+    proxy, witness = Proxy(field.cluster.bus_port), field.witness
+    port = await proxy.start()
+    try:
+        wired = field.cluster.node("--label", "wired=1", "--join", f"nats://127.0.0.1:{port}", slots=4)
+        await wired.start()
+        long = await echoes(field, 3, 4.0, requires=WIRED, urgency="high")
+        accepted = dict(long)
+        await witness.until(lambda: all(witness.runs(task) for task in long), 15, "the long tasks run")
+        for blip in range(3):
+            short = await echoes(field, 30, 0.005, requires=WIRED)
+            accepted |= short
+            await witness.until(lambda short=short: any(map(witness.ends.get, short)), 20, "work is under way")
+            proxy.cut()
+            await witness.until(lambda short=short: all(map(witness.ends.get, short)), 20, f"over blip {blip}")
+        await invariants.check(field.mesh, accepted, witness)
+        assert all(len(witness.runs(task)) == 1 for task in long), [witness.runs(task) for task in long]
+        journal = await invariants.journal(field.mesh.bus)
+        assert not [event for event in journal if event.type in (events.WORK_RETURNED, events.NODE_GONE)]
+    finally:
+        await proxy.close()
+
+
+async def test_late_and_repeated_acknowledgements(field: Field) -> None:
+    """An old `+ACK`, `-NAK` or `+WPI`, sent again during a run and after the end, changes nothing that counts."""
+    bus, witness = field.mesh.bus, field.witness
+    await field.cluster.node(slots=2).start()
+    heard: dict[str, bytes] = {}
+    spy = await bus.subscribe("$JS.ACK.WORK.>", lambda message: heard.setdefault(message.subject, message.data))
+    accepted = await echoes(field, 40, 0.01)
+    await invariants.check(field.mesh, accepted, witness)
+    await bus.flush()
+    acks = [subject for subject, data in heard.items() if data == b"+ACK"]
+    assert len(acks) >= len(accepted)
+    for subject in acks:
+        for word in (b"+ACK", b"-NAK", b"+WPI", b"+ACK"):
+            bus.send(subject, word)
+    await bus.flush()
+    await invariants.check(field.mesh, accepted, witness)
+
+    # During a run: a stray -NAK has the bus deliver the task again while its holder works on.
+    heard.clear()
+    running = await echoes(field, 3, 6.0)
+    await witness.until(lambda: all(witness.runs(task) for task in running), 15, "they run")
+    await witness.until(lambda: heard or any(witness.ends[task] for task in running), 10, "one is renewed")
+    renewed = [subject for subject, data in heard.items() if data == b"+WPI"]
+    for subject in renewed:
+        bus.send(subject, b"-NAK")
+    await invariants.check(field.mesh, accepted | running, witness)
+    assert renewed and all(len(witness.runs(task)) == 1 for task in running)
+    await spy.close()

@@ -1,0 +1,45 @@
+"""SIGTERM: what runs ends here, what has not started goes elsewhere at once, the master hands over at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh import events
+from tests import invariants
+from tests.faults.conftest import Field
+from tests.faults.mixed import echoed
+from tests.invariants import Expected
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
+
+
+async def test_a_node_that_leaves_in_order(field: Field) -> None:
+    """The master leaves while it works: its tasks end, others go on, the next master is there at once."""
+    mesh, witness = field.mesh, field.witness
+    leaver = await field.cluster.node("--label", "x=1", slots=3).start()
+    master = await field.cluster.hand_over_from_host(mesh)
+    assert master is leaver
+    accepted: dict[str, Expected] = {}
+    long = []
+    for number in range(2):
+        handle = await mesh.start("echo", {"value": number, "sleep_s": 3.0}, requires={"labels": {"x": "1"}})
+        accepted[handle.id] = echoed(number)
+        long.append(handle.id)
+    await witness.until(lambda: all(witness.runs(task) for task in long), 15, "the long tasks run")
+    for number in range(200):
+        handle = await mesh.start("echo", {"value": number, "sleep_s": 0.02})
+        accepted[handle.id] = echoed(number)
+    assert await leaver.terminate() == 0, leaver.log()
+    await field.cluster.master_other_than(mesh.bus, leaver)
+    await invariants.check(mesh, accepted, witness)
+    ends = {task: await mesh.end(task) for task in long}
+    assert all(end.node == leaver.id and end.attempt == 1 for end in ends.values())
+    assert all(len(witness.runs(task)) == 1 for task in long)
+
+    journal = await invariants.journal(mesh.bus)
+    lost = next(event for event in reversed(journal) if event.type == events.LEADER_LOST)
+    elected = next(event for event in reversed(journal) if event.type == events.LEADER_ELECTED)
+    assert (lost.node, elected.node) == (leaver.id, field.cluster.nodes[0].id)
+    print(f"handed over within {elected.at - lost.at:.3f} s")
+    assert elected.at - lost.at < 1.0
+    assert not [event for event in journal if event.type == events.WORK_RETURNED]

@@ -1,0 +1,192 @@
+"""What the tests of the bridge share: something to stand behind it, and a client that checks every answer.
+
+`Memory` keeps tasks in a dictionary; the bridge before a real mesh is tested with the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from jsonschema import Draft202012Validator
+
+from api.app import build_app
+from api.keys import ApiSettings
+from api.serving import Running, serve
+from mesh.config import LOCAL
+from mesh.errors import NotFound, WaitTimeout
+from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
+from mesh.preparing import prepare
+from mesh.viewing import of_end
+from mesh.views import Accepted, NetworkView, NodeView, SubmitRequest, TaskView
+
+V = "/api/v1.2"
+NODE = NodeView(
+    "n1", "box", "up", 2, 0, 0, {}, {"cores": 2, "kinds": [{"kind": "echo", "available": True}]}, {}, "", "",
+    "127.0.0.1", True, True, "0.1.0", 0.1,
+)  # fmt: skip
+
+
+class Memory:
+    """Services over dictionaries. What is submitted stays queued until the test ends it."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, TaskView] = {}
+        self.ends: dict[str, TaskEnd] = {}
+        self.blobs: dict[str, tuple[BlobRef, bytes]] = {}
+        self.dead = DeadLetter(
+            task=Task(id="c1-9", kind="echo", payload=Raw(encode({"value": 1}))),
+            end=TaskEnd(id="c1-9", kind="echo", state="failed", error=TaskError("crash", "It crashed.")),
+            died_at=1.5e9,
+        )
+        self.refuse: Exception | None = None
+        self.accepted, self.changed = asyncio.Event(), asyncio.Event()
+        self.registered: tuple[Any, ...] = ()
+        self.is_ready = True
+        self.largest_piece = 0
+
+    def _look(self, task: str) -> TaskView:
+        if task not in self.views:
+            raise NotFound(f"there is no task {task}")
+        return self.views[task]
+
+    async def accept(self, request: SubmitRequest) -> Accepted:
+        if self.refuse:
+            raise self.refuse
+        task = prepare(request, f"c1-{len(self.views) + 1}", 1.7e9, LOCAL).task
+        self.views[task.id] = TaskView(task.id, task.kind, "queued", submitted_at=1.7e9)
+        self.accepted.set()
+        return Accepted(task.id, task.kind)
+
+    async def status(self, task: str) -> TaskView:
+        return self._look("c1-1" if task == "1" else task)
+
+    async def end(self, task: str) -> TaskEnd | None:
+        return self.ends.get(task)
+
+    def finish(self, task: str, **fields: Any) -> None:
+        given = {"state": "done", "node": "n1", "submitted_at": 1.7e9, "started_at": 1.7e9, "ended_at": 1.7e9 + 1}
+        end = TaskEnd(id=task, kind="echo", **(given | fields))
+        self.ends[task], self.views[task] = end, of_end(end)
+        self.changed.set()
+
+    async def wait(self, task: str, timeout_s: float) -> TaskEnd:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.changed.wait()
+        except TimeoutError:
+            raise WaitTimeout from None
+        return self.ends[task]
+
+    async def cancel(self, task: str) -> TaskView:
+        if self._look(task).ended_at == 0:
+            self.finish(task, state="cancelled")
+        return self.views[task]
+
+    async def watch(self, task: str) -> AsyncIterator[TaskView]:
+        yield self._look(task)
+        await self.changed.wait()
+        yield self._look(task)
+
+    async def put_blob(self, chunks: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
+        data = bytearray()
+        async for chunk in chunks:
+            self.largest_piece = max(self.largest_piece, len(chunk))
+            data += chunk
+        if self.refuse:
+            raise self.refuse
+        reference = BlobRef(f"b-{'k' if keep else 't'}{len(self.blobs)}", len(data), content_type)
+        self.blobs[reference.blob] = reference, bytes(data)
+        return reference
+
+    async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
+        if blob not in self.blobs:
+            raise NotFound(f"there is no blob {blob}")
+        reference, data = self.blobs[blob]
+        return reference, self._pieces(data)
+
+    async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100_000):
+            yield data[start : start + 100_000]
+            if self.refuse:
+                raise self.refuse
+
+    async def network(self) -> NetworkView:
+        if self.refuse:
+            raise self.refuse
+        return NetworkView("queztl", "m1", "n1", 3, ("nats://127.0.0.1:4222",), "one server", (NODE,), 0)
+
+    async def register(
+        self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
+    ) -> tuple[str, tuple[str, ...]]:
+        self.registered = (name, capabilities, labels, node_id)
+        return node_id or "n2", ("nats://127.0.0.1:4222",)
+
+    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
+        return [self.dead]
+
+    async def dead_show(self, task: str) -> DeadLetter:
+        if task != "c1-9":
+            raise NotFound(f"there is no dead letter {task}")
+        return self.dead
+
+    async def dead_replay(self, task: str) -> Accepted:
+        return await self.accept(SubmitRequest("echo"))
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        return self.is_ready, {"bus": "ok" if self.is_ready else "not reachable"}
+
+
+class Client:
+    """Calls the bridge; every answer must be one that the OpenAPI document describes."""
+
+    def __init__(self, running: Running, document: dict[str, Any], session: aiohttp.ClientSession) -> None:
+        self.url, self.port, self.document, self.session = running.url, running.port, document, session
+
+    def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        for template, operations in self.document["paths"].items():
+            if re.fullmatch(re.sub(r"\{id\}", "[^/]+", template), path):
+                return operations.get(method.lower())
+        return None
+
+    async def __call__(self, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
+        """(status, JSON or bytes, headers)"""
+        async with self.session.request(method, self.url + path, **options) as answer:
+            body: Any = await answer.read()
+            is_json = answer.content_type == "application/json"
+            if is_json and method != "HEAD":
+                body = json.loads(body)
+            operation = self._operation(method, path.partition("?")[0])
+            schema: dict[str, Any] = {"$ref": "#/components/schemas/ErrorDoc"}
+            if operation is not None and method != "HEAD":
+                content = operation["responses"][str(answer.status)]["content"]
+                schema = content.get(answer.content_type, content.get("*/*", {})).get("schema", {})
+            if is_json and method != "HEAD":
+                Draft202012Validator({"components": self.document["components"], **schema}).validate(body)
+            return answer.status, body, answer.headers
+
+
+@asynccontextmanager
+async def bridge(memory: Memory) -> AsyncIterator[Client]:
+    """A bridge on a free port, and a client for it."""
+    running = await serve(build_app(memory, ApiSettings(max_blob_bytes=4_000_000, event_ping_s=0.02)), port=0)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{running.url}{V}/openapi.json") as answer:
+            document = await answer.json()
+        yield Client(running, document, session)
+    await running.close()
+
+
+def fields(answer: dict[str, Any]) -> set[str]:
+    return {fault["field"] for fault in answer["error"]["faults"]}
+
+
+async def submit(api: Client, **body: Any) -> str:
+    status, answer, _ = await api("POST", f"{V}/workload/submit", json={"workload_type": "echo", **body})
+    assert status == 202, answer
+    return answer["id"]

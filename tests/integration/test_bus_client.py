@@ -1,0 +1,230 @@
+"""The connection: what it confirmed is there, what it lost it says, and it comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mesh import subjects
+from mesh.bus.client import Bus
+from mesh.bus.errors import KeyExists, WrongSequence
+from mesh.config import LOCAL
+from mesh.errors import BusUnavailable, Busy, QueztlError, TooLarge
+
+
+async def contents(bus: Bus, stream: str) -> list[tuple[str, bytes]]:
+    """(subject, headers) of every message of a stream."""
+    import base64
+
+    state = (await bus.api(f"STREAM.INFO.{stream}"))["state"]
+    found = []
+    for sequence in range(state["first_seq"], state["last_seq"] + 1):
+        try:
+            message = (await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}))["message"]
+        except QueztlError:
+            continue
+        found.append((message["subject"], base64.b64decode(message.get("hdrs", ""))))
+    return found
+
+
+async def test_nobody_there_is_said_at_once() -> None:
+    with pytest.raises(BusUnavailable, match="127.0.0.1:1"):
+        await Bus.connect(["nats://127.0.0.1:1"], name="x", config=LOCAL)
+
+
+async def test_messages_come_in_order_and_requests_are_answered(bus_server) -> None:
+    bus, other = await bus_server.connect("a"), await bus_server.connect("b")
+    heard: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    await bus.subscribe("a.question", lambda message: bus.send(message.reply, message.data * 2))
+    for number in range(1000):
+        other.send("some.subject", str(number).encode())
+    assert (await other.request("a.question", b"ab")).data == b"abab"
+    await bus.flush()
+    assert heard == [str(number).encode() for number in range(1000)]
+    with pytest.raises(BusUnavailable, match="nobody answers"):
+        await bus.request("nobody.there", b"")
+
+
+async def test_headers_make_the_round_trip(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    heard = []
+    await bus.subscribe("with.headers", heard.append)
+    bus.send("with.headers", b"x", headers={"One": "1", "Two": "a: b"})
+    await eventually(lambda: heard)
+    assert (heard[0].headers["One"], heard[0].headers["Two"]) == ("1", "a: b")
+
+
+async def test_a_closed_subscription_hears_nothing_more(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    heard = []
+    subscription = await bus.subscribe("x.y", heard.append)
+    await subscription.close()
+    bus.send("x.y", b"")
+    await bus.flush()
+    assert heard == []
+
+
+async def test_a_flush_nobody_waits_for_any_more_harms_nobody(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    flush = asyncio.create_task(bus.flush())
+    await asyncio.sleep(0)
+    flush.cancel()
+    await asyncio.wait([flush])
+    for _ in range(3):
+        await bus.flush()
+    assert (await bus.api("INFO"))["streams"] > 0 and bus.epoch == 1
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(bus_server) -> None:
+    bus, went_on = await bus_server.connect("a"), []
+
+    async def flush_and_go_on() -> None:
+        await bus.flush()
+        await asyncio.sleep(0)
+        went_on.append(1)
+
+    late = asyncio.create_task(flush_and_go_on())
+    await bus.flush()  # both answers come in one read
+    late.cancel()
+    await asyncio.wait([late])
+    assert late.cancelled() and not went_on
+
+
+async def test_too_large_and_closed_are_said_in_words(bus_server) -> None:
+    bus = await Bus.connect([bus_server.url], name="x", config=LOCAL)
+    with pytest.raises(TooLarge):
+        bus.send("x", b"0" * (bus.max_payload + 1))
+    await bus.close()
+    with pytest.raises(BusUnavailable):
+        bus.send("x", b"0")
+
+
+async def test_everything_confirmed_survives_a_kill_of_the_server(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    lost, back = [], asyncio.Event()
+    bus.on_lost.append(lambda: lost.append(1))
+    bus.on_back.append(back.set)
+
+    async def store(number: int) -> str:
+        subject = subjects.lane_subject("echo", "any", "normal", f"c1-{number}")
+        # Half of them may be sent again (they carry an id), half may not.
+        await bus.store(subject, b"x", msg_id=f"c1-{number}" if number % 2 else "", timeout_s=30)
+        return subject
+
+    stores = [asyncio.create_task(store(number)) for number in range(250)]
+    await asyncio.sleep(0)
+    stores += [asyncio.create_task(store(number)) for number in range(250, 500)]
+    await asyncio.wait(stores, return_when=asyncio.FIRST_COMPLETED)
+    bus_server.kill()
+    await eventually(lambda: lost)
+    await bus_server.start()
+    outcomes = await asyncio.gather(*stores, return_exceptions=True)
+    await back.wait()
+    assert bus.connected and bus.epoch == 2 and bus.unconfirmed == 0
+
+    confirmed = [one for one in outcomes if isinstance(one, str)]
+    refused = [one for one in outcomes if not isinstance(one, str)]
+    assert len(confirmed) >= 250 and all(isinstance(one, BusUnavailable) for one in refused)
+    # Those that may be resent are all confirmed in the end.
+    assert {f"c1-{number}" for number in range(1, 500, 2)} <= {one.rpartition(".")[2] for one in confirmed}
+    there = await contents(bus, subjects.WORK)
+    for subject in confirmed:
+        copies = [headers for name, headers in there if name == subject]
+        # The server may have forgotten the ids it knew: then a second copy says that it is one.
+        assert copies and sum(b"Queztl-Resent" not in headers for headers in copies) <= 1
+    assert len({name for name, _ in there}) <= 500
+
+
+async def test_subscriptions_and_parts_come_back_after_a_kill(bus_server, eventually) -> None:
+    bus, heard, told = await bus_server.connect("a"), [], []
+
+    async def failing() -> None:
+        raise BusUnavailable("not yet")
+
+    await bus.subscribe("x.y", heard.append)
+    bus.on_back += [failing, lambda: told.append(bus.epoch)]
+    for epoch in (2, 3):
+        bus_server.kill()
+        await bus_server.start()
+        await eventually(lambda epoch=epoch: told and told[-1] == epoch)
+        bus.send("x.y", b"")
+        await eventually(lambda epoch=epoch: len(heard) == epoch - 1)
+
+
+async def test_what_may_not_be_sent_twice_is_given_up_with_the_connection(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    bus_server.kill()
+    waiting = asyncio.create_task(bus.store("mesh.event.x", b"1"))
+    resent = asyncio.create_task(bus.store("mesh.event.y", b"2", msg_id="y", timeout_s=30))
+    await asyncio.sleep(0)
+    await bus_server.start()
+    with pytest.raises(BusUnavailable):
+        await waiting
+    assert await resent > 0
+
+
+async def test_a_full_queue_is_busy_and_another_subject_has_no_responders(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    config = (await bus.api(f"STREAM.INFO.{subjects.WORK}"))["config"] | {"max_bytes": 20_000}
+    await bus.api(f"STREAM.UPDATE.{subjects.WORK}", config)
+    with pytest.raises(Busy, match="queue is full") as busy:
+        for number in range(100):
+            await bus.store(f"work.echo.any.normal.c1-{number}", b"0" * 1000)
+    assert busy.value.retry_after_s > 0 and not isinstance(busy.value, BusUnavailable)
+    for subject in ("work", "work.a.b", "work.a.b.c", "work.a.b.c.d.e", "task.a.1.other", "task.a.state", "dead.x"):
+        with pytest.raises(BusUnavailable):
+            await bus.store(subject, b"x", resend=False)
+
+
+# --- key-value ---------------------------------------------------------------------------------------
+async def test_keys_are_made_once_changed_in_turn_and_come_again(bus_server) -> None:
+    kv = (await bus_server.connect("a")).kv(subjects.KV_NODES)
+    assert await kv.get("n1") is None
+    first = await kv.create("n1", b"one")
+    with pytest.raises(KeyExists):
+        await kv.create("n1", b"two")
+    second = await kv.update("n1", b"two", first)
+    with pytest.raises(WrongSequence):
+        await kv.update("n1", b"three", first)
+    entry = await kv.get("n1")
+    assert (entry.key, entry.value, entry.revision) == ("n1", b"two", second)
+    with pytest.raises(WrongSequence):
+        await kv.delete("n1", first)
+    await kv.delete("n1", second)
+    assert await kv.get("n1") is None and await kv.keys() == []
+    again = await kv.create("n1", b"four")
+    assert (await kv.get("n1")).revision == again > second
+    await kv.put("n2", b"x")
+    assert sorted(await kv.keys()) == ["n1", "n2"]
+    assert [entry.key for entry in await kv.entries("n2")] == ["n2"]
+
+
+async def test_one_of_many_creators_wins(bus_server) -> None:
+    buses = [await bus_server.connect(f"b{number}") for number in range(3)]
+    for mark in (False, True):
+        made = await asyncio.gather(
+            *(bus.kv(subjects.KV_LEASE).create("master", b"%d" % n) for n, bus in enumerate(buses * 4)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(one, int) for one in made) == 1
+        assert all(isinstance(one, (int, KeyExists)) for one in made), made
+        if not mark:  # the second round is fought over a marker of deletion
+            await buses[0].kv(subjects.KV_LEASE).delete("master")
+
+
+async def test_an_expired_key_is_absent_and_can_be_made_again(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    kv, gone = bus.kv(subjects.KV_NODES), asyncio.Event()
+    await kv.create("n1", b"one", ttl_s=1)
+    assert (await kv.get("n1")).value == b"one"
+    async with asyncio.timeout(10):
+        while await kv.get("n1") is not None:
+            await asyncio.sleep(0.1)
+    assert await kv.keys() == []
+    changes: list[str] = []
+    await kv.watch(lambda key: (changes.append(key), gone.set()))
+    assert await kv.create("n1", b"two") > 0
+    await gone.wait()
+    assert changes == ["n1"] and (await kv.get("n1")).value == b"two"

@@ -1,0 +1,134 @@
+"""Real mDNS between several participants of this process, on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from mesh.announcement import MEMBER, Announcement
+from mesh.candidacy import Found, Join, Me
+from mesh.config import LOCAL
+from mesh.discovery import Discovery
+from mesh.finding import find_mesh, first_reachable
+
+LOOPBACK = ("127.0.0.1",)
+WITHIN_S = 8.0
+
+
+@pytest.fixture
+def mesh_name() -> str:
+    """Other meshes on this machine must not disturb the test, nor it them."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def listeners():
+    made: list[Discovery] = []
+
+    async def make() -> Discovery:
+        discovery = Discovery(LOOPBACK)
+        made.append(discovery)
+        await discovery.start()
+        assert not discovery.trouble
+        return discovery
+
+    yield make
+    await asyncio.gather(*(one.stop() for one in made))
+
+
+async def until(discovery: Discovery, condition) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():
+            await discovery.changed(WITHIN_S)
+
+
+def of_mesh(discovery: Discovery, mesh_name: str) -> dict[str, Announcement]:
+    return {said.node_id: said for said in discovery.peers() if said.mesh_name == mesh_name}
+
+
+async def test_announce_update_and_goodbye_are_heard(listeners, mesh_name):
+    one, two = await listeners(), await listeners()
+    said = Announcement(
+        mesh_name, "id-1", "", f"{mesh_name}-1", ("nats://127.0.0.1:4222",), MEMBER, "http://127.0.0.1:8000", "0.1"
+    )
+    await one.announce(said)
+    await until(two, lambda: of_mesh(two, mesh_name))
+    assert replace(of_mesh(two, mesh_name)[said.node_id], at=0.0) == said
+    assert not of_mesh(one, mesh_name), "nobody is its own peer"
+
+    urls = tuple(f"nats://127.0.0.{n}:42222" for n in range(1, 17))
+    await one.update(replace(said, urls=urls))
+    await until(two, lambda: of_mesh(two, mesh_name)[said.node_id].urls == urls)
+
+    late = await listeners()
+    await until(late, lambda: of_mesh(late, mesh_name))
+    await until(late, lambda: of_mesh(late, mesh_name)[said.node_id].urls == urls)
+
+    await one.stop()
+    await until(two, lambda: not of_mesh(two, mesh_name))
+
+
+async def test_of_four_that_start_together_one_founds_and_three_join(listeners, mesh_name):
+    config = replace(LOCAL, discovery_wait_s=0.5)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def start(name: str):
+        discovery = await listeners()
+        me = Me(f"{mesh_name}-{name}", mesh_name)
+        step = await find_mesh(discovery, me, config)
+        if isinstance(step, Found):
+            await discovery.announce(Announcement(mesh_name, "id-1", "", me.node_id, (url,), MEMBER))
+        return step
+
+    async with server, asyncio.timeout(20):
+        steps = await asyncio.gather(*(start(name) for name in "dbca"))
+    assert [type(step) for step in steps].count(Found) == 1
+    assert all(step.mesh_id == "id-1" and step.urls == (url,) for step in steps if isinstance(step, Join))
+
+
+async def test_a_lone_node_founds_after_the_wait(listeners, mesh_name):
+    began = time.monotonic()
+    step = await find_mesh(await listeners(), Me("lonely", mesh_name), LOCAL)
+    assert step == Found()
+    assert LOCAL.discovery_wait_s <= time.monotonic() - began
+
+
+async def test_an_announced_mesh_that_does_not_answer_is_waited_for_and_not_founded_again(listeners, mesh_name):
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    await server.wait_closed()
+    old = await listeners()
+    await old.announce(Announcement(mesh_name, "id-1", "", f"{mesh_name}-old", (url,), MEMBER))
+    newcomer = await listeners()
+    await until(newcomer, lambda: of_mesh(newcomer, mesh_name))
+    said: asyncio.Queue[str] = asyncio.Queue()
+    looking = asyncio.create_task(find_mesh(newcomer, Me("new", mesh_name), LOCAL, say=said.put_nowait))
+    async with asyncio.timeout(WITHIN_S):
+        assert "nothing answers there" in await said.get()
+    port = int(url.rpartition(":")[2])
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
+    async with server, asyncio.timeout(WITHIN_S):
+        assert await looking == Join((url,), "id-1", f"{mesh_name}-old")
+
+
+async def test_first_reachable_tries_all_at_once():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        assert await first_reachable(("nats://127.0.0.1:1", "nats://no port", "x", "http://[", url)) == url
+    assert await first_reachable(()) == ""
+
+
+async def test_without_multicast_start_says_so_and_goes_on(mesh_name):
+    # 192.0.2.0/24 is reserved for documentation; this machine has no such address to bind
+    discovery = Discovery(("192.0.2.254",))
+    await discovery.start()
+    assert "--join" in discovery.trouble
+    assert await find_mesh(discovery, Me("alone", mesh_name), LOCAL) == Found()
+    await discovery.stop()

@@ -1,0 +1,177 @@
+"""Leadership on a real bus: one master, quick hand-over, fencing, silence after a cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from mesh import messages, subjects
+from mesh.config import LOCAL
+from mesh.connections import connection_name, is_connected
+from mesh.election import Election
+from mesh.messages import Beat, NodeRecord
+from mesh.registry import Registry
+
+FAST = replace(LOCAL, heartbeat_interval_s=0.1, lease_ttl_s=3.0, lease_renew_s=0.4)
+
+
+class Node:
+    """As much of a node as takes part in an election."""
+
+    def __init__(self, server, name: str, config=FAST) -> None:
+        self.server, self.name, self.incarnation, self.config = server, name, f"{name}-1", config
+        self.tasks: list[asyncio.Task] = []
+        self.lost = self.asked = 0
+
+    async def start(self) -> Node:
+        self.bus = await self.server.connect(connection_name(self.name, self.incarnation))
+        record = NodeRecord(id=self.name, name=self.name, incarnation=self.incarnation)
+        await self.bus.kv(subjects.KV_NODES).put(self.name, messages.encode(record))
+        self.registry = Registry(self.bus, self.name, self.config)
+        await self.registry.start()
+
+        async def connected(node: str, incarnation: str) -> bool:
+            self.asked += 1
+            return await is_connected(self.server.system, node, incarnation)
+
+        self.election = Election(
+            self.bus, self.name, self.incarnation, self.config, self.registry,
+            is_connected=connected, on_lost=self._count_lost,
+        )  # fmt: skip
+        self.tasks = [asyncio.create_task(one) for one in (self.registry.run(), self.election.run(), self._beat())]
+        return self
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+
+    async def _beat(self) -> None:
+        for seq in range(1_000_000):
+            beat = Beat(node=self.name, incarnation=self.incarnation, seq=seq, interval_s=0.1)
+            self.bus.send(subjects.beat(self.name), messages.encode(beat))
+            await asyncio.sleep(0.1)
+
+    async def stop(self, close: bool = False) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if close:
+            await self.bus.close()
+
+
+@pytest.fixture
+async def start(bus_server) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
+    made: list[Node] = []
+
+    async def start_node(name: str, config=FAST) -> Node:
+        made.append(Node(bus_server, name, config))
+        return await made[-1].start()
+
+    yield start_node
+    for node in made:
+        await node.stop()
+
+
+@pytest.fixture
+async def nodes(start: Callable[..., Awaitable[Node]]) -> list[Node]:
+    return [await start(name) for name in ("a", "b", "c")]
+
+
+def masters(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if node.election.is_master]
+
+
+async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventually: Callable) -> None:
+    await eventually(lambda: masters(nodes))
+    (master,) = masters(nodes)
+    fence, kv = master.election.fence, master.bus.kv(subjects.KV_LEASE)
+    first = (await kv.get(subjects.LEASE_KEY)).revision
+    await eventually(lambda: all(node.election.leader == master.name for node in nodes))
+    await eventually(lambda: master.election._seen.revision >= first + 3)
+    assert masters(nodes) == [master]
+    assert master.election.fence == fence == await master.election.confirm()
+    assert [await node.election.confirm() for node in nodes] == [fence if node is master else 0 for node in nodes]
+
+
+async def test_a_clean_leave_hands_over_at_once(nodes: list[Node], eventually: Callable) -> None:
+    await eventually(lambda: masters(nodes))
+    (old,) = masters(nodes)
+    fence = old.election.fence
+    await old.election.resign()
+    assert not old.election.is_master and old.lost == 1
+    rest = [node for node in nodes if node is not old]
+    await eventually(lambda: masters(rest), within_s=1.0)
+    assert masters(rest)[0].election.fence > fence
+
+
+async def test_a_crash_is_taken_over_long_before_the_ttl(start, eventually: Callable) -> None:
+    config = replace(FAST, lease_ttl_s=60.0)
+    nodes = [await start(name, config) for name in ("a", "b", "c")]
+    await eventually(lambda: masters(nodes))
+    (old,) = masters(nodes)
+    fence, rest = old.election.fence, [node for node in nodes if node is not old]
+    await eventually(lambda: all(node.registry.state_of(old.name) == "up" for node in rest))
+    await old.stop(close=True)
+    await eventually(lambda: masters(rest), within_s=5.0)
+    assert masters(rest)[0].election.fence > fence
+
+
+async def test_a_silent_master_that_is_still_connected_keeps_its_lease(start, eventually: Callable) -> None:
+    config = replace(FAST, lease_ttl_s=60.0)
+    old = await start("a", config)
+    await eventually(lambda: old.election.is_master)
+    other = await start("b", config)
+    await old.stop()  # frozen: no beats, no renewals, but its connection stands
+    await eventually(lambda: other.registry.state_of("a") == "gone")
+    await eventually(lambda: other.asked >= 2)
+    assert not other.election.is_master and other.election.leader == "a"
+    await old.bus.close()
+    await eventually(lambda: other.election.is_master, within_s=5.0)
+
+
+async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> None:
+    config = replace(FAST, lease_ttl_s=1.0)
+    old = await start("a", config)
+    await eventually(lambda: old.election.is_master)
+    fence = old.election.fence
+    other = await start("b", config)
+    await old.stop()
+    await eventually(lambda: other.election.is_master, within_s=5.0)
+    assert other.election.fence > fence
+    assert old.election.fence == 0, "its own clock stopped it, without any loop"
+
+
+async def test_a_cut_master_is_silent_until_it_has_read_the_lease_again(
+    bus_server, start, eventually: Callable
+) -> None:
+    node = await start("a", replace(FAST, lease_ttl_s=60.0))
+    await eventually(lambda: node.election.is_master)
+    fence = node.election.fence
+    bus_server.kill()
+    await eventually(lambda: not node.bus.connected)
+    assert node.election.fence == 0
+    await bus_server.start()
+    await eventually(lambda: node.election.fence == fence, within_s=15.0)
+    assert node.lost == 0, "nobody took it meanwhile: the term goes on"
+
+
+async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
+    node = await start("a")
+    await eventually(lambda: node.election.is_master)
+    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    await node.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
+    assert await node.election.confirm() == 0
+    await eventually(lambda: node.lost == 1)
+
+
+async def test_terms_are_in_the_journal_with_rising_fences(nodes: list[Node], eventually: Callable) -> None:
+    told: list[messages.MeshEvent] = []
+    await nodes[0].bus.subscribe("mesh.event.>", lambda one: told.append(messages.decode_event(one.data)))
+    await eventually(lambda: masters(nodes))
+    (old,) = masters(nodes)
+    await old.election.resign()
+    rest = [node for node in nodes if node is not old]
+    await eventually(lambda: masters(rest) and len([one for one in told if "elected" in one.type]) >= 1)
+    assert {"leader.lost", "leader.elected"} <= {one.type for one in told}

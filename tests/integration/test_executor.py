@@ -1,0 +1,350 @@
+"""The executor with real worker processes: results, limits, crashes, and who outlives whom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import node
+from mesh.errors import CannotStart
+from mesh.messages import CLAIM_CHECK_BYTES, decode_any, encode
+from node.executor import Executor, Finished, Job
+from node.workloads.echo import filler
+
+CODE = Path(node.__path__[0]).parent
+
+
+class Watcher:
+    """What an executor told, and waiting for it."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, Finished] = {}
+        self.twice, self.started = [], []
+        self.progress: list[tuple[str, float, str]] = []
+        self.news = asyncio.Event()
+
+    def on_started(self, job: Job) -> None:
+        self.started.append(job.id)
+        self.news.set()
+
+    def on_finished(self, batch: list[Finished]) -> None:
+        for end in batch:
+            if end.job.id in self.ended:
+                self.twice.append(end.job.id)
+            self.ended[end.job.id] = end
+        self.news.set()
+
+    def on_progress(self, job: Job, fraction: float, note: str) -> None:
+        self.progress.append((job.id, fraction, note))
+        self.news.set()
+
+    async def until(self, condition, within_s: float = 30.0) -> None:
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
+
+    async def end_of(self, *ids: str) -> list[Finished]:
+        await self.until(lambda: all(each in self.ended for each in ids))
+        assert not self.twice
+        return [self.ended[each] for each in ids]
+
+
+@asynccontextmanager
+async def executor_of(tmp_path: Path, slots: int = 2, fault_kinds: bool = True):
+    watcher = Watcher()
+    executor = Executor(
+        slots=slots,
+        folder=tmp_path / "workers",
+        fault_kinds=fault_kinds,
+        on_started=watcher.on_started,
+        on_finished=watcher.on_finished,
+        on_progress=watcher.on_progress,
+    )
+    await executor.start()
+    try:
+        yield executor, watcher
+    finally:
+        pids = [worker.pid for worker in executor._pool.everyone()]
+        await executor.stop(0.0)
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def echo(id: str, *, cores: int = 1, timeout_s: float = 0.0, memory_mb: int = 512, **payload) -> Job:
+    return Job(id, "echo", encode(payload) if payload else b"", cores, timeout_s, memory_mb)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def seen(condition, within_s: float = 30.0) -> None:
+    """Returns when something that happens outside this process, and so wakes nobody here, is so."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def value_of(end: Finished):
+    assert end.ok, end.error
+    return decode_any(end.result)
+
+
+async def test_a_value_comes_back_with_its_times_and_token(tmp_path):
+    async with executor_of(tmp_path) as (executor, watcher):
+        token = object()
+        executor.submit([Job("a", "echo", encode({"value": {"x": [1, "ü"]}}), token=token), Job("b", "echo")])
+        first, second = await watcher.end_of("a", "b")
+        assert value_of(first) == {"value": {"x": [1, "ü"]}} and value_of(second) == {"value": None}
+        assert first.job.token is token and first.started_at > 1e9 and 0 < first.ran_s < 10
+        assert watcher.started == ["a", "b"]
+        assert (executor.free_cores, executor.waiting, executor.running) == (2, 0, 0)
+
+
+async def test_five_thousand_small_jobs_each_get_their_own_result(tmp_path):
+    ids = [f"j{number}" for number in range(5000)]
+    async with executor_of(tmp_path) as (executor, watcher):
+        executor.submit([echo(each, value=each) for each in ids])
+        ends = await watcher.end_of(*ids)
+        assert [value_of(end)["value"] for end in ends] == ids
+
+
+async def test_input_faults_are_named_and_not_retried(tmp_path):
+    async with executor_of(tmp_path, fault_kinds=False) as (executor, watcher):
+        executor.submit([echo("bad", sleep_s=-1, seed="x", nope=1), echo("refused", fail="no")])
+        executor.submit([Job("unknown", "does_not_exist")])
+        bad, refused, unknown = await watcher.end_of("bad", "refused", "unknown")
+        assert bad.error.code == refused.error.code == "bad_input" and not bad.error.retryable
+        assert {name for name, _ in bad.error.faults} == {"payload.sleep_s", "payload.seed", "payload.nope"}
+        assert refused.error.faults[0][0] == "payload.fail"
+        assert unknown.error.code == "unknown_kind"
+
+
+async def test_a_failing_job_says_why_and_its_worker_goes_on(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        [worker] = executor._pool.workers
+        executor.submit([echo("fails", fail="as ordered"), echo("after", value=1)])
+        failed, after = await watcher.end_of("fails", "after")
+        assert failed.error.code == "failed" and failed.error.retryable and "as ordered" in failed.error.message
+        assert value_of(after) == {"value": 1} and executor._pool.workers == [worker]
+
+
+@pytest.mark.parametrize("how, said", [("exit", "70"), ("segv", "SIGSEGV"), ("kill", "SIGKILL")])
+async def test_a_crash_ends_its_job_and_no_other(tmp_path, how, said):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        warm = [f"w{number}" for number in range(5)]
+        executor.submit([echo(each) for each in warm])
+        await watcher.end_of(*warm)
+        before = [f"b{number}" for number in range(20)]
+        after = [f"a{number}" for number in range(20)]
+        jobs = [echo(each, value=each) for each in before + after]
+        executor.submit([*jobs[:20], echo("crash", crash=how), *jobs[20:]])
+        ends = await watcher.end_of(*before, "crash", *after)
+        crash = ends.pop(len(before))
+        assert crash.crashed and crash.error.code == "crashed" and said in crash.error.message
+        assert [value_of(end)["value"] for end in ends] == before + after
+        assert executor.free_cores == 1
+
+
+async def test_a_job_past_its_time_is_stopped_with_its_helpers_and_the_rest_go_on(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        executor.submit([echo("hang", hang=True, timeout_s=0.3), echo("next", value=2)])
+        hang, after = await watcher.end_of("hang", "next")
+        assert hang.error.code == "timeout" and "0.3 s" in hang.error.message and not hang.crashed
+        assert 0.3 < hang.ran_s < 5 and value_of(after) == {"value": 2}
+
+
+@pytest.mark.parametrize("greed", [{"leak_mb": 1 << 20}, {"size_bytes": 1 << 30}], ids=["leak", "at once"])
+async def test_too_much_memory_ends_the_job_and_the_daemon_goes_on(tmp_path, greed):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        executor.submit([echo("greedy", memory_mb=100, timeout_s=60, **greed), echo("next", value=3)])
+        greedy, after = await watcher.end_of("greedy", "next")
+        assert greedy.error.code == "memory" and "100 MB" in greedy.error.message
+        assert value_of(after) == {"value": 3}
+
+
+async def test_cancelling_a_waiting_a_running_and_an_unknown_job(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        executor.submit([echo("running", hang=True), echo("waiting", value=1), echo("last", value=2)])
+        await watcher.until(lambda: "running" in watcher.started)
+        assert executor.cancel("waiting") and executor.cancel("running") and not executor.cancel("nobody")
+        waiting, running, last = await watcher.end_of("waiting", "running", "last")
+        assert waiting.error.code == running.error.code == "cancelled" and not running.crashed
+        assert value_of(last) == {"value": 2} and "waiting" not in watcher.started
+
+
+async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
+    async with executor_of(tmp_path, slots=2) as (executor, watcher):
+        warm = [f"w{number}" for number in range(200)]
+        executor.submit([echo(each) for each in warm])
+        await watcher.end_of(*warm)
+        small = [f"s{number}" for number in range(40)]
+        jobs = [echo(each, value=each) for each in small]
+        executor.submit([*jobs[:20], echo("long", hang=True), *jobs[20:]])
+        ends = await watcher.end_of(*small)
+        assert [value_of(end)["value"] for end in ends] == small and "long" not in watcher.ended
+        assert executor.cancel("long")
+        assert (await watcher.end_of("long"))[0].error.code == "cancelled"
+
+
+async def test_a_wide_job_has_all_cores_to_itself_and_its_turn(tmp_path):
+    async with executor_of(tmp_path, slots=2) as (executor, watcher):
+        jobs = [echo("n1", sleep_s=0.05), echo("n2", sleep_s=0.05), echo("wide", cores=2, sleep_s=0.1)]
+        executor.submit([*jobs, echo("n3", value=1)])
+        ends = {end.job.id: end for end in await watcher.end_of("n1", "n2", "wide", "n3")}
+        wide = ends["wide"]
+        assert all(end.ok for end in ends.values())
+        assert max(ends[each].started_at + ends[each].ran_s for each in ("n1", "n2")) <= wide.started_at + 0.005
+        assert ends["n3"].started_at + 0.005 >= wide.started_at + wide.ran_s
+
+
+async def test_large_results_are_left_in_a_file(tmp_path):
+    async with executor_of(tmp_path) as (executor, watcher):
+        size = CLAIM_CHECK_BYTES * 3
+        value = "x" * size
+        jobs = [echo("bytes", size_bytes=size, seed=5), echo("value", value=value)]
+        executor.submit([*jobs, echo("small", size_bytes=100, seed=5)])
+        raw, large, small = await watcher.end_of("bytes", "value", "small")
+        assert raw.result == b"" and raw.result_file.read_bytes() == filler(5, size)
+        assert raw.content_type == "application/octet-stream" and raw.info == {"value": None, "seed": 5}
+        assert large.content_type == "" and decode_any(large.result_file.read_bytes()) == {"value": value}
+        assert small.result_file is None and value_of(small) == filler(5, 100)
+
+
+async def test_progress_is_told_while_a_job_runs(tmp_path):
+    async with executor_of(tmp_path) as (executor, watcher):
+        executor.submit([echo("slow", sleep_s=2.5)])
+        await watcher.until(lambda: watcher.progress)
+        assert "slow" not in watcher.ended
+        assert watcher.progress[0][0::2] == ("slow", "sleeping") and 0 <= watcher.progress[0][1] < 1
+
+
+async def test_stop_gives_back_what_did_not_end(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        executor.submit([echo("ends", sleep_s=0.2), echo("waits")])
+        await watcher.until(lambda: "ends" in watcher.started)
+        left = await executor.stop(5.0)
+        assert [job.id for job in left] == ["waits"] and watcher.ended["ends"].ok
+
+
+async def test_ctrl_c_and_sigterm_do_not_reach_workers(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        [worker] = executor._pool.workers
+        executor.submit([echo("sleeps", sleep_s=0.3)])
+        await watcher.until(lambda: "sleeps" in watcher.started)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.killpg(worker.pid, number)
+        assert (await watcher.end_of("sleeps"))[0].ok
+
+
+@pytest.mark.parametrize("program", ["/nonexistent/python", "/bin/false"])
+async def test_workers_that_can_not_start_are_one_clear_error(tmp_path, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(CannotStart, match="No worker process"):
+        async with executor_of(tmp_path):
+            pass
+
+
+async def test_a_worker_killed_while_idle_is_replaced(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        [worker] = executor._pool.workers
+        os.kill(worker.pid, signal.SIGKILL)
+        await worker.gone.wait()
+        executor.submit([echo("after", value=1)])
+        assert value_of((await watcher.end_of("after"))[0]) == {"value": 1}
+
+
+def own_kind(tmp_path: Path, monkeypatch, body: str) -> None:
+    """Makes `echo` in worker processes do `body` instead: a workload that a test wrote."""
+    stand_in = tmp_path / "stand_in"
+    stand_in.mkdir()
+    text = "from __future__ import annotations\nimport os, subprocess, sys\ndef run(payload, context):\n"
+    (stand_in / "own_kind.py").write_text(text + textwrap.indent(textwrap.dedent(body), "    "))
+    hook = f"import sys; sys.path[:0] = [{str(stand_in)!r}, {str(CODE)!r}]\n"
+    hook += "import node.workload, own_kind\nnode.workload.load = lambda kind: own_kind.run\n"
+    (stand_in / "sitecustomize.py").write_text(hook)
+    monkeypatch.setattr("node.worker_process.code_folder", lambda: stand_in)
+
+
+async def test_workers_inherit_no_secrets_and_leave_nothing_behind(tmp_path, monkeypatch):
+    own_kind(
+        tmp_path,
+        monkeypatch,
+        """
+        seen = sorted(os.listdir("."))
+        open("left", "w").close()
+        os.mkdir("sub")
+        helper = subprocess.Popen(["sleep", "1000"])
+        here = os.getcwd()
+        os.chdir("/")
+        nice, stdin = os.nice(0), os.readlink("/proc/self/fd/0")
+        return dict(seen=seen, here=here, helper=helper.pid, env=dict(os.environ), nice=nice, stdin=stdin)
+        """,
+    )
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("QUEZTL_KEY", "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        executor.submit([echo("one"), echo("two")])
+        one, two = map(value_of, await watcher.end_of("one", "two"))
+        for seen in (one, two):
+            assert seen["seen"] == [] and seen["here"] == seen["env"]["HOME"] == seen["env"]["TMPDIR"]
+            assert Path(seen["here"]).is_relative_to(tmp_path)
+            assert "secret" not in seen["env"].values() and seen["env"]["LC_ALL"] == "C.UTF-8"
+            assert seen["nice"] >= 5 and seen["stdin"] == "/dev/null"
+            assert not alive(seen["helper"])
+
+
+DRIVER = """
+import asyncio, sys
+from pathlib import Path
+from node import worker_process
+from node.executor import Executor, Job
+
+async def main():
+    worker_process.code_folder = lambda: Path(sys.argv[2])
+    quiet = lambda *what: None
+    executor = Executor(slots=1, folder=Path(sys.argv[1]), on_started=quiet, on_finished=quiet, on_progress=quiet)
+    await executor.start()
+    executor.submit([Job("forever", "echo")])
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_workers_and_their_helpers_die_with_the_daemon(tmp_path, monkeypatch):
+    told = tmp_path / "told"
+    own_kind(
+        tmp_path,
+        monkeypatch,
+        f"""
+        helper = subprocess.Popen(["sleep", "1000"])
+        open({str(told)!r} + ".part", "w").write(f"{{os.getpid()}} {{helper.pid}}")
+        os.rename({str(told)!r} + ".part", {str(told)!r})
+        helper.wait()
+        """,
+    )
+    words = [sys.executable, "-c", DRIVER, str(tmp_path / "workers"), str(tmp_path / "stand_in")]
+    driver = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(CODE)})  # noqa: ASYNC220
+    try:
+        await seen(lambda: told.exists() or driver.poll() is not None)
+        worker, helper = map(int, told.read_text().split())
+        assert alive(worker) and alive(helper)
+    finally:
+        driver.kill()
+        driver.wait()
+    await seen(lambda: not alive(worker) and not alive(helper))

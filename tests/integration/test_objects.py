@@ -1,0 +1,137 @@
+"""Blobs: what goes in comes out, what failed leaves nothing, and other NATS clients can read them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mesh import subjects
+from mesh.bus.objects import CHUNK_BYTES
+from mesh.errors import BusUnavailable, NotFound, StorageFull
+
+
+async def read(bus, blob: str) -> bytes:
+    return b"".join([chunk async for chunk in await bus.objects.open(blob)])
+
+
+async def in_pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+async def messages(bus, bucket: str = subjects.BLOBS) -> int:
+    return (await bus.api(f"STREAM.INFO.OBJ_{bucket}"))["state"]["messages"]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 50 * CHUNK_BYTES - 7])
+async def test_what_goes_in_comes_out(bus_server, tmp_path, size) -> None:
+    bus, data = await bus_server.connect("a"), os.urandom(size)
+    (tmp_path / "file").write_bytes(data)
+    for source in (data, tmp_path / "file", in_pieces(data, 100_001)):
+        ref = await bus.objects.put(source, "image/png")
+        assert (ref.size, ref.content_type, ref.blob[:3]) == (size, "image/png", "b-t")
+        assert await read(bus, ref.blob) == data
+        assert await bus.objects.info(ref.blob) == ref
+    await bus.objects.fetch(ref.blob, tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == data
+
+
+async def test_a_deleted_blob_is_gone_and_so_are_its_bytes(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    ref = await bus.objects.put(b"x" * 300_000, keep=True)
+    assert ref.blob.startswith("b-k") and await messages(bus, subjects.BLOBS_KEPT) == 4
+    await bus.objects.delete(ref.blob)
+    await bus.objects.delete(ref.blob)
+    assert await messages(bus, subjects.BLOBS_KEPT) == 0
+    for look in (bus.objects.info(ref.blob), bus.objects.open(ref.blob)):
+        with pytest.raises(NotFound, match=ref.blob):
+            await look
+
+
+async def test_a_failed_upload_leaves_nothing(bus_server) -> None:
+    bus = await bus_server.connect("a")
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 3_000_000
+        raise ConnectionResetError("the uploader went away")
+
+    with pytest.raises(ConnectionResetError):
+        await bus.objects.put(broken())
+    assert await messages(bus) == 0
+
+
+async def test_an_upload_given_up_halfway_leaves_nothing(bus_server) -> None:
+    bus, started, never = await bus_server.connect("a"), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 3_000_000
+        started.set()
+        await never.wait()
+
+    upload = asyncio.create_task(bus.objects.put(slow()))
+    await started.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert await messages(bus) == 0
+
+
+async def test_a_full_store_says_so_and_keeps_what_it_had(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    kept = await bus.objects.put(b"kept" * 1000)
+    stream = f"OBJ_{subjects.BLOBS}"
+    config = (await bus.api(f"STREAM.INFO.{stream}"))["config"] | {"max_bytes": 1 << 20}
+    await bus.api(f"STREAM.UPDATE.{stream}", config)
+    with pytest.raises(StorageFull):
+        await bus.objects.put(b"x" * (2 << 20))
+    assert await messages(bus) == 2 and await read(bus, kept.blob) == b"kept" * 1000
+
+
+async def test_damage_is_noticed(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    ref = await bus.objects.put(os.urandom(3 * CHUNK_BYTES))
+    stream = f"OBJ_{subjects.BLOBS}"
+    await bus.api(f"STREAM.MSG.DELETE.{stream}", {"seq": 2})
+    with pytest.raises(BusUnavailable, match="incomplete"):
+        await read(bus, ref.blob)
+    chunk = (await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": 1}))["message"]["subject"]
+    await bus.store(chunk, os.urandom(CHUNK_BYTES))
+    with pytest.raises(BusUnavailable, match="damaged"):
+        await read(bus, ref.blob)
+
+
+async def test_other_nats_clients_read_ours(bus_server) -> None:
+    import nats
+
+    bus, data = await bus_server.connect("a"), os.urandom(300_000)
+    ref = await bus.objects.put(data, "image/png")
+    client = await nats.connect(bus_server.url)
+    try:
+        store = await client.jetstream().object_store(subjects.BLOBS)
+        found = await store.get(ref.blob)
+        assert hashlib.sha256(found.data).digest() == hashlib.sha256(data).digest()
+        assert found.info.size == len(data) and found.info.headers["Content-Type"] == ["image/png"]
+    finally:
+        await client.close()
+
+
+async def test_blobs_survive_a_kill_of_the_server_in_the_middle(bus_server, eventually) -> None:
+    bus, data, halfway, go_on = await bus_server.connect("a"), os.urandom(6_000_000), asyncio.Event(), asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield data[:3_000_000]
+        halfway.set()
+        await go_on.wait()
+        yield data[3_000_000:]
+
+    upload = asyncio.create_task(bus.objects.put(source()))
+    await halfway.wait()
+    bus_server.kill()
+    go_on.set()
+    await bus_server.start()
+    ref = await upload
+    assert await read(bus, ref.blob) == data

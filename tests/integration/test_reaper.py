@@ -1,0 +1,252 @@
+"""Processes that hold work are killed and frozen; the master gives their work to others, each piece once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from mesh import messages, subjects
+from mesh.bus.client import Bus
+from mesh.config import LOCAL
+from mesh.connections import connection_name, is_connected
+from mesh.election import Election
+from mesh.kinds.base import Resources
+from mesh.master import Master
+from mesh.messages import Beat, Held, HeldSet, NodeRecord
+from mesh.registry import Registry
+from mesh.streams import declare_lane
+
+ROOT = Path(__file__).parents[2]
+LANE = ("echo", "any", "normal")
+
+
+class MasterNode:
+    """A node that is elected and reaps; it pulls work itself, after everybody else."""
+
+    def __init__(self, server, bus: Bus, name: str = "boss") -> None:
+        self.bus, self.name, self.got, self.told = bus, name, [], []
+        self.held: list[Held] = []
+        self.registry = Registry(bus, name, LOCAL)
+
+        async def connected(node: str, incarnation: str) -> bool:
+            return await is_connected(server.system, node, incarnation)
+
+        self.election = Election(bus, name, "1", LOCAL, self.registry, is_connected=connected)
+        self.master = Master(
+            bus, name, self.election, self.registry, LOCAL, {"echo": Resources()}, open_system=server.system
+        )
+
+    async def start(self) -> MasterNode:
+        record = NodeRecord(id=self.name, name=self.name, incarnation="1")
+        await self.bus.kv(subjects.KV_NODES).put(self.name, messages.encode(record))
+        await self.registry.start()
+        self.box = self.bus.new_inbox()
+        await self.bus.subscribe(self.box, self._on_work)
+        await self.bus.subscribe("mesh.event.>", lambda one: self.told.append(messages.decode_event(one.data)))
+        loops = (self.registry.run(), self.election.run(), self.master.run(), self._beat())
+        self.tasks = [asyncio.create_task(one) for one in loops]
+        return self
+
+    def reaps(self) -> bool:
+        return self.election.is_master and self.master._reaping._connections is not None
+
+    def _on_work(self, message) -> None:
+        if message.reply:
+            fields = message.reply.split(".")
+            self.held.append(Held(int(fields[-4]), int(fields[-5]), message.reply, "t"))
+            self.got.append((time.monotonic(), message.subject.split(".")[-1], message.reply.split(".")[-5]))
+            if len(self.got) > 1000:
+                raise AssertionError("given back again and again")
+
+    async def _beat(self) -> None:
+        for seq in range(1_000_000):
+            beat = Beat(node=self.name, incarnation="1", seq=seq)
+            self.bus.send(subjects.beat(self.name), messages.encode(beat))
+            await asyncio.sleep(0.5)
+
+    def pull(self, batch: int) -> None:
+        body = {"batch": batch, "expires": 60_000_000_000, "group": "all", "priority": 5}
+        lane = subjects.lane_durable(*LANE)
+        self.bus.send(f"$JS.API.CONSUMER.MSG.NEXT.WORK.{lane}", json.dumps(body).encode(), self.box)
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def boss(bus_server, eventually: Callable) -> AsyncIterator[MasterNode]:
+    node = MasterNode(bus_server, await bus_server.connect(connection_name("boss", "1")))
+    await declare_lane(node.bus, *LANE)
+    await node.start()
+    await eventually(node.reaps)
+    yield node
+    await node.stop()
+
+
+@pytest.fixture
+async def hold(bus_server, boss: MasterNode, eventually: Callable) -> AsyncIterator[Callable]:
+    """`pid = await hold(node, batch, count)`: a process that pulls `batch` and holds `count` tasks."""
+    made: list[asyncio.subprocess.Process] = []
+
+    async def start(node: str, batch: int, count: int) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).with_name("holder.py")), bus_server.url, node, str(batch),
+            stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        made.append(process)
+        async with asyncio.timeout(20):
+            while await process.stdout.readline() != b"pulls\n":
+                pass
+            for number in range(count):
+                await boss.bus.store(subjects.lane_subject(*LANE, f"{node}-{number}"), b"x")
+            while count and await process.stdout.readline() != f"holds {count}\n".encode():
+                pass
+        await eventually(lambda: len(boss.registry.held_by(node)) == count)
+        await eventually(lambda: boss.registry.state_of(node) == "up")
+        return process.pid
+
+    yield start
+    for process in made:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_work_of_a_killed_process_is_elsewhere_within_half_a_second(
+    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+) -> None:
+    pid = await hold("a", 20, 20)
+    boss.pull(100)
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    await eventually(lambda: len(boss.got) == 20, within_s=5)
+    took_s = max(at for at, _, _ in boss.got) - killed_at
+    print(f"killed: 20 tasks elsewhere after {took_s:.3f} s")
+    assert took_s < 0.5
+    assert {delivered for _, _, delivered in boss.got} == {"2"}
+    assert len({task for _, task, _ in boss.got}) == 20
+    await eventually(lambda: {"node.gone", "work.returned"} <= {one.type for one in boss.told})
+    assert boss.registry.held_by("a") == (), "the next master must not give it back again"
+
+
+async def test_work_of_a_frozen_process_is_elsewhere_within_four_seconds(
+    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+) -> None:
+    pid = await hold("a", 50, 10)
+    boss.pull(100)
+    os.kill(pid, signal.SIGSTOP)
+    frozen_at = time.monotonic()
+    await eventually(lambda: len(boss.got) == 10, within_s=8)
+    took_s = max(at for at, _, _ in boss.got) - frozen_at
+    print(f"frozen: 10 tasks elsewhere after {took_s:.3f} s")
+    assert took_s < 4.0
+    # its open pull of rank 0 is gone with its connection: new work comes to us as well
+    await boss.bus.store(subjects.lane_subject(*LANE, "new-1"), b"x")
+    await eventually(lambda: boss.got[-1][1] == "new-1", within_s=2)
+    os.kill(pid, signal.SIGCONT)
+    await eventually(lambda: boss.registry.state_of("a") == "up")
+    counts: dict[str, int] = {}
+    for _, task, _ in boss.got:
+        counts[task] = counts.get(task, 0) + 1
+    assert set(counts.values()) == {1}, "woken, it is alive again, and nothing was given back twice"
+
+
+async def test_what_a_dead_master_held_is_elsewhere_within_four_seconds(
+    bus_server, boss: MasterNode, eventually: Callable
+) -> None:
+    heir = MasterNode(bus_server, await bus_server.connect(connection_name("heir", "1")), "heir")
+    await heir.start()
+    try:
+        boss.pull(5)
+        for number in range(5):
+            await boss.bus.store(subjects.lane_subject(*LANE, f"m-{number}"), b"x")
+        await eventually(lambda: len(boss.held) == 5)
+        told = HeldSet(node="boss", incarnation="1", held=tuple(boss.held))
+        boss.bus.send(subjects.held("boss"), messages.encode(told))
+        await eventually(lambda: len(heir.registry.held_by("boss")) == 5)
+        await eventually(lambda: heir.election.leader == "boss")
+        fence = boss.election.fence
+        heir.pull(10)
+        await boss.stop()
+        await boss.bus.close()
+        died_at = time.monotonic()
+        await eventually(lambda: len(heir.got) == 5, within_s=8)
+        took_s = max(at for at, _, _ in heir.got) - died_at
+        print(f"master died: 5 tasks elsewhere after {took_s:.3f} s")
+        assert took_s < 4.0 and heir.election.fence > fence
+    finally:
+        await heir.stop()
+
+
+async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
+    bus_server, boss: MasterNode, eventually: Callable
+) -> None:
+    blip = await bus_server.connect(connection_name("b", "1"))
+    record = NodeRecord(id="b", name="b", incarnation="1")
+    await blip.kv(subjects.KV_NODES).put("b", messages.encode(record))
+    held = Held(999, 1, "reply.b", "t-1")
+    given_back: list[bytes] = []
+    await boss.bus.subscribe("reply.b", lambda message: given_back.append(message.data))
+    blip.send(subjects.beat("b"), messages.encode(Beat(node="b", incarnation="1", seq=1)))
+    blip.send(subjects.held("b"), messages.encode(HeldSet("b", "1", (held,))))
+    await eventually(lambda: boss.registry.held_by("b") and boss.registry.state_of("b") == "up")
+    changes: list[tuple[str, str, str]] = []
+    boss.registry.listen(lambda *change: changes.append(change))
+    system = await bus_server.system()
+    kick = json.dumps({"cid": blip.client_id}).encode()
+    await system.request(f"$SYS.REQ.SERVER.{blip.server_id}.KICK", kick)
+    await system.close()
+    await eventually(lambda: blip.epoch == 2 and blip.connected)
+    until = time.monotonic() + 3 * LOCAL.disconnect_grace_s
+    while time.monotonic() < until:
+        blip.send(subjects.beat("b"), messages.encode(Beat(node="b", incarnation="1", seq=blip.epoch + 1)))
+        await asyncio.sleep(0.1)
+    assert ("b", "suspect", "gone") not in changes and ("b", "up", "gone") not in changes
+    assert given_back == []
+
+
+async def test_a_master_that_was_overtaken_gives_nothing_back(
+    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+) -> None:
+    pid = await hold("a", 5, 5)
+    boss.pull(100)
+    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
+    await eventually(lambda: not boss.election.is_master)
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: boss.registry.state_of("a") == "gone")
+    assert boss.got == []
+
+
+async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
+    bus_server, boss: MasterNode, eventually: Callable
+) -> None:
+    kinds = messages.Capabilities(kinds=(messages.KindInfo("echo", True),))
+    nodes = boss.bus.kv(subjects.KV_NODES)
+    for node in ("boss", "c"):
+        record = NodeRecord(id=node, name=node, incarnation="1", capabilities=kinds)
+        await nodes.put(node, messages.encode(record))
+    plans = boss.bus.kv(subjects.KV_PLAN)
+
+    async def plan() -> messages.Plan | None:
+        entry = await plans.get(subjects.PLAN_KEY)
+        return messages.decode_plan(entry.value) if entry else None
+
+    async with asyncio.timeout(10):
+        while (found := await plan()) is None or set(found.ranks.get("echo", {})) != {"boss", "c"}:
+            await asyncio.sleep(0.05)
+    assert found.fence == boss.election.fence and found.ranks["echo"]["boss"] == 0
+    left = NodeRecord(id="c", name="c", incarnation="1", state="left")
+    await nodes.put("c", messages.encode(left))
+    await eventually(lambda: boss.registry.state_of("c") == "")
+    await eventually(lambda: {"node.left", "node.forgotten"} <= {one.type for one in boss.told})

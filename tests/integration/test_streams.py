@@ -1,0 +1,119 @@
+"""The streams as declared: idempotent, lanes that hold work until somebody comes, ends that are told once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from mesh import records, streams, subjects
+from mesh.bus.errors import ApiError
+from mesh.config import LOCAL
+from mesh.messages import Raw, Task, TaskEnd, TaskState, decode_end, encode
+from mesh.streams import GROUP
+
+
+async def test_declaring_twice_changes_nothing(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    await bus.store("work.echo.any.normal.c1-1", b"x")
+    before = await bus.api(f"STREAM.INFO.{subjects.WORK}")
+    await streams.declare_streams(bus, replace(LOCAL, work_max_bytes=1 << 20))
+    after = await bus.api(f"STREAM.INFO.{subjects.WORK}")
+    assert before["config"] == after["config"] and after["state"]["messages"] == 1
+    names = {one["name"] for one in streams.stream_configs(LOCAL)}
+    assert names == set((await bus.api("STREAM.NAMES"))["streams"])
+
+
+async def test_a_lane_counts_what_waits_and_what_is_out(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    lane = ("echo", "any", "low")
+    await streams.declare_lane(bus, *lane)
+    await streams.declare_lane(bus, *lane)
+    assert await streams.list_lanes(bus) == {lane: (0, 0, 0)}
+    for number in range(3):
+        await bus.store(subjects.lane_subject(*lane, f"c1-{number}"), b"x")
+    assert await streams.list_lanes(bus) == {lane: (3, 0, 0)}
+    got, box = [], bus.new_inbox()
+    await bus.subscribe(box, got.append)
+    pull = {"batch": 1, "expires": 1_000_000_000, "group": GROUP, "priority": 0}
+    durable = subjects.lane_durable(*lane)
+    bus.send(f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK}.{durable}", json.dumps(pull).encode(), box)
+    await eventually(lambda: got)
+    assert got[0].subject.endswith("c1-0")
+    assert await streams.list_lanes(bus) == {lane: (2, 1, 1)}
+    await streams.remove_lane(bus, *lane)
+    await streams.remove_lane(bus, *lane)
+    assert await streams.list_lanes(bus) == {}
+    # The work outlives its lane, and is there when the lane comes back.
+    await streams.declare_lane(bus, *lane)
+    assert await streams.list_lanes(bus) == {lane: (3, 0, 0)}
+
+
+async def test_more_lanes_than_a_page_are_all_listed(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    await asyncio.gather(*(streams.declare_lane(bus, f"k{number}", "any", "normal") for number in range(300)))
+    assert len(await streams.list_lanes(bus)) == 300
+
+
+async def test_lower_ranks_are_served_first(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    lane = ("echo", "any", "normal")
+    await streams.declare_lane(bus, *lane)
+    got: dict[int, int] = {0: 0, 5: 0}
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK}.{subjects.lane_durable(*lane)}"
+    for rank in (5, 0):
+        box = bus.new_inbox()
+        await bus.subscribe(box, lambda message, rank=rank: got.update({rank: got[rank] + bool(message.reply)}))
+        body = {"batch": 10, "expires": 5_000_000_000, "group": GROUP, "priority": rank}
+        bus.send(subject, json.dumps(body).encode(), box)
+    await bus.flush()
+    for number in range(14):
+        await bus.store(subjects.lane_subject(*lane, f"c1-{number}"), b"x")
+    await eventually(lambda: sum(got.values()) == 14)
+    assert got == {0: 10, 5: 4}
+
+
+async def test_the_first_end_wins_and_only_it_is_told(bus_server) -> None:
+    bus, heard = await bus_server.connect("a"), []
+    await bus.subscribe(subjects.told_all("c1"), heard.append)
+    first = TaskEnd(id="c1-1", kind="echo", state="done", result=Raw(encode(1)))
+    assert await records.write_end(bus, first) is True
+    assert await records.write_end(bus, TaskEnd(id="c1-1", kind="echo", state="cancelled")) is False
+    await bus.store(subjects.state("c1-2"), encode(TaskState(id="c1-2", kind="echo", state="running")))
+    await bus.store(subjects.end("c2-1"), encode(TaskEnd(id="c2-1", kind="echo", state="done")))
+    await bus.flush()
+    assert [message.subject for message in heard] == ["told.c1.1.end", "told.c1.2.state"]
+    assert decode_end(heard[0].data).state == "done"
+    assert (await records.read_end(bus, "c1-1")).state == "done"
+
+
+async def test_many_ends_are_read_at_once(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    await asyncio.gather(
+        *(records.write_end(bus, TaskEnd(id=f"c1-{n}", kind="echo", state="done")) for n in range(600))
+    )
+    found = await records.read_ends(bus, [f"c1-{n}" for n in range(700)])
+    assert set(found) == {f"c1-{n}" for n in range(600)}
+    assert await records.read_ends(bus, []) == {}
+    assert await records.read_end(bus, "c1-650") is None
+
+
+async def test_a_task_is_found_and_removed_wherever_it_waits(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    task = Task(id="c1-1", kind="echo")
+    assert await records.read_waiting(bus, "c1-1") is None
+    await bus.store(subjects.lane_subject("echo", "p-1", "low", "c1-1"), encode(task))
+    assert await records.read_waiting(bus, "c1-1") == task
+    await records.remove_waiting(bus, "c1-1")
+    assert await records.read_waiting(bus, "c1-1") is None
+
+
+async def test_one_message_may_not_lie_in_two_lanes(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    await streams.declare_lane(bus, "echo", "any", "normal")
+    overlapping = streams.lane_config("echo", "any", "normal", LOCAL) | {"durable_name": "x", "name": "x"}
+    with pytest.raises(ApiError) as refused:
+        await streams._declare_consumer(bus, subjects.WORK, overlapping)
+    assert refused.value.error_code == 10100

@@ -1,0 +1,150 @@
+"""Accepting work: durable when the answer comes, once per idempotency key, at its time when delayed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+import pytest
+
+from mesh import records, subjects
+from mesh.errors import BadInput, Busy, Conflict
+from mesh.kinds.table import KINDS
+from mesh.messages import CLAIM_CHECK_BYTES, Claim, TaskEnd, decode_any, encode
+from mesh.streams import list_lanes
+from mesh.submitter import Submitter
+from mesh.views import SubmitRequest
+
+
+@pytest.fixture
+async def submitter(bus_server) -> Submitter:
+    return Submitter(await bus_server.connect("a"), "c1")
+
+
+async def waiting(submitter: Submitter) -> int:
+    """Messages in the queue."""
+    return (await submitter._bus.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"]
+
+
+async def test_what_was_accepted_lies_in_its_lane(submitter) -> None:
+    request = SubmitRequest("echo", {"value": 1}, requires={"cores": 2}, urgency="high")
+    accepted = await submitter.accept(request)
+    task = await records.read_waiting(submitter._bus, accepted.id)
+    assert decode_any(task.payload) == {"value": 1} and task.pool.startswith("p-") and task.urgency == "high"
+    assert list(await list_lanes(submitter._bus)) == [("echo", task.pool, "high")]
+    pools = await submitter._bus.kv(subjects.KV_POOLS).entries()
+    assert [decode_any(one.value)["requires"] for one in pools] == [{"cores": 2}]
+
+
+async def test_a_quiet_lane_gets_one_hint(submitter) -> None:
+    heard = []
+    await submitter._bus.subscribe(subjects.ALL_WAKES, heard.append)
+    await asyncio.gather(*(submitter.accept(SubmitRequest("echo", {})) for _ in range(20)))
+    await submitter._bus.flush()
+    assert [message.subject for message in heard] == [subjects.wake("echo", "any", "normal")]
+
+
+async def test_a_refusal_reaches_nobody(submitter) -> None:
+    for request in (
+        SubmitRequest("echo", {"wrong": 1}),
+        SubmitRequest("no_such_kind"),
+        SubmitRequest("echo", {"data": {"blob": "b-tnothere"}}),
+    ):
+        with pytest.raises(BadInput):
+            await submitter.accept(request)
+    assert await waiting(submitter) == 0
+
+
+async def test_a_large_payload_travels_as_a_blob(submitter) -> None:
+    payload = {"value": "x" * (CLAIM_CHECK_BYTES + 1)}
+    accepted = await submitter.accept(SubmitRequest("echo", payload))
+    task = await records.read_waiting(submitter._bus, accepted.id)
+    assert not len(task.payload) and task.payload_ref.size > CLAIM_CHECK_BYTES
+    chunks = await submitter._bus.objects.open(task.payload_ref.blob)
+    assert decode_any(b"".join([chunk async for chunk in chunks])) == payload
+
+
+async def test_the_same_key_and_payload_is_the_same_task(submitter) -> None:
+    request = SubmitRequest("echo", {"value": 1}, idempotency_key="order 7")
+    answers = await asyncio.gather(*(submitter.accept(request) for _ in range(5)))
+    assert len({one.id for one in answers}) == 1
+    assert sum(not one.duplicate for one in answers) == 1
+    assert await waiting(submitter) == 1
+    with pytest.raises(Conflict, match=answers[0].id):
+        await submitter.accept(SubmitRequest("echo", {"value": 2}, idempotency_key="order 7"))
+    # Keys are scoped by kind.
+    other = next(spec for spec in KINDS.values() if spec.name != "echo" and spec.example)
+    fresh = await submitter.accept(SubmitRequest(other.name, other.example, idempotency_key="order 7"))
+    assert fresh.id != answers[0].id and not fresh.duplicate
+
+
+async def test_a_key_stands_for_its_task_after_it_ended(submitter) -> None:
+    request = SubmitRequest("echo", {}, idempotency_key="k")
+    first = await submitter.accept(request)
+    await records.write_end(submitter._bus, TaskEnd(id=first.id, kind="echo", state="done"))
+    await records.remove_waiting(submitter._bus, first.id)
+    again = await submitter.accept(request)
+    assert (again.id, again.duplicate) == (first.id, True) and await waiting(submitter) == 0
+
+
+@pytest.mark.parametrize("age_s", [0, 300])
+async def test_a_claimers_crash_is_mended_by_the_next_caller(submitter, age_s) -> None:
+    """The claim was written, the task was not: the client died in between."""
+    name = hashlib.sha256(b"echo\0k").hexdigest()
+    digest = hashlib.sha256(encode({"value": 1})).hexdigest()
+    claim = Claim("dead-1", digest, time.time() - age_s)
+    await submitter._bus.kv(subjects.KV_CLAIMS).create(name, encode(claim))
+    accepted = await submitter.accept(SubmitRequest("echo", {"value": 1}, idempotency_key="k"))
+    assert (accepted.id, accepted.duplicate) == ("dead-1", True)
+    assert decode_any((await records.read_waiting(submitter._bus, "dead-1")).payload) == {"value": 1}
+
+
+async def test_a_full_queue_frees_the_key_again(submitter) -> None:
+    bus, request = submitter._bus, SubmitRequest("echo", {}, idempotency_key="k")
+    config = (await bus.api(f"STREAM.INFO.{subjects.WORK}"))["config"]
+    await bus.api(f"STREAM.UPDATE.{subjects.WORK}", config | {"max_bytes": 100})
+    with pytest.raises(Busy):
+        await submitter.accept(request)
+    await bus.api(f"STREAM.UPDATE.{subjects.WORK}", config)
+    accepted = await submitter.accept(request)
+    assert not accepted.duplicate and await waiting(submitter) == 1
+
+
+async def due(submitter: Submitter, task: str, within_s: float = 10.0) -> float:
+    """Waits until the schedule of `task` has fired; returns when it was seen."""
+    bus = submitter._bus
+    async with asyncio.timeout(within_s):
+        while True:
+            info = await bus.api(f"STREAM.INFO.{subjects.LATER}", {"subjects_filter": subjects.later_due(task)})
+            if (info["state"].get("subjects") or {}).get(subjects.later_due(task)):
+                return time.time()
+            await asyncio.sleep(0.05)
+
+
+async def test_a_delayed_task_comes_at_its_time(submitter) -> None:
+    before = time.time()
+    accepted = await submitter.accept(SubmitRequest("echo", {"value": 5}, delay_s=1.2))
+    assert await waiting(submitter) == 0
+    assert (await records.read_delayed(submitter._bus, accepted.id)).id == accepted.id
+    assert await due(submitter, accepted.id) - before >= 1.2
+    assert decode_any((await records.read_delayed(submitter._bus, accepted.id)).payload) == {"value": 5}
+
+
+async def test_delayed_tasks_survive_a_kill_one_of_them_overdue(bus_server, submitter) -> None:
+    soon = await submitter.accept(SubmitRequest("echo", {}, delay_s=0.5))
+    later = await submitter.accept(SubmitRequest("echo", {}, delay_s=3.0))
+    back = asyncio.Event()
+    submitter._bus.on_back.append(back.set)
+    bus_server.kill()
+    await asyncio.sleep(1.0)  # the first one's time comes while no server runs
+    await bus_server.start()
+    await back.wait()
+    await due(submitter, soon.id)
+    await due(submitter, later.id)
+
+
+async def test_a_delayed_task_can_be_taken_back(submitter) -> None:
+    accepted = await submitter.accept(SubmitRequest("echo", {}, delay_s=30))
+    await records.remove_waiting(submitter._bus, accepted.id)
+    assert await records.read_delayed(submitter._bus, accepted.id) is None

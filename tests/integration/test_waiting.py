@@ -1,0 +1,122 @@
+"""Waiting: an end wakes whoever waits, whoever wrote it, and nobody waits for ever for one that was missed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mesh import records
+from mesh.errors import WaitTimeout
+from mesh.messages import TaskEnd, TaskState, encode
+from mesh.subjects import state as state_subject
+from mesh.waiting import Waiting
+
+
+def done(task: str) -> TaskEnd:
+    return TaskEnd(id=task, kind="echo", state="done")
+
+
+@pytest.fixture
+async def client(bus_server):
+    waiting = Waiting(await bus_server.connect("client"), "c1")
+    await waiting.start()
+    yield waiting
+    await waiting.stop()
+
+
+@pytest.fixture
+async def node(bus_server):
+    return await bus_server.connect("node")
+
+
+async def test_an_end_wakes_its_submitter(client, node) -> None:
+    futures = [client.expect(f"c1-{number}") for number in range(100)]
+    called = asyncio.get_running_loop().create_future()
+    client.call("c1-100", called.set_result)
+    await asyncio.gather(*(records.write_end(node, done(f"c1-{number}")) for number in range(101)))
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*futures, called)
+    assert [end.id for end in ends] == [f"c1-{number}" for number in range(101)]
+    assert not client._waits and not client._calls
+
+
+async def test_the_first_end_is_the_one_that_is_told(client, node) -> None:
+    future = client.expect("c1-1")
+    await records.write_end(node, TaskEnd(id="c1-1", kind="echo", state="cancelled"))
+    await records.write_end(node, done("c1-1"))
+    assert (await future).state == "cancelled"
+
+
+async def test_anybodys_task_can_be_waited_for(client, node) -> None:
+    wait = asyncio.create_task(client.wait("other-7", 10))
+    await client._bus.flush()
+    await records.write_end(node, done("other-7"))
+    assert (await wait).id == "other-7"
+    assert (await client.wait("other-7", 1)).id == "other-7"  # and afterwards: it is read
+    assert not client._waits and not client._foreign
+
+
+async def test_many_who_wait_for_one_task_do_not_disturb_each_other(client, node) -> None:
+    patient = [asyncio.create_task(client.wait("other-7", None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(WaitTimeout, match="other-7"):
+        await client.wait("other-7", 0.05)
+    given_up = asyncio.create_task(client.wait("other-7", None))
+    await client._bus.flush()
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    await records.write_end(node, done("other-7"))
+    async with asyncio.timeout(4):
+        assert {(await one).id for one in patient} == {"other-7"}
+    assert not client._waits and not client._foreign
+
+
+async def test_who_comes_after_the_end_does_not_strand_who_waited_before(client, node) -> None:
+    await records.write_end(node, done("other-7"))
+    async with asyncio.timeout(4):
+        ends = await asyncio.gather(*(client.wait("other-7", None) for _ in range(5)))
+    assert len(ends) == 5
+
+
+async def test_ends_told_while_the_connection_was_gone_are_caught_up(bus_server, client, node) -> None:
+    back = asyncio.Event()
+    node.on_back.append(back.set)
+    futures = [client.expect(f"c1-{number}") for number in range(3)]
+    # The client is deaf for a while, the node is not: as when the client's cable was out.
+    await client._subscription.close()
+    for number in range(3):
+        await records.write_end(node, done(f"c1-{number}"))
+    assert not any(future.done() for future in futures)
+    bus_server.kill()
+    await bus_server.start()
+    async with asyncio.timeout(4):
+        assert [(await future).state for future in futures] == ["done"] * 3
+
+
+async def test_an_end_nobody_told_is_found_by_looking_now_and_then(client, node) -> None:
+    future = client.expect("c1-1")
+    await client._subscription.close()
+    await records.write_end(node, done("c1-1"))
+    async with asyncio.timeout(30):
+        assert (await future).state == "done"
+
+
+async def test_watchers_hear_states_and_the_end(client, node) -> None:
+    heard = []
+    undo = client.watch("c1-1", heard.append)
+    await node.store(state_subject("c1-1"), encode(TaskState(id="c1-1", kind="echo", state="running", progress=0.5)))
+    await records.write_end(node, done("c1-1"))
+    await client._bus.flush()
+    assert [one.state for one in heard] == ["running", "done"]
+    undo()
+    undo()
+    assert not client._watchers
+
+
+async def test_stopping_ends_open_waits(bus_server) -> None:
+    waiting = Waiting(await bus_server.connect("client"), "c9")
+    await waiting.start()
+    future = waiting.expect("c9-1")
+    await waiting.stop()
+    assert future.cancelled()

@@ -1,0 +1,178 @@
+"""What must hold after every fault test, whatever was killed, frozen or cut.
+
+Every accepted task ends in exactly one final record; no result without an accepted task; a second result changes
+nothing; fencing numbers never go down; nothing is left in a lane, held by a dead node or scheduled; results right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from mesh import events, messages, records, streams, subjects
+from mesh.bus.client import Bus, Message, Subscription
+from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
+from mesh.client import Mesh
+from mesh.errors import WaitTimeout
+from mesh.messages import MeshEvent, TaskEnd, TaskState
+
+#: Takes the end and, when the task is done, its value; raises AssertionError when either is wrong.
+Expected = Callable[[TaskEnd, Any], None]
+
+#: An end is stored before its message is acknowledged, and a lane is looked at every two seconds: time to settle.
+SETTLE_S = 20.0
+#: A second end is offered for this many tasks.
+SECOND_ENDS = 25
+
+
+class Witness:
+    """Hears every state and end the bus stored, and every plan and lease, from the moment it is started."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus, self._subscriptions = bus, list[Subscription]()
+        self.ends: Counter[str] = Counter()
+        self.states: list[tuple[float, TaskState]] = []
+        self.plan_fences: list[int] = []
+        self._news = asyncio.Event()
+
+    async def start(self) -> Witness:
+        """Listen."""
+        self._subscriptions = [
+            await self._bus.subscribe("told.>", self._on_told),
+            await self._bus.subscribe(f"$KV.{subjects.KV_PLAN}.>", self._on_plan),
+        ]
+        return self
+
+    def _on_told(self, message: Message) -> None:
+        if not message.data:
+            return
+        if message.subject.endswith(".end"):
+            self.ends[messages.decode_end(message.data).id] += 1
+        else:
+            self.states.append((time.time(), messages.decode_state(message.data)))
+        self._news.set()
+
+    def _on_plan(self, message: Message) -> None:
+        if message.data:
+            self.plan_fences.append(messages.decode_plan(message.data).fence)
+
+    def runs(self, task: str) -> list[TaskState]:
+        """The first `running` state of each run of a task, in order."""
+        found: dict[tuple[str, str, float], TaskState] = {}
+        for _, state in self.states:
+            if state.id == task and state.state == "running":
+                found.setdefault((state.node, state.incarnation, state.started_at), state)
+        return list(found.values())
+
+    async def until(self, condition: Callable[[], object], within_s: float, why: str) -> None:
+        """Wait for the news that makes `condition` true. Raises: AssertionError."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {within_s:g} s: {why}") from None
+
+
+async def check(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness, within_s: float = 60.0) -> None:
+    """All invariants, once every accepted task ended (within `within_s`). Raises: AssertionError."""
+    bus = mesh.bus
+    await _all_ended(mesh, accepted, within_s)
+    await _nothing_left(bus)
+    ends = await records.read_ends(bus, accepted)
+    assert set(ends) == set(accepted), f"lost: {sorted(set(accepted) - set(ends))[:5]}"
+    stored = await _stored_ends(bus)
+    assert all(count == 1 for count in stored.values()), "a task has more than one final record"
+    strangers = set(stored) - set(accepted)
+    assert not strangers, f"results without an accepted task: {sorted(strangers)[:5]}"
+    twice = {task: count for task, count in witness.ends.items() if count > 1}
+    assert not twice, f"ended more than once: {twice}"
+    for task, expected in accepted.items():
+        end = ends[task]
+        expected(end, await mesh.value(end) if end.state == "done" else None)
+    await _second_ends_change_nothing(bus, list(accepted)[:SECOND_ENDS], ends)
+    await fences_never_go_down(bus, witness)
+
+
+async def _all_ended(mesh: Mesh, accepted: Iterable[str], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    for task in accepted:
+        try:
+            await mesh.wait(task, max(0.1, deadline - time.monotonic()))
+        except WaitTimeout:
+            view = await mesh.status(task)
+            raise AssertionError(f"not ended within {within_s:g} s: {view}") from None
+
+
+async def _nothing_left(bus: Bus) -> None:
+    """No message in WORK or LATER, no delivery unacknowledged: nothing stays with a dead node."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        left = {name: await _count(bus, name) for name in (subjects.WORK, subjects.LATER)}
+        lanes = await streams.list_lanes(bus)
+        held = {lane: info.unacknowledged for lane, info in lanes.items() if info.unacknowledged}
+        if not any(left.values()) and not held:
+            return
+        assert time.monotonic() < deadline, f"still there: {left}, delivered and not settled: {held}"
+        await asyncio.sleep(0.1)
+
+
+async def _count(bus: Bus, stream: str) -> int:
+    return int((await bus.api(f"STREAM.INFO.{stream}"))["state"]["messages"])
+
+
+async def _stored_ends(bus: Bus) -> dict[str, int]:
+    """Task -> how many `.end` messages the stream holds for it."""
+    found: dict[str, int] = {}
+    while True:
+        request = {"subjects_filter": "task.*.*.end", "offset": len(found)}
+        answer = await bus.api(f"STREAM.INFO.{subjects.TASKS}", request)
+        page = (answer["state"].get("subjects") or {}).items()
+        for subject, count in page:
+            _, submitter, number, _ = subject.split(".")
+            found[f"{submitter}-{number}"] = int(count)
+        if not page or len(found) >= int(answer.get("total", 0)):
+            return found
+
+
+async def _second_ends_change_nothing(bus: Bus, tasks: list[str], ends: Mapping[str, TaskEnd]) -> None:
+    for task in tasks:
+        forged = msgspec.structs.replace(ends[task], state="failed", node="forger", ended_at=time.time())
+        assert not await records.write_end(bus, forged), f"a second end of {task} was stored"
+    again = await records.read_ends(bus, tasks)
+    assert all(again[task] == ends[task] for task in tasks), "a second end changed a first one"
+
+
+async def journal(bus: Bus) -> list[MeshEvent]:
+    """Every event of the mesh, in the order in which the bus stored them."""
+    state = (await bus.api(f"STREAM.INFO.{subjects.EVENTS}"))["state"]
+    found = []
+    for sequence in range(int(state["first_seq"]), int(state["last_seq"]) + 1):
+        try:
+            answer = await bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": sequence})
+        except ApiError as error:
+            if error.error_code != MESSAGE_NOT_FOUND:
+                raise
+            continue
+        found.append(messages.decode_event(base64.b64decode(answer["message"]["data"])))
+    return found
+
+
+async def fences_never_go_down(bus: Bus, witness: Witness) -> None:
+    """Terms have ever higher numbers, and no master writes after a later one began."""
+    written = await journal(bus)
+    elected = [event.fence for event in written if event.type == events.LEADER_ELECTED]
+    assert elected and all(a < b for a, b in pairwise(elected)), f"terms: {elected}"
+    # A master that was cut off tells of its end late: that is a fact about the past, not an act.
+    acts = [(event.fence, event.type) for event in written if event.fence and event.type != events.LEADER_LOST]
+    fences = [fence for fence, _ in acts]
+    assert fences == sorted(fences), f"a master acted after its term: {acts}"
+    assert witness.plan_fences == sorted(witness.plan_fences), f"plans: {witness.plan_fences}"

@@ -1,0 +1,101 @@
+"""Three machines (network namespaces on one switch) that find each other by multicast with nothing configured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COUNT = 3
+WITHIN_S = 30
+
+#: What runs on each machine: find the mesh or found it, then hear the other two, say so, and wait to be ended.
+MACHINE = """
+import asyncio, json, sys
+from mesh.announcement import MEMBER, Announcement
+from mesh.candidacy import Found, Me
+from mesh.config import LAN
+from mesh.discovery import Discovery
+from mesh.finding import find_mesh
+from mesh.interfaces import usable_addresses
+
+async def main(name, count):
+    choice = usable_addresses()
+    discovery = Discovery(choice.addresses)
+    await discovery.start()
+    step = await find_mesh(discovery, Me(name, "lan-test"), LAN, say=lambda sentence: None)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), choice.addresses[0], 4222)
+    urls = (f"nats://{choice.addresses[0]}:4222",) if isinstance(step, Found) else step.urls
+    await discovery.announce(Announcement("lan-test", "m1", "", name, urls, MEMBER))
+    while len([said for said in discovery.peers() if said.role == MEMBER]) < count - 1:
+        await discovery.changed(60)
+    peers = [said.node_id for said in discovery.peers()]
+    print(json.dumps([type(step).__name__, list(choice.names), list(urls), peers, discovery.trouble]), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await discovery.stop()
+    server.close()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def lan():
+    """Names of namespaces, each with a card eth0 (10.77.0.n) on a switch of their own; or skipped, and why."""
+    if sys.platform != "linux" or shutil.which("ip") is None or shutil.which("nsenter") is None:
+        pytest.skip("needs Linux with ip and nsenter")
+    mark = f"qz{os.getpid()}"
+    switch, machines = f"{mark}s", [f"{mark}n{number}" for number in range(1, COUNT + 1)]
+    with contextlib.ExitStack() as undo:
+        try:
+            for name in (switch, *machines):
+                ip("netns", "add", name)
+                undo.callback(ip, "netns", "del", name)
+            ip("-n", switch, "link", "add", "switch", "type", "bridge")
+            ip("-n", switch, "link", "set", "switch", "up")
+            for number, name in enumerate(machines, 1):
+                port = f"port{number}"
+                ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+                ip("-n", switch, "link", "set", port, "master", "switch", "up")
+                ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+                ip("-n", name, "link", "set", "eth0", "up")
+                ip("-n", name, "link", "set", "lo", "up")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no right to make network namespaces here ({error.stderr.strip()})")
+        yield machines
+
+
+@pytest.mark.lan
+def test_three_machines_agree_on_one_founder_and_hear_each_other(lan):
+    with contextlib.ExitStack() as undo:
+        machines = []
+        for number, name in enumerate(lan):
+            command = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", MACHINE]
+            command += [f"n{number}", str(COUNT)]
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            undo.callback(process.kill)
+            machines.append(process)
+        # the line comes when the machine has heard the others; pytest's own time limit ends a wait for ever
+        lines = [process.stdout.readline() for process in machines]
+        ended = [process.communicate("", timeout=WITHIN_S) for process in machines]
+    assert all(lines), [err for _, err in ended]
+    answers = [json.loads(line) for line in lines]
+    steps, names, urls, peers, troubles = zip(*answers, strict=True)
+    assert sorted(steps) == ["Found", "Join", "Join"] and not any(troubles), answers
+    assert all(used == ["eth0"] for used in names)
+    assert len({tuple(one) for one in urls}) == 1
+    assert [sorted(heard) for heard in peers] == [["n1", "n2"], ["n0", "n2"], ["n0", "n1"]]
+    assert all(not err for _, err in ended), ended

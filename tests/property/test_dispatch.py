@@ -1,0 +1,159 @@
+"""The executor's decisions: never more cores than slots, in order, nobody starves, nothing small behind long."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import dispatch
+from node.dispatch import Rate, Seat, assign, fate, judge, surplus
+
+RATES = {
+    "tiny": Rate(5e-6, 100),
+    "milli": Rate(0.001, 100),
+    "long": Rate(1.0, 100),
+    "new": Rate(1e-6, dispatch.SAMPLES - 1),
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    kind: str
+    cores: int
+    payload: bytes = b""
+    number: int = 0
+
+
+wishes = st.lists(
+    st.builds(
+        Wish,
+        st.sampled_from([*RATES, "unheard-of"]),
+        st.sampled_from([1, 1, 1, 2, 4, 9]),
+        st.sampled_from([b"", b"x" * 200_000]),
+    ),
+    max_size=150,
+)
+
+
+@given(wishes, st.integers(1, 6), st.integers(1, 6))
+def test_every_job_gets_its_turn_in_order_and_cores_are_never_exceeded(jobs, slots, workers):
+    """Plays a whole run: after each hand-out the worker with most work ends the first of its jobs."""
+    workers = min(workers, slots)
+    waiting = deque(enumerate_jobs(jobs))
+    held: list[deque[Wish]] = [deque() for _ in range(workers)]
+    handed: list[int] = []
+    while waiting or any(held):
+        seats = [seat_of(queue, slots) for queue in held]
+        plan = assign(waiting, seats, slots, RATES)
+        for index, count in plan.batches:
+            for _ in range(count):
+                job = waiting.popleft()
+                held[index].append(job)
+                handed.append(job.number)
+        check(held, seats, slots)
+        assert any(held), "nothing runs, and something waits"
+        max(held, key=len).popleft()
+    assert handed == list(range(len(jobs)))
+
+
+def enumerate_jobs(jobs):
+    return [Wish(job.kind, job.cores, job.payload, number) for number, job in enumerate(jobs)]
+
+
+def small(job, slots):
+    return dispatch.small_s(job.kind, min(job.cores, slots), RATES)
+
+
+def seat_of(queue, slots):
+    if not queue:
+        return Seat()
+    expected = [small(job, slots) for job in queue]
+    size = sum(len(job.payload) for job in queue)
+    return Seat(min(queue[0].cores, slots), len(queue), sum(expected), size, all(expected))
+
+
+def check(held, seats, slots):
+    assert sum(min(queue[0].cores, slots) for queue in held if queue) <= slots
+    for queue, seat in zip(held, seats, strict=True):
+        assert len(queue) == seat.jobs <= dispatch.DEPTH_JOBS
+        if len(queue) > 1:
+            assert all(small(job, slots) for job in queue), "a job that is not small shares a worker"
+            assert seat.work_s <= dispatch.DEPTH_S + 1e-9
+            assert seat.size_bytes <= dispatch.DEPTH_BYTES
+
+
+@given(wishes, st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
+def test_workers_started_are_wanted_and_never_more_than_slots(jobs, slots, workers, starting):
+    workers, starting = min(workers, slots), min(starting, slots - min(workers, slots))
+    plan = assign(jobs, [Seat() for _ in range(workers)], slots, RATES, starting)
+    assert 0 <= plan.start <= slots - workers - starting
+    taken = sum(count for _, count in plan.batches)
+    if taken == len(jobs):
+        assert not plan.start
+    if jobs and not workers and not starting:
+        assert plan.start
+
+
+def test_a_free_core_is_used_before_a_worker_gets_more_than_a_little():
+    plan = assign([Wish("milli", 1)] * 3, [Seat(), Seat()], 2, RATES)
+    assert plan.batches == [(0, 1), (1, 1), (0, 1)]
+
+
+def test_no_ops_stay_together():
+    assert assign([Wish("tiny", 1)] * 40, [Seat(), Seat()], 2, RATES).batches == [(0, 40)]
+
+
+def test_a_wide_job_at_the_head_holds_back_those_behind_it():
+    busy = Seat(cores=1, jobs=1)
+    plan = assign([Wish("long", 2), Wish("tiny", 1)], [busy, Seat()], 2, RATES)
+    assert plan.batches == [] and plan.start == 0
+
+
+@given(st.lists(st.floats(1e-6, 100), min_size=1, max_size=60))
+def test_a_mean_stays_within_what_was_seen(samples):
+    rate = Rate()
+    for ran_s in samples:
+        rate.add(ran_s)
+    assert min(samples) * 0.999 <= rate.mean_s <= max(samples) * 1.001
+
+
+def test_one_outlier_does_not_unlearn_a_kind():
+    rate = Rate()
+    for _ in range(50):
+        rate.add(1e-5)
+    rate.add(30.0)
+    assert rate.mean_s < dispatch.SMALL_S
+
+
+def test_verdicts():
+    mib = dispatch.MIB
+    assert judge(2.1, 2.0, 0, 0, 512, 0) == "timeout"
+    assert judge(2.1, 0.0, 0, 0, 512, 0) is None
+    assert judge(0.1, 2.0, 600 * mib, 80 * mib, 512, 0) == "memory"
+    assert judge(0.1, 2.0, 600 * mib, 90 * mib, 512, 3) == "recall"
+    assert judge(0.1, 2.0, 600 * mib, 0, 0, 0) is None
+    assert judge(0.001, 2.0, 0, 0, 512, 60) is None
+
+
+@given(st.sets(st.integers(1, 60), min_size=1), st.integers(0, 70), st.booleans())
+def test_a_dead_worker_has_one_culprit_at_most(held, culprit, killed):
+    verdict = (culprit, "timeout") if killed else None
+    fates = {seq: fate(seq, culprit, verdict, False, 0) for seq in held}
+    guilty = [seq for seq, what in fates.items() if what != "again"]
+    assert guilty == ([culprit] if culprit in held else [])
+    assert all(fates[seq] == ("timeout" if killed else "crashed") for seq in guilty)
+
+
+def test_a_job_that_keeps_losing_workers_ends():
+    assert fate(5, 0, None, False, dispatch.MAX_RERUNS) == "crashed"
+    assert fate(5, 4, None, True, 0) == "cancelled"
+
+
+@given(st.lists(st.floats(0, 200), max_size=8), st.integers(0, 4))
+def test_one_worker_always_stays(idle_s, busy):
+    gone = surplus(idle_s, len(idle_s) + busy)
+    assert all(idle_s[index] > dispatch.IDLE_S for index in gone)
+    assert len(idle_s) + busy == 0 or len(gone) < len(idle_s) + busy

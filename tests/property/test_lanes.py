@@ -1,0 +1,122 @@
+"""The same wish always lands in the same lane, and whoever pulls from a lane can do what lies in it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh import lanes, subjects
+from mesh.errors import Fault
+from mesh.messages import Accelerator, Capabilities, KindInfo, NodeRecord, encode
+
+TOKENS = st.text("abcXYZ019_-", min_size=1, max_size=8)
+REQUIRES = st.fixed_dictionaries(
+    {},
+    optional={
+        "cores": st.one_of(st.integers(1, 16), st.just("all")),
+        "memory_mb": st.integers(1, 64_000),
+        "gpu_memory_mb": st.integers(1, 64_000),
+        "accelerator": st.sampled_from(lanes.ACCELERATORS),
+        "labels": st.dictionaries(TOKENS, TOKENS, max_size=3),
+        "region": TOKENS,
+        "node": TOKENS,
+    },
+)
+NODES = st.builds(
+    NodeRecord,
+    id=TOKENS,
+    name=TOKENS,
+    incarnation=st.just("1"),
+    slots=st.integers(1, 32),
+    labels=st.dictionaries(TOKENS, TOKENS, max_size=3),
+    region=TOKENS,
+    capabilities=st.builds(
+        Capabilities,
+        memory_bytes=st.integers(0, 1 << 36),
+        accelerators=st.lists(
+            st.builds(Accelerator, st.sampled_from(lanes.ACCELERATORS[1:]), st.just("x"), st.integers(0, 1 << 36)),
+            max_size=2,
+        ).map(tuple),
+    ),
+)
+JUNK = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("all")),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@given(REQUIRES, st.randoms())
+def test_the_pool_does_not_depend_on_the_order_things_were_named_in(requires, random) -> None:
+    items = list(requires.items())
+    random.shuffle(items)
+    shuffled = {
+        name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in items
+    }
+    assert lanes.canonical(shuffled) == lanes.canonical(requires)
+    assert lanes.pool_name(shuffled) == lanes.pool_name(requires)
+    assert lanes.canonical(lanes.canonical(requires)) == lanes.canonical(requires)
+
+
+@given(REQUIRES, REQUIRES)
+def test_pools_are_the_same_exactly_when_they_require_the_same(one, other) -> None:
+    same = lanes.canonical(one) == lanes.canonical(other)
+    assert (lanes.pool_name(one) == lanes.pool_name(other)) == same
+    assert (lanes.pool_name(one) == lanes.ANY) == (not lanes.canonical(one))
+
+
+@given(REQUIRES, st.sampled_from(subjects.URGENCIES))
+def test_a_lane_makes_a_legal_subject_and_comes_back_from_its_durable(requires, urgency) -> None:
+    assert lanes.requirement_faults(requires) == []
+    lane = lanes.lane_for("echo", requires, urgency)
+    assert subjects.lane_subject(*lane, "c1-1").count(".") == 4
+    assert subjects.split_durable(subjects.lane_durable(*lane)) == lane
+
+
+@given(REQUIRES, NODES)
+def test_whoever_pulls_from_a_pool_meets_what_it_requires(requires, node) -> None:
+    pool = lanes.pool_name(requires)
+    assert lanes.pulls_from(pool, lanes.canonical(requires), node) == (not lanes.meets(requires, node))
+    if pool.startswith("p-"):
+        assert not lanes.pulls_from(pool, None, node)
+
+
+@given(REQUIRES, NODES)
+def test_asking_for_less_is_never_harder(requires, node) -> None:
+    unmet = len(lanes.meets(requires, node))
+    for name in requires:
+        less = {key: value for key, value in requires.items() if key != name}
+        assert len(lanes.meets(less, node)) <= unmet
+    assert lanes.meets({}, node) == ()
+
+
+@given(REQUIRES, NODES)
+def test_cores_given_are_at_least_one_and_fit_the_node(requires, node) -> None:
+    given_cores = lanes.cores_for(requires, 1, node.slots)
+    assert 1 <= given_cores <= node.slots
+    if requires.get("cores") == "all" or not requires.get("cores"):
+        assert lanes.cores_for(requires, "all", node.slots) == node.slots
+
+
+@given(JUNK)
+def test_any_input_is_either_refused_by_name_or_usable(requires) -> None:
+    faults = lanes.requirement_faults(requires)
+    assert all(isinstance(fault, Fault) and fault.field.startswith("requires") for fault in faults)
+    if not faults:
+        lanes.lane_for("echo", requires, "normal")
+        encode(requires)
+
+
+@given(st.dictionaries(st.sampled_from(lanes.REQUIREMENTS), JUNK, max_size=4))
+def test_any_value_of_a_requirement_is_either_refused_by_name_or_usable(requires) -> None:
+    if not lanes.requirement_faults(requires):
+        lanes.meets(requires, NodeRecord(id="n", name="n", incarnation="1"))
+        lanes.lane_for("echo", requires, "normal")
+        encode(requires)
+
+
+def test_a_kind_is_run_only_by_nodes_that_say_they_can() -> None:
+    kinds = (KindInfo("a", True), KindInfo("b", False, "no cv2"))
+    node = NodeRecord(id="n", name="n", incarnation="1", capabilities=Capabilities(kinds=kinds))
+    assert (lanes.runs("a", node), lanes.runs("b", node)) == ("", "no cv2")
+    assert lanes.runs("c", node) == "does not know c"

@@ -1,0 +1,175 @@
+"""Credit: a node never asks for more than it can take, the urgent go first, and nobody starves."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.config import LAN
+from mesh.subjects import URGENCIES
+from node.plan import Ask, LaneView, effective_urgency, share
+
+NOW = 10_000.0
+MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))
+AGES = st.one_of(st.just(float("inf")), st.floats(0, 300))
+
+
+@st.composite
+def lane_views(draw, most: int = 6) -> list[LaneView]:
+    lanes = draw(
+        st.lists(
+            st.tuples(st.sampled_from("abc"), st.sampled_from(["any", "node-x"]), st.sampled_from(URGENCIES)),
+            unique=True,
+            max_size=most,
+        )
+    )
+    means = {kind: draw(MEANS) for kind in "abc"}
+    return [
+        LaneView(
+            lane,
+            means[lane[0]],
+            backlog=draw(st.sampled_from([0, 0, 1, 3, 100, 100_000])),
+            asked=draw(st.sampled_from([0, 0, 0, 1, 2, 50, 1500])),
+            served_at=NOW - draw(AGES),
+            waiting_since=draw(st.sampled_from([0.0, NOW - 1, NOW - 7, NOW - 60])),
+        )
+        for lane in lanes
+    ]
+
+
+SLOTS = st.integers(1, 64)
+HELD = st.lists(st.tuples(MEANS, st.integers(0, 300)), max_size=3)
+
+
+@st.composite
+def situations(draw) -> tuple[list[LaneView], int, int, list[tuple[float, int]]]:
+    slots = draw(SLOTS)
+    return draw(lane_views()), slots, draw(st.integers(0, slots)), draw(HELD)
+
+
+def ask(views: list[LaneView], slots: int, free: int, held: list[tuple[float, int]] | None = None) -> list[Ask]:
+    return share(views, slots=slots, free_slots=free, unstarted=held or [], now=NOW, config=LAN)
+
+
+def weighed(views: list[LaneView], asks: list[Ask], held: list[tuple[float, int]]) -> list[float]:
+    """The run time of each task asked for or held unstarted; unknown ones count as the whole prefetch."""
+    mean_of = {view.lane: view.mean_s for view in views}
+    counted = [*held, *((view.mean_s, view.asked) for view in views)]
+    counted += [(mean_of[one.lane], one.batch) for one in asks]
+    return [mean_s or LAN.prefetch_work_s for mean_s, count in counted for _ in range(count)]
+
+
+@given(situations())
+def test_what_is_asked_and_held_never_exceeds_free_slots_and_prefetch(situation) -> None:
+    views, slots, free, held = situation
+    asks = ask(views, slots, free, held)
+    if not asks:
+        return
+    tasks = sorted(weighed(views, asks, held), reverse=True)
+    assert len(tasks) <= free + LAN.prefetch_limit
+    # The free slots take the longest ones; the rest is work held ahead.
+    assert sum(tasks[free:]) <= slots * LAN.prefetch_work_s * 1.0001
+
+
+@given(situations())
+def test_asks_name_each_lane_once_and_ask_for_something(situation) -> None:
+    views, slots, free, held = situation
+    asks = ask(views, slots, free, held)
+    assert all(one.batch >= 1 for one in asks)
+    assert len({one.lane for one in asks}) == len(asks)
+    assert {one.lane for one in asks} <= {view.lane for view in views}
+
+
+@given(lane_views(), SLOTS)
+def test_a_full_node_asks_for_nothing(views, slots) -> None:
+    full = [(LAN.prefetch_work_s, slots)]
+    assert ask(views, slots, 0, full) == []
+    assert ask(views, slots, 0, [(0.0, slots)]) == []
+
+
+@given(lane_views(), SLOTS)
+def test_unknown_kinds_are_never_prefetched(views, slots) -> None:
+    unknown = [LaneView(v.lane, 0.0, v.backlog, 0, v.served_at, v.waiting_since) for v in views]
+    for free in (0, 1, slots):
+        assert sum(one.batch for one in ask(unknown, slots, min(free, slots))) <= free
+
+
+@given(st.integers(1, 16), st.permutations(URGENCIES))
+def test_the_most_urgent_lane_with_work_takes_the_free_slots(slots, order) -> None:
+    views = [LaneView(("a", "any", urgency), 0.0, 1000, served_at=NOW) for urgency in order]
+    assert ask(views, slots, slots) == [Ask(("a", "any", "high"), slots)]
+
+
+@given(st.integers(2, 16), st.integers(2, 6))
+def test_equal_lanes_share(slots, count) -> None:
+    views = [LaneView((f"k{n}", "any", "normal"), 0.0, 1000, served_at=NOW - n) for n in range(count)]
+    batches = [one.batch for one in ask(views, slots, slots)]
+    assert sum(batches) == slots and max(batches) - min(batches) <= max(1, -(-slots // count) - 1)
+    assert len(batches) == min(slots, count)
+
+
+@given(st.integers(2, 32), st.integers(1, 60))
+def test_quiet_lanes_leave_a_slot_for_the_one_that_wakes_up(slots, count) -> None:
+    quiet = [LaneView((f"k{n}", "any", "low"), 0.01, 0, served_at=NOW - 30) for n in range(count)]
+    standing = ask(quiet, slots, slots)
+    assert all(one.batch == 1 for one in standing) and len(standing) == min(count, slots - 1)
+    asked = {one.lane for one in standing}
+    later = [LaneView(v.lane, v.mean_s, 0, int(v.lane in asked), v.served_at) for v in quiet]
+    awake = LaneView(("new", "any", "high"), 0.0, 1, served_at=NOW)
+    assert awake.lane in {one.lane for one in ask([*later, awake], slots, slots)}
+
+
+def test_a_lane_nobody_uses_gets_no_standing_pull() -> None:
+    assert ask([LaneView(("a", "any", "normal"), 0.01, 0, served_at=NOW - 3600)], 4, 4) == []
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.sampled_from(URGENCIES))
+def test_waiting_only_ever_raises_urgency(one, other, urgency) -> None:
+    def level(waited_s: float) -> int:
+        return effective_urgency(LaneView(("a", "any", urgency), 0, 5, 0, NOW, NOW - waited_s), NOW, LAN)
+
+    assert level(max(one, other)) <= level(min(one, other)) <= URGENCIES.index(urgency)
+    assert level(3 * LAN.low_urgency_wait_s) < URGENCIES.index("high")
+
+
+def first_start_s(slots: int, busy: tuple[str, float], rare: tuple[str, float]) -> float:
+    """A node simulated: one lane never empties, another one holds a single task from the beginning.
+
+    Each is (urgency, run time). Returns when the single task started, seconds; infinity when not within a minute.
+    """
+    lanes = {"busy": (("b", "any", busy[0]), busy[1]), "rare": (("r", "any", rare[0]), rare[1])}
+    now, running, waiting = NOW, [], []
+    served = dict.fromkeys(lanes, NOW - 30.0)
+    while now < NOW + 60:
+        running = [ends for ends in running if ends > now]
+        while waiting and len(running) < slots:
+            name = waiting.pop(0)
+            if name == "rare":
+                return now - NOW
+            running.append(now + lanes[name][1])
+        views = [
+            LaneView(*lanes["busy"], 10**6, 0, served["busy"], max(NOW, served["busy"])),
+            LaneView(*lanes["rare"], int("rare" not in waiting), 0, served["rare"], NOW),
+        ]
+        held = [(lanes[name][1], waiting.count(name)) for name in lanes]
+        for one in share(views, slots=slots, free_slots=slots - len(running), unstarted=held, now=now, config=LAN):
+            name = "busy" if one.lane == lanes["busy"][0] else "rare"
+            waiting += [name] * (one.batch if name == "busy" else 1)
+            served[name] = now
+        now = min([*running, now + 0.05]) if len(running) == slots else now + 0.001
+    return float("inf")
+
+
+RUN_TIMES = st.sampled_from([0.002, 0.02, 0.2, 3.0])
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 4), RUN_TIMES, RUN_TIMES)
+def test_low_work_starts_within_bounds_under_an_endless_urgent_load(slots, busy_s, rare_s) -> None:
+    bound_s = 3 * LAN.low_urgency_wait_s + 2 * busy_s + 2 * LAN.prefetch_work_s
+    assert first_start_s(slots, ("high", busy_s), ("low", rare_s)) <= bound_s
+
+
+@given(st.integers(1, 4), RUN_TIMES, RUN_TIMES)
+def test_urgent_work_starts_as_soon_as_what_was_prefetched_has_run(slots, busy_s, rare_s) -> None:
+    assert first_start_s(slots, ("normal", busy_s), ("high", rare_s)) <= 2 * busy_s + 2 * LAN.prefetch_work_s

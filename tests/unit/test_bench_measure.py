@@ -1,0 +1,109 @@
+"""The bench's figures: quantiles of real samples, ratios of pairs, an open loop that never runs ahead."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import __main__ as command
+from bench import environment, profiling
+from bench.cases import mesh
+from bench.measure import Round, disturbance, due, quantile, ratio, spread
+from bench.node_process import role
+from bench.raw import PAYLOAD_BYTES, payload
+
+SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
+
+
+@given(SAMPLES, st.floats(0.001, 1.0))
+def test_a_quantile_is_a_sample_and_bounds_its_share(samples, share) -> None:
+    found = quantile(samples, share)
+    assert found in samples
+    assert sum(one <= found for one in samples) >= math.floor(share * len(samples))
+    assert sum(one < found for one in samples) < share * len(samples)
+
+
+def test_known_quantiles() -> None:
+    samples = list(range(1, 101))
+    assert (quantile(samples, 0.5), quantile(samples, 0.99), quantile(samples, 1.0)) == (50, 99, 100)
+    with pytest.raises(ValueError):
+        quantile([], 0.5)
+
+
+@given(SAMPLES)
+def test_rounds_that_are_the_same_have_no_spread(samples) -> None:
+    assert spread(samples) >= 0
+    assert spread([samples[0]] * len(samples)) == 0
+
+
+def test_the_ratio_is_that_of_the_middle_pair() -> None:
+    # A slow minute slows both halves of a pair; the medians taken apart would say 0.3.
+    assert ratio([(10.0, 20.0), (1.0, 2.0), (6.0, 10.0)]) == 0.5
+    assert Round(100, 0.5).per_s == 200
+
+
+@given(st.floats(1, 1e5), st.lists(st.floats(0, 0.5), min_size=1, max_size=50), st.integers(1, 500))
+def test_an_open_loop_sends_everything_once_and_on_time(rate_per_s, pauses_s, total) -> None:
+    now_s = sent = 0
+    for pause_s in pauses_s:
+        now_s += pause_s
+        count = due(rate_per_s, 0.0, now_s, sent, total)
+        sent += count
+        assert sent <= min(total, now_s * rate_per_s + 1)
+        assert sent >= min(total, math.floor(now_s * rate_per_s))
+        assert due(rate_per_s, 0.0, now_s, sent, total) == 0
+
+
+def test_what_others_took_is_told_from_what_was_measured() -> None:
+    assert disturbance((10, 1, 100), (14, 2, 110), 3.0) == {"others": 0.1, "stolen": 0.1}
+    assert disturbance((10, 1, 100), (14, 1, 110), 5.0) == {"others": 0.0, "stolen": 0.0}
+    assert disturbance((0, 0, 0), (0, 0, 0), 0.0) == {"others": 0.0, "stolen": 0.0}
+
+
+def test_the_environment_says_where_a_figure_comes_from() -> None:
+    facts = environment.describe()
+    assert facts["machine"]["cores"] >= 1 and facts["machine"]["memory_gib"] > 0
+    assert facts["versions"]["nats-py"] and environment.version("no-such-package-here") == ""
+    assert len(facts["load_before"]) == 3 and json.dumps(facts)
+    used_s, stolen_s, every_s = environment.machine_cpu_s()
+    assert 0 < used_s <= every_s and stolen_s >= 0
+
+
+def test_each_process_of_a_node_is_known() -> None:
+    assert role(["nats-server", "-c", "/d/bus/server.conf"]) == "server"
+    assert role(["nats-server", "-c", "/d/bus/witness.conf"]) == "witness"
+    assert role(["python", "-P", "-m", "node.child", "1"]) == "worker"
+    assert role(["sh", "-c", "…"]) == "guard"
+
+
+def test_a_raw_task_names_itself_in_64_bytes() -> None:
+    assert len(payload(7)) == PAYLOAD_BYTES and payload(7) != payload(70)
+
+
+def test_a_profile_is_read_by_own_time() -> None:
+    assert profiling.top("main;a 3\nmain;b 1\nmain;a 4\nnonsense\n", 1) == "   87.5%  a"
+
+
+def test_the_command_wants_a_case(capsys) -> None:
+    with pytest.raises(SystemExit) as refused:
+        command.main([])
+    assert refused.value.code == 2 and "CASE" in capsys.readouterr().err
+
+
+def test_the_table_shows_every_figure() -> None:
+    document = {
+        "tasks_per_s": 1234, "p50_ms": 0.51, "p99_ms": 2.2, "ratio_to_raw": 0.61, "cpu_1ms_tasks_per_s": 1500,
+        "idle_pss_mb": 70.1, "raw_p50_ms": 0.4, "raw_p99_ms": 0.9, "raw_tasks_per_s": 2000,
+        "latency_at_tasks_per_s": 185,
+        "spread": {"tasks_per_s": 0.1, "raw_tasks_per_s": 0.2, "cpu_1ms_tasks_per_s": 0.3},
+        "cpu_us_per_task": {"daemon": 20.0}, "raw_cpu_us_per_task": {"server": 10.0},
+        "idle_pss_mb_of": {"daemon": 70.1}, "quick": True, "disturbed": {"others": 0.25, "stolen": 0.0},
+        "commit": "abc", "load_before": [0.1, 0, 0], "machine": {"cpu": "x", "cores": 2, "system": "y"},
+    }  # fmt: skip
+    shown = mesh.table(document)
+    for text in ("1,234", "2,000", "0.61", "0.51 / 2.20", "1,500", "70.1", "25%", "a look, not a result"):
+        assert text in shown

@@ -1,0 +1,55 @@
+"""Rules of membership that are one case each."""
+
+from __future__ import annotations
+
+from mesh import membership
+from mesh.config import LAN
+from mesh.membership import Seen
+from mesh.messages import Beat, NodeRecord
+
+
+def record(state: str = "up", incarnation: str = "1", registered_by: str = "") -> NodeRecord:
+    return NodeRecord(id="a", name="a", incarnation=incarnation, state=state, registered_by=registered_by)
+
+
+def test_states_a_node_says_of_itself() -> None:
+    seen = membership.recorded(None, record("draining"), 0.0)
+    assert membership.verdict(seen, LAN, 0.1) == "draining"
+    left = membership.recorded(seen, record("left"), 0.2)
+    assert membership.verdict(left, LAN, 99.0) == "left"
+    late = membership.heard(left, Beat(node="a", incarnation="1", seq=9), 0.25, 0.3)
+    assert late is not None and membership.verdict(late, LAN, 0.3) == "left"
+
+
+def test_a_machine_that_only_registered_is_not_gone() -> None:
+    seen = membership.recorded(None, record(incarnation="", registered_by="b"), 0.0)
+    assert membership.verdict(seen, LAN, 1e6) == "registered"
+    joined = membership.recorded(seen, record(), 1.0)
+    assert membership.verdict(joined, LAN, 1.1) == "up"
+
+
+def test_a_pardon_after_the_bus_was_away() -> None:
+    seen = membership.disconnected(Seen("a", "1", silent_from=0.0), "1", ("S", 1), 0.1)
+    assert membership.verdict(seen, LAN, 60.0) == "gone"
+    assert membership.verdict(membership.pardoned(seen, 60.0), LAN, 60.1) == "up"
+
+
+def test_a_cut_is_not_believed_while_a_server_restarts() -> None:
+    seen = membership.connected(Seen("a", "1"), "1", ("S", 1))
+    seen = membership.disconnected(seen, "1", ("S", 1), 0.1, believed=False)
+    assert seen.connections == frozenset() and membership.verdict(seen, LAN, 1.0) == "up"
+
+
+def test_the_masters_word() -> None:
+    seen = membership.recorded(None, record(), 0.0)
+    gone = membership.heard(seen, Beat(node="a", incarnation="1", seq=0, state="gone"), 0.25, 0.1)
+    assert gone is not None and membership.verdict(gone, LAN, 0.1) == "gone"
+    back = membership.heard(gone, Beat(node="a", incarnation="1", seq=1), 0.25, 0.2)
+    assert back is not None and membership.verdict(back, LAN, 0.2) == "up"
+
+
+def test_which_records_go() -> None:
+    states = {"a": "up", "b": "left", "c": "gone"}
+    assert membership.overdue(states, {}, 100.0) == (["b"], {"c": 100.0})
+    assert membership.overdue(states, {"c": 100.0}, 3701.0) == (["b", "c"], {"c": 100.0})
+    assert membership.overdue({"c": "up"}, {"c": 100.0}, 9999.0) == ([], {})

@@ -1,0 +1,83 @@
+"""Every wire type survives the trip, ignores what a newer node adds, and names itself in one file."""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import pytest
+
+from mesh import messages
+from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskError, TaskState, encode
+
+WIRE = sorted(
+    (kind for _, kind in inspect.getmembers(messages, inspect.isclass) if kind.__module__ == "mesh.messages"),
+    key=lambda kind: kind.__name__,
+)
+SAMPLES = {
+    str: "x", int: 3, float: 1.5, bool: True, "tuple": (), "dict": {}, Task: Task(id="c1-1", kind="echo"),
+    TaskEnd: TaskEnd(id="c1-1", kind="echo", state="done"),
+}  # fmt: skip
+
+
+def made(kind):
+    """An instance whose required fields hold something."""
+    values = {}
+    for field in msgspec.structs.fields(kind):
+        if field.required:
+            plain = getattr(field.type, "__origin__", field.type)
+            values[field.name] = SAMPLES[plain.__name__ if plain in (tuple, dict) else plain]
+    return kind(**values)
+
+
+@pytest.mark.parametrize("kind", WIRE, ids=lambda kind: kind.__name__)
+def test_a_message_survives_the_trip(kind) -> None:
+    message = made(kind)
+    assert msgspec.msgpack.decode(encode(message), type=kind) == message
+
+
+@pytest.mark.parametrize("kind", WIRE, ids=lambda kind: kind.__name__)
+def test_a_reader_ignores_what_a_newer_node_adds(kind) -> None:
+    message = made(kind)
+    newer = msgspec.msgpack.decode(encode(message)) | {"added_later": [1, {"x": 2}]}
+    assert msgspec.msgpack.decode(encode(newer), type=kind) == message
+
+
+@pytest.mark.parametrize("kind", WIRE, ids=lambda kind: kind.__name__)
+def test_messages_are_frozen(kind) -> None:
+    message = made(kind)
+    field = kind.__struct_fields__[0]
+    with pytest.raises(AttributeError):
+        setattr(message, field, getattr(message, field))
+
+
+def test_a_payload_is_carried_unread() -> None:
+    task = Task(id="c1-1", kind="echo", payload=Raw(encode({"value": b"\x00\xff"})))
+    assert bytes(messages.decode_task(encode(task)).payload) == encode({"value": b"\x00\xff"})
+
+
+def test_no_payload_and_no_result_are_left_out() -> None:
+    replaced = msgspec.structs.replace(Task(id="c1-1", kind="echo", payload=Raw(b"\x80")), payload=NOTHING)
+    assert messages.decode_task(encode(replaced)) == Task(id="c1-1", kind="echo")
+    end = TaskEnd(id="c1-1", kind="echo", state="failed", result=NOTHING)
+    assert messages.decode_end(encode(end)) == end
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    assert set(messages.decode_any(encode(Task(id="c1-1", kind="echo", payload=Raw(encode({})))))) == {
+        "id", "kind", "payload",
+    }  # fmt: skip
+    assert len(encode(TaskState(id="c1-1", kind="echo", state="running"))) < 60
+
+
+def test_an_end_says_why_and_where_its_bytes_lie() -> None:
+    end = TaskEnd(
+        id="c1-1",
+        kind="image_processing",
+        state="failed",
+        error=TaskError("bad_input", "no image", (("payload.data", "is no image"),)),
+        result_ref=BlobRef("b-t1", 5, "image/png"),
+        info={"width": 3},
+    )
+    again = messages.decode_end(encode(end))
+    assert again == end and again.error.faults[0] == ("payload.data", "is no image")

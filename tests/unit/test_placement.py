@@ -1,0 +1,96 @@
+"""Who comes first, who comes last, and what people are told when nobody can."""
+
+from __future__ import annotations
+
+from mesh import placement
+from mesh.kinds.base import Resources
+from mesh.messages import Accelerator, Beat, Capabilities, KindInfo, NodeRecord
+from mesh.placement import LAST, Member, Memory
+
+ONE, ALL, GPU = {"k": Resources()}, {"k": Resources(cores="all")}, {"k": Resources(gpu=1)}
+
+
+def member(node: str, mean_s: float = 0.0, tasks: int = 0, state: str = "up", running: int = 0, **more) -> Member:
+    kinds = more.pop("kinds", (KindInfo("k", True),))
+    cores, accelerators = more.pop("cores", 4), more.pop("accelerators", ())
+    have = Capabilities(cores=cores, kinds=kinds, accelerators=accelerators, memory_bytes=8 << 30)
+    record = NodeRecord(id=node, name=node, incarnation="1", slots=cores, capabilities=have, **more)
+    rates = {"k": (mean_s, tasks)} if tasks else {}
+    return Member(record, state, Beat(node=node, incarnation="1", seq=1, rates=rates, running=running))
+
+
+def ranks(members, resources=ONE, memory=None, now: float = 0.0):
+    plan, after = placement.ranks(members, resources, memory or Memory(), now)
+    return plan["k"], after
+
+
+def test_the_fast_come_first_and_equals_are_equal() -> None:
+    found, _ = ranks([member("fast", 1.0, 9), member("same", 1.1, 9), member("slow", 5.0, 9)])
+    assert found == {"fast": 0, "same": 0, "slow": 4}
+
+
+def test_a_measurement_counts_only_with_enough_samples_on_both_sides() -> None:
+    assert ranks([member("a", 1.0, 9), member("b", 9.0, 4)])[0] == {"a": 0, "b": 0}
+    assert ranks([member("a", 1.0, 5), member("b", 9.0, 5)])[0] == {"a": 0, "b": 4}
+
+
+def test_without_measurements_capabilities_decide() -> None:
+    assert ranks([member("big", cores=16), member("small", cores=4)], ALL)[0] == {"big": 0, "small": 4}
+    card = (Accelerator("cuda", "H200", 140 << 30),)
+    assert ranks([member("gpu", accelerators=card), member("none")], GPU)[0] == {"gpu": 0, "none": 4}
+
+
+def test_rented_after_owned_and_the_doubtful_last() -> None:
+    found, _ = ranks(
+        [
+            member("owned", 4.0, 9),
+            member("spot", 1.0, 9, labels={"market": "spot"}),
+            member("ill", 1.0, 9, state="suspect"),
+            member("leaving", 1.0, 9, state="draining"),
+            member("dead", 1.0, 9, state="gone"),
+        ]
+    )
+    assert found["owned"] < found["spot"] < LAST
+    assert found["ill"] == found["leaving"] == LAST
+    assert "dead" not in found
+
+
+def test_who_lacks_the_kind_has_no_rank() -> None:
+    found, _ = ranks([member("a"), member("b", kinds=(KindInfo("k", False, "no cv2"),))])
+    assert found == {"a": 0}
+    assert placement.ranks([member("b", kinds=())], ONE, Memory(), 0.0)[0] == {}
+
+
+def test_a_rank_is_left_only_when_its_border_was_clearly_passed() -> None:
+    a = member("a", 1.0, 9)
+    first, memory = ranks([a, member("b", 1.2, 9)])
+    near, memory = ranks([a, member("b", 1.3, 10)], memory=memory)
+    far, memory = ranks([a, member("b", 1.5, 11)], memory=memory)
+    back, memory = ranks([a, member("b", 1.2, 12)], memory=memory)
+    assert [one["b"] for one in (first, near, far, back)] == [0, 0, 1, 1]
+
+
+def test_an_old_measurement_is_given_another_chance() -> None:
+    members = [member("a", 1.0, 9), member("b", 9.0, 9), member("c", 1.0, 9)]
+    found, memory = ranks(members)
+    assert found["b"] == 4
+    moved = [member("a", 1.0, 99), member("b", 9.0, 9), member("c", 1.0, 99)]
+    assert ranks(moved, memory=memory, now=placement.STALE_S + 1)[0]["b"] == 0
+
+
+def test_refusals_list_every_reason_and_whether_waiting_helps() -> None:
+    lacks = (KindInfo("k", False, "no cv2"),)
+    nodes = [
+        member("a", kinds=lacks),
+        member("b", kinds=lacks),
+        member("c", running=4),
+        member("d", running=4),
+        member("e", running=5),
+    ]
+    assert placement.unmet({}, "k", nodes) == (("3 of 5 nodes: busy", "2 of 5 nodes: no cv2"), True)
+    reasons, helps = placement.unmet({"memory_mb": 999_999}, "k", nodes)
+    assert not helps and any("of 999999 MB" in reason for reason in reasons)
+    assert placement.unmet({}, "k", [*nodes, member("f")]) == ((), True)
+    assert placement.unmet({}, "k", [member("g", state="gone")]) == (("1 of 1 node: gone",), False)
+    assert placement.unmet({}, "k", [member("g", state="draining")]) == (("1 of 1 node: leaving",), False)
+    assert placement.unmet({}, "k", []) == (("there is no node in the mesh",), False)
