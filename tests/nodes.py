@@ -58,6 +58,7 @@ class NodeProcess:
     folder: Path
     arguments: tuple[str, ...]
     api: str
+    command: tuple[str, ...] = (sys.executable, "-m", "node")
     id: str = ""
     banner: str = ""
     _process: asyncio.subprocess.Process | None = None
@@ -70,7 +71,7 @@ class NodeProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("QUEZTL_")}
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "node", "--data", str(self.folder), *self.arguments,
+                *self.command, "--data", str(self.folder), *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log,
                 cwd=ROOT, env=environment, start_new_session=True,
             )  # fmt: skip
