@@ -172,6 +172,52 @@ async def test_what_is_wrong_at_the_door_becomes_its_end(bus, door, kind, data, 
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_the_door_takes_while_one_looks_is_not_lost(bus, bus_server, monkeypatch, known) -> None:
+    """The records are read first: the door takes the message before the second look, at the message itself."""
+    sequence = await bus.store(subjects.door("echo"), b"{}")
+    door, ask, taken = await bus_server.connect("n1/1"), bus.api, []
+
+    async def api(endpoint: str, body: dict | None = None, **options):
+        if "seq" in (body or {}) and not taken:
+            taken.append(endpoint)
+            if known:
+                await records.write_end(door, TaskEnd(id=f"w0-{sequence}", kind="echo", state="failed"))
+            await door.api(f"STREAM.MSG.DELETE.{subjects.WORK}", {"seq": sequence})
+        return await ask(endpoint, body, **options)
+
+    monkeypatch.setattr(bus, "api", api)
+    if known:
+        assert (await viewing.status(bus, str(sequence))).state == "failed"
+    else:
+        with pytest.raises(NotFound, match=f"no task {sequence};"):
+            await viewing.status(bus, str(sequence))
+    assert taken
+
+
+async def test_a_task_that_moves_on_between_two_reads_is_not_lost(bus, bus_server, monkeypatch) -> None:
+    """Its time comes just after its lane was read, and it ends just after its end was read."""
+    await Submitter(bus, "c1").accept(SubmitRequest("echo", {}, delay_s=60))
+    node, read_delayed, read_waiting = await bus_server.connect("n1/1"), records.read_delayed, records.read_waiting
+    looks = 0
+
+    async def overtaken(bus, task: str) -> Task | None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            found = await read_waiting(bus, task)
+            await put_waiting(node)
+            await node.api(f"STREAM.PURGE.{subjects.LATER}", {})
+            return found
+        await records.write_end(node, TaskEnd(id="c1-1", kind="echo", state="done"))
+        await records.remove_waiting(node, "c1-1")
+        return await read_waiting(bus, task)
+
+    monkeypatch.setattr(records, "read_waiting", overtaken)
+    assert (await viewing.status(bus, "c1-1")).state == "done" and looks == 2
+    assert await read_delayed(bus, "c1-1") is None
+
+
 async def test_delayed_work_that_is_due_goes_into_its_lane(bus, door) -> None:
     accepted = await Submitter(bus, "c1").accept(SubmitRequest("echo", {"value": 2}, delay_s=1.0, urgency="low"))
     async with asyncio.timeout(10):
