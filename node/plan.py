@@ -8,7 +8,7 @@ short ones never starve a worker. A full node asks for nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.config import MeshConfig
 from mesh.lanes import Lane
@@ -37,6 +37,8 @@ class LaneView:
     """When this node last got something (or was woken up) there, monotonic."""
     waiting_since: float = 0.0
     """Since when it has had a backlog this node did not serve, monotonic; 0: it has none."""
+    idle: bool = False
+    """It was asked a while ago and nothing came since: nothing waits there, whatever was believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,32 @@ def share(
         credit.spend(view.asked, view.mean_s or config.prefetch_work_s, slots_first=_has_work(view))
     asks = _for_work(lanes, credit, slots, now, config)
     return asks + _standing(lanes, {ask.lane for ask in asks}, credit, slots, now)
+
+
+def starved(lanes: Sequence[LaneView], asks: Sequence[Ask]) -> frozenset[Lane]:
+    """Lanes with work that are asked for nothing, neither before nor by `asks`."""
+    return frozenset(view.lane for view in lanes if view.backlog > 0 and not view.asked) - {one.lane for one in asks}
+
+
+def should_take_back(
+    starving: frozenset[Lane],
+    lanes: Sequence[LaneView],
+    *,
+    slots: int,
+    free_slots: int,
+    unstarted: Sequence[tuple[float, int]],
+    now: float,
+    config: MeshConfig,
+) -> bool:
+    """Whether a lane that is `starved` would get something if no pull stood where nothing waits.
+
+    Then all pulls are best taken back and shared out again: else that lane waits until they have run out.
+    """
+    if not any(view.idle for view in lanes):
+        return False
+    afresh = [replace(view, asked=0, backlog=0 if view.idle else view.backlog) for view in lanes]
+    asks = share(afresh, slots=slots, free_slots=free_slots, unstarted=unstarted, now=now, config=config)
+    return any(one.lane in starving for one in asks)
 
 
 def _for_work(

@@ -2,6 +2,7 @@
 
 Lanes are found by wake-up hints (at once) and by looking (every `lane_scan_s`); what each one is asked for is
 decided in `plan.share`. One inbox holds all pulls; each pull has a number, which the server's status messages name.
+The server forgets the pulls of an inbox that nobody listens to any more: so they can be taken back, all at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.errors import QueztlError
@@ -28,6 +29,8 @@ log = logging.getLogger("queztl.puller")
 _NS = 1_000_000_000
 #: The server answers a pull within its expiry; a pull this much older was lost on the way.
 LOST_AFTER_S = 0.5
+#: A lane that has work answers a pull at once: when nothing came for this long, nothing waits there.
+IDLE_AFTER_S = 0.05
 #: Bytes one pull may bring.
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -39,12 +42,17 @@ class _LaneState:
     backlog: int = 0
     served_at: float = float("-inf")
     waiting_since: float = 0.0
+    asked_at: float = float("-inf")
     pulls: dict[int, list[float]] = field(default_factory=dict)
     """number -> [asked and not received, expires at (monotonic)]"""
 
     @property
     def asked(self) -> int:
         return int(sum(pull[0] for pull in self.pulls.values()))
+
+    def is_idle(self, now: float) -> bool:
+        """Whether pulls stand there that nothing has come of for a while."""
+        return bool(self.pulls) and now - max(self.asked_at, self.served_at) > IDLE_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,8 @@ class Puller:
         self._lane_of_pull: dict[int, Lane] = {}
         self._subscriptions: list[Subscription] = []
         self._scanner: asyncio.Task[None] | None = None
+        self._taking_back: asyncio.Task[None] | None = None
+        self._planning_again: asyncio.TimerHandle | None = None
         self._planned = False
         self._open = False
         self._loop = asyncio.get_running_loop()
@@ -104,8 +114,9 @@ class Puller:
     async def stop(self) -> None:
         """Stop listening."""
         self._open = False
-        if self._scanner:
-            self._scanner.cancel()
+        for one in (self._scanner, self._taking_back, self._planning_again):
+            if one:
+                one.cancel()
         if self._on_back in self._bus.on_back:
             self._bus.on_back.remove(self._on_back)
         for subscription in self._subscriptions:
@@ -120,22 +131,54 @@ class Puller:
 
     def _plan(self) -> None:
         self._planned = False
-        if not self._open or not self._bus.connected:
+        if not self._open or not self._bus.connected or self._taking_back is not None:
             return
         now = self._loop.time()
         load = self._load()
-        views = [self._view(lane, state, load) for lane, state in self._lanes.items()]
-        for ask in plan.share(
-            views,
-            slots=load.slots,
-            free_slots=load.free_slots,
-            unstarted=load.unstarted,
-            now=now,
-            config=self._config,
-        ):
+        views = [self._view(lane, state, load, now) for lane, state in self._lanes.items()]
+        facts: dict[str, Any] = {
+            "slots": load.slots,
+            "free_slots": load.free_slots,
+            "unstarted": load.unstarted,
+            "now": now,
+            "config": self._config,
+        }
+        asks = plan.share(views, **facts)
+        starved = plan.starved(views, asks)
+        if starved and plan.should_take_back(starved, views, **facts):
+            self._taking_back = self._loop.create_task(self._take_back(), name="take back pulls")
+            return
+        for ask in asks:
             self._pull(ask, now)
+        if starved and self._planning_again is None:
+            self._planning_again = self._loop.call_later(IDLE_AFTER_S, self._plan_again)
 
-    def _view(self, lane: Lane, state: _LaneState, load: Load) -> plan.LaneView:
+    def _plan_again(self) -> None:
+        """What keeps a lane from being asked may be idle by now."""
+        self._planning_again = None
+        self.plan_soon()
+
+    async def _take_back(self) -> None:
+        """End every pull, and plan afresh once nothing can come of them any more."""
+        now = self._loop.time()
+        idle = [state for state in self._lanes.values() if state.is_idle(now)]
+        old, box = self._subscriptions[0], self._bus.new_inbox()
+        try:
+            self._subscriptions[0] = await self._bus.subscribe(f"{box}.*", self._on_delivery)
+            self._box = box
+            await old.drain()
+            for state in idle:
+                if state.served_at < now:
+                    state.backlog, state.waiting_since = 0, 0.0
+            for number in list(self._lane_of_pull):
+                self._forget(number)
+        except QueztlError as error:
+            log.debug("pulls could not be taken back, and run out by themselves: %s", error)
+        finally:
+            self._taking_back = None
+            self.plan_soon()
+
+    def _view(self, lane: Lane, state: _LaneState, load: Load, now: float) -> plan.LaneView:
         return plan.LaneView(
             lane,
             load.means_s.get(lane[0], 0.0),
@@ -143,12 +186,14 @@ class Puller:
             state.asked,
             state.served_at,
             state.waiting_since,
+            state.is_idle(now),
         )
 
     def _pull(self, ask: plan.Ask, now: float) -> None:
         self._number += 1
         expires_s = self._config.pull_expires_s
-        self._lanes[ask.lane].pulls[self._number] = [ask.batch, now + expires_s + LOST_AFTER_S]
+        state = self._lanes[ask.lane]
+        state.asked_at, state.pulls[self._number] = now, [ask.batch, now + expires_s + LOST_AFTER_S]
         self._lane_of_pull[self._number] = ask.lane
         body = {
             "batch": ask.batch,

@@ -22,7 +22,7 @@ from mesh.bus.errors import ApiError
 from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
 from mesh.bus.publisher import Publisher, Settled
-from mesh.bus.wire import Message, Parser, header_block, ping, write
+from mesh.bus.wire import Message, Parser, flush_soon, header_block, ping, write
 from mesh.config import LAN, MeshConfig
 from mesh.errors import BusUnavailable, QueztlError, TooLarge
 
@@ -32,17 +32,39 @@ log = logging.getLogger("queztl.bus")
 
 #: What may wait for a broken connection to come back. What is in flight is bounded by windows and credit.
 _PENDING_BYTES = 256 * 1024 * 1024
+#: What is sent with `send_along` waits this long for company, seconds.
+_ALONG_S = 0.005
 
 
 class Subscription:
-    """A live subscription; `await close()` ends it."""
+    """A live subscription; `await close()` ends it at once, `await drain()` after what the server has sent."""
 
-    def __init__(self, inner: Any, number: bytes, direct: dict[bytes, Callable[[Message], None]]) -> None:
-        self._inner, self._number, self._direct = inner, number, direct
+    def __init__(
+        self,
+        inner: Any,
+        number: bytes,
+        direct: dict[bytes, Callable[[Message], None]],
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._inner, self._number, self._direct, self._flush = inner, number, direct, flush
 
     async def close(self) -> None:
         """Stop receiving. A closed connection is no error here."""
         self._direct.pop(self._number, None)
+        await self._unsubscribe()
+
+    async def drain(self) -> None:
+        """Have the server send no more; what it sent before is still received when this returns.
+
+        Raises: BusUnavailable (then it receives nothing more, either).
+        """
+        try:
+            await self._unsubscribe()
+            await self._flush()
+        finally:
+            self._direct.pop(self._number, None)
+
+    async def _unsubscribe(self) -> None:
         try:
             await self._inner.unsubscribe()
         except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError):
@@ -67,6 +89,7 @@ class Bus:
         """Requests in flight that may be sent twice: after a reconnect they are."""
         self._request_box = client.new_inbox()
         self._request_number = 0
+        self._along: asyncio.TimerHandle | None = None
 
     @classmethod
     async def connect(
@@ -171,6 +194,21 @@ class Bus:
             raise BusUnavailable("the bus can't be reached right now; try again shortly")
         write(client, subject, data, reply, block)
 
+    def send_along(self, subject: str, data: bytes) -> None:
+        """`send` without hurry, with whatever is sent next or 5 ms later: a write of its own would cost this process
+        a system call and the server a wake-up, together more than all the rest of a small message."""
+        client = self._client
+        if client.is_closed:
+            raise BusUnavailable("the bus can't be reached right now; try again shortly")
+        write(client, subject, data, "", b"", soon=False)
+        if self._along is None:
+            self._along = asyncio.get_running_loop().call_later(_ALONG_S, self._flush_along)
+
+    def _flush_along(self) -> None:
+        self._along = None
+        if self._client._pending and self._client.is_connected:
+            flush_soon(self._client)
+
     async def publish(
         self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None
     ) -> None:
@@ -223,7 +261,7 @@ class Bus:
         # Registered before the server can have answered: nothing was awaited since the SUB was queued.
         number = str(inner._id).encode()
         self._parser.direct[number] = callback
-        return Subscription(inner, number, self._parser.direct)
+        return Subscription(inner, number, self._parser.direct, self.flush)
 
     def new_inbox(self) -> str:
         """A subject nobody else uses."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.subjects import URGENCIES
-from node.plan import Ask, LaneView, effective_urgency, share
+from node.plan import Ask, LaneView, effective_urgency, share, should_take_back, starved
 
 NOW = 10_000.0
 MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))
@@ -173,3 +175,27 @@ def test_low_work_starts_within_bounds_under_an_endless_urgent_load(slots, busy_
 @given(st.integers(1, 4), RUN_TIMES, RUN_TIMES)
 def test_urgent_work_starts_as_soon_as_what_was_prefetched_has_run(slots, busy_s, rare_s) -> None:
     assert first_start_s(slots, ("normal", busy_s), ("high", rare_s)) <= 2 * busy_s + 2 * LAN.prefetch_work_s
+
+
+@given(situations())
+def test_pulls_are_taken_back_only_for_a_lane_that_gets_something_then(situation) -> None:
+    views, slots, free, held = situation
+    views = [replace(view, idle=view.asked > 0 and index % 2 == 0) for index, view in enumerate(views)]
+    starving = starved(views, ask(views, slots, free, held))
+    facts = {"slots": slots, "free_slots": free, "unstarted": held, "now": NOW, "config": LAN}
+    if should_take_back(starving, views, **facts):
+        afresh = [replace(view, asked=0, backlog=0 if view.idle else view.backlog, idle=False) for view in views]
+        assert starving & {one.lane for one in ask(afresh, slots, free, held)}
+        # And once is enough: nothing of what is asked then was idle.
+        assert not should_take_back(starving, afresh, **facts)
+
+
+@given(st.integers(1, 16), st.integers(0, 3), st.floats(1.0, 20.0))
+def test_long_work_does_not_wait_for_pulls_that_stand_where_none_is(slots, believed, mean_s) -> None:
+    idle = LaneView(("i", "any", "high"), mean_s, believed, slots, NOW - 1, NOW - 1, idle=True)
+    work = LaneView(("w", "any", "low"), mean_s, 5, 0, NOW)
+    starving = starved([idle, work], ask([idle, work], slots, slots))
+    assert starving == {work.lane}
+    facts = {"slots": slots, "free_slots": slots, "unstarted": [], "now": NOW, "config": LAN}
+    assert should_take_back(starving, [idle, work], **facts)
+    assert not should_take_back(starving, [replace(idle, idle=False), work], **facts)

@@ -1,0 +1,85 @@
+"""Pulls against a real server: who gets a message, and that no credit stands where there is no work."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from mesh import subjects
+from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
+from mesh.streams import declare_lane
+from node.puller import Load, Puller
+
+ECHO, FFT = ("echo", "any", "normal"), ("scientific_computing", "any", "normal")
+LONG_S = 1.0
+
+
+class Node:
+    """A puller whose tasks never end: each delivery takes a slot for good."""
+
+    def __init__(self, bus, slots: int) -> None:
+        kinds = tuple(KindInfo(lane[0], True) for lane in (ECHO, FFT))
+        record = NodeRecord(id="n1", name="n1", incarnation="1", slots=slots, capabilities=Capabilities(kinds=kinds))
+        self.slots, self.news = slots, asyncio.Event()
+        self.got: list[tuple[str, int]] = []
+        """(kind, how often it had been delivered)"""
+        self.puller = Puller(bus, lambda: record, self.load, lambda _: 0, self.on_message)
+
+    def load(self) -> Load:
+        means_s = {lane[0]: LONG_S for lane in (ECHO, FFT)}
+        return Load(self.slots, max(0, self.slots - len(self.got)), (), means_s)
+
+    def on_message(self, message, stream_seq: int, delivered: int) -> None:
+        self.got.append((message.subject.split(".")[1], delivered))
+        self.news.set()
+
+    async def until(self, count: int, within_s: float = 10.0) -> None:
+        async with asyncio.timeout(within_s):
+            while len(self.got) < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+async def put(bus, lane: tuple[str, str, str], count: int) -> None:
+    for number in range(count):
+        task = Task(id=f"c1-{lane[0][0]}{number}", kind=lane[0], submitted_at=1.0)
+        await bus.store(subjects.lane_subject(*lane, task.id), encode(task))
+
+
+@pytest.fixture
+async def lanes(bus_server):
+    bus = await bus_server.connect("submitter")
+    for lane in (ECHO, FFT):
+        await declare_lane(bus, *lane)
+    return bus
+
+
+async def test_pulls_where_nothing_waits_keep_no_slot_from_a_lane_that_has_work(bus_server, lanes, eventually) -> None:
+    """A hint had this node ask one lane for all it can take, in vain: then another lane has work."""
+    node, other = [await patient_node(bus_server, name) for name in ("n1/1", "n2/1")]
+    await node.puller.start()
+    try:
+        lanes.send(subjects.wake(*FFT), b"")
+        await eventually(lambda: node.puller.asked == 4)
+        await put(lanes, ECHO, 4)
+        lanes.send(subjects.wake(*ECHO), b"")
+        await node.until(4)
+        assert node.got == [("echo", 1)] * 4
+        # Nothing is left of the pulls that were taken back: they would swallow what comes now.
+        await other.puller.start()
+        await put(lanes, FFT, 2)
+        lanes.send(subjects.wake(*FFT), b"")
+        await other.until(2)
+        assert other.got == [("scientific_computing", 1)] * 2 and len(node.got) == 4
+    finally:
+        await node.puller.stop()
+        await other.puller.stop()
+
+
+async def patient_node(bus_server, name: str) -> Node:
+    """Of 4 slots; nothing but what is tested comes to its help: its pulls stand for a minute."""
+    bus = await bus_server.connect(name)
+    bus.config = replace(bus.config, pull_expires_s=60.0, lane_scan_s=60.0)
+    return Node(bus, slots=4)
