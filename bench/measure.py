@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 #: An open loop looks this often for what is due, seconds.
-PACE_S = 0.0005
+PACE_S = 0.001
 
 
 class BenchFailed(Exception):

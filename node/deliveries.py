@@ -116,7 +116,7 @@ class Deliveries:
         """The task's end is stored: its message may go."""
         self.drop(delivery)
         if self._ours(delivery):
-            self._bus.send(delivery.reply, b"+ACK")
+            self._bus.send_along(delivery.reply, b"+ACK")
 
     def give_back(self, delivery: Delivery, delay_s: float) -> None:
         """Somebody (else) shall have it, after `delay_s`."""

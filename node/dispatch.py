@@ -15,13 +15,13 @@ from typing import Literal, Protocol
 #: Most jobs a worker holds at a time.
 DEPTH_JOBS = 64
 #: Most work a worker holds at a time, when it holds several jobs, seconds.
-DEPTH_S = 0.005
+DEPTH_S = 0.020
 #: A worker with less work than this takes more small jobs even while another core is free, seconds.
 CHUNK_S = 0.0005
 #: Most payload a worker holds at a time, when it holds several jobs, bytes.
 DEPTH_BYTES = 512 * 1024
 #: A job is small when its kind takes no longer than this, seconds.
-SMALL_S = DEPTH_S / 2
+SMALL_S = 0.0025
 #: No job is taken to be shorter than this, seconds.
 LEAST_S = 5e-6
 #: A kind's run time is known after so many jobs.

@@ -139,11 +139,14 @@ class Executor:
             return
         ready = [worker for worker in self._pool.workers if worker.ready and worker.verdict is None]
         plan = assign(self._waiting, [w.seat for w in ready], self.slots, self.rates, self._pool.starting)
+        batches: dict[int, list[Job]] = {}
         handed: list[Job] = []
         for index, count in plan.batches:
             batch = [self._waiting.popleft() for _ in range(count)]
-            ready[index].send(batch)
+            batches.setdefault(index, []).extend(batch)
             handed += batch
+        for index, batch in batches.items():
+            ready[index].send(batch)
         if plan.start:
             self._pool.start(plan.start)
         if handed and not self._timer_fast:

@@ -97,7 +97,7 @@ class Splitter:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, data: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview]]:
         """(type, body) of every frame that `data` completes; each body is valid until the next one is asked for.
 
         Raises: BrokenStream, when a length can't be one.
@@ -119,7 +119,7 @@ class Splitter:
             self._rest += view[at:]
 
     @staticmethod
-    def _length(data: bytes | bytearray, at: int) -> int:
+    def _length(data: bytes | bytearray | memoryview, at: int) -> int:
         length = int.from_bytes(data[at : at + 4], "little")
         if not 1 <= length <= MAX_FRAME_BYTES:
             raise BrokenStream(f"a frame can't be {length} bytes long")

@@ -49,6 +49,8 @@ def clean_environment(environment: Mapping[str, str], folder: Path, code: Path) 
 def confine(parent: int) -> None:
     """For a worker, once, before it takes work. Ends the process when its daemon, `parent`, has gone already."""
     os.nice(NICENESS)
+    if LINUX:
+        _be_nice_as_a_session()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _soft_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -64,6 +66,15 @@ def confine(parent: int) -> None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _be_nice_as_a_session() -> None:
+    """Each worker leads a session, and Linux' autogroup scheduler shares the machine between sessions first: there
+    the niceness of a process counts only within its own, and a daemon would get no more than one worker of many."""
+    try:
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
+    except OSError:
+        return  # a kernel without it: then niceness counts everywhere
 
 
 def _leave_it_to_the_daemon(number: int, stack: object) -> None:

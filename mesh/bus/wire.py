@@ -138,8 +138,11 @@ class Parser:
             client._pings_outstanding = 0
 
 
-def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes) -> None:
-    """Queue one publish for the client's flusher; the caller has checked that the client is connected."""
+def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes, soon: bool = True) -> None:
+    """Queue one publish for the client's flusher; the caller has checked that the client is connected.
+
+    Not `soon`: it goes with whatever is written next, or with `flush_soon`.
+    """
     if headers:
         sizes = f"{len(headers)} {len(headers) + len(data)}"
         command = b"".join((f"HPUB {subject} {reply} {sizes}\r\n".encode(), headers, data, _CRLF))
@@ -147,6 +150,12 @@ def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes) ->
         command = b"".join((f"PUB {subject} {reply} {len(data)}\r\n".encode(), data, _CRLF))
     client._pending.append(command)
     client._pending_data_size += len(command)
+    if soon:
+        flush_soon(client)
+
+
+def flush_soon(client: Any) -> None:
+    """Have what is queued written once this turn of the loop is over."""
     queue = client._flush_queue
     if queue.empty():
         queue.put_nowait(asyncio.get_running_loop().create_future())
