@@ -22,6 +22,7 @@ from mesh.bus.errors import ApiError
 from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
 from mesh.bus.publisher import Publisher, Settled
+from mesh.bus.requests import Requests
 from mesh.bus.wire import Message, Parser, flush_soon, header_block, ping, write
 from mesh.config import LAN, MeshConfig
 from mesh.errors import BusUnavailable, QueztlError, TooLarge
@@ -84,11 +85,7 @@ class Bus:
         self.on_back: list[Callable[[], Awaitable[None] | None]] = []
         self._publisher: Publisher = Publisher(self)
         self.objects = Objects(self)
-        self._requests: dict[int, asyncio.Future[Message]] = {}
-        self._repeatable: dict[int, tuple[str, bytes]] = {}
-        """Requests in flight that may be sent twice: after a reconnect they are."""
-        self._request_box = client.new_inbox()
-        self._request_number = 0
+        self._requests = Requests(self)
         self._along: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -148,7 +145,7 @@ class Bus:
         client.options["allow_reconnect"] = True
         client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
         await bus._publisher.start()
-        await bus._subscribe(f"{bus._request_box}.*", bus._on_reply)
+        await bus._requests.start()
         return bus
 
     # --- what it is ---------------------------------------------------------------------------------
@@ -227,36 +224,15 @@ class Bus:
 
         Raises: BusUnavailable when none comes in time.
         """
-        self._request_number += 1
-        number = self._request_number
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._requests[number] = future
-        if repeat:
-            self._repeatable[number] = (subject, data)
-        try:
-            self.send(subject, data, f"{self._request_box}.{number}", headers)
-            async with asyncio.timeout(timeout_s):
-                answer = await future
-        except TimeoutError:
-            raise BusUnavailable(f"the bus did not answer {subject} within {timeout_s:g} s") from None
-        finally:
-            self._requests.pop(number, None)
-            self._repeatable.pop(number, None)
-        if not answer.data and answer.headers and answer.headers.get("Status") == "503":
-            raise BusUnavailable(f"nobody answers {subject} on the bus")
-        return answer
+        return await self._requests.ask(subject, data, timeout_s, headers, repeat)
 
-    async def subscribe(
-        self, subject: str, callback: Callable[[Message], None], queue: str = ""
-    ) -> Subscription:
+    async def subscribe(self, subject: str, callback: Callable[[Message], None], queue: str = "") -> Subscription:
         """Have `callback` called, in order, for each message; returns once the server knows of it."""
         subscription = await self._subscribe(subject, callback, queue)
         await self.flush()
         return subscription
 
-    async def _subscribe(
-        self, subject: str, callback: Callable[[Message], None], queue: str = ""
-    ) -> Subscription:
+    async def _subscribe(self, subject: str, callback: Callable[[Message], None], queue: str = "") -> Subscription:
         inner = await self._client.subscribe(subject, queue, cb=_undelivered)
         # Registered before the server can have answered: nothing was awaited since the SUB was queued.
         number = str(inner._id).encode()
@@ -343,12 +319,6 @@ class Bus:
         await self._client.close()
 
     # --- what nats-py tells us ----------------------------------------------------------------------
-    def _on_reply(self, message: Message) -> None:
-        number = int(message.subject.rpartition(".")[2]) if message.subject.startswith(self._request_box) else 0
-        future = self._requests.pop(number, None)
-        if future is not None and not future.done():
-            future.set_result(message)
-
     async def _on_error(self, error: Exception) -> None:
         log.debug("bus connection: %s", error or type(error).__name__)
 
@@ -363,8 +333,7 @@ class Bus:
     async def _on_reconnected(self) -> None:
         log.debug("the connection to the bus is back (epoch %d)", self.epoch)
         self._publisher.resend_all()
-        for number, (subject, data) in list(self._repeatable.items()):
-            self.send(subject, data, f"{self._request_box}.{number}")
+        self._requests.repeat()
         for callback in list(self.on_back):
             try:
                 outcome = callback()

@@ -1,0 +1,59 @@
+"""Questions to the bus and their answers: one inbox for all; what may be asked twice is, after a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mesh.errors import BusUnavailable
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus, Message
+
+
+class Requests:
+    """The requests of one connection that are not answered yet."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._box = bus.new_inbox()
+        self._number = 0
+        self._open: dict[int, asyncio.Future[Message]] = {}
+        self._repeatable: dict[int, tuple[str, bytes]] = {}
+
+    async def start(self) -> None:
+        """Listen for answers."""
+        await self._bus._subscribe(f"{self._box}.*", self._on_reply)
+
+    async def ask(
+        self, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None, repeat: bool
+    ) -> Message:
+        """See `Bus.request`."""
+        self._number = number = self._number + 1
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._open[number] = future
+        if repeat:
+            self._repeatable[number] = (subject, data)
+        try:
+            self._bus.send(subject, data, f"{self._box}.{number}", headers)
+            async with asyncio.timeout(timeout_s):
+                answer = await future
+        except TimeoutError:
+            raise BusUnavailable(f"the bus did not answer {subject} within {timeout_s:g} s") from None
+        finally:
+            self._open.pop(number, None)
+            self._repeatable.pop(number, None)
+        if not answer.data and answer.headers and answer.headers.get("Status") == "503":
+            raise BusUnavailable(f"nobody answers {subject} on the bus")
+        return answer
+
+    def repeat(self) -> None:
+        """After a reconnect: ask again what may be asked twice."""
+        for number, (subject, data) in list(self._repeatable.items()):
+            self._bus.send(subject, data, f"{self._box}.{number}")
+
+    def _on_reply(self, message: Message) -> None:
+        number = int(message.subject.rpartition(".")[2]) if message.subject.startswith(self._box) else 0
+        future = self._open.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(message)
