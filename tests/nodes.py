@@ -209,8 +209,8 @@ def _is_bus(process: psutil.Process) -> bool:
 class Cluster:
     """Nodes of one mesh: the first one started founds the bus, on `bus_port`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.mesh_name = folder, f"t{secrets.token_hex(5)}"
+    def __init__(self, folder: Path, interface: str = "lo") -> None:
+        self.folder, self.mesh_name, self.interface = folder, f"t{secrets.token_hex(5)}", interface
         self.bus_port = free_port()
         self.nodes: list[NodeProcess] = []
         self._meshes: list[Mesh] = []
@@ -240,7 +240,7 @@ class Cluster:
         """One more node, not started yet."""
         name = f"node{len(self.nodes) + 1}"
         api = f"127.0.0.1:{free_port()}"
-        flags = ["--interface", "lo", "--mesh", self.mesh_name, "--api", api, "--slots", str(slots)]
+        flags = ["--interface", self.interface, "--mesh", self.mesh_name, "--api", api, "--slots", str(slots)]
         # Only the one that founds hosts a bus, and takes this port for it.
         flags += ["--log-level", "debug", "--bus-port", str(self.bus_port)]
         flags += ["--fault-kinds"] * fault_kinds

@@ -85,9 +85,14 @@ async def started_elsewhere(field: Field, scene: Scene, at: float, within_s: flo
     return max(delays_s)
 
 
+def victim_of(field: Field) -> NodeProcess:
+    """The node with most of the slots, not started yet."""
+    return field.cluster.node("--label", "mix=1", "--label", "big=1", slots=LONG + 8)
+
+
 async def start_victim(field: Field) -> NodeProcess:
     """The node with most of the slots."""
-    return await field.cluster.node("--label", "mix=1", "--label", "big=1", slots=LONG + 8).start()
+    return await victim_of(field).start()
 
 
 async def check(field: Field, scene: Scene, at: float, what: str) -> None:

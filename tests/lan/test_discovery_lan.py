@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.lan.conftest import COUNT
+
 ROOT = Path(__file__).parents[2]
-COUNT = 3
 WITHIN_S = 30
 
 #: What runs on each machine: find the mesh or found it, then hear the other two, say so, and wait to be ended.
@@ -44,36 +43,6 @@ async def main(name, count):
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-@pytest.fixture
-def lan():
-    """Names of namespaces, each with a card eth0 (10.77.0.n) on a switch of their own; or skipped, and why."""
-    if sys.platform != "linux" or shutil.which("ip") is None or shutil.which("nsenter") is None:
-        pytest.skip("needs Linux with ip and nsenter")
-    mark = f"qz{os.getpid()}"
-    switch, machines = f"{mark}s", [f"{mark}n{number}" for number in range(1, COUNT + 1)]
-    with contextlib.ExitStack() as undo:
-        try:
-            for name in (switch, *machines):
-                ip("netns", "add", name)
-                undo.callback(ip, "netns", "del", name)
-            ip("-n", switch, "link", "add", "switch", "type", "bridge")
-            ip("-n", switch, "link", "set", "switch", "up")
-            for number, name in enumerate(machines, 1):
-                port = f"port{number}"
-                ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-                ip("-n", switch, "link", "set", port, "master", "switch", "up")
-                ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
-                ip("-n", name, "link", "set", "eth0", "up")
-                ip("-n", name, "link", "set", "lo", "up")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no right to make network namespaces here ({error.stderr.strip()})")
-        yield machines
 
 
 @pytest.mark.lan
