@@ -1,0 +1,127 @@
+"""The parts of a node between a lane and its workers, on a real bus, with a spy on what it says about deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mesh import subjects
+from mesh.bus.client import Bus
+from mesh.bus.wire import Message
+from mesh.messages import Task, TaskError, TaskState, encode
+from node.agent import Agent
+from node.deliveries import Deliveries, Delivery
+from node.jobs import Finished, Job
+from node.settling import Settling
+
+ACK, RENEW = b"+ACK", b"+WPI"
+
+
+def nak(delay_s: float) -> bytes:
+    """Never a bare one: that would come back at once, and to the same node."""
+    return b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode()
+
+
+class Spy:
+    """Hears what is said about deliveries, from another connection."""
+
+    def __init__(self, bus: Bus, node: Bus) -> None:
+        self._bus, self._node = bus, node
+        self._all: list[tuple[str, bytes]] = []
+        self._news = asyncio.Event()
+
+    async def start(self) -> Spy:
+        await self._bus.subscribe("acks.>", self._on_message)
+        return self
+
+    def _on_message(self, message: Message) -> None:
+        self._all.append((message.subject, message.data))
+        self._news.set()
+
+    async def said(self, count: int = 0) -> list[tuple[str, bytes]]:
+        """All that was said until now, or as soon as it is `count`."""
+        if not count:
+            self._node.send("acks.now", b"")  # behind all that was sent before
+        async with asyncio.timeout(10):
+            while len(self._all) < count if count else ("acks.now", b"") not in self._all:
+                self._news.clear()
+                await self._news.wait()
+        found = [one for one in self._all if one[0] != "acks.now"]
+        self._all.clear()
+        return found
+
+
+class Workers:
+    """Stands where the executor stands: keeps the jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.cancelled: list[str] = []
+        self.rates: dict[str, Any] = {}
+        self.free_cores = 4
+
+    def submit(self, jobs: tuple[Job, ...]) -> None:
+        self.jobs += jobs
+
+    def cancel(self, task: str) -> bool:
+        self.cancelled.append(task)
+        return True
+
+
+@dataclass
+class Node:
+    """The parts between a lane and the workers, on a real bus."""
+
+    bus: Bus
+    deliveries: Deliveries
+    agent: Agent
+    settling: Settling
+    workers: Workers
+    spy: Spy
+
+    def get(self, seq: int, delivered: int = 1, data: bytes = b"", **fields: Any) -> str:
+        """One delivery comes; its ack subject."""
+        reply = f"acks.{seq}.{delivered}"
+        data = data or encode(Task(id=f"c1-{seq}", kind="echo", submitted_at=1.0, **fields))
+        self.agent.on_message(Message(f"work.echo.any.normal.c1-{seq}", reply, data), seq, delivered)
+        return reply
+
+    async def ran(self) -> list[str]:
+        """The tasks that were let in, after everything under way was looked at."""
+        await asyncio.gather(*self.agent._background)
+        return [job.id for job in self.workers.jobs]
+
+    def held(self, seq: int) -> Delivery:
+        found = self.deliveries.get(seq)
+        assert found is not None
+        return found
+
+
+async def make_node(bus_server: Any, spool: Path) -> Node:
+    """Node `me`, incarnation 1; the only other node that lives is ("alive", "1")."""
+    bus = await bus_server.connect("me/1")
+    deliveries, workers = Deliveries(bus, "me", "1"), Workers()
+    agent = Agent(
+        bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries,
+        is_alive=lambda node, incarnation: (node, incarnation) == ("alive", "1"), changed=lambda: None,
+    )  # fmt: skip
+    settling = Settling(
+        bus, node="me", incarnation="1", deliveries=deliveries, on_ended=lambda job: None, changed=lambda: None
+    )
+    agent.wire(workers, settling)
+    spy = await Spy(await bus_server.connect("spy"), bus).start()
+    return Node(bus, deliveries, agent, settling, workers, spy)
+
+
+async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
+    state = TaskState(id=f"c1-{seq}", kind="echo", **fields)
+    await bus.store(subjects.state(state.id), encode(state))
+
+
+def done(node: Node, seq: int, error: TaskError | None = None) -> None:
+    """A worker is done with that task."""
+    job = next(job for job in node.workers.jobs if job.id == f"c1-{seq}")
+    node.settling.on_finished([Finished(job, error is None, b"\xc0", error=error)])

@@ -1,0 +1,82 @@
+"""What a node does with a delivery: a first one runs at once, about any other one the records are read first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh import dead_letters, records
+from mesh.bus.wire import Message
+from mesh.messages import Task, TaskEnd, encode
+from node.agent import RUNNING_ELSEWHERE_DELAY_S
+from tests.integration.node_parts import ACK, Node, make_node, nak, put_state
+
+
+@pytest.fixture
+async def node(bus_server, tmp_path: Path) -> Node:
+    return await make_node(bus_server, tmp_path)
+
+
+async def test_a_first_delivery_runs_at_once(node: Node) -> None:
+    await put_state(node.bus, 1, state="running", node="alive", incarnation="1")
+    node.get(1)
+    assert [job.id for job in node.workers.jobs] == ["c1-1"]
+    assert await node.spy.said() == []
+
+
+async def test_a_task_that_ended_is_acknowledged_and_not_run_again(node: Node) -> None:
+    await records.write_end(node.bus, TaskEnd(id="c1-1", kind="echo", state="done"))
+    reply = node.get(1, delivered=2)
+    assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
+    assert not len(node.deliveries)
+
+
+async def test_a_task_that_runs_on_a_living_node_goes_back_for_a_while(node: Node) -> None:
+    await put_state(node.bus, 1, state="running", node="alive", incarnation="1")
+    reply = node.get(1, delivered=2)
+    assert await node.ran() == [] and await node.spy.said() == [(reply, nak(RUNNING_ELSEWHERE_DELAY_S))]
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt", "lost"),
+    [
+        (None, 1, 0),
+        ({"state": "running", "node": "dead", "incarnation": "1", "attempt": 2, "lost": 1}, 2, 2),
+        ({"state": "running", "node": "alive", "incarnation": "0", "attempt": 1}, 1, 1),
+        ({"state": "running", "node": "me", "incarnation": "1", "attempt": 2}, 2, 0),
+        ({"state": "queued", "node": "alive", "incarnation": "1", "attempt": 3}, 3, 0),
+    ],
+)
+async def test_any_other_one_runs_and_its_attempts_are_those_of_the_record(node, state, attempt, lost) -> None:
+    """A node that died under it is no attempt."""
+    if state:
+        await put_state(node.bus, 1, **state)
+    node.get(1, delivered=2)
+    assert await node.ran() == ["c1-1"] and await node.spy.said() == []
+    assert (node.held(1).attempt.number, node.held(1).attempt.lost) == (attempt, lost)
+
+
+async def test_a_task_under_which_node_after_node_died_ends_as_a_dead_letter(node: Node) -> None:
+    await put_state(node.bus, 1, state="running", node="dead", incarnation="1", lost=4)
+    reply = node.get(1, delivered=9)
+    assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
+    end = await records.read_end(node.bus, "c1-1")
+    assert end.error.code == "poison" and (await dead_letters.show(node.bus, "c1-1")).end == end
+
+
+async def test_a_message_that_may_be_a_second_copy_is_looked_at_first(node: Node) -> None:
+    """The server lost its table of ids in a crash, and took the resent message as well."""
+    await records.write_end(node.bus, TaskEnd(id="c1-1", kind="echo", state="done"))
+    data = encode(Task(id="c1-1", kind="echo", submitted_at=1.0))
+    head = b"NATS/1.0\r\nQueztl-Resent: 1\r\n\r\n"
+    node.agent.on_message(Message("work.echo.any.normal.c1-1", "acks.7.1", data, head), 7, 1)
+    assert await node.ran() == [] and await node.spy.said(1) == [("acks.7.1", ACK)]
+
+
+async def test_what_is_no_task_and_what_comes_too_late_is_ended(node: Node) -> None:
+    assert await node.spy.said() == []
+    strange, late = node.get(1, data=b"\xc1"), node.get(2, expires_at=2.0)
+    assert await node.spy.said(2) == [(strange, b"+TERM"), (late, ACK)]
+    assert (await records.read_end(node.bus, "c1-2")).state == "expired"
+    assert await node.ran() == []
