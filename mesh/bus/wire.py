@@ -164,6 +164,9 @@ def flush_soon(client: Any) -> None:
 async def ping(client: Any) -> None:
     """Wait for the server's answer to a PING behind all that was written; nothing to wait for when not connected."""
     if client.is_connected:
+        if client._pending:  # nats-py writes its PING at once, before what its flusher has not written yet
+            client._transport.writelines(client._pending)
+            client._pending, client._pending_data_size = [], 0
         answered = asyncio.get_running_loop().create_future()
         await client._send_ping(answered)
         await answered

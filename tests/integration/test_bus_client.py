@@ -47,6 +47,27 @@ async def test_messages_come_in_order_and_requests_are_answered(bus_server) -> N
         await bus.request("nobody.there", b"")
 
 
+async def test_a_flush_waits_for_all_that_was_sent_before(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    heard: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    for number in range(100):
+        bus.send("some.subject", str(number).encode())
+        await bus.flush()
+        assert len(heard) == number + 1
+    bus.send_along("some.subject", b"x")
+    await bus.flush()
+    assert heard[-1] == b"x"
+
+
+async def test_what_goes_along_needs_no_company(bus_server, eventually) -> None:
+    bus = await bus_server.connect("a")
+    heard: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    bus.send_along("some.subject", b"x")
+    await eventually(lambda: heard == [b"x"])
+
+
 async def test_headers_make_the_round_trip(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
     heard = []
