@@ -106,7 +106,7 @@ async def make_node(bus_server: Any, spool: Path) -> Node:
     deliveries, workers = Deliveries(bus, "me", "1"), Workers()
     agent = Agent(
         bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries,
-        is_alive=lambda node, incarnation: (node, incarnation) == ("alive", "1"), changed=lambda: None,
+        is_alive=lambda node, incarnation: node in ("alive", "me") and incarnation == "1", changed=lambda: None,
     )  # fmt: skip
     settling = Settling(
         bus, node="me", incarnation="1", deliveries=deliveries, on_ended=lambda job: None, changed=lambda: None

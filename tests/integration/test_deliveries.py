@@ -91,6 +91,9 @@ async def test_after_a_stall_what_has_not_started_is_dropped_and_what_lay_in_the
     assert node.workers.cancelled == ["c1-2"] and node.held(2).withdrawn and not node.held(1).withdrawn
     assert await node.ran() == ["c1-1", "c1-2"] and await node.spy.said() == []
     assert node.deliveries.get(3) is None
+    done(node, 2, TaskError("cancelled", "its worker was told so"))
+    await node.bus.flush()
+    assert await records.read_end(node.bus, "c1-2") is None and node.deliveries.get(2) is None
     node.agent._doubt_until -= DOUBT_S
     node.get(4)
     assert [job.id for job in node.workers.jobs][2:] == ["c1-4"] and node.held(4).trusted
@@ -149,7 +152,7 @@ async def test_a_state_is_written_only_for_what_runs_past_100_ms(node: Node) -> 
     node.get(2)
     job = node.workers.jobs[0]
     node.agent.on_started(job)
-    started_at = node.held(1).started_at
+    started_at = node.held(1).started_at = node.held(1).taken_at + 5.0  # it waited for a worker
     node.settling.write_states(started_at + after_s - 0.01)
     await node.bus.flush()
     assert await records.read_state(node.bus, "c1-1") is None
