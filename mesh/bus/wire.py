@@ -16,6 +16,8 @@ from typing import Any
 
 log = logging.getLogger("queztl.bus")
 
+#: No line of a server is longer than this, bytes; INFO, the longest, lists the servers of a cluster.
+MAX_LINE_BYTES = 1024 * 1024
 _CRLF = b"\r\n"
 _VERSION = b"NATS/1.0"
 
@@ -95,30 +97,34 @@ class Parser:
         while (line_end := data.find(_CRLF, at)) >= 0:
             first = data[at]
             if first != 0x4D and first != 0x48:  # neither MSG nor HMSG
-                if data[at:line_end] == b"PONG":
-                    self._pong()
-                else:
-                    await self._base.parse(data[at : line_end + 2])
+                await self._control(data[at : line_end + 2])
                 at = line_end + 2
                 continue
             parts = data[at:line_end].split()
             start = line_end + 2
-            end = start + int(parts[-1])
+            try:
+                number, end = parts[2], start + int(parts[-1])
+                if first == 0x4D:
+                    split, right = start, parts[0] == b"MSG" and 4 <= len(parts) <= 5
+                    reply = parts[3] if len(parts) == 5 else b""
+                else:
+                    split, right = start + int(parts[-2]), parts[0] == b"HMSG" and 5 <= len(parts) <= 6
+                    reply = parts[3] if len(parts) == 6 else b""
+            except (ValueError, IndexError):
+                right = False
+            if not right or not start <= split <= end:
+                return await self._refuse()
             if size < end + 2:
                 self._large.append(data[at:])
                 self._rest, self._missing = b"", end + 2 - size
                 return
             at = end + 2
-            if first == 0x48:
-                split = start + int(parts[-2])
-                reply = parts[3] if len(parts) == 6 else b""
-            else:
-                split = start
-                reply = parts[3] if len(parts) == 5 else b""
-            callback = direct.get(parts[2])
+            callback = direct.get(number)
             if callback is None:
+                if not number.isdigit():
+                    return await self._refuse()
                 headers = data[start:split] or None
-                await self._client._process_msg(int(parts[2]), parts[1], reply, data[split:end], headers)
+                await self._client._process_msg(int(number), parts[1], reply, data[split:end], headers)
                 continue
             try:
                 callback(Message(parts[1].decode(), reply.decode(), data[split:end], data[start:split]))
@@ -126,6 +132,25 @@ class Parser:
                 # One bad message must not end the connection's reader; the callback's author must see it.
                 log.exception("taking a message on %s failed", parts[1].decode("utf-8", "replace"))
         self._rest = data[at:]
+        if len(self._rest) > MAX_LINE_BYTES:
+            await self._refuse()
+
+    async def _control(self, line: bytes) -> None:
+        """A line that begins no message."""
+        if line == b"PONG\r\n":
+            return self._pong()
+        try:
+            await self._base.parse(line)
+        except (ValueError, TypeError, AttributeError):  # what nats-py's makes of an INFO or -ERR that is none
+            await self._refuse()
+        if self._base.buf:  # what it takes for the beginning of something would be before all that follows
+            await self._refuse()
+
+    async def _refuse(self) -> None:
+        """Raises nats-py's ProtocolError, so that it connects again: of any other one its reader dies, and nothing
+        would be heard any more."""
+        self._base.reset()
+        await self._base.parse(b"?\r\n")
 
     def _pong(self) -> None:
         """nats-py's reader dies of the answer to a flush whose caller was cancelled or had given up."""
