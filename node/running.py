@@ -17,16 +17,19 @@ async def run(config: NodeConfig) -> int:
     node = Node(config)
     loop = asyncio.get_running_loop()
     asked = 0
+    # Not the node's own event: a node that fails to start sets that too, and then has a reason to tell.
+    told_to_stop = asyncio.Event()
 
     def on_signal() -> None:
         nonlocal asked
         asked += 1
+        told_to_stop.set()
         node.stop_asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     starting = asyncio.create_task(node.start(), name="start")
-    stopping = asyncio.create_task(node.stop_asked.wait(), name="stop asked")
+    stopping = asyncio.create_task(told_to_stop.wait(), name="told to stop")
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
