@@ -19,7 +19,7 @@ import msgspec
 from mesh import blob_refs, records, subjects
 from mesh.bus.errors import KeyExists
 from mesh.bus.publisher import Settled
-from mesh.errors import BadInput, Busy, Conflict, Fault, NotFound, QueztlError
+from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
 from mesh.lanes import ANY, Lane, canonical
 from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Pool, Task, decode_claim, encode
 from mesh.preparing import Prepared, prepare
@@ -162,6 +162,9 @@ class Submitter:
             return await self._accepted_before(prepared, name, claim)
         try:
             await self.publish(prepared)
+        except BusUnavailable:
+            # It may have been accepted all the same: the key stands for it, and whoever uses it next looks.
+            raise
         except QueztlError:
             # Nothing was accepted: the key must be free for the caller's next try.
             await claims.delete(name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 from mesh import subjects
 from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
-from mesh.streams import declare_lane
+from mesh.streams import GROUP, declare_lane
 from node.puller import Load, Puller
 
 ECHO, FFT = ("echo", "any", "normal"), ("scientific_computing", "any", "normal")
@@ -19,13 +20,13 @@ LONG_S = 1.0
 class Node:
     """A puller whose tasks never end: each delivery takes a slot for good."""
 
-    def __init__(self, bus, slots: int) -> None:
+    def __init__(self, bus, slots: int, rank: int = 0) -> None:
         kinds = tuple(KindInfo(lane[0], True) for lane in (ECHO, FFT))
         record = NodeRecord(id="n1", name="n1", incarnation="1", slots=slots, capabilities=Capabilities(kinds=kinds))
         self.slots, self.news = slots, asyncio.Event()
         self.got: list[tuple[str, int]] = []
         """(kind, how often it had been delivered)"""
-        self.puller = Puller(bus, lambda: record, self.load, lambda _: 0, self.on_message)
+        self.puller = Puller(bus, lambda: record, self.load, lambda _: rank, self.on_message)
 
     def load(self) -> Load:
         means_s = {lane[0]: LONG_S for lane in (ECHO, FFT)}
@@ -83,3 +84,19 @@ async def patient_node(bus_server, name: str) -> Node:
     bus = await bus_server.connect(name)
     bus.config = replace(bus.config, pull_expires_s=60.0, lane_scan_s=60.0)
     return Node(bus, slots=4)
+
+
+async def test_a_pull_says_how_much_for_how_long_and_with_which_rank(bus_server, lanes, eventually) -> None:
+    """No more than what is free, for two seconds at most, under the rank of the plan."""
+    asked = []
+    await lanes.subscribe("$JS.API.CONSUMER.MSG.NEXT.WORK.*", lambda one: asked.append(json.loads(one.data)))
+    node = Node(await bus_server.connect("n1/1"), slots=3, rank=7)
+    await node.puller.start()
+    try:
+        lanes.send(subjects.wake(*ECHO), b"")
+        await eventually(lambda: asked)
+    finally:
+        await node.puller.stop()
+    first = asked[0]
+    assert (first["batch"], first["group"], first["priority"]) == (3, GROUP, 7)
+    assert 0 < first["expires"] <= 2_000_000_000

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mesh import records, subjects
-from mesh.errors import BadInput, Busy, Conflict
+from mesh.errors import BadInput, BusUnavailable, Busy, Conflict
 from mesh.kinds.table import KINDS
 from mesh.messages import CLAIM_CHECK_BYTES, Claim, TaskEnd, decode_any, encode
 from mesh.streams import list_lanes
@@ -109,6 +109,26 @@ async def test_a_full_queue_frees_the_key_again(submitter) -> None:
     await bus.api(f"STREAM.UPDATE.{subjects.WORK}", config)
     accepted = await submitter.accept(request)
     assert not accepted.duplicate and await waiting(submitter) == 1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_key_stands_for_a_task_of_which_the_bus_did_not_answer(submitter, monkeypatch, stored) -> None:
+    """Whether it was stored nobody knows: the next try with the key must not make a second one."""
+    publish, sent = submitter.publish, []
+
+    async def unanswered(prepared) -> None:
+        sent.append(prepared.task.id)
+        if stored:
+            await publish(prepared)
+        raise BusUnavailable("the bus did not answer")
+
+    monkeypatch.setattr(submitter, "publish", unanswered)
+    request = SubmitRequest("echo", {"value": 1}, idempotency_key="k")
+    with pytest.raises(BusUnavailable):
+        await submitter.accept(request)
+    monkeypatch.setattr(submitter, "publish", publish)
+    assert (await submitter.accept(request)).id == sent[0]
+    assert await waiting(submitter) == 1
 
 
 async def due(submitter: Submitter, task: str, within_s: float = 10.0) -> float:

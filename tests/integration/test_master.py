@@ -1,0 +1,117 @@
+"""What the master clears away and warns of, on a real bus, and that nobody else does."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from mesh import blob_refs, events, messages, subjects
+from mesh.bus.client import Bus
+from mesh.config import LOCAL
+from mesh.connections import connection_name
+from mesh.election import Election
+from mesh.errors import NotFound
+from mesh.housekeeping import Housekeeping
+from mesh.master import Master
+from mesh.messages import NodeRecord
+from mesh.registry import Registry
+from mesh.streams import declare_lane, list_lanes
+
+
+@pytest.fixture
+async def elected(bus_server, eventually):
+    """`bus, election, master = await elected(config)`: a master that is in office."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def start(config) -> tuple[Bus, Election, Master]:
+        bus = await bus_server.connect(connection_name("m", "1"))
+        await bus.kv(subjects.KV_NODES).put("m", messages.encode(NodeRecord(id="m", name="m", incarnation="1")))
+        registry = Registry(bus, "m", config)
+        await registry.start()
+        election = Election(bus, "m", "1", config, registry)
+        clearing = Housekeeping(bus, lambda: election.fence, config)
+        master = Master(bus, "m", election, registry, config, {}, services=(clearing.lanes,))
+        tasks.extend(asyncio.create_task(one) for one in (registry.run(), election.run(), master.run()))
+        await eventually(lambda: election.is_master)
+        return bus, election, master
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_too_many_lanes_raise_one_alarm(
+    bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Master]]], eventually
+) -> None:
+    bus, told = await bus_server.connect("other"), []
+    await bus.subscribe("mesh.event.>", lambda one: told.append(messages.decode_event(one.data)))
+    for number in range(3):
+        await declare_lane(bus, f"k{number}", "any", "normal")
+    _, election, master = await elected(replace(LOCAL, lanes_alarm=2))
+    await eventually(lambda: master.alarms)
+    assert master.alarms[0].startswith("3 lanes are open, more than 2")
+    await eventually(lambda: [one for one in told if one.type == events.LANES_ALARM])
+    (alarm,) = [one for one in told if one.type == events.LANES_ALARM]
+    assert alarm.fence == election.fence
+
+
+async def test_the_master_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:
+    bus = await bus_server.connect("other")
+    for kind in ("idle", "full"):
+        await declare_lane(bus, kind, "any", "normal")
+    await bus.store(subjects.lane_subject("full", "any", "normal", "c1-1"), b"x")
+    await elected(replace(LOCAL, lane_idle_s=0.4))
+    lanes: set[str] = set()
+
+    async def look() -> bool:
+        lanes.clear()
+        lanes.update(lane[0] for lane in await list_lanes(bus))
+        return "idle" not in lanes
+
+    async with asyncio.timeout(20):
+        while not await look():
+            await asyncio.sleep(0.02)
+    assert lanes == {"full"}, "work that waits keeps its lane"
+
+
+async def test_who_is_not_master_removes_nothing(bus_server) -> None:
+    bus, asked = await bus_server.connect("other"), asyncio.Event()
+    await declare_lane(bus, "idle", "any", "normal")
+    looks = 0
+
+    def fence() -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            asked.set()
+        return 0
+
+    task = asyncio.create_task(Housekeeping(bus, fence, replace(LOCAL, lane_idle_s=0.1)).lanes(5))
+    await asyncio.wait_for(asked.wait(), 10)
+    task.cancel()
+    assert list(await list_lanes(bus)) == [("idle", "any", "normal")]
+
+
+async def test_a_blob_stays_for_a_while_after_the_last_task_that_named_it(bus_server) -> None:
+    bus = await bus_server.connect("other")
+    blob, kept = (await bus.objects.put(b"x", "text/plain")).blob, (await bus.objects.put(b"y", keep=True)).blob
+    for one in (blob, kept):
+        await blob_refs.name(bus, [one], "c1-1")
+        await blob_refs.name(bus, [one], "c1-2")
+    await blob_refs.release(bus, [blob, kept], "c1-1")
+    assert await blob_refs.sweep(bus) == 0
+    key = f"$KV.{subjects.KV_BLOB_REFS}.{blob}.c1-1"
+    stored = await bus.api(f"STREAM.MSG.GET.KV_{subjects.KV_BLOB_REFS}", {"last_by_subj": key})
+    assert f"Nats-TTL: {blob_refs.GRACE_S}s".encode() in base64.b64decode(stored["message"]["hdrs"])
+    for task in ("c1-1", "c1-2"):  # the grace is over
+        for one in (blob, kept):
+            await bus.kv(subjects.KV_BLOB_REFS).delete(f"{one}.{task}")
+    assert await blob_refs.sweep(bus) == 1
+    with pytest.raises(NotFound):
+        await bus.objects.info(blob)
+    assert (await bus.objects.info(kept)).size == 1

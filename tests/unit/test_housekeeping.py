@@ -1,0 +1,37 @@
+"""What may be cleared away: lanes nobody used for long, blobs the last task of which has ended."""
+
+from __future__ import annotations
+
+from mesh.blob_refs import orphans
+from mesh.housekeeping import idle_lanes
+from mesh.streams import LaneInfo
+
+A, B = ("a", "any", "normal"), ("b", "any", "normal")
+IDLE_S = 600.0
+
+
+def test_a_lane_goes_after_it_was_empty_and_still_for_long() -> None:
+    lanes = {A: LaneInfo(0, 0, 7), B: LaneInfo(0, 0, 9)}
+    gone, memory = idle_lanes(lanes, {}, 1000.0, IDLE_S)
+    assert gone == []
+    gone, memory = idle_lanes(lanes, memory, 1000.0 + IDLE_S - 1, IDLE_S)
+    assert gone == []
+    gone, memory = idle_lanes(lanes | {B: LaneInfo(0, 0, 10)}, memory, 1000.0 + IDLE_S, IDLE_S)
+    assert gone == [A], "b delivered something meanwhile"
+    gone, _ = idle_lanes({B: LaneInfo(0, 0, 10)}, memory, 1000.0 + 2 * IDLE_S, IDLE_S)
+    assert gone == [B]
+
+
+def test_a_lane_with_work_or_work_in_flight_stays() -> None:
+    for info in (LaneInfo(1, 0, 7), LaneInfo(0, 1, 7)):
+        _, memory = idle_lanes({A: info}, {}, 0.0, IDLE_S)
+        gone, memory = idle_lanes({A: info}, memory, 10 * IDLE_S, IDLE_S)
+        assert gone == []
+        gone, _ = idle_lanes({A: LaneInfo(0, 0, 7)}, memory, 10 * IDLE_S + 1, IDLE_S)
+        assert gone == [], "the time counts from when it was empty"
+
+
+def test_a_blob_goes_with_the_last_task_that_names_it() -> None:
+    keys = ["b-t1.named", "b-t1.c1-1", "b-t1.c1-2", "b-t2.named", "b-t3.c1-1", "b-k4.named"]
+    assert orphans(keys) == {"b-t2"}, "in use; its task is about to be named; to be kept"
+    assert orphans([key for key in keys if not key.startswith("b-t1.c1")]) == {"b-t1", "b-t2"}
