@@ -244,7 +244,7 @@ class Mesh:
 
     # --- dead letters -------------------------------------------------------------------------------
     async def dead_list(self, kind: str = "") -> list[DeadLetter]:
-        """The tasks that used up their attempts or are poison."""
+        """The tasks that used up their attempts or are poison. Raises: BadInput for what can be no kind."""
         return await dead_letters.list_all(self.bus, kind)
 
     async def dead_show(self, task: str) -> DeadLetter:

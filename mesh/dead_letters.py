@@ -11,7 +11,7 @@ import msgspec
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
-from mesh.errors import NotFound
+from mesh.errors import BadInput, Fault, NotFound
 from mesh.messages import DeadLetter, Task, TaskEnd, decode_dead, encode
 from mesh.preparing import Prepared
 from mesh.views import Accepted
@@ -28,7 +28,10 @@ async def bury(bus: Bus, task: Task, end: TaskEnd) -> None:
 
 
 async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
-    """Every dead letter (of one kind), oldest first."""
+    """Every dead letter (of one kind), oldest first. Raises: BadInput for what can be no kind."""
+    kind = kind.lower()
+    if kind and not subjects.is_token(kind):
+        raise BadInput("that is no kind of work", (Fault("kind", "must be letters, digits, '_' or '-'"),))
     pattern = subjects.dead(kind or "*", "*")
     answer = await bus.api(f"STREAM.INFO.{subjects.DEAD}", {"subjects_filter": pattern})
     names = list((answer.get("state") or {}).get("subjects") or {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from api.commands.exit_codes import OK
-from api.commands.network import network_document
 from api.commands.output import Output
 
 HELP = "where the bus listens, how safe queued work is"
@@ -17,6 +16,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Print it."""
+    from api.commands.network import network_document
+
     document = await network_document(args.url)
     if out.as_json:
         names = ("mesh", "mesh_id", "leader", "bus", "queue", "alarms")

@@ -10,7 +10,6 @@ the end and written to DIR/failures.json.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from pathlib import Path
 from time import monotonic
@@ -23,7 +22,6 @@ from api.commands.inputs import add_task_options, count, json_object, task_optio
 from api.commands.map_journal import FAILURES, Journal
 from api.commands.map_names import allot, file_field
 from api.commands.map_progress import Progress, document
-from api.commands.map_run import Run, Wish
 from api.commands.output import Output
 from api.commands.results import as_json
 from api.commands.submit import PLACEHOLDER, check
@@ -47,6 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Do what is missing. Raises: UnknownKind, BadInput, BusUnavailable, OSError."""
+    import asyncio
+
+    from api.commands.map_run import Run, Wish
     from mesh.client import Mesh
     from mesh.kinds.table import find
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from api.commands.exit_codes import OK
 from api.commands.human import duration, size
-from api.commands.network import network_document
 from api.commands.output import Output
 
 HELP = "the nodes: state, load, hardware, kinds"
@@ -22,6 +21,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Print them."""
+    from api.commands.network import network_document
+
     document = await network_document(args.url)
     if out.as_json:
         out.document(document)
