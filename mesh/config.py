@@ -53,9 +53,9 @@ class MeshConfig:
 
     # --- limits and lifetimes
     work_max_bytes: int = 4 * GIB
-    """The queue's limit; past it submissions get 503."""
+    """The queue's limit; past it submissions get 503. Never more than a quarter of the free disk."""
     tasks_max_bytes: int = 2 * GIB
-    """The results' limit; past it the oldest go first."""
+    """The results' limit; past it the oldest go first. Never more than an eighth of the free disk."""
     events_max_bytes: int = 64 * MIB
     """The limit of the mesh's journal."""
     dead_max_bytes: int = 256 * MIB
@@ -63,7 +63,8 @@ class MeshConfig:
     metrics_max_bytes: int = 256 * MIB
     """The limit of the load history."""
     blobs_disk_share: float = 0.5
-    """The share of the bus machine's free disk that blobs may take; past it uploads get 507."""
+    """The share of the bus machine's free disk that blobs may take, kept ones and others half each; past it uploads
+    get 507."""
     result_ttl_s: int = 3600
     """How long a result is kept."""
     small_result_ttl_s: int = 600

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh import subjects
 from mesh.bus.errors import CONSUMER_NOT_FOUND, ApiError
-from mesh.config import GIB, MIB, MeshConfig
+from mesh.config import MIB, MeshConfig
 from mesh.lanes import Lane
 
 if TYPE_CHECKING:
@@ -20,7 +21,20 @@ _NS = 1_000_000_000
 STREAM_NAME_IN_USE = 10058
 
 
-def stream_configs(config: MeshConfig, blobs_max_bytes: int = 8 * GIB) -> list[dict[str, Any]]:
+def fit_to_disk(config: MeshConfig, free_bytes: int) -> tuple[MeshConfig, int]:
+    """(the settings with limits that this much free disk allows, the most bytes each of the two blob stores takes).
+
+    A queue that is full says so and loses nothing; a disk that is full stops the bus.
+    """
+    fitted = replace(
+        config,
+        work_max_bytes=min(config.work_max_bytes, free_bytes // 4),
+        tasks_max_bytes=min(config.tasks_max_bytes, free_bytes // 8),
+    )
+    return fitted, int(free_bytes * config.blobs_disk_share / 2)
+
+
+def stream_configs(config: MeshConfig, blobs_max_bytes: int) -> list[dict[str, Any]]:
     """Every stream of the mesh, buckets and object stores included, as the server's API wants them."""
     base = {"storage": "file", "num_replicas": 1, "placement": VOTER, "max_consumers": -1, "max_msgs": -1}
     return [*_task_streams(base, config), *_history_streams(base, config), *_buckets(base, config, blobs_max_bytes)]
@@ -142,11 +156,13 @@ def _object_store(base: dict[str, Any], name: str, max_bytes: int, max_age_s: fl
     }
 
 
-async def declare_streams(bus: Bus, config: MeshConfig, blobs_max_bytes: int = 8 * GIB) -> None:
-    """Make what is missing; what exists is left as it is (its limits may have been set by an operator).
+async def declare_streams(bus: Bus, config: MeshConfig, free_bytes: int) -> None:
+    """Make what is missing, on a disk with `free_bytes` free; what exists is left as it is (its limits may have been
+    set by an operator).
 
     Raises: ApiError, BusUnavailable.
     """
+    fitted, blobs_max_bytes = fit_to_disk(config, free_bytes)
 
     async def declare(stream: dict[str, Any]) -> None:
         try:
@@ -155,7 +171,7 @@ async def declare_streams(bus: Bus, config: MeshConfig, blobs_max_bytes: int = 8
             if error.error_code != STREAM_NAME_IN_USE:
                 raise
 
-    await asyncio.gather(*(declare(one) for one in stream_configs(config, blobs_max_bytes)))
+    await asyncio.gather(*(declare(one) for one in stream_configs(fitted, blobs_max_bytes)))
     await _declare_consumer(bus, subjects.WORK, door_config(config))
     await _declare_consumer(bus, subjects.LATER, due_config(config))
 

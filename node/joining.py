@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import secrets
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -35,7 +36,9 @@ from node.config import NodeConfig
 log = logging.getLogger("queztl.joining")
 #: A bus that was given by --join, or remembered, may take this long to answer.
 GIVEN_WITHIN_S = 10.0
-DISK_RESERVE_BYTES = 256 * 1024 * 1024
+#: The least that all streams together are allowed, whatever the size of the disk: what is reserved is not used yet,
+#: and each stream has its own limit, which follows the free disk.
+STORE_BYTES = 16 * 1024**3
 
 
 @dataclass
@@ -119,6 +122,7 @@ async def _host(
     how: str,
     on_event: Callable[[str, dict[str, Any]], None],
 ) -> Joined:
+    disk = shutil.disk_usage(data.path)
     local = all(address.startswith("127.") for address in addresses)
     settings = BusSettings(
         mesh_id=mesh.id,
@@ -130,12 +134,13 @@ async def _host(
         client_port=config.bus_port or 4222,
         client_port_required=bool(config.bus_port),
         sync_interval_s=config.mesh_config.storage_sync_s,
+        store_max_bytes=max(STORE_BYTES, disk.total),
     )
     server = BusServer(data.bus_folder, settings, on_event)
     address = await server.start()
     try:
         bus = await _connect(config, data, (address.local_url,))
-        await declare_streams(bus, config.mesh_config)
+        await declare_streams(bus, config.mesh_config, disk.free)
         identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
         with contextlib.suppress(QueztlError):
             # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.

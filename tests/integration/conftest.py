@@ -91,7 +91,7 @@ async def bus_server(tmp_path: Path) -> AsyncIterator[BusServer]:
     await server.start()
     try:
         bus = await server.connect("declare")
-        await declare_streams(bus, LOCAL, blobs_max_bytes=1 << 30)
+        await declare_streams(bus, LOCAL, free_bytes=4 << 30)
         yield server
     finally:
         await server.close()

@@ -19,10 +19,10 @@ async def test_declaring_twice_changes_nothing(bus_server) -> None:
     bus = await bus_server.connect("a")
     await bus.store("work.echo.any.normal.c1-1", b"x")
     before = await bus.api(f"STREAM.INFO.{subjects.WORK}")
-    await streams.declare_streams(bus, replace(LOCAL, work_max_bytes=1 << 20))
+    await streams.declare_streams(bus, replace(LOCAL, work_max_bytes=1 << 20), free_bytes=1 << 30)
     after = await bus.api(f"STREAM.INFO.{subjects.WORK}")
     assert before["config"] == after["config"] and after["state"]["messages"] == 1
-    names = {one["name"] for one in streams.stream_configs(LOCAL)}
+    names = {one["name"] for one in streams.stream_configs(LOCAL, 1 << 20)}
     assert names == set((await bus.api("STREAM.NAMES"))["streams"])
 
 
