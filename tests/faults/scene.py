@@ -98,4 +98,6 @@ async def start_victim(field: Field) -> NodeProcess:
 async def check(field: Field, scene: Scene, at: float, what: str) -> None:
     """All invariants, and what there is to say about how long it took since `at`."""
     await invariants.check(field.mesh, scene.accepted, field.witness)
+    ends = [await field.mesh.end(task) for task in scene.long]
+    assert all(end.attempt == 1 for end in ends), "a node that died under a task is no attempt"
     print(f"{len(scene.accepted)} tasks ended once each, the last {time.time() - at:.1f} s after {what}")
