@@ -118,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(words)
     except UsageError as mistake:
         return _usage(mistake, "--json" in words)
-    out = Output(as_json=args.json, quiet=args.quiet)
+    by_line = getattr(COMMANDS[args.command], "BY_LINE", False)
+    out = Output(as_json=args.json, quiet=args.quiet, by_line=by_line)
     try:
         return _run(args, out)
     except BrokenPipeError:

@@ -23,13 +23,14 @@ from api.commands.map_journal import FAILURES, Journal
 from api.commands.map_names import allot, file_field
 from api.commands.map_progress import Progress, document
 from api.commands.output import Output
-from api.commands.results import as_json
+from api.commands.results import as_json, remove_drafts
 from api.commands.submit import PLACEHOLDER, check
 
 if TYPE_CHECKING:
     from api.commands.map_run import Outcome
 
 HELP = "one task a file, outputs into a folder; resumable"
+BY_LINE = True
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out)
     try:
+        remove_drafts(args.out)
         todo, skipped = plan(inputs, journal, args.out, (kind, field_name, payload))
         began = monotonic()
         with Progress(out, len(todo), str(args.out)) as progress:
@@ -135,7 +137,7 @@ def report(out: Output, progress: Progress, skipped: int, took_s: float, folder:
     failed = progress.failed
     if out.as_json:
         summary = {"done": progress.done, "failed": len(failed), "skipped": skipped, "seconds": round(took_s, 3)}
-        out.document({"summary": summary}, compact=True)
+        out.document({"summary": summary})
     else:
         before = f", {skipped} done before" if skipped else ""
         rate = f" ({progress.done / took_s:.1f}/s)" if progress.done and took_s else ""

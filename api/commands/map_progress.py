@@ -49,7 +49,7 @@ class Progress:
         else:
             self.failed.append(outcome)
         if self._out.as_json:
-            self._out.document(document(outcome, self._folder), compact=True)
+            self._out.document(document(outcome, self._folder))
         elif self._bar is not None:
             count = len(self.failed)
             self._bar.update(self._task, advance=1, failed=f"{count} failed" if count else "")

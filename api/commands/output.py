@@ -18,18 +18,18 @@ PIPE_COLUMNS = 400
 
 
 class Output:
-    """Prints for people, or for programs when `as_json`."""
+    """Prints for people, or for programs when `as_json`; `by_line`: each document on a line of its own."""
 
-    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
-        self.as_json, self.quiet = as_json, quiet
+    def __init__(self, as_json: bool = False, quiet: bool = False, by_line: bool = False) -> None:
+        self.as_json, self.quiet, self._by_line = as_json, quiet, by_line
 
     # --- for programs -------------------------------------------------------------------------------
-    def document(self, value: Any, compact: bool = False) -> None:
+    def document(self, value: Any) -> None:
         """The answer as JSON: bytes as base64, dataclasses and structs as objects."""
         import msgspec
 
         text = msgspec.json.encode(value, enc_hook=str)
-        if not compact:
+        if not self._by_line:
             text = msgspec.json.format(text, indent=2)
         sys.stdout.write(text.decode() + "\n")
         sys.stdout.flush()

@@ -78,6 +78,24 @@ async def save(source: AsyncIterator[bytes], target: Path) -> int:
     return size
 
 
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed in the middle of `save` left behind in `folder`."""
+    for draft in folder.glob(".*.part"):
+        pid = draft.name.split(".")[-2]
+        if pid.isdigit() and not _runs(int(pid)):
+            draft.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # somebody else's
+    return True
+
+
 async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -> int:
     """Print (or write to `target`) the result of a task that ended.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mesh.views import TaskView
 
 HELP = "follow a task until it has ended"
+BY_LINE = True
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         async for view in mesh.watch(args.id):
             state = view.state
             if out.as_json:
-                out.document(view, compact=True)
+                out.document(view)
             else:
                 out.line(f"{strftime('%H:%M:%S', localtime())}  {sentence(view)}")
     return OK if state == "done" else TASK_FAILED

@@ -1,0 +1,155 @@
+"""`queztl nodes`, `bus`, `kinds`, `doctor`, `blobs`, and every command where no node runs or the words are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from api.cli import COMMANDS
+from api.commands.exit_codes import MEANINGS
+from mesh.kinds.table import KINDS
+from tests.integration.queztl_process import Ran, queztl, start
+from tests.nodes import Cluster, NodeProcess, free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node(tmp_path_factory: pytest.TempPathFactory):
+    """One node with a label and a region."""
+    async with Cluster(tmp_path_factory.mktemp("cli")) as cluster:
+        yield await cluster.node("--label", "disk=nvme", "--region", "eu").start()
+        cluster.print_logs()
+
+
+async def over_bus(node: NodeProcess, *words: object) -> Ran:
+    """A command that only knows the bus."""
+    urls = (await queztl("bus", "--json", url=node.api)).json["bus"]["urls"]
+    return await queztl(*words, "--url", urls[0])
+
+
+async def test_nodes(node: NodeProcess) -> None:
+    """A table for people; for programs the document of network/status, from the API or the bus alone."""
+    ran = await queztl("nodes", url=node.api)
+    assert ran.code == 0
+    (row,) = [line for line in ran.out.splitlines() if node.id in line]
+    assert row.split()[1] == "*" and " up " in row and " 0/2 " in row and " eu " in row
+    for document in (
+        (await queztl("nodes", "--json", url=node.api)).json,
+        (await over_bus(node, "nodes", "--json")).json,
+    ):
+        (one,) = document["registry"]["nodes"]
+        assert document["registry"]["total_nodes"] == 1 and document["leader"] == node.id
+        assert (one["id"], one["state"], one["labels"], one["region"]) == (node.id, "up", {"disk": "nvme"}, "eu")
+        assert {kind["kind"] for kind in one["capabilities"]["kinds"]} == set(KINDS)
+
+
+async def test_bus(node: NodeProcess) -> None:
+    """Where it is and how safe; only a node's API tells the latter."""
+    ran = await queztl("bus", "--json", url=node.api)
+    assert ran.json["mesh"] and ran.json["leader"] == node.id and ran.json["queue"] == {"tasks": 0}
+    assert "1 copy" in ran.json["bus"]["safety"] and len(ran.json["bus"]["urls"]) == 1
+    shown = await queztl("bus", url=node.api)
+    assert re.search(rf"^master +{node.id}$", shown.out, re.MULTILINE) and "1 copy" in shown.out
+    assert "only a node's API tells" in (await over_bus(node, "bus")).out
+
+
+async def test_kinds_need_no_mesh() -> None:
+    """All of them, one with its fields; the command that a kind suggests is one that parses."""
+    listed = (await queztl("kinds", "--json")).json["kinds"]
+    assert [one["kind"] for one in listed] == list(KINDS)
+    table = await queztl("kinds", "--quiet")
+    assert table.err == "" and all(spec.summary in table.out for spec in KINDS.values())
+    for name in KINDS:
+        document = (await queztl("kinds", name.upper(), "--json")).json
+        assert document["schema"]["properties"] and document["example"] == KINDS[name].example
+        shown = (await queztl("kinds", name)).out
+        assert all(re.search(rf"^{field} ", shown, re.MULTILINE) for field in document["schema"]["properties"])
+        assert f"queztl submit {name} '{json.dumps(KINDS[name].example)}' --wait" in shown
+    ran = await queztl("kinds", "telepathy", "--json")
+    assert ran.code == 2 and ran.json["error"]["code"] == "unknown_kind"
+
+
+async def test_doctor(node: NodeProcess) -> None:
+    """It finds the node and its data; without a node something is missing, and it says what to do."""
+    words = ("doctor", "--interface", "lo", "--data", node.folder)
+    ran = await queztl(*words, "--mesh", node.arguments[node.arguments.index("--mesh") + 1], "--json", url=node.api)
+    findings = ran.json["findings"]
+    assert ran.code == 0 and not [one for one in findings if one["level"] == "fail"], findings
+    assert any(f"pid {node.pid}" in one["what"] for one in findings)
+    assert any(node.id in one["what"] for one in findings)
+    ran = await queztl(*words, "--mesh", "nobody", url=f"http://127.0.0.1:{free_port()}")
+    assert ran.code == 0 and "Heard nobody of mesh nobody" in ran.out and "-> Start one: python -m node" in ran.out
+
+
+async def test_blobs(node: NodeProcess, tmp_path: Path) -> None:
+    """Up and down again, byte by byte, into a file or a pipe; a blob's id goes into a payload."""
+    content = os.urandom(400_000)
+    (tmp_path / "photo.jpg").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+    ran = await queztl("blobs", "put", "photo.jpg", "empty", "--json", url=node.api, cwd=tmp_path)
+    photo, empty = ran.json["blobs"]
+    assert (photo["size"], photo["content_type"], empty["size"]) == (400_000, "image/jpeg", 0)
+    got = await queztl("blobs", "get", photo["blob"], "-o", "back.jpg", "--json", url=node.api, cwd=tmp_path)
+    assert got.json["size"] == 400_000 and (tmp_path / "back.jpg").read_bytes() == content
+    piped = await start("blobs", "get", empty["blob"], url=node.api)
+    assert (await piped.communicate())[0] == b"" and piped.returncode == 0
+    kept = await queztl("blobs", "put", "photo.jpg", "--keep", "--content-type", "a/b", url=node.api, cwd=tmp_path)
+    assert kept.out.startswith("b-k")
+    payload = json.dumps({"data": {"blob": kept.out.strip()}})
+    used = await queztl("submit", "echo", payload, "--wait", "--json", url=node.api)
+    assert used.json["result"]["data_bytes"] == 400_000
+    assert (await queztl("blobs", "get", photo["blob"], "--json", url=node.api)).code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nodes",), ("bus",), ("submit", "echo"), ("submit", "echo", "--wait"), ("status", "c0ffee-1"),
+        ("result", "c0ffee-1"), ("cancel", "c0ffee-1"), ("watch", "c0ffee-1"), ("dead", "list"),
+        ("blobs", "put", "file"), ("map", "echo", "file", "--out", "out"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+async def test_where_no_node_runs(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """One sentence that names the address, and nothing was submitted."""
+    (tmp_path / "file").write_bytes(b"x")
+    for scheme in ("http", "nats"):
+        address = f"{scheme}://127.0.0.1:{free_port()}"
+        ran = await queztl(*words, "--json", "--url", address, cwd=tmp_path)
+        assert ran.code == 3 and ran.json["error"]["code"] == "bus_unavailable", ran
+        assert address in ran.err and ran.err.startswith("queztl: ") and ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (), ("frobnicate",), ("submit",), ("submit", "echo", "--urgency", "soon"), ("submit", "echo", "--timeout", "x"),
+        ("submit", "echo", "--attempts", "0"), ("submit", "echo", "--file", "data"), ("status",), ("dead",),
+        ("dead", "show"), ("map", "echo"), ("map", "echo", ".", "--out", "o", "--window", "0"), ("nodes", "--jsn"),
+        ("nodes", "--url", "ftp://127.0.0.1"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+async def test_words_that_make_no_command(words: tuple[str, ...]) -> None:
+    ran = await queztl(*words, "--json")
+    assert ran.code == 2 and ran.json["error"]["code"] == "bad_input" and "queztl: " in ran.err
+
+
+async def test_help_lists_every_command_and_every_exit_code() -> None:
+    shown = (await queztl("--help")).out
+    assert all(re.search(rf"^    {name} ", shown, re.MULTILINE) for name in COMMANDS)
+    assert all(f"  {code:<3}  {meaning}" in shown for code, meaning in MEANINGS.items())
+
+
+async def test_a_reader_that_goes_is_no_error(node: NodeProcess) -> None:
+    """`queztl nodes | head -0`"""
+    process = await start("nodes", "--json", url=node.api)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout._transport.close()  # type: ignore[attr-defined]
+    assert await process.stderr.read() == b"" and await process.wait() == 128 + 13
