@@ -97,8 +97,16 @@ def type_of(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     if field.get("format") == "binary":
         return "bytes"
     kind = str(field.get("type", "any"))
-    low = field.get("minimum", field.get("exclusiveMinimum"))
-    high = field.get("maximum", field.get("exclusiveMaximum"))
-    if low is not None or high is not None:
-        return f"{kind} {'' if low is None else low}..{'' if high is None else high}"
-    return kind
+    low, high = _bounds(field, whole=kind == "integer")
+    return f"{kind} {low}..{high}" if low or high else kind
+
+
+def _bounds(field: dict[str, Any], whole: bool) -> tuple[str, str]:
+    """(lowest, highest) as text, "" for none; one that is not allowed itself is marked, or the next integer."""
+    low, high = str(field.get("minimum", "")), str(field.get("maximum", ""))
+    over, under = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
+    if over is not None:
+        low = str(over + 1) if whole else f">{over}"
+    if under is not None:
+        high = str(under - 1) if whole else f"<{under}"
+    return low, high
