@@ -84,17 +84,21 @@ class Reaping:
                 await connections.close()
 
     async def _reap(self, fence: int, memory: reaper.Memory) -> reaper.Memory:
+        replaced = list(self._registry.former_holders())
         dead, elsewhere = self._sense()
         actions, after = reaper.reap(dead, elsewhere, memory, self._clock())
-        if not actions:
-            return after
         try:
-            if await self._election.confirm() != fence:
-                return memory
-            await self._act(dead, actions, fence)
+            if actions:
+                if await self._election.confirm() != fence:
+                    return memory
+                await self._act(dead, actions, fence)
         except QueztlError as error:
             log.warning("the work of dead nodes could not be given back just now: %s", error.message)
             return memory
+        if self._election.fence == fence:
+            for who in replaced:
+                # Done with: given back now or before (it may have died before it was replaced), or in living hands.
+                self._registry.forget_former(*who)
         return after
 
     def _sense(self) -> tuple[list[Dead], dict[int, int]]:
@@ -130,7 +134,6 @@ class Reaping:
             self._bus.send(subjects.wake(*lane), b"")
         for (node, incarnation), count in returned.items():
             log.info("gave back %d deliveries that %s held when it died", count, node)
-            self._registry.forget_former(node, incarnation)
             if self._registry.is_present(node, incarnation):
                 nothing = HeldSet(node=node, incarnation=incarnation, held=())
                 self._bus.send(subjects.held(node), messages.encode(nothing))

@@ -157,6 +157,18 @@ async def test_a_cut_master_is_silent_until_it_has_read_the_lease_again(
     assert node.lost == 0, "nobody took it meanwhile: the term goes on"
 
 
+async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventually: Callable) -> None:
+    node = await start("a", replace(FAST, lease_ttl_s=60.0))
+    await eventually(lambda: node.election.is_master)
+    fence = node.election.fence
+    await node.stop()  # its loops, so that nothing reads the lease but what is asked to
+    bus_server.kill()
+    await eventually(lambda: not node.bus.connected)
+    await bus_server.start()
+    await eventually(lambda: node.bus.connected, within_s=15.0)
+    assert node.election.fence == 0 and await node.election.confirm() == fence == node.election.fence
+
+
 async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
     node = await start("a")
     await eventually(lambda: node.election.is_master)

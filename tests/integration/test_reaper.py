@@ -228,6 +228,38 @@ async def test_a_master_that_was_overtaken_gives_nothing_back(
     assert boss.got == []
 
 
+async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothing_back(
+    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+) -> None:
+    """Its loop has not looked: the lease is read again before anything is given back."""
+    pid = await hold("a", 5, 5)
+    boss.pull(100)
+    boss.tasks[1].cancel()
+    await asyncio.wait([boss.tasks[1]])
+    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
+    assert boss.election.is_master
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not boss.election.is_master)
+    assert boss.registry.state_of("a") == "gone" and boss.got == []
+
+
+async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
+    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+) -> None:
+    """Before its death was noticed: the new incarnation knows nothing of the old one's work. Another one is dead."""
+    pids = [await hold(node, 5, 5) for node in ("a", "b")]
+    boss.pull(100)
+    os.kill(pids[0], signal.SIGKILL)
+    record = NodeRecord(id="a", name="a", incarnation="2")
+    await boss.bus.kv(subjects.KV_NODES).put("a", messages.encode(record))
+    os.kill(pids[1], signal.SIGKILL)
+    boss.bus.send(subjects.beat("a"), messages.encode(Beat(node="a", incarnation="2", seq=1, interval_s=60.0)))
+    await eventually(lambda: len(boss.got) == 10)
+    assert len({task for _, task, _ in boss.got}) == 10 and boss.registry.state_of("a") == "up"
+    await eventually(lambda: boss.registry.former_holders() == {})
+
+
 async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
     bus_server, boss: MasterNode, eventually: Callable
 ) -> None:

@@ -124,6 +124,34 @@ async def test_a_restart_of_the_bus_accuses_nobody(
     assert [change for change in changes if change[2] == "gone"] == []
 
 
+async def test_an_older_record_brings_no_old_incarnation_back(
+    registry: Registry, speaker: Speaker, eventually: Callable
+) -> None:
+    """A server that lags behind still has it."""
+    await speaker.record("a", incarnation="1")
+    old = await speaker.bus.kv(subjects.KV_NODES).get("a")
+    await speaker.record("a", incarnation="2")
+    await eventually(lambda: registry.is_present("a", "2"))
+    registry._take_record(old, time.monotonic())
+    assert registry.is_present("a", "2") and registry.former_holders() == {}
+
+
+async def test_an_observer_that_stood_still_accuses_nobody(bus_server, speaker: Speaker) -> None:
+    now = time.monotonic()
+    registry = Registry(await bus_server.connect("observer/1"), "observer", FAST, clock=lambda: now)
+    await registry.start()
+    await speaker.record("a")
+    await registry.refresh()
+    now += 60.0
+    assert registry.state_of("a") == "gone"
+    registry._doubt(0.05)
+    assert registry.state_of("a") == "up"
+    now += FAST.heartbeat_interval_s * FAST.gone_after_missed + 0.1
+    registry._ticked_at = now
+    assert registry.state_of("a") == "gone", "but the time after that counts"
+    await registry.close()
+
+
 async def test_records_that_go_are_forgotten(registry: Registry, speaker: Speaker, eventually: Callable) -> None:
     await speaker.record("a", state="left")
     await speaker.record("b", incarnation="", registered_by="x")

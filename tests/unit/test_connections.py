@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mesh import connections
+from mesh.bus.wire import Message
 
 
 def event(name: str, reason: str = "") -> bytes:
@@ -31,3 +32,24 @@ def test_a_list_of_connections() -> None:
     body = {"server": {"id": "S"}, "data": {"connections": [{"cid": 1, "name": "a/1"}, {"cid": 2}]}}
     assert connections.read_connz(json.dumps(body).encode()) == [("a", "1", ("S", 1))]
     assert connections.read_connz(b"[]") == []
+
+
+class Told:
+    """Stands where the registry stands."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[str, str, tuple[str, int]]] = []
+
+    def connection_closed(self, *what) -> None:
+        self.closed.append(what)
+
+
+@pytest.mark.parametrize(
+    ("reason", "counts"),
+    [("Client Closed", True), ("Kicked", True), ("", True), ("Server Shutdown", False), ("Lame Duck Mode", False)],
+)
+def test_a_server_that_goes_says_nothing_about_nodes(reason: str, counts: bool) -> None:
+    told = Told()
+    heard = connections.Connections(None, told)
+    heard._on_disconnect(Message("$SYS.ACCOUNT.MESH.DISCONNECT", "", event("a/1", reason)))
+    assert told.closed == [("a", "1", ("S", 7))] * counts

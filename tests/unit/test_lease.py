@@ -26,6 +26,8 @@ TERM = lease.Term(fence=3, revision=5, renewed_at=100.0)
         (lease.Seen(5, *ME, 100.0), TERM, False, 107.0, lease.StepDown),
         (lease.Seen(6, "other", "o-1", 101.0), TERM, False, 101.0, lease.StepDown),
         (lease.Seen(0, "", "", 101.0), TERM, False, 101.0, lease.StepDown),
+        # Read before my own last write: it says nothing about me.
+        (lease.Seen(4, "other", "o-1", 99.0), TERM, False, 101.0, lease.StandBy),
     ],
 )
 def test_rules(seen, term, gone, now, expected) -> None:

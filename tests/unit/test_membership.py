@@ -53,3 +53,45 @@ def test_which_records_go() -> None:
     assert membership.overdue(states, {}, 100.0) == (["b"], {"c": 100.0})
     assert membership.overdue(states, {"c": 100.0}, 3701.0) == (["b", "c"], {"c": 100.0})
     assert membership.overdue({"c": "up"}, {"c": 100.0}, 9999.0) == ([], {})
+
+
+def up(seq: int, **more: float) -> Beat:
+    return Beat(node="a", incarnation="1", seq=seq, **more)
+
+
+def test_a_heartbeat_that_was_under_way_is_no_sign_of_life() -> None:
+    seen = membership.heard(membership.recorded(None, record(), 0.0), up(5), 0.25, 0.0)
+    for seq in (5, 4):
+        assert membership.heard(seen, up(seq), 0.25, 2.4) == seen
+    assert membership.verdict(seen, LAN, 2.5) == "gone"
+
+
+def test_a_heartbeat_disproves_a_cut_unless_it_may_have_been_sent_before() -> None:
+    cut = membership.disconnected(Seen("a", "1", seq=5), "1", ("S", 1), 10.0)
+    for at, state in ((10.1, "gone"), (10.2, "up")):
+        seen = membership.heard(cut, up(6), 0.25, at)
+        assert seen is not None and membership.verdict(seen, LAN, 10.3) == state
+
+
+def test_the_grace_counts_from_the_first_cut() -> None:
+    seen = membership.disconnected(Seen("a", "1"), "1", ("S", 1), 0.1)
+    assert membership.disconnected(seen, "1", ("S", 2), 0.3).cut_at == 0.1
+
+
+def test_after_a_restart_of_the_bus_its_old_connections_hide_no_cut() -> None:
+    seen = membership.pardoned(membership.connected(Seen("a", "1"), "1", ("S", 1)), 1.0)
+    seen = membership.connected(seen, "1", ("T", 1))
+    seen = membership.disconnected(seen, "1", ("T", 1), 1.1)
+    assert membership.verdict(seen, LAN, 1.4) == "gone"
+
+
+def test_a_node_that_beats_more_slowly_is_given_longer() -> None:
+    seen = membership.heard(membership.recorded(None, record(), 0.0), up(1, interval_s=2.0), 0.25, 0.0)
+    assert membership.verdict(seen, LAN, 5.9) == "up" and membership.verdict(seen, LAN, 10.0) == "gone"
+
+
+def test_closed_connections_are_believed_of_most_and_by_the_deaf() -> None:
+    seen = {f"n{number}": Seen(f"n{number}", "1", cut_at=0.0) for number in range(5)}
+    seen["me"] = Seen("me", "1", heard_at=0.0)
+    states = membership.verdicts(seen, "me", LAN, 60.0)
+    assert {states[node] for node in seen if node != "me"} == {"gone"}
