@@ -247,17 +247,26 @@ async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothi
 async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
     boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
-    """Before its death was noticed: the new incarnation knows nothing of the old one's work. Another one is dead."""
+    """Before its death was noticed; the new incarnation knows nothing of the old one's work. Another node is dead."""
     pids = [await hold(node, 5, 5) for node in ("a", "b")]
     boss.pull(100)
+    os.kill(pids[1], signal.SIGKILL)
+    await eventually(lambda: boss.registry.state_of("b") == "gone" and len(boss.got) == 5)
     os.kill(pids[0], signal.SIGKILL)
     record = NodeRecord(id="a", name="a", incarnation="2")
     await boss.bus.kv(subjects.KV_NODES).put("a", messages.encode(record))
-    os.kill(pids[1], signal.SIGKILL)
+    await boss.registry.refresh()
+    assert boss.registry.is_present("a", "2")
     boss.bus.send(subjects.beat("a"), messages.encode(Beat(node="a", incarnation="2", seq=1, interval_s=60.0)))
     await eventually(lambda: len(boss.got) == 10)
     assert len({task for _, task, _ in boss.got}) == 10 and boss.registry.state_of("a") == "up"
     await eventually(lambda: boss.registry.former_holders() == {})
+    # What was given back before its holder was replaced is over and done with as well.
+    record = NodeRecord(id="b", name="b", incarnation="2")
+    await boss.bus.kv(subjects.KV_NODES).put("b", messages.encode(record))
+    await boss.registry.refresh()
+    await eventually(lambda: boss.registry.former_holders() == {})
+    assert len(boss.got) == 10
 
 
 async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
