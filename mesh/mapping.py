@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: The window is filled up again when this part of it is free: submitted one by one as results come, small tasks cost
 #: submitter, bus and node a wake-up each, several times what they cost together.
 REFILL_SHARE = 16
+_END: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +55,17 @@ async def run(
     if window < 1:
         raise ValueError("window must be at least 1")
     mapping = _Mapping(mesh, SubmitRequest(kind=str(kind).lower(), **options))
-    source = _aiter(payloads)
+    source = _Source(payloads, mapping.news)
     held: dict[int, MapItem] = {}
     wanted = 0
-    exhausted = False
     refill = window - max(1, window // REFILL_SHARE)
     try:
         while True:
-            filling = mapping.open + len(held) <= refill
-            while filling and not exhausted and mapping.open + len(held) < window:
-                try:
-                    payload = await anext(source)
-                except StopAsyncIteration:
-                    exhausted = True
-                    break
-                await mapping.send(payload)
-            if not mapping.open and not mapping.ready and not held:
+            # What ended and was not taken counts too: else a source that tasks outrun is read without end.
+            filling = mapping.unread + len(held) <= refill
+            while filling and mapping.unread + len(held) < window and source.poll():
+                await mapping.send(source.take())
+            if source.exhausted and not mapping.unread and not held:
                 return
             for item in await mapping.take():
                 if not ordered:
@@ -80,16 +76,50 @@ async def run(
                 yield held.pop(wanted)
                 wanted += 1
     finally:
+        source.close()
         mapping.close()
 
 
-async def _aiter(payloads: Iterable[Any] | AsyncIterator[Any]) -> AsyncIterator[Any]:
-    if hasattr(payloads, "__aiter__"):
-        async for payload in payloads:
-            yield payload
-    else:
-        for payload in payloads:
-            yield payload
+class _Source:
+    """The payloads. An asynchronous one is asked for its next payload while the map goes on with what has ended."""
+
+    def __init__(self, payloads: Iterable[Any] | AsyncIterator[Any], news: asyncio.Event) -> None:
+        self._slow = aiter(payloads) if hasattr(payloads, "__aiter__") else None
+        self._quick = iter(()) if self._slow is not None else iter(payloads)
+        self._news = news
+        self._asked: asyncio.Task[Any] | None = None
+        self._next: Any = _END
+        self.exhausted = False
+
+    def poll(self) -> bool:
+        """Whether there is a payload now; `news` is set as soon as it is worth asking again. Raises: its errors."""
+        if self.exhausted:
+            return False
+        if self._slow is None:
+            self._next = next(self._quick, _END)
+        else:
+            if self._asked is None:
+                self._asked = asyncio.create_task(self._ask(self._slow), name="map payload")
+                self._asked.add_done_callback(lambda _: self._news.set())
+            if not self._asked.done():
+                return False
+            asked, self._asked = self._asked, None
+            self._next = asked.result()
+        self.exhausted = self._next is _END
+        return not self.exhausted
+
+    @staticmethod
+    async def _ask(source: AsyncIterator[Any]) -> Any:
+        return await anext(source, _END)
+
+    def take(self) -> Any:
+        """The payload that `poll` found."""
+        return self._next
+
+    def close(self) -> None:
+        """Ask for no more."""
+        if self._asked is not None and not self._asked.cancel() and not self._asked.cancelled():
+            self._asked.exception()  # of a payload that nobody wants any more
 
 
 class _Mapping:
@@ -104,7 +134,7 @@ class _Mapping:
         self._tasks: dict[str, int] = {}
         """Open tasks that go without an asyncio task: id -> index."""
         self._slow: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
         self.open = 0
         self.ready: deque[tuple[int, str, TaskEnd | QueztlError | Any]] = deque()
 
@@ -178,12 +208,17 @@ class _Mapping:
     def _end(self, index: int, task: str, outcome: TaskEnd | QueztlError) -> None:
         self.open -= 1
         self.ready.append((index, task, outcome))
-        self._news.set()
+        self.news.set()
+
+    @property
+    def unread(self) -> int:
+        """Payloads that were sent and whose outcome was not taken."""
+        return self.open + len(self.ready)
 
     async def take(self) -> list[MapItem]:
-        """What has ended since the last call; waits for at least one."""
-        await self._news.wait()
-        self._news.clear()
+        """What has ended since the last call, maybe nothing; waits for news."""
+        await self.news.wait()
+        self.news.clear()
         items = []
         while self.ready:
             index, task, outcome = self.ready.popleft()
