@@ -32,6 +32,7 @@ from mesh.identity import DataDir, MeshIdentity, new_token
 from mesh.messages import decode_any, encode
 from mesh.streams import declare_streams
 from node.config import NodeConfig
+from node.portrait import machine_name
 
 log = logging.getLogger("queztl.joining")
 #: A bus that was given by --join, or remembered, may take this long to answer.
@@ -188,7 +189,7 @@ async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
     urls: list[str] = [url for url in config.join if url.startswith(("nats://", "tls://"))]
     problems = []
     for api in (url for url in config.join if url.startswith("http")):
-        body = {"name": data.node_id, "id": data.node_id, "labels": config.labels}
+        body = {"name": machine_name(data.node_id), "id": data.node_id, "labels": config.labels}
         try:
             answer = await asyncio.to_thread(_post, f"{api}/api/v1.2/nodes/register", body)
             urls += answer["bus"]["urls"]

@@ -25,12 +25,17 @@ def version() -> str:
         return "0.0.0"
 
 
+def machine_name(node_id: str) -> str:
+    """What people call this machine; its node id where it has no name."""
+    return platform.node().split(".")[0] or node_id
+
+
 def record_of(node: Node) -> NodeRecord:
     """What KV `nodes` says of it."""
     config = node.config
     return NodeRecord(
         id=node.data.node_id,
-        name=platform.node().split(".")[0] or node.data.node_id,
+        name=machine_name(node.data.node_id),
         incarnation=node.data.incarnation,
         version=version(),
         slots=node.slots,
