@@ -77,6 +77,7 @@ class Discovery(RecordUpdateListener):
         self._info: ServiceInfo | None = None
         self._mine: Announcement | None = None
         self._said_at = 0.0
+        self._echoing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -170,7 +171,8 @@ class Discovery(RecordUpdateListener):
         if after is None:
             return
         self._sightings[said.node_id] = after
-        if before is None:
+        if before is None and not self._echoing:
+            self._echoing = True
             self._spawn(self._echo(), "discovery: answer a newcomer")
         if before is None or replace(before.announcement, at=0.0) != replace(said, at=0.0):
             log.debug("%s %s says it is a %s of %s", said.node_id, said.urls, said.role, said.mesh_name)
@@ -249,8 +251,9 @@ class Discovery(RecordUpdateListener):
     async def _echo(self) -> None:
         """One repeat for a newcomer; many newcomers at once share it."""
         await asyncio.sleep(max(0.0, self._said_at + ECHO_PAUSE_S - self._clock()))
-        if self._clock() - self._said_at >= ECHO_PAUSE_S:
-            self._send()
+        # Without another look at the clock: a timer may fire a millisecond before its time.
+        self._echoing = False
+        self._send()
 
     def _spawn(self, work, name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 #: An address that did not answer is dialled again after this, seconds.
 UNREACHABLE_S = 3.0
+#: This node looks in steps of this length, seconds, so that it notices when it stood still.
+LISTEN_S = 0.1
+#: A step that took so much longer than it should was time in which nothing could be heard, seconds.
+DEAF_S = 0.05
 
 
 async def find_mesh(
@@ -64,8 +68,8 @@ async def find_mesh(
             continue
         said = await _wait(discovery, words, step, said, say)
         words = replace(words, supports=step.supports or me.node_id)
-        if not me.mesh_id and clock() - now > step.seconds + config.discovery_wait_s:
-            memory = Memory(started_at=clock())    # this machine slept: what it knows is stale
+        if not me.mesh_id:
+            memory = listened(memory, clock() - now, min(step.seconds, LISTEN_S), clock(), config.discovery_wait_s)
 
 
 async def _wait(
@@ -76,8 +80,20 @@ async def _wait(
     sentence = step.why if step.seconds >= 1.0 else ""
     if sentence and sentence != said:
         say(sentence)
-    await discovery.changed(step.seconds)
+    await discovery.changed(min(step.seconds, LISTEN_S))
     return sentence or said
+
+
+def listened(memory: Memory, took_s: float, asked_s: float, now: float, wait_s: float) -> Memory:
+    """The memory after a wait of `asked_s` that took `took_s`: only time in which this node could hear counts.
+
+    A process that got no time to run (a busy machine, a laptop's lid) has answers in its sockets that it has not read:
+    it must not conclude that there is nobody. After a long sleep all it knows is stale.
+    """
+    deaf_s = took_s - asked_s
+    if deaf_s > wait_s:
+        return Memory(started_at=now)
+    return replace(memory, started_at=memory.started_at + deaf_s) if deaf_s > DEAF_S else memory
 
 
 async def first_reachable(urls: Iterable[str], timeout_s: float = 0.8) -> str:

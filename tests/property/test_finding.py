@@ -1,0 +1,30 @@
+"""Time in which a node could not hear does not count as time in which it looked."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.candidacy import Memory
+from mesh.finding import DEAF_S, LISTEN_S, listened
+
+WAIT_S = 1.0
+
+
+@given(st.lists(st.floats(0.0, 3.0), max_size=40))
+def test_whoever_gives_up_looking_has_listened_that_long(steps_s) -> None:
+    memory, now, heard_s = Memory(started_at=0.0), 0.0, 0.0
+    for more_s in steps_s:
+        took_s = LISTEN_S + more_s
+        now += took_s
+        memory = listened(memory, took_s, LISTEN_S, now, WAIT_S)
+        if more_s > WAIT_S:
+            heard_s = 0.0
+        else:
+            heard_s += LISTEN_S + (0.0 if more_s > DEAF_S else more_s)
+        assert now - memory.started_at <= heard_s + 1e-9
+
+
+def test_a_step_that_takes_what_it_should_changes_nothing() -> None:
+    memory = Memory(started_at=5.0)
+    assert listened(memory, LISTEN_S + DEAF_S / 2, LISTEN_S, 9.0, WAIT_S) is memory
