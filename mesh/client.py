@@ -136,6 +136,7 @@ class Mesh:
         task = self.submitter.next_id()
         ending = self.waiting.expect(task)
         try:
+            await self.submitter.learn_regions(request)
             prepared = self.submitter.prepare(request, task)
             await self.submitter.publish(prepared)
         except BaseException:

@@ -1,13 +1,16 @@
 """Which lane a task goes into, and which lanes a node may pull from. Pure.
 
 A lane is (kind, pool, urgency). A pool is a set of requirements in canonical form under a short stable name;
-`any` is the empty one, `node-<id>` the lane of one named node. Every accepted requirement is listed here.
+`any` is the empty one, `node-<id>` the lane of one named node. In a mesh of several regions work that asks for
+nothing, but says where it comes from, goes into `any@<region>`: all may pull from it, the near ones first. Every
+accepted requirement is listed here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from mesh.errors import Fault
@@ -16,6 +19,8 @@ from mesh.subjects import URGENCIES, is_token
 
 Lane = tuple[str, str, str]
 ANY = "any"
+#: The lowest priority of a pull.
+LAST = 9
 ACCELERATORS = ("gpu", "cuda", "rocm", "mps", "ane", "tpu")
 #: More cores or megabytes than this no machine has.
 MOST = 1_000_000_000
@@ -49,10 +54,15 @@ def requirement_faults(requires: Any) -> list[Fault]:
     labels = requires.get("labels")
     if labels is not None and not (
         isinstance(labels, dict)
-        and all(isinstance(key, str) and isinstance(value, str) for key, value in labels.items())
+        and all(isinstance(text, str) and is_sendable(text) for pair in labels.items() for text in pair)
     ):
         faults.append(Fault("requires.labels", "must be an object of texts such as {\"disk\": \"nvme\"}"))
     return faults
+
+
+def is_sendable(text: str) -> bool:
+    """Whether UTF-8 can carry it: JSON may hold half of a surrogate pair."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def canonical(requires: dict[str, Any]) -> dict[str, Any]:
@@ -79,11 +89,41 @@ def pool_name(requires: dict[str, Any]) -> str:
     return f"p-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def lane_for(kind: str, requires: dict[str, Any], urgency: str) -> Lane:
-    """The lane a task of `kind` goes into."""
+def lane_for(
+    kind: str, requires: dict[str, Any], urgency: str, origin: str = "", regions: Collection[str] = ()
+) -> Lane:
+    """The lane a task of `kind` goes into; `regions`: those of the mesh's nodes, "" for nodes that name none.
+
+    An origin where no node is makes no lane of its own, or anybody could make any number of them.
+    """
     if urgency not in URGENCIES:
         raise ValueError(f"urgency must be one of {', '.join(URGENCIES)}")
-    return kind, pool_name(requires), urgency
+    pool = pool_name(requires)
+    if pool == ANY and origin and len(regions) > 1 and origin in regions:
+        pool = f"{ANY}@{origin}"
+    return kind, pool, urgency
+
+
+def is_open(pool: str) -> bool:
+    """Whether any node may pull from it."""
+    return pool == ANY or pool.startswith(f"{ANY}@")
+
+
+def region_of(pool: str) -> str:
+    """Where the work of a pool comes from; "" when nobody said, or it does not matter."""
+    return pool.partition("@")[2]
+
+
+def near_first(pool: str, region: str, rank: int) -> int:
+    """The priority of a pull, 0 (first) to 9, of a node in `region` whose rank for the kind is `rank`.
+
+    Where work has an origin all near nodes come before all far ones, by rank within each; 9 stays 9: those leave,
+    or may be dead.
+    """
+    origin = region_of(pool)
+    if not origin or rank >= LAST:
+        return rank
+    return rank // 2 if origin == region else min(LAST - 1, LAST // 2 + 1 + rank // 2)
 
 
 def meets(requires: dict[str, Any], node: NodeRecord) -> tuple[str, ...]:
@@ -123,7 +163,7 @@ def runs(kind: str, node: NodeRecord) -> str:
 
 def pulls_from(pool: str, requires: dict[str, Any] | None, node: NodeRecord) -> bool:
     """Whether `node` may take work of a pool; `requires` is None while the pool's record is unknown."""
-    if pool == ANY:
+    if is_open(pool):
         return True
     if pool.startswith("node-"):
         return pool[5:] in (node.id, node.name)

@@ -54,7 +54,9 @@ async def run(
     """See `Mesh.map`. Raises: UnknownKind, BadInput for wrong options; a bad payload is its item's error."""
     if window < 1:
         raise ValueError("window must be at least 1")
-    mapping = _Mapping(mesh, SubmitRequest(kind=str(kind).lower(), **options))
+    request = SubmitRequest(kind=str(kind).lower(), **options)
+    await mesh.submitter.learn_regions(request)
+    mapping = _Mapping(mesh, request)
     source = _Source(payloads, mapping.news)
     held: dict[int, MapItem] = {}
     wanted = 0
@@ -127,7 +129,7 @@ class _Mapping:
 
     def __init__(self, mesh: Mesh, request: SubmitRequest) -> None:
         self._mesh, self._submitter, self._waiting = mesh, mesh.submitter, mesh.waiting
-        self._envelope = open_envelope(request, mesh.bus.config)
+        self._envelope = open_envelope(request, mesh.bus.config, mesh.submitter.regions)
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._number = 0

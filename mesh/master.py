@@ -114,21 +114,24 @@ class Master:
     async def _place(self, fence: int) -> None:
         """Keep the placement plan up to date; never over the plan of a later master."""
         kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
-        written: placement.Ranks | None = None
+        written: tuple[placement.Ranks, tuple[str, ...]] | None = None
         changed = asyncio.Event()
         unlisten = self._registry.listen(lambda *_: changed.set())
         try:
             while True:
                 changed.clear()
-                ranks, memory = placement.ranks(self._registry.members(), self._resources, memory, self._clock())
-                if ranks != written and self._election.fence == fence:
+                members = self._registry.members()
+                ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
+                wanted = ranks, placement.regions(members)
+                if wanted != written and self._election.fence == fence:
                     entry = await kv.get(subjects.PLAN_KEY)
                     if entry is not None and messages.decode_plan(entry.value).fence > fence:
                         return
-                    plan = messages.encode(messages.Plan(fence=fence, made_at=time.time(), ranks=ranks))
+                    plan = messages.Plan(fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1])
                     try:
-                        await kv.update(subjects.PLAN_KEY, plan, last=entry.revision if entry else 0)
-                        written = ranks
+                        revision = entry.revision if entry else 0
+                        await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)
+                        written = wanted
                     except WrongSequence:
                         log.info("another master wrote the plan; reading it again")
                 await _pause(changed, PLACE_EVERY_S)

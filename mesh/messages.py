@@ -217,6 +217,8 @@ class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
     fence: int
     made_at: float
     ranks: dict[str, dict[str, int]] = {}
+    regions: tuple[str, ...] = ()
+    """Where there are nodes, "" for those that name no region."""
 
 
 class Lease(Struct, frozen=True):

@@ -15,10 +15,10 @@ from typing import Any
 
 from mesh import lanes
 from mesh.kinds.base import Resources
+from mesh.lanes import LAST
 from mesh.membership import ALIVE, DRAINING, GONE, LEFT, REGISTERED, SUSPECT, UP
 from mesh.messages import Beat, NodeRecord
 
-LAST = 9
 #: Tasks a node must have run before its mean run time counts.
 ENOUGH = 5
 #: A mean no task has changed for this long is history: the node is judged by its capabilities again.
@@ -97,6 +97,11 @@ def ranks(
         if able:
             plan[kind] = {one.record.id: _rank(one, steps[one.record.id], owned_last) for one in able}
     return plan, Memory(standings)
+
+
+def regions(members: Iterable[Member]) -> tuple[str, ...]:
+    """Where there are nodes that can work, "" for those that name no region."""
+    return tuple(sorted({one.record.region for one in members if one.state in ALIVE}))
 
 
 def _rank(one: Member, step: int, owned_last: int) -> int:

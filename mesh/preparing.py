@@ -6,6 +6,7 @@ Every fault is named at once, those of the envelope and those of the payload.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
     attempts = request.max_attempts
     if isinstance(attempts, bool) or not isinstance(attempts, int) or not 0 <= attempts <= MAX_ATTEMPTS:
         faults.append(Fault("max_attempts", f"must be a whole number from 1 to {MAX_ATTEMPTS}"))
-    if not isinstance(request.idempotency_key, str) or len(request.idempotency_key) > 255:
+    key = request.idempotency_key
+    if not isinstance(key, str) or len(key) > 255 or not lanes.is_sendable(key):
         faults.append(Fault("idempotency_key", "must be a text of at most 255 characters"))
     if request.origin != "" and not (isinstance(request.origin, str) and subjects.is_token(request.origin)):
         faults.append(Fault("origin", "must be 1 to 64 letters, digits, '_' or '-'"))
@@ -91,23 +93,28 @@ class Envelope:
         return Prepared(sealed, self.lane, float(request.delay_s))
 
 
-def open_envelope(request: SubmitRequest, config: MeshConfig) -> Envelope:
-    """Check all of `request` but its payload. Raises: UnknownKind, BadInput with every fault of the envelope."""
+def open_envelope(request: SubmitRequest, config: MeshConfig, regions: Collection[str] = ()) -> Envelope:
+    """Check all of `request` but its payload; `regions`: see `lanes.lane_for`.
+
+    Raises: UnknownKind, BadInput with every fault of the envelope.
+    """
     find(request.kind)
     faults = envelope_faults(request)
     if faults:
         raise BadInput(f"the request has {len(faults)} wrong field(s)", tuple(faults))
-    lane = lanes.lane_for(request.kind, request.requires, request.urgency)
+    lane = lanes.lane_for(request.kind, request.requires, request.urgency, request.origin, regions)
     return Envelope(request, lane, request.max_attempts or config.max_attempts)
 
 
-def prepare(request: SubmitRequest, task: str, now: float, config: MeshConfig) -> Prepared:
+def prepare(
+    request: SubmitRequest, task: str, now: float, config: MeshConfig, regions: Collection[str] = ()
+) -> Prepared:
     """The task `request` asks for, under the id `task`.
 
     Raises: UnknownKind; BadInput with every fault, those of the envelope and those of the payload.
     """
     try:
-        envelope = open_envelope(request, config)
+        envelope = open_envelope(request, config, regions)
     except UnknownKind:
         raise  # nothing more can be said of its payload
     except BadInput as refused:

@@ -1,7 +1,8 @@
-"""The load of the mesh, one sample a kind and minute: what forecasts learn from. Pure.
+"""The load of the mesh, one sample a kind, region of origin and minute: what forecasts learn from. Pure.
 
-Ends are counted from the tasks each node says it has counted; arrivals are what ended plus what the queue grew,
-so that a task delivered twice is not counted twice.
+Ends are counted from the tasks each node says it has counted; arrivals are what ended plus what the queue grew, so that
+a task delivered twice is not counted twice. Nodes don't count by origin: a kind's ends are shared out among regions
+as its lanes' deliveries are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.lanes import Lane, region_of
 from mesh.membership import ALIVE
 from mesh.placement import Member
+
+#: (kind, region of origin)
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -23,25 +28,61 @@ class Memory:
     """Unix seconds; 0 before the first one."""
     ended: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(node, incarnation, kind) -> tasks counted"""
-    depth: Mapping[str, int] = field(default_factory=dict)
-    """kind -> waiting and delivered tasks"""
+    depth: Mapping[Key, int] = field(default_factory=dict)
+    """Waiting and delivered tasks."""
+    delivered: Mapping[Lane, int] = field(default_factory=dict)
+    """Deliveries of each lane so far."""
 
 
 def sample(
-    lanes: Mapping[tuple[str, str, str], tuple[int, ...]],
-    members: Iterable[Member],
-    before: Memory,
-    now: float,
+    lanes: Mapping[Lane, tuple[int, int, int]], members: Iterable[Member], before: Memory, now: float
 ) -> tuple[list[dict[str, Any]], Memory]:
-    """One sample a kind, and the memory for the next one; none on the first call, which only counts.
+    """One sample a kind and region, and the memory for the next one; none on the first call, which only counts.
 
-    `lanes`: (kind, pool, urgency) -> (waiting, delivered and not acknowledged, …).
+    `lanes`: lane -> (waiting, delivered and not acknowledged, deliveries so far).
     """
-    waiting: dict[str, int] = defaultdict(int)
-    running: dict[str, int] = defaultdict(int)
-    for (kind, _, _), (pending, unacknowledged, *_rest) in lanes.items():
-        waiting[kind] += pending
-        running[kind] += unacknowledged
+    waiting: dict[Key, int] = defaultdict(int)
+    running: dict[Key, int] = defaultdict(int)
+    moved: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for lane, (pending, unacknowledged, delivered) in lanes.items():
+        kind, region = lane[0], region_of(lane[1])
+        waiting[kind, region] += pending
+        running[kind, region] += unacknowledged
+        was = before.delivered.get(lane, 0)
+        # Less than before: the lane was removed in between, and made anew.
+        moved[kind][region] += delivered - was if delivered >= was else delivered
+    ended, ends, seconds, slots = _ended(members, before)
+    depth = {key: waiting[key] + running[key] for key in waiting}
+    shared = {
+        (kind, region): count
+        for kind, total in ends.items()
+        for region, count in shares(total, moved[kind] or {"": 1}).items()
+    }
+    samples = [
+        {
+            "kind": kind,
+            "region": region,
+            "at": now,
+            "interval_s": now - before.at,
+            "queued": waiting[kind, region],
+            "running": running[kind, region],
+            "arrivals": max(
+                0, shared.get((kind, region), 0) + depth.get((kind, region), 0) - before.depth.get((kind, region), 0)
+            ),
+            "ends": shared.get((kind, region), 0),
+            "work_s": seconds[kind] * shared.get((kind, region), 0) / (ends[kind] or 1),
+            "slots": slots,
+        }
+        for kind, region in sorted(depth.keys() | before.depth.keys() | shared.keys())
+    ]
+    made = {lane: delivered for lane, (_, _, delivered) in lanes.items()}
+    return (samples if before.at else []), Memory(now, ended, depth, made)
+
+
+def _ended(
+    members: Iterable[Member], before: Memory
+) -> tuple[dict[tuple[str, str, str], int], dict[str, int], dict[str, float], int]:
+    """(what each node has counted, kind -> tasks that ended since, kind -> seconds they took, slots there are)."""
     ended: dict[tuple[str, str, str], int] = {}
     seconds: dict[str, float] = defaultdict(float)
     ends: dict[str, int] = defaultdict(int)
@@ -54,20 +95,18 @@ def sample(
             ended[key] = tasks
             ends[kind] += new
             seconds[kind] += new * mean_s
-    depth = {kind: waiting[kind] + running[kind] for kind in waiting}
-    samples = [
-        {
-            "kind": kind,
-            "region": "",
-            "at": now,
-            "interval_s": now - before.at,
-            "queued": waiting[kind],
-            "running": running[kind],
-            "arrivals": max(0, ends[kind] + depth.get(kind, 0) - before.depth.get(kind, 0)),
-            "ends": ends[kind],
-            "work_s": seconds[kind],
-            "slots": slots,
-        }
-        for kind in sorted(depth.keys() | before.depth.keys() | ends.keys())
-    ]
-    return (samples if before.at else []), Memory(now, ended, depth)
+    return ended, ends, seconds, slots
+
+
+def shares(total: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """`total` in whole parts, as near to the ratio of `weights` as they come; all to the first when all are 0."""
+    whole = sum(weights.values())
+    names = sorted(weights)
+    if not whole:
+        return {name: total * (name == names[0]) for name in names}
+    parts, given, so_far = {}, 0, 0
+    for name in names:
+        so_far += weights[name]
+        parts[name] = total * so_far // whole - given
+        given += parts[name]
+    return parts

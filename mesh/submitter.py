@@ -20,8 +20,8 @@ from mesh import blob_refs, records, subjects
 from mesh.bus.errors import KeyExists
 from mesh.bus.publisher import Settled
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
-from mesh.lanes import ANY, Lane, canonical
-from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Pool, Task, decode_claim, encode
+from mesh.lanes import Lane, canonical, is_open
+from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Pool, Task, decode_claim, decode_plan, encode
 from mesh.preparing import Prepared, prepare
 from mesh.streams import declare_lane
 from mesh.views import Accepted, SubmitRequest
@@ -34,6 +34,8 @@ log = logging.getLogger("queztl.client")
 #: A lane nobody published to for this long gets a wake-up hint with the next task.
 QUIET_S = 0.5
 DECLARED_FRESH_S = 5.0
+#: Where there are nodes is read again after this.
+REGIONS_FRESH_S = 30.0
 #: A consumer is declared again when it may have been removed for idleness.
 DECLARE_AGAIN_S = 120.0
 #: The part of the shortest lifetime of a result within which a claim whose task can't be found was left behind by a
@@ -51,6 +53,9 @@ class Submitter:
         self._published: dict[Lane, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.regions: tuple[str, ...] = ()
+        """Where there are nodes, as of `learn_regions`."""
+        self._regions_at = float("-inf")
 
     def next_id(self) -> str:
         """A fresh task id."""
@@ -59,13 +64,24 @@ class Submitter:
 
     def prepare(self, request: SubmitRequest, task: str = "") -> Prepared:
         """Check a wish. Raises: UnknownKind, BadInput."""
-        return prepare(request, task or self.next_id(), time(), self._bus.config)
+        return prepare(request, task or self.next_id(), time(), self._bus.config, self.regions)
+
+    async def learn_regions(self, request: SubmitRequest) -> None:
+        """Before `prepare`: work that says where it comes from needs to know where there are nodes.
+
+        Raises: BusUnavailable.
+        """
+        now = self._loop.time()
+        if request.origin and now - self._regions_at > REGIONS_FRESH_S:
+            entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
+            self.regions, self._regions_at = decode_plan(entry.value).regions if entry else (), now
 
     async def accept(self, request: SubmitRequest) -> Accepted:
         """Check, claim, publish; the answer means the bus holds it.
 
         Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, StorageFull.
         """
+        await self.learn_regions(request)
         prepared = self.prepare(request)
         for blob in prepared.task.blobs:
             try:
@@ -110,7 +126,7 @@ class Submitter:
         """Have the lane's consumer (and its pool's record) exist before something is published into it."""
         if self.declared(lane):
             return
-        if lane[1] != ANY and not lane[1].startswith("node-"):
+        if not is_open(lane[1]) and not lane[1].startswith("node-"):
             await self._bus.kv(subjects.KV_POOLS).put(lane[1], encode(Pool(lane[1], canonical(requires))))
         await declare_lane(self._bus, *lane)
         self._declared[lane] = self._loop.time()

@@ -6,6 +6,7 @@ It listens before the node has joined, so that a taken port is known at once; un
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,8 @@ class NodeServices:
         return self.node.mesh
 
     async def accept(self, request: SubmitRequest) -> Accepted:
-        """See Services."""
-        return await self.mesh.accept(request)
+        """See Services. Work that does not say where it comes from comes from here."""
+        return await self.mesh.accept(replace(request, origin=request.origin or self.node.record.region))
 
     async def status(self, task: str) -> TaskView:
         """See Services."""

@@ -19,7 +19,7 @@ import msgspec
 from mesh import records, subjects
 from mesh.errors import BadInput, Busy, QueztlError
 from mesh.messages import Task, TaskEnd, TaskError, decode_any, decode_task
-from mesh.preparing import Prepared, prepare
+from mesh.preparing import Prepared
 from mesh.streams import GROUP
 from mesh.submitter import Submitter
 from mesh.views import SubmitRequest
@@ -137,12 +137,13 @@ class Door:
         task = subjects.task_id(self._epoch, sequence)
         try:
             request = request_of(kind, message.data, message.headers)
-            prepared = prepare(request, task, time(), self._bus.config)
+            await self._submitter.learn_regions(request)
+            prepared = self._submitter.prepare(request, task)
             for blob in prepared.task.blobs:
                 await self._bus.objects.info(blob)
         except QueztlError as refused:
             if isinstance(refused, Busy):
-                raise
+                raise  # nothing is wrong with the task: it comes again
             await records.write_end(self._bus, self._refusal(task, kind, refused))
             return
         await self._submitter.publish(prepared)

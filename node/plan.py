@@ -39,6 +39,8 @@ class LaneView:
     """Since when it has had a backlog this node did not serve, monotonic; 0: it has none."""
     idle: bool = False
     """It was asked a while ago and nothing came since: nothing waits there, whatever was believed."""
+    far: bool = False
+    """Its work comes from another region than this node's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +133,14 @@ def should_take_back(
 def _for_work(
     lanes: Sequence[LaneView], credit: _Credit, slots: int, now: float, config: MeshConfig
 ) -> list[Ask]:
-    """Lanes with work, the most urgent first; equals share, the one served longest ago first."""
+    """Lanes with work, the most urgent first, then the near ones; equals share, the one served longest ago first."""
     wanting = [view for view in lanes if view.backlog > 0 or now - view.served_at < ACTIVE_S]
     levels: dict[int, list[LaneView]] = {}
     for view in wanting:
         levels.setdefault(effective_urgency(view, now, config), []).append(view)
     asks = []
     for level in sorted(levels):
-        views = sorted(levels[level], key=lambda view: (view.served_at, view.lane))
+        views = sorted(levels[level], key=lambda view: (view.far, view.served_at, view.lane))
         blocked = False
         for place, view in enumerate(views):
             busy = _has_work(view)
@@ -170,7 +172,7 @@ def _standing(
         for view in lanes
         if view.lane not in asked_now and view.asked == 0 and now - view.served_at < FORGOTTEN_S
     ]
-    quiet.sort(key=lambda view: (URGENCIES.index(view.lane[2]), -view.served_at, view.lane))
+    quiet.sort(key=lambda view: (view.far, URGENCIES.index(view.lane[2]), -view.served_at, view.lane))
     return [Ask(view.lane, 1) for view in quiet[: max(0, spare)]]
 
 

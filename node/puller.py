@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.errors import QueztlError
-from mesh.lanes import ANY, Lane, pulls_from
+from mesh.lanes import Lane, is_open, near_first, pulls_from, region_of
 from mesh.messages import NodeRecord, decode_pool
 from mesh.streams import GROUP, list_lanes
 from node import plan
@@ -187,6 +187,7 @@ class Puller:
             state.served_at,
             state.waiting_since,
             state.is_idle(now),
+            far=region_of(lane[1]) not in ("", self._me().region),
         )
 
     def _pull(self, ask: plan.Ask, now: float) -> None:
@@ -200,7 +201,7 @@ class Puller:
             "expires": int(expires_s * _NS),
             "max_bytes": MAX_BYTES,
             "group": GROUP,
-            "priority": self._rank(ask.lane[0]),
+            "priority": near_first(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK}.{subjects.lane_durable(*ask.lane)}"
         self._bus.send(subject, json.dumps(body).encode(), f"{self._box}.{self._number}")
@@ -256,7 +257,7 @@ class Puller:
         lane = (kind, pool, urgency)
         if lane in self._lanes:
             self._woken(lane)
-        elif pool == ANY or pool.startswith("node-") or pool in self._pools:
+        elif is_open(pool) or pool.startswith("node-") or pool in self._pools:
             if self._may_pull(lane):
                 self._woken(lane)
         else:

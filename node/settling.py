@@ -99,7 +99,7 @@ class Settling:
             submitted_at=task.submitted_at,
             started_at=(finished.started_at if finished else 0.0) or delivery.started_unix,
             ended_at=time(),
-            result=Raw(finished.result) if finished and not ref and decision.state == "done" else NOTHING,
+            result=Raw(finished.result) if finished and finished.result and decision.state == "done" else NOTHING,
             result_ref=ref,
             content_type=finished.content_type if finished and decision.state == "done" else "",
             info=as_plain(finished.info) if finished and decision.state == "done" else {},

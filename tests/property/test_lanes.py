@@ -120,3 +120,30 @@ def test_a_kind_is_run_only_by_nodes_that_say_they_can() -> None:
     node = NodeRecord(id="n", name="n", incarnation="1", capabilities=Capabilities(kinds=kinds))
     assert (lanes.runs("a", node), lanes.runs("b", node)) == ("", "no cv2")
     assert lanes.runs("c", node) == "does not know c"
+
+
+@given(REQUIRES, st.sampled_from(subjects.URGENCIES), TOKENS, st.lists(TOKENS, max_size=3))
+def test_an_origin_makes_a_lane_only_where_there_are_nodes(requires, urgency, origin, regions) -> None:
+    kind, pool, _ = lanes.lane_for("echo", requires, urgency, origin, regions)
+    assert (kind, pool.partition("@")[0]) == ("echo", lanes.pool_name(requires))
+    makes = lanes.pool_name(requires) == lanes.ANY and len(regions) > 1 and origin in regions
+    assert lanes.region_of(pool) == (origin if makes else "")
+    if makes:
+        assert lanes.is_open(pool) and lanes.pulls_from(pool, None, NodeRecord(id="a", name="a", incarnation="1"))
+        subject = subjects.lane_subject(kind, pool, urgency, "c1-1")
+        assert subject.count(".") == 4 and subjects.split_durable(subjects.lane_durable(kind, pool, urgency))
+
+
+RANKS = st.integers(0, lanes.LAST)
+
+
+@given(TOKENS, TOKENS, RANKS, RANKS)
+def test_near_nodes_come_before_far_ones_and_ranks_decide_among_each(origin, region, one, other) -> None:
+    pool = f"{lanes.ANY}@{origin}"
+    near, far = (lanes.near_first(pool, where, one) for where in (origin, f"not-{origin}"))
+    assert 0 <= near <= far <= lanes.LAST
+    assert near < lanes.near_first(pool, f"not-{origin}", other) or one == lanes.LAST
+    assert (near == lanes.LAST) == (far == lanes.LAST) == (one == lanes.LAST)
+    if one <= other:
+        assert lanes.near_first(pool, region, one) <= lanes.near_first(pool, region, other)
+    assert lanes.near_first(lanes.ANY, region, one) == one, "without an origin the rank is all there is"

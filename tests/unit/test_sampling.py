@@ -1,12 +1,15 @@
-"""Arrivals are what ended plus what the queue grew."""
+"""Arrivals are what ended plus what the queue grew, by the region the work comes from."""
 
 from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh import sampling
 from mesh.messages import Beat, NodeRecord
 from mesh.placement import Member
 
-LANE = ("echo", "any", "normal")
+LANE, EUROPE = ("echo", "any", "normal"), ("echo", "any@eu", "normal")
 
 
 def member(tasks: int, incarnation: str = "1") -> Member:
@@ -15,10 +18,29 @@ def member(tasks: int, incarnation: str = "1") -> Member:
 
 
 def test_a_minute() -> None:
-    none, memory = sampling.sample({LANE: (2, 1)}, [member(10)], sampling.Memory(), 1000.0)
+    none, memory = sampling.sample({LANE: (2, 1, 9)}, [member(10)], sampling.Memory(), 1000.0)
     assert none == [], "the first look only counts"
-    (one,), memory = sampling.sample({LANE: (7, 2)}, [member(16)], memory, 1060.0)
+    (one,), memory = sampling.sample({LANE: (7, 2, 15)}, [member(16)], memory, 1060.0)
     assert one["ends"] == 6 and one["arrivals"] == 12 and one["queued"] == 7 and one["running"] == 2
-    assert one["work_s"] == 3.0 and one["interval_s"] == 60.0 and one["slots"] == 4
+    assert one["work_s"] == 3.0 and one["interval_s"] == 60.0 and one["slots"] == 4 and one["region"] == ""
     (after,), _ = sampling.sample({}, [member(3, "2")], memory, 1120.0)
     assert after["ends"] == 3 and after["arrivals"] == 0, "a restarted node counts from nought"
+
+
+def test_work_is_counted_where_it_comes_from() -> None:
+    _, memory = sampling.sample({LANE: (0, 0, 100), EUROPE: (4, 0, 0)}, [member(100)], sampling.Memory(), 1000.0)
+    (nowhere, europe), _ = sampling.sample(
+        {LANE: (0, 0, 110), EUROPE: (34, 0, 30)}, [member(140)], memory, 1060.0
+    )
+    assert (nowhere["region"], nowhere["ends"], nowhere["arrivals"]) == ("", 10, 10)
+    assert (europe["region"], europe["ends"], europe["arrivals"]) == ("eu", 30, 60)
+    assert nowhere["work_s"] == 5.0 and europe["work_s"] == 15.0
+
+
+@given(st.integers(0, 10**9), st.dictionaries(st.text(max_size=3), st.integers(0, 10**6), min_size=1, max_size=6))
+def test_shares_are_whole_and_lose_nothing(total: int, weights: dict[str, int]) -> None:
+    parts = sampling.shares(total, weights)
+    assert sum(parts.values()) == total and parts.keys() == weights.keys()
+    whole = sum(weights.values())
+    if whole:
+        assert all(abs(parts[name] - total * weights[name] / whole) <= 1 for name in weights)

@@ -1,0 +1,47 @@
+"""Work that says where it comes from runs near there while there is room, and elsewhere when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from mesh import subjects
+from mesh.client import Mesh
+from mesh.messages import decode_plan
+from mesh.streams import list_lanes
+from tests.nodes import Cluster, eventually
+
+
+async def nodes_of(mesh: Mesh, count: int, origin: str, sleep_s: float = 0.2) -> list[str]:
+    """Which node each of `count` tasks, submitted at once, ran on."""
+    handles = [await mesh.start("echo", {"sleep_s": sleep_s}, origin=origin) for _ in range(count)]
+    ends = await asyncio.gather(*(handle.end() for handle in handles))
+    assert all(end.state == "done" for end in ends)
+    return [end.node for end in ends]
+
+
+async def test_near_nodes_first_and_far_ones_when_those_are_full(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster:
+        here = await cluster.node("--region", "eu", slots=2).start()
+        far = await cluster.node("--region", "us", slots=2).start()
+        mesh = await cluster.client()
+
+        async def knows_both() -> bool:
+            entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
+            return entry is not None and decode_plan(entry.value).regions == ("eu", "us")
+
+        await eventually(knows_both, 10, "the plan names both regions")
+        # Both nodes know the lanes of both origins before anything is counted.
+        await nodes_of(mesh, 4, "eu")
+        await nodes_of(mesh, 4, "us")
+        assert {("echo", "any@eu", "normal"), ("echo", "any@us", "normal")} <= (await list_lanes(mesh.bus)).keys()
+        for origin, near in (("eu", here.id), ("us", far.id)):
+
+            async def settled(origin: str = origin, near: str = near) -> bool:
+                return [await nodes_of(mesh, 1, origin) for _ in range(5)] == [[near]] * 5
+
+            # A pull that stands in the other region's lane keeps its slot for up to two seconds.
+            await eventually(settled, 20, f"work of {origin} runs in {origin}")
+        assert set(await nodes_of(mesh, 6, "us", sleep_s=3.0)) == {here.id, far.id}, "a full region borrows"
+        await nodes_of(mesh, 1, "mars")
+        assert not any("mars" in lane[1] for lane in await list_lanes(mesh.bus))
