@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import urllib.error
@@ -41,5 +42,5 @@ def _get_json(url: str) -> dict[str, Any]:
     try:
         with opener.open(url, timeout=ASK_WITHIN_S) as answer:
             return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
+    except (urllib.error.HTTPError, http.client.HTTPException) as error:
         raise OSError(str(error)) from None

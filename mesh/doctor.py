@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _ask(api: str) -> dict[str, Any]:
             document = json.loads(answer.read(MAX_ANSWER_BYTES))
             date = answer.headers.get("Date")
         return {"api_answers": True, **_read_status(document, api, date, time.time())}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError):
         return {}
 
 

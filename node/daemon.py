@@ -92,10 +92,12 @@ class Node:
                 on_event=self._on_bus_event,
                 say=lambda sentence: log.info("%s", sentence),
             )
-            self.bus: Bus = self.joined.bus
-            self.capabilities = await probing
-        finally:
-            probing.cancel()
+        except BaseException:
+            # Threads can't be stopped, and they write into the data folder, which may go with this node.
+            await asyncio.gather(probing, return_exceptions=True)
+            raise
+        self.bus: Bus = self.joined.bus
+        self.capabilities = await probing
         await self._build()
         await self._announce()
 

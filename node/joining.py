@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import secrets
@@ -74,7 +75,12 @@ async def join(
     if mine is not None:
         return await _host(config, data, mine, addresses, "hosts", on_event)
     if config.join:
-        return await _join(config, data, await _given_urls(config, data))
+        urls = await _given_urls(config, data)
+        try:
+            return await _join(config, data, urls)
+        except BusUnavailable as error:
+            # Something takes connections there, and it is no bus server.
+            raise CannotStart(f"can't join: {error.message}. Check the address.") from None
     remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
     if remembered is not None and (first := await first_reachable(data.bus_urls)):
         with contextlib.suppress(BusUnavailable):
@@ -210,3 +216,5 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         raise OSError(f"{error.code}: {error.read(500).decode(errors='replace')}") from None
+    except http.client.HTTPException:
+        raise OSError("what answers speaks no HTTP") from None

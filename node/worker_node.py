@@ -55,7 +55,11 @@ class WorkerNode:
     async def start(self) -> None:
         """Join and begin to work. Raises: CannotStart."""
         node = Node(self.config)
-        await node.start()
+        try:
+            await node.start()
+        except BaseException:
+            self._tidy()
+            raise
         self._node = node
 
     async def stop(self, drain_s: float = 30.0) -> None:
@@ -63,6 +67,9 @@ class WorkerNode:
         if self._node is not None:
             node, self._node = self._node, None
             await node.stop(drain_s)
+        self._tidy()
+
+    def _tidy(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import urllib.error
@@ -40,7 +41,7 @@ def _from_api(given: str) -> dict[str, Any]:
         return dict(document)
     except urllib.error.HTTPError as error:
         raise BusUnavailable(f"{api} answers, but not as a node of a mesh (HTTP {error.code})") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         hint = "" if given else "; start one with `python -m node`, or name a mesh with --url or QUEZTL_URL"
         raise BusUnavailable(f"no node answers at {api}{hint}") from None
 

@@ -153,3 +153,13 @@ async def test_a_reader_that_goes_is_no_error(node: NodeProcess) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout._transport.close()  # type: ignore[attr-defined]
     assert await process.stderr.read() == b"" and await process.wait() == 128 + 13
+
+
+async def test_what_answers_and_is_no_node(node: NodeProcess) -> None:
+    """A bus where an API is meant and the other way round: still one sentence."""
+    (bus,) = (await queztl("bus", "--json", url=node.api)).json["bus"]["urls"]
+    for address in (bus.replace("nats://", "http://"), node.api.replace("http://", "nats://")):
+        for words in (("nodes",), ("submit", "echo"), ("doctor", "--interface", "lo")):
+            ran = await queztl(*words, "--url", address)
+            assert ran.code == (0 if words[0] == "doctor" else 3), ran
+            assert words[0] == "doctor" or (address in ran.err and ran.err.count("\n") == 1)

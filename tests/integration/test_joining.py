@@ -1,0 +1,183 @@
+"""Ways into a mesh that need no multicast: `--join`, `WorkerNode`, and a plain POST to nodes/register."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nats
+import psutil
+import pytest
+
+from mesh.client import Mesh
+from mesh.errors import CannotStart
+from node.worker_node import WorkerNode
+from tests.integration.queztl_process import environment
+from tests.nodes import ROOT, Cluster, eventually, free_port, records
+
+V = "/api/v1.2"
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path):
+    """One node that hosts the bus; others join it."""
+    async with Cluster(tmp_path) as made:
+        await made.node().start()
+        yield made
+        made.print_logs()
+
+
+def call(url: str, body: bytes | None = None) -> tuple[int, Any]:
+    """(status, document), as curl sends it."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, body), timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+async def runs_on(mesh: Mesh, node: str) -> None:
+    """Work that asks for this node is done by it."""
+    end = await (await mesh.start("echo", {"value": node}, requires={"node": node})).end(20)
+    assert (end.state, end.node) == ("done", node)
+
+
+async def refused(folder: Path, *words: str) -> str:
+    """What a node says that can't start: a sentence, no traceback, exit code 2."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "node", "--data", str(folder), "--interface", "lo", "--api", f"127.0.0.1:{free_port()}",
+        *words, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(40):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 2 and b"Traceback" not in err and out == b"", (out, err)
+    return err.decode()
+
+
+@pytest.mark.parametrize("scheme", ["http", "nats"])
+async def test_by_the_address_of_a_node_or_of_the_bus(cluster: Cluster, scheme: str) -> None:
+    """An address that does not answer beside one that does; it works, and it leaves in order."""
+    address = cluster.nodes[0].api if scheme == "http" else cluster.url
+    joiner = await cluster.node("--join", f"{scheme}://127.0.0.1:{free_port()}", "--join", address).start()
+    assert f"joined by way of {cluster.url}" in joiner.banner
+    mesh = await cluster.client()
+    record = (await records(mesh.bus))[joiner.id]
+    assert (record.state, record.registered_by, record.hosts_bus) == ("up", "", False)
+    assert record.name == platform.node().split(".")[0]
+    await runs_on(mesh, joiner.id)
+    assert await joiner.terminate() == 0, joiner.log()
+    assert (await records(mesh.bus))[joiner.id].state == "left"
+
+
+async def test_an_address_that_was_given_is_the_only_way_in(cluster: Cluster, tmp_path: Path) -> None:
+    """What mDNS offers is not taken instead: another mesh behind the address, nobody, or a stranger, and it says so."""
+    words = ("--mesh", cluster.mesh_name, "--join")
+    async with Cluster(tmp_path / "other") as other:
+        other.folder.mkdir()
+        node = await other.node().start()
+        for address in (node.api, other.url):
+            said = await refused(tmp_path / "joiner", *words, address)
+            assert f"is called {other.mesh_name}, not {cluster.mesh_name}; add --mesh {other.mesh_name}" in said
+    for scheme in ("http", "nats"):
+        address = f"{scheme}://127.0.0.1:{free_port()}"
+        said = await refused(tmp_path / "joiner", *words, address)
+        assert f"answers at {address}" in said and "Check the address" in said
+    # A bus server is no API, and an API is no bus server.
+    port = cluster.nodes[0].api.rpartition(":")[2]
+    assert "can't join" in await refused(tmp_path / "joiner", *words, f"nats://127.0.0.1:{port}")
+    assert "can't join" in await refused(tmp_path / "joiner", *words, f"http://127.0.0.1:{cluster.bus_port}")
+    assert (await asyncio.to_thread(call, f"{cluster.nodes[0].api}{V}/network/status"))[1]["leader"]
+
+
+async def test_registering_by_plain_http(cluster: Cluster) -> None:
+    """An id and bus URLs that work; the machine is shown as registered, and a node that is up stays as it is."""
+    node = cluster.nodes[0]
+    body = {"name": "pi", "capabilities": {"cores": 4, "memory_bytes": 1 << 30}, "labels": {"room": "attic"}}
+    status, answer = await asyncio.to_thread(call, f"{node.api}{V}/nodes/register", json.dumps(body).encode())
+    assert status == 200 and answer["bus"]["urls"] == [cluster.url]
+    client = await nats.connect(answer["bus"]["urls"])
+    await client.close()
+    shown: dict[str, Any] = {}
+
+    async def listed() -> bool:
+        document = (await asyncio.to_thread(call, f"{node.api}{V}/network/status"))[1]
+        shown.update({one["id"]: one for one in document["registry"]["nodes"]})
+        return answer["id"] in shown
+
+    await eventually(listed, 10, "the machine that registered is not shown")
+    pi = shown[answer["id"]]
+    assert (pi["name"], pi["state"], pi["labels"]) == ("pi", "registered", {"room": "attic"})
+    assert pi["capabilities"]["cores"] == 4
+
+    again = json.dumps({"name": "impostor", "id": node.id}).encode()
+    status, answer = await asyncio.to_thread(call, f"{node.api}{V}/nodes/register", again)
+    assert (status, answer["id"]) == (200, node.id)
+    mesh = await cluster.client()
+    record = (await records(mesh.bus))[node.id]
+    assert record.name != "impostor" and record.state == "up"
+    wrong = json.dumps({"name": "pi", "capabilities": {"cores": "many"}}).encode()
+    status, answer = await asyncio.to_thread(call, f"{node.api}{V}/nodes/register", wrong)
+    assert status == 400 and "cores" in answer["error"]["faults"][0]["problem"]
+
+
+def workers() -> set[int]:
+    """Child processes of this one."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+async def test_embedded_in_a_program(cluster: Cluster) -> None:
+    """It joins, serves its API, runs a task, ends the one it is on when it is stopped, and leaves nothing."""
+    mesh, before, port = await cluster.client(), workers(), free_port()
+    worker = WorkerNode(cluster.nodes[0].api, port=port, slots=1, mesh_name=cluster.mesh_name, interface="lo")
+    with pytest.raises(RuntimeError, match="start the node first"):
+        _ = worker.id
+    await worker.start()
+    folder = worker.node.data.path
+    try:
+        assert worker.api == f"http://127.0.0.1:{port}"
+        assert (await asyncio.to_thread(call, f"{worker.api}{V}/readyz"))[0] == 200
+        await runs_on(mesh, worker.id)
+        me, last = worker.id, await mesh.start("echo", {"sleep_s": 2.5}, requires={"node": worker.id})
+        async for view in mesh.watch(last.id):
+            if view.state == "running":
+                break
+    finally:
+        await worker.stop()
+    end = await last.end(5)
+    assert (end.state, end.node, end.attempt) == ("done", me, 1)
+    assert (await records(mesh.bus))[me].state == "left"
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert workers() == before and not folder.exists()
+
+
+async def test_embedded_with_data_of_its_own_it_is_the_same_node_again(cluster: Cluster, tmp_path: Path) -> None:
+    options = {"mesh_name": cluster.mesh_name, "interface": "lo", "data": tmp_path / "data"}
+    seen = []
+    for _ in range(2):
+        async with WorkerNode(cluster.url, **options) as worker:
+            seen.append(worker.id)
+    assert seen[0] == seen[1] and (tmp_path / "data").is_dir()
+
+
+async def test_embedded_where_nobody_answers_nothing_is_left(cluster: Cluster) -> None:
+    """It raises a sentence, every time; no process and no folder stays behind."""
+    before, address = workers(), f"http://127.0.0.1:{free_port()}"
+    worker = WorkerNode(address, mesh_name=cluster.mesh_name, interface="lo")
+    for _ in range(2):
+        with pytest.raises(CannotStart, match="can't join: no node answers at"):
+            await worker.start()
+        assert workers() == before and not worker.config.data.exists()
+    await worker.stop()
