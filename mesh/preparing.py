@@ -6,7 +6,7 @@ Every fault is named at once, those of the envelope and those of the payload.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,11 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
     return faults
 
 
+def _refusal(faults: Sequence[Fault]) -> BadInput:
+    listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
+    return BadInput(f"The request is not valid: {listed}.", tuple(faults))
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """All of a request but its payload, checked once: `map` seals many payloads into one envelope."""
@@ -73,8 +78,7 @@ class Envelope:
         try:
             packed = encode(payload if payload is not None else {})
         except (TypeError, OverflowError, ValueError, RecursionError) as error:
-            problem = Fault("payload", f"can't be encoded: {error}")
-            raise BadInput("the payload can't be sent", (problem,)) from None
+            raise _refusal([Fault("payload", f"can't be encoded: {error}")]) from None
         kind, pool, urgency = self.lane
         sealed = Task(
             id=task,
@@ -101,7 +105,7 @@ def open_envelope(request: SubmitRequest, config: MeshConfig, regions: Collectio
     find(request.kind)
     faults = envelope_faults(request)
     if faults:
-        raise BadInput(f"the request has {len(faults)} wrong field(s)", tuple(faults))
+        raise _refusal(faults)
     lane = lanes.lane_for(request.kind, request.requires, request.urgency, request.origin, regions)
     return Envelope(request, lane, request.max_attempts or config.max_attempts)
 
@@ -121,6 +125,6 @@ def prepare(
         try:
             validate(request.kind, request.payload)
         except BadInput as also:
-            raise BadInput(str(also), (*refused.faults, *also.faults)) from None
+            raise _refusal((*refused.faults, *also.faults)) from None
         raise
     return envelope.seal(request.payload, task, now)

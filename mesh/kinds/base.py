@@ -54,7 +54,7 @@ class Resources:
 
     cores: int | Literal["all"] = 1
     memory_mb: int = 512
-    """Address space a worker may add for it; past that the task fails, the node does not."""
+    """Resident memory a worker may add for it; past that the task fails, the node does not."""
     gpu: int = 0
 
 

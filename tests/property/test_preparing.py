@@ -84,6 +84,10 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "payload.sleep_s", "payload.nonsense", "requires.cores", "requires.colour", "urgency", "timeout_s",
         "max_attempts", "delay_s", "idempotency_key", "origin",
     }  # fmt: skip
+    told = refused.value.message
+    assert all(f"{fault.field} {fault.problem}" in told for fault in refused.value.faults), told
+    with pytest.raises(BadInput, match="timeout_s must lie between"):
+        prepare(SubmitRequest("echo", {}, timeout_s=-1), "c1-1", 0.0, LAN)
 
 
 def test_a_payload_nested_too_deep_is_refused() -> None:
