@@ -150,6 +150,8 @@ class Node:
     async def _announce(self) -> None:
         await self._put_record()
         self.heartbeat.beat()
+        # Else its own API would say for a moment that there is no such node, and its master that nobody can work.
+        await self.registry.refresh()
         await self.puller.start()
         self.bridge.attach(self)
         await self.discovery.announce(

@@ -66,6 +66,14 @@ async def refused(folder: Path, *words: str) -> str:
     return err.decode()
 
 
+async def test_a_node_that_says_it_is_up_is_in_its_own_mesh(cluster: Cluster) -> None:
+    """Its API lists it from the first answer on, the one that founded and the one that joined."""
+    for node in (cluster.nodes[0], await cluster.node().start()):
+        status, document = await asyncio.to_thread(call, f"{node.api}{V}/network/status")
+        assert status == 200
+        assert (node.id, "up") in {(one["id"], one["state"]) for one in document["registry"]["nodes"]}
+
+
 @pytest.mark.parametrize("scheme", ["http", "nats"])
 async def test_by_the_address_of_a_node_or_of_the_bus(cluster: Cluster, scheme: str) -> None:
     """An address that does not answer beside one that does; it works, and it leaves in order."""
