@@ -119,7 +119,6 @@ class Settling:
                     self.failed += end.state == "failed"
                 self._deliveries.ack(delivery)
                 self._clean_up(delivery.task)
-                self._changed()
             else:
                 log.warning("the bus does not take the end of %s yet: %s", end.id, error)
                 self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
