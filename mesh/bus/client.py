@@ -138,7 +138,8 @@ class Bus:
                 raise
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 if attempt == attempts:
-                    raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({str(error) or type(error).__name__})") from None
+                    reason = str(error) or type(error).__name__
+                    raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({reason})") from None
         # The first connection fails fast and says so (with -1 nats-py would never give up); later ones are
         # tried for ever.
         client.options["max_reconnect_attempts"] = -1
