@@ -33,6 +33,18 @@ class MeshConfig:
     lease_renew_s: float = 2.0
     """How often the master renews it; it stops itself at two thirds of the TTL."""
 
+    # --- bus servers
+    bus_servers: int = 3
+    """How many bus servers the mesh has once there are as many machines; 1 never grows."""
+    bus_candidate_s: float = 20.0
+    """A node hosts a bus server only after it was up this long, as the master saw it."""
+    bus_server_gone_s: float = 60.0
+    """A bus server whose node is gone for this long is replaced by another one, if there is one."""
+    bus_join_s: float = 30.0
+    """A new bus server that is not with the others after this long is given up."""
+    bus_leave_s: float = 20.0
+    """How long a node that leaves waits for its bus server's work to be handed over."""
+
     # --- lanes
     ack_wait_s: float = 15.0
     """The floor: work that nobody announced as held comes back after this. Renewed at a third."""
@@ -102,7 +114,7 @@ class MeshConfig:
 
 
 LAN = MeshConfig()
-LOCAL = replace(LAN, discovery_wait_s=0.3)
+LOCAL = replace(LAN, discovery_wait_s=0.3, bus_candidate_s=2.0, bus_server_gone_s=8.0)
 WAN = replace(
     LAN,
     heartbeat_interval_s=1.0,
@@ -110,5 +122,7 @@ WAN = replace(
     gone_after_missed=8,
     disconnect_grace_s=1.0,
     discovery_wait_s=3.0,
+    bus_candidate_s=60.0,
+    bus_server_gone_s=300.0,
 )
 PRESETS = {"local": LOCAL, "lan": LAN, "wan": WAN}

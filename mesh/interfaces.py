@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 
@@ -120,6 +121,12 @@ def read_interfaces() -> tuple[Interface, ...]:
         addresses = tuple(entry.address for entry in entries if entry.family == socket.AF_INET)
         found.append(Interface(name, addresses, frozenset(flags)))
     return tuple(found)
+
+
+def is_wireless(address: str) -> bool:
+    """Whether the card with `address` is a wireless one, as far as the operating system tells (Linux does)."""
+    names = [one.name for one in read_interfaces() if address in one.addresses]
+    return any(Path("/sys/class/net", name, "wireless").exists() for name in names)
 
 
 def usable_addresses(named: str = "") -> Choice:

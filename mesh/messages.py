@@ -195,6 +195,10 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """http://host:port of its bridge"""
     host: str = ""
     hosts_bus: bool = False
+    addresses: tuple[str, ...] = ()
+    """Where other machines reach it: two nodes that share one are on one machine."""
+    wired: bool = True
+    """Whether none of its addresses is a wireless card's."""
     server_client_id: int = 0
     """The bus server's id of this node's connection: what a KICK names."""
     server_id: str = ""
@@ -202,6 +206,34 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     registered_by: str = ""
     """Set on a record that `nodes/register` made for a machine that has not connected yet."""
+
+
+class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `mesh`, `server.<node>`: the bus server a node runs. Written by that node."""
+
+    node: str
+    name: str
+    """What the server is called in the meta group: another one each time a node begins to host."""
+    routes: tuple[tuple[str, int], ...] = ()
+    """(address, port) where other servers reach it."""
+    client_urls: tuple[str, ...] = ()
+    since: float = 0.0
+
+
+class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`node.<id>.bus`: run a bus server that joins those at `routes`, or end the one called `name`."""
+
+    do: str
+    """host or stop"""
+    fence: int
+    name: str = ""
+    routes: tuple[tuple[str, int], ...] = ()
+
+
+class HostingAnswer(Struct, frozen=True, omit_defaults=True):
+    """What the node makes of it: "" when it does so, else why not."""
+
+    error: str = ""
 
 
 class Pool(Struct, frozen=True):
@@ -268,6 +300,9 @@ decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode
 decode_lease = msgspec.msgpack.Decoder(Lease).decode
+decode_server = msgspec.msgpack.Decoder(ServerRecord).decode
+decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
+decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
 decode_event = msgspec.msgpack.Decoder(MeshEvent).decode
 decode_dead = msgspec.msgpack.Decoder(DeadLetter).decode

@@ -38,6 +38,13 @@ BLOBS_KEPT = "blobs-kept"       # object store: kept until deleted
 LEASE_KEY = "master"
 PLAN_KEY = "ranks"
 MESH_KEY = "identity"
+SERVER_KEYS = "server.*"       # in KV_MESH: who runs which bus server
+
+
+def server_key(node: str) -> str:
+    """server.<node>: the bus server that node runs"""
+    return f"server.{node}"
+
 
 # --- durables --------------------------------------------------------------------------------------
 DOOR_DURABLE = "door"                  # on work.*
@@ -159,6 +166,12 @@ def held(node: str) -> str:
 
 
 ALL_HELD = "node.*.held"
+
+
+def hosting(node: str) -> str:
+    """node.<id>.bus: the master asks a node to run a bus server, or to end it"""
+    return f"node.{node}.bus"
+
 
 
 def wake(kind: str, pool: str, urgency: str) -> str:

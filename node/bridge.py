@@ -93,7 +93,7 @@ class NodeServices:
             mesh_id=node.joined.mesh.id,
             leader=leader,
             fence=node.election.leader_fence,
-            bus_urls=node.joined.urls,
+            bus_urls=node.hosting.urls,
             safety=safety([one.name for one in nodes if one.hosts_bus]),
             nodes=nodes,
             queued=sum(info.waiting for info in lanes.values()),
@@ -117,7 +117,7 @@ class NodeServices:
         )
         if node.registry.state_of(record.id) in ("", "registered"):
             await node.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
-        return record.id, node.joined.urls
+        return record.id, node.hosting.urls
 
     async def dead_list(self, kind: str = "") -> list[DeadLetter]:
         """See Services."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from mesh import connections, events, subjects
 from mesh.announcement import MEMBER, Announcement
 from mesh.bus.client import Bus, Message, Subscription
+from mesh.bus.cluster import Cluster
 from mesh.client import Mesh
 from mesh.discovery import Discovery
 from mesh.election import Election
@@ -35,6 +37,7 @@ from node.deliveries import Deliveries
 from node.door import Door
 from node.executor import Executor
 from node.heartbeat import Heartbeat
+from node.hosting import Hosting
 from node.portrait import version
 from node.puller import Puller
 from node.service_info import answer_service_requests
@@ -51,6 +54,7 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.stop_asked = asyncio.Event()
+        self._closing = asyncio.Event()
         self._held = asyncio.Event()
         self._plan = Plan(fence=0, made_at=0.0)
         self._subscriptions: list[Subscription] = []
@@ -105,6 +109,10 @@ class Node:
         config, bus, data = self.config, self.bus, self.data
         me, incarnation = data.node_id, data.incarnation
         self.slots = config.slots or self.capabilities.cores
+        self.hosting = Hosting(
+            bus, joining.bus_settings(config, data, self.joined.mesh, self.addresses), data.bus_folder,
+            self.joined.server, self.joined.urls, on_event=self._on_bus_event, on_urls=self._on_urls,
+        )  # fmt: skip
         self.record = portrait.record_of(self)
         self.registry = Registry(bus, me, config.mesh_config)
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
@@ -133,11 +141,14 @@ class Node:
         )
         resources = {name: spec.resources for name, spec in KINDS.items()}
         keeping = Housekeeping(bus, lambda: self.election.fence, config.mesh_config)
+        self.cluster = Cluster(bus, self.election, self.registry, config.mesh_config, self._open_system)
         self.master = Master(
             bus, me, self.election, self.registry, config.mesh_config, resources,
-            open_system=self._open_system, services=(keeping.lanes, keeping.blobs),
+            open_system=self._open_system, services=(self.cluster.run, keeping.lanes, keeping.blobs),
         )  # fmt: skip
-        await asyncio.gather(self.registry.start(), self.mesh.connect(), self.executor.start())
+        await asyncio.gather(
+            self.registry.start(), self.mesh.connect(), self.executor.start(), self.hosting.start()
+        )
         self.door = Door(bus, self.mesh.submitter, self.joined.epoch, me)
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
@@ -154,13 +165,7 @@ class Node:
         await self.registry.refresh()
         await self.puller.start()
         self.bridge.attach(self)
-        await self.discovery.announce(
-            Announcement(
-                mesh_name=self.joined.mesh.name, mesh_id=self.joined.mesh.id, key_fingerprint="",
-                node_id=self.data.node_id, urls=self.joined.urls, role=MEMBER, api=self.bridge.url,
-                version=version(),
-            )
-        )  # fmt: skip
+        await self.discovery.announce(self._announcement())
         self._services = asyncio.create_task(
             run_services(
                 [
@@ -170,12 +175,21 @@ class Node:
                     Service("door", self.door.run),
                     Service("election", self.election.run),
                     Service("master", self.master.run),
+                    Service("hosting", self.hosting.run),
                 ],
-                self.stop_asked,
+                # Not when the node is told to stop: while it drains it must beat, or its work is given to others.
+                self._closing,
             ),
             name="services",
         )
         await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
+
+    def _announcement(self) -> Announcement:
+        return Announcement(
+            mesh_name=self.joined.mesh.name, mesh_id=self.joined.mesh.id, key_fingerprint="",
+            node_id=self.data.node_id, urls=self.hosting.urls, role=MEMBER, api=self.bridge.url,
+            version=version(),
+        )  # fmt: skip
 
     # --- down ---------------------------------------------------------------------------------------
     async def serve(self) -> None:
@@ -196,8 +210,9 @@ class Node:
         if self.bus.connected:
             self.heartbeat.beat()
         await self._drain(drain_s)
+        if self.bus.connected and portrait.has_successor(self):
+            await self.hosting.leave(self.config.mesh_config.bus_leave_s)
         await self._say_goodbye()
-        self.stop_asked.set()
         await self._tear_down()
 
     async def abandon(self) -> None:
@@ -236,6 +251,7 @@ class Node:
 
     async def _tear_down(self) -> None:
         """Close whatever was opened, in reverse."""
+        self._closing.set()
         self.stop_asked.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
@@ -255,7 +271,9 @@ class Node:
             steps.append(self.discovery.stop())
         if "bus" in have:
             steps.append(self.bus.close())
-        if "joined" in have and self.joined.server is not None:
+        if "hosting" in have:
+            steps.append(self.hosting.close())
+        elif "joined" in have and self.joined.server is not None:
             steps.append(self.joined.server.stop())
         for step in steps:
             try:
@@ -281,7 +299,10 @@ class Node:
         self.agent.cancel(message.subject.partition(".")[2])
 
     def _spawn_plan_read(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._read_plan(), name="read placement plan")
+        self._spawn(self._read_plan(), "read placement plan")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _read_plan(self) -> None:
@@ -293,8 +314,18 @@ class Node:
 
     async def _on_back(self) -> None:
         """The bus is back: its servers may have changed, and this connection has another number."""
+        self.hosting.look()
         await self._put_record()
         await self._read_plan()
+
+    def _on_urls(self, urls: tuple[str, ...]) -> None:
+        """The bus has other servers now: remembered, announced, and told."""
+        self.data.remember_mesh(self.joined.mesh, urls)
+        self._spawn(self._tell_of_urls(), "announce bus servers")
+
+    async def _tell_of_urls(self) -> None:
+        await self.discovery.announce(self._announcement())
+        await self._put_record()
 
     async def _put_record(self) -> None:
         self.record = portrait.record_of(self)
@@ -302,7 +333,7 @@ class Node:
 
     async def _open_system(self) -> Bus:
         name = f"system {self.data.node_id}"
-        return await joining.open_system(self.joined.urls, self.joined.mesh.id, name, self.config)
+        return await joining.open_system(self.hosting.urls, self.joined.mesh.id, name, self.config)
 
     async def _is_connected(self, node: str, incarnation: str) -> bool:
         return await connections.is_connected(self._open_system, node, incarnation)

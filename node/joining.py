@@ -23,14 +23,14 @@ from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.server import BusServer, BusSettings
 from mesh.bus.server_config import SYSTEM_USER
-from mesh.bus.server_folder import read_marker
+from mesh.bus.server_folder import put_aside, read_marker
 from mesh.candidacy import Found, Me
 from mesh.connections import connection_name
 from mesh.discovery import Discovery
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.finding import find_mesh, first_reachable
 from mesh.identity import DataDir, MeshIdentity, new_token
-from mesh.messages import decode_any, encode
+from mesh.messages import decode_any, decode_server, encode
 from mesh.streams import declare_streams
 from node.config import NodeConfig
 from node.portrait import machine_name
@@ -38,9 +38,9 @@ from node.portrait import machine_name
 log = logging.getLogger("queztl.joining")
 #: A bus that was given by --join, or remembered, may take this long to answer.
 GIVEN_WITHIN_S = 10.0
-#: The least that all streams together are allowed, whatever the size of the disk: what is reserved is not used yet,
-#: and each stream has its own limit, which follows the free disk.
-STORE_BYTES = 16 * 1024**3
+#: What all streams together are allowed, whatever the size of the disk: what is reserved is not used yet, each stream
+#: has its own limit, which follows the founder's free disk, and a server with a smaller one must take the copies too.
+STORE_BYTES = 1 << 50
 
 
 @dataclass
@@ -72,8 +72,8 @@ async def join(
     Raises: CannotStart.
     """
     mine = _hosted_here(config, data)
-    if mine is not None:
-        return await _host(config, data, mine, addresses, "hosts", on_event)
+    if mine is not None and await _still_a_member(config, data):
+        return await _host(config, data, mine, addresses, "hosts", on_event, say)
     if config.join:
         urls = await _given_urls(config, data)
         try:
@@ -89,7 +89,7 @@ async def join(
     found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=say)
     if isinstance(found, Found):
         mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
-        return await _host(config, data, mesh, addresses, "founded", on_event)
+        return await _host(config, data, mesh, addresses, "founded", on_event, say)
     return await _join(config, data, found.urls)
 
 
@@ -121,17 +121,12 @@ async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: No
     )
 
 
-async def _host(
-    config: NodeConfig,
-    data: DataDir,
-    mesh: MeshIdentity,
-    addresses: tuple[str, ...],
-    how: str,
-    on_event: Callable[[str, dict[str, Any]], None],
-) -> Joined:
-    disk = shutil.disk_usage(data.path)
+def bus_settings(
+    config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]
+) -> BusSettings:
+    """What a bus server of this node is told."""
     local = all(address.startswith("127.") for address in addresses)
-    settings = BusSettings(
+    return BusSettings(
         mesh_id=mesh.id,
         mesh_name=mesh.name,
         node_id=data.node_id,
@@ -141,12 +136,27 @@ async def _host(
         client_port=config.bus_port or 4222,
         client_port_required=bool(config.bus_port),
         sync_interval_s=config.mesh_config.storage_sync_s,
-        store_max_bytes=max(STORE_BYTES, disk.total),
+        store_max_bytes=STORE_BYTES,
     )
+
+
+async def _host(
+    config: NodeConfig,
+    data: DataDir,
+    mesh: MeshIdentity,
+    addresses: tuple[str, ...],
+    how: str,
+    on_event: Callable[[str, dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> Joined:
+    disk = shutil.disk_usage(data.path)
+    settings = bus_settings(config, data, mesh, addresses)
     server = BusServer(data.bus_folder, settings, on_event)
     address = await server.start()
     try:
-        bus = await _connect(config, data, (address.local_url,))
+        bus = await _connect(config, data, (address.local_url, *data.bus_urls))
+        if server.peers:
+            await _until_majority(bus, say)
         await declare_streams(bus, config.mesh_config, disk.free)
         identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
         with contextlib.suppress(QueztlError):
@@ -159,6 +169,50 @@ async def _host(
         raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
     data.remember_mesh(mesh, address.client_urls)
     return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
+
+
+async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
+    """Whether the bus server in this node's folder may come back; if not, its folder is put aside.
+
+    While this node was away, others may have replaced it; then its group's mesh has no record of it any more. When
+    nobody can be asked, as after a power cut, it comes back: without the others it is no majority.
+    """
+    marker = read_marker(data.bus_folder)
+    assert marker is not None
+    if not marker.peers:
+        return True
+    others = [url for url in data.bus_urls if not url.endswith(f":{marker.client_port}") or len(data.bus_urls) > 1]
+    first = await first_reachable(others)
+    if not first:
+        return True
+    try:
+        bus = await _connect(config, data, (first,))
+    except BusUnavailable:
+        return True
+    try:
+        entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(data.node_id))
+    except BusUnavailable:
+        return True
+    finally:
+        await bus.close()
+    if entry is not None and decode_server(entry.value).name == marker.server_name:
+        return True
+    log.info("this node's bus server was replaced while it was away; its store is put aside")
+    await asyncio.to_thread(put_aside, data.bus_folder)
+    return False
+
+
+async def _until_majority(bus: Bus, say: Callable[[str], None]) -> None:
+    """Return once the bus serves: its servers elect a leader when most of them are back."""
+    told = False
+    while True:
+        try:
+            await bus.api("INFO", timeout_s=2.0)
+            return
+        except QueztlError:
+            if not told:
+                say("this node's bus server is up and waits for most of the others; `queztl bus` on any of them tells")
+            told = True
 
 
 async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Joined:

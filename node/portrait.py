@@ -8,6 +8,8 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from mesh.interfaces import is_wireless
+from mesh.membership import UP
 from mesh.messages import NodeRecord
 from node.banner import BannerFacts, banner
 
@@ -43,12 +45,21 @@ def record_of(node: Node) -> NodeRecord:
         region=config.region,
         api=node.bridge.url,
         host=node.addresses[0],
-        hosts_bus=node.joined.server is not None,
+        hosts_bus=node.hosting.server is not None,
+        addresses=node.addresses,
+        wired=not any(map(is_wireless, node.addresses)),
         server_client_id=node.bus.client_id,
         server_id=node.bus.server_id,
         joined_at=time.time(),
         capabilities=node.capabilities,
     )
+
+
+def has_successor(node: Node) -> bool:
+    """Whether another machine of the mesh could take over the bus server that runs here."""
+    mine = set(node.addresses)
+    others = [one.record for one in node.registry.members() if one.record.id != node.record.id and one.state == UP]
+    return any(not mine & set(one.addresses) for one in others)
 
 
 def banner_of(node: Node) -> str:

@@ -13,10 +13,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 import nats
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 
 from mesh.bus.errors import ApiError
 from mesh.bus.kv import Kv
@@ -97,8 +98,6 @@ class Bus:
         config: MeshConfig = LAN,
         user: str = "",
         password: str = "",
-        on_lost: Callable[[], None] | None = None,
-        on_back: Callable[[], Awaitable[None] | None] | None = None,
         connect_timeout_s: float = 2.0,
         attempts: int = 1,
     ) -> Bus:
@@ -109,11 +108,7 @@ class Bus:
         """
         client = Client()
         bus = cls(client, config)
-        if on_lost:
-            bus.on_lost.append(on_lost)
-        if on_back:
-            bus.on_back.append(on_back)
-        options: dict[str, Any] = {"user": user, "password": password} if user else {}
+        login = {"user": user, "password": password} if user else {}
         for attempt in range(1, attempts + 1):
             try:
                 await client.connect(
@@ -130,7 +125,7 @@ class Bus:
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     skip_subject_validation=True,
-                    **options,
+                    **login,
                 )
                 break
             except asyncio.CancelledError:
@@ -157,7 +152,7 @@ class Bus:
 
     @property
     def client_id(self) -> int:
-        """The server's number for this connection: what a KICK names."""
+        """The server's number for this connection."""
         return int(self._client.client_id or 0)
 
     @property
@@ -174,6 +169,12 @@ class Bus:
     def max_payload(self) -> int:
         """Largest message the server takes, bytes."""
         return int(self._client.max_payload)
+
+    def learn(self, urls: Sequence[str]) -> None:
+        """Where else the bus is: tried when the present server is lost."""
+        known = {(one.uri.hostname, one.uri.port) for one in self._client._server_pool}
+        new = [uri for uri in map(urlparse, urls) if (uri.hostname, uri.port) not in known]
+        self._client._server_pool.extend(map(Srv, new))
 
     # --- core NATS ----------------------------------------------------------------------------------
     def send(
@@ -221,7 +222,7 @@ class Bus:
         headers: dict[str, str] | None = None,
         repeat: bool = False,
     ) -> Message:
-        """Ask and wait for one answer; `repeat`: ask again after a reconnect.
+        """Ask and wait for one answer; `repeat`: ask again when none comes, and after a reconnect.
 
         Raises: BusUnavailable when none comes in time.
         """
@@ -290,14 +291,14 @@ class Bus:
         return self._publisher.unconfirmed
 
     async def api(
-        self, endpoint: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0
+        self, endpoint: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0, repeat: bool = True
     ) -> dict[str, Any]:
-        """One call of the JetStream API: `endpoint` without the `$JS.API.` in front.
+        """One call of the JetStream API: `endpoint` without the `$JS.API.` in front; `repeat`: see `request`.
 
         Raises: ApiError (the server's refusal), BusUnavailable.
         """
         data = json.dumps(body).encode() if body is not None else b""
-        answer = json.loads((await self.request(f"$JS.API.{endpoint}", data, timeout_s, repeat=True)).data)
+        answer = json.loads((await self.request(f"$JS.API.{endpoint}", data, timeout_s, repeat=repeat)).data)
         if "error" in answer:
             error = answer["error"]
             raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))

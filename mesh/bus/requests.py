@@ -1,4 +1,4 @@
-"""Questions to the bus and their answers: one inbox for all; what may be asked twice is, after a reconnect."""
+"""Questions to the bus and their answers: one inbox for all; what may be asked twice is, when no answer comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from mesh.errors import BusUnavailable
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message
+
+
+#: While a group of bus servers elects its leader nobody answers, and what was asked then is never answered.
+REPEAT_S = 1.0
 
 
 class Requests:
@@ -37,6 +41,8 @@ class Requests:
         try:
             self._bus.send(subject, data, f"{self._box}.{number}", headers)
             async with asyncio.timeout(timeout_s):
+                while repeat and not (await asyncio.wait({future}, timeout=REPEAT_S))[0]:
+                    self._bus.send(subject, data, f"{self._box}.{number}", headers)
                 answer = await future
         except TimeoutError:
             raise BusUnavailable(f"the bus did not answer {subject} within {timeout_s:g} s") from None

@@ -1,4 +1,4 @@
-"""The bus server of a node: founds itself in an empty folder, comes back in a founded one, and is kept alive.
+"""The bus server of a node: founds itself in an empty folder, or joins others there; comes back, and is kept alive.
 
 Two processes: the *server* with the streams, and a *witness*: a second nats-server without JetStream, there only
 because Raft does not start before one route is up. Either may be killed at any moment: the witness' death stops
@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,15 @@ from mesh.bus.server_folder import Founded
 from mesh.bus.server_layout import LOOPBACK, BusAddress, BusSettings, Layout
 from mesh.bus.server_process import ServerProcess
 from mesh.bus.server_restarts import remembered, restart_delay_s
+from mesh.bus.topology import host_of
 from mesh.errors import CannotStart
 
 __all__ = ["BusAddress", "BusServer", "BusSettings"]
 
 log = logging.getLogger("queztl.bus.server")
 
+#: Where other servers connect if that port is free: one number a firewall can be told of. nats-server's own default.
+_CLUSTER_PORT = 6222
 _POLL_S = 0.01
 _READY_REPLY_S = 0.05
 #: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
@@ -56,6 +59,25 @@ class BusServer:
         self._witness: ServerProcess | None = None
         self._stopping = asyncio.Event()
         self._watchers: list[asyncio.Task[None]] = []
+        self._founded: Founded | None = None
+
+    @property
+    def name(self) -> str:
+        """What the server is called in its group; known once it was started."""
+        assert self._founded is not None, "start it first"
+        return self._founded.server_name
+
+    @property
+    def routes(self) -> tuple[tuple[str, int], ...]:
+        """(address, port) where other servers reach it; known once it was started."""
+        assert self._founded is not None, "start it first"
+        hosts = self.settings.advertise or (local_host(self.settings.bind_host),)
+        return tuple((host, self._founded.cluster_port) for host in hosts)
+
+    @property
+    def peers(self) -> tuple[tuple[str, int], ...]:
+        """(address, port) of the other machines' servers, as last heard."""
+        return self._founded.peers if self._founded else ()
 
     @property
     def address(self) -> BusAddress:
@@ -69,9 +91,10 @@ class BusServer:
         processes = [process for process in (self._server, self._witness) if process]
         return {process.name: process.pid for process in processes if process.pid is not None}
 
-    async def start(self) -> BusAddress:
-        """Found the bus when the folder is empty, else bring back the one in it; serves when this returns.
+    async def start(self, join: Sequence[tuple[str, int]] = ()) -> BusAddress:
+        """Found the bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
 
+        It serves when this returns, but for one that came back and whose group has no majority yet.
         Raises: CannotStart, with the reason, when it can't; nothing runs then.
         """
         began = time.monotonic()
@@ -86,7 +109,10 @@ class BusServer:
                 log.warning("a %s of an earlier run was still there; it was ended", process.name)
         try:
             founded = server_folder.read_marker(self.folder)
-            if founded is None:
+            if founded is None and join:
+                founded = await self._join(server, tuple(join))
+                await witness.launch(render(self._layout.witness(founded)))
+            elif founded is None:
                 founded = await self._found(server, boot)
                 self.founded_now = True
                 await witness.launch(render(self._layout.witness(founded)))
@@ -96,9 +122,8 @@ class BusServer:
         except BaseException:
             await self._end_both()
             raise
-        self._address = self._layout.address(founded)
-        until_ready = partial(self._until_ready, founded=founded)
-        for process, ready in ((server, until_ready), (witness, _at_once)):
+        self._founded, self._address = founded, self._layout.address(founded)
+        for process, ready in ((server, self._ready_again), (witness, _at_once)):
             self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
         took_s = round(time.monotonic() - began, 3)
         self._on_event("server_founded" if self.founded_now else "server_started", {"took_s": took_s})
@@ -110,6 +135,21 @@ class BusServer:
         await self._end_both()
         await asyncio.gather(*self._watchers)
         self._watchers.clear()
+
+    async def set_peers(self, peers: Sequence[tuple[str, int]]) -> None:
+        """Where the other machines' servers are: for the next start, and for finding them again now."""
+        assert self._founded is not None and self._server is not None, "start it first"
+        if tuple(peers) == self._founded.peers:
+            return
+        self._founded = replace(self._founded, peers=tuple(peers))
+        self._server.write_config(render(self._layout.server(self._founded)))
+        self._server.reload()
+        server_folder.write_marker(self.folder, self._founded)
+
+    async def retire(self) -> None:
+        """End both for good: the server was taken out of its group, and what it holds is out of date from now on."""
+        await self.stop()
+        await asyncio.to_thread(server_folder.put_aside, self.folder)
 
     async def _end_both(self) -> None:
         for process in (self._server, self._witness):
@@ -138,11 +178,24 @@ class BusServer:
         server_folder.write_marker(self.folder, founded)
         return founded
 
+    async def _join(self, server: ServerProcess, peers: tuple[tuple[str, int], ...]) -> Founded:
+        """Become one more member of the group at `peers`. It counts once that group's leader says so."""
+        server_folder.wipe(self.folder)
+        ports = self._choose_ports(None)
+        # A server that was taken out is refused under its old name for minutes: every membership has a name of its own.
+        founded = replace(ports, server_name=f"{self.settings.node_id}~{secrets.token_hex(3)}", peers=peers)
+        await server.launch(render(self._layout.newcomer(founded)))
+        await self._until_ready(server, founded)
+        server.write_config(render(self._layout.server(founded)))
+        server.reload()
+        server_folder.write_marker(self.folder, founded)
+        return founded
+
     # --- every other time ----------------------------------------------------------------------------
 
     async def _bring_back(self, server: ServerProcess, witness: ServerProcess, was: Founded) -> Founded:
         settings = self.settings
-        if (was.mesh_id, was.server_name) != (settings.mesh_id, settings.node_id):
+        if (was.mesh_id, host_of(was.server_name)) != (settings.mesh_id, settings.node_id):
             raise CannotStart(
                 f"{self.folder} holds the bus of mesh {was.mesh_id} on node {was.server_name}, this is mesh "
                 f"{settings.mesh_id} on node {settings.node_id}; give another --data"
@@ -152,7 +205,7 @@ class BusServer:
             await witness.launch(render(self._layout.witness(founded)))
             await server.launch(render(self._layout.server(founded)))
             try:
-                await self._until_ready(server, founded)
+                await self._until_ready(server, founded, alone=not founded.peers)
                 break
             except CannotStart as error:
                 await self._end_both()
@@ -161,18 +214,25 @@ class BusServer:
         server_folder.write_marker(self.folder, founded)
         return founded
 
-    async def _until_ready(self, server: ServerProcess, founded: Founded) -> None:
-        """Return once the JetStream API answers. Raises: CannotStart when the server exits or takes too long."""
+    async def _until_ready(self, server: ServerProcess, founded: Founded, alone: bool = True) -> None:
+        """Return once the JetStream API answers, or without `alone` once clients are let in: the others may be away.
+
+        Raises: CannotStart when the server exits or takes too long.
+        """
         host = local_host(self.settings.bind_host)
         try:
             async with asyncio.timeout(self.settings.ready_timeout_s):
-                while not await _serves(host, founded.client_port):
+                while not await (_serves if alone else _listens)(host, founded.client_port):
                     await founding.until_exit(_POLL_S, server)
         except TimeoutError:
             raise CannotStart(
                 f"the bus server did not come back within {self.settings.ready_timeout_s:g} s; "
                 f"its log: {server.last_words()}"
             ) from None
+
+    async def _ready_again(self, server: ServerProcess) -> None:
+        assert self._founded is not None
+        await self._until_ready(server, self._founded, alone=not self._founded.peers)
 
     # --- keeping them alive --------------------------------------------------------------------------
 
@@ -219,9 +279,10 @@ class BusServer:
         elif was is not None:
             wanted = was.client_port
         client = server_folder.free_port(host, wanted)
-        cluster = server_folder.free_port(host, was.cluster_port if was else 0, (client,))
+        cluster = server_folder.free_port(host, was.cluster_port if was else _CLUSTER_PORT, (client,))
         witness = server_folder.free_port(LOOPBACK, was.witness_port if was else 0, (client, cluster))
-        return Founded(settings.mesh_id, settings.node_id, client, cluster, witness)
+        name, peers = (was.server_name, was.peers) if was else (settings.node_id, ())
+        return Founded(settings.mesh_id, name, client, cluster, witness, peers)
 
 
 def _worth_repeating(error: CannotStart) -> bool:
@@ -238,6 +299,15 @@ async def _serves(host: str, port: int) -> bool:
             return "error" not in await admin.request("$JS.API.INFO", timeout_s=_READY_REPLY_S)
         finally:
             await admin.close()
+    except (AdminError, OSError, TimeoutError):
+        return False
+
+
+async def _listens(host: str, port: int) -> bool:
+    """Whether clients are let in there."""
+    try:
+        await (await Admin.open(host, port)).close()
+        return True
     except (AdminError, OSError, TimeoutError):
         return False
 

@@ -28,6 +28,8 @@ class Founded:
     client_port: int
     cluster_port: int
     witness_port: int
+    peers: tuple[tuple[str, int], ...] = ()
+    """(address, port) where the other servers of the mesh are, as last heard."""
 
 
 def read_marker(folder: Path) -> Founded | None:
@@ -35,7 +37,8 @@ def read_marker(folder: Path) -> Founded | None:
     file = folder / MARKER
     try:
         stored = json.loads(file.read_bytes())
-        return Founded(**{name: stored[name] for name in Founded.__dataclass_fields__})
+        peers = tuple((str(host), int(port)) for host, port in stored.pop("peers", ()))
+        return Founded(**{name: stored[name] for name in Founded.__dataclass_fields__ if name != "peers"}, peers=peers)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -73,10 +76,22 @@ def wipe(folder: Path) -> None:
     """Remove what an interrupted founding left. Raises: OSError."""
     assert not (folder / MARKER).exists(), "a founded folder is never wiped"
     for entry in folder.iterdir():
+        if entry.name == "store.removed":
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def put_aside(folder: Path) -> None:
+    """Forget what was founded here: its server was taken out of the mesh. The store is kept, once, under another name,
+    until the next one is put aside. Raises: OSError."""
+    (folder / MARKER).unlink(missing_ok=True)
+    aside = folder / "store.removed"
+    shutil.rmtree(aside, ignore_errors=True)
+    if (folder / "store").exists():
+        (folder / "store").rename(aside)
 
 
 def port_is_free(host: str, port: int) -> bool:

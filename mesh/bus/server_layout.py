@@ -1,7 +1,7 @@
 """From a bus' settings and its founded ports to the configuration of each of its servers. Pure.
 
-Who is whose route is decided here: the server and the witness name each other; while founding, `founding.py` has
-the server name the boot peer instead, and only it.
+Who is whose route is decided here: the server and the witness name each other, and the server names those of the
+other machines; while founding, `founding.py` has the server name the boot peer instead, and only it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Layout:
             client_port=founded.client_port,
             cluster_host=settings.bind_host,
             cluster_port=founded.cluster_port,
-            routes=((LOOPBACK, founded.witness_port),),
+            routes=((LOOPBACK, founded.witness_port), *founded.peers),
             password=settings.system_password,
             log_file=self.folder / "server.log",
             store=self.folder / "store",
@@ -82,6 +82,16 @@ class Layout:
             tags=(VOTER_TAG,),
             client_advertise=settings.advertise[0] if settings.advertise else "",
         )
+
+    def newcomer(self, founded: Founded) -> ServerConfig:
+        """The server while it joins those at `founded.peers`.
+
+        How many members a fresh server waits for before it votes is the number of its routes and itself. Two that
+        lead nowhere make that four at least: so two newcomers that meet are no majority, and can't found a group of
+        their own, whose empty catalogue would wipe every stream of the old one.
+        """
+        nowhere = ((LOOPBACK, 1), (LOOPBACK, 2))
+        return replace(self.server(founded), routes=(*founded.peers, *nowhere))
 
     def witness(self, founded: Founded) -> ServerConfig:
         """The one that is only there to be a route."""
