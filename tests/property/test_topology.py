@@ -266,3 +266,28 @@ def test_nobody_who_shares_a_machine_with_a_server_is_picked() -> None:
 
 def test_without_a_leader_nothing_is_done() -> None:
     assert isinstance(plan(View(leader=""), RULES), Wait)
+
+
+def test_a_growth_that_lost_its_second_half_is_taken_back() -> None:
+    world = founded(3)
+    world.obey(plan(world.view(), RULES))
+    world.gone.add("n3")
+    assert world.run() == Wait()
+    assert world.group == ["n1"]
+
+
+def test_a_member_its_own_node_no_longer_runs_is_replaced_at_once() -> None:
+    """Its node came back with an empty disk: nobody will ever hear of that server again."""
+    world = founded(4)
+    world.run()
+    victim = next(one for one in world.group if one != world.leader)
+    del world.told[victim]
+    world.machines.pop(host_of(victim))
+    world.machines["n9"] = "10.0.0.9"
+    view = world.view
+    world.view = lambda: replace(  # type: ignore[method-assign]
+        view(), servers=tuple(replace(one, gone_s=0.0) for one in view().servers)
+    )
+    world.machines[host_of(victim)] = "10.0.0.99"
+    world.run()
+    assert victim not in world.group and len(world.group) == 3
