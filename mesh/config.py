@@ -27,6 +27,9 @@ class MeshConfig:
     stall_limit_s: float = 1.0
     """A node whose loop stood still longer than this no longer trusts the deliveries it holds."""
 
+    ping_interval_s: float = 2.0
+    """A connection asks its bus server whether it is there; after two unanswered it goes to another one."""
+
     # --- leadership
     lease_ttl_s: float = 10.0
     """A lease not renewed for this long is void."""
@@ -121,6 +124,7 @@ WAN = replace(
     suspect_after_missed=4,
     gone_after_missed=8,
     disconnect_grace_s=1.0,
+    ping_interval_s=5.0,
     discovery_wait_s=3.0,
     bus_candidate_s=60.0,
     bus_server_gone_s=300.0,

@@ -37,6 +37,11 @@ QUIET_S = 0.15
 ANSWER_WITHIN_S = 1.0
 
 
+def system_password(mesh_id: str) -> str:
+    """On a mesh without a key any host of the LAN is its administrator: the mesh id is all it takes."""
+    return f"open-{mesh_id}"
+
+
 def kick_subject(server_id: str) -> str:
     """$SYS.REQ.SERVER.<id>.KICK"""
     return f"$SYS.REQ.SERVER.{server_id}.KICK"

@@ -81,7 +81,10 @@ async def read_delayed(bus: Bus, task: str) -> Task | None:
 
 
 async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
-    """The ends of many tasks at once; those that have not ended are absent."""
+    """The ends of many tasks at once; those that have not ended are absent.
+
+    Any copy of the stream answers, and one that lags may not know of an end yet: `read_end` asks the one that leads.
+    """
     wanted, found = list(tasks), {}
     for start in range(0, len(wanted), _BATCH):
         batch = [subjects.end(task) for task in wanted[start : start + _BATCH]]
@@ -115,12 +118,15 @@ async def _multi_last(bus: Bus, stream: str, batch: list[str]) -> list[bytes]:
 
 
 async def write_end(bus: Bus, end: TaskEnd) -> bool:
-    """Write a task's final state; False when somebody ended it first (that end stands)."""
+    """Write a task's final state; False when somebody ended it first (that end stands). Raises: BusUnavailable."""
     data = encode(end)
     ttl_s = end_ttl_s(len(data), bus.config)
     try:
         await bus.store(subjects.end(end.id), data, expect_last=0, ttl_s=ttl_s, resend=True)
     except WrongSequence:
+        if await read_end(bus, end.id) is None:
+            # Refused for an end that was under way and never came to be: a server that was cut off still led.
+            raise BusUnavailable(f"whether {end.id} has ended is not known yet; try again shortly") from None
         return False
     return True
 

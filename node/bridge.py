@@ -16,8 +16,9 @@ from api.app import build_app
 from api.keys import ApiSettings
 from api.serving import Running, serve
 from mesh import subjects
+from mesh.bus.safety import safety
 from mesh.client import Mesh
-from mesh.errors import BadInput, BusUnavailable, Fault
+from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
 from mesh.identity import new_token
 from mesh.messages import BlobRef, Capabilities, DeadLetter, NodeRecord, TaskEnd, encode
 from mesh.streams import list_lanes
@@ -86,18 +87,27 @@ class NodeServices:
         """See Services."""
         node = self.node
         leader = node.election.leader
-        lanes = await list_lanes(node.bus)
+        alarms = list(node.master.alarms)
+        try:
+            queued = sum(info.waiting for info in (await list_lanes(node.bus)).values())
+        except QueztlError as error:
+            # Without most of its servers the bus stores nothing; that is when people look here.
+            queued = 0
+            alarms.append(f"The bus does not serve: {error.message}. What runs goes on; how much waits is not known.")
         nodes = node.registry.view(leader)
+        hosts = {one.node for one in node.hosting.servers}
+        there = [one.name for one in nodes if one.id in hosts and one.state not in ("gone", "left")]
+        away = [one.name for one in nodes if one.id in hosts and one.state in ("gone", "left")]
         return NetworkView(
             mesh=node.joined.mesh.name,
             mesh_id=node.joined.mesh.id,
             leader=leader,
             fence=node.election.leader_fence,
             bus_urls=node.hosting.urls,
-            safety=safety([one.name for one in nodes if one.hosts_bus]),
+            safety=safety(there, away, node.cluster.reason),
             nodes=nodes,
-            queued=sum(info.waiting for info in lanes.values()),
-            alarms=node.master.alarms,
+            queued=queued,
+            alarms=tuple(alarms),
         )
 
     async def register(
@@ -149,14 +159,6 @@ def _capabilities(given: dict[str, Any]) -> Capabilities:
         return msgspec.convert(given, Capabilities)
     except msgspec.ValidationError as error:
         raise BadInput("the capabilities are not valid", (Fault("capabilities", str(error)),)) from None
-
-
-def safety(hosts: list[str]) -> str:
-    """How safe queued work is, in words; `hosts`: names of the nodes that host bus servers."""
-    names = ", ".join(hosts) or "its host"
-    if len(hosts) <= 1:
-        return f"1 copy, on {names}: losing this machine loses queued work"
-    return f"{len(hosts)} bus servers on {names}"
 
 
 class Bridge:

@@ -25,7 +25,7 @@ from mesh.bus.server import BusServer, BusSettings
 from mesh.bus.server_config import SYSTEM_USER
 from mesh.bus.server_folder import put_aside, read_marker
 from mesh.candidacy import Found, Me
-from mesh.connections import connection_name
+from mesh.connections import connection_name, system_password
 from mesh.discovery import Discovery
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.finding import find_mesh, first_reachable
@@ -107,11 +107,6 @@ def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
             f"--mesh {data.mesh.name}, or give the mesh {config.mesh_name} another --data"
         )
     return data.mesh
-
-
-def system_password(mesh_id: str) -> str:
-    """On a mesh without a key any host of the LAN is its administrator: the mesh id is all it takes."""
-    return f"open-{mesh_id}"
 
 
 async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: NodeConfig) -> Bus:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mesh import blob_refs, dead_letters, subjects
+from mesh import blob_refs, dead_letters, records, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.bus.wire import header_block
 from mesh.errors import QueztlError
@@ -113,17 +113,36 @@ class Settling:
 
         def settled(_: bytes, error: QueztlError | None) -> None:
             self.open -= 1
-            if error is None or isinstance(error, WrongSequence):
-                if error is None:
-                    self.done += end.state == "done"
-                    self.failed += end.state == "failed"
-                self._deliveries.ack(delivery)
-                self._clean_up(delivery.task)
+            if error is None:
+                self.done += end.state == "done"
+                self.failed += end.state == "failed"
+                self._settle(delivery)
+            elif isinstance(error, WrongSequence):
+                self._spawn(self._see_who_ended(delivery, end), f"who ended {end.id}")
             else:
                 log.warning("the bus does not take the end of %s yet: %s", end.id, error)
                 self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
 
         self._bus.post(subjects.end(end.id), data, headers, settled)
+
+    def _settle(self, delivery: Delivery) -> None:
+        """An end is stored, this node's or another one."""
+        self._deliveries.ack(delivery)
+        self._clean_up(delivery.task)
+
+    async def _see_who_ended(self, delivery: Delivery, end: TaskEnd) -> None:
+        """The bus refused this end because there is one. A server that led and was cut off says so of one that is not
+        committed, and is overruled later: then the end would be lost, had the message been acknowledged for it.
+        """
+        try:
+            there = await records.read_end(self._bus, end.id)
+        except QueztlError as error:
+            log.info("whether %s has ended could not be read: %s", end.id, error)
+            there = None
+        if there is not None:
+            self._settle(delivery)
+        else:
+            self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
 
     async def _end_large(self, delivery: Delivery, decision: End, finished: Finished) -> None:
         """A result that travels as a blob: upload, then the end that names it."""

@@ -38,6 +38,9 @@ class Witness:
     def __init__(self, bus: Bus) -> None:
         self._bus, self._subscriptions = bus, list[Subscription]()
         self.ends: Counter[str] = Counter()
+        """Task -> how many different ends were heard. The same one may be heard twice: a server that led and froze
+        tells of it when it thaws, and so did its successor."""
+        self._heard: set[bytes] = set()
         self.states: list[tuple[float, TaskState]] = []
         self.plan_fences: list[int] = []
         self._news = asyncio.Event()
@@ -54,6 +57,9 @@ class Witness:
         if not message.data:
             return
         if message.subject.endswith(".end"):
+            if message.data in self._heard:
+                return
+            self._heard.add(message.data)
             self.ends[messages.decode_end(message.data).id] += 1
         else:
             self.states.append((time.time(), messages.decode_state(message.data)))
@@ -88,6 +94,10 @@ async def check(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness, 
     await _all_ended(mesh, accepted, within_s)
     await _nothing_left(bus)
     ends = await records.read_ends(bus, accepted)
+    for task in set(accepted) - set(ends):
+        # Reads of many come from any copy, which may lag behind; the one that leads knows.
+        if (end := await records.read_end(bus, task)) is not None:
+            ends[task] = end
     assert set(ends) == set(accepted), f"lost: {sorted(set(accepted) - set(ends))[:5]}"
     stored = await _stored_ends(bus)
     assert all(count == 1 for count in stored.values()), "a task has more than one final record"
@@ -147,7 +157,7 @@ async def _second_ends_change_nothing(bus: Bus, tasks: list[str], ends: Mapping[
     for task in tasks:
         forged = msgspec.structs.replace(ends[task], state="failed", node="forger", ended_at=time.time())
         assert not await records.write_end(bus, forged), f"a second end of {task} was stored"
-    again = await records.read_ends(bus, tasks)
+    again = {task: await records.read_end(bus, task) for task in tasks}
     assert all(again[task] == ends[task] for task in tasks), "a second end changed a first one"
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from api.commands.exit_codes import OK
+from api.commands.exit_codes import NOT_REACHABLE, OK
 from api.commands.output import Output
 
 HELP = "where the bus listens, how safe queued work is"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
+    """See `queztl bus --help`."""
+    parser.add_argument(
+        "what", nargs="?", choices=("show", "rescue"), default="show",
+        help="rescue: what to do when most bus servers are lost, and with --yes do it",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="rescue: go on with the servers that are left")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Print it."""
+    """Print it, or rescue it."""
     from api.commands.network import network_document
 
+    if args.what == "rescue":
+        return await _rescue(args, out)
     document = await network_document(args.url)
     if out.as_json:
         names = ("mesh", "mesh_id", "leader", "bus", "queue", "alarms")
@@ -35,3 +42,30 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         )
     )
     return OK
+
+
+async def _rescue(args: argparse.Namespace, out: Output) -> int:
+    """Say what is lost and what may be done; with --yes do it. Needs a node's API to know where the servers are."""
+    from api.commands.network import network_document
+    from mesh.bus import rescue
+    from mesh.bus.client import Bus
+    from mesh.bus.server_config import SYSTEM_USER
+    from mesh.connections import system_password
+
+    document = await network_document(args.url)
+    urls, password = tuple(document["bus"]["urls"]), system_password(document["mesh_id"])
+    system = await Bus.connect(urls, name="queztl bus", user=SYSTEM_USER, password=password)
+    bus = await Bus.connect(urls, name="queztl bus")
+    try:
+        found = await rescue.look(system)
+        for sentence in rescue.explain(found):
+            out.line(sentence)
+        if not found.needs_rescue:
+            return OK
+        if not args.yes:
+            return NOT_REACHABLE
+        await rescue.rescue(system, bus, out.line)
+        return OK
+    finally:
+        await bus.close()
+        await system.close()

@@ -24,7 +24,7 @@ from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
 from mesh.bus.publisher import Publisher, Settled
 from mesh.bus.requests import Requests
-from mesh.bus.wire import Message, Parser, flush_soon, header_block, ping, write
+from mesh.bus.wire import Message, Parser, flush_soon, hang_up_at_once, header_block, ping, write
 from mesh.config import LAN, MeshConfig
 from mesh.errors import BusUnavailable, QueztlError, TooLarge
 
@@ -121,7 +121,7 @@ class Bus:
                     connect_timeout=max(1, round(connect_timeout_s)),
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0.05,
-                    ping_interval=10,
+                    ping_interval=config.ping_interval_s,
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     skip_subject_validation=True,
@@ -135,8 +135,8 @@ class Bus:
                 if attempt == attempts:
                     reason = str(error) or type(error).__name__
                     raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({reason})") from None
-        # The first connection fails fast and says so (with -1 nats-py would never give up); later ones are
-        # tried for ever.
+        # The first connection fails fast and says so (with -1 it would never give up); later ones are tried for ever.
+        hang_up_at_once(client)
         client.options["max_reconnect_attempts"] = -1
         client.options["allow_reconnect"] = True
         client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
@@ -333,7 +333,8 @@ class Bus:
             callback()
 
     async def _on_reconnected(self) -> None:
-        log.debug("the connection to the bus is back (epoch %d)", self.epoch)
+        log.debug("back on the bus (epoch %d)", self.epoch)
+        hang_up_at_once(self._client)
         self._publisher.resend_all()
         self._requests.repeat()
         for callback in list(self.on_back):
@@ -341,10 +342,9 @@ class Bus:
                 outcome = callback()
                 if outcome is not None:
                     await outcome
-            except QueztlError as error:
-                # The next part must hear of it all the same (and nats-py's reconnecting must not end here).
+            except QueztlError as error:    # the next part must hear of it all the same
                 log.warning("after the bus came back: %s", error)
 
 
 async def _undelivered(_: Any) -> None:
-    """nats-py wants a callback; messages reach ours in `wire.Parser` before they come here."""
+    """nats-py wants a callback; messages reach ours in `wire.Parser` before."""

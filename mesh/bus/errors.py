@@ -5,6 +5,9 @@ from __future__ import annotations
 from mesh.errors import Busy, QueztlError, StorageFull
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
+IN_PROCESS = (10164, 10158)
+"""An earlier copy of the message, or of another one under its condition, is not committed yet, and may never be: a
+leader that was cut off answers so and is overruled later."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037

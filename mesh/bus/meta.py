@@ -22,6 +22,7 @@ JSZ = "$SYS.REQ.SERVER.PING.JSZ"
 REMOVE = "$JS.API.SERVER.REMOVE"
 META_STEP_DOWN = "$JS.API.META.LEADER.STEPDOWN"
 RESCUE = "$JS.API.META.RESCUE"
+_ID_LENGTH = 8
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: Servers that have not answered this long after the last one that did are not waited for.
 _QUIET_S = 0.15
@@ -45,7 +46,7 @@ def peer_id(server: str) -> str:
 
     Source: `getHash` of nats-server 2.15.
     """
-    return "".join(_DIGITS[byte % len(_DIGITS)] for byte in hashlib.sha256(server.encode()).digest()[:8])
+    return "".join(_DIGITS[byte % len(_DIGITS)] for byte in hashlib.sha256(server.encode()).digest()[:_ID_LENGTH])
 
 
 def read_groups(answers: list[dict[str, Any]], known: Iterable[str] = ()) -> dict[str, Group]:
@@ -146,8 +147,9 @@ async def move_meta(system: Bus, to: str) -> None:
 
 
 async def remove(system: Bus, server: str) -> None:
-    """Take a server out of the meta group. Raises: ApiError, BusUnavailable."""
-    await order(system, REMOVE, {"peer": "", "peer_id": peer_id(server)})
+    """Take a server, by name or id (`Group.members`), out of the meta group. Raises: ApiError, BusUnavailable."""
+    by_id = server if server.isalnum() and len(server) == _ID_LENGTH else peer_id(server)
+    await order(system, REMOVE, {"peer": "", "peer_id": by_id})
 
 
 async def order(system: Bus, subject: str, body: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:

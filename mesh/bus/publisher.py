@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mesh.bus.errors import refusal
+from mesh.bus.errors import IN_PROCESS, refusal
 from mesh.bus.wire import header_block, parse_headers
 from mesh.errors import BusUnavailable, QueztlError
 
@@ -153,15 +153,23 @@ class Publisher:
             return
         data = message.data
         if b'"error"' in data:
-            pending.settled(b"", refusal(json.loads(data)["error"], pending.subject))
+            error = json.loads(data)["error"]
+            if pending.resend and error.get("err_code") in IN_PROCESS:
+                self._ask_again_soon(message, pending)
+            else:
+                pending.settled(b"", refusal(error, pending.subject))
         elif data:
             pending.settled(data, None)
         elif pending.resend:
-            # "No responders": the stream has no leader yet (a restart, an election). The sweep sends again.
-            pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + 0.25
-            self._pending[int(message.subject[self._prefix :])] = pending
+            # "No responders": the stream has no leader yet (a restart, an election).
+            self._ask_again_soon(message, pending)
         else:
             pending.settled(b"", BusUnavailable(f"no stream takes {pending.subject} right now; try again shortly"))
+
+    def _ask_again_soon(self, message: Message, pending: _Pending) -> None:
+        """Have the sweep send it again."""
+        pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + 0.25
+        self._pending[int(message.subject[self._prefix :])] = pending
 
     async def _sweep(self) -> None:
         while True:

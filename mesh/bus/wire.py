@@ -195,3 +195,11 @@ async def ping(client: Any) -> None:
         answered = asyncio.get_running_loop().create_future()
         await client._send_ping(answered)
         await answered
+
+
+def hang_up_at_once(client: Any) -> None:
+    """Have the present connection end without sending what waits in it: a server that is frozen or cut off would never
+    take that, and nats-py waits for it before it turns to another server. What waits is sent again by those who asked.
+    """
+    transport = client._transport
+    transport.close = transport._bare_io_writer.transport.abort

@@ -26,19 +26,30 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def lan() -> Iterator[list[str]]:
+    """Three machines; see `machines`."""
+    yield from machines(COUNT)
+
+
+@pytest.fixture
+def office() -> Iterator[list[str]]:
+    """Five machines for nodes and, the last one, a desk for whoever submits and looks."""
+    yield from machines(6)
+
+
+def machines(count: int) -> Iterator[list[str]]:
     """Names of namespaces, each with a card eth0 (10.77.0.n) on a switch of their own; or skipped, and why."""
     if sys.platform != "linux" or shutil.which("ip") is None or shutil.which("nsenter") is None:
         pytest.skip("needs Linux with ip and nsenter")
     mark = f"qz{os.getpid()}"
-    switch, machines = f"{mark}s", [f"{mark}n{number}" for number in range(1, COUNT + 1)]
+    switch, names = f"{mark}s", [f"{mark}n{number}" for number in range(1, count + 1)]
     with contextlib.ExitStack() as undo:
         try:
-            for name in (switch, *machines):
+            for name in (switch, *names):
                 ip("netns", "add", name)
                 undo.callback(ip, "netns", "del", name)
             ip("-n", switch, "link", "add", "switch", "type", "bridge")
             ip("-n", switch, "link", "set", "switch", "up")
-            for number, name in enumerate(machines, 1):
+            for number, name in enumerate(names, 1):
                 port = f"port{number}"
                 ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
                 ip("-n", switch, "link", "set", port, "master", "switch", "up")
@@ -47,7 +58,7 @@ def lan() -> Iterator[list[str]]:
                 ip("-n", name, "link", "set", "lo", "up")
         except subprocess.CalledProcessError as error:
             pytest.skip(f"no right to make network namespaces here ({error.stderr.strip()})")
-        yield machines
+        yield names
 
 
 def inside(machine: str, work: Coroutine[Any, Any, None]) -> None:

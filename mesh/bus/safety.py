@@ -1,0 +1,27 @@
+"""How safe queued work is, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> str:
+    """One sentence for people.
+
+    `there`, `away`: names of the machines whose bus server is, or is not, there; `reason`: what the master waits for.
+    """
+    count, total = len(there), len(there) + len(away)
+    here, gone = ", ".join(there) or "no machine", ", ".join(away)
+    if total <= 1:
+        return f"1 copy, on {here}: losing this machine loses queued work"
+    if count * 2 <= total:
+        return (
+            f"only {here} of {total} bus servers is there ({gone} away): nothing can be stored until more are back; "
+            "`queztl bus rescue` tells what can be done if they never will be"
+        )
+    if away:
+        more = f" ({reason})" if reason else ""
+        return f"{count} of {total} copies are there, on {here}; {gone} is away: losing another one stops the bus{more}"
+    if count == 2:
+        return f"2 copies, on {here}, on the way to another number: losing one stops the bus"
+    return f"{count} copies, on {here}: any one may fail"

@@ -1,0 +1,209 @@
+"""Five machines on a network of their own, a mesh that has grown to three bus servers, and somebody who submits.
+
+A scenario is: 1,000 tasks in flight, a fault, and the invariants. What is measured: how long a submission stalled at
+most, and how many tasks ran twice. Each scenario prints one line of the table in docs/resilience.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from mesh.bus import meta
+from mesh.bus.client import Bus
+from mesh.bus.cluster import read_servers
+from mesh.bus.server_config import SYSTEM_USER
+from mesh.bus.topology import host_of
+from mesh.client import Mesh
+from mesh.errors import QueztlError
+from mesh.messages import decode_any
+from tests import invariants
+from tests.faults.mixed import echoed
+from tests.invariants import Expected, Witness
+from tests.nodes import Cluster, NodeProcess, eventually
+
+TASKS = 1000
+GROWN_WITHIN_S = 60.0
+#: Seconds a task takes: 1,000 of them are in flight for fifteen seconds on ten slots.
+SLEEP_S = 0.15
+
+
+class Office(Cluster):
+    """A cluster whose nodes are on machines of their own, and find each other by multicast."""
+
+    def __init__(self, folder: Path, machines: list[str]) -> None:
+        super().__init__(folder, interface="eth0")
+        self.machines = machines[:-1]
+
+    @property
+    def url(self) -> str:
+        return ",".join(f"nats://10.77.0.{number}:{self.bus_port}" for number in range(1, len(self.machines) + 1))
+
+    def node_on(self, machine: str, *arguments: str, slots: int = 2) -> NodeProcess:
+        """One more node, on that machine, not started yet."""
+        node = self.node("--preset", "local", *arguments, slots=slots)
+        node.command = ("nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "node")
+        return node
+
+    async def start_all(self, small: Path | None = None) -> None:
+        """One node a machine, all started at once; one with a folder of its own (`small`) first."""
+        nodes = [self.node_on(machine) for machine in self.machines]
+        if small is not None:
+            nodes[0].folder = small / "node"
+            await nodes[0].start()
+            nodes = nodes[1:]
+        await asyncio.gather(*(node.start() for node in nodes))
+
+    def machine_of(self, node: NodeProcess) -> str:
+        return self.machines[self.nodes.index(node)]
+
+
+class Scene:
+    """A mesh, a client, a witness, and a pulse: one submission after the other, timed."""
+
+    def __init__(self, office: Office, mesh: Mesh, witness: Witness) -> None:
+        self.office, self.mesh, self.witness = office, mesh, witness
+        self.accepted: dict[str, Expected] = {}
+        self.stall_s = 0.0
+        self._submitted = 0
+        self._system: Bus | None = None
+
+    @property
+    def bus(self) -> Bus:
+        return self.mesh.bus
+
+    async def system(self) -> Bus:
+        """A connection to the servers' own account."""
+        if self._system is None:
+            entry = await self.bus.kv("mesh").get("identity")
+            assert entry is not None
+            password = f"open-{decode_any(entry.value)['id']}"
+            urls = self.office.url.split(",")
+            self._system = await Bus.connect(urls, name="test", user=SYSTEM_USER, password=password)
+        return self._system
+
+    async def close(self) -> None:
+        if self._system is not None:
+            await self._system.close()
+
+    # --- what the bus is like -----------------------------------------------------------------------
+    async def group(self) -> meta.Group | None:
+        """The meta group as its leader sees it."""
+        names = [one.name for one in await read_servers(self.bus)]
+        return meta.leaders_view(meta.read_groups(await meta.ask_all(await self.system()), names))
+
+    async def is_safe(self, servers: int = 3) -> bool:
+        """Whether so many servers, all there, hold a copy of every stream."""
+        try:
+            group = await self.group()
+            if group is None or len(group.members) != servers or not all(group.members.values()):
+                return False
+            streams = await meta.list_streams(self.bus)
+        except QueztlError:
+            return False
+        return all(len(one.current) == servers == one.replicas for one in streams)
+
+    async def until_safe(self, servers: int = 3, within_s: float = GROWN_WITHIN_S) -> float:
+        """Wait for that; how long it took, seconds."""
+        began = time.monotonic()
+        await eventually(lambda: self.is_safe(servers), within_s, f"{servers} servers with a copy of everything")
+        return time.monotonic() - began
+
+    async def leads(self) -> NodeProcess:
+        """The node whose bus server leads the meta group."""
+        group = await self.group()
+        assert group is not None
+        return self.office.by_id(host_of(group.leader))
+
+    async def voters(self) -> list[NodeProcess]:
+        """The nodes that run a bus server."""
+        return [self.office.by_id(one.node) for one in await read_servers(self.bus)]
+
+    # --- work ---------------------------------------------------------------------------------------
+    async def submit(self, count: int = TASKS) -> None:
+        """Tasks in flight; each is durable when this returns."""
+        for _ in range(count):
+            await self._one(SLEEP_S)
+
+    async def _one(self, sleep_s: float) -> float:
+        """Submit one task, asking again under the same key until it is accepted; how long that took, seconds."""
+        self._submitted += 1
+        value, began = self._submitted, time.monotonic()
+        while True:
+            try:
+                payload = {"value": value, "sleep_s": sleep_s}
+                handle = await self.mesh.start("echo", payload, idempotency_key=f"k{self.mesh.name}{value}")
+                break
+            except QueztlError as error:
+                assert time.monotonic() - began < 120, f"not accepted for two minutes: {error}"
+                await asyncio.sleep(0.05)
+        self.accepted[handle.id] = echoed(value)
+        return time.monotonic() - began
+
+    @contextlib.asynccontextmanager
+    async def pulse(self) -> AsyncIterator[None]:
+        """Submit a small task every 50 ms; the longest that one took is `stall_s`."""
+        self.stall_s = 0.0
+
+        async def beat() -> None:
+            while True:
+                self.stall_s = max(self.stall_s, await self._one(0.0))
+                await asyncio.sleep(0.05)
+
+        beating = asyncio.create_task(beat(), name="pulse")
+        try:
+            yield
+            # A beat that is under way ends: else it would be accepted and nobody would know.
+        finally:
+            done, _ = await asyncio.wait({beating}, timeout=0.0)
+            for one in done:
+                one.result()
+            await self._end(beating)
+
+    async def _end(self, beating: asyncio.Task[None]) -> None:
+        submitted = self._submitted
+        await eventually(lambda: _is(len(self.accepted) >= submitted or beating.done()), 120, "a last submission")
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+    async def scenario(self, name: str, fault: Callable[[], Awaitable[None]], within_s: float = 120.0) -> float:
+        """1,000 tasks in flight, `fault`, then the invariants; the longest stall of a submission, seconds."""
+        await self.submit()
+        began = time.monotonic()
+        async with self.pulse():
+            await asyncio.sleep(1.0)
+            await fault()
+            await asyncio.sleep(2.0)
+        await invariants.check(self.mesh, self.accepted, self.witness, within_s)
+        twice = sum(len(self.witness.runs(task)) > 1 for task in self.accepted)
+        took = time.monotonic() - began
+        print(f"| {name} | {self.stall_s:.1f} s | {twice} of {len(self.accepted)} | 0 | {took:.0f} s |", flush=True)
+        return self.stall_s
+
+
+async def _is(value: object) -> object:
+    return value
+
+
+@contextlib.asynccontextmanager
+async def grown(folder: Path, machines: list[str], small: Path | None = None) -> AsyncIterator[Scene]:
+    """Five nodes started at once, and three bus servers with a copy of everything.
+
+    `small`: the data folder of the first one, which then founds.
+    """
+    async with Office(folder, machines) as office:
+        try:
+            await office.start_all(small)
+            mesh = await office.client()
+            scene = Scene(office, mesh, await Witness(mesh.bus).start())
+            try:
+                await scene.until_safe()
+                yield scene
+            finally:
+                await scene.close()
+        finally:
+            office.print_logs()

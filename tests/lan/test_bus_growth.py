@@ -1,0 +1,58 @@
+"""The bus over five machines: it grows under work, survives each of its servers, and hands over in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import invariants
+from tests.invariants import Witness
+from tests.lan.conftest import inside
+from tests.lan.office import Office, Scene, grown
+
+pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+def test_five_machines_started_at_once_grow_to_three_servers_under_work(office: list[str], tmp_path: Path) -> None:
+    inside(office[-1], _grow(office, tmp_path))
+
+
+async def _grow(machines: list[str], folder: Path) -> None:
+    async with Office(folder, machines) as office:
+        try:
+            await office.start_all()
+            mesh = await office.client()
+            scene = Scene(office, mesh, await Witness(mesh.bus).start())
+            async with scene.pulse():
+                await scene.submit(300)
+                took_s = await scene.until_safe()
+            print(f"| growth from 1 to 3 servers | {scene.stall_s:.1f} s | {took_s:.0f} s |")
+            await invariants.check(mesh, scene.accepted, scene.witness)
+            assert len({office.machine_of(node) for node in await scene.voters()}) == 3
+            await scene.close()
+        finally:
+            office.print_logs()
+
+
+def test_every_server_is_killed_in_turn(office: list[str], tmp_path: Path) -> None:
+    inside(office[-1], _kill_each(office, tmp_path))
+
+
+async def _kill_each(machines: list[str], folder: Path) -> None:
+    async with grown(folder, machines) as scene:
+        leader = await scene.leads()
+        others = [node for node in await scene.voters() if node is not leader]
+        for victim, name, limit_s in (
+            (others[0], "kill -9 of a voter's machine", 1.0),
+            (others[1], "kill -9 of another voter's machine", 1.0),
+            (leader, "kill -9 of the machine that leads everything", 10.0),
+        ):
+
+            async def kill(victim=victim) -> None:
+                await victim.kill9()
+
+            stall_s = await scene.scenario(name, kill)
+            await victim.start()
+            await scene.until_safe()
+            assert stall_s < limit_s
