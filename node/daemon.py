@@ -40,6 +40,7 @@ from node.heartbeat import Heartbeat
 from node.hosting import Hosting
 from node.portrait import version
 from node.puller import Puller
+from node.roaming import roam
 from node.service_info import answer_service_requests
 from node.settling import Settling
 
@@ -176,6 +177,7 @@ class Node:
                     Service("election", self.election.run),
                     Service("master", self.master.run),
                     Service("hosting", self.hosting.run),
+                    Service("roaming", lambda: roam(self)),
                 ],
                 # Not when the node is told to stop: while it drains it must beat, or its work is given to others.
                 self._closing,
@@ -321,9 +323,10 @@ class Node:
     def _on_urls(self, urls: tuple[str, ...]) -> None:
         """The bus has other servers now: remembered, announced, and told."""
         self.data.remember_mesh(self.joined.mesh, urls)
-        self._spawn(self._tell_of_urls(), "announce bus servers")
+        self._spawn(self.tell_where_it_is(), "announce bus servers")
 
-    async def _tell_of_urls(self) -> None:
+    async def tell_where_it_is(self) -> None:
+        """This node's addresses, or the bus servers', are others now. Raises: BusUnavailable."""
         await self.discovery.announce(self._announcement())
         await self._put_record()
 

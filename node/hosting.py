@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -92,6 +93,15 @@ class Hosting:
         """Read the list again soon."""
         self._look.set()
 
+    async def move(self, addresses: tuple[str, ...]) -> None:
+        """This machine is reached at `addresses` now. Raises: BusUnavailable (told again when the bus is back)."""
+        if self._settings.bind_host == "127.0.0.1":
+            return
+        self._settings = replace(self._settings, advertise=addresses)
+        if self.server is not None:
+            self.server.move(addresses)
+            await self._tell(self.server)
+
     async def leave(self, limit_s: float) -> None:
         """Give the master time to hand over what this node's server holds; at once when there is nobody else."""
         if self.server is None:
@@ -116,6 +126,9 @@ class Hosting:
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
         me = self._settings.node_id
+        mine = next((one for one in self.servers if one.node == me), None)
+        if self.server is not None and self._busy is None and mine is not None and mine.routes != self.server.routes:
+            await self._tell(self.server)
         peers = [route for one in self.servers if one.node != me for route in one.routes]
         if self.server is not None and self._busy is None:
             await self.server.set_peers(peers)

@@ -146,6 +146,15 @@ class BusServer:
         self._server.reload()
         server_folder.write_marker(self.folder, self._founded)
 
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """This machine has other addresses now: clients and servers are told of these."""
+        assert self._founded is not None and self._server is not None, "start it first"
+        self.settings = replace(self.settings, advertise=addresses)
+        self._layout = Layout(self.folder, self.settings)
+        self._address = self._layout.address(self._founded)
+        self._server.write_config(render(self._layout.server(self._founded)))
+        self._server.reload()
+
     async def retire(self) -> None:
         """End both for good: the server was taken out of its group, and what it holds is out of date from now on."""
         await self.stop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -141,3 +142,33 @@ async def _fill(machines: list[str], folder: Path, room: Path) -> None:
 
         assert await scene.scenario("disk full on a voter", fill) < LEADER_LOST_S
         (room / "filler").unlink()
+
+
+def test_200_ms_and_five_percent_of_loss_on_one_machine(office: list[str], tmp_path: Path) -> None:
+    """There is no netem in this kernel: a small forwarder stands between the machine's port and the switch."""
+    inside(office[-1], _bad_line(office, tmp_path))
+
+
+async def _bad_line(machines: list[str], folder: Path) -> None:
+    async with grown(folder, machines) as scene:
+        leader = await scene.leads()
+        bad = next(node for node in await scene.voters() if node is not leader)
+        port = f"port{machines.index(scene.office.machine_of(bad)) + 1}"
+        switch = f"{machines[0].rpartition('n')[0]}s"
+        ip("-n", switch, "link", "add", "near", "type", "veth", "peer", "name", "far")
+        for card in ("near", "far"):
+            ip("-n", switch, "link", "set", card, "up")
+        line = (sys.executable, str(Path(__file__).with_name("bad_line.py")), port, "far", "0.2", "0.05", "60")
+
+        async def worsen() -> None:
+            ip("-n", switch, "link", "set", port, "nomaster")
+            ip("-n", switch, "link", "set", "near", "master", "switch")
+            forwarder = await asyncio.create_subprocess_exec("nsenter", f"--net=/run/netns/{switch}", *line)
+            await asyncio.sleep(20)
+            forwarder.terminate()
+            await forwarder.wait()
+            ip("-n", switch, "link", "set", "near", "nomaster")
+            ip("-n", switch, "link", "set", port, "master", "switch")
+
+        assert await scene.scenario("200 ms late and 5 % lost on one voter for 20 s", worsen) < LEADER_LOST_S
+        await scene.until_safe()
