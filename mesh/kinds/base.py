@@ -82,3 +82,5 @@ class KindSpec:
     """Longest run time unless the submitter says otherwise."""
     example: dict[str, Any] | None = None
     """A payload that works as it stands."""
+    peer_code: tuple[str, ...] = ()
+    """Fields that carry code a peer wrote: refused unless the mesh is closed (`mesh/kinds/table.py`)."""
