@@ -119,7 +119,7 @@ SPEC = KindSpec(
     name="crypto_mining",
     summary="Search nonces of a block header for a double SHA-256 under a target, on every core.",
     payload=CryptoMiningPayload,
-    resources=Resources(cores="all", memory_mb=256),
+    resources=Resources(cores="all", memory_mb=512),
     timeout_s=3900.0,
     example={"algorithm": "SHA256", "seconds": 0.5},
 )

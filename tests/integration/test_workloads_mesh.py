@@ -49,6 +49,7 @@ async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
 
 LONG: list[tuple[str, dict[str, Any]]] = [
     ("database_ops", {"scale_factor": 1}),
+    ("crypto_mining", {"nonce_count": 1 << 32, "target_bits": 200}),
 ]
 
 
