@@ -28,7 +28,16 @@ async def test_tpch_through_a_node_gives_its_own_answers(cluster: Cluster) -> No
     mesh = await cluster.client()
     result = await mesh.submit("database_ops", {"scale_factor": 0.01}, wait_s=60)
     assert result["answers_checked"] == 22 and result["power"] > 0 and result["throughput"] > 0
+    await _science_is_checked(mesh)
     await _code_is_refused_at_every_door(mesh)
+
+
+async def _science_is_checked(mesh: Mesh) -> None:
+    for operation in ("linpack", "sgemm", "fft", "sparse_solve"):
+        result = await mesh.submit("scientific_computing", {"operation": operation, "n": 100}, wait_s=60)
+        assert result["passed"] and result["gflops"] > 0 and 0 <= result["residual"] < 16, result
+    result = await mesh.submit("scientific_computing", {"operation": "monte_carlo", "n": 100_000}, wait_s=60)
+    assert result["passed"] and abs(result["estimate"] - result["exact"]) < 6 * result["standard_error"], result
 
 
 async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
@@ -50,6 +59,7 @@ async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
 LONG: list[tuple[str, dict[str, Any]]] = [
     ("database_ops", {"scale_factor": 1}),
     ("crypto_mining", {"nonce_count": 1 << 32, "target_bits": 200}),
+    ("scientific_computing", {"operation": "linpack", "n": 6000, "repeat": 50}),
 ]
 
 
