@@ -28,13 +28,14 @@ from mesh.master import Master
 from mesh.messages import Plan, decode_plan, encode
 from mesh.registry import Registry
 from mesh.service import Service, run_services
-from node import bridge, capabilities, joining, portrait
+from node import bridge, capabilities, joining, portrait, speeds
 from node.agent import Agent
 from node.config import NodeConfig
 from node.deliveries import Deliveries
 from node.door import Door
 from node.executor import Executor
 from node.heartbeat import Heartbeat
+from node.measuring import Measuring
 from node.portrait import version
 from node.puller import Puller
 from node.service_info import answer_service_requests
@@ -105,6 +106,7 @@ class Node:
         config, bus, data = self.config, self.bus, self.data
         me, incarnation = data.node_id, data.incarnation
         self.slots = config.slots or self.capabilities.cores
+        self._build_measuring()
         self.record = portrait.record_of(self)
         self.registry = Registry(bus, me, config.mesh_config)
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
@@ -147,6 +149,17 @@ class Node:
         bus.on_back.append(self._on_back)
         await self._read_plan()
 
+    def _build_measuring(self) -> None:
+        have, slots, folder = self.capabilities, self.slots, self.data.path
+        known = speeds.known(KINDS.values(), have, slots, version(), folder)
+        self.measuring = Measuring(
+            speeds.measurable(KINDS.values(), have),
+            lambda spec: speeds.circumstances(spec, have, slots, version()),
+            known, slots=slots, folder=folder, idle_s=self.config.measure_after_s, held=self._held,
+            publish=self._put_speeds,
+        )  # fmt: skip
+        self.capabilities = msgspec.structs.replace(have, speeds=dict(known))
+
     async def _announce(self) -> None:
         await self._put_record()
         self.heartbeat.beat()
@@ -170,6 +183,7 @@ class Node:
                     Service("door", self.door.run),
                     Service("election", self.election.run),
                     Service("master", self.master.run),
+                    Service("measuring", self.measuring.run),
                 ],
                 self.stop_asked,
             ),
@@ -299,6 +313,10 @@ class Node:
     async def _put_record(self) -> None:
         self.record = portrait.record_of(self)
         await self.bus.kv(subjects.KV_NODES).put(self.record.id, encode(self.record))
+
+    async def _put_speeds(self) -> None:
+        self.capabilities = msgspec.structs.replace(self.capabilities, speeds=dict(self.measuring.seconds))
+        await self._put_record()
 
     async def _open_system(self) -> Bus:
         name = f"system {self.data.node_id}"

@@ -85,5 +85,6 @@ SPEC = KindSpec(
     needs=(Need("duckdb", "sql"), Need("duckdb_extension_tpch", "sql")),
     timeout_s=3600.0,
     example={"scale_factor": 0.01},
+    probe={"scale_factor": 0.01, "streams": 0},
     peer_code=("sql",),
 )

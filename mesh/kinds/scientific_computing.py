@@ -116,4 +116,5 @@ SPEC = KindSpec(
     needs=(Need("numpy", "science"), Need("scipy", "science"), Need("threadpoolctl", "science")),
     timeout_s=3600.0,
     example={"operation": "lu_solve", "n": 300},
+    probe={"operation": "linpack", "n": 1500},
 )
