@@ -12,6 +12,7 @@ from bench.measure import BenchFailed
 
 CASES = {
     "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
+    "overhead": "CPU seconds of tasks of a second, beside the same calls without a mesh",
     "sha256": "SHA-256d on one core, beside a loop over hashlib",
 }
 
@@ -24,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
         case = cases.add_parser(name, help=what, description=f"Measures {what}. See bench/METHODOLOGY.md.")
         case.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
         case.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
-        case.add_argument("--pairs", type=int, metavar="N", help="rounds [5, quick 2; sha256: 9, quick 3]")
+        case.add_argument("--pairs", type=int, metavar="N", help="rounds [mesh 5, quick 2; others 9, quick 3]")
+        if name == "overhead":
+            case.add_argument("--kinds", metavar="A,B", type=lambda text: text.split(","), help="only these")
         case.add_argument("--profile", metavar="DIR", help="write py-spy profiles of the processes under load")
     return made
 
@@ -34,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
-        document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile)
+        more = {"kinds": flags.kinds} if flags.case == "overhead" else {}
+        document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile, **more)
     except BenchFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
