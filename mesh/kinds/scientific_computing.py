@@ -44,6 +44,10 @@ class ScientificComputingPayload(Payload):
         validate_default=True,
         description="precision, float64 when left out; linpack and monte_carlo are float64, dgemm and sgemm as named",
     )
+    device: Literal["cpu", "gpu"] = Field(
+        default="cpu",
+        description="where the dense operations and fft run; gpu needs PyTorch there, so ask for an accelerator too",
+    )
     dimensions: int = Field(default=1, ge=1, le=3, description="of the transform, n points a side (fft only)")
     batch: int | None = Field(
         default=None, ge=1, le=4096, description="how many transforms (fft only); 16 of one dimension, else 1"
@@ -66,6 +70,13 @@ class ScientificComputingPayload(Payload):
         if fixed and value not in (None, fixed):
             raise ValueError(f"must be {fixed} for {operation}")
         return fixed or value or "float64"
+
+    @field_validator("device")
+    @classmethod
+    def _dense(cls, value: str, info: ValidationInfo) -> str:
+        if value == "gpu" and info.data.get("operation") in ("sparse_solve", "monte_carlo"):
+            raise ValueError(f"must be cpu for {info.data['operation']}")
+        return value
 
     @field_validator("n")
     @classmethod

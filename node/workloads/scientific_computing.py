@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.scientific_computing import ScientificComputingPayload
 from node.workload import Context
-from node.workloads import science_random, science_sparse
+from node.workloads import science_random, science_sparse, science_torch
 from node.workloads.ticking import ticking
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class WrongResult(RuntimeError):
 
 
 def run(payload: ScientificComputingPayload, context: Context) -> dict[str, Any]:
-    """operation, n, dtype, seed, cores, seconds (of the fastest run), gflops, residual (scaled), passed.
+    """operation, n, dtype, seed, cores, device, seconds (of the fastest run), gflops, residual (scaled), passed.
 
     fft also: batch, dimensions; monte_carlo, instead of gflops and residual: samples_per_s, estimate, exact,
     standard_error, off_by (in standard errors).
@@ -41,16 +41,17 @@ def run(payload: ScientificComputingPayload, context: Context) -> dict[str, Any]
     work = {"lu_solve": _lu_solve, "matmul": _matmul, "fft": _fft, "sparse_solve": science_sparse.solve}[operation]
     seconds, residual, flops = math.inf, 0.0, 0.0
     with threadpool_limits(limits=context.cores):
-        expected_s = _expected_s(payload, operation)
+        engine = Processor(context.cores) if payload.device == "cpu" else science_torch.gpu(str(payload.dtype))
+        expected_s = _expected_s(payload, operation) if payload.device == "cpu" else 0.0
         for index in range(payload.repeat):
             share = (index / payload.repeat, (index + 1) / payload.repeat)
             with ticking(context, f"run {index + 1} of {payload.repeat}", *share, expected_s):
                 random = np.random.default_rng([payload.seed, index])
-                flops, run_s, run_residual = work(payload, random, context.cores)
+                flops, run_s, run_residual = work(payload, random, engine)
                 check(run_residual, payload.operation)
             seconds, residual = min(seconds, run_s), max(residual, run_residual)
             expected_s = run_s
-    result = _described(payload, context, seconds)
+    result = _described(payload, context, seconds) | {"device": engine.name}
     result |= {"gflops": float(f"{flops / seconds / 1e9:.4g}"), "residual": residual, "passed": True}
     more = {"batch": payload.transforms, "dimensions": payload.dimensions}
     return result | (more if payload.operation == "fft" else {})
@@ -101,6 +102,7 @@ def _monte_carlo(payload: ScientificComputingPayload, context: Context) -> dict[
             )
         best_s = min(best_s, run_s)
     return _described(payload, context, best_s) | {
+        "device": "cpu",
         "samples_per_s": float(f"{payload.size / best_s:.4g}"),
         "estimate": estimate,
         "exact": science_random.exact(),
@@ -108,6 +110,41 @@ def _monte_carlo(payload: ScientificComputingPayload, context: Context) -> dict[
         "off_by": round(off_by, 3),
         "passed": True,
     }
+
+
+class Processor:
+    """The dense work by NumPy and SciPy: (results, seconds), as `science_torch.Torch` does it on a GPU."""
+
+    name = "cpu"
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+
+    def solve(self, matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+        """x of `matrix @ x = right`, by LU with partial pivoting."""
+        import numpy as np
+
+        started = time.perf_counter()
+        solved = np.linalg.solve(matrix, right)
+        return solved, time.perf_counter() - started
+
+    def product(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+        """`left @ right`."""
+        started = time.perf_counter()
+        product = left @ right
+        return product, time.perf_counter() - started
+
+    def round_trip(self, signal: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
+        """The transform over `axes`, and its inverse."""
+        from scipy import fft
+
+        started = time.perf_counter()
+        there = fft.fftn(signal, axes=axes, workers=self._cores)
+        back = fft.ifftn(there, axes=axes, workers=self._cores)
+        return there, back, time.perf_counter() - started
+
+
+Engine = Processor | science_torch.Torch
 
 
 def check(residual: float, operation: str) -> None:
@@ -126,15 +163,13 @@ def _norm(matrix: np.ndarray) -> float:
     return max(float(np.abs(rows).sum(axis=1).max()) for rows in np.array_split(matrix, len(matrix) // 256 + 1))
 
 
-def _lu_solve(payload: ScientificComputingPayload, random: np.random.Generator, cores: int) -> tuple:
+def _lu_solve(payload: ScientificComputingPayload, random: np.random.Generator, engine: Engine) -> tuple:
     import numpy as np
 
     n, dtype = payload.size, np.dtype(payload.dtype)
     matrix = random.random((n, n), dtype=dtype) - dtype.type(0.5)
     right = random.random(n, dtype=dtype) - dtype.type(0.5)
-    started = time.perf_counter()
-    solved = np.linalg.solve(matrix, right)
-    run_s = time.perf_counter() - started
+    solved, run_s = engine.solve(matrix, right)
     return 2 / 3 * n**3 + 1.5 * n**2, run_s, lu_residual(matrix, solved, right)
 
 
@@ -147,15 +182,13 @@ def lu_residual(matrix: np.ndarray, solved: np.ndarray, right: np.ndarray) -> fl
     return error / (float(np.finfo(matrix.dtype).eps) * scale * len(matrix))
 
 
-def _matmul(payload: ScientificComputingPayload, random: np.random.Generator, cores: int) -> tuple:
+def _matmul(payload: ScientificComputingPayload, random: np.random.Generator, engine: Engine) -> tuple:
     import numpy as np
 
     n, dtype = payload.size, np.dtype(payload.dtype)
     left = random.random((n, n), dtype=dtype) - dtype.type(0.5)
     right = random.random((n, n), dtype=dtype) - dtype.type(0.5)
-    started = time.perf_counter()
-    product = left @ right
-    run_s = time.perf_counter() - started
+    product, run_s = engine.product(left, right)
     # Freivalds: a wrong product passes one random vector with probability 1/2 at most, eight with 1/256.
     vectors = random.integers(0, 2, (n, 8)).astype(dtype)
     return 2.0 * n**3, run_s, product_residual(left, right, product, vectors)
@@ -171,20 +204,15 @@ def product_residual(left: np.ndarray, right: np.ndarray, product: np.ndarray, v
     return error / (float(np.finfo(product.dtype).eps) * scale * len(product))
 
 
-def _fft(payload: ScientificComputingPayload, random: np.random.Generator, cores: int) -> tuple:
+def _fft(payload: ScientificComputingPayload, random: np.random.Generator, engine: Engine) -> tuple:
     import numpy as np
-    from scipy import fft
 
     dtype = np.dtype(payload.dtype)
     shape = (payload.transforms, *[payload.size] * payload.dimensions)
     signal = np.empty(shape, dtype=np.result_type(dtype, np.complex64))
     signal.real = random.random(shape, dtype=dtype) - dtype.type(0.5)
     signal.imag = random.random(shape, dtype=dtype) - dtype.type(0.5)
-    axes = tuple(range(1, len(shape)))
-    started = time.perf_counter()
-    there = fft.fftn(signal, axes=axes, workers=cores)
-    back = fft.ifftn(there, axes=axes, workers=cores)
-    run_s = time.perf_counter() - started
+    there, back, run_s = engine.round_trip(signal, tuple(range(1, len(shape))))
     points = payload.size**payload.dimensions
     flops = 2 * payload.transforms * 5.0 * points * math.log2(points)
     return flops, run_s, fft_residual(signal, there, back)
