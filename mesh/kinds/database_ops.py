@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,7 +17,7 @@ MAX_ROWS = 100_000
 MEMORY_MB = 3072
 DUCKDB_MEMORY_MB = 1536
 
-TableName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+_TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class DatabaseOpsPayload(Payload):
@@ -45,7 +46,7 @@ class DatabaseOpsPayload(Payload):
         max_length=100_000,
         description="one SELECT over `tables`, instead of a benchmark; in a closed mesh only",
     )
-    tables: dict[TableName, Data] = Field(
+    tables: dict[str, Data] = Field(
         default_factory=dict, max_length=64, description="name -> a CSV or Parquet file: base64, or a blob"
     )
     max_rows: int = Field(default=1000, ge=1, le=MAX_ROWS, description="rows of a SELECT that come back at most")
@@ -62,6 +63,8 @@ class DatabaseOpsPayload(Payload):
     def _read_by_sql(cls, value: dict[str, object], info: ValidationInfo) -> dict[str, object]:
         if value and info.data.get("sql", "") is None:
             raise ValueError("must be left out when there is no sql to read them")
+        if not all(_TABLE_NAME.fullmatch(name) for name in value):
+            raise ValueError("must have names of at most 63 lower-case letters, digits and '_', no digit first")
         return value
 
     @property

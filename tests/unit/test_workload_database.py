@@ -153,7 +153,7 @@ def test_wrong_payloads_are_named():
         ({"queries": [23]}, "payload.queries.0"),
         ({"queries": [1, 1]}, "payload.queries"),
         ({"tables": {"t": b"a\n1\n"}}, "payload.tables"),
-        ({"sql": "SELECT 1", "tables": {'t"; --': b"a"}}, 'payload.tables.t"; --'),
+        ({"sql": "SELECT 1", "tables": {'t"; --': b"a"}}, "payload.tables"),
         ({"benchmark": "tpcds"}, "payload.benchmark"),
     ):
         with pytest.raises(BadInput) as caught:
