@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mesh import placement, subjects
+from mesh.client import Mesh
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
+from mesh.messages import decode_plan
 from node.measuring import Measuring
 from node.speeds import FILE
-from tests.nodes import Cluster, eventually, records
+from tests.nodes import Cluster, NodeProcess, eventually, records
 
 
 async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) -> None:
@@ -39,6 +42,27 @@ async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) 
         await node.start()
         again = await cluster.client()
         assert (await records(again.bus))[node.id].capabilities.speeds == speeds
+        await _the_slow_one_comes_after(cluster, node, again)
+
+
+async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: Mesh) -> None:
+    """A second node that remembers to be ten times as slow: the master ranks it last for every kind measured."""
+    slow = cluster.node()
+    slow.folder.mkdir()
+    kept = json.loads((fast.folder / FILE).read_text())
+    remembered = {kind: entry | {"seconds": entry["seconds"] * 10} for kind, entry in kept.items()}
+    (slow.folder / FILE).write_text(json.dumps(remembered))
+    await slow.start()
+    wanted = {kind: {fast.id: 0, slow.id: len(placement.STEPS)} for kind in kept}
+    plan: dict[str, dict[str, int]] = {}
+
+    async def ranked() -> bool:
+        entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
+        ranks = decode_plan(entry.value).ranks if entry is not None else {}
+        plan.update({kind: ranks.get(kind, {}) for kind in kept})
+        return plan == wanted
+
+    await eventually(ranked, 20, lambda: f"ranks follow speeds: {plan}")
 
 
 class Scene:
