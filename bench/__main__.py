@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
 
 from bench.measure import BenchFailed
 
-CASES = {"mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker"}
+CASES = {
+    "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
+    "overhead": "CPU seconds of tasks of a second, beside the same calls without a mesh",
+    "sha256": "SHA-256d on one core, beside a loop over hashlib",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
         case = cases.add_parser(name, help=what, description=f"Measures {what}. See bench/METHODOLOGY.md.")
         case.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
         case.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
-        case.add_argument("--pairs", type=int, metavar="N", help="rounds of mesh and raw [5, quick 2]")
+        case.add_argument("--pairs", type=int, metavar="N", help="rounds [mesh 5, quick 2; others 9, quick 3]")
+        if name == "overhead":
+            case.add_argument("--kinds", metavar="A,B", type=lambda text: text.split(","), help="only these")
         case.add_argument("--profile", metavar="DIR", help="write py-spy profiles of the processes under load")
     return made
 
@@ -28,16 +35,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a case; 0 when every answer was right, 1 when the bench failed."""
     flags = parser().parse_args(argv)
-    from bench.cases import mesh
-
+    case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
-        document = mesh.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile)
+        more = {"kinds": flags.kinds} if flags.case == "overhead" else {}
+        document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile, **more)
     except BenchFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(document, indent=2) if flags.json else mesh.table(document))
+    print(json.dumps(document, indent=2) if flags.json else case.table(document))
     return 0
 
 

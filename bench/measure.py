@@ -45,6 +45,24 @@ def spread(samples: Sequence[float]) -> float:
     return (max(samples) - min(samples)) / middle if middle else 0.0
 
 
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(low, high, how sure): between which two samples the median lies, whatever their distribution (sign test).
+
+    The narrowest pair that is at least `confidence`; the smallest and the largest where there are too few samples.
+    Raises: ValueError without samples.
+    """
+    if not samples:
+        raise ValueError("no samples")
+    ordered, count = sorted(samples), len(samples)
+    outside, left = 2.0 * 0.5**count, 0
+    while left + 1 < count - 1 - (left + 1):
+        wider = outside + 2.0 * math.comb(count, left + 1) * 0.5**count
+        if 1.0 - wider < confidence:
+            break
+        outside, left = wider, left + 1
+    return ordered[left], ordered[count - 1 - left], max(0.0, 1.0 - outside)
+
+
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     """The median of mesh / raw over rounds measured side by side, so that a slow minute slows both."""
     return median(mesh / raw for mesh, raw in pairs)

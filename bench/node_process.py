@@ -32,7 +32,7 @@ class NodeProcess:
         command = [
             sys.executable, "-P", "-m", "node", "--interface", "lo", "--mesh", f"bench-{secrets.token_hex(4)}",
             "--data", str(self._folder), "--api", "127.0.0.1:0", "--slots", str(self._slots),
-            "--log-level", "warning",
+            "--log-level", "warning", "--measure-after", "0",
         ]  # fmt: skip
         root = Path(__file__).resolve().parent.parent
         environment = {key: value for key, value in os.environ.items() if not key.startswith("QUEZTL_")}

@@ -1,8 +1,9 @@
 """Who should take which kind of work first, and why nobody can. Pure.
 
 Rank is preference: the bus serves pulls of rank 0 first and 9 last, so a wrong rank costs time, never a task.
-Measured run times decide where there are enough of them, an estimate from the machine's capabilities where
-not; machines that are paid for come after our own; those that may be dying or are leaving come last.
+Measured run times decide where there are enough of them; where not, how long the kind's probe took on each node; where
+that was not measured either, an estimate from the machine's capabilities. Machines that are paid for come after our
+own; those that may be dying or are leaving come last.
 """
 
 from __future__ import annotations
@@ -118,8 +119,10 @@ def _rented(one: Member) -> bool:
 
 
 def _seconds(kind: str, takes: Resources, able: Sequence[Member], memory: Memory, now: float) -> dict[str, float]:
-    """Each node's run time of one task: measured, else an estimate scaled to the measured ones."""
+    """Each node's run time of one task: measured, else its probe's, else an estimate, each scaled to the better one."""
     estimates = {one.record.id: _estimate(takes, one.record) for one in able}
+    probed = {one.record.id: one.record.capabilities.speeds.get(kind, 0.0) for one in able}
+    estimates = _better(estimates, {node: probe_s for node, probe_s in probed.items() if probe_s > 0})
     measured: dict[str, float] = {}
     for one in able:
         mean_s, tasks = one.rates.get(kind, (0.0, 0))
@@ -127,10 +130,15 @@ def _seconds(kind: str, takes: Resources, able: Sequence[Member], memory: Memory
         stale = before is not None and before.tasks == tasks and now - before.changed_at > STALE_S
         if tasks >= ENOUGH and mean_s > 0 and not stale:
             measured[one.record.id] = mean_s
-    if len(measured) < 2:
-        return estimates
-    scale = statistics.median(mean_s / estimates[node] for node, mean_s in measured.items())
-    return {node: measured.get(node, estimate * scale) for node, estimate in estimates.items()}
+    return _better(estimates, measured)
+
+
+def _better(estimates: Mapping[str, float], known: Mapping[str, float]) -> dict[str, float]:
+    """`known` where there is one, else the estimate in its units; one alone says nothing of how nodes compare."""
+    if len(known) < 2:
+        return dict(estimates)
+    scale = statistics.median(seconds / estimates[node] for node, seconds in known.items())
+    return {node: known.get(node, estimate * scale) for node, estimate in estimates.items()}
 
 
 def _estimate(takes: Resources, record: NodeRecord) -> float:

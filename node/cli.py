@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--label", metavar="K=V", action="append", help="a label that work can ask for; may be repeated"
     )
+    machine.add_argument(
+        "--measure-after", metavar="S", help="measure its speed once when idle for S seconds; 0: never [10]"
+    )
     machine.add_argument("--region", metavar="R", help="where it is; work is kept near its origin")
 
     api = made.add_argument_group("its API")

@@ -23,6 +23,7 @@ from mesh.subjects import is_token
 DEFAULT_API = "127.0.0.1:8000"
 DEFAULT_MESH = "queztl"
 MAX_SLOTS = 4096
+MAX_MEASURE_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class NodeConfig:
     """local, lan or wan: how patient the mesh is (see `mesh_config`)."""
     bus_port: int = 0
     """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
+    measure_after_s: int = 10
+    """Idle for so long, a node measures once how fast it does each kind (`--measure-after`); 0: never."""
 
     @property
     def mesh_config(self) -> MeshConfig:
@@ -84,7 +87,7 @@ NAMES = {
     name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
     for name in (
         "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
-        "fault_kinds", "open_api", "preset", "bus_port",
+        "fault_kinds", "open_api", "preset", "bus_port", "measure_after",
     )
 }
 
@@ -112,6 +115,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         open_api=reader.read("open_api", _boolean, False),
         preset=reader.read("preset", _one_of(tuple(PRESETS)), "lan"),
         bus_port=reader.read("bus_port", _number(0, 65535), 0),
+        measure_after_s=reader.read("measure_after", _number(0, MAX_MEASURE_AFTER_S), 10),
     )
     if reader.faults:
         raise BadConfig(reader.faults)

@@ -30,7 +30,7 @@ from mesh.master import Master
 from mesh.messages import Plan, decode_plan, encode
 from mesh.registry import Registry
 from mesh.service import Service, run_services
-from node import bridge, capabilities, joining, portrait
+from node import bridge, capabilities, joining, leaving, portrait, speeds
 from node.agent import Agent
 from node.config import NodeConfig
 from node.deliveries import Deliveries
@@ -38,6 +38,7 @@ from node.door import Door
 from node.executor import Executor
 from node.heartbeat import Heartbeat
 from node.hosting import Hosting
+from node.measuring import Measuring
 from node.portrait import version
 from node.puller import Puller
 from node.roaming import roam
@@ -114,6 +115,7 @@ class Node:
             bus, joining.bus_settings(config, data, self.joined.mesh, self.addresses), data.bus_folder,
             self.joined.server, self.joined.urls, on_event=self._on_bus_event, on_urls=self._on_urls,
         )  # fmt: skip
+        self._build_measuring()
         self.record = portrait.record_of(self)
         self.registry = Registry(bus, me, config.mesh_config)
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
@@ -159,6 +161,17 @@ class Node:
         bus.on_back.append(self._on_back)
         await self._read_plan()
 
+    def _build_measuring(self) -> None:
+        have, slots, folder = self.capabilities, self.slots, self.data.path
+        known = speeds.known(KINDS.values(), have, slots, version(), folder)
+        self.measuring = Measuring(
+            speeds.measurable(KINDS.values(), have),
+            lambda spec: speeds.circumstances(spec, have, slots, version()),
+            known, slots=slots, folder=folder, idle_s=self.config.measure_after_s, held=self._held,
+            publish=self._put_speeds,
+        )  # fmt: skip
+        self.capabilities = msgspec.structs.replace(have, speeds=dict(known))
+
     async def _announce(self) -> None:
         await self._put_record()
         self.heartbeat.beat()
@@ -178,6 +191,7 @@ class Node:
                     Service("master", self.master.run),
                     Service("hosting", self.hosting.run),
                     Service("roaming", lambda: roam(self)),
+                    Service("measuring", self.measuring.run),
                 ],
                 # Not when the node is told to stop: while it drains it must beat, or its work is given to others.
                 self._closing,
@@ -211,45 +225,15 @@ class Node:
         self.puller.close_door()
         if self.bus.connected:
             self.heartbeat.beat()
-        await self._drain(drain_s)
+        await leaving.drain(self, drain_s)
         if self.bus.connected and portrait.has_successor(self):
             await self.hosting.leave(self.config.mesh_config.bus_leave_s)
-        await self._say_goodbye()
+        await leaving.say_goodbye(self)
         await self._tear_down()
 
     async def abandon(self) -> None:
         """Leave at once: what runs here is given to other nodes when they notice."""
         await self._tear_down()
-
-    async def _drain(self, drain_s: float) -> None:
-        """What has not started goes back at once; what runs may end."""
-        for delivery in self.deliveries:
-            if not delivery.started_at:
-                self.deliveries.give_back(delivery, 0.001)
-                delivery.withdrawn = True
-                self.executor.cancel(delivery.task.id)
-        try:
-            async with asyncio.timeout(drain_s):
-                await self.deliveries.none_held.wait()
-        except TimeoutError:
-            log.warning("%d tasks did not end within %.0f s", len(self.deliveries), drain_s)
-        for delivery in self.deliveries:
-            log.warning("task %s did not end in time; it goes back to its lane", delivery.task.id)
-            self.deliveries.give_back(delivery, 0.001)
-            delivery.withdrawn = True
-
-    async def _say_goodbye(self) -> None:
-        if not self.bus.connected:
-            return
-        try:
-            await self.election.resign()
-            left = msgspec.structs.replace(self.record, state="left")
-            await self.bus.kv(subjects.KV_NODES).put(left.id, encode(left))
-            self.heartbeat.state = "left"
-            self.heartbeat.beat()
-            await events.emit(self.bus, "leave", {"name": self.record.name}, self.record.id, 0)
-        except QueztlError as error:
-            log.debug("the goodbye was not heard: %s", error)
 
     async def _tear_down(self) -> None:
         """Close whatever was opened, in reverse."""
@@ -333,6 +317,10 @@ class Node:
     async def _put_record(self) -> None:
         self.record = portrait.record_of(self)
         await self.bus.kv(subjects.KV_NODES).put(self.record.id, encode(self.record))
+
+    async def _put_speeds(self) -> None:
+        self.capabilities = msgspec.structs.replace(self.capabilities, speeds=dict(self.measuring.seconds))
+        await self._put_record()
 
     async def _open_system(self) -> Bus:
         name = f"system {self.data.node_id}"

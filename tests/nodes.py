@@ -242,7 +242,7 @@ class Cluster:
         api = f"127.0.0.1:{free_port()}"
         flags = ["--interface", self.interface, "--mesh", self.mesh_name, "--api", api, "--slots", str(slots)]
         # Only the one that founds hosts a bus, and takes this port for it.
-        flags += ["--log-level", "debug", "--bus-port", str(self.bus_port)]
+        flags += ["--log-level", "debug", "--bus-port", str(self.bus_port), "--measure-after", "0"]
         flags += ["--fault-kinds"] * fault_kinds
         made = NodeProcess(name, self.folder / name, (*flags, *arguments), f"http://{api}")
         self.nodes.append(made)

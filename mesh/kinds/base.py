@@ -82,3 +82,10 @@ class KindSpec:
     """Longest run time unless the submitter says otherwise."""
     example: dict[str, Any] | None = None
     """A payload that works as it stands."""
+    gains: tuple[Need, ...] = ()
+    """Libraries it can do without, and is faster with."""
+    probe: dict[str, Any] | None = None
+    """A payload that always means the same work, of a tenth of a second or so: how long it takes says how fast a
+    machine is. None: speed means nothing, or is not measured."""
+    peer_code: tuple[str, ...] = ()
+    """Fields that carry code a peer wrote: refused unless the mesh is closed (`mesh/kinds/table.py`)."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from mesh.kinds.base import KindSpec, Payload, Resources
+from mesh.kinds.base import KindSpec, Need, Payload, Resources
 
 #: The header of Bitcoin's first block, without its nonce (76 bytes), and the nonce that its miner found.
 GENESIS_HEADER_HEX = (
@@ -119,7 +119,9 @@ SPEC = KindSpec(
     name="crypto_mining",
     summary="Search nonces of a block header for a double SHA-256 under a target, on every core.",
     payload=CryptoMiningPayload,
-    resources=Resources(cores="all", memory_mb=256),
+    resources=Resources(cores="all", memory_mb=512),
     timeout_s=3900.0,
     example={"algorithm": "SHA256", "seconds": 0.5},
+    gains=(Need("llvmlite", "mining"),),
+    probe={"nonce_count": 2_000_000, "target_bits": 200},
 )

@@ -112,6 +112,12 @@ def fit(size: tuple[int, int], wanted: Resize) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+#: Four by four pixels.
+_SMALL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAIklEQVQIHWPkYmXghwFGN0cbfhhgbKqt4IcBxn07t/DDAACOqgaVVvRhWAAAAABJ"
+    "RU5ErkJggg=="
+)
+
 SPEC = KindSpec(
     name="image_processing",
     summary="Resize, blur, find edges, convert images: JPEG, PNG and WebP.",
@@ -119,10 +125,6 @@ SPEC = KindSpec(
     resources=Resources(cores=1, memory_mb=2048),
     needs=(Need("cv2", "vision"), Need("numpy", "vision")),
     timeout_s=600.0,
-    example={
-        "image": "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAIklEQVQIHWPkYmXghwFGN0cbfhhgbKqt4IcBxn07t/DDAACO"
-        "qgaVVvRhWAAAAABJRU5ErkJggg==",
-        "width": 8,
-        "format": "png",
-    },
+    example={"image": _SMALL, "width": 8, "format": "png"},
+    probe={"image": _SMALL, "width": 3000, "height": 3000, "blur": 5, "format": "jpeg"},
 )

@@ -1,4 +1,4 @@
-"""Dense linear algebra and Fourier transforms whose results are checked before they are returned."""
+"""Linear algebra, Fourier transforms and Monte Carlo, whose results are checked before they are returned."""
 
 from __future__ import annotations
 
@@ -10,55 +10,122 @@ from mesh.kinds.base import KindSpec, Need, Payload, Resources
 
 #: What the arrays of one task may take together: below the kind's memory limit.
 MAX_ARRAY_BYTES = 1536 << 20
-DEFAULT_N = {"lu_solve": 1000, "matmul": 1000, "fft": 1 << 16}
-#: Arrays of n x n (or n x batch) numbers alive at once, the solver's own copies included.
-_ARRAYS = {"lu_solve": 3, "matmul": 3, "fft": 8}
+DEFAULT_N = {
+    "linpack": 2000,
+    "lu_solve": 1000,
+    "matmul": 1000,
+    "dgemm": 2000,
+    "sgemm": 2000,
+    "sparse_solve": 200,
+    "monte_carlo": 4_000_000,
+}
+#: Points a side, by the number of dimensions.
+DEFAULT_FFT_N = {1: 1 << 16, 2: 512, 3: 64}
+#: Arrays of n x n (or n ** dimensions x batch) numbers alive at once, the solver's own copies included.
+_ARRAYS = {"linpack": 3, "lu_solve": 3, "matmul": 3, "dgemm": 3, "sgemm": 3, "fft": 8}
+#: The factors of n x n unknowns have some 35 n^2 log2(n) numbers each; 700 takes 1.2 GB.
+_MAX_GRID = 700
+_MAX_SAMPLES = 10**12
+_FIXED_DTYPES = {"linpack": "float64", "dgemm": "float64", "sgemm": "float32", "monte_carlo": "float64"}
 
 
 class ScientificComputingPayload(Payload):
     """What `scientific_computing` takes; the numbers themselves come from the seed."""
 
-    operation: Literal["lu_solve", "matmul", "fft"] = Field(
+    operation: Literal[
+        "linpack", "lu_solve", "matmul", "dgemm", "sgemm", "fft", "sparse_solve", "monte_carlo"
+    ] = Field(
         default="lu_solve",
-        description="lu_solve: n equations by LU with pivoting; matmul: n x n product; fft: there and back",
+        description="linpack, lu_solve: n equations by LU with pivoting; matmul, dgemm, sgemm: n x n product; fft: "
+        "there and back; sparse_solve: Poisson's equation on n x n points; monte_carlo: an option's price from n paths",
     )
-    dtype: Literal["float64", "float32"] = Field(default="float64", description="precision")
-    batch: int = Field(default=16, ge=1, le=4096, description="how many transforms (fft only)")
+    dtype: Literal["float64", "float32"] | None = Field(
+        default=None,
+        validate_default=True,
+        description="precision, float64 when left out; linpack and monte_carlo are float64, dgemm and sgemm as named",
+    )
+    device: Literal["cpu", "gpu"] = Field(
+        default="cpu",
+        description="where the dense operations and fft run; gpu needs PyTorch there, so ask for an accelerator too",
+    )
+    dimensions: int = Field(default=1, ge=1, le=3, description="of the transform, n points a side (fft only)")
+    batch: int | None = Field(
+        default=None, ge=1, le=4096, description="how many transforms (fft only); 16 of one dimension, else 1"
+    )
     n: int | None = Field(
-        default=None, ge=2, le=1 << 24, validate_default=True, description="order of the matrices, or points"
+        default=None,
+        ge=2,
+        le=_MAX_SAMPLES,
+        validate_default=True,
+        description="order of the matrices, points a side, or paths",
     )
     seed: int = Field(default=0, ge=0, lt=1 << 63, description="what the numbers are made from")
     repeat: int = Field(default=1, ge=1, le=100, description="runs; the fastest one counts")
+
+    @field_validator("dtype")
+    @classmethod
+    def _as_named(cls, value: str | None, info: ValidationInfo) -> str | None:
+        operation = info.data.get("operation", "")
+        fixed = _FIXED_DTYPES.get(operation)
+        if fixed and value not in (None, fixed):
+            raise ValueError(f"must be {fixed} for {operation}")
+        return fixed or value or "float64"
+
+    @field_validator("device")
+    @classmethod
+    def _dense(cls, value: str, info: ValidationInfo) -> str:
+        if value == "gpu" and info.data.get("operation") in ("sparse_solve", "monte_carlo"):
+            raise ValueError(f"must be cpu for {info.data['operation']}")
+        return value
 
     @field_validator("n")
     @classmethod
     def _fits(cls, value: int | None, info: ValidationInfo) -> int | None:
         operation, dtype = info.data.get("operation"), info.data.get("dtype")
-        if value is None or operation is None or dtype is None:
+        dimensions, batch = info.data.get("dimensions", 1), info.data.get("batch")
+        if operation is None or dtype is None:
             return value
-        largest = largest_n(operation, dtype, info.data.get("batch", 1))
-        if value > largest:
+        largest = largest_n(operation, dtype, batch or default_batch(dimensions), dimensions)
+        wanted = value or (DEFAULT_FFT_N[dimensions] if operation == "fft" else DEFAULT_N[operation])
+        if wanted > largest:
             raise ValueError(f"must be at most {largest} for {operation} in {dtype}: memory would run out")
         return value
 
     @property
     def size(self) -> int:
         """n, or the operation's default."""
-        return self.n or DEFAULT_N[self.operation]
+        return self.n or (DEFAULT_FFT_N[self.dimensions] if self.operation == "fft" else DEFAULT_N[self.operation])
+
+    @property
+    def transforms(self) -> int:
+        """batch, or its default."""
+        return self.batch or default_batch(self.dimensions)
 
 
-def largest_n(operation: str, dtype: str, batch: int) -> int:
+def default_batch(dimensions: int) -> int:
+    """How many transforms are done unless the payload says so."""
+    return 16 if dimensions == 1 else 1
+
+
+def largest_n(operation: str, dtype: str, batch: int, dimensions: int = 1) -> int:
     """The largest n whose arrays fit MAX_ARRAY_BYTES."""
+    if operation == "monte_carlo":
+        return _MAX_SAMPLES
+    if operation == "sparse_solve":
+        return _MAX_GRID
     numbers = MAX_ARRAY_BYTES // (_ARRAYS[operation] * (8 if dtype == "float64" else 4))
-    return numbers // batch if operation == "fft" else int(numbers**0.5)
+    power, count = (dimensions, numbers // batch) if operation == "fft" else (2, numbers)
+    root = round(count ** (1 / power))
+    return root if root**power <= count else root - 1
 
 
 SPEC = KindSpec(
     name="scientific_computing",
-    summary="Solve linear systems, multiply matrices, transform signals; residual checked, GFLOPS told.",
+    summary="LINPACK, matrix products, Fourier transforms, sparse solve, Monte Carlo; checked, GFLOPS told.",
     payload=ScientificComputingPayload,
     resources=Resources(cores="all", memory_mb=2048),
-    needs=(Need("numpy", "science"), Need("threadpoolctl", "science")),
+    needs=(Need("numpy", "science"), Need("scipy", "science"), Need("threadpoolctl", "science")),
     timeout_s=3600.0,
     example={"operation": "lu_solve", "n": 300},
+    probe={"operation": "linpack", "n": 1500},
 )

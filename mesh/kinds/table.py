@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mesh.errors import BadInput, UnknownKind
-from mesh.kinds import crypto_mining, echo, image_processing, scientific_computing
+from mesh.errors import BadInput, Fault, UnknownKind
+from mesh.kinds import crypto_mining, database_ops, echo, image_processing, scientific_computing
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.faults import faults_of
 
@@ -23,6 +23,7 @@ KINDS: dict[str, KindSpec] = {
         crypto_mining.SPEC,
         scientific_computing.SPEC,
         image_processing.SPEC,
+        database_ops.SPEC,
     )
 }
 
@@ -40,18 +41,30 @@ def find(kind: str) -> KindSpec:
         raise UnknownKind(f"There is no kind {str(kind)[:64]!r}; the kinds are {', '.join(KINDS)}.") from None
 
 
-def validate(kind: str, payload: Any) -> Payload:
+def validate(kind: str, payload: Any, closed: bool = False) -> Payload:
     """`payload` (plain data; None means all defaults) as the kind's own model.
+
+    `closed`: whether the mesh has a key, so that only its members can have sent this. Nothing says so yet: every
+    mesh is open, and code that a peer wrote is refused here, at the door and again in the worker that would run it.
 
     Raises: UnknownKind, or BadInput with every wrong field as a Fault.
     """
     spec = find(kind)
+    faults: tuple[Fault, ...] = () if closed or not spec.peer_code else _peer_code(spec, payload)
     try:
-        return spec.payload.__pydantic_validator__.validate_python({} if payload is None else payload)
+        checked = spec.payload.__pydantic_validator__.validate_python({} if payload is None else payload)
     except ValidationError as error:
-        faults = faults_of(error, payload, tuple(spec.payload.model_fields))
+        faults += faults_of(error, payload, tuple(spec.payload.model_fields))
+    if faults:
         listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
-        raise BadInput(f"The payload of {kind} is not valid: {listed}.", faults) from None
+        raise BadInput(f"The payload of {kind} is not valid: {listed}.", faults)
+    return checked
+
+
+def _peer_code(spec: KindSpec, payload: Any) -> tuple[Fault, ...]:
+    given = [name for name in spec.peer_code if isinstance(payload, dict) and payload.get(name) is not None]
+    problem = "is code, which a mesh runs for its own members only: this mesh has no key, so anybody may have sent it"
+    return tuple(Fault(f"payload.{name}", problem) for name in given)
 
 
 def schema(kind: str) -> dict[str, Any]:

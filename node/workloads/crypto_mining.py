@@ -1,4 +1,8 @@
-"""crypto_mining: share a range of nonces among processes, one a core, and check what they find."""
+"""crypto_mining: share a range of nonces among the cores, and check what they find.
+
+Two ways to hash: machine code from LLVM, in threads (`sha256_vector`, twenty times faster, needs `llvmlite`), and
+the interpreter's own SHA-256, in processes (`sha256_lane`). The result says which one it was.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import selectors
 import subprocess
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +19,14 @@ from typing import Any
 
 from mesh.kinds.crypto_mining import CryptoMiningPayload
 from node.workload import Context
-from node.workloads import sha256_lane
+from node.workloads import sha256_lane, sha256_vector
 
 #: Nonces a lane gets at a time: about 0.1 s of work, so that an end is noticed soon; the first piece is smaller.
 _PIECE = 100_000
+_VECTOR_PIECE = 3_000_000
 _FIRST_PIECE = 10_000
+#: Fewer nonces than this are hashed before the machine code is made.
+_WORTH_MAKING = 300_000
 _PROGRESS_AFTER_S = 1.0
 
 
@@ -28,6 +36,7 @@ class Search:
 
     first: int
     end: int
+    full_piece: int = _PIECE
     piece: int = _FIRST_PIECE
     next: int = -1
     hashes: int = 0
@@ -45,7 +54,7 @@ class Search:
         if self.next >= end:
             return None
         start, count = self.next, min(self.piece, end - self.next)
-        self.next, self.piece = start + count, _PIECE
+        self.next, self.piece = start + count, self.full_piece
         self.pending[lane] = start
         return start, count
 
@@ -65,16 +74,21 @@ class Search:
 
 
 def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
-    """hashes, seconds, hash_rate_hs, cores, found, nonce, hash_hex, best_nonce, best_hash_hex, target_hex.
+    """hashes, seconds, hash_rate_hs, engine, cores, found, nonce, hash_hex, best_nonce, best_hash_hex, target_hex.
 
-    Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies.
+    `seconds` is the search alone. Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies.
     """
-    search = Search(*payload.nonces)
+    first, end = payload.nonces
+    kernel = _kernel(payload, end - first)
+    search = Search(first, end, _VECTOR_PIECE if kernel else _PIECE)
     started = time.perf_counter()
     watch = _Watch(search, payload.limit_s, started, context)
+    scan = kernel.scan if kernel else sha256_lane.scan
     if context.cores == 1:
         while not watch.over() and (piece := search.take(0)) is not None:
-            search.put(0, sha256_lane.scan(payload.header, *piece, payload.target))
+            search.put(0, scan(payload.header, *piece, payload.target))
+    elif kernel:
+        _run_threads(payload, context.cores, kernel, search, watch)
     else:
         pieces = -(-(search.end - search.first) // _FIRST_PIECE)
         _run_lanes(payload, min(context.cores, pieces), search, watch)
@@ -85,6 +99,7 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
         "hashes": search.hashes,
         "seconds": round(seconds, 6),
         "hash_rate_hs": round(search.hashes / seconds, 1),
+        "engine": kernel.name if kernel else "hashlib",
         "cores": context.cores,
         "found": search.found is not None,
         "nonce": search.found,
@@ -93,6 +108,13 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
         "best_hash_hex": best_hash,
         "target_hex": f"{payload.target:064x}",
     }
+
+
+def _kernel(payload: CryptoMiningPayload, count: int) -> sha256_vector.Kernel | None:
+    """The fast way, where there is one and it is worth its making."""
+    if count < _WORTH_MAKING and not sha256_vector.is_made():
+        return None
+    return sha256_vector.kernel()
 
 
 class _Watch:
@@ -114,6 +136,31 @@ class _Watch:
             self._context.progress(min(1.0, max(share, by_time)), f"{rate:.2f} MH/s")
         # At least one piece is done whatever the limit: a rate of nothing would help nobody.
         return self._limit_s is not None and self._search.hashes > 0 and passed_s >= self._limit_s
+
+
+def _run_threads(
+    payload: CryptoMiningPayload, cores: int, kernel: sha256_vector.Kernel, search: Search, watch: _Watch
+) -> None:
+    """A piece a thread at a time: the machine code lets go of the interpreter."""
+    with ThreadPoolExecutor(cores) as pool:
+        running: dict[Future[tuple[int, int, int, bytes]], int] = {}
+
+        def feed(thread: int) -> None:
+            piece = search.take(thread)
+            if piece is not None:
+                running[pool.submit(kernel.scan, payload.header, *piece, payload.target)] = thread
+
+        for thread in range(cores):
+            feed(thread)
+        while search.open and not watch.over():
+            done, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+            for future in done:
+                thread = running.pop(future)
+                search.put(thread, future.result())
+                feed(thread)
+        # What is still out ends within a tenth of a second, and was work too.
+        for future, thread in running.items():
+            search.put(thread, future.result())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench import __main__ as command
 from bench import environment, profiling
 from bench.cases import mesh
-from bench.measure import Round, disturbance, due, quantile, ratio, spread
+from bench.measure import Round, disturbance, due, median_interval, quantile, ratio, spread
 from bench.node_process import role
 from bench.raw import PAYLOAD_BYTES, payload
 
@@ -107,3 +107,13 @@ def test_the_table_shows_every_figure() -> None:
     shown = mesh.table(document)
     for text in ("1,234", "2,000", "0.61", "0.51 / 2.20", "1,500", "70.1", "25%", "a look, not a result"):
         assert text in shown
+
+
+def test_the_median_lies_between_the_second_and_the_eighth_of_nine() -> None:
+    low, high, confidence = median_interval([9, 1, 2, 8, 3, 7, 4, 6, 5])
+    assert (low, high) == (2, 8) and math.isclose(confidence, 1 - 2 * (1 + 9) / 512)
+    assert median_interval([3.0]) == (3.0, 3.0, 0.0)
+    assert median_interval([1, 2, 3])[:2] == (1, 3) and median_interval([1, 2, 3])[2] < 0.95
+    assert median_interval(list(range(100)))[:2] == (39, 60)
+    with pytest.raises(ValueError, match="no samples"):
+        median_interval([])

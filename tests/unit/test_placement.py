@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
 from mesh import placement
 from mesh.kinds.base import Resources
 from mesh.messages import Accelerator, Beat, Capabilities, KindInfo, NodeRecord
@@ -94,3 +98,28 @@ def test_refusals_list_every_reason_and_whether_waiting_helps() -> None:
     assert placement.unmet({}, "k", [member("g", state="gone")]) == (("1 of 1 node: gone",), False)
     assert placement.unmet({}, "k", [member("g", state="draining")]) == (("1 of 1 node: leaving",), False)
     assert placement.unmet({}, "k", []) == (("there is no node in the mesh",), False)
+
+
+def probed(node: str, seconds: float, **more) -> Member:
+    one = member(node, **more)
+    have = msgspec.structs.replace(one.record.capabilities, speeds={"k": seconds})
+    return replace(one, record=msgspec.structs.replace(one.record, capabilities=have))
+
+
+def test_probes_decide_until_tasks_were_timed() -> None:
+    assert ranks([probed("a", 0.1), probed("b", 0.2), probed("c", 1.0)])[0] == {"a": 0, "b": 2, "c": 4}
+    # What tasks took is nearer to the truth than what a probe took.
+    timed = [probed("a", 0.1, mean_s=4.0, tasks=9), probed("b", 0.2, mean_s=1.0, tasks=9)]
+    assert ranks(timed)[0] == {"a": 4, "b": 0}
+
+
+def test_a_probe_of_one_node_alone_says_nothing() -> None:
+    assert ranks([probed("a", 9.0), member("b")])[0] == {"a": 0, "b": 0}
+
+
+def test_who_was_not_probed_is_guessed_in_the_units_of_those_who_were() -> None:
+    nodes = [probed("a", 0.4, cores=4), probed("b", 0.1, cores=16), member("c", cores=8)]
+    assert ranks(nodes, ALL)[0] == {"a": 4, "b": 0, "c": 2}
+    # And a node whose tasks were timed is compared with one that was only probed.
+    nodes = [probed("a", 0.1, mean_s=2.0, tasks=9), probed("b", 0.1, mean_s=2.0, tasks=9), probed("c", 0.5)]
+    assert ranks(nodes)[0] == {"a": 0, "b": 0, "c": 4}

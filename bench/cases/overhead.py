@@ -1,0 +1,155 @@
+"""What the mesh adds to work of a second or more: CPU seconds of a task, beside the same call without any mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.environment import describe
+from bench.measure import BenchFailed, median_interval
+from bench.node_process import NodeProcess
+from mesh.client import Mesh
+
+SLOTS = 2
+#: Tasks of a second or so on two cores.
+PAYLOADS: dict[str, dict[str, Any]] = {
+    "crypto_mining": {"nonce_count": 80_000_000, "target_bits": 200},
+    "database_ops": {"scale_factor": 0.1, "streams": 2},
+    "scientific_computing": {"operation": "linpack", "n": 4500},
+}
+
+
+def run(quick: bool, pairs: int | None, profile: str | None, kinds: list[str] | None = None) -> dict[str, Any]:
+    """The document: of each kind the median ratio of mesh / direct and its interval. Raises: BenchFailed."""
+    if profile is not None:
+        raise BenchFailed("overhead has no profile: use the case mesh")
+    if unknown := set(kinds or ()) - set(PAYLOADS):
+        raise BenchFailed(f"overhead measures {', '.join(PAYLOADS)}, not {', '.join(sorted(unknown))}")
+    document = {"case": "overhead", "quick": quick, "slots": SLOTS, **describe()}
+    measured = asyncio.run(_measure(kinds or list(PAYLOADS), pairs or (3 if quick else 9)))
+    return document | {"kinds": measured}
+
+
+async def _measure(kinds: list[str], pairs: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, _direct(Path(folder) / "direct") as direct:
+        async with NodeProcess(Path(folder) / "node", SLOTS) as node, Mesh(node.api) as mesh:
+            for kind in kinds:
+                found[kind] = await _pairs(kind, pairs, mesh, node, direct)
+    return found
+
+
+async def _pairs(
+    kind: str, pairs: int, mesh: Mesh, node: NodeProcess, direct: subprocess.Popen[str]
+) -> dict[str, Any]:
+    """Pairs in turn, after one of each that loads the libraries."""
+    rounds: list[dict[str, float]] = []
+    for number in range(pairs + 1):
+        through, seconds, keys = await _through_mesh(kind, mesh, node)
+        alone = await asyncio.to_thread(_ask, direct, kind, keys)
+        if number:
+            figures = {"mesh_cpu_s": through, "direct_cpu_s": alone, "wall_s": seconds}
+            rounds.append({name: round(figure, 4) for name, figure in figures.items()})
+            print(f"bench: {kind} {number}: {rounds[-1]}", file=sys.stderr, flush=True)
+    ratios = [one["mesh_cpu_s"] / one["direct_cpu_s"] for one in rounds]
+    low, high, confidence = median_interval(ratios)
+    return {
+        "payload": PAYLOADS[kind],
+        "ratio": round(median(ratios), 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "confidence": round(confidence, 3),
+        "mesh_cpu_s": median(one["mesh_cpu_s"] for one in rounds),
+        "direct_cpu_s": median(one["direct_cpu_s"] for one in rounds),
+        "wall_s": median(one["wall_s"] for one in rounds),
+        "rounds": rounds,
+    }
+
+
+async def _through_mesh(kind: str, mesh: Mesh, node: NodeProcess) -> tuple[float, float, list[str]]:
+    """CPU seconds of everything (node, bus, this process), wall seconds, and what the result has."""
+    before, own, began = sum(node.cpu_s().values()), time.process_time(), time.perf_counter()
+    result = await mesh.submit(kind, PAYLOADS[kind], wait_s=120)
+    seconds = time.perf_counter() - began
+    used = sum(node.cpu_s().values()) - before + time.process_time() - own
+    return used, seconds, sorted(result)
+
+
+@contextmanager
+def _direct(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that does the work when told, and nothing else; it keeps its libraries loaded, as a worker does."""
+    folder.mkdir()
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-P", "-m", "bench.cases.overhead"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _ask(direct: subprocess.Popen[str], kind: str, keys: list[str]) -> float:
+    """CPU seconds of one direct call. Raises: BenchFailed when its result is of another form."""
+    direct.stdin.write(kind + "\n")
+    line = direct.stdout.readline()
+    if not line:
+        raise BenchFailed(f"{kind} failed when it was called directly")
+    answer = json.loads(line)
+    if answer["keys"] != keys:
+        raise BenchFailed(f"{kind} answered {answer['keys']} directly, and {keys} through the mesh")
+    return float(answer["cpu_s"])
+
+
+def main() -> None:
+    """The direct process: a kind a line on stdin, an answer a line on stdout."""
+    import shutil
+
+    from mesh.kinds.table import validate
+    from node.workload import Context, load
+
+    for line in sys.stdin:
+        kind = line.strip()
+        folder = Path.cwd() / "task"
+        folder.mkdir()
+        payload, work = validate(kind, PAYLOADS[kind]), load(kind)
+        before = os.times()
+        result = work(payload, Context(SLOTS, folder))
+        after = os.times()
+        shutil.rmtree(folder)
+        print(json.dumps({"cpu_s": sum(after[:4]) - sum(before[:4]), "keys": sorted(result)}), flush=True)
+
+
+def table(document: dict[str, Any]) -> str:
+    """The document for people."""
+    lines = [
+        f"{kind:<22}{one['ratio']:>8.3f}   between {one['interval'][0]:.3f} and {one['interval'][1]:.3f} "
+        f"({one['confidence']:.0%})   {one['mesh_cpu_s']:.2f} and {one['direct_cpu_s']:.2f} CPU s"
+        for kind, one in document["kinds"].items()
+    ]
+    machine = document["machine"]
+    return "\n".join(
+        [
+            "CPU seconds through the mesh / of the same call directly, median over pairs",
+            *lines,
+            f"commit {document['commit']}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
+            f"load before {document['load_before'][0]}{', quick: a look, not a result' if document['quick'] else ''}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A nonce search over the whole mesh: a task a part of the range, and the first finder stops the others.
+
+A node that dies takes nothing with it: the mesh gives its task to another one. Every result is checked here with
+hashlib, so a node that computes wrongly, or lies, can't end a search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mesh.errors import TaskFailed
+from mesh.splitting.nonces import KIND, Mined, Part, Range, checked, is_right
+
+if TYPE_CHECKING:
+    from mesh.client import Mesh, TaskHandle
+    from mesh.kinds.crypto_mining import CryptoMiningPayload
+
+#: Tasks open for each node, so that none waits for the submitter; each takes all cores of its node.
+OPEN_PER_NODE = 2
+
+Told = Callable[[Mined, list[str]], None]
+
+
+async def mine(
+    mesh: Mesh, payload: dict[str, Any] | None = None, *, told: Told | None = None, **options: Any
+) -> dict[str, Any]:
+    """Search a range of nonces (all 2**32 unless the payload says which) on every node.
+
+    `told(so far, ids of the open tasks)` is called after every change; `options`: see SubmitRequest.
+    Returns found, nonce, hash_hex, best_nonce, best_hash_hex, hashes, parts, seconds, hash_rate_hs, nodes. Where
+    several nonces meet the target, any of them may be the one that is found first.
+
+    Raises: BadInput; TaskFailed when a task failed for good or its result is wrong; as `Mesh.start`.
+    """
+    whole = checked(payload)
+    search = _Search(mesh, payload or {}, options, Range(*whole.nonces), told)
+    started = time.perf_counter()
+    try:
+        await search.run(whole)
+    finally:
+        await search.stop()
+    mined, seconds = search.mined, time.perf_counter() - started
+    return {
+        "found": mined.nonce is not None,
+        "nonce": mined.nonce,
+        "hash_hex": mined.hash_hex,
+        "best_nonce": mined.best[1],
+        "best_hash_hex": mined.best[0],
+        "hashes": mined.hashes,
+        "parts": mined.parts,
+        "seconds": round(seconds, 3),
+        "hash_rate_hs": round(mined.hashes / seconds, 1),
+        "nodes": sorted(search.nodes),
+    }
+
+
+class _Search:
+    def __init__(
+        self, mesh: Mesh, payload: dict[str, Any], options: dict[str, Any], left: Range, told: Told | None
+    ) -> None:
+        self._mesh, self._payload, self._options, self._left = mesh, payload, options, left
+        self.mined, self._told = Mined(left.end - left.next), told
+        self.nodes: set[str] = set()
+        self._open: dict[asyncio.Task[dict[str, Any]], tuple[TaskHandle, Part]] = {}
+
+    async def run(self, whole: CryptoMiningPayload) -> None:
+        """Until a nonce is found or every part is done."""
+        while self.mined.nonce is None:
+            await self._fill()
+            if not self._open:
+                return
+            done, _ = await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                handle, part = self._open.pop(task)
+                result = task.result()
+                if not is_right(whole, result, part):
+                    reason = f"its result for the nonces from {part.start} on is wrong"
+                    raise TaskFailed(f"task {handle.id}: {reason}", handle.id, "done", reason)
+                self.mined.take_in(result)
+                self._left.rate_hs = result["hash_rate_hs"]
+            self._tell()
+
+    async def stop(self) -> None:
+        """End what is still open, here and on the nodes."""
+        handles = [handle for handle, _ in self._open.values()]
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        self._open.clear()
+        await asyncio.gather(*(handle.cancel() for handle in handles), return_exceptions=True)
+
+    async def _fill(self) -> None:
+        nodes = [one for one in await self._mesh.nodes() if one.state == "up"]
+        while len(self._open) < OPEN_PER_NODE * max(1, len(nodes)) and (part := self._left.take()) is not None:
+            payload = {**self._payload, "nonce_start": part.start, "nonce_count": part.count}
+            handle = await self._mesh.start(KIND, payload, **self._options)
+            self._open[asyncio.create_task(self._result(handle))] = handle, part
+            self._tell()
+
+    async def _result(self, handle: TaskHandle) -> dict[str, Any]:
+        end = await handle.end()
+        self.nodes.add(end.node)
+        return dict(await self._mesh.value(end))
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            self._told(self.mined, [handle.id for handle, _ in self._open.values()])

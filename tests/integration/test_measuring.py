@@ -1,0 +1,124 @@
+"""A node measures its kinds while nobody wants anything of it, shows what it found, and never in the way of work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mesh import placement, subjects
+from mesh.client import Mesh
+from mesh.kinds.base import KindSpec
+from mesh.kinds.table import KINDS
+from mesh.messages import decode_plan
+from node.measuring import Measuring
+from node.speeds import FILE
+from tests.nodes import Cluster, NodeProcess, eventually, records
+
+
+async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) -> None:
+    """In the node's record, and so in network/status; the second start measures nothing."""
+    wanted = {name for name, spec in KINDS.items() if spec.probe is not None}
+    async with Cluster(tmp_path) as cluster:
+        node = await cluster.node("--measure-after", "1").start()
+        mesh = await cluster.client()
+        assert await mesh.submit("echo", {"value": 1}, wait_s=30) == {"value": 1}
+
+        async def shown() -> bool:
+            return set((await records(mesh.bus))[node.id].capabilities.speeds) == wanted
+
+        await eventually(shown, 90, node.log)
+        speeds = (await records(mesh.bus))[node.id].capabilities.speeds
+        assert all(0 < seconds < 60 for seconds in speeds.values()), speeds
+        assert set(json.loads((node.folder / FILE).read_text())) == wanted
+        assert not (node.folder / "measuring").exists()
+        view = next(one for one in await mesh.nodes() if one.id == node.id)
+        assert view.capabilities.speeds == speeds
+
+        assert await node.terminate() == 0
+        await node.start()
+        again = await cluster.client()
+        assert (await records(again.bus))[node.id].capabilities.speeds == speeds
+        await _the_slow_one_comes_after(cluster, node, again)
+
+
+async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: Mesh) -> None:
+    """A second node that remembers to be ten times as slow: the master ranks it last for every kind measured."""
+    slow = cluster.node()
+    slow.folder.mkdir()
+    kept = json.loads((fast.folder / FILE).read_text())
+    remembered = {kind: entry | {"seconds": entry["seconds"] * 10} for kind, entry in kept.items()}
+    (slow.folder / FILE).write_text(json.dumps(remembered))
+    await slow.start()
+    wanted = {kind: {fast.id: 0, slow.id: len(placement.STEPS)} for kind in kept}
+    plan: dict[str, dict[str, int]] = {}
+
+    async def ranked() -> bool:
+        entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
+        ranks = decode_plan(entry.value).ranks if entry is not None else {}
+        plan.update({kind: ranks.get(kind, {}) for kind in kept})
+        return plan == wanted
+
+    await eventually(ranked, 20, lambda: f"ranks follow speeds: {plan}")
+
+
+class Scene:
+    """A Measuring with what it needs, and what it said."""
+
+    def __init__(self, folder: Path, *specs: KindSpec, idle_s: float = 0.1) -> None:
+        self.held, self.published = asyncio.Event(), asyncio.Event()
+        self.seconds: dict[str, float] = {}
+        self.measuring = Measuring(
+            specs, lambda spec: "here", self.seconds,
+            slots=1, folder=folder, idle_s=idle_s, held=self.held, publish=self._publish,
+        )  # fmt: skip
+
+    async def _publish(self) -> None:
+        self.published.set()
+
+
+@pytest.fixture
+def echo() -> KindSpec:
+    """A kind whose probe takes a known time."""
+    return replace(KINDS["echo"], probe={"sleep_s": 0.2})
+
+
+async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: Path, echo: KindSpec) -> None:
+    long = replace(echo, probe={"sleep_s": 50})
+    scene = Scene(tmp_path, long)
+    running = asyncio.create_task(scene.measuring.run())
+    try:
+        folder = tmp_path / "measuring"
+        await eventually(lambda: asyncio.to_thread(folder.exists), 30, "the probe starts")
+        scene.held.set()
+        await eventually(lambda: asyncio.to_thread(lambda: not folder.exists()), 10, "the probe ends")
+        assert scene.seconds == {} and not running.done()
+        scene.held.clear()
+        await eventually(lambda: asyncio.to_thread(folder.exists), 30, "the probe starts again")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert not folder.exists(), "cancelled, it leaves nothing"
+
+
+async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: KindSpec) -> None:
+    scene = Scene(tmp_path, echo)
+    await asyncio.wait_for(scene.measuring.run(), 60)
+    assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 5
+    assert json.loads((tmp_path / FILE).read_text()) == {"echo": {"seconds": scene.seconds["echo"], "of": "here"}}
+
+
+async def test_a_kind_that_fails_is_left_out_and_the_next_one_measured(tmp_path: Path, echo: KindSpec) -> None:
+    broken = replace(echo, name="image_processing", probe={"image": "AAAA"})
+    scene = Scene(tmp_path, broken, echo)
+    await asyncio.wait_for(scene.measuring.run(), 60)
+    assert set(scene.seconds) == {"echo"}
+
+
+async def test_with_no_idle_time_nothing_is_measured(tmp_path: Path, echo: KindSpec) -> None:
+    scene = Scene(tmp_path, echo, idle_s=0)
+    await asyncio.wait_for(scene.measuring.run(), 5)
+    assert scene.seconds == {} and list(tmp_path.iterdir()) == []

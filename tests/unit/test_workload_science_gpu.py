@@ -1,0 +1,85 @@
+"""The work on a GPU: PyTorch's calls on whatever device there is, checked as the processor's own results are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mesh.errors import BadInput
+from mesh.kinds.table import validate
+from node.workload import Context, load
+from node.workloads import science_torch
+from node.workloads.scientific_computing import Processor
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATIONS = ["linpack", "dgemm", "sgemm", "fft"]
+
+
+def run(folder, operation, **more):
+    payload = validate("scientific_computing", {"operation": operation, "n": 200, "device": "gpu"} | more)
+    return load("scientific_computing")(payload, Context(2, folder))
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_torch_gives_what_numpy_gives(torch, dtype):
+    random = np.random.default_rng(1)
+    ours, theirs = Processor(2), science_torch.Torch("cpu", "the processor, by PyTorch")
+    left, right = (random.random((60, 60)).astype(dtype) for _ in range(2))
+    close = {"rtol": 1e-3, "atol": 1e-4} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-11}
+    assert np.allclose(ours.product(left, right)[0], theirs.product(left, right)[0], **close)
+    well = left + 60 * np.eye(60, dtype=dtype)
+    assert np.allclose(ours.solve(well, right[0])[0], theirs.solve(well, right[0])[0], **close)
+    signal = (left + 1j * right).reshape(4, 30, 30).astype(np.result_type(dtype, np.complex64))
+    for one, two in zip(ours.round_trip(signal, (1, 2))[:2], theirs.round_trip(signal, (1, 2))[:2], strict=True):
+        assert one.dtype == two.dtype and np.allclose(one, two, **close)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_whole_work_passes_its_check(torch, tmp_path, monkeypatch, operation):
+    monkeypatch.setattr(science_torch, "gpu", lambda dtype: science_torch.Torch("cpu", "the processor, by PyTorch"))
+    result = run(tmp_path, operation)
+    assert result["passed"] and result["device"] == "the processor, by PyTorch" and result["gflops"] > 0
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_real_gpu_passes_its_check(torch, tmp_path, operation):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    result = run(tmp_path, operation, n=2000 if operation != "fft" else 1 << 16)
+    assert result["passed"] and result["device"] == torch.cuda.get_device_name()
+
+
+def test_where_there_is_none_it_says_so(torch, tmp_path):
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(science_torch.NoGpu, match="has no GPU that PyTorch can use"):
+        run(tmp_path, "linpack")
+
+
+def test_without_torch_it_says_what_is_absent():
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from mesh.kinds.table import validate\n"
+        "from node.child import error_of\n"
+        "from node.workload import Context, load\n"
+        "payload = validate('scientific_computing', {'device': 'gpu'})\n"
+        "try: load('scientific_computing')(payload, Context(1, Path('.')))\n"
+        "except ImportError as error: print(error_of('scientific_computing', error).code, error.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "unavailable torch"
+
+
+@pytest.mark.parametrize("operation", ["sparse_solve", "monte_carlo"])
+def test_what_runs_on_the_processor_only_says_so(operation):
+    with pytest.raises(BadInput) as caught:
+        validate("scientific_computing", {"operation": operation, "device": "gpu"})
+    assert [fault.field for fault in caught.value.faults] == ["payload.device"]
