@@ -69,6 +69,10 @@ class MeshConfig:
     # --- limits and lifetimes
     work_max_bytes: int = 4 * GIB
     """The queue's limit; past it submissions get 503. Never more than a quarter of the free disk."""
+    later_max_bytes: int = 1 * GIB
+    """The limit of delayed work; past it delayed submissions get 503."""
+    storage_alarm_share: float = 0.8
+    """A store fuller than this share of its limit raises an alarm."""
     tasks_max_bytes: int = 2 * GIB
     """The results' limit; past it the oldest go first. Never more than an eighth of the free disk."""
     events_max_bytes: int = 64 * MIB

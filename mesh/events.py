@@ -25,7 +25,7 @@ NODE_GONE = "node.gone"
 NODE_LEFT = "node.left"
 NODE_FORGOTTEN = "node.forgotten"
 WORK_RETURNED = "work.returned"
-LANES_ALARM = "lanes.alarm"
+ALARM = "alarm"
 
 
 async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mesh import events, membership, messages, placement, sampling, streams, subjects
+from mesh import alarms, events, membership, messages, placement, sampling, streams, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
@@ -33,7 +33,7 @@ Service = Callable[[int], Awaitable[None]]
 PLACE_EVERY_S = 1.0
 SWEEP_EVERY_S = 2.0
 SAMPLE_EVERY_S = 60.0
-LANES_EVERY_S = 15.0
+ALARMS_EVERY_S = 15.0
 BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -57,7 +57,7 @@ class Master:
         self._bus, self._me, self._election, self._registry = bus, me, election, registry
         self._config, self._resources, self._clock = config, resources, clock
         self._turned = asyncio.Event()
-        self._alarm = ""
+        self._alarms: dict[str, str] = {}
         self._reaping = Reaping(bus, me, election, registry, open_system, clock)
         self._services: tuple[Service, ...] = (
             self._reaping.run,
@@ -65,7 +65,7 @@ class Master:
             self._journal,
             self._sweep,
             self._sample,
-            self._count_lanes,
+            self._watch_limits,
             *services,
         )
         election.on_elected.append(lambda _: self._turned.set())
@@ -74,7 +74,7 @@ class Master:
     @property
     def alarms(self) -> tuple[str, ...]:
         """What the master wants people to know now; nothing while another node is master."""
-        return (self._alarm,) if self._alarm and self._election.is_master else ()
+        return tuple(self._alarms.values()) if self._election.is_master else ()
 
     async def run(self) -> None:
         """Serve every term this node wins."""
@@ -97,7 +97,7 @@ class Master:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._alarm = ""
+            self._alarms = {}
 
     async def _keep(self, service: Service, fence: int) -> None:
         """Start a failed service again, later each time; none of them may end the others."""
@@ -179,17 +179,16 @@ class Master:
                     await self._bus.store(subject, messages.encode(one | {"fence": fence}))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
-    async def _count_lanes(self, fence: int) -> None:
-        """Raise an alarm, once, while there are too many lanes: each one is a Raft group."""
+    async def _watch_limits(self, fence: int) -> None:
+        """Raise each alarm once, for as long as there is reason for it."""
         while True:
-            count, limit = len(await streams.list_lanes(self._bus)), self._config.lanes_alarm
-            alarm = f"{count} lanes are open, more than {limit}: use fewer different requirements." * (
-                count > limit
-            )
-            if alarm and not self._alarm:
-                await events.emit(self._bus, events.LANES_ALARM, {"lanes": count}, fence=fence)
-            self._alarm = alarm
-            await asyncio.sleep(LANES_EVERY_S)
+            lanes, fills = await asyncio.gather(streams.list_lanes(self._bus), streams.list_fills(self._bus))
+            found = alarms.raised(len(lanes), fills, self._config)
+            for name in alarms.news(self._alarms, found):
+                log.warning("alarm: %s", found[name])
+                await events.emit(self._bus, events.ALARM, {"name": name, "says": found[name]}, fence=fence)
+            self._alarms = found
+            await asyncio.sleep(ALARMS_EVERY_S)
 
 
 async def _pause(event: asyncio.Event, limit_s: float) -> None:

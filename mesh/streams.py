@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh import subjects
+from mesh.alarms import Fill
 from mesh.bus.errors import CONSUMER_NOT_FOUND, ApiError
 from mesh.config import MIB, MeshConfig
 from mesh.lanes import Lane
@@ -262,6 +263,20 @@ async def list_lanes(bus: Bus) -> dict[Lane, LaneInfo]:
         offset += len(consumers)
         if not consumers or offset >= int(answer.get("total", 0)):
             return lanes
+
+
+async def list_fills(bus: Bus) -> list[Fill]:
+    """How full every stream is. Raises: BusUnavailable, ApiError."""
+    fills: list[Fill] = []
+    while True:
+        answer = await bus.api("STREAM.LIST", {"offset": len(fills)})
+        page = answer.get("streams") or []
+        fills += [
+            Fill(str(one["config"]["name"]), int(one["state"]["bytes"]), int(one["config"].get("max_bytes") or 0))
+            for one in page
+        ]
+        if not page or len(fills) >= int(answer.get("total", 0)):
+            return fills
 
 
 async def remove_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:

@@ -36,6 +36,8 @@ QUIET_S = 0.5
 DECLARED_FRESH_S = 5.0
 #: Where there are nodes is read again after this.
 REGIONS_FRESH_S = 30.0
+#: How much delayed work there is, is read again after this.
+LATER_FRESH_S = 1.0
 #: A consumer is declared again when it may have been removed for idleness.
 DECLARE_AGAIN_S = 120.0
 #: The part of the shortest lifetime of a result within which a claim whose task can't be found was left behind by a
@@ -56,6 +58,7 @@ class Submitter:
         self.regions: tuple[str, ...] = ()
         """Where there are nodes, as of `learn_regions`."""
         self._regions_at = float("-inf")
+        self._later_full, self._later_looked_at = False, float("-inf")
 
     def next_id(self) -> str:
         """A fresh task id."""
@@ -159,6 +162,7 @@ class Submitter:
         return msgspec.structs.replace(task, payload=NOTHING, payload_ref=reference)
 
     async def _schedule(self, task: Task, at: float) -> None:
+        await self._later_has_room()
         headers = {
             "Nats-Schedule": f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}",
             "Nats-Schedule-Target": subjects.later_due(task.id),
@@ -166,6 +170,19 @@ class Submitter:
         await self._bus.store(
             subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True
         )
+
+    async def _later_has_room(self) -> None:
+        """A stream with schedules can't refuse what is too much (10052), so those who fill it look, now and then.
+
+        Raises: Busy.
+        """
+        now = self._loop.time()
+        if now - self._later_looked_at >= LATER_FRESH_S:
+            info = await self._bus.api(f"STREAM.INFO.{subjects.LATER}")
+            self._later_full = int(info["state"]["bytes"]) >= self._bus.config.later_max_bytes
+            self._later_looked_at = now
+        if self._later_full:
+            raise Busy("there is too much delayed work already; try again later", retry_after_s=60.0)
 
     async def _accept_once(self, prepared: Prepared, key: str) -> Accepted:
         task = prepared.task

@@ -55,9 +55,21 @@ async def test_too_many_lanes_raise_one_alarm(
     _, election, master = await elected(replace(LOCAL, lanes_alarm=2))
     await eventually(lambda: master.alarms)
     assert master.alarms[0].startswith("3 lanes are open, more than 2")
-    await eventually(lambda: [one for one in told if one.type == events.LANES_ALARM])
-    (alarm,) = [one for one in told if one.type == events.LANES_ALARM]
-    assert alarm.fence == election.fence
+    await eventually(lambda: [one for one in told if one.type == events.ALARM])
+    (alarm,) = [one for one in told if one.type == events.ALARM]
+    assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": master.alarms[0]}
+
+
+async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_server, elected, eventually) -> None:
+    bus = await bus_server.connect("other")
+    info = await bus.api(f"STREAM.INFO.{subjects.WORK}")
+    await bus.api(f"STREAM.UPDATE.{subjects.WORK}", info["config"] | {"max_bytes": 100_000})
+    for number in range(9):
+        await bus.store(subjects.lane_subject("full", "any", "normal", f"c1-{number}"), bytes(10_000))
+    _, _, master = await elected(LOCAL)
+    await eventually(lambda: master.alarms)
+    (alarm,) = master.alarms
+    assert alarm.startswith("The queue is 9") and "will be refused (503)" in alarm
 
 
 async def test_the_master_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -149,6 +150,18 @@ async def test_a_delayed_task_comes_at_its_time(submitter) -> None:
     assert (await records.read_delayed(submitter._bus, accepted.id)).id == accepted.id
     assert await due(submitter, accepted.id) - before >= 1.2
     assert decode_any((await records.read_delayed(submitter._bus, accepted.id)).payload) == {"value": 5}
+
+
+async def test_too_much_delayed_work_is_refused_and_what_was_accepted_stays(submitter) -> None:
+    bus = submitter._bus
+    bus.config = replace(bus.config, later_max_bytes=50_000)
+    accepted = [(await submitter.accept(SubmitRequest("echo", {"value": "x" * 60_000}, delay_s=60))).id]
+    submitter._later_looked_at = float("-inf")
+    with pytest.raises(Busy, match="too much delayed work"):
+        await submitter.accept(SubmitRequest("echo", {}, delay_s=60))
+    assert (await bus.api(f"STREAM.INFO.{subjects.LATER}"))["state"]["messages"] == 1
+    assert (await records.read_delayed(bus, accepted[0])).id == accepted[0]
+    await submitter.accept(SubmitRequest("echo", {}))
 
 
 async def test_delayed_tasks_survive_a_kill_one_of_them_overdue(bus_server, submitter) -> None:

@@ -1,0 +1,39 @@
+"""Alarms: raised from the limit on, never below it, and told once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh import alarms, subjects
+from mesh.alarms import Fill
+from mesh.config import LAN
+
+names = st.sampled_from([subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD, subjects.EVENTS, "KV_claims"])
+fills = st.lists(
+    st.builds(Fill, names, st.integers(0, 1 << 40), st.integers(-1, 1 << 40)), unique_by=lambda one: one.stream
+)
+
+
+@given(st.integers(0, 1000), fills)
+def test_what_is_over_its_limit_and_nothing_else(lanes, fills):
+    limits = {one.stream: one.max_bytes for one in fills} | {subjects.LATER: LAN.later_max_bytes}
+    full = {
+        one.stream
+        for one in fills
+        if limits[one.stream] > 0 and one.size_bytes >= LAN.storage_alarm_share * limits[one.stream]
+    }
+    expected = full - {subjects.EVENTS} | ({alarms.LANES} if lanes > LAN.lanes_alarm else set())
+    found = alarms.raised(lanes, fills, LAN)
+    assert found.keys() == expected
+    assert all(sentence.endswith(".") for sentence in found.values())
+    assert alarms.news({}, found) == list(found) and alarms.news(found, found) == []
+
+
+def test_the_sentence_says_how_full_and_what_then():
+    half = Fill(subjects.DEAD, 90 << 20, 100 << 20)
+    (sentence,) = alarms.raised(0, [half], LAN).values()
+    assert sentence == (
+        "The store of dead letters is 90% full (90 of 100 MiB): when it is full, the oldest go before their time: "
+        "replay or remove them."
+    )
