@@ -146,7 +146,8 @@ class Master:
             while True:
                 node, before, after = await news.get()
                 type_ = events.of_change(before, after)
-                if type_ and self._election.fence == fence:
+                # Read afresh: one that was cut off and does not know yet that it was overtaken has nothing to tell.
+                if type_ and await self._election.confirm() == fence:
                     await events.emit(self._bus, type_, {"was": before}, node=node, fence=fence)
         finally:
             unlisten()

@@ -124,6 +124,19 @@ async def test_a_restart_of_the_bus_accuses_nobody(
     assert [change for change in changes if change[2] == "gone"] == []
 
 
+async def test_a_connection_that_closes_while_a_bus_server_restarts_is_no_suspicion(
+    registry: Registry, speaker: Speaker, eventually: Callable
+) -> None:
+    await speaker.record("a")
+    speaker.beat("a")
+    await eventually(lambda: registry.is_alive("a", "1"))
+    for connection in (1, 2):
+        registry.connection_opened("a", "1", ("S", connection))
+        registry.connection_closed("a", "1", ("S", connection))
+        assert registry.state_of("a") == ("suspect" if connection == 1 else "up")
+        registry.bus_restarted()
+
+
 async def test_an_older_record_brings_no_old_incarnation_back(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:

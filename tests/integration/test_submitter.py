@@ -38,6 +38,14 @@ async def test_what_was_accepted_lies_in_its_lane(submitter) -> None:
     assert [decode_any(one.value)["requires"] for one in pools] == [{"cores": 2}]
 
 
+async def test_a_submission_that_is_sent_twice_lies_in_its_lane_once(submitter) -> None:
+    """As when the bus' answer to the first copy was lost."""
+    prepared = submitter.prepare(SubmitRequest("echo", {"value": 1}))
+    await submitter.publish(prepared)
+    await submitter.publish(prepared)
+    assert await waiting(submitter) == 1
+
+
 async def test_a_quiet_lane_gets_one_hint(submitter) -> None:
     heard = []
     await submitter._bus.subscribe(subjects.ALL_WAKES, heard.append)

@@ -63,8 +63,9 @@ def test_the_last_attempt_leaves_a_dead_letter(most, code) -> None:
 
 
 @given(st.integers(1, 100))
-def test_back_off_never_shrinks_and_is_bounded(failed) -> None:
-    assert LAN.retry_base_s <= backoff_s(failed, LAN) <= backoff_s(failed + 1, LAN) <= LAN.retry_max_s
+def test_back_off_doubles_up_to_its_bound(failed) -> None:
+    assert LAN.retry_base_s == backoff_s(1, LAN) <= backoff_s(failed, LAN)
+    assert backoff_s(failed + 1, LAN) == min(2 * backoff_s(failed, LAN), LAN.retry_max_s)
 
 
 @given(st.integers(0, 50))

@@ -102,6 +102,13 @@ def test_the_most_urgent_lane_with_work_takes_the_free_slots(slots, order) -> No
     assert ask(views, slots, slots) == [Ask(("a", "any", "high"), slots)]
 
 
+@given(SLOTS, st.sampled_from(URGENCIES), AGES)
+def test_near_work_comes_before_far_work_however_long_that_waited(slots, urgency, age) -> None:
+    far = LaneView(("a", "any@us", urgency), backlog=100, served_at=NOW - age, far=True)
+    near = LaneView(("a", "any@eu", urgency), backlog=100, served_at=NOW)
+    assert [one.lane for one in ask([far, near], slots, free=1)] == [near.lane]
+
+
 @given(st.integers(2, 16), st.integers(2, 6))
 def test_equal_lanes_share(slots, count) -> None:
     views = [LaneView((f"k{n}", "any", "normal"), 0.0, 1000, served_at=NOW - n) for n in range(count)]
