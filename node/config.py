@@ -198,8 +198,12 @@ def _interface(text: str) -> str:
 
 
 def _directory(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    if "\0" in text or (path.exists() and not path.is_dir()):
+    try:
+        path = Path(text).expanduser().absolute()
+        usable = "\0" not in text and (path.is_dir() or not path.exists())
+    except (RuntimeError, OSError):  # ~ of a user there is not; a name that is too long
+        usable = False
+    if not usable:
         raise ValueError("is not a directory; name one that may be created or used")
     return path
 

@@ -63,6 +63,12 @@ def test_every_fault_is_named_at_once(tmp_path):
     assert "QUEZTL_BUS_PORT '70000': must be a whole number from 0 to 65535." in caught.value.faults
 
 
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "x" * 300, "a\0b"])
+def test_a_directory_that_can_not_be_is_a_sentence(text):
+    with pytest.raises(BadConfig, match="is not a directory"):
+        build({"data": text}, {})
+
+
 @given(st.dictionaries(st.sampled_from([variable for _, variable in NAMES.values()]), st.text(max_size=40)))
 def test_any_environment_gives_a_configuration_or_sentences(environ):
     try:
