@@ -126,6 +126,12 @@ async def test_work_of_a_killed_process_is_elsewhere_within_half_a_second(
     boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     pid = await hold("a", 20, 20)
+    said: list[tuple[str, int]] = []
+
+    def hear(message) -> None:
+        said.append((messages.decode_beat(message.data).state, len(boss.got)))
+
+    await boss.bus.subscribe(subjects.beat("a"), hear)
     boss.pull(100)
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()
@@ -137,6 +143,7 @@ async def test_work_of_a_killed_process_is_elsewhere_within_half_a_second(
     assert len({task for _, task, _ in boss.got}) == 20
     await eventually(lambda: {"node.gone", "work.returned"} <= {one.type for one in boss.told})
     assert boss.registry.held_by("a") == (), "the next master must not give it back again"
+    assert ("gone", 0) in said, "everybody is told before anything is given back: else it is taken for running still"
 
 
 async def test_work_of_a_frozen_process_is_elsewhere_within_four_seconds(
