@@ -5,6 +5,7 @@ It listens before the node has joined, so that a taken port is known at once; un
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from time import time
@@ -27,6 +28,10 @@ from node.config import NodeConfig
 
 if TYPE_CHECKING:
     from node.daemon import Node
+
+
+#: How long the document of the mesh waits for the bus to say how much is queued.
+QUEUE_WITHIN_S = 1.0
 
 
 class NodeServices:
@@ -88,16 +93,15 @@ class NodeServices:
         node = self.node
         leader = node.election.leader
         alarms = list(node.master.alarms)
-        try:
-            queued = sum(info.waiting for info in (await list_lanes(node.bus)).values())
-        except QueztlError as error:
+        queued, served = await self._queued()
+        if not served:
             # Without most of its servers the bus stores nothing; that is when people look here.
-            queued = 0
-            alarms.append(f"The bus does not serve: {error.message}. What runs goes on; how much waits is not known.")
+            alarms.append("The bus does not serve. What runs goes on; how much waits, and who is up, is not known.")
         nodes = node.registry.view(leader)
         hosts = {one.node for one in node.hosting.servers}
-        there = [one.name for one in nodes if one.id in hosts and one.state not in ("gone", "left")]
-        away = [one.name for one in nodes if one.id in hosts and one.state in ("gone", "left")]
+        up = {one.id for one in nodes if node.bus.connected and one.state not in ("gone", "left")}
+        there = [one.name for one in nodes if one.id in hosts & up]
+        away = [one.name for one in nodes if one.id in hosts - up]
         return NetworkView(
             mesh=node.joined.mesh.name,
             mesh_id=node.joined.mesh.id,
@@ -109,6 +113,16 @@ class NodeServices:
             queued=queued,
             alarms=tuple(alarms),
         )
+
+    async def _queued(self) -> tuple[int, bool]:
+        """(how many tasks wait, whether the bus answered). Quick: clients wait for this document few seconds only."""
+        if not self.node.bus.connected:
+            return 0, False
+        try:
+            async with asyncio.timeout(QUEUE_WITHIN_S):
+                return sum(info.waiting for info in (await list_lanes(self.node.bus)).values()), True
+        except (QueztlError, TimeoutError):
+            return 0, False
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""

@@ -12,6 +12,8 @@ def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> 
     """
     count, total = len(there), len(there) + len(away)
     here, gone = ", ".join(there) or "no machine", ", ".join(away)
+    if not count and away:
+        return f"no bus server answers ({gone} away): nothing can be stored until it is back; start the node there"
     if total <= 1:
         return f"1 copy, on {here}: losing this machine loses queued work"
     if count * 2 <= total:

@@ -8,6 +8,7 @@ from mesh.bus.safety import safety
 
 
 def test_safety_in_words() -> None:
+    assert safety([], ["a"]).startswith("no bus server answers (a away): nothing can be stored")
     assert safety(["a"]) == "1 copy, on a: losing this machine loses queued work"
     assert safety(["a", "b", "c"]) == "3 copies, on a, b, c: any one may fail"
     assert safety(["a", "b"], ["c"], "nobody else").startswith("2 of 3 copies are there, on a, b; c is away")

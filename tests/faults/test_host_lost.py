@@ -1,0 +1,57 @@
+"""The only bus server's node dies: the others say so at once, and everything goes on when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests import invariants
+from tests.faults.mixed import echoed
+from tests.integration.queztl_process import queztl
+from tests.invariants import Witness
+from tests.nodes import Cluster
+
+pytestmark = [pytest.mark.faults]
+#: What `queztl` waits for the document of the mesh, less some.
+ANSWERED_WITHIN_S = 2.5
+
+
+def network(api: str) -> dict:
+    """`network/status` of a node."""
+    with urllib.request.urlopen(f"{api}/api/v1.2/network/status", timeout=10) as answer:
+        return dict(json.load(answer))
+
+
+async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster:
+        host, other = await cluster.start(1, 1)
+        mesh = await cluster.client()
+        witness = await Witness(mesh.bus).start()
+        accepted = {}
+        for number in range(20):
+            handle = await mesh.start("echo", {"value": number, "sleep_s": 0.2})
+            accepted[handle.id] = echoed(number)
+        await witness.until(lambda: witness.ends, 20, "a task ends")
+        await host.kill9()
+        while "bus" in (document := await asyncio.to_thread(network, other.api)):
+            if document["bus"]["safety"].startswith("no bus server answers"):
+                break
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        document = await asyncio.to_thread(network, other.api)
+        assert time.monotonic() - began < ANSWERED_WITHIN_S
+        assert "start the node there" in document["bus"]["safety"] and document["registry"]["total_nodes"] == 2
+        assert document["alarms"][0].startswith("The bus does not serve")
+        shown = await queztl("nodes", url=other.api)
+        assert shown.code == 0 and "The bus does not serve" in shown.out
+        refused = await queztl("submit", "echo", "{}", url=other.api)
+        assert refused.code != 0 and "no bus server answers" in refused.err and "Traceback" not in refused.err
+        await host.start()
+        await invariants.check(mesh, accepted, witness)
+        document = await asyncio.to_thread(network, other.api)
+        assert document["bus"]["safety"].startswith("1 copy") and document["alarms"] == []
