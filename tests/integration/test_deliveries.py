@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mesh import records, subjects
+from mesh.bus.errors import WrongSequence
+from mesh.bus.publisher import Settled
 from mesh.messages import HeldSet, TaskEnd, TaskError, decode_held
 from node.agent import DOUBT_S
 from tests.integration.node_parts import ACK, RENEW, Node, Spy, done, make_node, nak
@@ -41,6 +43,24 @@ async def test_somebody_elses_end_stands_and_is_acknowledged(node: Node) -> None
     assert await node.spy.said(1) == [(reply, ACK)] and await records.read_end(node.bus, "c1-1") == first
 
 
+async def test_a_refusal_that_is_not_true_is_offered_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a server that led and was cut off: it refuses an end for one that never came to be."""
+    real, refused = node.bus.post, []
+
+    def post(subject: str, data: bytes, headers: bytes, settled: Settled) -> None:
+        if not refused:
+            refused.append(subject)
+            settled(b"", WrongSequence("somebody else wrote it first"))
+        else:
+            real(subject, data, headers, settled)
+
+    monkeypatch.setattr(node.bus, "post", post)
+    reply = node.get(1)
+    done(node, 1)
+    assert await node.spy.said(1) == [(reply, ACK)]
+    assert refused and (await records.read_end(node.bus, "c1-1")).state == "done"
+
+
 async def test_a_failed_attempt_is_noted_before_the_task_goes_back(node: Node) -> None:
     reply = node.get(1)
     done(node, 1, TaskError("failed", "no luck"))
@@ -64,6 +84,7 @@ async def test_nothing_is_said_about_deliveries_from_before_a_stall_or_a_cut(nod
         node.spy = await Spy(await bus_server.connect("spy 2"), node.bus).start()
     now = asyncio.get_running_loop().time()
     node.deliveries.renew(now + 1000, 5.0)
+    assert all(one.suspect and not one.trusted for one in node.deliveries)
     node.deliveries.give_back(node.held(1), 1.0)
     node.deliveries.ack(node.held(2))
     done(node, 3)

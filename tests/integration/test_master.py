@@ -11,13 +11,14 @@ import pytest
 
 from mesh import blob_refs, events, messages, subjects
 from mesh.bus.client import Bus
+from mesh.bus.kv import Kv
 from mesh.config import LOCAL
 from mesh.connections import connection_name
 from mesh.election import Election
 from mesh.errors import NotFound
 from mesh.housekeeping import Housekeeping
 from mesh.master import Master
-from mesh.messages import NodeRecord
+from mesh.messages import NodeRecord, Plan
 from mesh.registry import Registry
 from mesh.streams import declare_lane, list_lanes
 
@@ -70,6 +71,29 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
     await eventually(lambda: master.alarms)
     (alarm,) = master.alarms
     assert alarm.startswith("The queue is 9") and "will be refused (503)" in alarm
+
+
+async def test_the_plan_of_a_later_master_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
+    """Neither one that is there, nor one that comes between the look and the write."""
+    other = await bus_server.connect("other")
+    later = messages.encode(Plan(fence=1 << 40, made_at=0.0))
+    looks: list[int] = []
+    real = Kv.get
+
+    async def get(kv: Kv, key: str):
+        entry = await real(kv, key)
+        if kv.bucket == subjects.KV_PLAN and kv is not watched:
+            looks.append(entry.revision if entry else 0)
+            if len(looks) == 1:
+                await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, later)
+        return entry
+
+    watched = other.kv(subjects.KV_PLAN)
+    monkeypatch.setattr(Kv, "get", get)
+    bus, _, _ = await elected(LOCAL)
+    await eventually(lambda: len(looks) >= 2)
+    await bus.flush()  # what was written after the second look has arrived
+    assert (await watched.get(subjects.PLAN_KEY)).value == later
 
 
 async def test_the_master_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesh import subjects, viewing
+from mesh import records, subjects, viewing
 from mesh.client import Mesh
-from mesh.errors import BusUnavailable
+from mesh.errors import BusUnavailable, NotFound
 from mesh.messages import TaskEnd
 from tests import invariants
 from tests.faults.mixed import done, echoed, mixed
 from tests.invariants import Expected, Witness
-from tests.nodes import Cluster, NodeProcess, eventually, lease, records
+from tests.nodes import Cluster, NodeProcess, eventually, lease
+from tests.nodes import records as node_records
 
 
 @pytest.fixture
@@ -92,10 +93,24 @@ async def test_large_payloads_and_results_travel_as_blobs(cluster: Cluster) -> N
     await cluster.node().start()
     mesh = await cluster.client()
     large = {"text": "ü" * 200_000}
-    assert await mesh.submit("echo", {"value": large}, wait_s=30) == {"value": large}
+    handle = await mesh.start("echo", {"value": large, "sleep_s": 0.5})
+    sent = (await records.read_waiting(mesh.bus, handle.id)).payload_ref
+    assert await handle.result() == {"value": large}
     blob = await mesh.put_blob(b"x" * 1_000_000)
-    read = await mesh.submit("echo", {"data": {"blob": blob.blob}}, wait_s=30)
-    assert read["data_bytes"] == 1_000_000
+    handle = await mesh.start("echo", {"data": {"blob": blob.blob}})
+    assert (await handle.result())["data_bytes"] == 1_000_000
+    refs = mesh.bus.kv(subjects.KV_BLOB_REFS)
+
+    async def tidied() -> bool:
+        """The payload that was claim-checked is gone, and the other blob is no longer this task's."""
+        named = await refs.get(f"{blob.blob}.{handle.id}")
+        try:
+            await mesh.bus.objects.info(sent.blob)
+        except NotFound:
+            return named is not None and named.value == b"0"
+        return False
+
+    await eventually(tidied, 10, "what belongs to tasks that ended goes with them")
     made = await mesh.submit("echo", {"size_bytes": 700_000, "seed": 3}, wait_s=30)
     assert isinstance(made, bytes) and len(made) == 700_000
 
@@ -107,7 +122,7 @@ async def test_three_nodes_started_together_are_one_mesh(cluster: Cluster) -> No
     assert sorted("founded by this node" in node.banner for node in nodes) == [False, False, True]
     mesh = await cluster.client()
     witness = await Witness(mesh.bus).start()
-    assert set(await records(mesh.bus)) == {node.id for node in nodes}
+    assert set(await node_records(mesh.bus)) == {node.id for node in nodes}
     views: list[dict[str, Any]] = []
 
     async def agreed() -> bool:
