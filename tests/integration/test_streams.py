@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from mesh import records, streams, subjects
-from mesh.bus.errors import ApiError
+from mesh.bus.errors import ApiError, WrongSequence
 from mesh.config import LOCAL
+from mesh.errors import BusUnavailable
 from mesh.messages import Raw, Task, TaskEnd, TaskState, decode_end, encode
 from mesh.streams import GROUP
 
@@ -87,6 +88,18 @@ async def test_the_first_end_wins_and_only_it_is_told(bus_server) -> None:
     assert [message.subject for message in heard] == ["told.c1.1.end", "told.c1.2.state"]
     assert decode_end(heard[0].data).state == "done"
     assert (await records.read_end(bus, "c1-1")).state == "done"
+
+
+async def test_a_refusal_for_an_end_that_never_came_to_be_is_not_taken_at_its_word(bus_server, monkeypatch) -> None:
+    """As of a server that led and was cut off: whether the task has ended is not known."""
+    bus = await bus_server.connect("a")
+
+    async def store(*_: object, **__: object) -> int:
+        raise WrongSequence("somebody else wrote it first")
+
+    monkeypatch.setattr(bus, "store", store)
+    with pytest.raises(BusUnavailable, match="not known yet"):
+        await records.write_end(bus, TaskEnd(id="c1-9", kind="echo", state="cancelled"))
 
 
 async def test_many_ends_are_read_at_once(bus_server) -> None:
