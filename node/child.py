@@ -1,21 +1,22 @@
 """Inside a worker process: takes jobs, does them one after the other, sends their results back.
 
 Started as `python -P -m node.child <parent pid> <socket fd> <board fd> <poke fd> <folder> <results folder>
-<fault kinds 0|1>`. It says that it is ready before it has loaded the table of kinds, and loads no kind's library
-before its first job. Before each job it writes on the board which one it is on, so that the daemon knows the culprit
-should the process die.
+<fault kinds 0|1> <grants as JSON>`. It says that it is ready before it has loaded the table of kinds, and loads no
+kind's library before its first job. Before each job it writes on the board which one it is on, so that the daemon
+knows the culprit should the process die.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import mmap
 import os
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -45,9 +46,16 @@ class Child:
     """The worker's side of the socket. One thread works; another one only flushes results when poked."""
 
     def __init__(
-        self, sock: socket.socket, board: memoryview, folder: Path, results: Path, fault_kinds: bool
+        self,
+        sock: socket.socket,
+        board: memoryview,
+        folder: Path,
+        results: Path,
+        fault_kinds: bool,
+        grants: Mapping[str, tuple[str, ...]],
     ) -> None:
-        self._sock, self._folder, self._results, self._fault_kinds = sock, folder, results, fault_kinds
+        self._sock, self._folder, self._results = sock, folder, results
+        self._fault_kinds, self._grants = fault_kinds, grants
         self._words, self._times = board.cast("Q"), board.cast("d")
         self._lock = threading.Lock()
         self._pending: list[frames.ResultFrame] = []
@@ -170,7 +178,7 @@ class Child:
                 self._send(frames.PROGRESS, (job.seq, min(1.0, max(0.0, float(fraction))), str(note)[:200]))
 
         blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
-        return Context(job.cores, self._folder, blobs, progress, self._fault_kinds)
+        return Context(job.cores, self._folder, blobs, progress, self._fault_kinds, self._grants)
 
     def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
         """(the result, "") when it is small, else (b"", the file it was written to)."""
@@ -250,6 +258,11 @@ def error_of(kind: str, problem: BaseException) -> TaskError:
     return TaskError("failed", f"{kind} failed: {said}"[:MESSAGE_CHARS], retryable=True)
 
 
+def grants_of(word: str) -> dict[str, tuple[str, ...]]:
+    """What the operator allows, from the word that `node.worker_process.Allowed` made of it."""
+    return {setting: tuple(listed) for setting, listed in json.loads(word).items()}
+
+
 def _obey_pokes(child: Child, poke_fd: int) -> None:
     """Flushes whenever the daemon asks; the pipe's end is the daemon's end."""
     while os.read(poke_fd, 64):
@@ -261,11 +274,13 @@ def main() -> None:
     """The process's whole life."""
     parent, socket_fd, board_fd, poke_fd = (int(word) for word in sys.argv[1:5])
     folder, results, fault_kinds = Path(sys.argv[5]), Path(sys.argv[6]), sys.argv[7] == "1"
+    grants = grants_of(sys.argv[8])
     for fd in (socket_fd, board_fd, poke_fd):
         os.set_inheritable(fd, False)
     limits.confine(parent)
     sock = socket.socket(fileno=socket_fd)
-    child = Child(sock, memoryview(mmap.mmap(board_fd, frames.BOARD_BYTES)), folder, results, fault_kinds)
+    board = memoryview(mmap.mmap(board_fd, frames.BOARD_BYTES))
+    child = Child(sock, board, folder, results, fault_kinds, grants)
     threading.Thread(target=_obey_pokes, args=(child, poke_fd), daemon=True, name="poked").start()
     sock.sendall(frames.frame(frames.READY, os.getpid()))
     child.warm_up()

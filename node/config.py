@@ -24,6 +24,8 @@ DEFAULT_API = "127.0.0.1:8000"
 DEFAULT_MESH = "queztl"
 MAX_SLOTS = 4096
 MAX_MEASURE_AFTER_S = 24 * 3600
+#: The settings, lists of texts, that work may ask for with `context.granted(field)`.
+GRANTS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class NodeConfig:
     def mesh_config(self) -> MeshConfig:
         """The settings of the mesh that `preset` names."""
         return PRESETS[self.preset]
+
+    @property
+    def grants(self) -> dict[str, tuple[str, ...]]:
+        """What worker processes are told of these settings, by field: what tasks may use that the operator listed."""
+        return {name: getattr(self, name) for name in GRANTS if getattr(self, name)}
 
     @property
     def api_is_local(self) -> bool:

@@ -129,7 +129,7 @@ class Node:
             on_ended=self.agent.on_ended, changed=self._changed,
         )  # fmt: skip
         self.executor = Executor(
-            slots=self.slots, folder=data.path / "work", fault_kinds=config.fault_kinds,
+            slots=self.slots, folder=data.path / "work", fault_kinds=config.fault_kinds, grants=config.grants,
             on_started=self.agent.on_started, on_finished=self.settling.on_finished,
             on_progress=self.settling.on_progress,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from node import frames, limits
 from node.dispatch import Rate, assign, fate, judge
 from node.jobs import Finished, Job, answered, unanswered
 from node.worker_pool import WorkerPool, unfinished
-from node.worker_process import WorkerProcess
+from node.worker_process import Allowed, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,10 @@ IDLE_TICK_S = 5.0
 class Executor:
     """Worker processes and the queue before them.
 
-    `on_started` is called when a job is handed to a worker, and again when it is handed to another one;
-    `on_finished` with all that one read from a worker brought; `on_progress(job, fraction, note)` at most ten
-    times a second a worker. All are called in the event loop's thread and must not block.
+    `grants` is what the operator allows (`Context.granted`). `on_started` is called when a job is handed to a worker,
+    and again when it is handed to another one; `on_finished` with all that one read from a worker brought;
+    `on_progress(job, fraction, note)` at most ten times a second a worker. All are called in the event loop's thread
+    and must not block.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Executor:
         slots: int,
         folder: Path,
         fault_kinds: bool = False,
+        grants: Mapping[str, tuple[str, ...]] | None = None,
         on_started: Callable[[Job], None],
         on_finished: Callable[[list[Finished]], None],
         on_progress: Callable[[Job, float, str], None],
@@ -53,7 +55,7 @@ class Executor:
         self.rates: dict[str, Rate] = {}
         """kind -> how long its jobs take here"""
         self._on_started, self._on_finished, self._on_progress = on_started, on_finished, on_progress
-        self._pool = WorkerPool(folder, fault_kinds, self._hear, self._buried, self._dispatch)
+        self._pool = WorkerPool(folder, Allowed(fault_kinds, grants or {}), self._hear, self._buried, self._dispatch)
         self._waiting: deque[Job] = deque()
         self._reruns: dict[str, int] = {}
         self._ticks = 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.errors import CannotStart
 from node.dispatch import surplus
-from node.worker_process import Guard, Hear, WorkerProcess
+from node.worker_process import Allowed, Guard, Hear, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class WorkerPool:
     def __init__(
         self,
         folder: Path,
-        fault_kinds: bool,
+        allowed: Allowed,
         hear: Hear,
         buried: Callable[[WorkerProcess, int, float, str], None],
         changed: Callable[[], None],
@@ -43,7 +43,7 @@ class WorkerPool:
         self.workers: list[WorkerProcess] = []
         self.dying: list[WorkerProcess] = []
         self.starting = 0
-        self._folder, self._results, self._fault_kinds = folder, folder / "results", fault_kinds
+        self._folder, self._results, self._allowed = folder, folder / "results", allowed
         self._hear, self._buried, self._changed = hear, buried, changed
         self._background: set[asyncio.Task[None]] = set()
         self._numbers = self._failed_starts = 0
@@ -112,7 +112,7 @@ class WorkerPool:
 
     async def _launch(self, worker: WorkerProcess) -> None:
         try:
-            await worker.launch(self._guard, self._results, self._fault_kinds)
+            await worker.launch(self._guard, self._results, self._allowed)
         except OSError as error:
             self._start_failed(f"a worker process could not be started: {error}")
             return

@@ -8,6 +8,7 @@ asks for results that a worker holds back while it is on a long job.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import mmap
 import os
@@ -17,7 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -51,6 +53,20 @@ def code_folder() -> Path:
 
 
 Hear = Callable[["WorkerProcess", Iterable[tuple[int, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the node's operator allows its workers; told when one starts, for its environment holds nothing."""
+
+    fault_kinds: bool = False
+    """Whether `echo` breaks things on order."""
+    grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """See `node.workload.Context.grants`."""
+
+    def words(self) -> tuple[str, str]:
+        """The same as words of a command line."""
+        return str(int(self.fault_kinds)), json.dumps(dict(self.grants))
 
 
 class Guard:
@@ -110,19 +126,19 @@ class WorkerProcess(asyncio.Protocol):
 
     # --- start
 
-    async def launch(self, guard: Guard, results: Path, fault_kinds: bool) -> None:
+    async def launch(self, guard: Guard, results: Path, allowed: Allowed) -> None:
         """Starts the process; its first frame says that it is ready. Raises: OSError, when it can't start."""
         self._guard = guard
         ours, theirs = socket.socketpair()
         try:
-            self._start_process(theirs, results, fault_kinds)
+            self._start_process(theirs, results, allowed)
         except OSError:
             ours.close()
             raise
         guard.watch(self.process.pid, alive=True)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
 
-    def _start_process(self, theirs: socket.socket, results: Path, fault_kinds: bool) -> None:
+    def _start_process(self, theirs: socket.socket, results: Path, allowed: Allowed) -> None:
         # In the loop's own thread, 2 ms: Linux ends a process with the *thread* that started it (PDEATHSIG).
         task_folder = self._folder / f"worker-{self.number}"
         task_folder.mkdir(mode=0o700, exist_ok=True)
@@ -140,7 +156,7 @@ class WorkerProcess(asyncio.Protocol):
             shared = memoryview(mmap.mmap(board.fileno(), frames.BOARD_BYTES))
             self._words, self._times = shared.cast("Q"), shared.cast("d")
             passed = (theirs.fileno(), board.fileno(), poke_read)
-            words = [str(os.getpid()), *map(str, passed), str(task_folder), str(results), str(int(fault_kinds))]
+            words = [str(os.getpid()), *map(str, passed), str(task_folder), str(results), *allowed.words()]
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-u", "-m", "node.child", *words],
                 stdin=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,12 @@ class Context:
     """progress(fraction 0..1, note="")"""
     fault_kinds: bool = False
     """Whether this node obeys payloads that break things on purpose."""
+    grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What this node's operator allows beyond what every node does: setting -> the values he listed."""
+
+    def granted(self, setting: str) -> tuple[str, ...]:
+        """What this node's operator listed for `setting`, a field of NodeConfig; nothing unless he did."""
+        return tuple(self.grants.get(setting, ()))
 
     def read(self, data: bytes | BlobInput, field: str = "data") -> bytes:
         """The bytes that a `Data` field stands for, whichever way they came.

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from mesh.config import LAN, LOCAL
 from mesh.errors import CannotStart
 from node import cli
+from node.child import grants_of
 from node.config import NAMES, BadConfig, NodeConfig, build
+from node.worker_process import Allowed
+from node.workload import Context
 
 
 def flags(*argv: str) -> dict:
@@ -109,3 +112,12 @@ def test_errors_become_a_sentence_and_an_exit_code(capsys):
     assert cli.start(ends, NodeConfig()) == 0
     err = capsys.readouterr().err
     assert "Port 8000 is taken" in err and "odd" in err and "Traceback" not in err
+
+
+def test_what_the_operator_listed_reaches_the_work_by_its_setting(monkeypatch):
+    monkeypatch.setattr("node.config.GRANTS", ("join",))
+    config = build(flags("--join", "nats://a", "--join", "http://b:1"), {})
+    fault_kinds, grants = Allowed(True, config.grants).words()
+    context = Context(1, Path("."), grants=grants_of(grants))
+    assert fault_kinds == "1" and context.granted("join") == ("nats://a:4222", "http://b:1")
+    assert context.granted("nothing") == () and NodeConfig().grants == {}
