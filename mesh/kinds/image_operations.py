@@ -1,7 +1,7 @@
 """What can be done to an image: one model an operation, each naming its own fields.
 
 Values are in the terms people know from CSS and photo programs, not in a library's: factors of 1 change nothing,
-opacity is 0 to 1, colours are "#rrggbb". What each does to alpha and to 16 bits a sample is said in docs/workloads.md.
+opacity is 0 to 1, colours are "#rrggbb". What each does to alpha and to 16 bits a sample is said in docs/images.md.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def _format(value: Any) -> Any:
 
 
 Format = Literal["jpeg", "png", "webp", "avif", "tiff", "bmp"]
-_List = Annotated[tuple[Data, ...], Field(min_length=1, max_length=MAX_IMAGES), Tag("list")]
-_Names = Annotated[dict[str, Data], Field(min_length=1, max_length=MAX_IMAGES), Tag("names")]
+_List = Annotated[tuple[Data, ...], Field(max_length=MAX_IMAGES), Tag("list")]
+_Names = Annotated[dict[str, Data], Field(max_length=MAX_IMAGES), Tag("names")]
 Images = Annotated[
     _List | _Names, Discriminator(lambda value: "names" if isinstance(value, dict) else "list")
 ]
@@ -62,6 +62,8 @@ class ImageProcessingPayload(Payload):
             raise ValueError("must be given when image is not")
         if value is not None and image:
             raise ValueError("can't be given together with image")
+        if value is not None and not value:
+            raise ValueError("must have at least 1 image")
         if isinstance(value, dict) and not all(_FILE_NAME.fullmatch(name) for name in value):
             raise ValueError("must have names that are file names: no folders, no dot first, at most 180 characters")
         return value
