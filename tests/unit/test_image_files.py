@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +18,7 @@ from mesh.kinds.table import validate
 from node.workload import Context, InputFault, load
 from node.workloads.image_header import read_header
 
+ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("jpeg", "png", "webp", "avif", "tiff", "bmp")
 
 
@@ -194,3 +198,22 @@ def test_a_format_that_can_not_hold_the_size_is_refused_before_the_work(process)
     with pytest.raises(InputFault, match="16383 pixels") as caught:
         process(image=file(picture(), "png"), format="webp", width=17_000, height=9, keep_aspect=False)
     assert caught.value.field == "format"
+
+
+def test_memory_that_is_not_there_is_said_to_be_memory():
+    """In a process of its own with a limit, as a worker has one; OpenCV reports it as an error of its own."""
+    script = (
+        "import resource, cv2, numpy as np\n"
+        "from pathlib import Path\n"
+        "from mesh.kinds.table import validate\n"
+        "from node.workload import Context, load\n"
+        "cv2.setNumThreads(1)\n"
+        "data = cv2.imencode('.png', np.zeros((9, 9, 4), np.uint16))[1].tobytes()\n"
+        "used = int(next(line for line in open('/proc/self/status') if line.startswith('VmData')).split()[1]) * 1024\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 400_000_000,) * 2)\n"
+        "work = {'image': data, 'width': 9000, 'height': 9000, 'format': 'png'}\n"
+        "try: load('image_processing')(validate('image_processing', work), Context(1, Path('.')))\n"
+        "except MemoryError: print('memory')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "memory", done.stderr[-2000:]
