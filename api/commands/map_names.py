@@ -62,8 +62,8 @@ def data_fields(spec: KindSpec) -> tuple[str, ...]:
 def _takes_file(annotation: Any) -> bool:
     from mesh.kinds.base import BlobInput
 
-    if typing.get_origin(annotation) is dict:
-        return False  # files under names of their own: one a task says nothing of the name
+    if typing.get_origin(annotation) in (dict, tuple, list):
+        return False  # many files to a task: one a task is no such thing, and says nothing of the names
     return annotation is BlobInput or any(_takes_file(one) for one in typing.get_args(annotation))
 
 

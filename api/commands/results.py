@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 _EXTENSIONS = {
     "": ".json",
     "application/octet-stream": ".bin",
+    "application/zip": ".zip",
+    "image/avif": ".avif",
+    "image/bmp": ".bmp",
     "image/jpeg": ".jpg",
     "image/png": ".png",
+    "image/tiff": ".tiff",
     "image/webp": ".webp",
     "text/plain": ".txt",
 }

@@ -54,6 +54,12 @@ class CryptoMiningPayload(Payload):
         default=None, description="up to 64 hexadecimal digits: the hash, as a number, must not be larger"
     )
 
+    device: Literal["cpu", "gpu"] = Field(
+        default="cpu",
+        description="what hashes; gpu needs PyTorch and an NVIDIA one: ask for a node that has it by requires "
+        '{"accelerator": "cuda"}',
+    )
+
     @field_validator("header_hex")
     @classmethod
     def _header(cls, value: str | None, info: ValidationInfo) -> str | None:

@@ -89,7 +89,7 @@ def _inside(value: Any, step: Any) -> Any:
 
 
 def _locate(loc: tuple[Any, ...], payload: Any, absent: bool) -> tuple[tuple[Any, ...], int, Any]:
-    """(the real path, its length where the first union branch was named or -1, the value it stopped at)."""
+    """(the real path, its length where the last union branch was named or -1, the value it stopped at)."""
     path: list[Any] = []
     branch_at, value = -1, payload
     for index, step in enumerate(loc):
@@ -99,7 +99,7 @@ def _locate(loc: tuple[Any, ...], payload: Any, absent: bool) -> tuple[tuple[Any
             value = inside
         elif absent and isinstance(value, dict) and index == len(loc) - 1:
             path.append(step)
-        elif branch_at < 0:
+        else:
             branch_at = len(path)
     return tuple(path), branch_at, value
 

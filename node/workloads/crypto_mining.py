@@ -1,7 +1,8 @@
 """crypto_mining: share a range of nonces among the cores, and check what they find.
 
-Two ways to hash: machine code from LLVM, in threads (`sha256_vector`, twenty times faster, needs `llvmlite`), and
-the interpreter's own SHA-256, in processes (`sha256_lane`). The result says which one it was.
+Three ways to hash: machine code from LLVM, in threads (`sha256_vector`, twenty times faster, needs `llvmlite`), the
+interpreter's own SHA-256, in processes (`sha256_lane`), and where asked for a GPU (`sha256_gpu`). The result says
+which one it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from mesh.kinds.crypto_mining import CryptoMiningPayload
 from node.workload import Context
-from node.workloads import sha256_lane, sha256_vector
+from node.workloads import sha256_gpu, sha256_lane, sha256_vector
 
 #: Nonces a lane gets at a time: about 0.1 s of work, so that an end is noticed soon; the first piece is smaller.
 _PIECE = 100_000
@@ -76,15 +77,17 @@ class Search:
 def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
     """hashes, seconds, hash_rate_hs, engine, cores, found, nonce, hash_hex, best_nonce, best_hash_hex, target_hex.
 
-    `seconds` is the search alone. Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies.
+    `seconds` is the search alone. Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies;
+    ImportError when a GPU is asked for and there is none.
     """
     first, end = payload.nonces
-    kernel = _kernel(payload, end - first)
-    search = Search(first, end, _VECTOR_PIECE if kernel else _PIECE)
+    on_gpu = payload.device == "gpu"
+    kernel = sha256_gpu.kernel() if on_gpu else _kernel(payload, end - first)
+    search = Search(first, end, sha256_gpu.PIECE if on_gpu else _VECTOR_PIECE if kernel else _PIECE)
     started = time.perf_counter()
     watch = _Watch(search, payload.limit_s, started, context)
     scan = kernel.scan if kernel else sha256_lane.scan
-    if context.cores == 1:
+    if context.cores == 1 or on_gpu:
         while not watch.over() and (piece := search.take(0)) is not None:
             search.put(0, scan(payload.header, *piece, payload.target))
     elif kernel:
@@ -100,7 +103,7 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
         "seconds": round(seconds, 6),
         "hash_rate_hs": round(search.hashes / seconds, 1),
         "engine": kernel.name if kernel else "hashlib",
-        "cores": context.cores,
+        "cores": 1 if on_gpu else context.cores,
         "found": search.found is not None,
         "nonce": search.found,
         "hash_hex": best_hash if search.found is not None else None,

@@ -6,10 +6,12 @@ size is read here, from the first bytes, and a file that was cut off is refused 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from mesh.kinds.image_processing import MAX_PIXELS
+from mesh.kinds.image_sizes import MAX_PIXELS
 from node.workload import InputFault
+from node.workloads import image_containers
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Start-of-frame markers of JPEG: C0-CF without C4 (tables), C8 (reserved) and CC (arithmetic coding tables).
@@ -18,7 +20,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True)
 class Header:
-    """Format ("jpeg", "png", "webp") and size in pixels."""
+    """Format ("jpeg", "png", "webp", "avif", "tiff", "bmp") and size in pixels."""
 
     format: str
     width: int
@@ -26,33 +28,43 @@ class Header:
 
 
 def read_header(data: bytes, field: str = "image") -> Header:
-    """The header of a JPEG, PNG or WebP file.
+    """The header of an image file of one of the formats taken.
 
     Raises: InputFault naming `field` for anything else, a damaged or cut-off file, or more than MAX_PIXELS.
     """
+    name = _format_of(data)
+    if name is None:
+        raise InputFault(field, "is no JPEG, PNG, WebP, AVIF, TIFF or BMP file" if data else "is empty")
+    size = _READERS[name](data)
+    if size is None or not size[0] or not size[1]:
+        raise InputFault(field, "is damaged, was cut off, or is of a variety that is not taken")
+    if size[0] * size[1] > MAX_PIXELS:
+        announced = f"{size[0]} x {size[1]} pixels"
+        raise InputFault(field, f"has {announced}; at most {MAX_PIXELS // 1_000_000} million are taken")
+    return Header(name, *size)
+
+
+def _format_of(data: bytes) -> str | None:
     if data.startswith(_PNG):
-        header = _png(data)
-    elif data.startswith(b"\xff\xd8"):
-        header = _jpeg(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        header = _webp(data)
-    else:
-        raise InputFault(field, "is no JPEG, PNG or WebP file" if data else "is empty")
-    if header is None or not header.width or not header.height:
-        raise InputFault(field, "is damaged or was cut off")
-    if header.width * header.height > MAX_PIXELS:
-        size = f"{header.width} x {header.height} pixels"
-        raise InputFault(field, f"has {size}; at most {MAX_PIXELS // 1_000_000} million are taken")
-    return header
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:4] in (b"II*\x00", b"MM\x00*"):
+        return "tiff"
+    if image_containers.is_avif(data):
+        return "avif"
+    return "bmp" if data.startswith(b"BM") else None
 
 
-def _png(data: bytes) -> Header | None:
+def _png(data: bytes) -> tuple[int, int] | None:
     if data[8:16] != b"\x00\x00\x00\rIHDR" or len(data) < 33 or b"IEND" not in data[-4096:]:
         return None
-    return Header("png", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def _jpeg(data: bytes) -> Header | None:
+def _jpeg(data: bytes) -> tuple[int, int] | None:
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -71,24 +83,30 @@ def _jpeg(data: bytes) -> Header | None:
             frame = data[at + 4 : at + 10]
             if len(frame) < 6 or data.find(b"\xff\xd9", at + 2 + length) < 0:
                 return None
-            return Header("jpeg", int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big"))
+            return int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
         at += 2 + length
     return None
 
 
-def _webp(data: bytes) -> Header | None:
+def _webp(data: bytes) -> tuple[int, int] | None:
     if len(data) < 30 or int.from_bytes(data[4:8], "little") + 8 > len(data):
         return None
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8X":
-        return Header("webp", int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1)
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
     if kind == b"VP8L" and body[0] == 0x2F:
         bits = int.from_bytes(body[1:5], "little")
-        return Header("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
-        return Header(
-            "webp",
-            int.from_bytes(body[6:8], "little") & 0x3FFF,
-            int.from_bytes(body[8:10], "little") & 0x3FFF,
-        )
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     return None
+
+
+_READERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+    "png": _png,
+    "jpeg": _jpeg,
+    "webp": _webp,
+    "tiff": image_containers.tiff,
+    "avif": image_containers.avif,
+    "bmp": image_containers.bmp,
+}

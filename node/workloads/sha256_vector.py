@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("queztl.mining")
 
 # fmt: off
-_START = (
+START = (
     0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
 )
-_ROUND = (
+ROUND = (
     0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
     0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
     0xE49B69C1, 0xEFBE4786, 0x0FC19DC6, 0x240CA1CC, 0x2DE92C6F, 0x4A7484AA, 0x5CB0A9DC, 0x76F988DA,
@@ -137,7 +137,7 @@ def _module(lanes: int, triple: str) -> str:
 
     b = ir.IRBuilder(block["entry"])
     header = [emit.spread(b, b.load(b.gep(words, [ir.Constant(word, index)]))) for index in range(19)]
-    begin = [emit.constant(value) for value in _START]
+    begin = [emit.constant(value) for value in START]
     middle = [b.add(*pair) for pair in zip(emit.rounds(b, header[:16], begin, 64), begin, strict=True)]
     first = b.add(emit.spread(b, start), ir.Constant(emit.vector, list(range(lanes))))
     b.branch(block["loop"])
@@ -203,7 +203,7 @@ class _Emitter:
             choice = b.xor(g, b.and_(e, b.xor(f, g)))
             majority = b.or_(b.and_(a, bb), b.and_(c, b.or_(a, bb)))
             one = b.add(b.add(h, self._mix(b, e, (6, 11), self._turn(b, e, 25))), b.add(choice, w[t]))
-            one = b.add(one, self.constant(_ROUND[t]))
+            one = b.add(one, self.constant(ROUND[t]))
             two = b.add(self._mix(b, a, (2, 13), self._turn(b, a, 22)), majority)
             a, bb, c, d, e, f, g, h = b.add(one, two), a, bb, c, b.add(d, one), e, f, g
         return [a, bb, c, d, e, f, g, h]

@@ -93,6 +93,12 @@ def test_unknown_kind_names_the_kinds_there_are():
         load("no_such_kind")
 
 
+OPERATIONS = (
+    "'resize', 'crop', 'rotate', 'flip', 'blur', 'sharpen', 'edges', 'threshold', 'colour', 'color', 'grayscale', "
+    "'greyscale', 'sepia', 'invert', 'equalise', 'equalize', 'denoise', 'watermark'"
+)
+
+
 def test_every_wrong_field_is_named_in_plain_words():
     with pytest.raises(BadInput) as caught:
         validate(
@@ -107,9 +113,9 @@ def test_every_wrong_field_is_named_in_plain_words():
     assert {fault.field: fault.problem for fault in caught.value.faults} == {
         "payload.image.blob": "is required",
         "payload.width": "must be a whole number",
-        "payload.format": "must be 'jpeg', 'png' or 'webp'",
+        "payload.format": "must be 'jpeg', 'png', 'webp', 'avif', 'tiff' or 'bmp'",
         "payload.operations.0.height": "must be given when width is not",
-        "payload.operations.1": "must have 'op' set to one of 'resize', 'blur', 'edges', 'grayscale'",
+        "payload.operations.1": f"must have 'op' set to one of {OPERATIONS}",
         "payload.operations.2.radius": "must be at least 1",
         "payload.operations.3": "must be an object",
     }

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mesh.errors import BadInput
 from mesh.kinds.crypto_mining import NONCES, CryptoMiningPayload, target_of
 from mesh.kinds.faults import MAX_FAULTS
-from mesh.kinds.image_processing import MAX_PIXELS, Resize, fit
+from mesh.kinds.image_operations import Resize
+from mesh.kinds.image_sizes import MAX_PIXELS, fit
 from mesh.kinds.table import KINDS, blob_ids, validate
 from node.workload import InputFault
 from node.workloads import sha256_lane

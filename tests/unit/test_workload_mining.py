@@ -70,7 +70,7 @@ def test_a_small_search_waits_for_nothing_to_be_made(run, monkeypatch):
 
 
 def test_machine_code_that_overlooks_a_nonce_is_not_used(monkeypatch, caplog):
-    real, constant = sha256_vector._module, sha256_vector._ROUND[5]
+    real, constant = sha256_vector._module, sha256_vector.ROUND[5]
     assert f"i32 {constant}" in real(8, "")
 
     def wrong(*arguments):

@@ -1,0 +1,106 @@
+"""A folder of images over three nodes gives the bytes of one, also when a node is killed half-way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from mesh import subjects
+from mesh.client import Mesh
+from tests.integration.queztl_process import queztl, start
+from tests.nodes import Cluster, NodeProcess
+
+FILES = 36
+#: About a quarter of a second a file, in every format that is compressed with loss and one that is not.
+PAYLOAD = {
+    "operations": [
+        {"op": "denoise", "window": 21},
+        {"op": "rotate", "angle": 7.5},
+        {"op": "watermark", "text": "Queztl", "opacity": 0.7},
+    ]
+}
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path):
+    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    async with Cluster(tmp_path) as made:
+        yield made
+        made.print_logs()
+
+
+def write_images(folder: Path) -> None:
+    """Noise of different sizes; one is too large to travel inside its task."""
+    folder.mkdir()
+    random = np.random.default_rng(4)
+    for number in range(FILES):
+        shape = (320, 400, 3) if number == 0 else (150 + number, 200, 3)
+        ending = ("png", "jpg", "webp")[number % 3]
+        cv2.imwrite(str(folder / f"{number:02}.{ending}"), random.integers(0, 256, shape, np.uint8))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of what `map` wrote."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+async def test_a_folder_over_three_nodes_one_of_them_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
+    """File by file the same bytes; what the dead node had was done by others, and every node did some."""
+    write_images(tmp_path / "in")
+    host, *others = await cluster.start(1, 1, 1)
+    mesh = await cluster.client()
+    words = ("map", "image_processing", tmp_path / "in", "--payload", json.dumps(PAYLOAD))
+    process = await start(*words, "--out", tmp_path / "three", "--json", url=host.api)
+    try:
+        told = await _until_half_way(process)
+        dead, lost = await asyncio.wait_for(_kill_one_at_work(mesh, others), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 120)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    *more, summary = (json.loads(line) for line in out.splitlines())
+    assert process.returncode == 0 and summary["summary"]["done"] == FILES, (summary, err)
+    ends = {one["task"]: await mesh.wait(one["task"], 30) for one in (*told, *more)}
+    assert len(ends) == FILES and lost & set(ends)
+    assert all(ends[task].node != dead.id for task in lost), "what it had was done elsewhere"
+    assert {end.node for end in ends.values()} == {host.id, *(node.id for node in others)}
+    for node in others:
+        if node is not dead:
+            assert await node.terminate() == 0
+    alone = await queztl(*words, "--out", tmp_path / "one", url=host.api)
+    assert alone.code == 0, alone
+    one = contents(tmp_path / "one")
+    assert len(one) == FILES and contents(tmp_path / "three") == one
+
+
+async def _until_half_way(process: asyncio.subprocess.Process) -> list[Any]:
+    """The outcomes of a third of the files."""
+    assert process.stdout is not None
+    async with asyncio.timeout(90):
+        return [json.loads(await process.stdout.readline()) for _ in range(FILES // 3)]
+
+
+async def _kill_one_at_work(mesh: Mesh, nodes: list[NodeProcess]) -> tuple[NodeProcess, set[str]]:
+    """kill -9 one of `nodes` while it runs a task; the node, and the task that was running on it."""
+    while True:
+        answer = await mesh.bus.api(f"STREAM.INFO.{subjects.TASKS}", {"subjects_filter": "task.*.*.state"})
+        for subject in answer["state"].get("subjects") or {}:
+            _, submitter, number, _ = subject.split(".")
+            view = await mesh.status(f"{submitter}-{number}")
+            node = next((one for one in nodes if view.state == "running" and view.node == one.id), None)
+            if node is None:
+                continue
+            # Frozen first, so that it can't end the task between the look and the kill.
+            node.freeze()
+            if (await mesh.status(view.id)).state == "running":
+                await node.kill9()
+                return node, {view.id}
+            node.thaw()
+        await asyncio.sleep(0.02)  # a running state is told by the node after a tenth of a second
