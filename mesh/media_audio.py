@@ -17,7 +17,7 @@ HELD: dict[str, frozenset[str]] = {
     "mkv": frozenset(
         ("aac", "mp3", "mp2", "ac3", "eac3", "dts", "truehd", "alac", "opus", "vorbis", "flac", "pcm_s16le",
          "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8")
-    ),  # fmt: skip
+    ),
 }
 AAC_BITS_A_CHANNEL = 96_000
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
@@ -33,7 +33,7 @@ class Track:
     def __init__(
         self, source: AudioStream, output: OutputContainer, container: str, start: Fraction, seconds: Fraction | None
     ) -> None:
-        self.source, self._output, self._start, self._seconds = source, output, start, seconds
+        self.source, self._output, self.start, self._seconds = source, output, start, seconds
         context = source.codec_context
         if context is None:
             raise MediaFault("has sound in a code that can't be read")
@@ -81,7 +81,7 @@ class Track:
     def _move(self, packet: Any) -> None:
         if not packet.size or packet.dts is None or self._late(packet.pts, packet.time_base):
             return
-        shift = round(self._start / packet.time_base)
+        shift = round(self.start / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts -= shift
         packet.stream = self._stream
@@ -91,7 +91,7 @@ class Track:
         for frame in packet.decode():
             if frame.pts is None or self._late(frame.pts, frame.time_base):
                 continue
-            frame.pts -= round(self._start / frame.time_base)
+            frame.pts -= round(self.start / frame.time_base)
             self._write(self._resampler.resample(frame))
         if not packet.size:
             self._write(self._resampler.resample(None))
@@ -102,4 +102,4 @@ class Track:
             self._output.mux(self._stream.encode(frame))
 
     def _late(self, pts: int | None, time_base: Fraction) -> bool:
-        return self._seconds is not None and pts is not None and pts * time_base - self._start >= self._seconds
+        return self._seconds is not None and pts is not None and pts * time_base - self.start >= self._seconds
