@@ -92,12 +92,7 @@ async def encode(
     not what it should be; OSError; as `Mesh.start`.
     """
     wanted = checked(codec, payload)
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise CannotStart(
-            "Videos are cut and joined on this machine, which lacks PyAV: pip install 'queztl[video]'."
-        ) from None
+    _require_av()
     given = {**DEFAULTS, **(payload or {}), "audio": "drop", "container": "mp4"}
     options["requires"] = {"cores": wanted.threads or 1, **(options.get("requires") or {})}
     began = time.perf_counter()
@@ -124,19 +119,20 @@ async def encode(
         "file": str(target),
         "bytes": target.stat().st_size,
         "codec": codec,
-        "encoder": ", ".join(sorted(work.encoders)),
-        "frames": film.frames,
-        "duration_s": round(film.seconds, 6),
-        "width": work.size[0],
-        "height": work.size[1],
-        "bit_rate": round(sum(part.bytes for part in parts) * 8 / film.seconds),
         "audio": audio,
-        "parts": len(parts),
-        "nodes": sorted(work.encoded.nodes),
         "seconds": round(seconds, 3),
         "fps": round(film.frames / seconds, 2),
         "realtime": round(film.seconds / seconds, 3),
+        **work.facts(parts),
     }
+
+
+def _require_av() -> None:
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        lacks = "Videos are cut and joined on this machine, which lacks PyAV: pip install 'queztl[video]'."
+        raise CannotStart(lacks) from None
 
 
 class _Work:
@@ -259,6 +255,20 @@ class _Work:
     async def _forget(self, blob: str) -> None:
         with suppress(QueztlError):  # it goes by itself after a while
             await self._mesh.bus.objects.delete(blob)
+
+    def facts(self, parts: list[video_join.Part]) -> dict[str, Any]:
+        """For the result."""
+        film = self._film
+        return {
+            "encoder": ", ".join(sorted(self.encoders)),
+            "frames": film.frames,
+            "duration_s": round(film.seconds, 6),
+            "width": self.size[0],
+            "height": self.size[1],
+            "bit_rate": round(sum(part.bytes for part in parts) * 8 / film.seconds),
+            "parts": len(parts),
+            "nodes": sorted(self.encoded.nodes),
+        }
 
     def phase(self, name: str) -> None:
         """Another part of the work begins."""

@@ -19,6 +19,7 @@ from node.workload import Context, load
 from tests.videos import psnr, read, video
 
 OPEN = {"x264-params": "open-gop=1:keyint=26:min-keyint=26:scenecut=0:b-adapt=0:b-pyramid=normal", "preset": "fast"}
+VP9 = {"deadline": "realtime", "cpu-used": "8"}
 VP8 = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "cpu-used": "4", "b": "300000"}
 SOURCES: dict[str, dict[str, Any]] = {
     "closed groups, B-frames": {},
@@ -27,7 +28,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "begins late": {"container": "mpegts"},
     "MPEG-2, open groups": {"codec": "mpeg2video", "container": "mpegts", "sound": "mp2", "options": {"b": "2000000"}},
     "VP8 with hidden pictures": {"codec": "libvpx", "container": "webm", "sound": "libopus", "options": VP8},
-    "VP9": {"codec": "libvpx-vp9", "container": "webm", "sound": "", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "VP9": {"codec": "libvpx-vp9", "container": "webm", "sound": "", "options": VP9},
     "29.97 a second": {"rate": Fraction(30000, 1001)},
     "one group": {"gop": 250},
 }
@@ -85,7 +86,8 @@ def test_what_is_joined_is_what_was_cut(name, tmp_path):
             assert abs(made.sound_span[0] - was.sound_span[0] - off) < Fraction(1, 20), how
             assert abs(made.sound_span[1] - was.sound_span[1] - off) < Fraction(1, 20), how
             if how[0]["how"] == "copied":
-                assert made.sound == was.sound
+                # A transport stream has a header of 7 bytes in front of each packet of AAC.
+                assert made.sound in (was.sound, [one[7:] for one in was.sound])
 
 
 @pytest.mark.parametrize("codec", ["h265", "av1"])
