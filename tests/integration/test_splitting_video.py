@@ -32,7 +32,7 @@ async def cluster(tmp_path: Path):
 
 async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
     source = tmp_path / "source.mp4"
-    source.write_bytes(await asyncio.to_thread(video, FRAMES, size=(480, 288)))
+    source.write_bytes(await asyncio.to_thread(video, FRAMES, size=(512, 288)))
     host = await cluster.node(slots=1).start()
     mesh = await cluster.client()
     alone = await encode(mesh, source, tmp_path / "alone.mp4", "h264", PAYLOAD, part_s=1.0)
@@ -83,12 +83,12 @@ def _is_the_source(source: Path, target: Path) -> None:
 
 
 async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
-    words = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "240x144")
+    words = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "256x144")
     done = await queztl(*words, "-o", folder / "small.mkv", "--part-seconds", "3", url=node.api)
     assert done.code == 0, done
     assert f"joining 2 parts, {FRAMES} frames" in done.err and json.loads(done.out)["frames"] == FRAMES
     made = read(folder / "small.mkv")
-    assert made.codec == "av1" and made.size == (240, 144) and made.numbers == list(range(FRAMES))
+    assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
     broken = folder / "broken.mp4"
     broken.write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
     for path, said in ((broken, "is no video file that can be read"), (folder / "nowhere", "is no file")):
