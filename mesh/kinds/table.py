@@ -12,7 +12,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from mesh.errors import BadInput, Fault, UnknownKind
-from mesh.kinds import crypto_mining, database_ops, echo, image_processing, scientific_computing
+from mesh.kinds import (
+    crypto_mining,
+    database_ops,
+    echo,
+    image_processing,
+    scientific_computing,
+    video_encode_av1,
+    video_encode_h264,
+    video_encode_h265,
+)
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.faults import faults_of
 
@@ -24,6 +33,9 @@ KINDS: dict[str, KindSpec] = {
         scientific_computing.SPEC,
         image_processing.SPEC,
         database_ops.SPEC,
+        video_encode_h264.SPEC,
+        video_encode_h265.SPEC,
+        video_encode_av1.SPEC,
     )
 }
 

@@ -33,7 +33,7 @@ def test_the_steps_of_the_architecture_page_make_a_kind(tmp_path):
     table = tmp_path / "mesh/kinds/table.py"
     text = table.read_text()
     for old, new in (
-        ("from mesh.kinds import ", "from mesh.kinds import reverse, "),
+        ("from mesh.kinds import (\n", "from mesh.kinds import (\n    reverse,\n"),
         ("        echo.SPEC,\n", "        echo.SPEC,\n        reverse.SPEC,\n"),
     ):
         assert text.count(old) == 1

@@ -1,0 +1,12 @@
+"""video_encode_av1: node/workloads/video.py does it."""
+
+from __future__ import annotations
+
+from mesh.kinds.video_encode_av1 import VideoEncodeAv1Payload
+from node.workload import Context, Output
+from node.workloads.video import encode
+
+
+def run(payload: VideoEncodeAv1Payload, context: Context) -> Output:
+    """The encoded file; info: see `encode`. Raises: InputFault."""
+    return encode("av1", payload, context)

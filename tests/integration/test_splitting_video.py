@@ -1,0 +1,125 @@
+"""One video over three nodes gives the bytes it gives on one, also when a node is killed half-way; then by command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from mesh import subjects
+from mesh.client import Mesh
+from mesh.splitting.video import Encoded, encode
+from tests.integration.queztl_process import queztl, start
+from tests.nodes import Cluster, NodeProcess, eventually
+from tests.videos import psnr, read, video
+
+FRAMES = 150
+PARTS = 6
+PAYLOAD = {"preset": "medium", "crf": 24}
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path):
+    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    async with Cluster(tmp_path) as made:
+        yield made
+        made.print_logs()
+
+
+async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
+    source = tmp_path / "source.mp4"
+    source.write_bytes(await asyncio.to_thread(video, FRAMES, size=(512, 288)))
+    host = await cluster.node(slots=1).start()
+    mesh = await cluster.client()
+    alone = await encode(mesh, source, tmp_path / "alone.mp4", "h264", PAYLOAD, part_s=1.0)
+    assert alone["nodes"] == [host.id] and alone["parts"] == PARTS and alone["frames"] == FRAMES
+    await asyncio.gather(*(cluster.node(slots=1).start() for _ in range(2)))
+    seen: set[str] = set()
+    open_at_once: list[int] = []
+    changed = asyncio.Event()
+
+    def told(so_far: Encoded) -> None:
+        seen.update(so_far.tasks)
+        open_at_once.append(len(so_far.tasks))
+        changed.set()
+
+    killing = asyncio.create_task(_kill_one_at_work(mesh, cluster.nodes[1:], seen, changed))
+    result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, told=told)
+    dead, lost = await asyncio.wait_for(killing, 1)
+    assert (tmp_path / "three.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
+    assert len(result["nodes"]) >= 2 and len(seen) == PARTS and max(open_at_once) <= 6, (result, open_at_once)
+    redone = await mesh.wait(lost, 30)
+    assert redone.state == "done" and redone.node != dead.id, redone
+    _is_the_source(source, tmp_path / "three.mp4")
+    assert sorted(one.name for one in tmp_path.iterdir() if "encode" in one.name) == []
+    await _by_command(host, source, tmp_path)
+    await _interrupted(mesh, host, source, tmp_path)
+
+
+async def _kill_one_at_work(
+    mesh: Mesh, others: list[NodeProcess], seen: set[str], changed: asyncio.Event
+) -> tuple[NodeProcess, str]:
+    await changed.wait()
+    while True:
+        for task in sorted(seen):
+            view = await mesh.status(task)
+            for node in others:
+                if view.state == "running" and view.node == node.id:
+                    await node.kill9()
+                    return node, task
+        await asyncio.sleep(0.02)  # a running state is told by the node after a tenth of a second
+
+
+def _is_the_source(source: Path, target: Path) -> None:
+    was, made = read(source), read(target)
+    assert made.numbers == list(range(FRAMES)) and made.times == was.times
+    assert all(psnr(one, other) > 32 for one, other in zip(made.luma, was.luma, strict=True))
+    assert made.sound == was.sound and made.sound_span == was.sound_span
+    assert (made.codec, made.pixel_format) == ("h264", "yuv420p")
+
+
+async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
+    words = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "256x144")
+    done = await queztl(*words, "-o", folder / "small.mkv", "--part-seconds", "3", url=node.api)
+    assert done.code == 0, done
+    assert f"joining 2 parts, {FRAMES} frames" in done.err and json.loads(done.out)["frames"] == FRAMES
+    made = read(folder / "small.mkv")
+    assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
+    for path, said in ((broken, "is no video file that can be read"), (folder / "nowhere", "is no file")):
+        done = await queztl("encode", path, "-o", folder / "never.mp4", url=node.api)
+        assert done.code == 2 and said in done.err, done
+    done = await queztl("encode", source, "-o", folder / "never.avi", url=node.api)
+    assert done.code == 2 and "must end in .mp4 or .mkv" in done.err
+    done = await queztl("encode", source, "-o", folder / "never.mp4", "--payload", '{"seconds": 1}', url=node.api)
+    assert done.code == 2 and "payload.seconds" in done.err
+    assert not (folder / "never.mp4").exists()
+
+
+async def _interrupted(mesh: Mesh, node: NodeProcess, source: Path, folder: Path) -> None:
+    """Ctrl-C: exit code 130, no task goes on for nobody, nothing is left behind."""
+    words = ("encode", source, "-o", folder / "never.mp4", "--preset", "veryslow", "--payload", '{"crf": 5}')
+    process = await start(*words, url=node.api)
+    try:
+        await eventually(lambda: _busy(mesh), 30, "a part runs")
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 130 and b"interrupted" in err and b"Traceback" not in err, (out, err)
+
+    async def idle() -> bool:
+        return not await _busy(mesh)
+
+    await eventually(idle, 20, "the open tasks are ended")
+    assert not [one for one in folder.iterdir() if one.name.startswith((".queztl", "never"))]
+
+
+async def _busy(mesh: Mesh) -> bool:
+    return bool((await mesh.bus.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"])

@@ -1,0 +1,139 @@
+"""A video cut into parts, each encoded alone, and joined: the same frames at the same times, with the same sound."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mesh.errors import BadInput
+from mesh.kinds.table import validate
+from mesh.media import MediaFault
+from mesh.splitting import video_cut, video_join
+from mesh.splitting.video import checked
+from node.workload import Context, load
+from tests.videos import psnr, read, video
+
+OPEN = {"x264-params": "open-gop=1:keyint=26:min-keyint=26:scenecut=0:b-adapt=0:b-pyramid=normal", "preset": "fast"}
+VP9 = {"deadline": "realtime", "cpu-used": "8"}
+VP8 = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "cpu-used": "4", "b": "300000"}
+SOURCES: dict[str, dict[str, Any]] = {
+    "closed groups, B-frames": {},
+    "open groups": {"options": {**OPEN, "bf": "5"}, "gop": 26, "frames": 78},
+    "open groups, mkv": {"options": {**OPEN, "bf": "2"}, "gop": 26, "frames": 78, "container": "matroska"},
+    "begins late": {"container": "mpegts"},
+    "MPEG-2, open groups": {"codec": "mpeg2video", "container": "mpegts", "sound": "mp2", "options": {"b": "2000000"}},
+    "VP8 with hidden pictures": {"codec": "libvpx", "container": "webm", "sound": "libopus", "options": VP8},
+    "VP9": {"codec": "libvpx-vp9", "container": "webm", "sound": "", "options": VP9},
+    "29.97 a second": {"rate": Fraction(30000, 1001)},
+    "one group": {"gop": 250},
+}
+
+
+def parts_of(
+    data: bytes, folder: Path, codec: str = "h264", **payload: Any
+) -> tuple[video_cut.Film, list[video_join.Part]]:
+    """Cut, and every part encoded in this process; looked at as the splitter does."""
+    (folder / "source").write_bytes(data)
+    film = video_cut.look(folder / "source", 0.8)
+    found = []
+    kind = f"video_encode_{codec}"
+    for number, (piece, path, zero) in enumerate(video_cut.cut(film, folder)):
+        part = {
+            "first": piece.first - zero,
+            "end": piece.end - zero,
+            "time_base": f"{film.time_base.numerator}/{film.time_base.denominator}",
+            "rate": f"{film.rate.numerator}/{film.rate.denominator}",
+            "rotation": film.rotation,
+            "colour": list(film.colour),
+        }
+        given = {"video": path.read_bytes(), "preset": "ultrafast", "encoder": "software", "threads": 1, **payload}
+        (folder / str(number)).mkdir()
+        context = Context(1, folder / str(number))
+        output = load(kind)(validate(kind, {**given, "part": part, "audio": "drop"}), context)
+        found.append(video_join.check(output.data, film, piece))
+    return film, found
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_joined_is_what_was_cut(name, tmp_path):
+    data = video(**{"frames": 60, **SOURCES[name]})
+    film, parts = parts_of(data, tmp_path)
+    was = read(data)
+    assert film.frames == len(was.times)
+    assert len(parts) == 1 if name == "one group" else len(parts) > 1
+    if "open" in name:
+        overlaps = [one.stop > other.start for one, other in itertools.pairwise(film.pieces)]
+        assert any(overlaps), "the source has no open groups: it tests nothing"
+    for container in ("mp4", "mkv"):
+        target = tmp_path / f"joined.{container}"
+        how = video_join.join(film, parts, target, container, True, lambda frames: None)
+        made = read(target)
+        assert made.numbers == was.numbers
+        assert all(psnr(one, other) > 30 for one, other in zip(made.luma, was.luma, strict=True))
+        # Times to each other, and to the sound, are those of the source (Matroska counts milliseconds).
+        off = made.times[0] - was.times[0]
+        assert all(abs(a - b - off) <= Fraction(1, 1000) for a, b in zip(made.times, was.times, strict=True))
+        decoded = [dts for dts, _ in made.packet_times]
+        assert all(before < after for before, after in itertools.pairwise(decoded))
+        assert all(dts <= pts for dts, pts in made.packet_times)
+        assert 0 <= made.times[0] < Fraction(1, 20)
+        if was.sound:
+            assert abs(made.sound_span[0] - was.sound_span[0] - off) < Fraction(1, 20), how
+            assert abs(made.sound_span[1] - was.sound_span[1] - off) < Fraction(1, 20), how
+            if how[0]["how"] == "copied":
+                # A transport stream has a header of 7 bytes in front of each packet of AAC.
+                assert made.sound in (was.sound, [one[7:] for one in was.sound])
+
+
+@pytest.mark.parametrize("codec", ["h265", "av1"])
+def test_other_codecs_join_too_and_give_the_same_bytes_each_time(codec, tmp_path):
+    data = video(50, rotation=90)
+    results = []
+    for turn in ("one", "two"):
+        folder = tmp_path / turn
+        folder.mkdir()
+        film, parts = parts_of(data, folder, codec, resolution="160x96")
+        assert film.rotation == 90 and film.colour[2] == 1
+        video_join.join(film, parts, folder / "joined.mp4", "mp4", True, lambda frames: None)
+        results.append((folder / "joined.mp4").read_bytes())
+    assert results[0] == results[1]
+    made = read(results[0])
+    assert made.size == (96, 160) and len(made.times) == 50 and made.rotation == 0 and made.colour == 1
+    upright = np.rot90(read(data).luma[30])
+    small = upright[: 320 // 2 * 2, : 192 // 2 * 2].reshape(160, 2, 96, 2).mean(axis=(1, 3))
+    assert psnr(made.luma[30], small) > 22
+
+
+def test_a_part_that_is_not_what_it_should_be_is_found(tmp_path):
+    data = video(50)
+    film, parts = parts_of(data, tmp_path)
+    with pytest.raises(MediaFault, match="frames where there should be|shows them elsewhere"):
+        video_join.check(parts[0].path, film, film.pieces[1].__class__(0, 25, film.pieces[0].times[:-1]))
+    whole = bytearray(parts[1].path.read_bytes())
+    middle = len(whole) * 2 // 3
+    whole[middle : middle + 1500] = bytes(1500)
+    (tmp_path / "damaged").write_bytes(whole)
+    with pytest.raises(MediaFault):
+        video_join.check(tmp_path / "damaged", film, film.pieces[1])
+    (tmp_path / "text").write_bytes(b"no video at all")
+    with pytest.raises(MediaFault, match="is no video"):
+        video_join.check(tmp_path / "text", film, film.pieces[1])
+    other = video_join.Part(parts[1].path, parts[1].times, b"another head", 1)
+    with pytest.raises(MediaFault, match="different versions of an encoder"):
+        video_join.join(film, [parts[0], other], tmp_path / "joined.mp4", "mp4", True, lambda frames: None)
+
+
+def test_fields_that_mean_the_whole_video_are_refused_by_name():
+    with pytest.raises(BadInput) as caught:
+        checked("h264", {"seconds": 3, "fps": 10, "quality": True})
+    assert {fault.field for fault in caught.value.faults} == {"payload.seconds", "payload.fps", "payload.quality"}
+    with pytest.raises(BadInput, match="no codec 'vp9'"):
+        checked("vp9", {})
+    with pytest.raises(BadInput, match="crf"):
+        checked("h264", {"crf": 99})
+    assert checked("av1", None).encoder == "software"

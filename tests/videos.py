@@ -1,0 +1,148 @@
+"""Video files made on the spot, each frame with its number drawn into it; and what is in a file, read independently."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from node.workloads.video_source import Scene, read_number
+
+SIZE = (320, 192)
+
+
+def video(
+    frames: int = 50,
+    codec: str = "libx264",
+    container: str = "mp4",
+    rate: Fraction = Fraction(25),
+    gop: int = 25,
+    size: tuple[int, int] = SIZE,
+    sound: str = "aac",
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+    first: int = 0,
+    pixel_format: str = "yuv420p",
+    muxer: dict[str, str] | None = None,
+) -> bytes:
+    """A file of `frames` frames numbered from `first`, with a tone as long as the picture unless `sound` is ""."""
+    scene = Scene(*size)
+    with _made(container, muxer) as (made, finished):
+        stream = made.add_stream(codec, rate=rate, options={"preset": "ultrafast", "bf": "2", **(options or {})})
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, pixel_format, gop
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = stream.codec_context.colorspace = 1
+        if rotation:
+            stream.set_display_rotation(rotation)
+        tone = made.add_stream(sound, rate=48000, layout="stereo") if sound else None
+        for number in range(frames):
+            frame = av.VideoFrame(*size, "yuv420p")
+            for plane, pixels in zip(frame.planes, scene.picture(first + number), strict=True):
+                lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+                lines[:, : plane.width] = pixels
+            frame.pts, frame.time_base = number, 1 / rate
+            made.mux(stream.encode(frame.reformat(format=pixel_format)))
+        if tone is not None:
+            for packet in _tone(tone, float(frames / rate)):
+                made.mux(packet)
+        made.mux(stream.encode(None))
+    return finished[0]
+
+
+def sound_only(seconds: float = 0.5) -> bytes:
+    """An mp4 with nothing but a tone."""
+    with _made("mp4", None) as (made, finished):
+        for packet in _tone(made.add_stream("aac", rate=48000, layout="stereo"), seconds):
+            made.mux(packet)
+    return finished[0]
+
+
+@contextmanager
+def _made(container: str, muxer: dict[str, str] | None) -> Iterator[tuple[Any, list[bytes]]]:
+    """An output to fill, and a list that has its bytes afterwards: some muxers read what they wrote, by its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, finished = Path(folder) / "video", []
+        with av.open(str(path), "w", format=container, container_options=muxer or {}) as made:
+            yield made, finished
+        finished.append(path.read_bytes())
+
+
+def _tone(stream: Any, seconds: float) -> Any:
+    at = np.arange(int(48000 * seconds)) / 48000
+    loud = (0.3 * np.sin(2 * np.pi * 440 * at)).astype(np.float32)
+    resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 48000, frame_size=1024)
+    frame = av.AudioFrame.from_ndarray(np.stack([loud, loud]), "fltp", "stereo")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+    for one in (*resampler.resample(frame), *resampler.resample(None)):
+        yield from stream.encode(one)
+    yield from stream.encode(None)
+
+
+@dataclass
+class Read:
+    """What a file holds."""
+
+    codec: str = ""
+    pixel_format: str = ""
+    size: tuple[int, int] = (0, 0)
+    luma: list[np.ndarray] = field(default_factory=list)
+    times: list[Fraction] = field(default_factory=list)
+    """Of the frames as decoded."""
+    keys: int = 0
+    packet_times: list[tuple[int, int]] = field(default_factory=list)
+    """(dts, pts) in the file's order."""
+    sound: list[bytes] = field(default_factory=list)
+    """Packets of the first track."""
+    sound_codec: str = ""
+    sound_span: tuple[Fraction, Fraction] = (Fraction(0), Fraction(0))
+    rotation: int = 0
+    colour: int = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """Those drawn into the frames."""
+        return [read_number(one) for one in self.luma]
+
+
+def read(data: bytes | Path) -> Read:
+    """All of a file, by plain PyAV."""
+    found = Read()
+    raw = data if isinstance(data, bytes) else data.read_bytes()
+    with av.open(io.BytesIO(raw)) as file:
+        stream = file.streams.video[0]
+        found.codec, found.pixel_format = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt
+        found.size, found.colour = (stream.width, stream.height), stream.codec_context.colorspace
+        for frame in file.decode(stream):
+            found.luma.append(np.asarray(frame.to_ndarray()[: frame.height, : frame.width]))
+            found.times.append(frame.pts * frame.time_base)
+            found.rotation = frame.rotation
+    with av.open(io.BytesIO(raw)) as file:
+        stream = file.streams.video[0]
+        for packet in file.demux(stream):
+            if packet.size:
+                found.packet_times.append((packet.dts, packet.pts))
+                found.keys += packet.is_keyframe
+    with av.open(io.BytesIO(raw)) as file:
+        if file.streams.audio:
+            stream = file.streams.audio[0]
+            found.sound_codec = stream.codec_context.codec.canonical_name
+            packets = [packet for packet in file.demux(stream) if packet.size]
+            found.sound = [bytes(packet) for packet in packets]
+            found.sound_span = (
+                packets[0].pts * stream.time_base,
+                (packets[-1].pts + packets[-1].duration) * stream.time_base,
+            )
+    return found
+
+
+def psnr(one: np.ndarray, other: np.ndarray, peak: float = 255.0) -> float:
+    """Of two planes, by its definition."""
+    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return 100.0 if error == 0 else 10 * float(np.log10(peak * peak / error))
