@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
         "--measure-after", metavar="S", help="measure its speed once when idle for S seconds; 0: never [10]"
     )
     machine.add_argument("--region", metavar="R", help="where it is; work is kept near its origin")
+    machine.add_argument(
+        "--web-target", metavar="HOST:PORT", action="append",
+        help="web_server_load may send requests to this server too; may be repeated",
+    )
 
     api = made.add_argument_group("its API")
     api.add_argument("--api", metavar="HOST:PORT", help=f"where it listens [{DEFAULT_API}]")

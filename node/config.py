@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mesh import targets
 from mesh.config import PRESETS, MeshConfig
 from mesh.errors import CannotStart
 from mesh.identity import default_data_dir
@@ -25,7 +26,7 @@ DEFAULT_MESH = "queztl"
 MAX_SLOTS = 4096
 MAX_MEASURE_AFTER_S = 24 * 3600
 #: The settings, lists of texts, that work may ask for with `context.granted(field)`.
-GRANTS: tuple[str, ...] = ()
+GRANTS = ("web_targets",)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class NodeConfig:
     """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
     measure_after_s: int = 10
     """Idle for so long, a node measures once how fast it does each kind (`--measure-after`); 0: never."""
+    web_targets: tuple[str, ...] = ()
+    """HOST:PORT of servers that `web_server_load` may send requests to (`--web-target`); beside its own, no other."""
 
     @property
     def mesh_config(self) -> MeshConfig:
@@ -94,7 +97,7 @@ NAMES = {
     name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
     for name in (
         "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
-        "fault_kinds", "open_api", "preset", "bus_port", "measure_after",
+        "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "web_target",
     )
 }
 
@@ -123,6 +126,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         preset=reader.read("preset", _one_of(tuple(PRESETS)), "lan"),
         bus_port=reader.read("bus_port", _number(0, 65535), 0),
         measure_after_s=reader.read("measure_after", _number(0, MAX_MEASURE_AFTER_S), 10),
+        web_targets=reader.read_list("web_target", _web_target),
     )
     if reader.faults:
         raise BadConfig(reader.faults)
@@ -236,6 +240,14 @@ def _join_url(text: str) -> str:
     except ValueError:
         pass
     raise ValueError("must be nats://HOST:PORT (a bus) or http://HOST:PORT (any node's API)")
+
+
+def _web_target(text: str) -> str:
+    target = targets.spelled(text)
+    host, _ = targets.parse(target)
+    if targets.is_address(host) and (why := targets.forbidden(host)):
+        raise ValueError(f"{why}: no load test is sent there")
+    return target
 
 
 def _label(text: str) -> tuple[str, str]:

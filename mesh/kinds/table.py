@@ -21,6 +21,7 @@ from mesh.kinds import (
     video_encode_av1,
     video_encode_h264,
     video_encode_h265,
+    web_server_load,
 )
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.faults import faults_of
@@ -36,6 +37,7 @@ KINDS: dict[str, KindSpec] = {
         video_encode_h264.SPEC,
         video_encode_h265.SPEC,
         video_encode_av1.SPEC,
+        web_server_load.SPEC,
     )
 }
 

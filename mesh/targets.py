@@ -1,0 +1,127 @@
+"""Which HOST:PORT work may send requests to: how one is written, and which addresses are never contacted. Pure.
+
+One spelling each, so that two can be compared as text. `node/workloads/web_targets.py` looks names up.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+#: How system resolvers also write numbers of an IPv4 address: 2130706433, 0x7f.1, 0177.0.0.1.
+_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Never contacted, whoever listed them: what clouds answer questions about a machine (and its keys) on, and what is
+#: no one host at all.
+_FORBIDDEN: tuple[tuple[str, str], ...] = (
+    ("0.0.0.0/8", "is no host's address"),
+    ("169.254.0.0/16", "is link-local, where clouds keep a machine's metadata and keys"),
+    ("100.100.100.200/32", "is a cloud's metadata address"),
+    ("168.63.129.16/32", "is a cloud's metadata address"),
+    ("192.0.0.192/32", "is a cloud's metadata address"),
+    ("224.0.0.0/4", "is a multicast address"),
+    ("240.0.0.0/4", "is a reserved or broadcast address"),
+    ("::/128", "is no host's address"),
+    ("fe80::/10", "is link-local, where clouds keep a machine's metadata and keys"),
+    ("fec0::/10", "is site-local, which nobody uses any more"),
+    ("fd00:ec2::/32", "is a cloud's metadata address"),
+    ("fd20:ce::254/128", "is a cloud's metadata address"),
+    ("ff00::/8", "is a multicast address"),
+)
+_NETWORKS = [(ipaddress.ip_network(network), why) for network, why in _FORBIDDEN]
+#: IPv6 addresses that gateways turn into the IPv4 address in their last four bytes.
+_TRANSLATED = [ipaddress.IPv6Network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96")]
+
+
+def parse(text: str) -> tuple[str, int]:
+    """(host, port) of "HOST:PORT"; the host is a DNS name in lower case or an address in its canonical form.
+
+    Raises: ValueError with a phrase: no port, a name that can't be one, an address in an odd spelling.
+    """
+    host, colon, port = text.strip().lower().rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, such as 192.0.2.7:8080 or [2001:db8::7]:80")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            address = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise ValueError("has no IPv6 address in its brackets") from None
+        if address.scope_id:
+            raise ValueError("must be an address without a zone")
+        return str(address), int(port)
+    labels = host.removesuffix(".").split(".")
+    if _NUMERIC.fullmatch(labels[-1]):
+        try:
+            return str(ipaddress.IPv4Address(host)), int(port)
+        except ValueError:
+            raise ValueError("must write an IPv4 address as four decimal numbers without leading zeros") from None
+    if len(host) > 253 or not host.isascii() or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError("has no host name that can be looked up (write an IPv6 address in brackets)")
+    return ".".join(labels), int(port)
+
+
+def spelled(text: str) -> str:
+    """`text` in its one spelling: "EXAMPLE.org.:080" is "example.org:80". Raises: ValueError, as `parse`."""
+    host, port = parse(text)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def forms(address: _Address) -> list[_Address]:
+    """`address`, and every IPv4 address that it stands for."""
+    found: list[_Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        found += [one for one in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())) if one is not None]
+        if any(address in network for network in _TRANSLATED):
+            found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return found
+
+
+def forbidden(address: str) -> str | None:
+    """Why `address` (as a resolver gives it) is never contacted, as a phrase; None when it may be."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return "is no address"
+    if parsed == ipaddress.IPv6Address("::1"):
+        return None
+    for form in forms(parsed):
+        for network, why in _NETWORKS:
+            if form.version == network.version and form in network:
+                return why
+    return None
+
+
+def _is_loopback(address: str) -> bool:
+    return any(form.is_loopback for form in forms(ipaddress.ip_address(address.partition("%")[0])))
+
+
+def decide(target: str, listed: Sequence[str], addresses: Sequence[str]) -> str:
+    """The address to contact for `target` ("HOST:PORT"), of the `addresses` that its host has.
+
+    Raises: ValueError with a phrase: not listed, unknown, or any of its addresses is forbidden (a name with one such
+    address is not trusted with the others). A name, other than localhost, must not lead to this machine: then its
+    owner, not the operator, would have chosen one of this machine's own services.
+    """
+    if target not in listed:
+        raise ValueError("is not listed by the operator of this node, who does it with --web-target HOST:PORT")
+    if not addresses:
+        raise ValueError("has no address")
+    host, _ = parse(target)
+    for address in addresses:
+        if why := forbidden(address):
+            raise ValueError(f"leads to {address}, which {why}: it is never contacted")
+        if host != "localhost" and not is_address(host) and _is_loopback(address):
+            raise ValueError(f"leads to {address}, this machine itself; the operator may list that address instead")
+    return addresses[0]
+
+
+def is_address(host: str) -> bool:
+    """Whether `host` is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

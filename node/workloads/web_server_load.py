@@ -1,0 +1,190 @@
+"""web_server_load: a server and load generators in processes of their own; what they measured, checked and merged."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import time
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.web_server_load import SPEC, WebServerLoadPayload
+from node.workload import Context
+from node.workloads import web_answers, web_plan, web_processes, web_targets
+from node.workloads.web_processes import Helper, ProcessFault
+
+if TYPE_CHECKING:
+    from hdrh.histogram import HdrHistogram
+
+#: From "go" until the load starts: time for each generator to read it.
+LEAD_NS = 20_000_000
+#: What generators take to end, beside the load and the last answers.
+SLACK_S = 15.0
+
+
+def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
+    """See `summary`.
+
+    Raises: InputFault for a target that this node does not contact; RuntimeError when its own server answered wrongly
+    or died, or a generator did.
+    """
+    for need in SPEC.needs:
+        importlib.import_module(need.module)  # absent: said before anything is started
+    address, host = "127.0.0.1", payload.target
+    if payload.target is not None:
+        address, port = web_targets.resolve(payload.target, context.granted("web_targets"))
+    count, server_count = web_plan.processes(
+        context.cores, payload.connections, payload.target is None, payload.server_processes
+    )
+    with ExitStack() as stack:
+        servers: list[Helper] = []
+        if payload.target is None:
+            servers, port = stack.enter_context(web_processes.servers(server_count))
+            host = f"127.0.0.1:{port}"
+        generators = []
+        for order in orders(payload, address, port, str(host), count):
+            generators.append(Helper("a load generator", "node.workloads.web_generator"))
+            stack.callback(generators[-1].end)
+            generators[-1].tell(order)
+        web_processes.await_ready(generators)
+        parts, server_cpu_s = _measure(payload, servers, generators, context)
+    return summary(payload, parts, server_cpu_s, server_count, f"{address}:{port}")
+
+
+def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, count: int) -> list[dict[str, Any]]:
+    """What each of `count` generators is told: everything but when to start."""
+    path = payload.path
+    status, body = payload.expect_status, None
+    if payload.target is None:
+        path = web_answers.path_of(payload.route, payload.body_kb)
+        made = web_answers.answer(path, payload.sent)
+        assert made is not None
+        body = base64.b64encode(made[0]).decode()
+    request = web_answers.request(payload.method, path, host, payload.sent, payload.keep_alive)
+    requests = [None] * count if payload.requests is None else web_plan.shares(payload.requests, count)
+    return [
+        {
+            "address": address, "port": port, "request": base64.b64encode(request).decode(),
+            "status": status, "body": body, "sha256": payload.expect_sha256, "keep_alive": payload.keep_alive,
+            "connections": connections, "requests": requests[index], "timeout_s": payload.timeout_s,
+            "rate_per_s": payload.rate_per_s, "index": index, "count": count,
+        }
+        for index, connections in enumerate(web_plan.shares(payload.connections, count))
+    ]  # fmt: skip
+
+
+def _measure(
+    payload: WebServerLoadPayload, servers: list[Helper], generators: list[Helper], context: Context
+) -> tuple[list[dict[str, Any]], float]:
+    """What each generator measured, and the CPU seconds that the servers took for it."""
+    start_ns = time.monotonic_ns() + LEAD_NS
+    from_ns = start_ns + round(payload.warm_up_s * 1e9)
+    to_ns = from_ns + round(payload.seconds * 1e9)
+    for generator in generators:
+        generator.tell({"start_ns": start_ns, "from_ns": from_ns, "to_ns": to_ns})
+    deadline_ns = to_ns + round((payload.timeout_s + SLACK_S) * 1e9)
+    done = dict.fromkeys(generators, 0)
+    note = "warming up"
+    results: dict[Helper, dict[str, Any]] = {}
+    before_s: float | None = None
+    while len(results) < len(generators):
+        now = time.monotonic_ns()
+        if before_s is None and now >= from_ns:
+            before_s = sum(server.cpu_s() for server in servers)
+        if now > deadline_ns:
+            raise ProcessFault("a load generator did not end in time")
+        at_work = [one for one in generators if one not in results]
+        next_ns = from_ns if before_s is None else now + 250_000_000
+        for who, message in web_processes.hear([*at_work, *servers], max(0.0, (next_ns - now) / 1e9)):
+            if "result" in message:
+                results[who] = message["result"]
+            elif done[who] != message["done"]:
+                done[who] = message["done"]
+                note = f"{sum(done.values()) / (time.monotonic_ns() - from_ns) * 1e9:.0f} requests/s"
+        by_time = (time.monotonic_ns() - start_ns) / (to_ns - start_ns)
+        by_count = sum(done.values()) / payload.requests if payload.requests else 0.0
+        context.progress(min(1.0, max(0.0, by_time, by_count)), note)
+    server_cpu_s = sum(server.cpu_s() for server in servers) - (before_s or 0.0)
+    return [results[one] for one in generators], server_cpu_s
+
+
+def summary(
+    payload: WebServerLoadPayload, parts: list[dict[str, Any]], server_cpu_s: float, server_count: int, address: str
+) -> dict[str, Any]:
+    """requests, requests_per_s, latency_ms, errors, checked, generator, server, and in open mode offered_per_s.
+
+    Latencies are in ms, of requests answered rightly and of those that got no answer, with the time waited. Raises:
+    RuntimeError when its own server gave wrong answers.
+    """
+    latency, late = merged([part["latency"] for part in parts]), merged([part["late"] for part in parts])
+    errors: Counter[str] = Counter()
+    for part in parts:
+        errors.update(part["errors"])
+    right, wrong = (sum(part[name] for part in parts) for name in ("right", "wrong"))
+    if wrong and payload.target is None:
+        told = ", ".join(f"{name}: {count}" for name, count in errors.most_common())
+        raise RuntimeError(f"{wrong} of {right + wrong} answers of its own server were wrong ({told})")
+    measured_s = max(part["measured_s"] for part in parts)
+    late_ms = times(late) if late.total_count else None
+    busy = [part["busy_share"] for part in parts]
+    result = {
+        "mode": payload.mode,
+        "target": payload.target,
+        "address": address,
+        "connections": payload.connections,
+        "seconds": round(measured_s, 6),
+        "requests": right,
+        "requests_per_s": round(sum(part["right_in_time"] for part in parts) / measured_s, 1) if measured_s else 0.0,
+        "latency_ms": times(latency),
+        "errors": dict(errors.most_common()),
+        "error_count": errors.total(),
+        "checked": checked(payload),
+        "read_bytes": sum(part["read_bytes"] for part in parts),
+        "generator": {
+            "processes": len(parts),
+            "cpu_s": round(sum(part["cpu_s"] for part in parts), 3),
+            "busy_share": round(max(busy), 3),
+            "late_send_ms": late_ms,
+            "saturated": web_plan.judged(busy, late_ms["p99"] if late_ms else None),
+        },
+        "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
+        "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in web_plan.CURVE],
+        "histogram": latency.encode().decode(),
+    }
+    if payload.mode == "open":
+        offered = right + errors.total()
+        result |= {
+            "offered_per_s": round(offered / payload.seconds, 1),
+            "waited_for_a_connection": sum(part["queued"] for part in parts),
+        }
+    return result
+
+
+def checked(payload: WebServerLoadPayload) -> str:
+    """What of each answer was compared, in words."""
+    if payload.target is None:
+        return "status and every byte of the body of each answer"
+    return "status and SHA-256 of the body of each answer" if payload.expect_sha256 else "status of each answer"
+
+
+def merged(encoded: list[str]) -> HdrHistogram:
+    """One histogram of many, each as HdrHistogram encodes it."""
+    from hdrh.histogram import HdrHistogram
+
+    whole = HdrHistogram.decode(encoded[0])
+    for other in encoded[1:]:
+        whole.add(HdrHistogram.decode(other))
+    return whole
+
+
+def times(histogram: HdrHistogram) -> dict[str, float]:
+    """mean, p50, p90, p99, p99_9 and max, ms."""
+    found = {f"p{at:g}".replace(".", "_"): ms(histogram.get_value_at_percentile(at)) for at in web_plan.PERCENTILES}
+    mean = histogram.get_mean_value() if histogram.total_count else 0.0
+    return {"mean": round(mean / 1000, 3), **found, "max": ms(histogram.get_max_value())}
+
+
+def ms(value_us: float) -> float:
+    """µs as ms."""
+    return round(value_us / 1000, 3)

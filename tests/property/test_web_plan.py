@@ -1,0 +1,38 @@
+"""The arithmetic of a load test: who sends what when, and when the load generator was the limit."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.workloads.web_plan import due_before, due_ns, judged, processes, shares
+
+
+@given(
+    rate=st.floats(0.01, 200_000), count=st.integers(1, 8), start=st.integers(0, 10**15), span=st.integers(0, 10**9)
+)
+def test_requests_due_before_a_time_are_those_that_are(rate, count, start, span):
+    found = [due_before(start + span, index, count, start, rate) for index in range(count)]
+    for index, number in enumerate(found):
+        assert due_ns(number, index, count, start, rate) >= start + span
+        assert number == 0 or due_ns(number - 1, index, count, start, rate) < start + span
+    # Together they send what one generator would: turns are taken evenly.
+    assert sum(found) == due_before(start + span, 0, 1, start, rate)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 64))
+def test_shares_are_all_of_it_and_even(total, count):
+    parts = shares(total, count)
+    assert sum(parts) == total and max(parts) - min(parts) <= 1
+
+
+@given(st.integers(1, 512), st.integers(1, 1024), st.booleans(), st.none() | st.integers(1, 16))
+def test_every_process_has_a_connection_and_a_server_something_to_serve(cores, connections, own, servers):
+    generators, serving = processes(cores, connections, own, servers)
+    assert 1 <= generators <= min(8, connections)
+    assert serving == (servers or serving if own else 0) and (serving >= 1) is own
+    assert servers or not own or generators + serving <= max(2, cores)
+
+
+def test_a_saturated_generator_is_told():
+    assert judged([0.2, 0.5], None) is None and judged([0.2], 1.0) is None and judged([], None) is None
+    assert "95%" in judged([0.1, 0.95], None) and "at least" in judged([0.1, 0.95], None)
+    assert "12.0 ms" in judged([0.1], 12.0)
