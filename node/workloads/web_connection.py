@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import httptools
 
-#: No answer is read further than this.
-MAX_BODY_BYTES = 64 << 20
+#: No answer is read further than this, nor its headers further than that.
+MAX_ANSWER_BYTES = 64 << 20
+MAX_HEAD_BYTES = 256 << 10
 RECEIVE_BYTES = 1 << 18
 
 CLOSED, CONNECTING, SENDING, WAITING, FREE = range(5)
@@ -46,18 +47,15 @@ class Expected:
     body: bytes | None = None
     sha256: str | None = None
 
-    def wrong(self, status: int, parts: list[bytes]) -> str | None:
+    def wrong(self, status: int, parts: list[bytes], sha256: str | None) -> str | None:
         """What is wrong with an answer, as the name under which it is counted; None when it is right."""
         if status != self.status:
             return f"status {status}"
-        if self.body is None and self.sha256 is None:
-            return None
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self.body is not None and body != self.body:
-            return "wrong length" if len(body) != len(self.body) else "wrong body"
-        if self.sha256 is not None and hashlib.sha256(body).hexdigest() != self.sha256:
-            return "wrong body"
-        return None
+        if self.body is not None:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            if body != self.body:
+                return "wrong length" if len(body) != len(self.body) else "wrong body"
+        return "wrong body" if self.sha256 != sha256 else None
 
 
 class Connection:
@@ -77,7 +75,6 @@ class Connection:
     ) -> None:
         self._address, self._request, self._expected = address, request, expected
         self._keep, self._selector, self._ended = keep_alive, selector, ended
-        self._need_bytes = expected.body is not None or expected.sha256 is not None
         self._watched = 0
         self._sock: socket.socket | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -95,6 +92,7 @@ class Connection:
         """Sends a request that was due at `due_ns`; connects first where there is no connection."""
         self.due_ns, self.sent_ns = due_ns, now_ns
         self._parts: list[bytes] = []
+        self._hash = hashlib.sha256() if self._expected.sha256 is not None else None
         self._length = self._answers = 0
         self._begun = self._framed = False
         if self.state == FREE:
@@ -149,6 +147,7 @@ class Connection:
             self.fail(_NAMES.get(error.errno, "connection reset"))
             return
         self.read_bytes += len(data)
+        self._length += len(data)
         if self.state == FREE:
             # Its end; or something nobody asked for, which the next answer could not be told from.
             self.close()
@@ -167,7 +166,7 @@ class Connection:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail("no HTTP")
             return
-        if self._length > MAX_BODY_BYTES:
+        if self._length > (MAX_ANSWER_BYTES if self._begun else MAX_HEAD_BYTES) and not self._answers:
             self.fail("answer too long")
         elif self._answers > 1:
             self.fail("no HTTP")
@@ -175,7 +174,8 @@ class Connection:
             self._answered(self._keep and self.state == WAITING and self._parser.should_keep_alive())
 
     def _answered(self, keep: bool) -> None:
-        wrong = self._expected.wrong(self._parser.get_status_code(), self._parts)
+        sha256 = self._hash.hexdigest() if self._hash is not None else None
+        wrong = self._expected.wrong(self._parser.get_status_code(), self._parts, sha256)
         if keep:
             self._become(FREE)
         else:
@@ -195,8 +195,9 @@ class Connection:
 
     def on_body(self, body: bytes) -> None:
         """A piece of the answer's body."""
-        self._length += len(body)
-        if self._need_bytes and self._length <= MAX_BODY_BYTES:
+        if self._hash is not None:
+            self._hash.update(body)
+        elif self._expected.body is not None:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:

@@ -55,7 +55,7 @@ class Load:
         self._free: deque[Connection] = deque(self._connections)
         self._parked: list[tuple[int, Connection]] = []
         self._number = 0
-        self._latency, self._late = (HdrHistogram(1, LONGEST_US, DIGITS) for _ in range(2))
+        self._latency, self._late, self._served = (HdrHistogram(1, LONGEST_US, DIGITS) for _ in range(3))
         self._errors: Counter[str] = Counter()
         self._right = self._right_in_time = self._started = self._queued = self._wrong = 0
         self._last_ns = 0
@@ -155,6 +155,8 @@ class Load:
             self._errors[error] += 1
         if error is None or error == TIMED_OUT:
             self._record(now - connection.due_ns)
+            if self._rate is not None:
+                self._served.record_value(min(max(1, (now - connection.sent_ns) // 1000), LONGEST_US))
 
     def _record(self, latency_ns: int, count: int = 1) -> None:
         self._latency.record_value(min(max(1, latency_ns // 1000), LONGEST_US), count)
@@ -203,6 +205,7 @@ class Load:
             "cpu_s": time.process_time(),
             "latency": self._latency.encode().decode(),
             "late": self._late.encode().decode(),
+            "served": self._served.encode().decode(),
         }
 
 

@@ -112,10 +112,12 @@ def _measure(
 def summary(
     payload: WebServerLoadPayload, parts: list[dict[str, Any]], server_cpu_s: float, server_count: int, address: str
 ) -> dict[str, Any]:
-    """requests, requests_per_s, latency_ms, errors, checked, generator, server, and in open mode offered_per_s.
+    """requests, requests_per_s, latency_ms, errors, checked, generator, server, percentiles, histogram and more.
 
-    Latencies are in ms, of requests answered rightly and of those that got no answer, with the time waited. Raises:
-    RuntimeError when its own server gave wrong answers.
+    Latencies are in ms, of requests answered rightly and of those that got no answer, with the time waited; `histogram`
+    is the same in HdrHistogram's own encoding, in µs. In open mode also offered_per_s, and from_sending_ms: the
+    latencies as a client would see them that sends only when it can, so that what waited is left out.
+    Raises: RuntimeError when its own server gave wrong answers.
     """
     latency, late = merged([part["latency"] for part in parts]), merged([part["late"] for part in parts])
     errors: Counter[str] = Counter()
@@ -157,6 +159,7 @@ def summary(
         result |= {
             "offered_per_s": round(offered / payload.seconds, 1),
             "waited_for_a_connection": sum(part["queued"] for part in parts),
+            "from_sending_ms": times(merged([part["served"] for part in parts])),
         }
     return result
 

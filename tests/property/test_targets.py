@@ -1,4 +1,4 @@
-"""Which servers may be load-tested: a forbidden address is refused in every spelling, and only what is listed passes."""
+"""Which servers may be load-tested: only those listed, and no forbidden address in whatever spelling."""
 
 import ipaddress
 import socket

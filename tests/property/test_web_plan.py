@@ -1,9 +1,13 @@
 """The arithmetic of a load test: who sends what when, and when the load generator was the limit."""
 
+import pytest
+from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.workloads.web_generator import DIGITS, LONGEST_US
 from node.workloads.web_plan import due_before, due_ns, judged, processes, shares
+from node.workloads.web_server_load import merged, times
 
 
 @given(
@@ -36,3 +40,21 @@ def test_a_saturated_generator_is_told():
     assert judged([0.2, 0.5], None) is None and judged([0.2], 1.0) is None and judged([], None) is None
     assert "95%" in judged([0.1, 0.95], None) and "at least" in judged([0.1, 0.95], None)
     assert "12.0 ms" in judged([0.1], 12.0)
+
+
+@given(st.lists(st.lists(st.integers(1, 10**8), max_size=20), min_size=1, max_size=4))
+def test_merged_histograms_are_the_histogram_of_all(parts):
+    whole, encoded = HdrHistogram(1, LONGEST_US, DIGITS), []
+    for part in parts:
+        one = HdrHistogram(1, LONGEST_US, DIGITS)
+        for value in part:
+            one.record_value(value)
+            whole.record_value(value)
+        encoded.append(one.encode().decode())
+    found = merged(encoded)
+    assert found.get_total_count() == whole.get_total_count() == sum(map(len, parts))
+    assert times(found) == times(whole)
+    values = sorted(value for part in parts for value in part)
+    if values:
+        assert times(found)["max"] * 1000 == pytest.approx(values[-1], rel=0.002, abs=1.1)
+        assert times(found)["p50"] * 1000 == pytest.approx(values[(len(values) + 1) // 2 - 1], rel=0.002, abs=1.1)

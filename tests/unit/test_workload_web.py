@@ -1,0 +1,220 @@
+"""web_server_load by itself: figures that agree with each other, stalls that show, and servers that misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mesh.kinds.table import validate
+from node.workload import Context, load
+from node.workloads import web_answers, web_server_load
+from tests.web_servers import OK, answering
+
+ROOT = Path(__file__).resolve().parents[2]
+OK_SHA256 = hashlib.sha256(b"ok").hexdigest()
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(payload, cores=2, listed=(), **more):
+        context = Context(cores, tmp_path, grants={"web_targets": tuple(listed)}, **more)
+        return load("web_server_load")(validate("web_server_load", payload), context)
+
+    return call
+
+
+def helpers() -> list[psutil.Process]:
+    """The servers and generators that this process has started."""
+    return [one for one in psutil.Process().children() if any("node.workloads.web_" in word for word in one.cmdline())]
+
+
+# --- figures
+
+
+def test_connections_are_rate_times_latency(run):
+    """Little's law: what a closed loop has under way is what it was told to keep under way."""
+    result = run({"seconds": 0.8, "warm_up_s": 0.2, "connections": 12})
+    under_way = result["requests_per_s"] * result["latency_ms"]["mean"] / 1000
+    assert under_way == pytest.approx(12, rel=0.1), result
+    assert result["error_count"] == 0 and result["requests"] > 100
+    assert result["server"]["cpu_s"] > 0 and 0 < result["generator"]["busy_share"] <= 1.5
+    assert not helpers()
+
+
+def test_open_loop_keeps_its_rate(run):
+    told = []
+    result = run(
+        {"mode": "open", "rate_per_s": 150, "seconds": 1, "warm_up_s": 0.2, "connections": 4},
+        progress=lambda fraction, note="": told.append((fraction, note)),
+    )
+    assert result["requests"] + result["error_count"] == 150 and result["offered_per_s"] == 150
+    assert result["requests_per_s"] == pytest.approx(150, rel=0.1)
+    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
+    assert any("requests/s" in note for _, note in told)
+
+
+def stalling(after_s: float, stall_s: float) -> Callable[[int], bytes]:
+    """Answers at once, but for one stall that begins `after_s` after the first request."""
+    began = []
+
+    def answer(number: int) -> bytes:
+        now = time.monotonic()
+        began.append(now)
+        passed_s = now - began[0]
+        if after_s <= passed_s < after_s + stall_s:
+            time.sleep(after_s + stall_s - passed_s)
+        return OK
+
+    return answer
+
+
+def test_a_stall_shows_in_open_loop_and_would_not_if_counted_from_sending(run):
+    """No coordinated omission: 300 ms without an answer at 200 a second are 60 late requests, not one."""
+    with answering(stalling(0.3, 0.3)) as server:
+        payload = {"mode": "open", "rate_per_s": 200, "seconds": 1, "warm_up_s": 0, "connections": 1}
+        result = run({**payload, "target": server.target}, listed=[server.target])
+    assert result["requests"] == 200 and not result["errors"]
+    assert result["latency_ms"]["p99"] > 200 and result["latency_ms"]["p90"] > 100, result
+    assert result["from_sending_ms"]["p99"] < 150 < result["from_sending_ms"]["max"], result
+    assert result["waited_for_a_connection"] >= 40
+
+
+def test_a_server_that_never_answers_counts_with_the_time_waited(run):
+    with answering(lambda number: b"") as server:
+        payload = {"mode": "open", "rate_per_s": 100, "seconds": 0.5, "warm_up_s": 0, "connections": 2}
+        result = run({**payload, "timeout_s": 0.3, "target": server.target}, listed=[server.target])
+    assert result["requests"] == 0 and result["error_count"] == 50
+    assert result["errors"]["no answer in time"] >= 4 and result["errors"]["never sent"] > 20
+    assert 300 < result["latency_ms"]["p50"] < 900
+
+
+def test_several_generators_are_merged(run):
+    """Eight cores make two of them."""
+    result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=8)
+    assert result["generator"]["processes"] == 2
+    assert result["requests"] == 301
+    from hdrh.histogram import HdrHistogram
+
+    assert HdrHistogram.decode(result["histogram"]).get_total_count() == 301
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"route": "json"}, {"route": "body", "body_kb": 300}, {"route": "cpu"}, {"keep_alive": False},
+        {"route": "echo", "method": "POST", "body_bytes": 300_000}, {"method": "POST"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_route_is_answered_rightly(run, more):
+    result = run({"requests": 40, "connections": 3, "warm_up_s": 0, "seconds": 20, **more})
+    assert result["requests"] == 40 and result["error_count"] == 0
+
+
+# --- wrong answers
+
+
+def test_wrong_answers_are_errors_by_what_is_wrong(run):
+    def answer(number: int) -> bytes:
+        if number % 5 == 0:
+            return b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+        return OK.replace(b"ok", b"no") if number % 7 == 0 else OK
+
+    with answering(answer) as server:
+        payload = {"requests": 70, "connections": 1, "warm_up_s": 0, "expect_sha256": OK_SHA256}
+        result = run({**payload, "target": server.target, "path": "/a?b=c"}, listed=[server.target])
+    assert result["errors"] == {"status 503": 14, "wrong body": 8} and result["requests"] == 48
+    assert server.seen[0].startswith(b"GET /a?b=c HTTP/1.1\r\nHost: " + server.target.encode() + b"\r\n")
+
+
+def test_wrong_answers_of_its_own_server_fail_the_task(run, monkeypatch):
+    monkeypatch.setattr(web_answers, "answer", lambda path, sent: (b"Goodbye, World", "text/plain"))
+    with pytest.raises(RuntimeError, match=r"answers of its own server were wrong \(wrong length: "):
+        run({"requests": 10, "warm_up_s": 0})
+    assert not helpers()
+
+
+REDIRECT = b"HTTP/1.1 302 F\r\nLocation: http://127.0.0.2:1/\r\nContent-Length: 0\r\n\r\n"
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * (65 << 20)
+EARLY = b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n"
+HOSTILE = {
+    "a redirect": (lambda number: REDIRECT, "status 302"),
+    "noise": (lambda number: b"\x00\xff" * 100 + b"\r\n\r\n", "no HTTP"),
+    "two answers": (lambda number: OK + OK, "no HTTP"),
+    "endless headers": (lambda number: b"HTTP/1.1 200 OK\r\nA: " + b"a" * 400_000, "answer too long"),
+    "many headers": (lambda number: b"HTTP/1.1 200 OK\r\n" + b"A: a\r\n" * 60_000, "answer too long"),
+    "a huge body": (lambda number: LONG, "answer too long"),
+    "nothing": (lambda number: None, "connection closed"),
+    "half an answer": (lambda number: OK[:-1] if number % 2 else None, "no answer in time"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hostile_server_is_an_error_in_the_figures_and_no_more(run, how):
+    answer, error = HOSTILE[how]
+    with answering(answer) as server:
+        payload = {"requests": 2, "connections": 1, "warm_up_s": 0, "seconds": 10, "timeout_s": 2}
+        result = run({**payload, "target": server.target, "expect_sha256": OK_SHA256}, listed=[server.target])
+    assert result["errors"].get(error, 0) >= 1 and result["requests"] == 0, result["errors"]
+
+
+@pytest.mark.parametrize("whole", [CHUNKED, EARLY + OK, OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")])
+def test_honest_answers_in_other_forms_are_right(run, whole):
+    with answering(lambda number: whole) as server:
+        payload = {"requests": 6, "connections": 2, "warm_up_s": 0, "expect_sha256": OK_SHA256}
+        result = run({**payload, "target": server.target}, listed=[server.target])
+    assert result["requests"] == 6 and not result["errors"]
+
+
+# --- what dies
+
+
+def test_its_own_server_killed_half_way_is_a_sentence(run):
+    ended = []
+
+    def kill(fraction: float, note: str = "") -> None:
+        for one in helpers():
+            if "requests/s" in note and not ended and "node.workloads.web_server" in one.cmdline():
+                ended.append(one)
+                one.kill()
+
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="the web server ended with status -9 before the test was over"):
+        run({"seconds": 30, "warm_up_s": 0}, progress=kill)
+    assert ended and time.monotonic() - started < 15 and not helpers()
+
+
+def test_a_target_that_dies_half_way_is_counted_and_the_test_ends_in_time(run):
+    with answering(lambda number: OK if number <= 50 else server.close()) as server:
+        payload = {"seconds": 0.6, "connections": 2, "warm_up_s": 0, "target": server.target}
+        result = run(payload, listed=[server.target])
+    assert result["requests"] == 50 and result["error_count"] > 2, result["errors"]
+    assert result["errors"]["connection closed"] >= 1 and result["errors"]["connection refused"] >= 1
+
+
+def test_without_its_library_it_says_which():
+    script = (
+        "import sys; sys.modules['hdrh'] = None\n"
+        "from pathlib import Path\n"
+        "from mesh.kinds.table import validate\n"
+        "from node.workload import Context, load\n"
+        "try: load('web_server_load')(validate('web_server_load', {}), Context(1, Path('.')))\n"
+        "except ImportError as error: print('absent', error.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "absent hdrh"
+
+
+def test_a_test_that_ended_leaves_no_process_and_no_socket(run):
+    before = psutil.Process().num_fds()
+    run({"requests": 5, "warm_up_s": 0})
+    assert not helpers() and psutil.Process().num_fds() == before
+    assert web_server_load.SPEC.name == "web_server_load"

@@ -1,0 +1,68 @@
+"""Small HTTP servers whose every byte a test decides: for what must not be trusted, and for stalls on time."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Answering:
+    """A server on a port of its own; `answer(number)` gives the bytes for each request, None: close."""
+
+    def __init__(self, answer: Callable[[int], bytes | None], address: str = "127.0.0.1", port: int = 0) -> None:
+        self._answer, self.requests, self.seen, self.connections = answer, 0, [], 0
+        self._lock = threading.Lock()
+        self.sock = socket.create_server((address, port))
+        self.port = self.sock.getsockname()[1]
+        self.target = f"{address}:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Takes no connection any more."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.sock.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        rest = b""
+        with connection:
+            while True:
+                try:
+                    data = connection.recv(65536)
+                    rest += data
+                    while b"\r\n\r\n" in rest:
+                        head, _, rest = rest.partition(b"\r\n\r\n")
+                        with self._lock:
+                            self.requests += 1
+                            number = self.requests
+                            self.seen.append(head)
+                        answer = self._answer(number)
+                        if answer is None:
+                            return
+                        connection.sendall(answer)
+                except OSError:
+                    return
+                if not data:
+                    return
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[int], bytes | None], **more):
+    server = Answering(answer, **more)
+    try:
+        yield server
+    finally:
+        server.close()
