@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mesh.errors import BadInput, Fault, UnknownKind
-from mesh.kinds import crypto_mining, database_ops, echo, image_processing, scientific_computing
+from mesh.kinds import crypto_mining, database_ops, echo, image_processing, ml_training, scientific_computing
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.faults import faults_of
 
@@ -24,6 +24,7 @@ KINDS: dict[str, KindSpec] = {
         scientific_computing.SPEC,
         image_processing.SPEC,
         database_ops.SPEC,
+        ml_training.SPEC,
     )
 }
 
