@@ -178,7 +178,9 @@ class Child:
                 self._send(frames.PROGRESS, (job.seq, min(1.0, max(0.0, float(fraction))), str(note)[:200]))
 
         blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
-        return Context(job.cores, self._folder, blobs, progress, self._fault_kinds, self._grants)
+        return Context(
+            job.cores, self._folder, blobs, progress, job.memory_mb, self._fault_kinds, self._grants
+        )
 
     def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
         """(the result, "") when it is small, else (b"", the file it was written to)."""

@@ -58,6 +58,8 @@ class Context:
     """blob id -> the file that holds it"""
     progress: Callable[..., None] = _no_progress
     """progress(fraction 0..1, note="")"""
+    memory_mb: int = 0
+    """What it may add to the process; 0: no limit."""
     fault_kinds: bool = False
     """Whether this node obeys payloads that break things on purpose."""
     grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

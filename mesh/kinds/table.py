@@ -17,6 +17,7 @@ from mesh.kinds import (
     database_ops,
     echo,
     image_processing,
+    ml_training,
     scientific_computing,
     video_encode_av1,
     video_encode_h264,
@@ -38,6 +39,7 @@ KINDS: dict[str, KindSpec] = {
         video_encode_h265.SPEC,
         video_encode_av1.SPEC,
         web_server_load.SPEC,
+        ml_training.SPEC,
     )
 }
 

@@ -1,0 +1,133 @@
+"""ml_training: an MLP, ResNet-50 or a transformer learns from real tensors; a loss that does not fall is a failure."""
+
+from __future__ import annotations
+
+import math
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.ml_training import MlTrainingPayload, memory_bytes, parameters
+from node.workload import Context, InputFault
+from node.workloads import training_curve, training_device
+from node.workloads.training_data import Source, source
+
+if TYPE_CHECKING:
+    from node.workloads.training_run import Training
+
+_UNITS = {"mlp": "samples", "resnet50": "images", "transformer": "tokens"}
+#: Under so many floating-point operations a step, a second thread costs more than it gives.
+_ONE_THREAD_FLOPS = 1e9
+#: How long PyTorch's threads spin for each other. With its own 300 times as much a step of ResNet-50 on two cores took
+#: 0.22 s instead of 0.25, but 2.9 s instead of 0.5 as soon as others wanted the cores too.
+_SPINS = "1000"
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class DidNotLearn(RuntimeError):
+    """The loss did not fall, or is no number."""
+
+
+def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
+    """The model trained: what was done, how fast, and the curve of the loss.
+
+    model, parameters, data, device, device_name, precision, precision_why, threads, optimizer, learning_rate, batch,
+    seed; steps and seconds (of all runs), runs, steps_this_run, resumed_from_step, note; samples_per_s, images_per_s
+    or tokens_per_s, flops_per_step and gflops (of this run); peak_memory_mb; loss_first, loss_last, loss_floor (where
+    it is known), loss_fell (null: too few steps to say), loss_words, losses ([step, loss], 200 at most); checkpoints.
+
+    Raises: DidNotLearn; InputFault, also when it would need more memory than the task has; MemoryError.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
+    import torch
+
+    from node.workloads.training_models import flops
+    from node.workloads.training_run import Training
+
+    place = training_device.choose(payload)
+    refuse_too_large(payload, place.device, context.memory_mb)
+    training_device.reset_peak(place.device)
+    learnt = source(payload, context, place.device)
+    try:
+        work = flops(payload)
+        threads = context.cores if work >= _ONE_THREAD_FLOPS else 1
+        torch.set_num_threads(threads)
+        training = Training(payload, place, learnt)
+        measured = _train(training, payload, context, work)
+        result = _described(training, payload, learnt) | {"threads": threads} | measured
+        result["peak_memory_mb"] = training_device.peak_bytes(place.device) >> 20
+    except RuntimeError as error:
+        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise MemoryError(str(error)) from error
+        raise
+    verdict = training_curve.judge(training.losses)
+    if verdict.fell is False:
+        raise DidNotLearn(f"of the loss: {verdict.words}; try another learning_rate (it was {payload.rate:g})")
+    return result | {
+        "loss_first": verdict.first,
+        "loss_last": verdict.last,
+        "loss_floor": learnt.floor,
+        "loss_fell": verdict.fell,
+        "loss_words": verdict.words,
+        "losses": training_curve.thinned(training.losses),
+    }
+
+
+def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) -> None:
+    """Raises: InputFault, when the estimate is more than the device, or the task, has."""
+    needed, have = memory_bytes(payload.model_dump(), payload.batch), training_device.free_bytes(device, memory_mb)
+    if 0 < have < needed:
+        more = "" if device == "cuda" else ", or more memory with requires.memory_mb"
+        whose = "the GPU has free" if device == "cuda" else "this task has"
+        raise InputFault(
+            "batch",
+            f"would need about {needed >> 20} MB with this model, and {have >> 20} MB are what {whose}: "
+            f"ask for a smaller batch or model{more}",
+        )
+
+
+def _train(training: Training, payload: MlTrainingPayload, context: Context, work: float) -> dict[str, Any]:
+    """Steps until one of the limits; the first one of the run, which loads kernels, is left out of the rate."""
+    began = len(training.losses)
+    before_s, run_s, warm_s = training.trained_s, 0.0, 0.0
+    limit, limit_s = payload.step_limit, payload.seconds or math.inf
+    while len(training.losses) < limit and training.trained_s < limit_s:
+        started = monotonic()
+        loss = training.step()
+        if not math.isfinite(loss):
+            raise DidNotLearn(f"the loss of step {len(training.losses)} is {loss}; try a smaller learning_rate")
+        run_s += monotonic() - started
+        training.trained_s = before_s + run_s
+        warm_s = warm_s or run_s
+        done = len(training.losses)
+        share = max(done / limit, training.trained_s / limit_s)
+        context.progress(share, f"step {done}{f' of {limit}' if payload.steps else ''}, loss {loss:.4g}")
+    steps = len(training.losses) - began
+    timed, timed_s = (steps - 1, run_s - warm_s) if steps > 1 else (steps, run_s)
+    steps_per_s = timed / timed_s if timed_s else 0.0
+    each = payload.batch * (payload.context if payload.model == "transformer" else 1)
+    return {
+        "steps_this_run": steps,
+        f"{_UNITS[payload.model]}_per_s": float(f"{steps_per_s * each:.4g}"),
+        "flops_per_step": work,
+        "gflops": float(f"{work * steps_per_s / 1e9:.4g}"),
+    }
+
+
+def _described(training: Training, payload: MlTrainingPayload, learnt: Source) -> dict[str, Any]:
+    return {
+        "model": payload.model,
+        "parameters": parameters(payload.model_dump()),
+        "data": learnt.what,
+        "device": training.place.device,
+        "device_name": training.place.name,
+        "precision": training.place.precision,
+        "precision_why": training.place.why,
+        "optimizer": payload.optimizer,
+        "learning_rate": payload.rate,
+        "batch": payload.batch,
+        "seed": payload.seed,
+        "steps": len(training.losses),
+        "seconds": round(training.trained_s, 3),
+        "runs": training.runs,
+    }
