@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-#: Names as FFmpeg has them; `nut` is what `mesh.splitting` cuts a video into.
+#: Names as FFmpeg has them.
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,nut,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
 )
+#: What `mesh.splitting` cuts a video into. Nothing else is taken for a part, and this for nothing but a part: a NUT
+#: file that was cut off does not show it.
+PART_DEMUXER = "nut"
 VIDEO_CODECS = (
     "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
     "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo,wrapped_avframe"
@@ -53,14 +56,15 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> None:
 
 
 @contextmanager
-def opened(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video. Raises: MediaFault when it is no video, or one that is too large."""
+def opened(source: bytes | Path, part: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its video; `part`: it was cut out of a longer one. Raises: MediaFault when it is no video, or one that is too large."""
     import av
 
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     with file:
+        options = _options(part)
         try:
-            container = av.open(file, mode="r", io_open=_refuse, options=_options(), metadata_errors="replace")
+            container = av.open(file, mode="r", io_open=_refuse, options=options, metadata_errors="replace")
         except _Elsewhere:
             raise MediaFault("names other files to be opened, which is not done") from None
         except (av.FFmpegError, ValueError):
@@ -69,9 +73,9 @@ def opened(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStream]]
             yield container, _video_of(container)
 
 
-def _options() -> dict[str, str]:
+def _options(part: bool) -> dict[str, str]:
     return {
-        "format_whitelist": DEMUXERS,
+        "format_whitelist": PART_DEMUXER if part else DEMUXERS,
         "codec_whitelist": f"{VIDEO_CODECS},{AUDIO_CODECS}",
         "protocol_whitelist": "none",
         "max_streams": str(MAX_STREAMS),
@@ -136,6 +140,8 @@ class Decoding:
         stream.codec_context.thread_type = "AUTO"
         self.read = self.decoded = 0
         self._end_s = 0.0
+        self._broken = False
+        """Whether the last packet was."""
 
     def packets(self, *others: Any) -> Iterator[Any]:
         """Packets of the video and of `others`; the last of each stream is empty. Raises: MediaFault."""
@@ -151,6 +157,9 @@ class Decoding:
                     continue
                 if packet.size and packet.stream is self._stream:
                     self.read += 1
+                    self._broken = packet.is_corrupt
+                    if self._broken and self.read > 1:
+                        raise self._damaged()
                 yield packet
         except (av.FFmpegError, _Elsewhere):
             raise self._damaged() from None
@@ -178,8 +187,9 @@ class Decoding:
         ends_s = self._end_s - (self._container.start_time or 0) / 1e6
         known = self._container.format.name not in GUESSED_LENGTH
         short = known and announced - ends_s > min(1.0, max(0.1, announced / 100))
-        if self.read < self._stream.frames or short:
-            raise MediaFault(f"is cut off: it announces {announced:.2f} s and ends after {ends_s:.2f} s")
+        if self.read < self._stream.frames or short or self._broken:
+            said = f"it announces {announced:.2f} s and ends" if announced else "it ends"
+            raise MediaFault(f"is cut off: {said} after {ends_s:.2f} s")
 
     def _damaged(self) -> MediaFault:
         return MediaFault(f"is damaged, {self._end_s:.2f} s into it")

@@ -13,6 +13,7 @@ from mesh.kinds.base import Data, KindSpec, Need, Payload, Resources
 #: 8K in any shape; a file that announces more is refused before anything is decoded.
 MAX_PIXELS = 8192 * 4352
 MAX_SIDE = 16_384
+#: Of what is made: x265 writes past its memory for pictures of 34 by 18.
 MIN_SIDE = 64
 MAX_SECONDS = 6 * 3600
 DEFAULT_FPS = 30.0

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mesh.kinds.video import Codec, VideoPayload
+from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
 from mesh.media import MediaFault, opened
 from mesh.media_audio import Track
 from node.workload import Context, InputFault, Output
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska"}
 _FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+#: Telling costs the daemon and the bus a message each time.
+TELL_EVERY_S = 0.5
 #: Share of the work that encoding is when the result is compared with its source.
 _COMPARED = 0.75
 
@@ -84,16 +86,19 @@ class _Job:
     def _write(self, source: Source, shape: Shape) -> _Writer:
         writer = _Writer(self, source, shape)
         share = _COMPARED if self.payload.quality else 1.0
+        told = time.perf_counter()
         try:
             for item in source.items:
                 if hasattr(item, "stream"):
                     writer.sound(item)
                     continue
                 writer.picture(item)
-                if source.expected:
+                if source.expected and (now := time.perf_counter()) - told >= TELL_EVERY_S:
+                    told = now
                     done = min(1.0, writer.frames / source.expected)
                     self.context.progress(share * done, f"{writer.frames} frames")
             writer.finish()
+            self.context.progress(share, f"{writer.frames} frames")
         finally:
             writer.close()
         return writer
@@ -195,6 +200,9 @@ class _Writer(_Written):
     def _make(self, frame: VideoFrame) -> None:
         job, source = self._job, self._source
         self.size = (frame.width, frame.height)
+        if min(self.size) < MIN_SIDE:
+            field = "resolution" if job.payload.resolution else FIELD
+            raise InputFault(field, f"would make {frame.width} x {frame.height} pixels; each side needs {MIN_SIDE}")
         stream = self._file.add_stream(job.encoder, rate=source.rate, hwaccel=video_codecs.upload(job.encoder))
         context = stream.codec_context
         context.width, context.height = self.size

@@ -71,20 +71,26 @@ def options(encoder: str, wish: Wish) -> dict[str, str]:
         told += ["pools=none", "frame-threads=1", "wpp=0"] if wish.threads == 1 else [f"pools={wish.threads}"]
         return _some(preset=wish.preset, crf=crf, **{"x265-params": ":".join(told)})
     if encoder == "libsvtav1":
-        return _some(preset=_SVT_PRESETS[step], crf=crf and round(crf), **{"svtav1-params": f"lp={wish.threads}"})
+        # Its `lp` is no number of threads: levels from 1 to 6, each of about twice as many.
+        level = min(6, wish.threads.bit_length())
+        return _some(preset=_SVT_PRESETS[step], crf=_whole(crf), **{"svtav1-params": f"lp={level}"})
     maker = encoder.rpartition("_")[2]
     speed = step * 7 // len(PRESETS)  # 0 fast … 6 thorough
     if maker == "nvenc":
         return _some(preset=f"p{speed + 1}", rc="vbr", cq=crf)
     if maker == "qsv":
         name = PRESETS[max(2, step)] if step < 8 else "veryslow"
-        return _some(preset=name, global_quality=crf and round(crf))
+        return _some(preset=name, global_quality=_whole(crf))
     if maker == "amf":
         rate = {"rc": "cqp", "qp_i": round(crf), "qp_p": round(crf)} if crf is not None else {"rc": "vbr_peak"}
         return _some(quality=("speed", "balanced", "quality")[speed // 3 if speed < 6 else 2], **rate)
     if maker == "videotoolbox":
         return _some(**{"q:v": None if crf is None else round(100 - 1.5 * crf), "allow_sw": 0})
-    return _some(rc_mode="CQP" if crf is not None else "VBR", qp=crf and round(crf))
+    return _some(rc_mode="CQP" if crf is not None else "VBR", qp=_whole(crf))
+
+
+def _whole(crf: float | None) -> int | None:
+    return None if crf is None else round(crf)
 
 
 def _some(**given: Any) -> dict[str, str]:

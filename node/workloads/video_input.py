@@ -51,7 +51,7 @@ def source_of(
             # A blob is a file already: a long video is never whole in memory.
             blob = payload.video.blob if isinstance(payload.video, BlobInput) else ""
             data = context.blobs.get(blob) or context.read(payload.video, FIELD)
-            with opened(data) as (container, stream):
+            with opened(data, part=payload.part is not None) as (container, stream):
                 yield _file(payload, context, codec, container, stream, sound, shape)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
