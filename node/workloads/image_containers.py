@@ -10,10 +10,15 @@ from collections.abc import Iterable, Iterator
 Size = tuple[int, int]
 
 _MAX_TAGS = 200
+#: A strip a row makes as many values as a side has pixels; more are nobody's honest image.
+_MAX_VALUES = 100_000
 _MAX_BOXES = 2000
 #: TIFF tags.
 _WIDTH, _HEIGHT, _BITS, _STRIPS, _STRIP_BYTES = 256, 257, 258, 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
+_READ = frozenset(
+    {_WIDTH, _HEIGHT, _BITS, _STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT}
+)
 
 
 def is_avif(data: bytes) -> bool:
@@ -57,7 +62,7 @@ def tiff(data: bytes) -> Size | None:
 
 
 def _tiff_tags(data: bytes) -> dict[int, list[int]] | None:
-    """Tag -> its values, those that are whole numbers; None when the first directory does not lie in the file."""
+    """Those of `_READ` that are there -> their values; None when the first directory does not lie in the file."""
     order = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
@@ -70,10 +75,10 @@ def _tiff_tags(data: bytes) -> dict[int, list[int]] | None:
     tags: dict[int, list[int]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, size, values = number(at, 2), {3: 2, 4: 4}.get(number(at + 2, 2)), number(at + 4, 4)
-        if size is None or not values:
+        if size is None or not values or tag not in _READ or tag in tags:
             continue
         place = at + 8 if size * values <= 4 else number(at + 8, 4)
-        if place + size * values > len(data):
+        if values > _MAX_VALUES or place + size * values > len(data):
             return None
         tags[tag] = [number(place + size * index, size) for index in range(values)]
     return tags

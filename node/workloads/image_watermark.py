@@ -25,7 +25,6 @@ def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
 
     A gray image stays gray. The mark is as wide as `scale` says, or less where it would be higher than the image.
     """
-    import cv2
     import numpy as np
 
     width, height = size_of(image)
@@ -34,8 +33,7 @@ def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
         paint = np.array(scalar(step.colour, image)[: min(3, channels(image))], np.float32)
         strength = scalar(step.colour, np.empty((1, 1, 4), image.dtype))[3] / white(image)
     else:
-        size = _scaled(size_of(mark), width, height, step.scale)
-        mark = cv2.resize(mark, size, interpolation=cv2.INTER_AREA if size[0] < mark.shape[1] else cv2.INTER_LINEAR)
+        mark = _scaled(mark, width, height, step.scale)
         cover = eight_bits(mark[:, :, 3]) if channels(mark) == 4 else np.full(mark.shape[:2], 255, np.uint8)
         paint, strength = _like(mark, image), 1.0
     x, y = place(step.position, step.margin, (width, height), size_of(cover))
@@ -83,9 +81,22 @@ def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
     return mask
 
 
-def _scaled(mark: tuple[int, int], width: int, height: int, scale: float) -> tuple[int, int]:
-    factor = min(width * scale / mark[0], height / mark[1])
-    return max(1, round(mark[0] * factor)), max(1, round(mark[1] * factor))
+def _scaled(mark: Image, width: int, height: int, scale: float) -> Image:
+    """The mark as large as it is laid over; what is transparent lends no colour to what is not."""
+    import cv2
+    import numpy as np
+
+    old = size_of(mark)
+    factor = min(width * scale / old[0], height / old[1])
+    size = max(1, round(old[0] * factor)), max(1, round(old[1] * factor))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    if channels(mark) < 4:
+        return cv2.resize(mark, size, interpolation=how)
+    weighed = mark.astype(np.float32)
+    weighed[:, :, :3] *= weighed[:, :, 3:] / white(mark)
+    weighed = cv2.resize(weighed, size, interpolation=how)
+    weighed[:, :, :3] /= np.maximum(weighed[:, :, 3:] / white(mark), 1e-6)
+    return np.rint(weighed).clip(0, white(mark)).astype(mark.dtype)
 
 
 def _like(mark: Image, image: Image) -> Image:

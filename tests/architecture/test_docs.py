@@ -103,3 +103,20 @@ def test_subjects_table_names_every_stream_and_bucket():
 def test_glossary_is_in_order():
     terms = re.findall(r"^\| ([a-z][\w -]+) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)[1:]
     assert len(terms) > 40 and terms == sorted(terms)
+
+
+def test_tests_that_the_table_of_kinds_names_are_there():
+    """`file.py::test`, or a test alone of the file named before it in the same cell."""
+    rows = [line for line in (ROOT / "docs" / "workloads.md").read_text().splitlines() if line.startswith("| ")]
+    named = [
+        (file, test)
+        for cell in (cell for row in rows for cell in row.split("|"))
+        for file, test in re.findall(r"`(?:(\w+\.py)::)?(test_\w+)`", cell)
+    ]
+    assert len(named) > 20
+    files = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        files[path.name] = files.get(path.name, "") + path.read_text()
+    everything = "".join(files.values())
+    missing = [one for one in named if f"def {one[1]}(" not in (files.get(one[0], "") if one[0] else everything)]
+    assert not missing

@@ -198,8 +198,7 @@ def test_importing_the_table_and_all_work_loads_no_heavy_library():
         "import node.capabilities\n"
         "from node.workload import load\n"
         "for kind in KINDS: load(kind)\n"
-        "heavy = ('numpy', 'cv2', 'av', 'threadpoolctl', 'duckdb', 'llvmlite', 'torch', 'nats', 'aiohttp')
-"
+        "heavy = ('numpy', 'cv2', 'av', 'threadpoolctl', 'duckdb', 'llvmlite', 'torch', 'nats', 'aiohttp')\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

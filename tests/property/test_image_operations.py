@@ -18,6 +18,7 @@ from mesh.kinds.image_sizes import MAX_PIXELS, Misfit, after, after_all, corner
 from mesh.kinds.table import validate
 from node.workload import Context, InputFault, load
 from node.workloads.image_batch import file_name
+from node.workloads.image_header import read_header
 from node.workloads.image_watermark import place
 
 small = st.integers(1, 40)
@@ -138,6 +139,31 @@ def test_any_list_gives_the_predicted_size_or_a_named_fault(size, channels, deep
     assert (output.info["width"], output.info["height"]) == predicted
     decoded = cv2.imdecode(np.frombuffer(output.data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert (decoded.shape[1], decoded.shape[0]) == predicted
+
+
+MAGIC = (b"II*\x00", b"MM\x00*", b"BM", b"\x00\x00\x00\x1cftypavif", b"\xff\xd8\xff", b"RIFF\x20\0\0\0WEBP")
+
+
+@cache
+def whole(name: str) -> bytes:
+    """A small file of that format."""
+    return cv2.imencode(f".{name}", picture(9, 7, 3, False, 1))[1].tobytes()
+
+
+@given(
+    start=st.sampled_from(MAGIC) | st.builds(whole, st.sampled_from(["tiff", "bmp", "avif"])),
+    noise=st.binary(max_size=80),
+    at=st.integers(0, 400),
+)
+@settings(max_examples=300)
+def test_noise_behind_a_right_beginning_is_a_fault_or_a_size(start, noise, at):
+    for data in (start + noise, start[:at] + noise, start[:at] + noise + start[at + len(noise) :]):
+        try:
+            header = read_header(data, "image")
+        except InputFault as fault:
+            assert fault.field == "image"
+        else:
+            assert 0 < header.width * header.height <= MAX_PIXELS
 
 
 sides = st.integers(1, MAX_SIDE)

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -178,6 +179,16 @@ def test_what_hides_behind_an_image_does_not_come_out(process, name):
         assert name == "avif" and fault.field == "image"
         return
     assert b"secret.html" not in output.data and b"<script>" not in output.data
+
+
+def test_a_tiff_that_points_at_itself_many_times_costs_nothing():
+    """Two hundred tags, each said to have a quarter of a million values that lie in the file."""
+    entry = struct.pack("<HHII", 273, 4, 250_000, 8)
+    data = b"II*\x00" + struct.pack("<IH", 8, 200) + entry * 200 + bytes(1_000_000)
+    started = time.process_time()
+    with pytest.raises(InputFault, match="damaged"):
+        read_header(data)
+    assert time.process_time() - started < 0.5
 
 
 def test_tiffs_of_other_samples_are_refused(process):

@@ -82,6 +82,14 @@ def test_on_a_transparent_image_the_mark_is_seen_and_nothing_else(mark_up):
     assert (result[:, 40:] == (0, 99, 0, 0)).all()
 
 
+def test_what_is_transparent_lends_no_colour_to_the_edge_of_a_mark(mark_up):
+    circle = np.zeros((61, 61, 4), np.uint8)
+    cv2.circle(circle, (30, 30), 25, (0, 0, 255, 255), -1)
+    for scale in (0.1, 0.5):
+        result = mark_up(np.full((100, 100, 3), (0, 0, 255), np.uint8), image=file(circle), scale=scale, opacity=1)
+        assert (result == (0, 0, 255)).all()
+
+
 def test_a_mark_never_reaches_over_a_small_image(mark_up):
     for width, height in ((1, 1), (2, 300), (300, 2)):
         image = np.zeros((height, width, 3), np.uint8)
