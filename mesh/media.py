@@ -57,7 +57,10 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> None:
 
 @contextmanager
 def opened(source: bytes | Path, part: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video; `part`: it was cut out of a longer one. Raises: MediaFault when it is no video, or one that is too large."""
+    """The container and its video; `part`: it was cut out of a longer one.
+
+    Raises: MediaFault when it is no video, or one that is too large.
+    """
     import av
 
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
