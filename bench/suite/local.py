@@ -1,0 +1,104 @@
+"""Runs a benchmark on this machine: its kind's work in a worker process, as a node would run it, without any mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mesh.errors import QueztlError
+from mesh.kinds.table import KINDS, validate
+from mesh.lanes import cores_for
+from mesh.messages import decode_any, encode
+from node.executor import Executor
+from node.jobs import Finished, Job
+
+#: A repetition that takes longer has hung.
+TIMEOUT_S = 300.0
+
+
+class Worker:
+    """A worker process that does one repetition after the other, its libraries and models kept loaded."""
+
+    def __init__(self, executor: Executor, slots: int, ended: asyncio.Queue[Finished]) -> None:
+        self._executor, self._slots, self._ended = executor, slots, ended
+        self._number = 0
+
+    def cores_of(self, kind: str) -> int:
+        """How many cores a repetition of `kind` is given."""
+        return cores_for({}, KINDS[kind].resources.cores, self._slots)
+
+    async def repeat(self, kind: str, payload: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """(the result, or the info of a result that is bytes, seconds in the worker).
+
+        Raises: QueztlError when the payload is refused; WorkFailed when the work fails.
+        """
+        validate(kind, payload)
+        spec = KINDS[kind]
+        self._number += 1
+        job = Job(
+            id=f"{kind}-{self._number}",
+            kind=kind,
+            payload=encode(payload),
+            cores=self.cores_of(kind),
+            timeout_s=TIMEOUT_S,
+            memory_mb=spec.resources.memory_mb,
+        )
+        self._executor.submit((job,))
+        end = await self._ended.get()
+        if end.result_file is not None:
+            size = end.result_file.stat().st_size
+            end.result_file.unlink(missing_ok=True)
+        else:
+            size = len(end.result)
+        if not end.ok:
+            raise WorkFailed(end.error.code if end.error else "failed", end.error.message if end.error else "failed")
+        if end.content_type:
+            return {**end.info, "result_bytes": size}, end.ran_s
+        return dict(decode_any(end.result)), end.ran_s
+
+
+class WorkFailed(QueztlError):
+    """The work itself failed."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.why = code
+
+
+@contextlib.asynccontextmanager
+async def worker(folder: Path, slots: int) -> AsyncIterator[Worker]:
+    """A worker in `folder`, ended with the block. Raises: CannotStart."""
+    ended: asyncio.Queue[Finished] = asyncio.Queue()
+
+    def take(batch: list[Finished]) -> None:
+        for one in batch:
+            ended.put_nowait(one)
+
+    executor = Executor(
+        slots=slots,
+        folder=folder,
+        on_started=lambda job: None,
+        on_finished=take,
+        on_progress=lambda job, fraction, note: None,
+    )
+    try:
+        await executor.start()
+        yield Worker(executor, slots, ended)
+    finally:
+        await executor.stop(0.0)
+
+
+def used_s() -> float:
+    """CPU seconds of this process and all it started, ended ones counted."""
+    total = 0.0
+    me = psutil.Process()
+    for one in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
