@@ -83,8 +83,9 @@ def _difference(name: str, figure: str, a: Measured, b: Measured) -> Difference:
 
 
 def by_chance(a: Sequence[float], b: Sequence[float]) -> float:
-    """How likely samples of one distribution are ordered at least so one-sidedly (Mann-Whitney U, two-sided, exact). 1.0 when either is empty or all are equal.
+    """How likely samples of one distribution are ordered at least so one-sidedly.
 
+    Mann-Whitney U, two-sided, exact. 1.0 when either is empty or all are equal.
     Raises: ImportError without SciPy (extra `science`).
     """
     if not a or not b or len({*a, *b}) == 1:
