@@ -56,7 +56,7 @@ class Worker:
         else:
             size = len(end.result)
         if not end.ok:
-            raise WorkFailed(end.error.code if end.error else "failed", end.error.message if end.error else "failed")
+            raise WorkFailed(end.error.message if end.error else f"{kind} failed")
         if end.content_type:
             return {**end.info, "result_bytes": size}, end.ran_s
         return dict(decode_any(end.result)), end.ran_s
@@ -64,10 +64,6 @@ class Worker:
 
 class WorkFailed(QueztlError):
     """The work itself failed."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.why = code
 
 
 @contextlib.asynccontextmanager

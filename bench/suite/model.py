@@ -21,30 +21,51 @@ class Figure:
     name: str
     unit: str
     path: tuple[str, ...]
-    """Where it stands in the kind's result (or in the info of a result that is bytes)."""
+    """Where it stands in the kind's result (or in the info of a result that is bytes); `ran_s` is the seconds that its
+    worker took."""
     higher_is_better: bool = True
-    headline: bool = False
-    """The one that stands for the benchmark, and by which repetitions are judged."""
+    scale: float = 1.0
+    """The figure is the number times this."""
+    amount: float = 0.0
+    """Not 0: the figure is this much a second, and the number the seconds."""
+
+    def of(self, number: float) -> float:
+        """The figure, from the number in the result."""
+        return self.amount / number if self.amount else self.scale * number
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """One workload on one fixed input."""
+class Part:
+    """One workload on one fixed input; its first figure is the one by which repetitions are judged."""
 
     name: str
-    title: str
     kind: str
     payload: dict[str, Any]
     quick: dict[str, Any]
     """The same work, less of it."""
     figures: tuple[Figure, ...]
-    verify: Callable[[dict[str, Any]], str]
-    """Of a result: "" when the answer is right, else what is wrong with it."""
+    quick_figures: tuple[Figure, ...] = ()
+    """Instead of `figures`, where an amount differs."""
+    verify: Callable[[dict[str, Any], dict[str, Any]], str] = lambda payload, result: ""
+    """Of a payload and its result: "" when the answer is right, else what is wrong with it."""
+
+    def figures_of(self, quick: bool) -> tuple[Figure, ...]:
+        """The figures of a quick run, or of a full one."""
+        return (self.quick_figures or self.figures) if quick else self.figures
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One of the mission's eight: one part or several. The first part's first figure stands for it."""
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
 
     @property
     def headline(self) -> Figure:
         """The figure that stands for it."""
-        return next(one for one in self.figures if one.headline)
+        return self.parts[0].figures[0]
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -85,7 +106,6 @@ class Outcome(msgspec.Struct, frozen=True):
     run: str
     """One for all benchmarks of a run."""
     benchmark: str
-    kind: str
     state: State
     at: float
     """Unix seconds."""
@@ -95,8 +115,9 @@ class Outcome(msgspec.Struct, frozen=True):
     figures: dict[str, Measured] = msgspec.field(default_factory=dict)
     headline: str = ""
     payload: dict[str, Any] = msgspec.field(default_factory=dict)
+    """part -> what its kind was given."""
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Of the last result: what is no figure (engine, model, residual …)."""
+    """part -> what its last result says that is no figure (engine, device, residual …)."""
     node: str = ""
     cores: int = 0
     pinned: bool = False

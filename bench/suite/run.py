@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from typing import Any
 from bench import environment
 from bench.suite import conditions, repetition
 from bench.suite.local import Worker, WorkFailed, used_s, worker
-from bench.suite.model import SCHEMA, Benchmark, Conditions, Measured, Outcome, Progress, State
+from bench.suite.model import SCHEMA, Benchmark, Conditions, Figure, Measured, Outcome, Part, Progress, State
 from bench.suite.repetition import Rules
 from mesh.errors import QueztlError
+from mesh.kinds.table import KINDS
 from node.probes.packages import probe_packages
 
 #: Called after every change.
 Told = Callable[[Progress], None]
 Keep = Callable[[Outcome], None]
-Repeat = Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -66,71 +66,78 @@ async def run_all(
 
 
 async def _one(benchmark: Benchmark, setting: Setting, folder: Path, progress: Progress, told: Told) -> Outcome:
-    began = time.time()
-    missing = lacking(benchmark.kind, folder)
+    began, load = time.time(), await asyncio.to_thread(conditions.load_before)
+    missing = next(filter(None, (lacking(kind, folder) for kind in kinds_of(benchmark))), "")
     if missing:
         return _outcome(benchmark, setting, began, "missing library", missing)
-    load = await asyncio.to_thread(conditions.load_before)
+    found: list[tuple[Part, list[dict[str, Any]]]] = []
+    state, reasons = "ok", []
     async with worker(folder / "worker", setting.cores) as made:
         before, ours_s = conditions.look(), -used_s()
-        try:
-            state, reason, results = await _repeat(benchmark, setting, made, progress, told)
-        except WorkFailed as failed:
-            state, reason, results = "failed", failed.message, []
-        except QueztlError as refused:
-            state, reason, results = "failed", refused.message, []
+        for part in benchmark.parts:
+            try:
+                state, reason, results = await _repeat(part, setting, made, progress, told)
+            except QueztlError as failed:
+                state, reason, results = "failed", failed.message, []
+            reasons.append(f"{part.name}: {reason}")
+            if state != "ok":
+                found.clear()
+                break
+            found.append((part, results))
         ours_s += used_s()
     was = conditions.judge(load, before, conditions.look(), ours_s, os.cpu_count() or 1)
-    return _outcome(benchmark, setting, began, state, reason, results, was)
+    return _outcome(benchmark, setting, began, state, "; ".join(reasons), found, was)
 
 
 async def _repeat(
-    benchmark: Benchmark, setting: Setting, made: Worker, progress: Progress, told: Told
+    part: Part, setting: Setting, made: Worker, progress: Progress, told: Told
 ) -> tuple[State, str, list[dict[str, Any]]]:
     """The first repetition loads libraries, fills caches, and does not count. But its answer is checked, too."""
-    payload = payload_of(benchmark, setting.quick)
+    payload, figure = payload_of(part, setting.quick), part.figures_of(setting.quick)[0]
     results: list[dict[str, Any]] = []
     samples: list[float] = []
     began = time.perf_counter()
-    for number in range(setting.rules.most + 1):
-        result, _ = await made.repeat(benchmark.kind, payload)
-        wrong = benchmark.verify(result)
+    while True:
+        result, ran_s = await made.repeat(part.kind, payload)
+        wrong = part.verify(payload, result)
         if wrong:
             return "wrong answer", wrong, []
-        if number == 0:
-            began = time.perf_counter()
+        result["ran_s"] = ran_s
+        samples.append(value_of(result, figure))
+        progress.repetition, progress.last = len(results), f"{part.name}: {samples[-1]:,.4g} {figure.unit}"
+        told(progress)
+        if len(samples) == 1 and not results:
+            samples, began = [], time.perf_counter()
+            results = [{}]  # the warm-up is over
             continue
         results.append(result)
-        headline = benchmark.headline
-        samples.append(value_of(result, headline.path))
-        progress.repetition = number
-        progress.last = f"{samples[-1]:,.4g} {headline.unit}"
-        told(progress)
         why = repetition.stop(samples, time.perf_counter() - began, setting.rules)
         if why:
-            return "ok", why, results
-    return "ok", "", results
+            return "ok", why, results[1:]
 
 
-def payload_of(benchmark: Benchmark, quick: bool) -> dict[str, Any]:
-    """The fixed input of a benchmark."""
-    return benchmark.quick if quick else benchmark.payload
+def kinds_of(benchmark: Benchmark) -> list[str]:
+    """The kinds its parts need, each once."""
+    return list(dict.fromkeys(part.kind for part in benchmark.parts))
 
 
-def value_of(result: dict[str, Any], path: Sequence[str]) -> float:
-    """The number at `path` in a result. Raises: WorkFailed when there is none."""
+def payload_of(part: Part, quick: bool) -> dict[str, Any]:
+    """The fixed input of a part."""
+    return part.quick if quick else part.payload
+
+
+def value_of(result: Mapping[str, Any], figure: Figure) -> float:
+    """The figure in a result. Raises: WorkFailed when there is none."""
     value: Any = result
-    for step in path:
-        value = value.get(step) if isinstance(value, dict) else None
+    for step in figure.path:
+        value = value.get(step) if isinstance(value, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WorkFailed("failed", f"its result has no number {'.'.join(path)}")
-    return float(value)
+        raise WorkFailed(f"its result has no number {'.'.join(figure.path)}")
+    return figure.of(float(value))
 
 
 def lacking(kind: str, folder: Path) -> str:
     """Why this machine can't run `kind`, and the command that helps; "" when it can."""
-    from mesh.kinds.table import KINDS
-
     (info,), _ = probe_packages([KINDS[kind]], folder)
     return "" if info.available else f"{info.reason}: {info.how_to_install}"
 
@@ -141,7 +148,7 @@ def _outcome(
     began: float,
     state: State,
     reason: str,
-    results: Sequence[dict[str, Any]] = (),
+    found: Sequence[tuple[Part, list[dict[str, Any]]]] = (),
     was: Conditions | None = None,
 ) -> Outcome:
     facts = setting.facts or environment.describe()
@@ -149,15 +156,14 @@ def _outcome(
         schema=SCHEMA,
         run=setting.run,
         benchmark=benchmark.name,
-        kind=benchmark.kind,
         state=state,
         at=began,
         took_s=round(time.time() - began, 3),
         reason=reason,
-        figures=measured(benchmark, results),
+        figures=measured(found, setting.quick),
         headline=benchmark.headline.name,
-        payload=payload_of(benchmark, setting.quick),
-        facts={name: value for name, value in (results[-1] if results else {}).items() if is_fact(value)},
+        payload={part.name: payload_of(part, setting.quick) for part in benchmark.parts},
+        facts={part.name: facts_of(results[-1]) for part, results in found},
         node=setting.node,
         cores=setting.cores,
         quick=setting.quick,
@@ -168,16 +174,19 @@ def _outcome(
     )
 
 
-def measured(benchmark: Benchmark, results: Sequence[dict[str, Any]]) -> dict[str, Measured]:
-    """Every figure of a benchmark over its repetitions."""
-    if not results:
-        return {}
+def measured(found: Sequence[tuple[Part, list[dict[str, Any]]]], quick: bool) -> dict[str, Measured]:
+    """Every figure over its repetitions."""
     return {
-        one.name: repetition.summary([value_of(result, one.path) for result in results], one.unit, one.higher_is_better)
-        for one in benchmark.figures
+        one.name: repetition.summary([value_of(result, one) for result in results], one.unit, one.higher_is_better)
+        for part, results in found
+        for one in part.figures_of(quick)
     }
 
 
-def is_fact(value: Any) -> bool:
-    """Whether a field of a result says something of how it was made: short texts and yes or no."""
-    return isinstance(value, bool) or (isinstance(value, str) and 0 < len(value) <= 120)
+def facts_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a result that say how it was made: short texts, yes or no."""
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, bool) or (isinstance(value, str) and 0 < len(value) <= 120)
+    }

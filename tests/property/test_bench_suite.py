@@ -17,7 +17,7 @@ RULES = st.sampled_from([FULL, QUICK, Rules(least=3, most=4, steady=0.01, cap_s=
 
 
 def outcome(samples: list[float], higher: bool = True, **changes: object) -> Outcome:
-    facts = {"schema": SCHEMA, "run": "r", "benchmark": "b", "kind": "echo", "state": "ok", "at": 0.0, "took_s": 1.0}
+    facts = {"schema": SCHEMA, "run": "r", "benchmark": "b", "state": "ok", "at": 0.0, "took_s": 1.0}
     return Outcome(**(facts | {"figures": {"rate": summary(samples, "1/s", higher)}} | changes))
 
 

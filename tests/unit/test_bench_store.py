@@ -10,7 +10,7 @@ from bench.suite.model import SCHEMA, Outcome, to_line
 
 
 def outcome(run: str, benchmark: str, took_s: float = 1.0, schema: int = SCHEMA) -> Outcome:
-    return Outcome(schema=schema, run=run, benchmark=benchmark, kind="echo", state="ok", at=0.0, took_s=took_s)
+    return Outcome(schema=schema, run=run, benchmark=benchmark, state="ok", at=0.0, took_s=took_s)
 
 
 def test_a_run_is_found_by_its_name_its_place_and_its_file(tmp_path) -> None:
