@@ -46,6 +46,8 @@ class Part:
     figures: tuple[Figure, ...]
     quick_figures: tuple[Figure, ...] = ()
     """Instead of `figures`, where an amount differs."""
+    make: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """The payload, from what is named above: for files that are made from a seed, not kept."""
     verify: Callable[[dict[str, Any], dict[str, Any]], str] = lambda payload, result: ""
     """Of a payload and its result: "" when the answer is right, else what is wrong with it."""
 

@@ -94,6 +94,8 @@ async def _repeat(
 ) -> tuple[State, str, list[dict[str, Any]]]:
     """The first repetition loads libraries, fills caches, and does not count. But its answer is checked, too."""
     payload, figure = payload_of(part, setting.quick), part.figures_of(setting.quick)[0]
+    if part.make is not None:
+        payload = await asyncio.to_thread(part.make, payload)
     results: list[dict[str, Any]] = []
     samples: list[float] = []
     began = time.perf_counter()
