@@ -1,0 +1,161 @@
+"""`python -m bench run | list | compare | report`: the suite from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import environment
+from bench.measure import BenchFailed
+from bench.suite import compare, references, report_html, report_text, store
+from bench.suite import model as suite
+from bench.suite.repetition import FULL, QUICK
+from bench.suite.run import Setting, Told, run_all
+from bench.suite.table import BENCHMARKS
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The suite's commands, beside the single cases."""
+    run = commands.add_parser("run", help="the eight workloads, repeated until steady, every answer checked")
+    run.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
+    how = run.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="a look: a minute and a half on two cores")
+    how.add_argument("--full", action="store_true", help="a result: up to ten minutes on two cores (the default)")
+    run.add_argument("--cores", type=int, metavar="N", help="give the work so many cores [all]")
+    commands.add_parser("list", help="the benchmarks, their figures and the latest run")
+    two = commands.add_parser("compare", help="whether two runs differ, figure by figure")
+    two.add_argument("before", help="a run: its name, its file, `last`, `last-1` …")
+    two.add_argument("after", help="another one")
+    report = commands.add_parser("report", help="a run beside published figures of other machines")
+    report.add_argument("which", nargs="?", default="last", metavar="RUN", help="its name, its file, or `last`")
+    report.add_argument("--html", metavar="FILE", help="write a page with plots")
+    report.add_argument("--markdown", metavar="FILE", help="write a page for docs")
+    for one in (run, two, report, commands.choices["list"]):
+        one.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+        one.add_argument("--out", type=Path, default=store.default_folder(), metavar="DIR", help="where runs are kept")
+        one.set_defaults(act=_ACTS[one.prog.rpartition(" ")[2]])
+
+
+def _run(flags: argparse.Namespace) -> int:
+    unknown = set(flags.names) - set(BENCHMARKS)
+    if unknown:
+        raise BenchFailed(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    cores = flags.cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = [BENCHMARKS[name] for name in flags.names or BENCHMARKS]
+    facts = environment.describe()
+    setting = Setting(store.new_run(), flags.quick, QUICK if flags.quick else FULL, cores, "", facts)
+    with tempfile.TemporaryDirectory(prefix="queztl-bench-") as folder, _shown(len(chosen)) as told:
+        outcomes = asyncio.run(
+            run_all(chosen, setting, Path(folder), told, lambda outcome: store.append(flags.out, outcome))
+        )
+    _show(flags, outcomes, f"run {setting.run}; `python -m bench report` sets it beside published figures")
+    return 0 if all(one.state == "ok" for one in outcomes) else 1
+
+
+def _list(flags: argparse.Namespace) -> int:
+    latest: dict[str, suite.Outcome] = {}
+    for name in store.runs(flags.out):
+        latest |= {one.benchmark: one for one in store.read(name, flags.out)}
+    if flags.json:
+        print(json.dumps({name: _last(latest.get(name)) for name in BENCHMARKS}, indent=2))
+        return 0
+    console = Console()
+    for name, benchmark in BENCHMARKS.items():
+        console.print(f"[bold]{name}[/]  {benchmark.title}  [dim]{_last(latest.get(name))}[/]", highlight=False)
+    return 0
+
+
+def _last(outcome: suite.Outcome | None) -> str:
+    if outcome is None:
+        return "never run"
+    if outcome.state != "ok":
+        return f"{outcome.state}: {outcome.reason}"
+    name, measured = next(iter(outcome.figures.items()))
+    return f"{name} {report_text.number(measured.median)} {measured.unit}, run {outcome.run}"
+
+
+def _compare(flags: argparse.Namespace) -> int:
+    found = compare.compare(store.read(flags.before, flags.out), store.read(flags.after, flags.out))
+    if flags.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        Console().print(report_text.differences(found))
+    return 0
+
+
+def _report(flags: argparse.Namespace) -> int:
+    outcomes = store.read(flags.which, flags.out)
+    rows = references.beside(outcomes)
+    for target, make in ((flags.html, report_html.page), (flags.markdown, report_text.markdown)):
+        if target:
+            try:
+                Path(target).write_text(make(outcomes, rows), encoding="utf-8")
+            except OSError as error:
+                raise BenchFailed(f"{target} can't be written ({error.strerror})") from None
+            print(f"bench: wrote {target}", file=sys.stderr)
+    _show(flags, outcomes, report_text.head(outcomes[0]), rows)
+    return 0
+
+
+def _show(
+    flags: argparse.Namespace,
+    outcomes: Sequence[suite.Outcome],
+    words: str,
+    rows: Sequence[references.Row] = (),
+) -> None:
+    if flags.json:
+        document = {"outcomes": list(outcomes), "beside": [_plain(row) for row in rows]}
+        print(msgspec.json.format(msgspec.json.encode(document)).decode())
+        return
+    console = Console()
+    console.print(report_text.figures(outcomes))
+    if rows:
+        console.print()
+        console.print(report_text.beside(rows))
+    console.print(f"[dim]{words}[/]", highlight=False)
+
+
+def _plain(row: references.Row) -> dict[str, object]:
+    return {"figure": row.figure, "unit": row.unit, "here": row.ours, "ratio": row.ratio, "published": row.reference}
+
+
+class _Bar:
+    """A live line in a terminal, a line a benchmark elsewhere; on stderr."""
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task = self._bar.add_task("", total=total, last="") if self._bar else None
+        self._said = ""
+
+    def __enter__(self) -> Told:
+        if self._bar:
+            self._bar.start()
+        return self._told
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def _told(self, progress: suite.Progress) -> None:
+        if self._bar and self._task is not None:
+            what = f"{progress.benchmark} #{progress.repetition}"
+            self._bar.update(self._task, completed=progress.done, description=what, last=progress.last)
+        elif progress.benchmark != self._said:
+            self._said = progress.benchmark
+            print(f"bench: {progress.benchmark} ({progress.done + 1} of {progress.total})", file=sys.stderr, flush=True)
+
+
+_shown = _Bar
+_ACTS = {"run": _run, "list": _list, "compare": _compare, "report": _report}
