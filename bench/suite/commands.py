@@ -134,7 +134,8 @@ class _Bar:
 
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        words, last = TextColumn("{task.description}"), TextColumn("{task.fields[last]}")
+        columns = (words, BarColumn(), TimeElapsedColumn(), last)
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task("", total=total, last="") if self._bar else None
         self._said = ""

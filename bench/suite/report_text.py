@@ -62,24 +62,20 @@ def head(outcome: Outcome) -> str:
 
 
 def beside(rows: Sequence[Row]) -> RenderableType:
-    """This machine beside published figures; a ratio only where it means something."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("figure", "here", "published", "device", "comparable?", "ratio", "source"):
-        table.add_column(name, overflow="fold")
+    """This machine beside published figures, two lines each; a ratio only where it means something."""
+    lines: list[RenderableType] = []
+    shown = ""
     for row in rows:
         reference = row.reference
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-        how = f"{reference.relation}: {reference.how}" if reference.how else reference.relation
-        table.add_row(
-            row.figure,
-            f"{number(row.ours)} {row.unit}",
-            f"{number(reference.scaled)} {row.unit}" if row.ratio else f"{number(reference.value)} {reference.unit}",
-            reference.device,
-            how,
-            ratio,
-            f"{reference.source} ({reference.year})",
-        )
-    return table
+        if row.figure != shown:
+            shown = row.figure
+            lines.append(Text.assemble("\n", (row.figure, "bold"), f"  here {number(row.ours)} {row.unit}"))
+        ratio = reference.relation if row.ratio is None else f"{reference.relation}: here is {row.ratio:.3g} times that"
+        value = f"{number(reference.scaled)} {row.unit}" if row.ratio else f"{number(reference.value)} {reference.unit}"
+        style = "yellow" if row.ratio is None else ""
+        lines.append(Text.assemble(f"  {reference.device}  {value}  ", (ratio, style)))
+        lines.append(Text(f"    {reference.condition}; {reference.how}; {reference.source} ({reference.year})", "dim"))
+    return Group(*lines)
 
 
 def differences(found: Sequence[Difference]) -> RenderableType:
