@@ -22,7 +22,8 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bott
 .soft { color: var(--soft) } .warn { color: var(--warn) } svg { width: 100%; height: auto; overflow: visible }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif } .axis { stroke: var(--line) }
 table { border-collapse: collapse; width: 100%; font-size: 13px }
-td, th { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top } td.n { text-align: right; white-space: nowrap }
+td, th { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+td.n { text-align: right; white-space: nowrap }
 details { margin: .5rem 0 }
 """
 _LEFT, _WIDTH, _BAR = 250, 960, 20
