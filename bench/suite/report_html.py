@@ -52,7 +52,7 @@ def _benchmark(outcome: Outcome, rows: Sequence[Row]) -> str:
         parts.append(samples_plot(measured))
         comparable = [row for row in rows if row.figure == name and row.ratio is not None]
         if comparable:
-            parts.append(bars_plot(comparable))
+            parts.append(f"{bars_plot(comparable)}<p class=soft>{escape(measured.unit)}, a logarithmic axis</p>")
         others = [row for row in rows if row.figure == name]
         if others:
             parts.append(_table(others))

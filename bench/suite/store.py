@@ -18,8 +18,9 @@ def default_folder() -> Path:
 
 
 def new_run() -> str:
-    """A name for a run that sorts by time: 20260124T101500-1234."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    """A name for a run that sorts by time: 20260124T101500-123."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}-{int(now * 1000) % 1000:03}"
 
 
 def append(folder: Path, outcome: Outcome) -> None:
