@@ -19,6 +19,7 @@ from bench import environment
 from bench.measure import BenchFailed
 from bench.suite import compare, references, report_html, report_text, store
 from bench.suite import model as suite
+from bench.suite.local import local_place
 from bench.suite.repetition import FULL, QUICK
 from bench.suite.run import Setting, Told, run_all
 from bench.suite.table import BENCHMARKS
@@ -56,8 +57,11 @@ def _run(flags: argparse.Namespace) -> int:
     setting = Setting(store.new_run(), flags.quick, QUICK if flags.quick else FULL, cores, "", facts)
     with tempfile.TemporaryDirectory(prefix="queztl-bench-") as folder, _shown(len(chosen)) as told:
         outcomes = asyncio.run(
-            run_all(chosen, setting, Path(folder), told, lambda outcome: store.append(flags.out, outcome))
-        )
+            run_all(
+                chosen, setting, lambda: local_place(Path(folder) / "worker", cores), told,
+                lambda outcome: store.append(flags.out, outcome),
+            )
+        )  # fmt: skip
     _show(flags, outcomes, f"run {setting.run}; `python -m bench report` sets it beside published figures")
     return 0 if all(one.state == "ok" for one in outcomes) else 1
 

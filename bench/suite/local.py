@@ -1,32 +1,53 @@
-"""Runs a benchmark on this machine: its kind's work in a worker process, as a node would run it, without any mesh."""
+"""This machine as a place to measure: a kind's work in a worker process, as a node would run it, without any mesh."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from mesh.errors import QueztlError
+from bench.suite import conditions
+from bench.suite.model import Conditions
+from bench.suite.place import WorkFailed
 from mesh.kinds.table import KINDS, validate
 from mesh.lanes import cores_for
 from mesh.messages import decode_any, encode
 from node.executor import Executor
 from node.jobs import Finished, Job
+from node.probes.packages import probe_packages
 
 #: A repetition that takes longer has hung.
 TIMEOUT_S = 300.0
 
 
-class Worker:
+class LocalPlace:
     """A worker process that does one repetition after the other, its libraries and models kept loaded."""
 
-    def __init__(self, executor: Executor, slots: int, ended: asyncio.Queue[Finished]) -> None:
-        self._executor, self._slots, self._ended = executor, slots, ended
+    def __init__(self, executor: Executor, slots: int, ended: asyncio.Queue[Finished], folder: Path) -> None:
+        self._executor, self._slots, self._ended, self._folder = executor, slots, ended, folder
         self._number = 0
+        self._before: tuple[float, conditions.Look, float] | None = None
+
+    async def lacking(self, kind: str) -> str:
+        """Why `kind` can't be run here, and the command that helps; "" when it can."""
+        (info,), _ = await asyncio.to_thread(probe_packages, [KINDS[kind]], self._folder)
+        return "" if info.available else f"{info.reason}: {info.how_to_install}"
+
+    async def begin(self) -> None:
+        """The figures begin: look at the machine."""
+        load = await asyncio.to_thread(conditions.load_before)
+        self._before = load, conditions.look(), used_s()
+
+    async def end(self) -> Conditions:
+        """What the machine was like since `begin`."""
+        assert self._before is not None
+        load, before, ours_s = self._before
+        return conditions.judge(load, before, conditions.look(), used_s() - ours_s, os.cpu_count() or 1)
 
     def cores_of(self, kind: str) -> int:
         """How many cores a repetition of `kind` is given."""
@@ -62,12 +83,8 @@ class Worker:
         return dict(decode_any(end.result)), end.ran_s
 
 
-class WorkFailed(QueztlError):
-    """The work itself failed."""
-
-
 @contextlib.asynccontextmanager
-async def worker(folder: Path, slots: int) -> AsyncIterator[Worker]:
+async def local_place(folder: Path, slots: int) -> AsyncIterator[LocalPlace]:
     """A worker in `folder`, ended with the block. Raises: CannotStart."""
     ended: asyncio.Queue[Finished] = asyncio.Queue()
 
@@ -84,7 +101,7 @@ async def worker(folder: Path, slots: int) -> AsyncIterator[Worker]:
     )
     try:
         await executor.start()
-        yield Worker(executor, slots, ended)
+        yield LocalPlace(executor, slots, ended, folder)
     finally:
         await executor.stop(0.0)
 

@@ -1,4 +1,4 @@
-"""One run of the suite on this machine: warm up, repeat until steady, check every answer, keep the outcome.
+"""One run of the suite in one place: warm up, repeat until steady, check every answer, keep the outcome.
 
 What ends a benchmark without figures is an outcome too: a wrong answer, a library that is not there, a run that was
 cancelled. None of them ends the others.
@@ -7,25 +7,24 @@ cancelled. None of them ends the others.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench import environment
-from bench.suite import conditions, repetition
-from bench.suite.local import Worker, WorkFailed, used_s, worker
+from bench.suite import repetition
 from bench.suite.model import SCHEMA, Benchmark, Conditions, Figure, Measured, Outcome, Part, Progress, State
+from bench.suite.place import Place, WorkFailed
 from bench.suite.repetition import Rules
 from mesh.errors import QueztlError
-from mesh.kinds.table import KINDS
-from node.probes.packages import probe_packages
 
 #: Called after every change.
 Told = Callable[[Progress], None]
 Keep = Callable[[Outcome], None]
+#: A fresh place for each benchmark: no library that one loaded is there for the next.
+Open = Callable[[], AbstractAsyncContextManager[Place]]
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class Setting:
 
 
 async def run_all(
-    benchmarks: Sequence[Benchmark], setting: Setting, folder: Path, told: Told, keep: Keep
+    benchmarks: Sequence[Benchmark], setting: Setting, opened: Open, told: Told, keep: Keep
 ) -> list[Outcome]:
-    """Each benchmark in turn, in a fresh worker process each; `keep` is given every outcome at once.
+    """Each benchmark in turn; `keep` is given every outcome at once.
 
     A cancellation becomes the outcome of the benchmark that was under way, and is raised again.
     """
@@ -54,7 +53,8 @@ async def run_all(
         told(progress)
         began = time.time()
         try:
-            outcome = await _one(benchmark, setting, folder, progress, told)
+            async with opened() as place:
+                outcome = await _one(benchmark, setting, place, progress, told)
         except asyncio.CancelledError:
             keep(_outcome(benchmark, setting, began, "cancelled", "the run was stopped"))
             raise
@@ -65,32 +65,29 @@ async def run_all(
     return progress.outcomes
 
 
-async def _one(benchmark: Benchmark, setting: Setting, folder: Path, progress: Progress, told: Told) -> Outcome:
-    began, load = time.time(), await asyncio.to_thread(conditions.load_before)
-    missing = next(filter(None, (lacking(kind, folder) for kind in kinds_of(benchmark))), "")
-    if missing:
-        return _outcome(benchmark, setting, began, "missing library", missing)
+async def _one(benchmark: Benchmark, setting: Setting, place: Place, progress: Progress, told: Told) -> Outcome:
+    began = time.time()
+    for kind in dict.fromkeys(part.kind for part in benchmark.parts):
+        if missing := await place.lacking(kind):
+            return _outcome(benchmark, setting, began, "missing library", missing)
     found: list[tuple[Part, list[dict[str, Any]]]] = []
     state, reasons = "ok", []
-    async with worker(folder / "worker", setting.cores) as made:
-        before, ours_s = conditions.look(), -used_s()
-        for part in benchmark.parts:
-            try:
-                state, reason, results = await _repeat(part, setting, made, progress, told)
-            except QueztlError as failed:
-                state, reason, results = "failed", failed.message, []
-            reasons.append(f"{part.name}: {reason}")
-            if state != "ok":
-                found.clear()
-                break
-            found.append((part, results))
-        ours_s += used_s()
-    was = conditions.judge(load, before, conditions.look(), ours_s, os.cpu_count() or 1)
-    return _outcome(benchmark, setting, began, state, "; ".join(reasons), found, was)
+    await place.begin()
+    for part in benchmark.parts:
+        try:
+            state, reason, results = await _repeat(part, setting, place, progress, told)
+        except QueztlError as failed:
+            state, reason, results = "failed", failed.message, []
+        reasons.append(f"{part.name}: {reason}")
+        if state != "ok":
+            found.clear()
+            break
+        found.append((part, results))
+    return _outcome(benchmark, setting, began, state, "; ".join(reasons), found, await place.end())
 
 
 async def _repeat(
-    part: Part, setting: Setting, made: Worker, progress: Progress, told: Told
+    part: Part, setting: Setting, place: Place, progress: Progress, told: Told
 ) -> tuple[State, str, list[dict[str, Any]]]:
     """The first repetition loads libraries, fills caches, and does not count. But its answer is checked, too."""
     payload, figure = payload_of(part, setting.quick), part.figures_of(setting.quick)[0]
@@ -100,7 +97,7 @@ async def _repeat(
     samples: list[float] = []
     began = time.perf_counter()
     while True:
-        result, ran_s = await made.repeat(part.kind, payload)
+        result, ran_s = await place.repeat(part.kind, payload)
         wrong = part.verify(payload, result)
         if wrong:
             return "wrong answer", wrong, []
@@ -118,11 +115,6 @@ async def _repeat(
             return "ok", why, results[1:]
 
 
-def kinds_of(benchmark: Benchmark) -> list[str]:
-    """The kinds its parts need, each once."""
-    return list(dict.fromkeys(part.kind for part in benchmark.parts))
-
-
 def payload_of(part: Part, quick: bool) -> dict[str, Any]:
     """The fixed input of a part."""
     return part.quick if quick else part.payload
@@ -136,12 +128,6 @@ def value_of(result: Mapping[str, Any], figure: Figure) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise WorkFailed(f"its result has no number {'.'.join(figure.path)}")
     return figure.of(float(value))
-
-
-def lacking(kind: str, folder: Path) -> str:
-    """Why this machine can't run `kind`, and the command that helps; "" when it can."""
-    (info,), _ = probe_packages([KINDS[kind]], folder)
-    return "" if info.available else f"{info.reason}: {info.how_to_install}"
 
 
 def _outcome(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.suite import conditions
+from bench.suite.local import local_place
 from bench.suite.model import Benchmark, Figure, Outcome, Part, Progress
 from bench.suite.repetition import Rules
 from bench.suite.run import Setting, run_all
@@ -34,7 +35,7 @@ SPIN = Benchmark("spin", "a processor's time", (PART,))
 async def run(tmp_path: Path, *benchmarks: Benchmark, quick: bool = False) -> list[Outcome]:
     kept: list[Outcome] = []
     setting = Setting("r", quick, RULES, 1, "n1", FACTS)
-    outcomes = await run_all(benchmarks, setting, tmp_path, lambda _: None, kept.append)
+    outcomes = await run_all(benchmarks, setting, lambda: local_place(tmp_path / "w", 1), lambda _: None, kept.append)
     assert kept == outcomes
     return outcomes
 
@@ -84,7 +85,7 @@ async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
 
     long = Benchmark("long", "", (replace(PART, payload={"value": 7, "spin_ms": 300}),))
     setting = Setting("r", False, Rules(least=50, most=50, cap_s=60.0), 1, "", FACTS)
-    running = asyncio.create_task(run_all([long, SPIN], setting, tmp_path, told, kept.append))
+    running = asyncio.create_task(run_all([long, SPIN], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append))
     await asyncio.wait_for(repeated.wait(), 20)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
