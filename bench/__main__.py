@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bench.measure import BenchFailed
 from bench.suite import commands
-from mesh.errors import CannotStart
+from mesh.errors import QueztlError
 
 CASES = {
     "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
@@ -57,7 +57,7 @@ def _suite(flags: argparse.Namespace) -> int:
     """A command of the suite; 130 when it was stopped by Ctrl-C."""
     try:
         return int(flags.act(flags))
-    except (BenchFailed, CannotStart) as failed:
+    except (BenchFailed, QueztlError) as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

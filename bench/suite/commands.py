@@ -5,23 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import environment
 from bench.measure import BenchFailed
-from bench.suite import compare, references, report_html, report_text, store
+from bench.suite import compare, events, references, report_html, report_text, running, store
 from bench.suite import model as suite
-from bench.suite.local import local_place
-from bench.suite.repetition import FULL, QUICK
-from bench.suite.run import Setting, Told, run_all
+from bench.suite.events import progress_bar
 from bench.suite.table import BENCHMARKS
 
 
@@ -33,6 +27,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument("--quick", action="store_true", help="a look: a minute and a half on two cores")
     how.add_argument("--full", action="store_true", help="a result: up to ten minutes on two cores (the default)")
     run.add_argument("--cores", type=int, metavar="N", help="give the work so many cores [all]")
+    run.add_argument("--mesh", metavar="URL", help="measure nodes of the mesh behind that node's API or bus")
+    run.add_argument("--node", action="append", metavar="ID", help="of --mesh: only this node (may be repeated) [all]")
+    run.add_argument("--events", action="store_true", help="progress as JSON lines on stdout, for a program")
     commands.add_parser("list", help="the benchmarks, their figures and the latest run")
     two = commands.add_parser("compare", help="whether two runs differ, figure by figure")
     two.add_argument("before", help="a run: its name, its file, `last`, `last-1` …")
@@ -51,18 +48,17 @@ def _run(flags: argparse.Namespace) -> int:
     unknown = set(flags.names) - set(BENCHMARKS)
     if unknown:
         raise BenchFailed(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    cores = flags.cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    chosen = [BENCHMARKS[name] for name in flags.names or BENCHMARKS]
-    facts = environment.describe()
-    setting = Setting(store.new_run(), flags.quick, QUICK if flags.quick else FULL, cores, "", facts)
-    with tempfile.TemporaryDirectory(prefix="queztl-bench-") as folder, _shown(len(chosen)) as told:
-        outcomes = asyncio.run(
-            run_all(
-                chosen, setting, lambda: local_place(Path(folder) / "worker", cores), told,
-                lambda outcome: store.append(flags.out, outcome),
-            )
-        )  # fmt: skip
-    _show(flags, outcomes, f"run {setting.run}; `python -m bench report` sets it beside published figures")
+    if flags.node and not flags.mesh:
+        raise BenchFailed("--node names a node of a mesh; say which mesh with --mesh URL")
+    chosen, run = [BENCHMARKS[name] for name in flags.names or BENCHMARKS], store.new_run()
+    made = running.Run(run, chosen, flags.quick, lambda outcome: store.append(flags.out, outcome))
+    with events.Lines() if flags.events else progress_bar(len(chosen)) as told:
+        if flags.mesh:
+            outcomes = asyncio.run(made.on_mesh(flags.mesh, flags.node or [], told))
+        else:
+            outcomes = asyncio.run(made.here(flags.cores, told))
+    if not flags.events:
+        _show(flags, outcomes, f"run {run}; `python -m bench report` sets it beside published figures")
     return 0 if all(one.state == "ok" for one in outcomes) else 1
 
 
@@ -133,34 +129,4 @@ def _plain(row: references.Row) -> dict[str, object]:
     return {"figure": row.figure, "unit": row.unit, "here": row.ours, "ratio": row.ratio, "published": row.reference}
 
 
-class _Bar:
-    """A live line in a terminal, a line a benchmark elsewhere; on stderr."""
-
-    def __init__(self, total: int) -> None:
-        console = Console(stderr=True)
-        words, last = TextColumn("{task.description}"), TextColumn("{task.fields[last]}")
-        columns = (words, BarColumn(), TimeElapsedColumn(), last)
-        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self._task = self._bar.add_task("", total=total, last="") if self._bar else None
-        self._said = ""
-
-    def __enter__(self) -> Told:
-        if self._bar:
-            self._bar.start()
-        return self._told
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def _told(self, progress: suite.Progress) -> None:
-        if self._bar and self._task is not None:
-            what = f"{progress.benchmark} #{progress.repetition}"
-            self._bar.update(self._task, completed=progress.done, description=what, last=progress.last)
-        elif progress.benchmark != self._said:
-            self._said = progress.benchmark
-            print(f"bench: {progress.benchmark} ({progress.done + 1} of {progress.total})", file=sys.stderr, flush=True)
-
-
-_shown = _Bar
 _ACTS = {"run": _run, "list": _list, "compare": _compare, "report": _report}

@@ -38,8 +38,7 @@ class Difference:
 
 def compare(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Difference]:
     """Every figure that both runs have, and what only one has as not comparable."""
-    old = {one.benchmark: one for one in before}
-    new = {one.benchmark: one for one in after}
+    old, new = _by_name(before), _by_name(after)
     found: list[Difference] = []
     for name in [*old, *(name for name in new if name not in old)]:
         a, b = old.get(name), new.get(name)
@@ -51,6 +50,13 @@ def compare(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Differe
             if figure in b.figures:
                 found.append(_difference(name, figure, measured, b.figures[figure]))
     return found
+
+
+def _by_name(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
+    """By benchmark; in a run of several nodes by benchmark and node."""
+    listed = list(outcomes)
+    several = len({one.node for one in listed}) > 1
+    return {f"{one.benchmark} on {one.node}" if several else one.benchmark: one for one in listed}
 
 
 def _unlike(a: Outcome | None, b: Outcome | None) -> str:

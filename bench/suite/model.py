@@ -160,6 +160,8 @@ class Progress:
     total: int = 0
     done: int = 0
     benchmark: str = ""
+    node: str = ""
+    """Of a mesh; empty on this machine."""
     repetition: int = 0
     last: str = ""
     """The latest headline figure, in words."""

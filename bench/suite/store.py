@@ -39,12 +39,13 @@ def runs(folder: Path) -> list[str]:
 
 
 def read(what: str, folder: Path) -> list[Outcome]:
-    """A run by its name, its file, `last`, or `last-1` for the one before; the latest outcome of each benchmark.
+    """A run by its name, its file, `last`, or `last-1` for the one before; the latest outcome of each benchmark
+    on each node.
 
     Raises: BenchFailed, in a sentence.
     """
     path = _find(what, folder)
-    found: dict[str, Outcome] = {}
+    found: dict[tuple[str, str], Outcome] = {}
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
@@ -56,7 +57,7 @@ def read(what: str, folder: Path) -> list[Outcome]:
             outcome = from_line(line)
         except WrongSchema as error:
             raise BenchFailed(f"{path}, line {number}: {error}") from None
-        found[outcome.benchmark] = outcome
+        found[outcome.node, outcome.benchmark] = outcome
     if not found:
         raise BenchFailed(f"{path} holds no outcome")
     return list(found.values())

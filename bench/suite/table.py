@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.suite.inputs import with_photograph
 from bench.suite.model import Benchmark, Figure, Part
+from mesh.benchmarks import NAMES
 
 Result = dict[str, Any]
 
@@ -79,7 +80,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for one in (
         Benchmark(
             "image_processing",
-            "JPEG: load, turn, resize, blur, save",
+            NAMES["image_processing"],
             (
                 Part(
                     "chain",
@@ -94,7 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "video_encoding",
-            "H.264 and H.265 of a moving test picture",
+            NAMES["video_encoding"],
             (
                 _video("h264", {"resolution": "1080p", "seconds": 2.0}, {"resolution": "720p", "seconds": 0.5}),
                 _video("h265", {"resolution": "1080p", "seconds": 1.0}, {"resolution": "720p", "seconds": 0.2}),
@@ -102,7 +103,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "database_ops",
-            "TPC-H style queries in DuckDB",
+            NAMES["database_ops"],
             (
                 Part(
                     "tpch",
@@ -120,7 +121,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "crypto_mining",
-            "SHA-256d over block headers",
+            NAMES["crypto_mining"],
             (
                 Part(
                     "sha256d",
@@ -134,7 +135,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "scientific_computing",
-            "LINPACK, matrix product, Fourier transform, sparse solve",
+            NAMES["scientific_computing"],
             (
                 _science("linpack", {"operation": "linpack", "n": 5000}, {"operation": "linpack", "n": 2500}),
                 _science("dgemm", {"operation": "dgemm", "n": 4000}, {"operation": "dgemm", "n": 2000}),

@@ -85,7 +85,8 @@ async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
 
     long = Benchmark("long", "", (replace(PART, payload={"value": 7, "spin_ms": 300}),))
     setting = Setting("r", False, Rules(least=50, most=50, cap_s=60.0), 1, "", FACTS)
-    running = asyncio.create_task(run_all([long, SPIN], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append))
+    work = run_all([long, SPIN], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
+    running = asyncio.create_task(work)
     await asyncio.wait_for(repeated.wait(), 20)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,105 @@
+"""A node of a mesh as a place to measure: repetitions are tasks for that node alone, one after the other.
+
+What is timed is the work in the node's worker, by that node's own clock, so neither queues nor the network count. How
+busy others kept the machine is known only from the node's heartbeat before the benchmark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from bench.measure import BenchFailed
+from bench.suite.conditions import BUSY_BEFORE
+from bench.suite.local import TIMEOUT_S
+from bench.suite.model import Conditions
+from bench.suite.place import WorkFailed
+from mesh.client import Mesh
+from mesh.views import NodeView
+
+#: A heartbeat tells the load of the half second before it; the last benchmark's must have gone by.
+SETTLE_S = 1.5
+_ABSENT = ("gone", "left", "registered")
+
+
+class MeshPlace:
+    """One node, as `place.Place`."""
+
+    def __init__(self, mesh: Mesh, node: NodeView) -> None:
+        self._mesh, self._node = mesh, node
+        self._load = 0.0
+
+    async def lacking(self, kind: str) -> str:
+        """See Place."""
+        for info in self._node.capabilities.get("kinds", ()):
+            if info["kind"] == kind:
+                return "" if info["available"] else f"{info.get('reason')}: {info.get('how_to_install')}"
+        return f"node {self._node.id} does not know the kind {kind}"
+
+    async def begin(self) -> None:
+        """See Place."""
+        await asyncio.sleep(SETTLE_S)
+        node = await find(self._mesh, self._node.id)
+        self._load = round(float(node.load.get("cpu_percent", 0.0)) / 100 * _cores(node), 2)
+
+    async def end(self) -> Conditions:
+        """See Place."""
+        cores = _cores(self._node)
+        busy = f"{self._load:.1f} of {cores} cores were in use before it" if self._load > BUSY_BEFORE * cores else ""
+        return Conditions(load_before=self._load, busy=busy)
+
+    async def repeat(self, kind: str, payload: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """See Place. The end says when the work began and ended; a task that was cut off is not repeated elsewhere."""
+        requires = {"node": self._node.id}
+        handle = await self._mesh.start(kind, dict(payload), requires=requires, timeout_s=TIMEOUT_S, max_attempts=1)
+        try:
+            end = await handle.end()
+        except asyncio.CancelledError:
+            await handle.cancel()
+            raise
+        if end.state != "done":
+            raise WorkFailed(end.error.message if end.error else f"it ended as {end.state}")
+        ran_s = end.ended_at - end.started_at
+        if end.content_type:
+            return dict(end.info), ran_s
+        return dict(await self._mesh.value(end)), ran_s
+
+
+@contextlib.asynccontextmanager
+async def mesh_place(mesh: Mesh, node: NodeView) -> AsyncIterator[MeshPlace]:
+    """The node, for one benchmark."""
+    yield MeshPlace(mesh, node)
+
+
+async def find(mesh: Mesh, node: str) -> NodeView:
+    """A node that is there, by id or name. Raises: BenchFailed when it is not, or several have that name."""
+    there = [one for one in await mesh.nodes() if one.state not in _ABSENT]
+    found = [one for one in there if one.id == node] or [one for one in there if one.name == node]
+    if len(found) != 1:
+        known = ", ".join(f"{one.name} ({one.id})" for one in there)
+        what = "several nodes are" if found else "no node is"
+        raise BenchFailed(f"{what} called {node!r}; there are {known or 'none'}")
+    return found[0]
+
+
+def facts_of(node: NodeView) -> dict[str, Any]:
+    """What `environment.describe` would say there, from the node's record."""
+    have = node.capabilities
+    return {
+        "commit": "",
+        "versions": {"queztl": node.version, **have.get("libraries", {})},
+        "machine": {
+            "name": node.name,
+            "cpu": have.get("cpu_model", ""),
+            "cores": _cores(node),
+            "memory_gib": round(have.get("memory_bytes", 0) / (1 << 30), 1),
+            "system": f"{have.get('os', '')} {have.get('arch', '')}".strip(),
+            "accelerators": [one.get("name", "") for one in have.get("accelerators", ())],
+        },
+    }
+
+
+def _cores(node: NodeView) -> int:
+    return int(node.slots or node.capabilities.get("cores", 1))
