@@ -16,8 +16,9 @@ from bench.suite.conditions import BUSY_BEFORE
 from bench.suite.local import TIMEOUT_S
 from bench.suite.model import Conditions
 from bench.suite.place import WorkFailed
+from mesh import subjects
 from mesh.client import Mesh
-from mesh.views import NodeView
+from mesh.messages import Beat, NodeRecord, decode_beat
 
 #: A heartbeat tells the load of the half second before it; the last benchmark's must have gone by.
 SETTLE_S = 1.5
@@ -27,22 +28,30 @@ _ABSENT = ("gone", "left", "registered")
 class MeshPlace:
     """One node, as `place.Place`."""
 
-    def __init__(self, mesh: Mesh, node: NodeView) -> None:
+    def __init__(self, mesh: Mesh, node: NodeRecord) -> None:
         self._mesh, self._node = mesh, node
         self._load = 0.0
 
     async def lacking(self, kind: str) -> str:
         """See Place."""
-        for info in self._node.capabilities.get("kinds", ()):
-            if info["kind"] == kind:
-                return "" if info["available"] else f"{info.get('reason')}: {info.get('how_to_install')}"
+        for info in self._node.capabilities.kinds:
+            if info.kind == kind:
+                return "" if info.available else f"{info.reason}: {info.how_to_install}"
         return f"node {self._node.id} does not know the kind {kind}"
 
     async def begin(self) -> None:
         """See Place."""
-        await asyncio.sleep(SETTLE_S)
-        node = await find(self._mesh, self._node.id)
-        self._load = round(float(node.load.get("cpu_percent", 0.0)) / 100 * _cores(node), 2)
+        beats: list[Beat] = []
+        subscription = await self._mesh.bus.subscribe(
+            subjects.beat(self._node.id), lambda message: beats.append(decode_beat(message.data))
+        )
+        try:
+            await asyncio.sleep(SETTLE_S)
+        finally:
+            await subscription.close()
+        if not beats:
+            raise WorkFailed(f"node {self._node.id} is silent")
+        self._load = round(beats[-1].cpu_percent / 100 * _cores(self._node), 2)
 
     async def end(self) -> Conditions:
         """See Place."""
@@ -68,12 +77,12 @@ class MeshPlace:
 
 
 @contextlib.asynccontextmanager
-async def mesh_place(mesh: Mesh, node: NodeView) -> AsyncIterator[MeshPlace]:
+async def mesh_place(mesh: Mesh, node: NodeRecord) -> AsyncIterator[MeshPlace]:
     """The node, for one benchmark."""
     yield MeshPlace(mesh, node)
 
 
-async def find(mesh: Mesh, node: str) -> NodeView:
+async def find(mesh: Mesh, node: str) -> NodeRecord:
     """A node that is there, by id or name. Raises: BenchFailed when it is not, or several have that name."""
     there = [one for one in await mesh.nodes() if one.state not in _ABSENT]
     found = [one for one in there if one.id == node] or [one for one in there if one.name == node]
@@ -84,22 +93,22 @@ async def find(mesh: Mesh, node: str) -> NodeView:
     return found[0]
 
 
-def facts_of(node: NodeView) -> dict[str, Any]:
+def facts_of(node: NodeRecord) -> dict[str, Any]:
     """What `environment.describe` would say there, from the node's record."""
     have = node.capabilities
     return {
         "commit": "",
-        "versions": {"queztl": node.version, **have.get("libraries", {})},
+        "versions": {"queztl": node.version, **have.libraries},
         "machine": {
             "name": node.name,
-            "cpu": have.get("cpu_model", ""),
+            "cpu": have.cpu_model,
             "cores": _cores(node),
-            "memory_gib": round(have.get("memory_bytes", 0) / (1 << 30), 1),
-            "system": f"{have.get('os', '')} {have.get('arch', '')}".strip(),
-            "accelerators": [one.get("name", "") for one in have.get("accelerators", ())],
+            "memory_gib": round(have.memory_bytes / (1 << 30), 1),
+            "system": f"{have.os} {have.arch}".strip(),
+            "accelerators": [one.name for one in have.accelerators],
         },
     }
 
 
-def _cores(node: NodeView) -> int:
-    return int(node.slots or node.capabilities.get("cores", 1))
+def _cores(node: NodeRecord) -> int:
+    return node.slots or node.capabilities.cores

@@ -72,7 +72,10 @@ async def _one(benchmark: Benchmark, setting: Setting, place: Place, progress: P
             return _outcome(benchmark, setting, began, "missing library", missing)
     found: list[tuple[Part, list[dict[str, Any]]]] = []
     state, reasons = "ok", []
-    await place.begin()
+    try:
+        await place.begin()
+    except QueztlError as failed:
+        return _outcome(benchmark, setting, began, "failed", failed.message)
     for part in benchmark.parts:
         try:
             state, reason, results = await _repeat(part, setting, place, progress, told)

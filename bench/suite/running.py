@@ -18,7 +18,7 @@ from bench.suite.repetition import FULL, QUICK
 from bench.suite.run import Keep, Setting, Told, run_all
 from mesh import benchmarks
 from mesh.client import Mesh
-from mesh.views import NodeView
+from mesh.messages import NodeRecord
 
 _THERE = ("up", "suspect")
 
@@ -59,7 +59,7 @@ class Run:
                     await benchmarks.keep(mesh.bus, msgspec.to_builtins(outcome))
         return found
 
-    async def _on_node(self, mesh: Mesh, node: NodeView, told: Told) -> list[Outcome]:
+    async def _on_node(self, mesh: Mesh, node: NodeRecord, told: Told) -> list[Outcome]:
         setting = replace(self._setting(node.slots), node=node.id, facts=facts_of(node))
         return await run_all(self.chosen, setting, lambda: mesh_place(mesh, node), told, self.keep)
 
