@@ -1,4 +1,4 @@
-"""`python -m bench run | list | compare | report`: the suite from the command line."""
+"""`python -m bench run`, `list`, `compare`, `report`: the suite from the command line."""
 
 from __future__ import annotations
 
