@@ -65,6 +65,24 @@ _PICTURE = {"image": {"width": 2560, "height": 1600, "seed": 7}, "operations": _
 _MPX = 2560 * 1600 / 1e6
 
 
+def no_errors(payload: Result, result: Result) -> str:
+    """Every answer had the right status and bytes, and the generator kept up."""
+    if result["error_count"]:
+        return f"{result['error_count']} of {result['requests']} requests failed: {result['errors']}"
+    return "the load generator could not keep up" if result["generator"]["saturated"] else ""
+
+
+def learns(payload: Result, result: Result) -> str:
+    """The loss is a number, and fell where there were steps enough to say."""
+    if result["loss_fell"] is False or (payload["model"] == "mlp" and result["loss_fell"] is not True):
+        return result["loss_words"]
+    return "" if result["loss_last"] < 1e6 else f"the loss is {result['loss_last']}"
+
+
+def _training(name: str, figure: Figure, full: Result, quick: Result) -> Part:
+    return Part(name, "ml_training", full, quick, (figure,), verify=learns)
+
+
 def _science(name: str, full: Result, quick: Result) -> Part:
     return Part(name, "scientific_computing", full, quick, (Figure(name, "GFLOPS", ("gflops",)),), verify=passed)
 
@@ -143,6 +161,55 @@ BENCHMARKS: dict[str, Benchmark] = {
                     "fft",
                     {"operation": "fft", "dimensions": 2, "n": 1024, "batch": 4},
                     {"operation": "fft", "dimensions": 2, "n": 1024},
+                ),
+            ),
+        ),
+        Benchmark(
+            "web_server_load",
+            NAMES["web_server_load"],
+            (
+                Part(
+                    "closed",
+                    "web_server_load",
+                    {"seconds": 3.0},
+                    {"seconds": 0.5},
+                    (
+                        Figure("web_closed", "requests/s", ("requests_per_s",)),
+                        Figure("web_closed_p99", "ms", ("latency_ms", "p99"), higher_is_better=False),
+                    ),
+                    verify=no_errors,
+                ),
+                Part(
+                    "open",
+                    "web_server_load",
+                    {"mode": "open", "rate_per_s": 1000, "seconds": 3.0},
+                    {"mode": "open", "rate_per_s": 1000, "seconds": 0.5},
+                    (
+                        Figure("web_open_p50", "ms", ("latency_ms", "p50"), higher_is_better=False),
+                        Figure("web_open_p99", "ms", ("latency_ms", "p99"), higher_is_better=False),
+                    ),
+                    verify=no_errors,
+                ),
+            ),
+        ),
+        Benchmark(
+            "ml_training",
+            NAMES["ml_training"],
+            (
+                _training(
+                    "resnet50",
+                    Figure("resnet50_train", "images/s", ("images_per_s",)),
+                    {"model": "resnet50", "batch": 8, "steps": 4},
+                    {"model": "resnet50", "batch": 2, "steps": 1},
+                ),
+                _training(
+                    "gpt2",
+                    Figure("gpt2_train", "tokens/s", ("tokens_per_s",)),
+                    {"model": "transformer", "batch": 1, "context": 512, "steps": 2},
+                    {"model": "transformer", "batch": 1, "context": 128, "steps": 1, "layers": 2},
+                ),
+                _training(
+                    "mlp", Figure("mlp_train", "samples/s", ("samples_per_s",)), {"model": "mlp"}, {"model": "mlp"}
                 ),
             ),
         ),
