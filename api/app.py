@@ -12,7 +12,7 @@ import secrets
 
 from aiohttp import web
 
-from api import blobs, dead, events, health, kinds, network, results, workloads
+from api import benchmarks, blobs, dead, events, health, kinds, network, results, workloads
 from api import schema as doc
 from api.auth import Guard, Trust, own_names
 from api.errors import of_error, of_http, of_unexpected
@@ -61,6 +61,15 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("POST", "/nodes/register", network.register, "Join without multicast: the node id and the bus URLs",
           {200: Answer("Who it is, and where the bus is.", doc.RegisteredDoc)}, errors=(400, 413, 503),
           body=doc.RegisterBody, open=True, tags=("network",)),
+    Route("GET", "/benchmarks/realworld", benchmarks.listed, "The benchmark suite and its last results",
+          {200: Answer("Every benchmark.", doc.BenchmarksDoc)}, errors=(503,), tags=("benchmarks",)),
+    Route("POST", "/benchmarks/realworld/run", benchmarks.run, "Run benchmarks on this node, on others, or on all",
+          {202: Answer("It has begun.", doc.BenchRunDoc)}, errors=(400, 409, 413, 503), body=doc.BenchRunBody,
+          tags=("benchmarks",)),
+    Route("GET", "/benchmarks/realworld/runs/{id}", benchmarks.status, "Where a run is",
+          {200: Answer("The run.", doc.BenchRunDoc)}, errors=(404, 503), tags=("benchmarks",)),
+    Route("DELETE", "/benchmarks/realworld/runs/{id}", benchmarks.cancel, "Stop a run",
+          {200: Answer("The run.", doc.BenchRunDoc)}, errors=(404, 409, 503), tags=("benchmarks",)),
     Route("GET", "/healthz", health.healthz, "Whether the process answers",
           {200: Answer("It does.", doc.HealthDoc)}, open=True, tags=("health",)),
     Route("GET", "/readyz", health.readyz, "Whether work can be submitted here",

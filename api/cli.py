@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from api.commands import (
+    bench,
     blobs,
     bus,
     cancel,
@@ -45,6 +46,7 @@ COMMANDS: dict[str, ModuleType] = {
     "dead": dead,
     "blobs": blobs,
     "bus": bus,
+    "bench": bench,
     "doctor": doctor,
 }
 

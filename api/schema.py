@@ -6,7 +6,7 @@ against these models.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -248,3 +248,75 @@ class ReadyDoc(Doc):
     ready: bool
     checks: dict[str, str]
     error: ErrorBody | None = None
+
+
+class FigureDoc(Doc):
+    """One measured figure: the median of several repetitions, and between what the true one lies."""
+
+    unit: str
+    median: float
+    low: float
+    high: float
+    spread: float
+    samples: list[float]
+    higher_is_better: bool = True
+
+
+class OutcomeDoc(BaseModel):
+    """One benchmark on one node."""
+
+    node: str
+    state: str = Field(description="ok, wrong answer, missing library, failed or cancelled")
+    at: float = Field(description="Unix seconds")
+    reason: str
+    headline: str = Field(description="which of the figures stands for the benchmark")
+    figures: dict[str, FigureDoc]
+    quick: bool = False
+
+
+class BenchmarkDoc(Doc):
+    """One of the suite's benchmarks."""
+
+    name: str
+    title: str
+    last: OutcomeDoc | Literal["never run"]
+    nodes: list[OutcomeDoc] = Field(description="the latest outcome of each node, the newest first")
+
+
+class BenchmarksDoc(Doc):
+    """The suite."""
+
+    benchmarks: list[BenchmarkDoc]
+
+
+class BenchRunBody(BaseModel):
+    """What to run, and where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[str] = Field(default=[], max_length=64, description="benchmarks; all when left out")
+    nodes: list[str] | Literal["all"] | None = Field(
+        default=None, description="ids or names of nodes, or all; this node when left out"
+    )
+    quick: bool = Field(default=False, description="less work and fewer repetitions: a look, not a result")
+
+
+class BenchRunDoc(Doc):
+    """Where a run is."""
+
+    id: str
+    state: str = Field(description="starting, running, done, failed or cancelled")
+    names: list[str]
+    nodes: list[str]
+    quick: bool
+    progress: float = Field(ge=0, le=1)
+    total: int = Field(description="benchmarks times nodes")
+    done: int
+    benchmark: str = Field(description="the one under way")
+    node: str
+    repetition: int
+    last: str = Field(description="the latest figure, in words")
+    began_at: str | None
+    ended_at: str | None
+    reason: str = Field(description="why it failed")
+    links: dict[str, str]

@@ -5,9 +5,10 @@ The bridge keeps no state of its own. Every method may raise BusUnavailable; wha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from mesh.benchmarks import BenchRun
 from mesh.messages import BlobRef, DeadLetter, TaskEnd
 from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
 
@@ -55,6 +56,18 @@ class Services(Protocol):
 
     async def dead_replay(self, task: str) -> Accepted:
         """Submit it again as a new task. Raises: NotFound, and what `accept` does."""
+
+    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
+        """benchmark -> the latest outcome of each node, the newest first; only those that ever ran."""
+
+    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        """Start a run on these nodes (ids or names; None: this one; empty: all). Raises: BadInput, Conflict."""
+
+    async def benchmark_run(self, run: str) -> BenchRun:
+        """Where a run is. Raises: NotFound."""
+
+    async def cancel_benchmarks(self, run: str) -> BenchRun:
+        """Stop a run; one that has ended stays as it is. Raises: NotFound, Conflict."""
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether this node can serve, and each check with "ok" or what is wrong. Never raises."""

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from bench.measure import BenchFailed
+from bench.suite import commands
+from mesh.errors import QueztlError
 
 CASES = {
     "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
@@ -29,12 +31,15 @@ def parser() -> argparse.ArgumentParser:
         if name == "overhead":
             case.add_argument("--kinds", metavar="A,B", type=lambda text: text.split(","), help="only these")
         case.add_argument("--profile", metavar="DIR", help="write py-spy profiles of the processes under load")
+    commands.add(cases)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a case; 0 when every answer was right, 1 when the bench failed."""
     flags = parser().parse_args(argv)
+    if hasattr(flags, "act"):
+        return _suite(flags)
     case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
         more = {"kinds": flags.kinds} if flags.case == "overhead" else {}
@@ -46,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(json.dumps(document, indent=2) if flags.json else case.table(document))
     return 0
+
+
+def _suite(flags: argparse.Namespace) -> int:
+    """A command of the suite; 130 when it was stopped by Ctrl-C."""
+    try:
+        return int(flags.act(flags))
+    except (BenchFailed, QueztlError) as failed:
+        print(f"bench: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Streams live on voters only, or an R1 stream may land on a boot peer and go with it.
 VOTER = {"tags": ["voter"]}
 GROUP = "all"
+#: So many outcomes of a benchmark are kept for each node.
+BENCH_HISTORY = 16
 _NS = 1_000_000_000
 STREAM_NAME_IN_USE = 10058
 
@@ -126,6 +128,7 @@ def _buckets(base: dict[str, Any], config: MeshConfig, blobs_max_bytes: int) -> 
         _bucket(base, subjects.KV_CLAIMS, max_age_s=config.claim_ttl_s),
         _bucket(base, subjects.KV_BLOB_REFS, max_age_s=config.blob_ttl_s),
         _bucket(base, subjects.KV_MESH),
+        _bucket(base, subjects.KV_BENCH) | {"max_msgs_per_subject": BENCH_HISTORY},
         _object_store(base, subjects.BLOBS, blobs_max_bytes, max_age_s=config.blob_ttl_s),
         _object_store(base, subjects.BLOBS_KEPT, blobs_max_bytes),
     ]

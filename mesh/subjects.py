@@ -32,6 +32,8 @@ KV_PLAN = "plan"
 KV_CLAIMS = "claims"
 KV_BLOB_REFS = "blobrefs"        # <blob>.<task>: who names which blob
 KV_MESH = "mesh"       # the mesh's own facts: id, name, epoch
+KV_BENCH = "bench"     # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
+BENCH_OUTCOMES = "last.*.*"
 BLOBS = "blobs"                # object store: gone after blob_ttl_s
 BLOBS_KEPT = "blobs-kept"       # object store: kept until deleted
 
@@ -204,3 +206,13 @@ def dead(kind: str, task: str) -> str:
 def metric(kind: str, region: str) -> str:
     """metric.<kind>.<region>"""
     return f"metric.{kind}.{region or 'none'}"
+
+
+def bench_outcome(benchmark: str, node: str) -> str:
+    """last.<benchmark>.<node>, in KV_BENCH"""
+    return f"last.{benchmark}.{node}"
+
+
+def bench_run(run: str) -> str:
+    """run.<id>, in KV_BENCH"""
+    return f"run.{run}"

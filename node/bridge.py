@@ -6,7 +6,7 @@ It listens before the node has joined, so that a taken port is known at once; un
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ import msgspec
 from api.app import build_app
 from api.keys import ApiSettings
 from api.serving import Running, serve
-from mesh import subjects
+from mesh import benchmarks, subjects
+from mesh.benchmarks import BenchRun
 from mesh.bus.safety import safety
 from mesh.client import Mesh
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
@@ -154,6 +155,31 @@ class NodeServices:
     async def dead_replay(self, task: str) -> Accepted:
         """See Services."""
         return await self.mesh.dead_replay(task)
+
+    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
+        """See Services."""
+        return await benchmarks.latest(self.node.bus)
+
+    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        """See Services."""
+        node = self.node
+        here = [one for one in node.registry.view() if one.state not in ("gone", "left", "registered")]
+        chosen = [node.data.node_id] if nodes is None else [one.id for one in here] if not nodes else []
+        for wanted in nodes or ():
+            found = [one.id for one in here if wanted in (one.id, one.name)]
+            if len(found) != 1:
+                problem = f"names {wanted!r}, which is {'several nodes' if found else 'no node'} of this mesh"
+                raise BadInput(f"The benchmark run is not valid: nodes {problem}.", (Fault("nodes", problem),))
+            chosen += found
+        return await node.benchmarking.start(node.hosting.urls, names, chosen, quick)
+
+    async def benchmark_run(self, run: str) -> BenchRun:
+        """See Services."""
+        return await self.node.benchmarking.status(run)
+
+    async def cancel_benchmarks(self, run: str) -> BenchRun:
+        """See Services."""
+        return await self.node.benchmarking.cancel(run)
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """See Services."""

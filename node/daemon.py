@@ -32,6 +32,7 @@ from mesh.registry import Registry
 from mesh.service import Service, run_services
 from node import bridge, capabilities, joining, leaving, portrait, speeds
 from node.agent import Agent
+from node.benchmarking import Benchmarking
 from node.config import NodeConfig
 from node.deliveries import Deliveries
 from node.door import Door
@@ -152,6 +153,7 @@ class Node:
         await asyncio.gather(
             self.registry.start(), self.mesh.connect(), self.executor.start(), self.hosting.start()
         )
+        self.benchmarking = Benchmarking(bus, me, data.path)
         self.door = Door(bus, self.mesh.submitter, self.joined.epoch, me)
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
@@ -245,6 +247,8 @@ class Node:
         steps: list[Any] = []
         if "bridge" in have:
             steps.append(self.bridge.close())
+        if "benchmarking" in have:
+            steps.append(self.benchmarking.close())
         if "puller" in have:
             steps.append(self.puller.stop())
         if "executor" in have:

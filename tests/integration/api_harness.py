@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 from jsonschema import Draft202012Validator
 
 from api.app import build_app
 from api.keys import ApiSettings
 from api.serving import Running, serve
+from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
 from mesh.errors import NotFound, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
@@ -137,6 +139,25 @@ class Memory:
 
     async def dead_replay(self, task: str) -> Accepted:
         return await self.accept(SubmitRequest("echo"))
+
+    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
+        figure = {"unit": "MH/s", "median": 2.0, "low": 1.0, "high": 3.0, "spread": 1.0, "samples": [1.0, 2.0, 3.0]}
+        facts = {"node": "n1", "state": "ok", "at": 1.5e9, "reason": "", "headline": "sha256d", "quick": False}
+        return {"crypto_mining": [facts | {"figures": {"sha256d": figure}}]}
+
+    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        if self.refuse:
+            raise self.refuse
+        chosen = tuple(nodes or ("n1",))
+        return BenchRun(id="r1", names=tuple(names), nodes=chosen, quick=quick, began_at=1.5e9, total=len(names))
+
+    async def benchmark_run(self, run: str) -> BenchRun:
+        if run != "r1":
+            raise NotFound(f"there is no benchmark run {run}")
+        return BenchRun(id="r1", state="running", names=("crypto_mining",), nodes=("n1",), total=2, done=1, last="x")
+
+    async def cancel_benchmarks(self, run: str) -> BenchRun:
+        return msgspec.structs.replace(await self.benchmark_run(run), state="cancelled", ended_at=1.6e9)
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         return self.is_ready, {"bus": "ok" if self.is_ready else "not reachable"}

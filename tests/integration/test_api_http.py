@@ -247,3 +247,25 @@ async def test_dead_letters_kinds_registering_and_health(api: Client, memory: Me
     assert (await api("GET", f"{V}/readyz"))[:2] == (200, {"ready": True, "checks": {"bus": "ok"}})
     memory.is_ready = False
     assert (await api("GET", f"{V}/readyz"))[0] == 503 and (await api("GET", f"{V}/healthz"))[0] == 200
+
+
+async def test_benchmarks_are_listed_run_and_stopped(api) -> None:
+    status, listed, _ = await api("GET", f"{V}/benchmarks/realworld")
+    names = [one["name"] for one in listed["benchmarks"]]
+    assert status == 200 and len(names) == 8 and "llm_inference" in names
+    by_name = {one["name"]: one for one in listed["benchmarks"]}
+    assert by_name["llm_inference"]["last"] == "never run"
+    assert by_name["crypto_mining"]["last"]["figures"]["sha256d"]["median"] == 2.0
+    status, begun, headers = await api("POST", f"{V}/benchmarks/realworld/run", json={"names": ["database_ops"]})
+    assert status == 202 and begun["id"] == "r1" and headers["Location"] == begun["links"]["status"]
+    status, begun, _ = await api("POST", f"{V}/benchmarks/realworld/run", data=b"{}")
+    assert status == 202 and begun["names"] == names and not begun["quick"]
+    status, run, _ = await api("GET", f"{V}/benchmarks/realworld/runs/r1")
+    assert (status, run["state"], run["progress"]) == (200, "running", 0.5)
+    assert (await api("DELETE", f"{V}/benchmarks/realworld/runs/r1"))[1]["state"] == "cancelled"
+    assert (await api("GET", f"{V}/benchmarks/realworld/runs/r2"))[0] == 404
+    wrong = {"names": ["sudoku"], "nodes": 3, "quick": "often", "more": 1}
+    status, refused, _ = await api("POST", f"{V}/benchmarks/realworld/run", json=wrong)
+    assert status == 400 and {"nodes.literal['all']", "quick", "more"} & fields(refused)
+    status, refused, _ = await api("POST", f"{V}/benchmarks/realworld/run", json={"names": ["sudoku"]})
+    assert status == 400 and fields(refused) == {"names"} and "none of llm_inference" in str(refused)

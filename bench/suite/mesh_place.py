@@ -1,0 +1,114 @@
+"""A node of a mesh as a place to measure: repetitions are tasks for that node alone, one after the other.
+
+What is timed is the work in the node's worker, by that node's own clock, so neither queues nor the network count. How
+busy others kept the machine is known only from the node's heartbeat before the benchmark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from bench.measure import BenchFailed
+from bench.suite.conditions import BUSY_BEFORE
+from bench.suite.local import TIMEOUT_S
+from bench.suite.model import Conditions
+from bench.suite.place import WorkFailed
+from mesh import subjects
+from mesh.client import Mesh
+from mesh.messages import Beat, NodeRecord, decode_beat
+
+#: A heartbeat tells the load of the half second before it; the last benchmark's must have gone by.
+SETTLE_S = 1.5
+_ABSENT = ("gone", "left", "registered")
+
+
+class MeshPlace:
+    """One node, as `place.Place`."""
+
+    def __init__(self, mesh: Mesh, node: NodeRecord) -> None:
+        self._mesh, self._node = mesh, node
+        self._load = 0.0
+
+    async def lacking(self, kind: str) -> str:
+        """See Place."""
+        for info in self._node.capabilities.kinds:
+            if info.kind == kind:
+                return "" if info.available else f"{info.reason}: {info.how_to_install}"
+        return f"node {self._node.id} does not know the kind {kind}"
+
+    async def begin(self) -> None:
+        """See Place."""
+        beats: list[Beat] = []
+        subscription = await self._mesh.bus.subscribe(
+            subjects.beat(self._node.id), lambda message: beats.append(decode_beat(message.data))
+        )
+        try:
+            await asyncio.sleep(SETTLE_S)
+        finally:
+            await subscription.close()
+        if not beats:
+            raise WorkFailed(f"node {self._node.id} is silent")
+        self._load = round(beats[-1].cpu_percent / 100 * _cores(self._node), 2)
+
+    async def end(self) -> Conditions:
+        """See Place."""
+        cores = _cores(self._node)
+        busy = f"{self._load:.1f} of {cores} cores were in use before it" if self._load > BUSY_BEFORE * cores else ""
+        return Conditions(load_before=self._load, busy=busy)
+
+    async def repeat(self, kind: str, payload: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """See Place. The end says when the work began and ended; a task that was cut off is not repeated elsewhere."""
+        requires = {"node": self._node.id}
+        handle = await self._mesh.start(kind, dict(payload), requires=requires, timeout_s=TIMEOUT_S, max_attempts=1)
+        try:
+            end = await handle.end()
+        except asyncio.CancelledError:
+            await handle.cancel()
+            raise
+        if end.state != "done":
+            raise WorkFailed(end.error.message if end.error else f"it ended as {end.state}")
+        ran_s = end.ended_at - end.started_at
+        if end.content_type:
+            return dict(end.info), ran_s
+        return dict(await self._mesh.value(end)), ran_s
+
+
+@contextlib.asynccontextmanager
+async def mesh_place(mesh: Mesh, node: NodeRecord) -> AsyncIterator[MeshPlace]:
+    """The node, for one benchmark."""
+    yield MeshPlace(mesh, node)
+
+
+async def find(mesh: Mesh, node: str) -> NodeRecord:
+    """A node that is there, by id or name. Raises: BenchFailed when it is not, or several have that name."""
+    there = [one for one in await mesh.nodes() if one.state not in _ABSENT]
+    found = [one for one in there if one.id == node] or [one for one in there if one.name == node]
+    if len(found) != 1:
+        known = ", ".join(f"{one.name} ({one.id})" for one in there)
+        what = "several nodes are" if found else "no node is"
+        raise BenchFailed(f"{what} called {node!r}; there are {known or 'none'}")
+    return found[0]
+
+
+def facts_of(node: NodeRecord) -> dict[str, Any]:
+    """What `environment.describe` would say there, from the node's record."""
+    have = node.capabilities
+    return {
+        "commit": "",
+        "versions": {"queztl": node.version, **have.libraries},
+        "machine": {
+            "name": node.name,
+            "cpu": have.cpu_model,
+            "cores": _cores(node),
+            "memory_gib": round(have.memory_bytes / (1 << 30), 1),
+            "system": f"{have.os} {have.arch}".strip(),
+            "accelerators": [one.name for one in have.accelerators],
+        },
+    }
+
+
+def _cores(node: NodeRecord) -> int:
+    return node.slots or node.capabilities.cores

@@ -1,0 +1,183 @@
+"""One run of the suite in one place: warm up, repeat until steady, check every answer, keep the outcome.
+
+What ends a benchmark without figures is an outcome too: a wrong answer, a library that is not there, a run that was
+cancelled. None of them ends the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from bench import environment
+from bench.suite import repetition
+from bench.suite.model import SCHEMA, Benchmark, Conditions, Figure, Measured, Outcome, Part, Progress, State
+from bench.suite.place import Place, WorkFailed
+from bench.suite.repetition import Rules
+from mesh.errors import QueztlError
+
+#: Called after every change.
+Told = Callable[[Progress], None]
+Keep = Callable[[Outcome], None]
+#: A fresh place for each benchmark: no library that one loaded is there for the next.
+Open = Callable[[], AbstractAsyncContextManager[Place]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all benchmarks of a run have in common."""
+
+    run: str
+    quick: bool
+    rules: Rules
+    cores: int
+    node: str = ""
+    facts: dict[str, Any] | None = None
+    """`environment.describe()`, asked once a run."""
+
+
+async def run_all(
+    benchmarks: Sequence[Benchmark], setting: Setting, opened: Open, told: Told, keep: Keep
+) -> list[Outcome]:
+    """Each benchmark in turn; `keep` is given every outcome at once.
+
+    A cancellation becomes the outcome of the benchmark that was under way, and is raised again.
+    """
+    progress = Progress(total=len(benchmarks))
+    for benchmark in benchmarks:
+        progress.benchmark, progress.repetition, progress.last = benchmark.name, 0, ""
+        told(progress)
+        began = time.time()
+        try:
+            async with opened() as place:
+                outcome = await _one(benchmark, setting, place, progress, told)
+        except asyncio.CancelledError:
+            keep(_outcome(benchmark, setting, began, "cancelled", "the run was stopped"))
+            raise
+        progress.outcomes.append(outcome)
+        progress.done += 1
+        keep(outcome)
+        told(progress)
+    return progress.outcomes
+
+
+async def _one(benchmark: Benchmark, setting: Setting, place: Place, progress: Progress, told: Told) -> Outcome:
+    began = time.time()
+    for kind in dict.fromkeys(part.kind for part in benchmark.parts):
+        if missing := await place.lacking(kind):
+            return _outcome(benchmark, setting, began, "missing library", missing)
+    found: list[tuple[Part, list[dict[str, Any]]]] = []
+    state, reasons = "ok", []
+    try:
+        await place.begin()
+    except QueztlError as failed:
+        return _outcome(benchmark, setting, began, "failed", failed.message)
+    for part in benchmark.parts:
+        try:
+            state, reason, results = await _repeat(part, setting, place, progress, told)
+        except QueztlError as failed:
+            state, reason, results = "failed", failed.message, []
+        reasons.append(f"{part.name}: {reason}")
+        if state != "ok":
+            found.clear()
+            break
+        found.append((part, results))
+    return _outcome(benchmark, setting, began, state, "; ".join(reasons), found, await place.end())
+
+
+async def _repeat(
+    part: Part, setting: Setting, place: Place, progress: Progress, told: Told
+) -> tuple[State, str, list[dict[str, Any]]]:
+    """The first repetition loads libraries, fills caches, and does not count. But its answer is checked, too."""
+    payload, figure = payload_of(part, setting.quick), part.figures_of(setting.quick)[0]
+    if part.make is not None:
+        payload = await asyncio.to_thread(part.make, payload)
+    results: list[dict[str, Any]] = []
+    samples: list[float] = []
+    began = time.perf_counter()
+    while True:
+        result, ran_s = await place.repeat(part.kind, payload)
+        wrong = part.verify(payload, result)
+        if wrong:
+            return "wrong answer", wrong, []
+        result["ran_s"] = ran_s
+        samples.append(value_of(result, figure))
+        progress.repetition, progress.last = len(results), f"{part.name}: {samples[-1]:,.4g} {figure.unit}"
+        told(progress)
+        if len(samples) == 1 and not results:
+            samples, began = [], time.perf_counter()
+            results = [{}]  # the warm-up is over
+            continue
+        results.append(result)
+        why = repetition.stop(samples, time.perf_counter() - began, setting.rules)
+        if why:
+            return "ok", why, results[1:]
+
+
+def payload_of(part: Part, quick: bool) -> dict[str, Any]:
+    """The fixed input of a part."""
+    return part.quick if quick else part.payload
+
+
+def value_of(result: Mapping[str, Any], figure: Figure) -> float:
+    """The figure in a result. Raises: WorkFailed when there is none."""
+    value: Any = result
+    for step in figure.path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WorkFailed(f"its result has no number {'.'.join(figure.path)}")
+    return figure.of(float(value))
+
+
+def _outcome(
+    benchmark: Benchmark,
+    setting: Setting,
+    began: float,
+    state: State,
+    reason: str,
+    found: Sequence[tuple[Part, list[dict[str, Any]]]] = (),
+    was: Conditions | None = None,
+) -> Outcome:
+    facts = setting.facts or environment.describe()
+    return Outcome(
+        schema=SCHEMA,
+        run=setting.run,
+        benchmark=benchmark.name,
+        state=state,
+        at=began,
+        took_s=round(time.time() - began, 3),
+        reason=reason,
+        figures=measured(found, setting.quick),
+        headline=benchmark.headline.name,
+        payload={part.name: payload_of(part, setting.quick) for part in benchmark.parts},
+        facts={part.name: facts_of(results[-1]) for part, results in found},
+        node=setting.node,
+        cores=setting.cores,
+        quick=setting.quick,
+        conditions=was or Conditions(),
+        machine=facts["machine"],
+        versions=facts["versions"],
+        commit=facts["commit"],
+    )
+
+
+def measured(found: Sequence[tuple[Part, list[dict[str, Any]]]], quick: bool) -> dict[str, Measured]:
+    """Every figure over its repetitions."""
+    return {
+        one.name: repetition.summary([value_of(result, one) for result in results], one.unit, one.higher_is_better)
+        for part, results in found
+        for one in part.figures_of(quick)
+    }
+
+
+def facts_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a result that say how it was made: short texts, yes or no."""
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, bool) or (isinstance(value, str) and 0 < len(value) <= 120)
+    }

@@ -1,0 +1,88 @@
+"""The suite on nodes of a mesh: by REST, by `queztl bench`, kept in the mesh with its history, stopped half-way."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh import benchmarks
+from tests.integration.queztl_process import queztl
+from tests.nodes import Cluster, NodeProcess, eventually
+
+SUITE = "/api/v1.2/benchmarks/realworld"
+pytestmark = pytest.mark.timeout(240)
+
+
+async def ask(node: NodeProcess, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    """(status, document)"""
+    import asyncio
+
+    def call() -> tuple[int, Any]:
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{node.api}{path}", data, method=method)) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return await asyncio.to_thread(call)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path):
+    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    async with Cluster(tmp_path) as made:
+        yield made
+        made.print_logs()
+
+
+async def test_nodes_are_measured_and_their_outcomes_kept(cluster: Cluster) -> None:
+    one, two = await cluster.start(1, 1)
+    mesh = await cluster.client()
+    status, begun = await ask(one, "POST", f"{SUITE}/run", {"names": ["crypto_mining"], "nodes": "all", "quick": True})
+    assert status == 202 and set(begun["nodes"]) == {one.id, two.id} and begun["state"] == "starting"
+    status, refused = await ask(one, "POST", f"{SUITE}/run", {"names": ["crypto_mining"]})
+    assert status == 409 and begun["id"] in refused["error"]["message"]
+
+    async def ended() -> bool:
+        # Any node knows of a run.
+        run = (await ask(two, "GET", begun["links"]["status"]))[1]
+        assert run["state"] in ("starting", "running", "done"), run["reason"]
+        return run["state"] == "done"
+
+    await eventually(ended, 120, "the run ends")
+    listed = {one["name"]: one for one in (await ask(two, "GET", SUITE))[1]["benchmarks"]}
+    assert listed["database_ops"]["last"] == "never run"
+    found = {outcome["node"]: outcome for outcome in listed["crypto_mining"]["nodes"]}
+    assert set(found) == {one.id, two.id}
+    assert all(outcome["state"] == "ok" and outcome["figures"]["sha256d"]["median"] > 0 for outcome in found.values())
+    assert len(await benchmarks.history(mesh.bus, "crypto_mining", one.id)) == 1
+
+    done = await queztl("bench", "run", "crypto_mining", "--quick", url=one.api)
+    assert done.code == 0 and "MH/s" in done.out and one.id in done.out and two.id not in done.out, done
+    history = await benchmarks.history(mesh.bus, "crypto_mining", one.id)
+    assert len(history) == 2 and history[0]["at"] < history[1]["at"]
+    listing = await queztl("bench", "list", url=two.api)
+    assert "never run" in listing.out and two.id in listing.out
+
+
+async def test_a_run_can_be_stopped_and_what_is_wrong_is_said(cluster: Cluster) -> None:
+    (node,) = await cluster.start(1)
+    status, begun = await ask(node, "POST", f"{SUITE}/run", {"names": ["crypto_mining", "database_ops"]})
+    assert status == 202
+
+    async def under_way() -> bool:
+        return (await ask(node, "GET", begun["links"]["status"]))[1]["state"] == "running"
+
+    await eventually(under_way, 60, "the run is under way")
+    status, stopped = await ask(node, "DELETE", begun["links"]["cancel"])
+    assert (status, stopped["state"]) == (200, "cancelled") and stopped["ended_at"]
+    assert (await ask(node, "DELETE", begun["links"]["cancel"]))[1]["state"] == "cancelled"
+    wrong = await queztl("bench", "run", "sudoku", url=node.api)
+    assert wrong.code == 2 and "none of llm_inference" in wrong.err
+    wrong = await queztl("bench", "run", "--node", "nobody", url=node.api)
+    assert wrong.code == 2 and "no node of this mesh" in wrong.err

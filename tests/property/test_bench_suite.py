@@ -1,0 +1,92 @@
+"""The suite's protocol: repeated until steady or capped, compared without inventing differences, kept line by line."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.suite import repetition
+from bench.suite.compare import SMALLEST, by_chance, compare
+from bench.suite.model import SCHEMA, Conditions, Outcome, from_line, to_line
+from bench.suite.repetition import FULL, QUICK, Rules, core_spread, stop, summary
+
+SAMPLES = st.lists(st.floats(0.1, 1e9), min_size=1, max_size=25)
+RULES = st.sampled_from([FULL, QUICK, Rules(least=3, most=4, steady=0.01, cap_s=1.0)])
+
+
+def outcome(samples: list[float], higher: bool = True, **changes: object) -> Outcome:
+    facts = {"schema": SCHEMA, "run": "r", "benchmark": "b", "state": "ok", "at": 0.0, "took_s": 1.0}
+    return Outcome(**(facts | {"figures": {"rate": summary(samples, "1/s", higher)}} | changes))
+
+
+@given(SAMPLES, st.floats(0.001, 1000), RULES)
+def test_it_always_stops_and_never_with_too_few_unless_they_take_too_long(samples, elapsed_s, rules) -> None:
+    why = stop(samples, elapsed_s, rules)
+    if len(samples) >= rules.most:
+        assert why
+    if why and len(samples) < rules.least:
+        assert elapsed_s + elapsed_s / len(samples) > 2 * rules.cap_s
+    if why.startswith("steady"):
+        assert core_spread(samples) < rules.steady
+
+
+@given(st.floats(1, 1e6), st.integers(5, 25))
+def test_equal_samples_are_steady_and_have_no_spread(value, count) -> None:
+    assert stop([value] * count, 0.001, FULL)
+    made = summary([value] * count, "x", True)
+    assert (made.median, made.low, made.high, made.spread) == (value, value, value, 0.0)
+
+
+@given(SAMPLES)
+def test_the_interval_holds_the_median(samples) -> None:
+    made = summary(samples, "x", True)
+    assert made.low <= made.median == median(samples) <= made.high
+    assert core_spread(samples) <= made.spread + 1e-9 or len(samples) < 4
+
+
+@given(SAMPLES, SAMPLES)
+def test_chance_is_the_same_from_both_sides(a, b) -> None:
+    assert abs(by_chance(a, b) - by_chance(b, a)) < 1e-9 and 0.0 < by_chance(a, b) <= 1.0
+
+
+@given(st.lists(st.floats(0.99, 1.01), min_size=5, max_size=12), st.floats(1.0, 1e6), st.booleans())
+def test_a_run_does_not_differ_from_itself(noise, value, higher) -> None:
+    samples = [value * one for one in noise]
+    (found,) = compare([outcome(samples, higher)], [outcome(list(reversed(samples)), higher)])
+    assert found.verdict == "no difference"
+
+
+@given(st.lists(st.floats(0.98, 1.02), min_size=5, max_size=9), st.floats(1.0, 1e6), st.booleans())
+def test_a_planted_slowdown_of_a_tenth_is_found(noise, value, higher) -> None:
+    before = [value * one for one in noise]
+    after = [one * 0.9 for one in before]
+    (found,) = compare([outcome(before, higher)], [outcome(after, higher)])
+    assert found.verdict == ("worse" if higher else "better") and found.change < -SMALLEST
+    (back,) = compare([outcome(after, higher)], [outcome(before, higher)])
+    assert back.verdict == ("better" if higher else "worse")
+
+
+def test_what_is_unlike_is_not_compared() -> None:
+    good = outcome([1.0] * 5)
+    for other, why in (
+        (outcome([2.0] * 5, payload={"n": 2}), "different inputs"),
+        (outcome([2.0] * 5, cores=3), "0 and 3 cores"),
+        (outcome([2.0] * 5, conditions=Conditions(busy="others had 50 %")), "busy: others had 50 %"),
+        (outcome([2.0] * 5, state="wrong answer", reason="42", figures={}), "wrong answer (42)"),
+    ):
+        (found,) = compare([good], [other])
+        assert found.verdict == "not comparable" and why in found.reason
+    (found,) = compare([good], [])
+    assert found.verdict == "not comparable" and "only one" in found.reason
+
+
+@given(SAMPLES, st.text(max_size=20))
+def test_an_outcome_makes_the_round_trip_through_a_line(samples, reason) -> None:
+    made = outcome(samples, reason=reason, payload={"a": [1, {"b": None}]})
+    assert from_line(to_line(made)) == made and to_line(made).count(b"\n") == 1
+
+
+def test_full_rules_are_those_of_the_methodology() -> None:
+    assert (repetition.FULL.least, repetition.FULL.steady) == (5, 0.05)
