@@ -170,7 +170,8 @@ def test_given_samples_images_and_texts_are_learnt(run, tmp_path):
     result = run(GIVEN | {"data": {"blob": "b-1"}}, blobs={"b-1": tmp_path / "b"})
     assert result["loss_fell"] and result["data"] == "given: 64 samples, each seen once an epoch"
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
-    batches = source(validate("ml_training", SMALL_IMAGES | {"batch": 8, "data": npz(x=images, y=Y[:8] % 2)}), CONTEXT, "cpu")
+    payload = validate("ml_training", SMALL_IMAGES | {"batch": 8, "data": npz(x=images, y=Y[:8] % 2)})
+    batches = source(payload, CONTEXT, "cpu")
     inputs, targets = batches.batch(0)
     at = [int((images.astype(np.float32) == 255 * one.numpy()).all((1, 2, 3)).argmax()) for one in inputs]
     assert sorted(at) == list(range(8)) and targets.tolist() == [Y[n] % 2 for n in at]
