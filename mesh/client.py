@@ -14,11 +14,11 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from mesh import dead_letters, mapping, records, subjects, viewing
-from mesh.bus.client import Bus
+from mesh import dead_letters, mapping, merging, records, subjects, viewing
+from mesh.bus.client import Bus, Subscription
 from mesh.config import LAN, MeshConfig
 from mesh.connecting import bus_urls
-from mesh.errors import TaskFailed
+from mesh.errors import QueztlError, TaskFailed
 from mesh.kinds.table import WorkloadType
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.submitter import Submitter
@@ -73,6 +73,8 @@ class Mesh:
         self.name = f"c{secrets.token_hex(5)}"
         self._submitter: Submitter | None = None
         self._waiting: Waiting | None = None
+        self._watching: Subscription | None = None
+        self._following: asyncio.Task[None] | None = None
 
     # --- its own life -------------------------------------------------------------------------------
     async def __aenter__(self) -> Mesh:
@@ -89,9 +91,28 @@ class Mesh:
         self._submitter = Submitter(self._bus, self.name)
         self._waiting = Waiting(self._bus, self.name)
         await self._waiting.start()
+        self._watching = await self._bus.kv(subjects.KV_MESH).watch(self._on_mesh)
+
+    def _on_mesh(self, key: str) -> None:
+        """This mesh may go into another one: then its bus is looked for there, too."""
+        if key == subjects.MERGE_KEY and self._following is None:
+            self._following = asyncio.create_task(self._follow(), name="follow the mesh")
+
+    async def _follow(self) -> None:
+        try:
+            order = await merging.read_order(self.bus)
+        except QueztlError:
+            order = None
+        self._following = None
+        if order is not None:
+            self.bus.learn(order.urls)
 
     async def close(self) -> None:
         """Stop waiting, and close the connection unless it is somebody else's."""
+        if self._following is not None:
+            self._following.cancel()
+        if self._watching is not None:
+            await self._watching.close()
         if self._waiting is not None:
             await self._waiting.stop()
         if self._bus is not None and self._owns_bus:

@@ -26,6 +26,8 @@ NODE_LEFT = "node.left"
 NODE_FORGOTTEN = "node.forgotten"
 WORK_RETURNED = "work.returned"
 ALARM = "alarm"
+OTHER_MESH = "mesh.other"
+MERGE_BEGUN = "merge.begun"
 
 
 async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:

@@ -51,6 +51,7 @@ class Master:
         *,
         open_system: OpenSystem | None = None,
         services: Sequence[Service] = (),
+        more_alarms: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resources`: what one task of each kind takes; `open_system`: see `mesh/connections.py`."""
@@ -58,6 +59,7 @@ class Master:
         self._config, self._resources, self._clock = config, resources, clock
         self._turned = asyncio.Event()
         self._alarms: dict[str, str] = {}
+        self._more_alarms = more_alarms
         self._reaping = Reaping(bus, me, election, registry, open_system, clock)
         self._services: tuple[Service, ...] = (
             self._reaping.run,
@@ -66,6 +68,7 @@ class Master:
             self._sweep,
             self._sample,
             self._watch_limits,
+            self._tell_alarms,
             *services,
         )
         election.on_elected.append(lambda _: self._turned.set())
@@ -74,7 +77,7 @@ class Master:
     @property
     def alarms(self) -> tuple[str, ...]:
         """What the master wants people to know now; nothing while another node is master."""
-        return tuple(self._alarms.values()) if self._election.is_master else ()
+        return (*self._alarms.values(), *self._more_alarms().values()) if self._election.is_master else ()
 
     async def run(self) -> None:
         """Serve every term this node wins."""
@@ -190,6 +193,16 @@ class Master:
                 await events.emit(self._bus, events.ALARM, {"name": name, "says": found[name]}, fence=fence)
             self._alarms = found
             await asyncio.sleep(ALARMS_EVERY_S)
+
+
+    async def _tell_alarms(self, fence: int) -> None:
+        """Keep the alarms where every node can read them."""
+        kv, told = self._bus.kv(subjects.KV_MESH), None
+        while True:
+            if self.alarms != told and self._election.fence == fence:
+                told = self.alarms
+                await kv.put(subjects.ALARMS_KEY, messages.encode(list(told)))
+            await asyncio.sleep(PLACE_EVERY_S)
 
 
 async def _pause(event: asyncio.Event, limit_s: float) -> None:

@@ -222,6 +222,24 @@ class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     since: float = 0.0
 
 
+class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `mesh`, `merge`, of a mesh that goes into another one."""
+
+    into: str
+    """Id of the mesh it goes into."""
+    urls: tuple[str, ...]
+    """Where that one's bus is."""
+    phase: str = "drain"
+    """drain: its nodes finish what they run and go; moved: everything is over there, and the bus servers end."""
+    by: str = ""
+    """Who gave the order."""
+    at: float = 0.0
+    moved: dict[str, int] = {}
+    """What is over there so far: tasks, results, blobs …"""
+    mover: str = ""
+    """The node that moves it; it stays until the end."""
+
+
 class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`node.<id>.bus`: run a bus server that joins those at `routes`, or end the one called `name`."""
 
@@ -303,6 +321,7 @@ decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode
 decode_lease = msgspec.msgpack.Decoder(Lease).decode
 decode_server = msgspec.msgpack.Decoder(ServerRecord).decode
+decode_merge = msgspec.msgpack.Decoder(MergeOrder).decode
 decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
 decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode

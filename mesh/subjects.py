@@ -40,6 +40,8 @@ BLOBS_KEPT = "blobs-kept"       # object store: kept until deleted
 LEASE_KEY = "master"
 PLAN_KEY = "ranks"
 MESH_KEY = "identity"
+MERGE_KEY = "merge"             # in KV_MESH, of a mesh that goes into another one
+ALARMS_KEY = "alarms"           # in KV_MESH: what the master wants people to know
 SERVER_KEYS = "server.*"       # in KV_MESH: who runs which bus server
 
 

@@ -55,6 +55,8 @@ class Submitter:
         self._published: dict[Lane, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        # Back on the bus it may be another server's, or another mesh's that this one went into.
+        bus.on_back.append(self._declared.clear)
         self.regions: tuple[str, ...] = ()
         """Where there are nodes, as of `learn_regions`."""
         self._regions_at = float("-inf")

@@ -22,7 +22,7 @@ from mesh.bus.safety import safety
 from mesh.client import Mesh
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
 from mesh.identity import new_token
-from mesh.messages import BlobRef, Capabilities, DeadLetter, NodeRecord, TaskEnd, encode
+from mesh.messages import BlobRef, Capabilities, DeadLetter, NodeRecord, TaskEnd, decode_any, encode
 from mesh.streams import list_lanes
 from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
 from node.config import NodeConfig
@@ -93,8 +93,7 @@ class NodeServices:
         """See Services."""
         node = self.node
         leader = node.election.leader
-        alarms = list(node.master.alarms)
-        queued, served = await self._queued()
+        queued, served, alarms = await self._queued()
         if not served:
             # Without most of its servers the bus stores nothing; that is when people look here.
             alarms.append("The bus does not serve. What runs goes on; how much waits, and who is up, is not known.")
@@ -115,15 +114,22 @@ class NodeServices:
             alarms=tuple(alarms),
         )
 
-    async def _queued(self) -> tuple[int, bool]:
-        """(how many tasks wait, whether the bus answered). Quick: clients wait for this document few seconds only."""
-        if not self.node.bus.connected:
-            return 0, False
+    async def _queued(self) -> tuple[int, bool, list[str]]:
+        """(how many tasks wait, whether the bus answered, what the master wants people to know). Quick: clients wait
+        for this document a few seconds only."""
+        bus = self.node.bus
+        if not bus.connected:
+            return 0, False, []
         try:
             async with asyncio.timeout(QUEUE_WITHIN_S):
-                return sum(info.waiting for info in (await list_lanes(self.node.bus)).values()), True
+                kv = bus.kv(subjects.KV_MESH)
+                lanes, told = await asyncio.gather(list_lanes(bus), kv.get(subjects.ALARMS_KEY))
+                alarms = list(self.node.master.alarms) if self.node.election.is_master else None
+                if alarms is None:
+                    alarms = [str(one) for one in decode_any(told.value)] if told else []
+                return sum(info.waiting for info in lanes.values()), True, alarms
         except (QueztlError, TimeoutError):
-            return 0, False
+            return 0, False, []
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""

@@ -27,10 +27,11 @@ from mesh.identity import DataDir, open_data_dir
 from mesh.interfaces import usable_addresses
 from mesh.kinds.table import KINDS
 from mesh.master import Master
-from mesh.messages import Plan, decode_plan, encode
+from mesh.meeting import Meeting
+from mesh.messages import MergeOrder, Plan, decode_plan, encode
 from mesh.registry import Registry
 from mesh.service import Service, run_services
-from node import bridge, capabilities, joining, leaving, portrait, speeds
+from node import bridge, capabilities, joining, leaving, portrait, rejoining, speeds
 from node.agent import Agent
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
@@ -57,6 +58,8 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.stop_asked = asyncio.Event()
+        self.moves_to: MergeOrder | None = None
+        """The mesh that this node's goes into: when the node has stopped, it is started again there."""
         self._closing = asyncio.Event()
         self._held = asyncio.Event()
         self._plan = Plan(fence=0, made_at=0.0)
@@ -146,9 +149,11 @@ class Node:
         resources = {name: spec.resources for name, spec in KINDS.items()}
         keeping = Housekeeping(bus, lambda: self.election.fence, config.mesh_config)
         self.cluster = Cluster(bus, self.election, self.registry, config.mesh_config, self._open_system)
+        self.meeting = Meeting(bus, me, self.election, self._peers, joining.connector(config, me))
         self.master = Master(
             bus, me, self.election, self.registry, config.mesh_config, resources,
-            open_system=self._open_system, services=(self.cluster.run, keeping.lanes, keeping.blobs),
+            open_system=self._open_system, services=(self.cluster.run, keeping.lanes, keeping.blobs, self.meeting.run),
+            more_alarms=lambda: self.meeting.alarms,
         )  # fmt: skip
         await asyncio.gather(
             self.registry.start(), self.mesh.connect(), self.executor.start(), self.hosting.start()
@@ -193,6 +198,7 @@ class Node:
                     Service("master", self.master.run),
                     Service("hosting", self.hosting.run),
                     Service("roaming", lambda: roam(self)),
+                    Service("rejoining", lambda: rejoining.follow(self)),
                     Service("measuring", self.measuring.run),
                 ],
                 # Not when the node is told to stop: while it drains it must beat, or its work is given to others.
@@ -228,7 +234,7 @@ class Node:
         if self.bus.connected:
             self.heartbeat.beat()
         await leaving.drain(self, drain_s)
-        if self.bus.connected and portrait.has_successor(self):
+        if self.moves_to is None and self.bus.connected and portrait.has_successor(self):
             await self.hosting.leave(self.config.mesh_config.bus_leave_s)
         await leaving.say_goodbye(self)
         await self._tear_down()
@@ -271,6 +277,8 @@ class Node:
             except QueztlError as error:
                 log.debug("while closing: %s", error)
         if "data" in have:
+            if self.moves_to is not None:
+                await asyncio.to_thread(rejoining.adopt, self.data, self.moves_to, self.joined.mesh.name)
             self.data.close()
 
     # --- what the parts ask of each other -----------------------------------------------------------
@@ -329,6 +337,9 @@ class Node:
     async def _open_system(self) -> Bus:
         name = f"system {self.data.node_id}"
         return await joining.open_system(self.hosting.urls, self.joined.mesh.id, name, self.config)
+
+    def _peers(self) -> tuple[Announcement, ...]:
+        return self.discovery.peers()
 
     async def _is_connected(self, node: str, incarnation: str) -> bool:
         return await connections.is_connected(self._open_system, node, incarnation)

@@ -15,7 +15,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,15 @@ async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: No
     return await Bus.connect(
         urls, name=name, config=config.mesh_config, user=SYSTEM_USER, password=system_password(mesh_id)
     )
+
+
+def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awaitable[Bus]]:
+    """A function that connects to another mesh's bus, by its URLs. It raises BusUnavailable."""
+
+    async def connect(urls: tuple[str, ...]) -> Bus:
+        return await Bus.connect(urls, name=f"meeting {node}", config=config.mesh_config)
+
+    return connect
 
 
 def bus_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -61,12 +62,26 @@ class WorkerNode:
             self._tidy()
             raise
         self._node = node
+        self._following = asyncio.create_task(self._follow(node), name="follow the mesh")
+
+    async def _follow(self, node: Node) -> None:
+        """A node whose mesh goes into another one is started again there."""
+        while True:
+            await node.stop_asked.wait()
+            if node.moves_to is None or self._node is not node:
+                return
+            await node.stop()
+            self.config = replace(self.config, join=())
+            node = self._node = Node(self.config)
+            await node.start()
 
     async def stop(self, drain_s: float = 30.0) -> None:
         """Finish what runs (for `drain_s`), then leave in order."""
         if self._node is not None:
             node, self._node = self._node, None
             await node.stop(drain_s)
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         self._tidy()
 
     def _tidy(self) -> None:

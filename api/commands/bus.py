@@ -13,10 +13,13 @@ HELP = "where the bus listens, how safe queued work is"
 def add(parser: argparse.ArgumentParser) -> None:
     """See `queztl bus --help`."""
     parser.add_argument(
-        "what", nargs="?", choices=("show", "rescue"), default="show",
-        help="rescue: what to do when most bus servers are lost, and with --yes do it",
+        "what", nargs="?", choices=("show", "rescue", "merge"), default="show",
+        help="rescue: what to do when most bus servers are lost; merge: make two meshes of one name one; --yes does it",
     )  # fmt: skip
-    parser.add_argument("--yes", action="store_true", help="rescue: go on with the servers that are left")
+    parser.add_argument("--yes", action="store_true", help="do what rescue or merge tells")
+    parser.add_argument(
+        "--into", metavar="URL|ID", help="merge: this mesh goes into that one [the weaker one goes]"
+    )
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
@@ -25,6 +28,10 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
     if args.what == "rescue":
         return await _rescue(args, out)
+    if args.what == "merge":
+        from api.commands.bus_merge import merge
+
+        return await merge(args, out)
     document = await network_document(args.url)
     if out.as_json:
         names = ("mesh", "mesh_id", "leader", "bus", "queue", "alarms")

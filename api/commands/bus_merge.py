@@ -1,0 +1,129 @@
+"""`queztl bus merge`: what it takes to make two meshes of one name one; with --yes the order, and its progress."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from api.commands.exit_codes import NOT_FOUND, OK
+from api.commands.output import Output
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+    from mesh.bus.islands import Side
+
+LISTEN_S = 3.0
+LOOK_EVERY_S = 0.5
+
+
+async def merge(args: argparse.Namespace, out: Output) -> int:
+    """Show both sides and who would go; with --yes have it done. Raises: BadInput, BusUnavailable, NotFound."""
+    from api.commands.network import network_document
+    from mesh import merging
+    from mesh.bus import islands
+    from mesh.bus.client import Bus
+
+    document = await network_document(args.url)
+    urls = await _other_urls(args.into, document["mesh"], document["mesh_id"], out)
+    if not urls:
+        out.note(f"no other mesh called {document['mesh']} is heard here; name one with --into URL")
+        return NOT_FOUND
+    here = await Bus.connect(tuple(document["bus"]["urls"]), name="queztl merge")
+    there = await Bus.connect(urls, name="queztl merge")
+    try:
+        mine, other = await merging.read_side(here), await merging.read_side(there)
+        goes = mine if args.into else islands.loser(mine, other)
+        stays, loser, winner = (other, here, there) if goes is mine else (mine, there, here)
+        if (problem := _refusal(mine, other)) is not None:
+            out.note(problem)
+            return NOT_FOUND
+        for sentence in islands.explain(goes, stays):
+            out.line(sentence)
+        if not args.yes:
+            out.line("Nothing was done: add --yes to do it.")
+            return OK
+        await _order(loser, winner, stays)
+        await _follow(loser, out)
+        out.line(f"done: {goes.id} is part of {stays.id} now")
+        return OK
+    finally:
+        await here.close()
+        await there.close()
+
+
+def _refusal(mine: Side, other: Side) -> str | None:
+    if mine.id == other.id and mine.lease == other.lease:
+        return "that is this very mesh: there is nothing to merge"
+    if mine.name != other.name:
+        return f"that mesh is called {other.name}, not {mine.name}: only meshes of one name can be merged"
+    if mine.key != other.key:
+        return "they have different keys: give both the same key first"
+    return None
+
+
+async def _other_urls(into: str | None, mesh: str, mesh_id: str, out: Output) -> tuple[str, ...]:
+    """Where the other mesh's bus is: as named, else as announced on this network."""
+    from api.commands.network import network_document
+
+    if into and into.startswith(("nats://", "tls://")):
+        return (into,)
+    if into and into.startswith(("http://", "https://")):
+        return tuple((await network_document(into))["bus"]["urls"])
+    out.note("listening for other meshes, a few seconds…")
+    return await _heard(into, mesh, mesh_id)
+
+
+async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
+    import os
+
+    from mesh.bus.islands import Side
+    from mesh.discovery import Discovery
+    from mesh.interfaces import usable_addresses
+    from mesh.meeting import strangers
+
+    discovery = Discovery(usable_addresses(os.environ.get("QUEZTL_INTERFACE", "")).addresses)
+    await discovery.start()
+    try:
+        deadline = time.monotonic() + LISTEN_S
+        while (left := deadline - time.monotonic()) > 0:
+            found = strangers(discovery.peers(), Side(mesh_id, mesh))
+            if into in found:
+                return found[into]
+            if found and into is None:
+                return next(iter(found.values()))
+            await discovery.changed(left)
+        return ()
+    finally:
+        await discovery.stop()
+
+
+async def _order(loser: Bus, winner: Bus, stays: Side) -> None:
+    """Tell the mesh that goes. Its master carries it out; one that it has already is followed."""
+    from mesh import merging
+    from mesh.bus.cluster import read_servers
+    from mesh.bus.errors import KeyExists
+    from mesh.messages import MergeOrder
+
+    urls = tuple(url for one in await read_servers(winner) for url in one.client_urls)
+    try:
+        await merging.give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))
+    except KeyExists:
+        return
+
+
+async def _follow(loser: Bus, out: Output) -> None:
+    """Until everything is over there. Raises: BusUnavailable when the mesh that goes is lost before."""
+    from mesh import merging
+
+    said = ""
+    while True:
+        order = await merging.read_order(loser)
+        if order is None or order.phase == "moved":
+            return
+        words = ", ".join(f"{count} {what}" for what, count in order.moved.items()) or "its nodes finish what they run"
+        if words != said:
+            said = words
+            out.note(f"moved: {words}" if order.moved else words)
+        await asyncio.sleep(LOOK_EVERY_S)

@@ -1,0 +1,142 @@
+"""Meets other meshes of the same name: the loop beside `mesh/bus/islands.py`, a service of the master.
+
+It hears their announcements, asks their servers who they are, and says so; where this mesh is the one that goes, and
+may go unasked or was told to, it moves everything (`mesh/merging.py`). An order that a master before this one began to
+carry out is carried on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from mesh import events, merging
+from mesh.announcement import MEMBER, Announcement
+from mesh.bus import islands
+from mesh.bus.errors import KeyExists
+from mesh.bus.islands import Side
+from mesh.errors import QueztlError
+from mesh.messages import MergeOrder
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+    from mesh.election import Election
+
+log = logging.getLogger("queztl.meeting")
+
+LOOK_EVERY_S = 3.0
+#: A mesh is seen this long before anything is done about it: nodes that are just moving announce both.
+SEEN_FOR_S = 4.0
+TOLD_EVERY_S = 0.5
+
+Connect = Callable[[tuple[str, ...]], Awaitable["Bus"]]
+Peers = Callable[[], Iterable[Announcement]]
+
+
+class Meeting:
+    """`run(fence)` for one term as master."""
+
+    def __init__(self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect) -> None:
+        """`peers`: what is announced now; `connect`: to another mesh's bus, by its URLs."""
+        self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
+        self._since: dict[str, float] = {}
+        self.alarms: dict[str, str] = {}
+        """What people should know: id of the other mesh -> a sentence."""
+
+    async def run(self, fence: int) -> None:
+        """Look, and act where it may, until cancelled."""
+        try:
+            while True:
+                order = await merging.read_order(self._bus)
+                if order is not None and order.phase != "moved":
+                    await self._move(order, fence)
+                elif order is None:
+                    await self._look(fence)
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            self.alarms = {}
+
+    async def _look(self, fence: int) -> None:
+        mine = await merging.read_side(self._bus)
+        others = strangers(self._peers(), mine)
+        now = time.monotonic()
+        self._since = {key: self._since.get(key, now) for key in others}
+        said: dict[str, str] = {}
+        for key, urls in others.items():
+            if now - self._since[key] < SEEN_FOR_S:
+                continue
+            other = await self._ask(urls)
+            if other is None:
+                continue
+            verdict = islands.judge(mine, other)
+            if verdict.do == "merge" and verdict.loser == mine.id and islands.loser(mine, other) is mine:
+                await self._order(mine, other, urls, verdict.reason, fence)
+                return
+            if sentence := islands.words(mine, other, verdict):
+                said[other.id] = sentence
+        for name, sentence in said.items():
+            if name not in self.alarms:
+                log.warning("%s", sentence)
+                await events.emit(self._bus, events.OTHER_MESH, {"id": name, "says": sentence}, fence=fence)
+        self.alarms = said
+
+    async def _ask(self, urls: tuple[str, ...]) -> Side | None:
+        """Who that is, as its own servers tell; None when nobody answers."""
+        try:
+            bus = await self._connect(urls)
+        except QueztlError:
+            return None
+        try:
+            return await merging.read_side(bus)
+        except QueztlError as error:
+            log.debug("the mesh at %s could not be asked: %s", urls, error.message)
+            return None
+        finally:
+            await bus.close()
+
+    async def _order(self, mine: Side, other: Side, urls: tuple[str, ...], reason: str, fence: int) -> None:
+        if await self._election.confirm() != fence:
+            return
+        order = MergeOrder(into=other.id, urls=urls, by=self._me, at=time.time(), mover=self._me)
+        log.warning("this mesh (%s) goes into %s: %s", mine.id, other.id, reason)
+        await events.emit(self._bus, events.MERGE_BEGUN, {"into": other.id, "reason": reason}, fence=fence)
+        try:
+            await merging.give_order(self._bus, order)
+        except KeyExists:
+            return  # somebody else said so in the same moment; carried out at the next look
+
+    async def _move(self, order: MergeOrder, fence: int) -> None:
+        """Carry an order out, or on. Raises: QueztlError (then it is tried again)."""
+        if await self._election.confirm() != fence:
+            return
+        if order.mover != self._me:
+            order = await merging.update_order(self._bus, mover=self._me)
+        winner = await self._connect(order.urls)
+        told_at = 0.0
+
+        async def confirmed() -> bool:
+            return await self._election.confirm() == fence
+
+        async def told(moved: dict[str, int]) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= TOLD_EVERY_S:
+                told_at = time.monotonic()
+                await merging.update_order(self._bus, moved=dict(moved))
+
+        try:
+            await merging.Mover(self._bus, winner, confirmed, told).run()
+            log.warning("everything of this mesh is in %s now", order.into)
+        finally:
+            await winner.close()
+
+
+def strangers(peers: Iterable[Announcement], mine: Side) -> dict[str, tuple[str, ...]]:
+    """Other meshes of this name, by id: where their buses are. Pure."""
+    found: dict[str, dict[str, None]] = {}
+    for one in peers:
+        if one.role == MEMBER and one.mesh_name == mine.name and one.mesh_id != mine.id and one.urls:
+            found.setdefault(one.mesh_id, {}).update(dict.fromkeys(one.urls))
+    return {key: tuple(urls) for key, urls in found.items()}

@@ -1,0 +1,221 @@
+"""One mesh goes into another, on two real bus servers: all of it, once, also when whoever moves it dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import time
+
+import pytest
+
+from mesh import dead_letters, meeting, merging, records, subjects
+from mesh.announcement import MEMBER, Announcement
+from mesh.bus.client import Bus
+from mesh.config import LOCAL
+from mesh.errors import BusUnavailable
+from mesh.meeting import Meeting
+from mesh.merging import Mover, Overtaken
+from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
+from mesh.streams import declare_streams, list_lanes
+from mesh.submitter import Submitter
+from mesh.views import SubmitRequest
+from tests.integration.conftest import BusServer
+
+LARGE = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+async def other_server(tmp_path: Path) -> AsyncIterator[BusServer]:
+    """Another mesh's bus."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    server = BusServer(folder)
+    await server.start()
+    try:
+        await declare_streams(await server.connect("declare"), LOCAL, free_bytes=4 << 30)
+        yield server
+    finally:
+        await server.close()
+
+
+async def name_it(bus: Bus, mesh: str) -> None:
+    facts = {"id": mesh, "name": "queztl", "founded_at": time(), "founder": "n1", "epoch": "w1"}
+    await bus.kv(subjects.KV_MESH).put(subjects.MESH_KEY, encode(facts))
+
+
+async def fill(bus: Bus) -> dict[str, str]:
+    """A mesh in use: what it holds, by what it is."""
+    await name_it(bus, "ma")
+    submitter = Submitter(bus, "c1")
+    has: dict[str, str] = {}
+    for name, request in {
+        "waiting": SubmitRequest("echo", {"value": 1}),
+        "demanding": SubmitRequest("echo", {"value": 2}, requires={"labels": {"disk": "nvme"}}, urgency="high"),
+        "delayed": SubmitRequest("echo", {"value": 3}, delay_s=3600),
+        "keyed": SubmitRequest("echo", {"value": 4}, idempotency_key="k"),
+        "large": SubmitRequest("echo", {"value": LARGE.hex()}),
+        "ended": SubmitRequest("echo", {"value": 5}),
+        "tried": SubmitRequest("echo", {"value": 6}),
+    }.items():
+        has[name] = (await submitter.accept(request)).id
+    await bus.store(subjects.WORK_SUBJECTS[0].replace("*", "echo"), b'{"value": 7}')
+    await records.write_end(bus, TaskEnd(id=has["ended"], kind="echo", state="done", result=Raw(encode(5))))
+    state = TaskState(id=has["tried"], kind="echo", state="queued", attempt=2)
+    await bus.store(subjects.state(has["tried"]), encode(state), ttl_s=600)
+    failed = TaskEnd(id="c1-99", kind="echo", state="failed", error=TaskError("crashed", "twice"))
+    await dead_letters.bury(bus, Task(id="c1-99", kind="echo"), failed)
+    has["kept"] = (await bus.objects.put(LARGE, "image/png", keep=True)).blob
+    return has
+
+
+async def check(winner: Bus, has: dict[str, str]) -> None:
+    """All of it is there, each thing once."""
+    for name in ("waiting", "demanding", "keyed", "large", "tried"):
+        assert (await records.read_waiting(winner, has[name])).id == has[name], name
+    assert await records.read_waiting(winner, has["ended"]) is None, "what has ended runs no second time"
+    assert (await records.read_end(winner, has["ended"])).state == "done"
+    assert (await records.read_state(winner, has["tried"])).attempt == 2
+    assert (await records.read_delayed(winner, has["delayed"])).id == has["delayed"]
+    assert [one.task.id for one in await dead_letters.list_all(winner)] == ["c1-99"]
+    large = (await records.read_waiting(winner, has["large"])).payload_ref
+    assert sum([len(chunk) async for chunk in await winner.objects.open(large.blob)]) == large.size
+    assert b"".join([chunk async for chunk in await winner.objects.open(has["kept"])]) == LARGE
+    counts = {
+        name: (await winner.api(f"STREAM.INFO.{name}"))["state"]["messages"] for name in (subjects.WORK, subjects.LATER)
+    }
+    assert counts == {subjects.WORK: 6, subjects.LATER: 1}, "five tasks and what lies at the door"
+    again = Submitter(winner, "c2")
+    accepted = await again.accept(SubmitRequest("echo", {"value": 4}, idempotency_key="k"))
+    assert accepted.duplicate and accepted.id == has["keyed"]
+
+
+async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_server, monkeypatch) -> None:
+    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
+    has = await fill(loser)
+    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await Mover(loser, winner, _yes, _nothing).run()
+    await check(winner, has)
+    for stream in (subjects.WORK, subjects.LATER):
+        assert (await loser.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
+    order = await merging.read_order(loser)
+    assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
+    lanes = set(await list_lanes(winner))
+    assert ("echo", "any", "normal") in lanes and len(lanes) == 2
+    assert [one.key for one in await winner.kv(subjects.KV_POOLS).entries()] != []
+
+
+@pytest.mark.parametrize("stores", [1, 2, 9, 11, 13, 15, 16, 18, 20, 22, 24])
+async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
+    bus_server, other_server, monkeypatch, stores: int
+) -> None:
+    """After any of its writes, confirmed or not."""
+    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
+    has = await fill(loser)
+    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    real, left = winner.store, stores
+
+    async def store(*arguments, **options) -> int:
+        nonlocal left
+        left -= 1
+        answer = await real(*arguments, **options)
+        if left <= 0:
+            raise BusUnavailable("the mover dies here")
+        return answer
+
+    monkeypatch.setattr(winner, "store", store)
+    with pytest.raises(BusUnavailable, match="dies here"):
+        await Mover(loser, winner, _yes, _nothing).run()
+    monkeypatch.setattr(winner, "store", real)
+    await Mover(loser, winner, _yes, _nothing).run()
+    await check(winner, has)
+
+
+async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_server, monkeypatch) -> None:
+    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
+    await fill(loser)
+    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+
+    async def no() -> bool:
+        return False
+
+    with pytest.raises(Overtaken):
+        await Mover(loser, winner, no, _nothing).run()
+    assert (await merging.read_order(loser)).phase == "drain"
+    assert (await winner.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
+
+
+class Chair:
+    """Master for ever, with fence 1."""
+
+    async def confirm(self) -> int:
+        return 1
+
+
+async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_server, other_server, eventually) -> None:
+    """Both masters look; only the one whose mesh goes does anything."""
+    ours, theirs = await bus_server.connect("a"), await other_server.connect("b")
+    await name_it(ours, "ma")
+    await name_it(theirs, "mb")
+    await fill(ours)
+
+    async def connect(urls: tuple[str, ...]) -> Bus:
+        return await Bus.connect(urls, name="meeting", config=LOCAL)
+
+    def says(mesh: str, url: str) -> tuple[Announcement, ...]:
+        return (Announcement("queztl", mesh, "", "n9", (url,), MEMBER),)
+
+    meetings = [
+        Meeting(ours, "n1", Chair(), lambda: says("mb", other_server.url), connect),
+        Meeting(theirs, "n2", Chair(), lambda: says("ma", bus_server.url), connect),
+    ]
+    running = [asyncio.create_task(one.run(1)) for one in meetings]
+    moved = asyncio.Event()
+    watch = await theirs.kv(subjects.KV_MESH).watch(lambda key: moved.set() if key == subjects.MERGE_KEY else None)
+    try:
+        await asyncio.wait_for(moved.wait(), 20)
+        while (order := await merging.read_order(theirs)).phase != "moved":
+            moved.clear()
+            await asyncio.wait_for(moved.wait(), 20)
+        assert order.into == "ma" and await merging.read_order(ours) is None
+        assert meetings[0].alarms == {}
+    finally:
+        await watch.close()
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_two_in_use_are_told_of_each_other_and_left_alone(
+    bus_server, other_server, eventually, monkeypatch
+) -> None:
+    monkeypatch.setattr(meeting, "SEEN_FOR_S", 0.0)
+    ours, theirs = await bus_server.connect("a"), await other_server.connect("b")
+    for bus, mesh in ((ours, "ma"), (theirs, "mb")):
+        await name_it(bus, mesh)
+        await Submitter(bus, f"c{mesh}").accept(SubmitRequest("echo", {}))
+
+    async def connect(urls: tuple[str, ...]) -> Bus:
+        return await Bus.connect(urls, name="meeting", config=LOCAL)
+
+    seen = (Announcement("queztl", "mb", "", "n9", (other_server.url,), MEMBER),)
+    one = Meeting(ours, "n1", Chair(), lambda: seen, connect)
+    running = asyncio.create_task(one.run(1))
+    try:
+        await eventually(lambda: one.alarms, within_s=15)
+        assert "queztl bus merge" in one.alarms["mb"] and "1 unfinished task" in one.alarms["mb"]
+        assert await merging.read_order(ours) is None and await merging.read_order(theirs) is None
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _yes() -> bool:
+    return True
+
+
+async def _nothing(moved: dict[str, int]) -> None:
+    """Nobody looks."""

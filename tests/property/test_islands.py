@@ -1,0 +1,66 @@
+"""Two meshes that meet: both come to the same answer, and nothing in use is merged unasked."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.bus.islands import YOUNG_S, Side, explain, judge, loser, words
+
+SIDES = st.builds(
+    Side,
+    id=st.sampled_from(["ma", "mb", "mc"]),
+    name=st.sampled_from(["queztl", "lab"]),
+    nodes=st.integers(0, 5),
+    age_s=st.sampled_from([0.0, 1.0, YOUNG_S - 1, YOUNG_S, 1e6]),
+    unfinished=st.sampled_from([0, 0, 1, 1000]),
+    stored=st.sampled_from([0, 0, 7]),
+    key=st.sampled_from(["", "", "k1", "k2"]),
+    lease=st.tuples(st.sampled_from(["n1", "n2"]), st.integers(1, 3)),
+)
+
+
+@given(SIDES, SIDES)
+def test_both_sides_come_to_the_same_answer(one: Side, other: Side) -> None:
+    assert judge(one, other) == judge(other, one)
+    assert loser(one, other) == loser(other, one)
+
+
+@given(SIDES, SIDES)
+def test_unasked_only_what_can_hurt_nobody(one: Side, other: Side) -> None:
+    verdict = judge(one, other)
+    if verdict.do != "merge":
+        return
+    assert one.name == other.name and one.key == other.key
+    goes = loser(one, other)
+    assert goes.id == verdict.loser
+    assert one.id == other.id or one.key or (goes.is_empty and goes.age_s < YOUNG_S)
+
+
+@given(SIDES, SIDES)
+def test_strangers_and_other_keys_are_left_alone(one: Side, other: Side) -> None:
+    if one.name != other.name or one.key != other.key:
+        assert judge(one, other).do == "nothing"
+
+
+@given(SIDES)
+def test_a_mesh_does_not_meet_itself(side: Side) -> None:
+    assert judge(side, side).do == "nothing"
+
+
+@given(SIDES, SIDES)
+def test_whoever_is_told_is_told_what_decides(one: Side, other: Side) -> None:
+    verdict = judge(one, other)
+    said = words(one, other, verdict)
+    assert bool(said) is (verdict.do == "say")
+    if said:
+        assert "queztl bus merge" in said and one.id in said and other.id in said
+        goes = loser(one, other)
+        assert goes.id in explain(goes, one if goes is other else other)[0]
+
+
+def test_work_stays_where_it_is_and_the_empty_one_moves() -> None:
+    used = Side("ma", "queztl", nodes=1, age_s=30.0, unfinished=5)
+    fresh = Side("mb", "queztl", nodes=9, age_s=30.0)
+    assert judge(used, fresh).loser == "mb", "more nodes do not count against work"
+    assert judge(used, Side("mb", "queztl", nodes=9, age_s=500.0)).do == "say"
