@@ -161,7 +161,7 @@ def _peers(facts: Facts) -> list[Finding]:
         found.append(
             warn(
                 f"There are {len(ids)} meshes called {facts.mesh_name}.",
-                "Stop the nodes of one; start them with an empty --data.",
+                "`queztl bus merge` shows what it takes to make them one.",
             )
         )
     odd = [one for one in fitting if facts.version and one.version and one.version != facts.version]

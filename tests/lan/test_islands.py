@@ -104,12 +104,12 @@ async def _merge(office: Office, machines: list[str]) -> None:
         stays = Mesh(url_of(office, host))
         await stays.connect()
         witness = await Witness(stays.bus).start()
-        accepted = await fill(stays, 500)
+        accepted, stayed = await fill(stays, 500), await mesh_id(stays.bus)
         plug(desk, "other")
         goes = Mesh(url_of(office, other_host))
         await goes.connect()
         late = await fill(goes, 500)
-        assert await mesh_id(goes.bus) != await mesh_id(stays.bus)
+        assert await mesh_id(goes.bus) != stayed
         plug(desk, "switch")
     began = time.monotonic()
 
@@ -128,7 +128,7 @@ async def _merge(office: Office, machines: list[str]) -> None:
     # Whoever waits at the mesh that went is told of the ends over there.
     for task in late:
         await goes.wait(task, 60)
-    assert await mesh_id(goes.bus) == await mesh_id(stays.bus)
+    assert await mesh_id(goes.bus) == await mesh_id(stays.bus) == stayed
     accepted |= late
     await invariants.check(stays, accepted, witness)
     twice = sum(len(witness.runs(task)) > 1 for task in accepted)

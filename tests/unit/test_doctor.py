@@ -56,7 +56,7 @@ def test_a_healthy_machine_has_nothing_to_do():
         ({"seen": seen(mesh_name="lab")}, "warn", "Another mesh is here: lab (n2)", "--mesh lab"),
         ({"seen": seen(key_fingerprint="k")}, "warn", "another key", "same key"),
         ({"seen": seen(version="0.2.0")}, "warn", "run version 0.2.0, here it is 0.1.0", "Upgrade"),
-        ({"seen": seen() + seen(node_id="n3", mesh_id="m2")}, "warn", "2 meshes called home", "--data"),
+        ({"seen": seen() + seen(node_id="n3", mesh_id="m2")}, "warn", "2 meshes called home", "bus merge"),
         ({"seen": (Sighting(PEER, 1.0, 2.0, 90.0),)}, "warn", "n2 is 90 s ahead", "NTP"),
         ({"reachable": (("nats://a:1", False),)}, "fail", "nothing answers: nats://a:1", "firewall"),
         ({"reachable": (("nats://a:1", False), ("nats://b:1", True))}, "warn", "nats://a:1", "firewall"),

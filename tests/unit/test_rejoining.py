@@ -1,0 +1,53 @@
+"""Who leaves a mesh that goes into another one, and when; and what is heard of other meshes."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.announcement import CANDIDATE, MEMBER, Announcement
+from mesh.bus.islands import Side
+from mesh.identity import MeshIdentity, open_data_dir
+from mesh.meeting import strangers
+from mesh.merging import lane_of, ttl_of
+from mesh.messages import MergeOrder
+from node.rejoining import adopt, is_time
+
+
+@pytest.mark.parametrize(
+    ("phase", "me", "hosts", "goes"),
+    [
+        ("drain", "n1", False, True),
+        ("drain", "n1", True, False),
+        ("drain", "nmover", False, False),
+        ("moved", "n1", True, True),
+        ("moved", "nmover", True, True),
+    ],
+)
+def test_who_is_needed_until_the_end_stays_until_then(phase, me, hosts, goes) -> None:
+    assert is_time(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts) is goes
+
+
+def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:
+    def said(mesh: str, role: str = MEMBER, name: str = "queztl", url: str = "nats://a:1") -> Announcement:
+        return Announcement(name, mesh, "", "n1", (url,) if url else (), role)
+
+    heard = [said("mb"), said("mb", url="nats://b:1"), said("ma"), said("mc", CANDIDATE), said("md", name="lab")]
+    heard.append(said("me", url=""))
+    assert strangers(heard, Side("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
+
+
+def test_after_it_a_node_belongs_to_the_other_mesh_and_hosts_nothing(tmp_path) -> None:
+    data = open_data_dir(tmp_path)
+    data.remember_mesh(MeshIdentity("ma", "queztl", 1.0, "n1"), ("nats://old:1",))
+    data.bus_folder.mkdir()
+    (data.bus_folder / "founded.json").write_text("{}")
+    (data.bus_folder / "store").mkdir()
+    adopt(data, MergeOrder(into="mb", urls=("nats://new:1",)), "queztl")
+    assert (data.mesh.id, data.bus_urls) == ("mb", ("nats://new:1",))
+    assert not (data.bus_folder / "founded.json").exists() and (data.bus_folder / "store.removed").exists()
+    data.close()
+
+
+def test_what_a_message_says_of_itself() -> None:
+    assert lane_of("work.echo.any.normal.c1-1") == ("echo", "any", "normal") and lane_of("work.echo") is None
+    assert (ttl_of({"Nats-TTL": "600s"}), ttl_of({}), ttl_of({"Nats-TTL": "never"})) == (600.0, 0.0, 0.0)
