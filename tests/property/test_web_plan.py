@@ -31,7 +31,7 @@ def test_shares_are_all_of_it_and_even(total, count):
 @given(st.integers(1, 512), st.integers(1, 1024), st.booleans(), st.none() | st.integers(1, 16))
 def test_every_process_has_a_connection_and_a_server_something_to_serve(cores, connections, own, servers):
     generators, serving = processes(cores, connections, own, servers)
-    assert 1 <= generators <= min(8, connections)
+    assert 1 <= generators <= min(16, connections)
     assert serving == (servers or serving if own else 0) and (serving >= 1) is own
     assert servers or not own or generators + serving <= max(2, cores)
 

@@ -96,8 +96,8 @@ def test_a_server_that_never_answers_counts_with_the_time_waited(run):
 
 
 def test_several_generators_are_merged(run):
-    """Eight cores make two of them."""
-    result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=8)
+    """Four cores make two of them."""
+    result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=4)
     assert result["generator"]["processes"] == 2
     assert result["requests"] == 301
     from hdrh.histogram import HdrHistogram
@@ -116,6 +116,15 @@ def test_several_generators_are_merged(run):
 def test_every_route_is_answered_rightly(run, more):
     result = run({"requests": 40, "connections": 3, "warm_up_s": 0, "seconds": 20, **more})
     assert result["requests"] == 40 and result["error_count"] == 0
+
+
+def test_connections_are_kept_unless_told_otherwise(run):
+    for keep_alive, connections in ((True, 3), (False, 60)):
+        with answering(lambda number: OK) as server:
+            payload = {"requests": 60, "connections": 3, "warm_up_s": 0, "keep_alive": keep_alive}
+            result = run({**payload, "target": server.target}, listed=[server.target])
+        assert (result["requests"], server.connections) == (60, connections)
+        assert all((b"\r\nConnection: close" in head) is not keep_alive for head in server.seen)
 
 
 # --- wrong answers
