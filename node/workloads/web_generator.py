@@ -47,6 +47,7 @@ class Load:
         self._left = order["requests"]
         body = order["body"]
         expected = Expected(order["status"], None if body is None else base64.b64decode(body), order["sha256"])
+        self._request_bytes = len(base64.b64decode(order["request"]))
         address, request = (order["address"], order["port"]), base64.b64decode(order["request"])
         self._connections = [
             Connection(address, request, expected, order["keep_alive"], selector, self._ended)
@@ -200,6 +201,7 @@ class Load:
             "errors": {error: count for error, count in self._errors.items() if count},
             "queued": self._queued,
             "measured_s": measured_ns / 1e9,
+            "sent_bytes": self._number * self._request_bytes,
             "read_bytes": sum(one.read_bytes for one in self._connections),
             "busy_share": effort_ns / max(1, since_ns),
             "cpu_s": time.process_time(),

@@ -9,7 +9,7 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 #: Also told, to draw a curve from.
 CURVE = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 #: A generator that was on, or waiting for, a processor longer than this share of the time was no faster than it is.
-BUSY_SHARE = 0.9
+BUSY_SHARE = 0.85
 #: In open mode: when one request in a hundred left later than this although a connection was free, ms.
 LATE_MS = 5.0
 MAX_GENERATORS = 16
