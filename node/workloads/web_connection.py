@@ -83,7 +83,7 @@ class Connection:
         self.state = CLOSED
         self.failures = 0
         """connections in a row that could not be made"""
-        self.due_ns = self.sent_ns = self.read_bytes = 0
+        self.due_ns = self.sent_ns = self.free_ns = self.read_bytes = 0
 
     @property
     def busy(self) -> bool:

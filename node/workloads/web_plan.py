@@ -46,12 +46,16 @@ def processes(cores: int, connections: int, own_server: bool, servers: int | Non
 
 
 def judged(busy_shares: Sequence[float], late_p99_ms: float | None) -> str | None:
-    """Why the load generator, not the server, may have set the figures; None when it kept up."""
+    """What the load generator, not the server, may have added to the figures, in words; None when it kept up."""
     busiest = max(busy_shares, default=0.0)
     if busiest > BUSY_SHARE:
-        why = f"a generator process needed its processor {busiest:.0%} of the time"
-    elif late_p99_ms is not None and late_p99_ms > LATE_MS:
-        why = f"one request in a hundred left {late_p99_ms:.1f} ms late although a connection was free"
-    else:
-        return None
-    return f"The load generator was saturated ({why}): the server can do at least this, maybe more."
+        return (
+            f"The load generator was saturated: one of its processes needed a processor {busiest:.0%} of the time. "
+            "The server can do at least what the figures say, maybe more."
+        )
+    if late_p99_ms is not None and late_p99_ms > LATE_MS:
+        return (
+            f"The load generator was late: one request in a hundred left {late_p99_ms:.1f} ms after it could have. "
+            "The latencies include that; the server's own are lower."
+        )
+    return None

@@ -118,6 +118,15 @@ def test_every_route_is_answered_rightly(run, more):
     assert result["requests"] == 40 and result["error_count"] == 0
 
 
+def test_more_than_can_be_sent_is_accounted_for(run):
+    """More than it can send: what is offered is not reached, and all that was due is accounted for."""
+    with answering(lambda number: OK) as server:
+        payload = {"mode": "open", "rate_per_s": 150_000, "seconds": 0.5, "warm_up_s": 0, "timeout_s": 0.1}
+        result = run({**payload, "connections": 64, "target": server.target}, listed=[server.target], cores=1)
+    assert result["requests_per_s"] < 150_000 and result["errors"]["never sent"] > 1000
+    assert result["offered_per_s"] == 150_000
+
+
 def test_connections_are_kept_unless_told_otherwise(run):
     for keep_alive, connections in ((True, 3), (False, 60)):
         with answering(lambda number: OK) as server:
