@@ -14,7 +14,7 @@ import pytest
 
 from mesh.kinds.table import validate
 from node.workload import Context, load
-from node.workloads import web_answers, web_server_load
+from node.workloads import web_answers, web_processes, web_server_load
 from tests.web_servers import OK, answering
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,6 +229,23 @@ def test_without_its_library_it_says_which():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "absent hdrh"
+
+
+def test_server_and_generator_end_when_whoever_started_them_is_gone(run):
+    """Their input closes, however that process ended."""
+    with web_processes.servers(1) as (started, port):
+        (order,) = web_server_load.orders(validate("web_server_load", {}), "127.0.0.1", port, "x", 1)
+        generator = web_processes.Helper("a load generator", "node.workloads.web_generator")
+        try:
+            generator.tell(order)
+            web_processes.await_ready([*started, generator])
+            now = time.monotonic_ns()
+            generator.tell({"start_ns": now, "from_ns": now, "to_ns": now + 60 * 10**9})
+            for helper in (generator, *started):
+                helper.process.stdin.close()
+                helper.process.wait(timeout=10)
+        finally:
+            generator.end()
 
 
 def test_a_test_that_ended_leaves_no_process_and_no_socket(run):
