@@ -150,6 +150,7 @@ def summary(
             "cpu_s": round(sum(part["cpu_s"] for part in parts), 3),
             "busy_share": round(max(busy), 3),
             "late_send_ms": late_ms,
+            "saturated": max(busy) > web_plan.BUSY_SHARE,
             "note": web_plan.judged(busy, late_ms["p99"] if late_ms else None),
         },
         "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
