@@ -1,8 +1,8 @@
 """One connection of a load generator: sends a request, reads its answer, checks it. Never blocks.
 
-Answers are parsed by httptools (llhttp). A raw socket with it costs a fifth of the CPU of an aiohttp client
-(measured: some 20 µs a request against 110), and leaves the moment of sending to us. Imported by
-`node/workloads/web_generator.py` only, in a process of its own.
+Answers are parsed by httptools (llhttp). Measured in turns, five times, a request costs 20 µs of CPU this way and 86 µs
+with aiohttp's client; uvloop's protocols take 16 µs, but send in whole milliseconds only, and wrk, in C, 13 µs.
+Imported by `node/workloads/web_generator.py` only, in a process of its own.
 """
 
 from __future__ import annotations
