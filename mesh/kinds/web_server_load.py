@@ -65,7 +65,8 @@ class WebServerLoadPayload(Payload):
     target: str | None = Field(
         default=None,
         max_length=300,
-        description="HOST:PORT to test instead of its own server; only on nodes whose operator listed it",
+        description="HOST:PORT to test instead of its own server; only on nodes whose operator listed it (give those a "
+        "label, and ask for it)",
     )
     path: str = Field(default="/", max_length=2000, description="what is asked of a target")
     expect_status: int = Field(default=200, ge=200, le=599, description="of a target's answers; others are errors")
@@ -141,5 +142,5 @@ SPEC = KindSpec(
     needs=(Need("hdrh", "load"), Need("httptools", "load")),
     timeout_s=1200.0,
     example={"seconds": 0.3, "warm_up_s": 0.1, "connections": 4},
-    probe={"requests": 2000, "warm_up_s": 0, "connections": 8, "seconds": 20},
+    probe={"requests": 6000, "warm_up_s": 0, "connections": 8, "seconds": 20},
 )

@@ -47,6 +47,7 @@ class Load:
         self._left = order["requests"]
         body = order["body"]
         expected = Expected(order["status"], None if body is None else base64.b64decode(body), order["sha256"])
+        self._request_bytes = len(base64.b64decode(order["request"]))
         address, request = (order["address"], order["port"]), base64.b64decode(order["request"])
         self._connections = [
             Connection(address, request, expected, order["keep_alive"], selector, self._ended)
@@ -85,6 +86,8 @@ class Load:
                 select.select([waiter], [], [], wait_ns / 1e9)
             for key, events in self._selector.select(0):
                 key.data.ready(events)
+                if self._free:
+                    self._start_due(clock())
         return self._summary(before or _effort(now), now)
 
     # --- what is sent when
@@ -107,12 +110,11 @@ class Load:
 
     def _start_due(self, now: int) -> None:
         while self._free and (due := self._due(now)) is not None:
-            connection = self._free.popleft()
+            connection = self._free.popleft()  # the one that is free for longest
             if due >= self._from_ns and self._rate is not None:
-                if connection.failures:
-                    self._queued += 1
-                else:
-                    self._late.record_value(max(1, (now - due) // 1000))
+                # What waits for a connection waits for the server; from then on, for this program.
+                self._queued += connection.free_ns > due
+                self._late.record_value(max(1, (now - max(due, connection.free_ns)) // 1000))
             self._send(connection, due, now)
             now = clock()
 
@@ -141,11 +143,8 @@ class Load:
             self._account(connection, error, now)
         if connection.failures:
             self._parked.append((now + (RETRY_NS << min(connection.failures - 1, 6)), connection))
-        elif (due := self._due(now)) is not None:
-            # Nothing was free when this one was due: the server, not this program, let it wait.
-            self._queued += due >= self._from_ns and self._rate is not None
-            self._send(connection, due, now)
         else:
+            connection.free_ns = now
             self._free.append(connection)
 
     def _account(self, connection: Connection, error: str | None, now: int) -> None:
@@ -168,7 +167,9 @@ class Load:
         ready = [one for at, one in self._parked if at <= now]
         if ready:
             self._parked = [parked for parked in self._parked if parked[0] > now]
-            self._free.extend(ready)
+            for connection in ready:
+                connection.free_ns = now
+                self._free.append(connection)
 
     def _give_up(self, now: int) -> None:
         """Counts what is still out, and what was due and could not be sent."""
@@ -200,6 +201,7 @@ class Load:
             "errors": {error: count for error, count in self._errors.items() if count},
             "queued": self._queued,
             "measured_s": measured_ns / 1e9,
+            "sent_bytes": self._number * self._request_bytes,
             "read_bytes": sum(one.read_bytes for one in self._connections),
             "busy_share": effort_ns / max(1, since_ns),
             "cpu_s": time.process_time(),

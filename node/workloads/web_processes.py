@@ -117,7 +117,7 @@ def await_ready(helpers: Sequence[Helper]) -> None:
 
 @contextlib.contextmanager
 def servers(count: int) -> Iterator[tuple[list[Helper], int]]:
-    """`count` server processes that share one free port of 127.0.0.1, and that port."""
+    """`count` server processes that share one free port of 127.0.0.1, and that port; they may not be ready yet."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(sock) for sock in _listening(count)]
         port = sockets[0].getsockname()[1]
@@ -128,7 +128,6 @@ def servers(count: int) -> Iterator[tuple[list[Helper], int]]:
             stack.callback(made[-1].end)
         for sock in sockets:
             sock.close()  # else a server that died would leave its port open, and connections to it unanswered
-        await_ready(made)
         yield made, port
 
 

@@ -47,7 +47,7 @@ def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
             generators.append(Helper("a load generator", "node.workloads.web_generator"))
             stack.callback(generators[-1].end)
             generators[-1].tell(order)
-        web_processes.await_ready(generators)
+        web_processes.await_ready([*servers, *generators])
         parts, server_cpu_s = _measure(payload, servers, generators, context)
     return summary(payload, parts, server_cpu_s, server_count, f"{address}:{port}")
 
@@ -116,7 +116,8 @@ def summary(
 
     Latencies are in ms, of requests answered rightly and of those that got no answer, with the time waited; `histogram`
     is the same in HdrHistogram's own encoding, in µs. In open mode also offered_per_s, and from_sending_ms: the
-    latencies as a client would see them that sends only when it can, so that what waited is left out.
+    latencies as a client would see them that sends only when it can, so that what waited is left out. The bytes are
+    those of requests and answers whole, warm-up included.
     Raises: RuntimeError when its own server gave wrong answers.
     """
     latency, late = merged([part["latency"] for part in parts]), merged([part["late"] for part in parts])
@@ -142,13 +143,15 @@ def summary(
         "errors": dict(errors.most_common()),
         "error_count": errors.total(),
         "checked": checked(payload),
+        "sent_bytes": sum(part["sent_bytes"] for part in parts),
         "read_bytes": sum(part["read_bytes"] for part in parts),
         "generator": {
             "processes": len(parts),
             "cpu_s": round(sum(part["cpu_s"] for part in parts), 3),
             "busy_share": round(max(busy), 3),
             "late_send_ms": late_ms,
-            "saturated": web_plan.judged(busy, late_ms["p99"] if late_ms else None),
+            "saturated": max(busy) > web_plan.BUSY_SHARE,
+            "note": web_plan.judged(busy, late_ms["p99"] if late_ms else None),
         },
         "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
         "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in web_plan.CURVE],

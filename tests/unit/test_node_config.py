@@ -72,6 +72,17 @@ def test_a_directory_that_can_not_be_is_a_sentence(text):
         build({"data": text}, {})
 
 
+def test_targets_are_listed_in_one_spelling_and_never_forbidden_ones():
+    got = build(flags("--web-target", "LAB.test.:080", "--web-target", "[::0:1]:8080"), {})
+    assert got.web_targets == ("lab.test:80", "[::1]:8080") and got.grants == {"web_targets": got.web_targets}
+    assert build({}, {"QUEZTL_WEB_TARGET": "127.0.0.1:80,localhost:81"}).web_targets == ("127.0.0.1:80", "localhost:81")
+    bad = "169.254.169.254:80,[fe80::1]:80,[::ffff:169.254.1.1]:80,0.0.0.0:80,2130706433:80,http://a:80,a"
+    with pytest.raises(BadConfig) as caught:
+        build({}, {"QUEZTL_WEB_TARGET": bad})
+    assert len(caught.value.faults) == 7
+    assert "no load test is sent there" in caught.value.faults[0]
+
+
 @given(st.dictionaries(st.sampled_from([variable for _, variable in NAMES.values()]), st.text(max_size=40)))
 def test_any_environment_gives_a_configuration_or_sentences(environ):
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from mesh.kinds.table import validate
 from node.workload import Context, load
-from node.workloads import web_answers, web_server_load
+from node.workloads import web_answers, web_processes, web_server_load
 from tests.web_servers import OK, answering
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def test_open_loop_keeps_its_rate(run):
         progress=lambda fraction, note="": told.append((fraction, note)),
     )
     assert result["requests"] + result["error_count"] == 150 and result["offered_per_s"] == 150
-    assert result["requests_per_s"] == pytest.approx(150, rel=0.1)
+    assert result["requests_per_s"] == pytest.approx(150, rel=0.25)
     assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
     assert any("requests/s" in note for _, note in told)
 
@@ -96,8 +96,8 @@ def test_a_server_that_never_answers_counts_with_the_time_waited(run):
 
 
 def test_several_generators_are_merged(run):
-    """Eight cores make two of them."""
-    result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=8)
+    """Four cores make two of them."""
+    result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=4)
     assert result["generator"]["processes"] == 2
     assert result["requests"] == 301
     from hdrh.histogram import HdrHistogram
@@ -116,6 +116,24 @@ def test_several_generators_are_merged(run):
 def test_every_route_is_answered_rightly(run, more):
     result = run({"requests": 40, "connections": 3, "warm_up_s": 0, "seconds": 20, **more})
     assert result["requests"] == 40 and result["error_count"] == 0
+
+
+def test_more_than_can_be_sent_is_accounted_for(run):
+    """More than it can send: what is offered is not reached, and all that was due is accounted for."""
+    with answering(lambda number: OK) as server:
+        payload = {"mode": "open", "rate_per_s": 150_000, "seconds": 0.5, "warm_up_s": 0, "timeout_s": 0.1}
+        result = run({**payload, "connections": 64, "target": server.target}, listed=[server.target], cores=1)
+    assert result["requests_per_s"] < 150_000 and result["errors"]["never sent"] > 1000
+    assert result["offered_per_s"] == 150_000
+
+
+def test_connections_are_kept_unless_told_otherwise(run):
+    for keep_alive, connections in ((True, 3), (False, 60)):
+        with answering(lambda number: OK) as server:
+            payload = {"requests": 60, "connections": 3, "warm_up_s": 0, "keep_alive": keep_alive}
+            result = run({**payload, "target": server.target}, listed=[server.target])
+        assert (result["requests"], server.connections) == (60, connections)
+        assert all((b"\r\nConnection: close" in head) is not keep_alive for head in server.seen)
 
 
 # --- wrong answers
@@ -211,6 +229,23 @@ def test_without_its_library_it_says_which():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "absent hdrh"
+
+
+def test_server_and_generator_end_when_whoever_started_them_is_gone(run):
+    """Their input closes, however that process ended."""
+    with web_processes.servers(1) as (started, port):
+        (order,) = web_server_load.orders(validate("web_server_load", {}), "127.0.0.1", port, "x", 1)
+        generator = web_processes.Helper("a load generator", "node.workloads.web_generator")
+        try:
+            generator.tell(order)
+            web_processes.await_ready([*started, generator])
+            now = time.monotonic_ns()
+            generator.tell({"start_ns": now, "from_ns": now, "to_ns": now + 60 * 10**9})
+            for helper in (generator, *started):
+                helper.process.stdin.close()
+                helper.process.wait(timeout=10)
+        finally:
+            generator.end()
 
 
 def test_a_test_that_ended_leaves_no_process_and_no_socket(run):
