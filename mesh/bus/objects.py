@@ -190,8 +190,7 @@ class _Upload:
         """Send one more chunk. Raises: StorageFull, BusUnavailable."""
         if len(self._flying) >= WINDOW:
             done, self._flying = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
+            _succeeded(done)
         self.sequences.append(0)
         self._flying.add(asyncio.create_task(self._store(len(self.sequences) - 1, chunk), name="blob chunk"))
 
@@ -216,8 +215,7 @@ class _Upload:
         if self._flying:
             await asyncio.wait(self._flying)  # all of them: a purge must not overtake one that is still on its way
         flying, self._flying = self._flying, set()
-        for one in flying:
-            one.result()
+        _succeeded(flying)
 
     async def abandon(self) -> None:
         """Leave nothing behind; what can't be removed goes with the bucket's own lifetime at the latest."""
@@ -228,6 +226,13 @@ class _Upload:
                 one.cancel()
             await asyncio.gather(*self._flying, return_exceptions=True)
         await _purge(self._bus, self._bucket, _chunk_subject(self._bucket, self.nuid))
+
+
+def _succeeded(tasks: set[asyncio.Task[None]]) -> None:
+    """Raises: what the first of the failed ones raised. Each is asked, or the loop says that nobody cared."""
+    failed = [error for one in tasks if (error := one.exception()) is not None]
+    if failed:
+        raise failed[0]
 
 
 async def _purge(bus: Bus, bucket: str, subject: str) -> None:

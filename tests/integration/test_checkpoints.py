@@ -14,6 +14,7 @@ from mesh import checkpoints, messages, records, subjects
 from mesh.checkpoints import Hold, Superseded
 from mesh.errors import StorageFull
 from mesh.messages import Checkpoint, Task
+from node.checkpoints import objection
 from node.jobs import Job
 from tests.integration.node_parts import Node, done, make_node, nak, put_state
 
@@ -251,6 +252,10 @@ def test_rights_and_objections() -> None:
     assert checkpoints.standing(mine, Checkpoint("other.2", "b-x"), 9) is None
     assert checkpoints.standing(mine, Checkpoint("me.1", "b-new"), 9) == Hold("me.1", 9, "b-new")
     assert checkpoints.standing(mine, Checkpoint("me.1", "b-old"), 4) is None
+    fine = {"size": 5, "limit": 5, "declared": True, "held": True, "trusted": True, "superseded": False}
+    assert objection(**fine) == ""
+    for change in ({"size": 6}, {"declared": False}, {"held": False}, {"trusted": False}, {"superseded": True}):
+        assert objection(**fine | change), change
     assert checkpoints.new_hold("me") != checkpoints.new_hold("me")
     assert checkpoints.ended(["a", "b"], {"b": 1, "c": 2}) == ["b"]
     assert msgspec.msgpack.decode(messages.encode(Checkpoint("me.1"))) == {"holder": "me.1"}
