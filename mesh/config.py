@@ -99,6 +99,9 @@ class MeshConfig:
     duplicate_window_s: float = 20.0
     """How long the bus remembers a submission's id (covers a lost acknowledgement)."""
 
+    checkpoint_max_bytes: int = 2 * GIB
+    """A checkpoint larger than this is not kept: the task goes on, and would start over."""
+
     # --- tasks
     max_attempts: int = 3
     """Attempts a task gets unless its submitter says otherwise."""

@@ -1,4 +1,4 @@
-"""What the master clears away: lanes nobody used for long, blobs no task names any more."""
+"""What the master clears away: lanes nobody used for long, blobs no task names any more, checkpoints of the ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mesh import blob_refs, streams
+from mesh import blob_refs, checkpoints, streams
 from mesh.config import MeshConfig
 from mesh.lanes import Lane
 from mesh.streams import LaneInfo
@@ -61,3 +61,5 @@ class Housekeeping:
             await asyncio.sleep(EVERY_S)
             if self._fence() == fence:
                 await blob_refs.sweep(self._bus)
+                # A task's own node removes its checkpoint; this is for those it could not.
+                await checkpoints.sweep(self._bus)

@@ -290,6 +290,18 @@ class Claim(Struct, frozen=True):
     at: float = 0.0
 
 
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
+    """KV `checkpoints`: what a running task has got done, and which of its runs may replace that."""
+
+    holder: str
+    """The run that may: the node, and a name that no other run has."""
+    blob: str = ""
+    """"" while none was stored."""
+    size: int = 0
+    note: str = ""
+    at: float = 0.0
+
+
 class MeshEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stream EVENTS: something people may want to know later."""
 
@@ -325,6 +337,7 @@ decode_merge = msgspec.msgpack.Decoder(MergeOrder).decode
 decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
 decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
+decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 decode_event = msgspec.msgpack.Decoder(MeshEvent).decode
 decode_dead = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_any = msgspec.msgpack.Decoder().decode

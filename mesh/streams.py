@@ -127,6 +127,7 @@ def _buckets(base: dict[str, Any], config: MeshConfig, blobs_max_bytes: int) -> 
         _bucket(base, subjects.KV_PLAN),
         _bucket(base, subjects.KV_CLAIMS, max_age_s=config.claim_ttl_s),
         _bucket(base, subjects.KV_BLOB_REFS, max_age_s=config.blob_ttl_s),
+        _bucket(base, subjects.KV_CHECKPOINTS, max_age_s=config.blob_ttl_s),
         _bucket(base, subjects.KV_MESH),
         _bucket(base, subjects.KV_BENCH) | {"max_msgs_per_subject": BENCH_HISTORY},
         _object_store(base, subjects.BLOBS, blobs_max_bytes, max_age_s=config.blob_ttl_s),

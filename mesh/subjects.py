@@ -31,6 +31,7 @@ KV_POOLS = "pools"
 KV_PLAN = "plan"
 KV_CLAIMS = "claims"
 KV_BLOB_REFS = "blobrefs"        # <blob>.<task>: who names which blob
+KV_CHECKPOINTS = "checkpoints"   # <task>: its newest checkpoint, and who may replace it
 KV_MESH = "mesh"       # the mesh's own facts: id, name, epoch
 KV_BENCH = "bench"     # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
 BENCH_OUTCOMES = "last.*.*"

@@ -22,6 +22,7 @@ from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
 from mesh.lanes import cores_for
 from mesh.messages import TaskError, TaskState, decode_task
+from node.checkpoints import Checkpoints
 from node.deliveries import Deliveries, Delivery
 from node.executor import Executor, Job
 from node.outcome import Attempt, End, lost_too_often
@@ -52,12 +53,14 @@ class Agent:
         slots: int,
         spool: Path,
         deliveries: Deliveries,
+        checkpoints: Checkpoints,
         is_alive: Callable[[str, str], bool],
         changed: Callable[[], None],
     ) -> None:
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation, self._slots = node, incarnation, slots
         self._spool, self._deliveries, self._is_alive, self._changed = spool, deliveries, is_alive, changed
+        self._checkpoints = checkpoints
         self._executor: Executor | None = None
         self._settling: Settling | None = None
         self._waiting: dict[str, int] = {}
@@ -139,8 +142,11 @@ class Agent:
                 for blob in task.blobs:
                     blobs[blob] = folder / blob
                     await self._bus.objects.fetch(blob, blobs[blob])
+            resume = None
+            if delivery.suspect and task.kind in KINDS and KINDS[task.kind].checkpoints:
+                resume = await self._checkpoints.resume(delivery, folder)
             handed_on = True
-            self._run(delivery, blobs, payload)
+            self._run(delivery, blobs, payload, resume)
         except NotFound as missing:
             error = TaskError("blob_missing", str(missing), (("payload", "names a blob that is not there"),))
             self.settling.end(delivery, End("failed", error))
@@ -173,7 +179,13 @@ class Agent:
             return False
         return True
 
-    def _run(self, delivery: Delivery, blobs: dict[str, Path], payload: bytes | msgspec.Raw) -> None:
+    def _run(
+        self,
+        delivery: Delivery,
+        blobs: dict[str, Path],
+        payload: bytes | msgspec.Raw,
+        resume: Path | None = None,
+    ) -> None:
         task = delivery.task
         if task.expires_at and time() > task.expires_at:
             self._count_waiting(task.kind, -1)
@@ -194,6 +206,7 @@ class Agent:
             timeout_s=task.timeout_s or spec.timeout_s,
             memory_mb=max(spec.resources.memory_mb, int(task.requires.get("memory_mb") or 0)),
             blobs=blobs,
+            resume=resume,
             token=delivery,
         )
         self.executor.submit((job,))
@@ -211,7 +224,7 @@ class Agent:
         delivery: Delivery = job.token
         if not delivery.started_at:
             self._count_waiting(job.kind, -1)
-        if job.blobs or delivery.task.blobs or delivery.task.payload_ref is not None:
+        if job.blobs or job.resume or delivery.task.blobs or delivery.task.payload_ref is not None:
             shutil.rmtree(self._spool / job.id, ignore_errors=True)
 
     def stalled(self) -> None:

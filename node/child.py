@@ -65,6 +65,7 @@ class Child:
         self._validate: Validate | None = None
         self._folder_fd = self._open_folder()
         self._progress_at = 0.0
+        self._checkpoints = 0
         self._clock_offset_s = time() - monotonic()
         self._untidied = False
 
@@ -113,6 +114,7 @@ class Child:
         if self._stale or job.memory_mb != self._memory_mb:
             self._words[frames.BASE] = limits.limit_data(job.memory_mb)
             self._memory_mb, self._stale = job.memory_mb, False
+        self._words[frames.KEPT] = self._words[frames.UNKEPT] = 0
         self._times[frames.STARTED] = start
         self._words[frames.CURRENT] = job.seq
         # Only now: had the daemon raised the floor earlier, it may have given this job to another worker.
@@ -177,10 +179,31 @@ class Child:
                 self._progress_at = now
                 self._send(frames.PROGRESS, (job.seq, min(1.0, max(0.0, float(fraction))), str(note)[:200]))
 
+        def checkpoint(data: bytes | Path, note: str = "") -> None:
+            self._checkpoints += 1
+            file = self._results / f"{os.getpid()}-{job.seq}-{self._checkpoints}.checkpoint"
+            if isinstance(data, Path):
+                os.rename(self._own_file(data, "checkpoint"), file)
+            else:
+                file.write_bytes(data)
+            self._send(frames.CHECKPOINT, (job.seq, str(file), str(note)[:200]))
+
+        def kept() -> tuple[int, int]:
+            return self._words[frames.KEPT], self._words[frames.UNKEPT]
+
+        resume = Path(job.resume) if job.resume else None
         blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
         return Context(
-            job.cores, self._folder, blobs, progress, job.memory_mb, self._fault_kinds, self._grants
+            job.cores, self._folder, blobs, progress, resume, checkpoint, kept, job.memory_mb, self._fault_kinds,
+            self._grants,
         )
+
+    def _own_file(self, given: Path, what: str) -> Path:
+        """Raises: RuntimeError, when a job names a file that is not its own."""
+        path = given.resolve()
+        if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
+            raise RuntimeError(f"its {what} is no file in its own folder")
+        return path
 
     def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
         """(the result, "") when it is small, else (b"", the file it was written to)."""
@@ -193,9 +216,7 @@ class Child:
     def _pack_output(self, seq: int, output: Output) -> tuple[bytes, str]:
         data = output.data
         if isinstance(data, Path):
-            path = data.resolve()
-            if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
-                raise RuntimeError("its result is no file in its own folder")
+            path = self._own_file(data, "result")
             if path.stat().st_size > CLAIM_CHECK_BYTES:
                 file = self._result_file(seq)
                 os.rename(path, file)

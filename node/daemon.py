@@ -34,6 +34,7 @@ from mesh.service import Service, run_services
 from node import bridge, capabilities, joining, leaving, portrait, rejoining, speeds
 from node.agent import Agent
 from node.benchmarking import Benchmarking
+from node.checkpoints import Checkpoints
 from node.config import NodeConfig
 from node.deliveries import Deliveries
 from node.door import Door
@@ -124,20 +125,23 @@ class Node:
         self.registry = Registry(bus, me, config.mesh_config)
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
         self.deliveries = Deliveries(bus, me, incarnation)
+        self.checkpoints = Checkpoints(bus, me, self.deliveries)
         self.agent = Agent(
             bus, node=me, incarnation=incarnation, slots=self.slots, spool=data.path / "spool",
-            deliveries=self.deliveries, is_alive=self.registry.is_alive, changed=self._changed,
+            deliveries=self.deliveries, checkpoints=self.checkpoints, is_alive=self.registry.is_alive,
+            changed=self._changed,
         )  # fmt: skip
         self.settling = Settling(
-            bus, node=me, incarnation=incarnation, deliveries=self.deliveries,
+            bus, node=me, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
             on_ended=self.agent.on_ended, changed=self._changed,
         )  # fmt: skip
         self.executor = Executor(
             slots=self.slots, folder=data.path / "work", fault_kinds=config.fault_kinds, grants=config.grants,
             on_started=self.agent.on_started, on_finished=self.settling.on_finished,
-            on_progress=self.settling.on_progress,
+            on_progress=self.settling.on_progress, on_checkpoint=self.checkpoints.take,
         )  # fmt: skip
         self.agent.wire(self.executor, self.settling)
+        self.checkpoints.told = self.executor.tell_kept
         self.puller = Puller(bus, lambda: self.record, self.agent.load, self._rank, self._on_delivery)
         self.heartbeat = Heartbeat(
             bus, node=me, incarnation=incarnation, slots=self.slots, agent=self.agent,

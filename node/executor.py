@@ -36,8 +36,8 @@ class Executor:
 
     `grants` is what the operator allows (`Context.granted`). `on_started` is called when a job is handed to a worker,
     and again when it is handed to another one; `on_finished` with all that one read from a worker brought;
-    `on_progress(job, fraction, note)` at most ten times a second a worker. All are called in the event loop's thread
-    and must not block.
+    `on_progress(job, fraction, note)` at most ten times a second a worker; `on_checkpoint(job, file, note)` with a file
+    that is the receiver's from then on. All are called in the event loop's thread and must not block.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class Executor:
         on_started: Callable[[Job], None],
         on_finished: Callable[[list[Finished]], None],
         on_progress: Callable[[Job, float, str], None],
+        on_checkpoint: Callable[[Job, Path, str], None] = lambda job, file, note: file.unlink(missing_ok=True),
     ) -> None:
         self.slots = slots
         self.rates: dict[str, Rate] = {}
         """kind -> how long its jobs take here"""
         self._on_started, self._on_finished, self._on_progress = on_started, on_finished, on_progress
+        self._on_checkpoint = on_checkpoint
         self._pool = WorkerPool(folder, Allowed(fault_kinds, grants or {}), self._hear, self._buried, self._dispatch)
         self._waiting: deque[Job] = deque()
         self._reruns: dict[str, int] = {}
@@ -132,6 +134,13 @@ class Executor:
                 return True
         return False
 
+    def tell_kept(self, job: Job, kept: bool) -> None:
+        """Lets the work know what became of a checkpoint of it."""
+        for worker in self._pool.workers:
+            for seq, held in worker.held.items():
+                if held is job:
+                    worker.tell_kept(seq, kept)
+
     # --- handing out
 
     def _dispatch(self) -> None:
@@ -168,6 +177,12 @@ class Executor:
                 seq, fraction, note = frames.decode_progress(body)
                 if seq in worker.held:
                     self._on_progress(worker.held[seq], fraction, note)
+            elif kind == frames.CHECKPOINT:
+                seq, file, note = frames.decode_checkpoint(body)
+                if seq in worker.held:
+                    self._on_checkpoint(worker.held[seq], Path(file), note)
+                else:
+                    Path(file).unlink(missing_ok=True)
             elif kind == frames.SKIPPED:
                 back = [worker.held.pop(seq) for seq in frames.decode_skipped(body) if seq in worker.held]
                 self._waiting.extendleft(reversed(back))

@@ -27,6 +27,8 @@ RESULTS = 3
 SKIPPED = 4
 #: worker -> daemon: [seq, fraction, note]
 PROGRESS = 5
+#: worker -> daemon: [seq, file, note]; the file is the daemon's from then on
+CHECKPOINT = 6
 
 # --- words of the board, a page both processes map; 8 bytes each, written in one store ------------------
 #: float: when the present job started, on the machine's monotonic clock; written before CURRENT
@@ -37,6 +39,10 @@ CURRENT = 1
 FLOOR = 2
 #: int: what the worker had resident before its present job, bytes
 BASE = 3
+#: int, written by the daemon: how many checkpoints of the present job the mesh has kept
+KEPT = 4
+#: int, written by the daemon: how many it could not
+UNKEPT = 5
 BOARD_BYTES = 4096
 
 
@@ -51,6 +57,8 @@ class JobFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_mb: int
     blobs: dict[str, str] | None = None
     """blob id -> the file that holds it"""
+    resume: str = ""
+    """the file that holds the checkpoint to go on from"""
 
 
 class ResultFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -73,6 +81,7 @@ decode_jobs = msgspec.msgpack.Decoder(list[JobFrame]).decode
 decode_results = msgspec.msgpack.Decoder(list[ResultFrame]).decode
 decode_skipped = msgspec.msgpack.Decoder(list[int]).decode
 decode_progress = msgspec.msgpack.Decoder(tuple[int, float, str]).decode
+decode_checkpoint = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 decode_ready = msgspec.msgpack.Decoder(int).decode
 
 

@@ -26,6 +26,8 @@ class Job:
     memory_mb: int = 0
     """what it may add to the worker; 0: no limit"""
     blobs: dict[str, Path] = field(default_factory=dict)
+    resume: Path | None = None
+    """the checkpoint to go on from"""
     token: Any = None
     """the caller's own; comes back"""
 

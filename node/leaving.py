@@ -30,6 +30,7 @@ async def drain(node: Node, drain_s: float) -> None:
             await node.deliveries.none_held.wait()
     except TimeoutError:
         log.warning("%d tasks did not end within %.0f s", len(node.deliveries), drain_s)
+    await node.checkpoints.release_all()
     for delivery in node.deliveries:
         log.warning("task %s did not end in time; it goes back to its lane", delivery.task.id)
         node.deliveries.give_back(delivery, 0.001)

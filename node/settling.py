@@ -21,6 +21,7 @@ from mesh.bus.wire import header_block
 from mesh.errors import QueztlError
 from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskState, encode
 from mesh.records import SMALL_BYTES, end_headers
+from node.checkpoints import Checkpoints
 from node.deliveries import Deliveries, Delivery
 from node.executor import Finished
 from node.outcome import Again, End, settle
@@ -46,12 +47,14 @@ class Settling:
         node: str,
         incarnation: str,
         deliveries: Deliveries,
+        checkpoints: Checkpoints,
         on_ended: Callable[[Any], None],
         changed: Callable[[], None],
     ) -> None:
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation = node, incarnation
         self._deliveries, self._on_ended, self._changed = deliveries, on_ended, changed
+        self._checkpoints = checkpoints
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._end_headers = header_block(end_headers(SMALL_BYTES, self._config))
@@ -182,10 +185,13 @@ class Settling:
             await self._bus.store(subjects.state(state.id), encode(state), ttl_s=self._config.result_ttl_s)
         except QueztlError as error:
             log.warning("could not note the failed attempt of %s: %s", state.id, error)
+        await self._checkpoints.release(state.id)
         self._deliveries.give_back(delivery, decision.delay_s)
 
     def _clean_up(self, task: Task) -> None:
-        """The claim-checked payload of a task that ended is nobody's any more."""
+        """The claim-checked payload of a task that ended is nobody's any more, nor is its checkpoint."""
+        if self._checkpoints.has(task.id):
+            self._spawn(self._checkpoints.remove(task.id), f"remove checkpoint of {task.id}")
         if task.payload_ref is not None:
             self._spawn(self._bus.objects.delete(task.payload_ref.blob), f"remove payload of {task.id}")
         if task.blobs:

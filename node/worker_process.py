@@ -172,13 +172,14 @@ class WorkerProcess(asyncio.Protocol):
     # --- jobs
 
     def send(self, jobs: Sequence[Any]) -> None:
-        """Gives it `jobs` (id, kind, payload, cores, memory_mb, blobs), to be done in this order."""
+        """Gives it `jobs` (id, kind, payload, cores, memory_mb, blobs, resume), to be done in this order."""
         if not self.held:
             self._log_mark = os.path.getsize(self._log_path)
         seq, batch = self._next_seq, []
         for job in jobs:
             blobs = {blob: str(file) for blob, file in job.blobs.items()} if job.blobs else None
-            batch.append(frames.JobFrame(seq, job.kind, job.payload, job.cores, job.memory_mb, blobs))
+            resume = str(job.resume) if job.resume else ""
+            batch.append(frames.JobFrame(seq, job.kind, job.payload, job.cores, job.memory_mb, blobs, resume))
             self.held[seq] = job
             seq += 1
         self._next_seq = seq
@@ -194,6 +195,11 @@ class WorkerProcess(asyncio.Protocol):
         """How many jobs it has not started."""
         current = self._words[frames.CURRENT]
         return sum(seq > current for seq in self.held)
+
+    def tell_kept(self, seq: int, kept: bool) -> None:
+        """What became of a checkpoint of the job `seq`, should it still be on that."""
+        if self._words[frames.CURRENT] == seq:
+            self._words[frames.KEPT if kept else frames.UNKEPT] += 1
 
     def settle(self) -> None:
         """Brings its seat in line with what it still holds."""

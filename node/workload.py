@@ -46,6 +46,14 @@ def _no_progress(fraction: float, note: str = "") -> None:
     """For work that nobody watches."""
 
 
+def _no_checkpoint(data: bytes | Path, note: str = "") -> None:
+    """For work that nobody keeps."""
+
+
+def _none_kept() -> tuple[int, int]:
+    return 0, 0
+
+
 @dataclass(slots=True)
 class Context:
     """What a task is given besides its payload."""
@@ -58,6 +66,14 @@ class Context:
     """blob id -> the file that holds it"""
     progress: Callable[..., None] = _no_progress
     """progress(fraction 0..1, note="")"""
+    resume: Path | None = None
+    """The newest checkpoint of an earlier run of this task, in a file; None: begin afresh. It comes from a peer: it
+    must be read by nothing that runs code."""
+    checkpoint: Callable[..., None] = _no_checkpoint
+    """checkpoint(data, note=""): all that is needed to go on from here, as bytes or a file in the task's folder, which
+    is moved away. It is kept while the work goes on; a newer one replaces it."""
+    kept: Callable[[], tuple[int, int]] = _none_kept
+    """() -> how many checkpoints of this run the mesh has kept, and how many it could not."""
     memory_mb: int = 0
     """What it may add to the process; 0: no limit."""
     fault_kinds: bool = False

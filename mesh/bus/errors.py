@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.errors import Busy, QueztlError, StorageFull
+from mesh.errors import BusUnavailable, Busy, QueztlError, StorageFull
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
 IN_PROCESS = (10164, 10158)
@@ -31,6 +31,10 @@ class WrongSequence(QueztlError):
 
 class KeyExists(WrongSequence):
     """That key exists already."""
+
+
+class DamagedBlob(BusUnavailable):
+    """A blob of which a part is lost or wrong, for good."""
 
 
 def refusal(error: dict[str, object], subject: str) -> QueztlError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
+from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, DamagedBlob
 from mesh.errors import BusUnavailable, NotFound, QueztlError
 from mesh.messages import BlobRef
 
@@ -100,7 +100,7 @@ class Objects:
     async def open(self, blob: str) -> AsyncIterator[bytes]:
         """The bytes of a blob, chunk by chunk, checked against their digest.
 
-        Raises: NotFound; BusUnavailable when the object is damaged or went while it was read.
+        Raises: NotFound; DamagedBlob, also when it went while it was read; BusUnavailable.
         """
         meta = await self._meta(blob)
         return self._read(blob, meta)
@@ -141,14 +141,14 @@ class Objects:
         while left > 0:
             batch = await self._batch(bucket_of(blob), _chunk_subject(bucket_of(blob), meta["nuid"]), sequence, left)
             if not batch:
-                raise BusUnavailable(f"blob {blob} is incomplete; upload it again")
+                raise DamagedBlob(f"blob {blob} is incomplete; upload it again")
             for message in batch:
                 digest.update(message.data)
                 yield message.data
             left -= len(batch)
             sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
         if f"SHA-256={base64.urlsafe_b64encode(digest.digest()).decode()}" != meta.get("digest"):
-            raise BusUnavailable(f"blob {blob} is damaged: its digest does not match; upload it again")
+            raise DamagedBlob(f"blob {blob} is damaged: its digest does not match; upload it again")
 
     async def _batch(self, bucket: str, subject: str, sequence: int, left: int) -> list[Message]:
         """Up to WINDOW chunks from `sequence` on, with one request."""
@@ -190,8 +190,7 @@ class _Upload:
         """Send one more chunk. Raises: StorageFull, BusUnavailable."""
         if len(self._flying) >= WINDOW:
             done, self._flying = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
+            _succeeded(done)
         self.sequences.append(0)
         self._flying.add(asyncio.create_task(self._store(len(self.sequences) - 1, chunk), name="blob chunk"))
 
@@ -216,8 +215,7 @@ class _Upload:
         if self._flying:
             await asyncio.wait(self._flying)  # all of them: a purge must not overtake one that is still on its way
         flying, self._flying = self._flying, set()
-        for one in flying:
-            one.result()
+        _succeeded(flying)
 
     async def abandon(self) -> None:
         """Leave nothing behind; what can't be removed goes with the bucket's own lifetime at the latest."""
@@ -228,6 +226,13 @@ class _Upload:
                 one.cancel()
             await asyncio.gather(*self._flying, return_exceptions=True)
         await _purge(self._bus, self._bucket, _chunk_subject(self._bucket, self.nuid))
+
+
+def _succeeded(tasks: set[asyncio.Task[None]]) -> None:
+    """Raises: what the first of the failed ones raised. Each is asked, or the loop says that nobody cared."""
+    failed = [error for one in tasks if (error := one.exception()) is not None]
+    if failed:
+        raise failed[0]
 
 
 async def _purge(bus: Bus, bucket: str, subject: str) -> None:

@@ -87,5 +87,7 @@ class KindSpec:
     probe: dict[str, Any] | None = None
     """A payload that always means the same work, of a tenth of a second or so: how long it takes says how fast a
     machine is. None: speed means nothing, or is not measured."""
+    checkpoints: bool = False
+    """Whether its work hands the mesh checkpoints (`Context.checkpoint`) and goes on from one (`Context.resume`)."""
     peer_code: tuple[str, ...] = ()
     """Fields that carry code a peer wrote: refused unless the mesh is closed (`mesh/kinds/table.py`)."""

@@ -200,6 +200,7 @@ SPEC = KindSpec(
     resources=Resources(cores="all", memory_mb=MEMORY_MB),
     needs=(Need("torch", "training"), Need("numpy", "training")),
     timeout_s=24 * 3600.0,
+    checkpoints=True,
     example={"model": "mlp", "steps": 100},
     probe={
         "model": "transformer", "layers": 2, "width": 256, "heads": 4, "context": 128, "vocabulary": 256,

@@ -13,6 +13,7 @@ from node.workloads import training_curve, training_device
 from node.workloads.training_data import Source, source
 
 if TYPE_CHECKING:
+    from node.workloads.training_device import Place
     from node.workloads.training_run import Training
 
 _UNITS = {"mlp": "samples", "resnet50": "images", "transformer": "tokens"}
@@ -21,6 +22,10 @@ _ONE_THREAD_FLOPS = 1e9
 #: How long PyTorch's threads spin for each other. With its own 300 times as much a step of ResNet-50 on two cores took
 #: 0.22 s instead of 0.25, but 2.9 s instead of 0.5 as soon as others wanted the cores too.
 _SPINS = "1000"
+#: Of the time, at most, for checkpoints.
+_CHECKPOINT_SHARE = 0.1
+#: So many more that were not kept than were: no more are taken.
+_GIVE_UP_AFTER = 3
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -42,9 +47,9 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
     import torch
 
     from node.workloads.training_models import flops
-    from node.workloads.training_run import Training
 
-    place = training_device.choose(payload)
+    state, note = earlier(context)
+    place = training_device.choose(payload, str(state.get("precision", "")))
     refuse_too_large(payload, place.device, context.memory_mb)
     training_device.reset_peak(place.device)
     learnt = source(payload, context, place.device)
@@ -52,9 +57,12 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         work = flops(payload)
         threads = context.cores if work >= _ONE_THREAD_FLOPS else 1
         torch.set_num_threads(threads)
-        training = Training(payload, place, learnt)
+        training, note = _begun(payload, place, learnt, state, note)
+        del state
+        resumed_from = len(training.losses)
         measured = _train(training, payload, context, work)
         result = _described(training, payload, learnt) | {"threads": threads} | measured
+        result |= {"resumed_from_step": resumed_from, "note": note}
         result["peak_memory_mb"] = training_device.peak_bytes(place.device) >> 20
     except RuntimeError as error:
         if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
@@ -86,10 +94,85 @@ def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) ->
         )
 
 
+def earlier(context: Context) -> tuple[dict[str, Any], str]:
+    """(the state to go on from, or an empty one; what there is to say about it)"""
+    from node.workloads.training_run import BadState, load
+
+    if context.resume is None:
+        return {}, ""
+    try:
+        return load(context.resume), ""
+    except BadState as error:
+        return {}, f"started over: the checkpoint of an earlier run can't be read ({error})"
+
+
+def _begun(
+    payload: MlTrainingPayload, place: Place, learnt: Source, state: dict[str, Any], note: str
+) -> tuple[Training, str]:
+    """A training that goes on from `state`, or begins afresh; and what there is to say about it."""
+    from node.workloads.training_run import Training
+
+    training = Training(payload, place, learnt)
+    if not state:
+        return training, note
+    try:
+        training.restore(state)
+    except Exception as error:  # whatever a state of something else makes of PyTorch
+        said = str(error).partition("\n")[0][:150]
+        return Training(payload, place, learnt), f"started over: the checkpoint is of another training ({said})"
+    return training, f"went on from step {len(training.losses)}"
+
+
+def due(now: float, last: float, every_s: float, cost_s: float) -> bool:
+    """Whether it is time for another checkpoint: every `every_s`, but never so often that a tenth of the time goes
+    into them. `last`: when the last one was done; `cost_s`: what it took. Pure."""
+    return every_s > 0 and now - last >= max(every_s, cost_s / _CHECKPOINT_SHARE)
+
+
+class _Checkpoints:
+    """Hands the mesh a state now and then."""
+
+    def __init__(self, payload: MlTrainingPayload, context: Context) -> None:
+        self._every_s, self._context = payload.checkpoint_every_s, context
+        self._last, self._cost_s, self._taken, self._all_s, self._bytes = monotonic(), 0.0, 0, 0.0, 0
+
+    def look(self, training: Training) -> None:
+        """Take one if it is due; none any more, after the mesh could not keep several."""
+        from node.workloads.training_run import save
+
+        started = monotonic()
+        if not due(started, self._last, self._every_s, self._cost_s):
+            return
+        kept, unkept = self._context.kept()
+        if unkept - kept >= _GIVE_UP_AFTER:
+            self._every_s = 0.0
+            return
+        file = self._context.folder / "state.pt"
+        save(training, file)
+        self._bytes = file.stat().st_size
+        self._context.checkpoint(file, f"step {len(training.losses)}")
+        self._last = monotonic()
+        self._cost_s = self._last - started
+        self._taken += 1
+        self._all_s += self._cost_s
+
+    def facts(self) -> dict[str, Any]:
+        """taken, kept (by now), not_kept, bytes (of the last one), seconds (spent on all)."""
+        kept, unkept = self._context.kept()
+        return {
+            "taken": self._taken,
+            "kept": kept,
+            "not_kept": unkept,
+            "bytes": self._bytes,
+            "seconds": round(self._all_s, 3),
+        }
+
+
 def _train(training: Training, payload: MlTrainingPayload, context: Context, work: float) -> dict[str, Any]:
     """Steps until one of the limits; the first one of the run, which loads kernels, is left out of the rate."""
     began = len(training.losses)
     before_s, run_s, warm_s = training.trained_s, 0.0, 0.0
+    checkpoints = _Checkpoints(payload, context)
     limit, limit_s = payload.step_limit, payload.seconds or math.inf
     while len(training.losses) < limit and training.trained_s < limit_s:
         started = monotonic()
@@ -102,12 +185,15 @@ def _train(training: Training, payload: MlTrainingPayload, context: Context, wor
         done = len(training.losses)
         share = max(done / limit, training.trained_s / limit_s)
         context.progress(share, f"step {done}{f' of {limit}' if payload.steps else ''}, loss {loss:.4g}")
+        if share < 1:
+            checkpoints.look(training)
     steps = len(training.losses) - began
     timed, timed_s = (steps - 1, run_s - warm_s) if steps > 1 else (steps, run_s)
     steps_per_s = timed / timed_s if timed_s else 0.0
     each = payload.batch * (payload.context if payload.model == "transformer" else 1)
     return {
         "steps_this_run": steps,
+        "checkpoints": checkpoints.facts(),
         f"{_UNITS[payload.model]}_per_s": float(f"{steps_per_s * each:.4g}"),
         "flops_per_step": work,
         "gflops": float(f"{work * steps_per_s / 1e9:.4g}"),

@@ -108,7 +108,7 @@ def load(file: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise BadState("it is no state of this version")
     except BadState:

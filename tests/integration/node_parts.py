@@ -13,6 +13,7 @@ from mesh.bus.client import Bus
 from mesh.bus.wire import Message
 from mesh.messages import Task, TaskError, TaskState, encode
 from node.agent import Agent
+from node.checkpoints import Checkpoints
 from node.deliveries import Deliveries, Delivery
 from node.jobs import Finished, Job
 from node.settling import Settling
@@ -81,11 +82,12 @@ class Node:
     settling: Settling
     workers: Workers
     spy: Spy
+    checkpoints: Checkpoints
 
     def get(self, seq: int, delivered: int = 1, data: bytes = b"", **fields: Any) -> str:
         """One delivery comes; its ack subject."""
         reply = f"acks.{seq}.{delivered}"
-        data = data or encode(Task(id=f"c1-{seq}", kind="echo", submitted_at=1.0, **fields))
+        data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
         self.agent.on_message(Message(f"work.echo.any.normal.c1-{seq}", reply, data), seq, delivered)
         return reply
 
@@ -104,16 +106,18 @@ async def make_node(bus_server: Any, spool: Path) -> Node:
     """Node `me`, incarnation 1; the only other node that lives is ("alive", "1")."""
     bus = await bus_server.connect("me/1")
     deliveries, workers = Deliveries(bus, "me", "1"), Workers()
+    checkpoints = Checkpoints(bus, "me", deliveries)
     agent = Agent(
-        bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries,
+        bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries, checkpoints=checkpoints,
         is_alive=lambda node, incarnation: node in ("alive", "me") and incarnation == "1", changed=lambda: None,
     )  # fmt: skip
     settling = Settling(
-        bus, node="me", incarnation="1", deliveries=deliveries, on_ended=lambda job: None, changed=lambda: None
-    )
+        bus, node="me", incarnation="1", deliveries=deliveries, checkpoints=checkpoints,
+        on_ended=lambda job: None, changed=lambda: None,
+    )  # fmt: skip
     agent.wire(workers, settling)
     spy = await Spy(await bus_server.connect("spy"), bus).start()
-    return Node(bus, deliveries, agent, settling, workers, spy)
+    return Node(bus, deliveries, agent, settling, workers, spy, checkpoints)
 
 
 async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
