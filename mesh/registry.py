@@ -38,7 +38,7 @@ Changed = Callable[[str, str, str], None]
 REREAD_S = 30.0
 #: Heartbeats of nodes without a record cause a reading at most this often, seconds.
 UNKNOWN_AGAIN_S = 1.0
-#: Two readings caused by hints are at least this far apart, seconds.
+#: Two readings caused by hints are at least this far apart, seconds, and as much again for every 50 nodes.
 REREAD_AGAIN_S = 0.1
 #: A hint comes before what it tells of is stored: so often is it looked for.
 LOOKS_A_HINT = 3
@@ -153,7 +153,7 @@ class Registry:
         self._records[entry.key] = record
 
     async def _reread(self) -> None:
-        if self._clock() - self._read_at < REREAD_AGAIN_S or not self._bus.connected:
+        if self._clock() - self._read_at < REREAD_AGAIN_S * (1 + len(self._seen) / 50) or not self._bus.connected:
             return
         try:
             if self._read_up_to:

@@ -18,8 +18,6 @@ class Journal:
         self._bus = bus
         self._since = time.monotonic() - time.time()
         self._news = asyncio.Event()
-        self._reading: asyncio.Task[None] | None = None
-        self._read_again = False
         self.masters: list[str] = []
         """Nodes that were elected since the start, in order."""
         self.joined: dict[str, float] = {}
@@ -27,13 +25,13 @@ class Journal:
         self.gone: dict[str, float] = {}
         """Node -> when the master first wrote that it was gone, since `forget`."""
         self.plans: list[tuple[float, frozenset[str]]] = []
-        """(when it was made, the nodes that have a rank for echo) of each plan that was read, since `forget`."""
+        """(when it was made, the nodes that have a rank for echo) of each plan that was heard, since `forget`."""
 
     async def start(self) -> None:
         """Listen. Raises: BusUnavailable."""
         await self._bus.subscribe(subjects.EVENTS_SUBJECTS[0], self._on_event)
-        await self._bus.kv(subjects.KV_PLAN).watch(lambda _: self._read_soon())
-        await self._read()
+        # Heard, not read after a hint: that comes before the bus has stored what it tells of.
+        await self._bus.kv(subjects.KV_PLAN).hear(lambda _, value: self._on_plan(value))
 
     def forget(self) -> None:
         """Begin anew."""
@@ -79,18 +77,7 @@ class Journal:
             self.gone.setdefault(event.node, at)
         self._news.set()
 
-    def _read_soon(self) -> None:
-        self._read_again = True
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read(), name="read plan")
-
-    async def _read(self) -> None:
-        while True:
-            self._read_again = False
-            entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-            if entry is not None:
-                plan: Plan = messages.decode_plan(entry.value)
-                self.plans.append((plan.made_at + self._since, frozenset(plan.ranks.get("echo", {}))))
-                self._news.set()
-            if not self._read_again:
-                return
+    def _on_plan(self, value: bytes) -> None:
+        plan: Plan = messages.decode_plan(value)
+        self.plans.append((plan.made_at + self._since, frozenset(plan.ranks.get("echo", {}))))
+        self._news.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from node.config import NodeConfig
 from node.probes.machine import probe_machine
 
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+#: A node tries so often to get into the mesh.
+STARTS = 5
 
 
 class Process:
@@ -52,15 +55,30 @@ class Process:
         """Start `count` more nodes, all at once; when each one's record was sent, and when all were in."""
         began = time.monotonic()
         first = len(self._nodes)
-        nodes = [self._make(first + number) for number in range(count)]
-        await asyncio.gather(*(node.start() for node in nodes))
+        self._again = 0
+        nodes = await asyncio.gather(*(self._start(first + number) for number in range(count)))
         self._nodes += nodes
         recorded = {node.data.node_id: node.recorded_at for node in nodes}
         if first == 0:
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 50, 50)
-        return {"recorded": recorded, "began": began, "at": time.monotonic()}
+        return {"recorded": recorded, "began": began, "at": time.monotonic(), "again": self._again}
+
+    async def _start(self, number: int) -> SwarmNode:
+        """A node that gives up (a bus that is out of breath does not answer) is started again, as a service is."""
+        for attempt in range(1, STARTS + 1):
+            node = self._make(number)
+            try:
+                await node.start()
+                return node
+            except QueztlError:
+                if attempt == STARTS:
+                    raise
+                self._again += 1
+                # Not all of them at the same moment again.
+                await asyncio.sleep(random.random() * attempt)
+        raise AssertionError("the last attempt returned or raised")
 
     def _make(self, number: int) -> SwarmNode:
         config = NodeConfig(

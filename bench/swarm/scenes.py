@@ -94,6 +94,7 @@ async def join(stage: Stage) -> dict[str, Any]:
         "known_everywhere_s": round(max(one["at"] for one in up) - began, 2),
         "planned_s": round(planned - began, 2),
         "plans_written": len(stage.journal.plans),
+        "started_again": sum(one["again"] for one in answers),
         "cpu_s": {name: round(one / 100, 2) for name, one in spent.items()},
         "load": [load, _load()],
     }

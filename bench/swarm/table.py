@@ -12,7 +12,8 @@ def table(document: dict[str, Any]) -> str:
     lines = [
         f"{document['nodes']} nodes joined at once, beside {document['real_nodes']} real ones: started in "
         f"{join['started_s']} s, known to the master in {join['known_to_master_s']}, to every node in "
-        f"{join['known_everywhere_s']}, planned in {join['planned_s']} ({join['plans_written']} plans)",
+        f"{join['known_everywhere_s']}, planned in {join['planned_s']} ({join['plans_written']} plans); "
+        f"{join['started_again']} had to be started again; load {join['load'][1]}",
         "",
         "idle, % of a core      " + ", ".join(f"{name} {_between(one)}" for name, one in cpu.items()),
         "memory, MB PSS         " + ", ".join(f"{name} {mb:g}" for name, mb in memory.items()),
