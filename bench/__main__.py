@@ -16,6 +16,7 @@ CASES = {
     "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
     "overhead": "CPU seconds of tasks of a second, beside the same calls without a mesh",
     "sha256": "SHA-256d on one core, beside a loop over hashlib",
+    "swarm": "a mesh of hundreds of nodes on this machine: joins, idling, plans, deaths, tasks",
 }
 
 
@@ -27,9 +28,14 @@ def parser() -> argparse.ArgumentParser:
         case = cases.add_parser(name, help=what, description=f"Measures {what}. See bench/METHODOLOGY.md.")
         case.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
         case.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
-        case.add_argument("--pairs", type=int, metavar="N", help="rounds [mesh 5, quick 2; others 9, quick 3]")
+        case.add_argument("--pairs", type=int, metavar="N", help="rounds [mesh, swarm 5, quick 2; others 9, quick 3]")
         if name == "overhead":
             case.add_argument("--kinds", metavar="A,B", type=lambda text: text.split(","), help="only these")
+        if name == "swarm":
+            case.add_argument("--nodes", metavar="N", type=int, default=200, help="beside two real ones [200]")
+            case.add_argument(
+                "--wrong-every", metavar="N", type=int, default=0, help="spoil every Nth result: the bench must find it"
+            )
         case.add_argument("--profile", metavar="DIR", help="write py-spy profiles of the processes under load")
     commands.add(cases)
     return made
@@ -42,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _suite(flags)
     case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
-        more = {"kinds": flags.kinds} if flags.case == "overhead" else {}
+        more = {name: getattr(flags, name) for name in ("kinds", "nodes", "wrong_every") if hasattr(flags, name)}
         document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile, **more)
     except BenchFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)

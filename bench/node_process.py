@@ -20,19 +20,23 @@ LEAVES_WITHIN_S = 15.0
 
 
 class NodeProcess:
-    """Use as `async with NodeProcess(folder) as node`; `api` is its address."""
+    """Use as `async with NodeProcess(folder) as node`; `api` is its address, `id` its node id.
 
-    def __init__(self, folder: Path, slots: int = 2) -> None:
-        self._folder, self._slots = folder, slots
+    `mesh` and `join`: the mesh it joins; without them it founds one of its own.
+    """
+
+    def __init__(self, folder: Path, slots: int = 2, mesh: str = "", join: tuple[str, ...] = ()) -> None:
+        self._folder, self._slots, self._join = folder, slots, join
+        self.mesh = mesh or f"bench-{secrets.token_hex(4)}"
         self._process: asyncio.subprocess.Process | None = None
         self._log: asyncio.Task[None] | None = None
-        self.api = ""
+        self.api = self.id = ""
 
     async def __aenter__(self) -> NodeProcess:
         command = [
-            sys.executable, "-P", "-m", "node", "--interface", "lo", "--mesh", f"bench-{secrets.token_hex(4)}",
+            sys.executable, "-P", "-m", "node", "--interface", "lo", "--mesh", self.mesh,
             "--data", str(self._folder), "--api", "127.0.0.1:0", "--slots", str(self._slots),
-            "--log-level", "warning", "--measure-after", "0",
+            "--log-level", "warning", "--measure-after", "0", *(word for url in self._join for word in ("--join", url)),
         ]  # fmt: skip
         root = Path(__file__).resolve().parent.parent
         environment = {key: value for key, value in os.environ.items() if not key.startswith("QUEZTL_")}
@@ -72,6 +76,8 @@ class NodeProcess:
             seen.append(line)
             found = re.search(r"API\s+(http://\S+)", line)
             self.api = found.group(1) if found else self.api
+            named = re.search(r"node\s+(\S+) on ", line)
+            self.id = named.group(1) if named else self.id
 
     async def _pass_on(self) -> None:
         while line := await self._stream.readline():

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
 from bench.measure import BenchFailed
@@ -20,6 +20,12 @@ SECONDS = 8
 
 
 async def record(node: NodeProcess, folder: Path, load: Awaitable[object]) -> None:
+    """Profile a node and this process while `load` runs. Raises: as `watch`."""
+    pids = {name: one.pid for name, one in node.processes().items() if name not in ("server", "witness")}
+    await watch(pids | {"submitter": os.getpid()}, folder, load)
+
+
+async def watch(pids: Mapping[str, int], folder: Path, load: Awaitable[object]) -> None:
     """Profile for a few seconds while `load` runs; writes NAME.raw files, prints the top lines of each on stderr.
 
     Raises: BenchFailed when py-spy is missing.
@@ -29,8 +35,6 @@ async def record(node: NodeProcess, folder: Path, load: Awaitable[object]) -> No
     if tool is None:
         raise BenchFailed("--profile needs py-spy; install it with: pip install py-spy")
     folder.mkdir(parents=True, exist_ok=True)
-    pids = {name: one.pid for name, one in node.processes().items() if name not in ("server", "witness")}
-    pids["submitter"] = os.getpid()
     running = asyncio.ensure_future(load)
     spies = [
         await asyncio.create_subprocess_exec(

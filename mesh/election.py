@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queztl.election")
 
+#: Who does not know what dead nodes held leaves the lease of a dead master to its heirs for this long, seconds.
+HEIRS_FIRST_S = 1.5
+
 #: Whether a bus server still has a connection of (node, incarnation).
 IsConnected = Callable[[str, str], Awaitable[bool]]
 
@@ -57,6 +60,8 @@ class Election:
         self._term: lease.Term | None = None
         self._read_in_epoch = 0
         self._resigned = False
+        self._gone_since = clock()
+        """Until when the holder was not gone."""
         self._telling: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
 
@@ -100,7 +105,7 @@ class Election:
     # --- the loop -----------------------------------------------------------------------------------
     async def run(self) -> None:
         """Contend, renew, step down; returns after `resign()`."""
-        unlisten = self._registry.listen(lambda *_: self._look.set())
+        unlisten = self._registry.listen(self._on_change)
         watch = await self._kv.watch(lambda _: self._look.set())
         try:
             while not self._resigned:
@@ -114,6 +119,11 @@ class Election:
         finally:
             unlisten()
             await watch.close()
+
+    def _on_change(self, node: str, *_: str) -> None:
+        # Of all others' comings and goings the lease need not be read: in a large mesh that is many a second.
+        if self._seen.node in ("", node):
+            self._look.set()
 
     async def resign(self) -> None:
         """Leave in order: the key is deleted, so that another one is master at once."""
@@ -176,6 +186,9 @@ class Election:
     async def _holder_is_gone(self) -> bool:
         node, incarnation = self._seen.node, self._seen.incarnation
         if not node or (node, incarnation) == self._me or not self._registry.is_gone(node, incarnation):
+            self._gone_since = self._clock()
+            return False
+        if not self._registry.hearing.is_heir and self._clock() - self._gone_since < HEIRS_FIRST_S:
             return False
         if self._is_connected is None:
             return True

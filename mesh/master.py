@@ -16,8 +16,10 @@ from mesh import alarms, events, membership, messages, placement, sampling, stre
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
+from mesh.hearing import roll_every_s
 from mesh.kinds.base import Resources
 from mesh.reaping import Reaping
+from mesh.service import every
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -31,6 +33,8 @@ log = logging.getLogger("queztl.master")
 Service = Callable[[int], Awaitable[None]]
 
 PLACE_EVERY_S = 1.0
+#: Two plans are at least this far apart: each one goes to every node, and many nodes may come at once.
+PLACE_AGAIN_S = 0.2
 SWEEP_EVERY_S = 2.0
 SAMPLE_EVERY_S = 60.0
 ALARMS_EVERY_S = 15.0
@@ -62,6 +66,7 @@ class Master:
         self._more_alarms = more_alarms
         self._reaping = Reaping(bus, me, election, registry, open_system, clock)
         self._services: tuple[Service, ...] = (
+            self._call_roll,
             self._reaping.run,
             self._place,
             self._journal,
@@ -114,6 +119,17 @@ class Master:
             await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
 
     # --- the services -------------------------------------------------------------------------------
+    async def _call_roll(self, fence: int) -> None:
+        """Hear everybody, and pass it on to all who then need not."""
+        hearing = self._registry.hearing
+        try:
+            await hearing.lead(True)
+            async for _ in every(roll_every_s(self._config), jitter=0.0):
+                if self._election.fence == fence:
+                    hearing.call_roll(self._me, fence)
+        finally:
+            await hearing.lead(False)
+
     async def _place(self, fence: int) -> None:
         """Keep the placement plan up to date; never over the plan of a later master."""
         kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
@@ -135,6 +151,7 @@ class Master:
                         revision = entry.revision if entry else 0
                         await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)
                         written = wanted
+                        await asyncio.sleep(PLACE_AGAIN_S)
                     except WrongSequence:
                         log.info("another master wrote the plan; reading it again")
                 await _pause(changed, PLACE_EVERY_S)

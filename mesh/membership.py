@@ -130,6 +130,11 @@ def pardoned(seen: Seen, now: float) -> Seen:
     return replace(seen, silent_from=max(seen.silent_from, now), connections=frozenset(), cut_at=None)
 
 
+def unheard(seen: Seen, now: float) -> Seen:
+    """Nobody could be heard until now: its silence counts from now."""
+    return replace(seen, silent_from=max(seen.silent_from, now))
+
+
 def is_cut(seen: Seen, config: MeshConfig, now: float) -> bool:
     """Whether its connection closed and stayed closed past the grace."""
     return seen.cut_at is not None and now - seen.cut_at >= config.disconnect_grace_s

@@ -144,6 +144,14 @@ class Beat(Struct, frozen=True, omit_defaults=True, kw_only=True):
     interval_s: float = 0.5
 
 
+class Roll(Struct, frozen=True, kw_only=True):
+    """`mesh.roll`: the heartbeats the master heard since its last one, as they came."""
+
+    fence: int
+    master: str
+    beats: tuple[bytes, ...]
+
+
 class KindInfo(Struct, frozen=True, omit_defaults=True):
     """Whether a node can run a kind; if not, why, and the command that adds it."""
 
@@ -328,6 +336,7 @@ decode_state = msgspec.msgpack.Decoder(TaskState).decode
 decode_end = msgspec.msgpack.Decoder(TaskEnd).decode
 decode_held = msgspec.msgpack.Decoder(HeldSet).decode
 decode_beat = msgspec.msgpack.Decoder(Beat).decode
+decode_roll = msgspec.msgpack.Decoder(Roll).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode

@@ -142,7 +142,7 @@ class Reaping:
     def _accuse(self, one: Dead) -> None:
         if self._registry.is_present(one.node, one.incarnation):
             gone = Beat(node=one.node, incarnation=one.incarnation, seq=0, state=GONE)
-            self._bus.send(subjects.beat(one.node), messages.encode(gone))
+            self._bus.send(subjects.accusation(one.node), messages.encode(gone))
 
     async def _kick(self, kick: Kick) -> None:
         if self._connections is None:

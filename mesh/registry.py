@@ -1,7 +1,7 @@
 """Who is in the mesh, as this node sees it: the loop beside `mesh/membership.py`, run by every node.
 
-It hears every heartbeat and every announcement of held deliveries, reads the node records, and takes what the
-master's system connection learns of connections. Announcements are kept as they came and decoded only when
+It hears heartbeats and announcements of held deliveries (`mesh/hearing.py`), reads the node records, and takes what
+the master's system connection learns of connections. Announcements are kept as they came and decoded only when
 somebody dies. Answers are as fresh as the moment of asking; listeners are told within half a heartbeat.
 """
 
@@ -18,6 +18,7 @@ import msgspec
 from mesh import membership, messages, subjects
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
+from mesh.hearing import Hearing, heirs
 from mesh.membership import ALIVE, GONE, Connection, Seen
 from mesh.messages import Beat, Held, HeldSet, NodeRecord
 from mesh.node_views import node_view
@@ -33,12 +34,14 @@ log = logging.getLogger("queztl.registry")
 #: Called with (node, state before, state now); "" means unknown.
 Changed = Callable[[str, str, str], None]
 
-#: Node records are read again at least this often, seconds: hints of changes are at most once.
+#: What was written since the last reading is read at least this often, seconds: hints of changes are at most once.
 REREAD_S = 30.0
 #: Heartbeats of nodes without a record cause a reading at most this often, seconds.
 UNKNOWN_AGAIN_S = 1.0
-#: Two readings caused by hints are at least this far apart, seconds.
+#: Two readings caused by hints are at least this far apart, seconds, and as much again for every 50 nodes.
 REREAD_AGAIN_S = 0.1
+#: A hint comes before what it tells of is stored: so often is it looked for.
+LOOKS_A_HINT = 3
 
 
 class Registry:
@@ -56,24 +59,23 @@ class Registry:
         self._early: dict[tuple[str, str], set[Connection]] = {}
         """Connections of incarnations whose record has not been read yet."""
         self._states: dict[str, str] = {}
+        self.hearing = Hearing(bus, config, self._on_beat, self._on_held, self._on_alone, clock)
         self._listeners: list[Changed] = []
         self._subscriptions: list[Subscription] = []
         self._listening_since = self._ticked_at = clock()
         self._believe_cuts_from = 0.0
         self._was_connected = True
         self._look = asyncio.Event()
-        self._records_due = True
+        self._records_due = LOOKS_A_HINT
+        self._read_up_to = 0
+        """The newest revision of any record that was read."""
         self._read_at = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------
     async def start(self) -> None:
         """Listen, and read the records once. Raises: BusUnavailable."""
-        subscribe = self._bus.subscribe
-        self._subscriptions = [
-            await subscribe(subjects.ALL_BEATS, self._on_beat),
-            await subscribe(subjects.ALL_HELD, self._on_held),
-            await self._bus.kv(subjects.KV_NODES).watch(self._on_record_hint),
-        ]
+        await self.hearing.start()
+        self._subscriptions = [await self._bus.kv(subjects.KV_NODES).watch(lambda _: self._hint_records())]
         self._listening_since = self._ticked_at = self._clock()
         await self.refresh()
 
@@ -82,6 +84,8 @@ class Registry:
         period_s = self._config.heartbeat_interval_s / 2
         while True:
             self._doubt(period_s)
+            if self._bus.connected:
+                await self.hearing.look()
             self.judge()
             if self._records_due or self._clock() - self._read_at > REREAD_S:
                 await self._reread()
@@ -94,24 +98,45 @@ class Registry:
 
     async def close(self) -> None:
         """Stop listening."""
-        for subscription in self._subscriptions:
-            await subscription.close()
+        for one in (self.hearing, *self._subscriptions):
+            await one.close()
         self._subscriptions.clear()
 
     async def refresh(self) -> None:
         """Read every node record now. Raises: BusUnavailable."""
-        self._records_due = False
-        self._read_at = now = self._clock()
-        entries = await self._bus.kv(subjects.KV_NODES).entries()
-        for entry in entries:
-            self._take_record(entry, now)
-        for node in self._seen.keys() - {entry.key for entry in entries}:
+        entries = await self._read(0)
+        for node in self._seen.keys() - {entry.key for entry in entries if entry.value}:
             self._forget(node)
         self.judge()
+
+    async def catch_up(self) -> None:
+        """Read what was written since the last reading: not all, for each of many that come at once.
+
+        Raises: BusUnavailable.
+        """
+        if await self._read(self._read_up_to):
+            self.judge()
+
+    async def _read(self, after: int) -> list[Entry]:
+        due = self._records_due = max(0, self._records_due - 1)
+        self._read_at = now = self._clock()
+        entries = await self._bus.kv(subjects.KV_NODES).changes(after)
+        if entries and self._records_due == due:
+            # Once more: of two hints at a time, the second one's record may be stored a moment later.
+            self._records_due = min(due, 1)
+        for entry in entries:
+            self._read_up_to = max(self._read_up_to, entry.revision)
+            self._take_record(entry, now)
+        return entries
 
     def _take_record(self, entry: Entry, now: float) -> None:
         if entry.revision <= self._revisions.get(entry.key, 0):
             return  # known, or read from a server that lags behind: it must not bring an old incarnation back
+        if not entry.value:
+            self._revisions[entry.key] = entry.revision
+            if entry.key in self._seen:
+                self._forget(entry.key)
+            return
         try:
             record = messages.decode_node(entry.value)
         except msgspec.MsgspecError as error:
@@ -128,12 +153,15 @@ class Registry:
         self._records[entry.key] = record
 
     async def _reread(self) -> None:
-        if self._clock() - self._read_at < REREAD_AGAIN_S or not self._bus.connected:
+        if self._clock() - self._read_at < REREAD_AGAIN_S * (1 + len(self._seen) / 50) or not self._bus.connected:
             return
         try:
-            await self.refresh()
+            if self._read_up_to:
+                await self.catch_up()
+            else:
+                await self.refresh()
         except QueztlError as error:
-            self._records_due = True
+            self._records_due = LOOKS_A_HINT
             log.info("the node records could not be read just now: %s", error.message)
 
     def _doubt(self, period_s: float) -> None:
@@ -149,22 +177,27 @@ class Registry:
 
     def judge(self) -> None:
         """Tell the listeners who changed."""
-        states = membership.verdicts(self._seen, self._me, self._config, self._clock())
+        states = self._verdicts()
         before, self._states = self._states, states
         if states == before:
             return
+        self.hearing.is_heir = self._me in heirs(states, self.hearing.master)
         for node in sorted(before.keys() | states.keys()):
             old, new = before.get(node, ""), states.get(node, "")
             if old != new:
                 for listener in list(self._listeners):
                     listener(node, old, new)
 
+    def _verdicts(self) -> dict[str, str]:
+        heard_until = self.hearing.heard_until(self._clock())
+        return membership.verdicts(self._seen, self._me, self._config, heard_until)
+
     # --- what comes in ------------------------------------------------------------------------------
-    def _on_beat(self, message: Message) -> None:
+    def _on_beat(self, data: bytes) -> None:
         try:
-            beat = messages.decode_beat(message.data)
+            beat = messages.decode_beat(data)
         except msgspec.MsgspecError as error:
-            log.debug("a heartbeat on %s can't be read: %s", message.subject, error)
+            log.debug("a heartbeat can't be read: %s", error)
             return
         before = self._seen.get(beat.node)
         after = membership.heard(before, beat, self._config.disconnect_grace_s, self._clock())
@@ -177,17 +210,20 @@ class Registry:
         if before is None or self._states.get(beat.node) != after.said:
             self._look.set()
 
+    def _on_alone(self, master: str) -> None:
+        """The master's roll stays away: the others' silence counts from now, when this node begins to listen."""
+        now, seen = self._clock(), self._seen
+        but = (master, self._me)
+        self._seen = {node: one if node in but else membership.unheard(one, now) for node, one in seen.items()}
+
     def _on_held(self, message: Message) -> None:
         node = message.subject.split(".", 2)[1]
         self._held[node] = message.data
 
-    def _on_record_hint(self, _: str) -> None:
-        self._hint_records()
-
     def _hint_records(self) -> None:
         if not self._records_due:
-            self._records_due = True
             self._look.set()
+        self._records_due = LOOKS_A_HINT
 
     def connection_opened(self, node: str, incarnation: str, connection: Connection) -> None:
         """The bus says so (only the master asks it)."""
@@ -216,6 +252,7 @@ class Registry:
         self._seen = {node: membership.pardoned(one, now) for node, one in self._seen.items()}
         self._listening_since = now
         self._early.clear()
+        self._read_up_to = 0
         self._hint_records()
 
     def _bury(self, node: str, before: Seen) -> None:
@@ -243,7 +280,7 @@ class Registry:
 
     def state_of(self, node: str) -> str:
         """up, suspect, gone, draining, left, registered; "" for a node never heard of."""
-        return membership.verdicts(self._seen, self._me, self._config, self._clock()).get(node, "")
+        return self._verdicts().get(node, "")
 
     def is_alive(self, node: str, incarnation: str) -> bool:
         """Whether that incarnation still beats, or may (suspect)."""
@@ -295,7 +332,7 @@ class Registry:
 
     def members(self) -> tuple[Member, ...]:
         """Record, state and last heartbeat of every node that has a record."""
-        states = membership.verdicts(self._seen, self._me, self._config, self._clock())
+        states = self._verdicts()
         return tuple(
             Member(record, states[node], self._beats.get(node))
             for node, record in sorted(self._records.items())

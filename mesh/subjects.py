@@ -163,6 +163,16 @@ def beat(node: str) -> str:
 
 
 ALL_BEATS = "node.*.beat"
+#: the master passes on the beats it heard: what all others listen to
+ROLL = "mesh.roll"
+
+
+def accusation(node: str) -> str:
+    """node.<id>.gone: the master says that a node is dead, before it gives its work to others"""
+    return f"node.{node}.gone"
+
+
+ALL_ACCUSATIONS = "node.*.gone"
 
 
 def held(node: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -28,7 +27,7 @@ from mesh.interfaces import usable_addresses
 from mesh.kinds.table import KINDS
 from mesh.master import Master
 from mesh.meeting import Meeting
-from mesh.messages import MergeOrder, Plan, decode_plan, encode
+from mesh.messages import Capabilities, MergeOrder, Plan, decode_plan, encode
 from mesh.registry import Registry
 from mesh.service import Service, run_services
 from node import bridge, capabilities, joining, leaving, portrait, rejoining, speeds
@@ -66,7 +65,6 @@ class Node:
         self._plan = Plan(fence=0, made_at=0.0)
         self._subscriptions: list[Subscription] = []
         self._services: asyncio.Task[None] | None = None
-        self._began = time.monotonic()
 
     # --- up -----------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -86,12 +84,11 @@ class Node:
         self.addresses = choice.addresses
         self.notices = [choice.reason] if choice.reason else []
         # The port is taken before anything else: a node without its bridge would be half a node.
-        self.bridge = await bridge.listen(config, choice.addresses, version())
-        self.discovery = Discovery(choice.addresses)
-        await self.discovery.start()
+        self.bridge = await self._open_bridge()
+        self.discovery = await self._open_discovery()
         if self.discovery.trouble:
             self.notices.append(self.discovery.trouble)
-        probing = asyncio.create_task(capabilities.probe(self.data.path), name="capability probes")
+        probing = asyncio.create_task(self._probe(), name="capability probes")
         try:
             self.joined = await joining.join(
                 config,
@@ -135,11 +132,7 @@ class Node:
             bus, node=me, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
             on_ended=self.agent.on_ended, changed=self._changed,
         )  # fmt: skip
-        self.executor = Executor(
-            slots=self.slots, folder=data.path / "work", fault_kinds=config.fault_kinds, grants=config.grants,
-            on_started=self.agent.on_started, on_finished=self.settling.on_finished,
-            on_progress=self.settling.on_progress, on_checkpoint=self.checkpoints.take,
-        )  # fmt: skip
+        self.executor = self._make_executor()
         self.agent.wire(self.executor, self.settling)
         self.checkpoints.told = self.executor.tell_kept
         self.puller = Puller(bus, lambda: self.record, self.agent.load, self._rank, self._on_delivery)
@@ -166,7 +159,8 @@ class Node:
         self.door = Door(bus, self.mesh.submitter, self.joined.epoch, me)
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
-            await bus.kv(subjects.KV_PLAN).watch(lambda _: self._spawn_plan_read()),
+            # A plan says itself which one is newer: nobody need read what it has just heard.
+            await bus.kv(subjects.KV_PLAN).hear(lambda _, value: self._take_plan(value)),
             *await answer_service_requests(bus, self),
         ]
         bus.on_back.append(self._on_back)
@@ -187,30 +181,46 @@ class Node:
         await self._put_record()
         self.heartbeat.beat()
         # Else its own API would say for a moment that there is no such node, and its master that nobody can work.
-        await self.registry.refresh()
+        await self.registry.catch_up()
         await self.puller.start()
         self.bridge.attach(self)
         await self.discovery.announce(self._announcement())
-        self._services = asyncio.create_task(
-            run_services(
-                [
-                    Service("heartbeat", self.heartbeat.run, "stop_node"),
-                    Service("pulse", lambda: self.heartbeat.pulse(self._held), "stop_node"),
-                    Service("registry", self.registry.run),
-                    Service("door", self.door.run),
-                    Service("election", self.election.run),
-                    Service("master", self.master.run),
-                    Service("hosting", self.hosting.run),
-                    Service("roaming", lambda: roam(self)),
-                    Service("rejoining", lambda: rejoining.follow(self)),
-                    Service("measuring", self.measuring.run),
-                ],
-                # Not when the node is told to stop: while it drains it must beat, or its work is given to others.
-                self._closing,
-            ),
-            name="services",
-        )
+        # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
+        self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
+
+    def _parts(self) -> list[Service]:
+        """What runs as long as the node does."""
+        return [
+            Service("heartbeat", self.heartbeat.run, "stop_node"),
+            Service("pulse", lambda: self.heartbeat.pulse(self._held), "stop_node"),
+            Service("registry", self.registry.run),
+            Service("door", self.door.run),
+            Service("election", self.election.run),
+            Service("master", self.master.run),
+            Service("hosting", self.hosting.run),
+            Service("roaming", lambda: roam(self)),
+            Service("rejoining", lambda: rejoining.follow(self)),
+            Service("measuring", self.measuring.run),
+        ]
+
+    # --- what a swarm of nodes in one process has not (bench/swarm/node.py) --------------------------
+    async def _open_bridge(self) -> bridge.Bridge:
+        return await bridge.listen(self.config, self.addresses, version())
+
+    async def _open_discovery(self) -> Discovery:
+        await (discovery := Discovery(self.addresses)).start()
+        return discovery
+
+    def _probe(self) -> Coroutine[Any, Any, Capabilities]:
+        return capabilities.probe(self.data.path)
+
+    def _make_executor(self) -> Executor:
+        return Executor(
+            slots=self.slots, folder=self.data.path / "work", fault_kinds=self.config.fault_kinds,
+            grants=self.config.grants, on_started=self.agent.on_started, on_finished=self.settling.on_finished,
+            on_progress=self.settling.on_progress, on_checkpoint=self.checkpoints.take,
+        )  # fmt: skip
 
     def _announcement(self) -> Announcement:
         return Announcement(
@@ -300,9 +310,6 @@ class Node:
     def _on_cancel(self, message: Message) -> None:
         self.agent.cancel(message.subject.partition(".")[2])
 
-    def _spawn_plan_read(self) -> None:
-        self._spawn(self._read_plan(), "read placement plan")
-
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -310,9 +317,16 @@ class Node:
     async def _read_plan(self) -> None:
         entry = await self.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
         if entry is not None:
-            plan = decode_plan(entry.value)
-            if plan.fence >= self._plan.fence:
-                self._plan = plan
+            self._take_plan(entry.value)
+
+    def _take_plan(self, value: bytes) -> None:
+        try:
+            plan = decode_plan(value)
+        except msgspec.MsgspecError as error:
+            log.warning("the placement plan can't be read and is ignored: %s", error)
+            return
+        if (plan.fence, plan.made_at) >= (self._plan.fence, self._plan.made_at):
+            self._plan = plan
 
     async def _on_back(self) -> None:
         """The bus is back: its servers may have changed, and this connection has another number."""

@@ -99,7 +99,7 @@ class Puller:
         ]
         self._bus.on_back.append(self._on_back)
         self._open = True
-        await self._scan()
+        await self._look_for_lanes()
         self._scanner = asyncio.create_task(self._scan_now_and_then(), name="lane scan")
 
     def close_door(self) -> None:
@@ -291,11 +291,15 @@ class Puller:
             await asyncio.sleep(self._config.lane_scan_s)
             self._end_lost_pulls()
             if self._open and self._bus.connected and self._load().free_slots > 0:
-                try:
-                    await self._scan()
-                except QueztlError as error:
-                    log.debug("could not look at the lanes: %s", error)
+                await self._look_for_lanes()
             self.plan_soon()
+
+    async def _look_for_lanes(self) -> None:
+        """`_scan`, and again later when the bus does not answer: hints come all the same."""
+        try:
+            await self._scan()
+        except QueztlError as error:
+            log.debug("could not look at the lanes: %s", error)
 
     def _end_lost_pulls(self) -> None:
         now = self._loop.time()

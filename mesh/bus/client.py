@@ -228,17 +228,16 @@ class Bus:
         """
         return await self._requests.ask(subject, data, timeout_s, headers, repeat)
 
-    async def subscribe(self, subject: str, callback: Callable[[Message], None], queue: str = "") -> Subscription:
-        """Have `callback` called, in order, for each message; returns once the server knows of it."""
-        subscription = await self._subscribe(subject, callback, queue)
-        await self.flush()
-        return subscription
-
-    async def _subscribe(self, subject: str, callback: Callable[[Message], None], queue: str = "") -> Subscription:
+    async def subscribe(
+        self, subject: str, callback: Callable[[Message], None], queue: str = "", wait: bool = True
+    ) -> Subscription:
+        """Have `callback` called, in order, for each message; returns once the server knows of it if `wait`."""
         inner = await self._client.subscribe(subject, queue, cb=_undelivered)
         # Registered before the server can have answered: nothing was awaited since the SUB was queued.
         number = str(inner._id).encode()
         self._parser.direct[number] = callback
+        if wait:
+            await self.flush()
         return Subscription(inner, number, self._parser.direct, self.flush)
 
     def new_inbox(self) -> str:

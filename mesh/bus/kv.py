@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message, Subscription
 
 
+#: Entries read with one request.
+PAGE = 500
+
+
 class Entry(NamedTuple):
     """A key's value and the revision it was written with."""
 
@@ -88,42 +92,70 @@ class Kv:
         return [entry.key for entry in await self.entries()]
 
     async def entries(self, under: str = ">") -> list[Entry]:
-        """The newest value of every key (under the pattern `under`), read in one go."""
+        """The newest value of every key (under the pattern `under`)."""
+        return [entry for entry in await self.changes(under=under) if entry.value]
+
+    async def changes(self, after: int = 0, under: str = ">") -> list[Entry]:
+        """What was last written to each key whose newest revision is above `after`, the oldest first.
+
+        A key that was deleted or ran out is there with an empty value. Any copy answers, and one that lags may not
+        know of the newest yet. Read page by page: a read of all last values at once is refused past 1,024 keys (413).
+        """
+        found: dict[str, Entry] = {}
+        while True:
+            page, left = await self._page(after, under)
+            for entry in page:
+                # Written again between two pages: the later one comes in a later page.
+                found.pop(entry.key, None)
+                found[entry.key] = entry
+            if not page or not left:
+                return list(found.values())
+            after = page[-1].revision
+
+    async def _page(self, after: int, under: str) -> tuple[list[Entry], bool]:
+        """(the next entries after revision `after`, whether there are more)"""
         box = self._bus.new_inbox()
         found: list[Entry] = []
-        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
         def on_message(message: Message) -> None:
             headers: dict[str, Any] = message.headers or {}
-            status = headers.get("Status")
-            if status:
+            if headers.get("Status"):
                 if not done.done():
-                    done.set_result(status)
-            elif message.data and not headers.get("KV-Operation") and not headers.get("Nats-Marker-Reason"):
-                key = headers["Nats-Subject"][len(self._prefix) :]
-                found.append(Entry(key, message.data, int(headers["Nats-Sequence"])))
+                    done.set_result(headers)
+                return
+            gone = headers.get("KV-Operation") or headers.get("Nats-Marker-Reason")
+            key = headers["Nats-Subject"][len(self._prefix) :]
+            found.append(Entry(key, b"" if gone else message.data, int(headers["Nats-Sequence"])))
 
         subscription = await self._bus.subscribe(box, on_message)
         try:
-            body = json.dumps({"multi_last": [self._prefix + under]}).encode()
-            self._bus.send(f"$JS.API.DIRECT.GET.{self._stream}", body, box)
+            body = {"batch": PAGE, "seq": after + 1, "next_by_subj": self._prefix + under}
+            self._bus.send(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(body).encode(), box)
             async with asyncio.timeout(5.0):
-                status = await done
+                end = await done
         except TimeoutError:
             raise BusUnavailable(f"the bus did not list {self.bucket} in time") from None
         finally:
             await subscription.close()
-        if status not in ("204", "404"):
-            raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {status})")
-        return found
+        if end["Status"] not in ("204", "404"):
+            raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {end['Status']})")
+        return found, end["Status"] == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
 
     async def watch(self, changed: Callable[[str], None]) -> Subscription:
         """`changed(key)` is called whenever somebody writes a key: a hint, to be followed by a read.
 
         Hints are lost while the connection is: read `entries()` again in the bus's `on_back`.
         """
+        return await self.hear(lambda key, _: changed(key))
+
+    async def hear(self, said: Callable[[str, bytes], None]) -> Subscription:
+        """`said(key, value)` is called with what somebody wants to write, also when the bucket refuses it: for values
+        that carry their own order. Otherwise as `watch`."""
         start = len(self._prefix)
-        return await self._bus.subscribe(f"{self._prefix}>", lambda message: changed(message.subject[start:]))
+        return await self._bus.subscribe(
+            f"{self._prefix}>", lambda message: said(message.subject[start:], message.data)
+        )
 
 
 def is_marker(headers: bytes) -> bool:

@@ -70,7 +70,7 @@ class Publisher:
 
     async def start(self) -> None:
         """Subscribe to the confirmations and start looking for lost ones."""
-        self._subscription = await self._bus._subscribe(f"{self._box}.*", self._on_answer)
+        self._subscription = await self._bus.subscribe(f"{self._box}.*", self._on_answer, wait=False)
         self._sweeper = asyncio.create_task(self._sweep(), name="publisher sweep")
 
     async def stop(self) -> None:

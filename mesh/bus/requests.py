@@ -27,7 +27,7 @@ class Requests:
 
     async def start(self) -> None:
         """Listen for answers."""
-        await self._bus._subscribe(f"{self._box}.*", self._on_reply)
+        await self._bus.subscribe(f"{self._box}.*", self._on_reply, wait=False)
 
     async def ask(
         self, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None, repeat: bool

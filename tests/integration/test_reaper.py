@@ -131,7 +131,7 @@ async def test_work_of_a_killed_process_is_elsewhere_within_half_a_second(
     def hear(message) -> None:
         said.append((messages.decode_beat(message.data).state, len(boss.got)))
 
-    await boss.bus.subscribe(subjects.beat("a"), hear)
+    await boss.bus.subscribe(subjects.accusation("a"), hear)
     boss.pull(100)
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()

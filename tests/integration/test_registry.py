@@ -187,17 +187,9 @@ async def test_what_is_no_message_is_ignored(registry: Registry, speaker: Speake
 async def test_folding_heartbeats_is_cheap(registry: Registry) -> None:
     rates = {f"kind_{n}": (0.1, 100) for n in range(5)}
     seen = [messages.encode(Beat(node=f"n{n % 100}", incarnation="1", seq=n, rates=rates)) for n in range(2000)]
-
-    class Message:
-        subject = "node.x.beat"
-
-        def __init__(self, data: bytes) -> None:
-            self.data = data
-
-    told = [Message(data) for data in seen]
     began = time.process_time()
-    for message in told:
-        registry._on_beat(message)
-    per_beat_s = (time.process_time() - began) / len(told)
+    for data in seen:
+        registry._on_beat(data)
+    per_beat_s = (time.process_time() - began) / len(seen)
     # 100 nodes say 200 heartbeats a second: 50 µs each would be one percent of a core.
     assert per_beat_s < 50e-6

@@ -1,0 +1,1 @@
+"""Many nodes in few processes: what `python -m bench swarm` measures with."""

@@ -1,0 +1,137 @@
+"""A node of a swarm: the real one (`node/daemon.py`) without what a machine has only one of.
+
+It joins, beats, elects, pulls, settles, watches and answers with the very parts of a node; it has no REST bridge, no
+mDNS and no worker processes, and shares what was probed of the machine with the others in its process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from bench.swarm.standin import StandIn
+from mesh.announcement import Announcement
+from mesh.bus.client import Message
+from mesh.discovery import Discovery
+from mesh.membership import GONE, SUSPECT, UP
+from mesh.messages import Capabilities
+from mesh.service import Service
+from node.bridge import Bridge
+from node.config import NodeConfig
+from node.daemon import Node
+from node.executor import Executor
+
+#: What a swarm node does not run: its machine is the swarm's, and measured by nobody.
+LEFT_OUT = ("roaming", "measuring")
+
+
+class NoBridge:
+    """Where the bridge stands: no API."""
+
+    url = ""
+
+    def attach(self, node: Node) -> None:
+        """Nothing to serve."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class NoDiscovery:
+    """Where mDNS stands: a swarm node is told where its bus is."""
+
+    trouble = ""
+
+    async def announce(self, announcement: Announcement) -> None:
+        """Said to nobody."""
+
+    def peers(self) -> tuple[Announcement, ...]:
+        """Nobody is heard."""
+        return ()
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+
+class SwarmNode(Node):
+    """One node of a swarm, with a log of what its registry and its plan said. Times: this machine's monotonic clock."""
+
+    def __init__(self, config: NodeConfig, probed: Capabilities, is_wrong: Callable[[], bool]) -> None:
+        """`is_wrong`: asked at each task whether its result is to be spoilt (to prove that the bench finds it)."""
+        super().__init__(config)
+        self._probed, self._is_wrong = probed, is_wrong
+        self.up: set[str] = set()
+        """Who is up, as its registry tells."""
+        self.gone_at: dict[str, float] = {}
+        """Node -> when this one first held it for gone, since `forget`."""
+        self.suspected: dict[str, int] = {}
+        """Node -> how often it was suspected, since `forget`."""
+        self.ranked_at: dict[str, float] = {}
+        """Node of the plan as last read -> when it came into it."""
+        self.unranked_at: dict[str, float] = {}
+        """Node -> when it was gone from the plan, since `forget`."""
+        self.recorded_at = 0.0
+        """When its first record was on its way to the bus."""
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when who is up, or the plan, has changed."""
+
+    def forget(self) -> None:
+        """Begin a new log."""
+        self.gone_at, self.suspected, self.unranked_at = {}, {}, {}
+
+    # --- what it has not ----------------------------------------------------------------------------
+    async def _open_bridge(self) -> Bridge:
+        return cast(Bridge, NoBridge())
+
+    async def _open_discovery(self) -> Discovery:
+        return cast(Discovery, NoDiscovery())
+
+    async def _probe(self) -> Capabilities:
+        return self._probed
+
+    def _make_executor(self) -> Executor:
+        return cast(
+            Executor, StandIn(self.slots, self.agent.on_started, self.settling.on_finished, self._is_wrong)
+        )
+
+    def _parts(self) -> list[Service]:
+        return [one for one in super()._parts() if one.name not in LEFT_OUT]
+
+    # --- what it writes down ------------------------------------------------------------------------
+    async def _build(self) -> None:
+        await super()._build()
+        self.registry.listen(self._on_change)
+        self.up = {one.record.id for one in self.registry.members() if one.state == UP}
+
+    def _on_delivery(self, message: Message, stream_seq: int, delivered: int) -> None:
+        super()._on_delivery(message, stream_seq, delivered)
+        self.on_news()
+
+    async def _put_record(self) -> None:
+        self.recorded_at = self.recorded_at or time.monotonic()
+        await super()._put_record()
+
+    def _on_change(self, node: str, before: str, after: str) -> None:
+        if after == UP:
+            self.up.add(node)
+        else:
+            self.up.discard(node)
+        if after == GONE:
+            self.gone_at.setdefault(node, time.monotonic())
+        elif after == SUSPECT:
+            self.suspected[node] = self.suspected.get(node, 0) + 1
+        self.on_news()
+
+    def _take_plan(self, value: bytes) -> None:
+        before: Any = self._plan
+        super()._take_plan(value)
+        if self._plan is before:
+            return
+        now, ranked = time.monotonic(), self._plan.ranks.get("echo", {})
+        for node in self.ranked_at.keys() - ranked.keys():
+            del self.ranked_at[node]
+            self.unranked_at[node] = now
+        for node in ranked.keys() - self.ranked_at.keys():
+            self.ranked_at[node] = now
+        self.on_news()

@@ -1,0 +1,159 @@
+"""The roll on a real bus: who follows it hears all in one message, and listens itself when it stays away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+
+from mesh import messages, subjects
+from mesh.bus.client import Bus
+from mesh.config import LOCAL
+from mesh.hearing import roll_every_s
+from mesh.messages import Beat, NodeRecord, Roll
+from mesh.registry import Registry
+
+FAST = replace(LOCAL, heartbeat_interval_s=0.1)
+
+
+class Mesh:
+    """A master that calls the roll, a follower, and nodes that beat."""
+
+    def __init__(self, bus: Bus, master: Registry, follower: Registry) -> None:
+        self.bus, self.master, self.follower = bus, master, follower
+        self._speaking: dict[str, asyncio.Task[None]] = {}
+        self._rolling: asyncio.Task[None] | None = None
+
+    async def node(self, name: str) -> None:
+        """One more node; it beats until `silence`."""
+        record = NodeRecord(id=name, name=name, incarnation="1")
+        await self.bus.kv(subjects.KV_NODES).put(name, messages.encode(record))
+
+        async def speak() -> None:
+            for seq in range(1, 100_000):
+                beat = Beat(node=name, incarnation="1", seq=seq, interval_s=0.1, running=3)
+                self.bus.send(subjects.beat(name), messages.encode(beat))
+                await asyncio.sleep(0.1)
+
+        self._speaking[name] = asyncio.create_task(speak())
+
+    def silence(self, name: str) -> float:
+        """It beats no more; when."""
+        self._speaking.pop(name).cancel()
+        return time.monotonic()
+
+    async def lead(self) -> None:
+        """The master hears everybody, and calls the roll from now on."""
+        await self.master.hearing.lead(True)
+
+        async def roll() -> None:
+            while True:
+                self.master.hearing.call_roll("master", 7)
+                await asyncio.sleep(roll_every_s(FAST))
+
+        self._rolling = asyncio.create_task(roll())
+
+    def fall_silent(self) -> None:
+        """No roll any more."""
+        assert self._rolling is not None
+        self._rolling.cancel()
+
+    def close(self) -> None:
+        for task in (*self._speaking.values(), *filter(None, (self._rolling,))):
+            task.cancel()
+
+
+@pytest.fixture
+async def mesh(bus_server) -> AsyncIterator[Mesh]:
+    registries = [Registry(await bus_server.connect(f"{name}/1"), name, FAST) for name in ("master", "follower")]
+    for one in registries:
+        await one.start()
+    running = [asyncio.create_task(one.run()) for one in registries]
+    made = Mesh(await bus_server.connect("speaker"), *registries)
+    for name in ("master", "follower", "a"):
+        await made.node(name)
+    yield made
+    made.close()
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    for one in registries:
+        await one.close()
+
+
+def listening(registry: Registry) -> bool:
+    return registry.hearing._all is not None
+
+
+async def test_with_a_roll_a_node_ceases_to_hear_each_beat_and_knows_as_much(
+    mesh: Mesh, eventually: Callable
+) -> None:
+    assert listening(mesh.follower), "without a master everybody hears everybody"
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower))
+    assert listening(mesh.master)
+    changes: list[tuple[str, str, str]] = []
+    mesh.follower.listen(lambda *change: changes.append(change))
+    await mesh.node("b")
+    await eventually(lambda: any(one.record.id == "b" and one.beat for one in mesh.follower.members()))
+    (seen,) = [one for one in mesh.follower.view() if one.id == "b"]
+    assert (seen.state, seen.running) == ("up", 3)
+    await asyncio.sleep(FAST.heartbeat_interval_s * 12)
+    assert not listening(mesh.follower)
+    assert changes == [("b", "", "up")], "nobody is doubted while the roll comes"
+    silent_at = mesh.silence("b")
+    await eventually(lambda: mesh.follower.state_of("b") == "gone")
+    took = (time.monotonic() - silent_at) / FAST.heartbeat_interval_s
+    assert took < FAST.gone_after_missed + 4
+
+
+async def test_when_the_roll_stays_away_a_node_listens_itself_and_holds_only_the_dead_for_dead(
+    mesh: Mesh, eventually: Callable
+) -> None:
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower) and mesh.follower.state_of("a") == "up")
+    changes: list[tuple[str, str, str]] = []
+    mesh.follower.listen(lambda *change: changes.append(change))
+    mesh.fall_silent()
+    mesh.silence("master")
+    await eventually(lambda: mesh.follower.is_gone("master", "1"))
+    assert listening(mesh.follower)
+    assert {node for node, _, _ in changes} <= {"master", "follower"}, "nobody else is doubted for it"
+    mesh.silence("a")
+    await eventually(lambda: mesh.follower.state_of("a") == "gone")
+    assert mesh.follower.state_of("follower") == "up"
+
+
+async def test_a_roll_of_an_earlier_master_is_not_believed(mesh: Mesh, eventually: Callable) -> None:
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower))
+    ghost = Beat(node="ghost", incarnation="1", seq=1)
+    mesh.bus.send(subjects.ROLL, messages.encode(Roll(fence=6, master="old", beats=(messages.encode(ghost),))))
+    await mesh.node("b")
+    await eventually(lambda: mesh.follower.state_of("b") == "up")
+    assert mesh.follower.state_of("ghost") == "" and mesh.follower.hearing.master == "master"
+
+
+async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, eventually: Callable) -> None:
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower) and mesh.follower.is_alive("a", "1"))
+    mesh.silence("a")
+    mesh.bus.send(subjects.accusation("a"), messages.encode(Beat(node="a", incarnation="1", seq=0, state="gone")))
+    began = time.monotonic()
+    await eventually(lambda: mesh.follower.is_gone("a", "1"))
+    assert time.monotonic() - began < FAST.heartbeat_interval_s * 3
+
+
+async def test_only_the_master_and_its_heirs_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:
+    await eventually(lambda: mesh.follower.hearing._held is not None)
+    for name in ("b", "c", "d"):    # before "follower" by id: the three heirs are a, b and c
+        await mesh.node(name)
+    await mesh.lead()
+    await eventually(lambda: mesh.follower.hearing._held is None)
+    assert mesh.master.hearing._held is not None
+    for name in ("a", "b", "c", "d"):
+        mesh.silence(name)
+    await eventually(lambda: mesh.follower.hearing._held is not None)
