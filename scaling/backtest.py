@@ -1,7 +1,7 @@
-"""How well each policy would have done on a demand that was: settings from the first 60 %, scored on the rest. Pure (numpy).
+"""How each policy would have done on a demand that was: settings from the first 60 %, scored on the rest. Pure.
 
-The demand is scaled so that the 95th percentile of its first part keeps 20 nodes busy. Everything is decided by the same
-`decide` as in a mesh; a decision is shown only what was known then.
+The demand is scaled so that the 95th percentile of its first part keeps 20 nodes busy. Everything is decided by the
+same `decide` as in a mesh; a decision is shown only what was known then.
 """
 
 from __future__ import annotations

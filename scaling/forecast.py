@@ -1,8 +1,9 @@
-"""The load to come: models walked forward, their errors turned into upper quantiles, the best one in force. Pure (numpy).
+"""The load to come: models walked forward, their errors turned into upper quantiles, the best one in force. Pure.
 
-Each model's past errors, relative to its own forecast or to its usual error at that phase, give the quantiles; whichever of
-these candidates had the smallest pinball loss lately is in force. Everything at origin t is made from loads[:t] alone, so
-that the last row is the forecast of now, and the rows before are an honest back-test. `scaling/gate.py` says whether to use it.
+Each model's past errors, relative to its own forecast or to its usual error at that phase, give the quantiles;
+whichever of these candidates had the smallest pinball loss lately is in force. Everything at origin t is made from
+loads[:t] alone, so that the last row is the forecast of now, and the rows before are an honest back-test.
+`scaling/gate.py` says whether to use it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LOOK_BACK_S, LOOK_BACK_LEAST, LOOK_BACK_MOST = 14 * 86400.0, 300, 4032
 OUTCOMES_LEAST = 40
 #: Quantiles and the choice of model are renewed so often within one look back.
 RENEWALS = 48
+#: How many past periods say what error is usual at a phase.
+PAST_ERRORS = 4
 #: Horizons forecast at most between the next step and the one in which a new node is ready.
 HORIZONS = 4
 #: Load that is taken as no error, a share of the mean: keeps nights from blowing up ratios.
@@ -70,7 +73,7 @@ def walk(
     quantiles: Sequence[float],
     more: Mapping[str, Mapping[int, ndarray]] | None = None,
 ) -> Walk:
-    """Forecasts for every origin. `loads`: one a step of `step_s` seconds, at least 0. `start_steps`: steps a start takes.
+    """Forecasts for every origin. `loads`: one a step of `step_s` seconds. `start_steps`: steps a start takes.
 
     `more`: further models as name -> steps ahead -> forecasts, a row an origin, made with the same promise (Prophet's).
     """
@@ -109,7 +112,7 @@ def upper(loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float]
         # |error| by target step, then as past periods of that
         by_target = np.full(len(loads), np.nan)
         by_target[ahead - 1 :] = np.abs(errors[:end])
-        usual = mean_of(past_periods(by_target, season, ahead))
+        usual = mean_of(past_periods(by_target, season, ahead, PAST_ERRORS))
         scale = np.where(np.isnan(usual), np.nan, usual) + GRAIN * level
     else:
         scale = point + GRAIN * level

@@ -1,8 +1,8 @@
-"""What load is expected, by several simple models, walked forward over a whole history. Pure (numpy).
+"""What load is expected, by several simple models, walked forward over a whole history. Pure.
 
 Every model answers the same question for every origin t: knowing loads[:t] and nothing after, what will the load be
-`ahead` steps later, at step t - 1 + ahead? So the forecast of now is the last row of a walk, and a back-test is the rest.
-NaN: not enough history yet.
+`ahead` steps later, at step t - 1 + ahead? So the forecast of now is the last row of a walk, and a back-test is the
+rest. NaN: not enough history yet.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def trend(loads: ndarray, ahead: int) -> ndarray:
     return np.maximum(0.0, now + (now - before) / 3.0 * min(ahead + 1, 3))
 
 
-def past_periods(values: ndarray, length: int, ahead: int) -> list[ndarray]:
+def past_periods(values: ndarray, length: int, ahead: int, count: int = PAST) -> list[ndarray]:
     """For each origin, the values at the target's phase in the last periods that were over by then."""
     size = len(values) + 1
     first = -(-ahead // length)
-    return [shifted(values, number * length - ahead + 1, size) for number in range(first, first + PAST)]
+    return [shifted(values, number * length - ahead + 1, size) for number in range(first, first + count)]
 
 
 def seasonal(loads: ndarray, length: int, ahead: int) -> ndarray:

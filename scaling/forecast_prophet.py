@@ -1,8 +1,8 @@
 """Prophet as one more model: fitted in a child process with a time limit, never in the daemon's own.
 
-The child is this file run as a module: requests come in as JSON lines, curves go out as JSON lines, and it ends. A fit that
-takes too long is killed with it, and whatever was fitted before is used. Where Prophet is not installed, `lacking` says so
-and the other models do without it.
+The child is this file run as a module: requests come in as JSON lines, curves go out as JSON lines, and it ends. A fit
+that takes too long is killed with it, and whatever was fitted before is used. Where Prophet is not installed, `lacking`
+says so and the other models do without it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def walk(
 ) -> tuple[dict[int, ndarray], str]:
     """(steps ahead -> forecasts by origin, as `scaling.forecast.walk` takes them; what went wrong or "").
 
-    Fitted again a few times on the way. Its curve is moved by the error it shows now, as far as errors lasted until then.
+    Fitted again a few times on the way. Its curve is moved by the error it shows now, as far as errors lasted until
+    then.
     """
     import numpy as np
 
@@ -130,9 +131,9 @@ def fit(loads: Sequence[float], step_s: float, steps: int) -> list[float]:
     span_s = len(loads) * step_s
     model = Prophet(
         uncertainty_samples=0,
-        daily_seasonality=2 * 86400 <= span_s and step_s <= 6 * 3600,
-        weekly_seasonality=2 * 7 * 86400 <= span_s,
-        yearly_seasonality=2 * 365 * 86400 <= span_s,
+        daily_seasonality=span_s >= 2 * 86400 and step_s <= 6 * 3600,
+        weekly_seasonality=span_s >= 2 * 7 * 86400,
+        yearly_seasonality=span_s >= 2 * 365 * 86400,
     )
     if step_s <= 900 and span_s >= 12 * 3600:
         model.add_seasonality("hourly", period=1 / 24, fourier_order=5)

@@ -1,4 +1,4 @@
-"""Whether a forecast may decide: only where its own back-test beat reactive at equal violations. Pure (numpy).
+"""Whether a forecast may decide: only where its own back-test beat reactive at equal violations. Pure.
 
 Over what is looked back on, the capacity that the forecast would have held is compared with the best of a family of
 reactive ones (the highest load of the last w steps, seen as late as a start takes). Each is multiplied by what makes it
@@ -22,14 +22,14 @@ VIOLATIONS = 0.01
 #: Opens when the forecast costs less than this share of reactive, closes above the other.
 OPENS, CLOSES = 0.93, 0.98
 #: Steps of the recent past that must agree; with fewer outcomes than that the gate stays shut.
-RECENT, LEAST = 288, 200
+RECENT, LEAST = 576, 200
 #: Windows of the reactive family, seconds.
 WINDOWS_S = (0.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A row an origin: whether the forecast is trusted, and its cost over reactive's by the back-test (NaN: unknown)."""
+    """A row an origin: whether the forecast is trusted; its cost over reactive's by the back-test (NaN: unknown)."""
 
     trusted: ndarray
     ratio: ndarray
@@ -77,7 +77,7 @@ def gate(loads: ndarray, forecasts: Walk, column: int, step_s: float) -> Gate:
 
 
 def planned(loads: ndarray, forecasts: Walk, column: int) -> ndarray:
-    """(n): the capacity held in each step by the forecast: what was ordered for it, and not less than was seen by then."""
+    """(n): the capacity held in each step by the forecast: what was ordered for it, not less than was seen by then."""
     import numpy as np
 
     lag = forecasts.ahead
@@ -87,7 +87,7 @@ def planned(loads: ndarray, forecasts: Walk, column: int) -> ndarray:
 
 
 def delayed_max(loads: ndarray, lag: int, window: int) -> ndarray:
-    """(n): the highest load of the `window` + 1 steps up to `lag` steps before each one; before that, the first load."""
+    """(n): the highest load of the `window` + 1 steps up to `lag` steps before each; before that, the first load."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 

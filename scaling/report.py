@@ -80,7 +80,8 @@ def ratio(policies: Mapping[str, Any], which: str) -> float | None:
 
 def table(made: Mapping[str, Any]) -> str:
     """A document as people read it."""
-    head = f"{made['series']}: {made['steps_training']} steps of {made['step_s']:g} s to train, {made['steps_scored']} scored"
+    head = f"{made['series']}: {made['steps_training']} steps of {made['step_s']:g} s to train, "
+    head += f"{made['steps_scored']} scored"
     lines = [head, *(f"  ({note})" for note in made["notes"]), ""]
     lines.append(
         f"{'policy':<11}{'at <= 1 %':>10}{'as chosen':>11}{'violating':>11}{'under':>8}{'over':>8}{'time under':>12}"

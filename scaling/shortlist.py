@@ -1,8 +1,8 @@
-"""Which settings are worth a whole simulation: a rough, fast look at all of them. Pure (numpy).
+"""Which settings are worth a whole simulation: a rough, fast look at all of them. Pure.
 
-A capacity path that a shape would have held, by arrays alone, multiplied by what leaves one violation in a hundred steps:
-its mean says how dear the shape is, the factor how much safety it wants. The simulation then begins with the best few, at
-that level. Nothing here is scored; a bad guess costs time.
+A capacity path that a shape would have held, by arrays alone, multiplied by what leaves one violation in a hundred
+steps: its mean says how dear the shape is, the factor how much safety it wants. The simulation then begins with the
+best few, at that level. Nothing here is scored; a bad guess costs time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A pretend provider and a pretend clock: replays a demand through the very same `decide` as a mesh would. Pure.
 
-Nodes take time to start, some never come, spot ones are taken away; which, depends on a seed and the number of the launch
-only, so that a replay is the same each time. A node counts in the steps it is ready for from beginning to end; it costs
-money from its launch to its end, whatever its state.
+Nodes take time to start, some never come, spot ones are taken away; which, depends on a seed and the number of the
+launch only, so that a replay is the same each time. A node counts in the steps it is ready for from beginning to end;
+it costs money from its launch to its end, whatever its state.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def replay(
 ) -> Run:
     """Steps `first` to `end` of `demand` (nodes kept busy, a value a step), decided at each step's beginning.
 
-    A decision at step t is shown demand[:t] only. `forecast(t)` is asked for the forecast made then. The run stops early
-    when more than `violations_limit` steps from `counted_from` on were violating, or cost more than `cost_limit`.
+    A decision at step t is shown demand[:t] only. `forecast(t)` is asked for the forecast made then. The run stops
+    early when more than `violations_limit` steps from `counted_from` on were violating, or cost more than `cost_limit`.
     """
     provider, memory, run = SimulatedProvider(world), Memory(), Run()
     now = world.begins_at + first * world.step_s
@@ -217,7 +217,7 @@ def _carry_out(made: Decision, provider: SimulatedProvider, now: float, hours: f
 
 
 def default_offers(start_s: float, price_usd_h: float = 0.192) -> tuple[Offer, ...]:
-    """One machine type on demand, and two on spot in two zones at 35 to 40 % of its price, one interruption in 500 hours."""
+    """A type on demand, and two on spot in two zones at 35 and 40 % of its price, one interruption in 500 hours."""
     spot = [("a", "x", 0.35), ("b", "y", 0.40)]
     return (
         Offer("on-demand", "simulated", "a", "here", "x", ON_DEMAND, price_usd_h, start_s=start_s),

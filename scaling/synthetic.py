@@ -1,4 +1,4 @@
-"""Demands nobody has seen: made from a seed, one kind for each way in which load comes. Pure (numpy).
+"""Demands nobody has seen: made from a seed, one kind for each way in which load comes. Pure.
 
 They stand in for a trace where none is given, and show that a result is not luck with the few series one knows.
 """
@@ -36,7 +36,6 @@ def _noise(chance: Generator, steps: int, size: float) -> ndarray:
 
 def _pulses(chance: Generator, at: ndarray) -> ndarray:
     """A sharp pulse every hour or half hour, some of them higher."""
-    import numpy as np
 
     every, wide = int(chance.choice([6, 12])), int(chance.integers(1, 4))
     phase = int(chance.integers(0, every))

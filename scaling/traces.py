@@ -79,7 +79,7 @@ def _rows(name: str, text: str) -> list[tuple[float, float]]:
     lines = text.removeprefix("\ufeff").splitlines()
     if not any(line.strip() for line in lines):
         raise TraceFault(f"{name} is empty: it must hold a time and a load a line")
-    first = next(line for line in lines if line.strip())
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     found: list[tuple[float, float]] = []
     header_passed = False
     for number, cells in enumerate(csv.reader(lines, delimiter=delimiter(first)), 1):
@@ -94,7 +94,7 @@ def _rows(name: str, text: str) -> list[tuple[float, float]]:
                 continue
             what = f'time "{cells[0].strip()}"' if at is None else f'load "{cells[1].strip()}"'
             raise TraceFault(
-                f"line {number} of {name}: the {what} can't be read (times like 2026-01-31 08:05:00, loads of 0 or more)"
+                f"line {number} of {name}: the {what} can't be read (a time, like 2026-01-31 08:05, and a load)"
             )
         found.append((at, load))
     return found

@@ -1,8 +1,8 @@
 """The policies that a back-test compares, and the search for each one's cheapest settings. Pure.
 
-Each policy has a shape (windows, quantile) and a level: one safety factor, 1.08 to the power of the level, on everything
-it sizes for. More safety means fewer violations and more cost: from a first guess (`scaling/shortlist.py`) the level goes
-up until the limit holds, or down while it does.
+Each policy has a shape (windows, quantile) and a level: one safety factor, 1.04 to the power of the level, on
+everything it sizes for. More safety means fewer violations and more cost: from a first guess (`scaling/shortlist.py`)
+the level goes up until the limit holds, or down while it does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scaling.simulate import Run
 STATIC, ORACLE = "static", "oracle"
 POLICIES = (STATIC, REACTIVE, PREDICTIVE, HYBRID, ORACLE)
 #: Levels of safety: 0 to LEVELS - 1, each STEP times the one before.
-STEP, LEVELS = 1.08, 56
+STEP, LEVELS = 1.04, 110
 QUANTILES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995)
 #: Scale-in windows of the reactive policy, seconds (one step at least).
 WINDOWS_S = (0.0, 1800.0, 3600.0, 2 * 3600.0, 4 * 3600.0, 12 * 3600.0, 86400.0, 7 * 86400.0)
