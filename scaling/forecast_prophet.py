@@ -24,6 +24,8 @@ HOW_TO_INSTALL = 'pip install "queztl[forecast]"'
 LIMIT_S = 30.0
 #: Steps a fit looks back on at most: two weeks of minutes. A back-test's fits look at fewer, for there are several.
 FIT_STEPS, REPLAY_FIT_STEPS = 20160, 4032
+#: Points a fit is given at most: of a longer history it gets means over several steps; its curve is by the step.
+POINTS_MOST = 5040
 #: Fits in one back-test.
 REPLAY_FITS = 6
 #: Steps without which a fit says nothing.
@@ -137,7 +139,11 @@ def fit(loads: Sequence[float], step_s: float, steps: int) -> list[float]:
     )
     if step_s <= 900 and span_s >= 12 * 3600:
         model.add_seasonality("hourly", period=1 / 24, fourier_order=5)
-    model.fit(pd.DataFrame({"ds": times[: len(loads)], "y": loads}), iter=300)
+    each = -(-len(loads) // POINTS_MOST)
+    whole = len(loads) // each * each
+    means = np.asarray(loads[len(loads) - whole :]).reshape(-1, each).mean(axis=1)
+    middles = times[len(loads) - whole : len(loads) : each] + every * ((each - 1) / 2)
+    model.fit(pd.DataFrame({"ds": middles, "y": means}), iter=300)
     return np.asarray(model.predict(pd.DataFrame({"ds": times[len(loads) :]}))["yhat"]).tolist()
 
 
