@@ -71,7 +71,7 @@ class Backtest:
     @cached_property
     def walk(self) -> Walk:
         """The forecasts made at each step."""
-        self._tell("forecasts", 0.0)
+        self._tell("forecasts", 0.35)
         return walk(self.loads, self.world.step_s, self.start_steps, QUANTILES, self._more)
 
     def gate(self, quantile: float) -> Gate:
