@@ -16,6 +16,7 @@ from mesh.kinds.table import KINDS
 from mesh.task_states import diagram
 from node.cli import parser as node_parser
 from node.config import NAMES, NodeConfig, build
+from scaling.config import ScalingConfig
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("mesh", "node", "api", "bench", "scaling")
@@ -120,3 +121,11 @@ def test_tests_that_the_table_of_kinds_names_are_there():
     everything = "".join(files.values())
     missing = [one for one in named if f"def {one[1]}(" not in (files.get(one[0], "") if one[0] else everything)]
     assert not missing
+
+
+def test_scaling_page_names_every_setting_with_its_default():
+    shown = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (ROOT / "docs" / "scaling.md").read_text(), re.MULTILINE))
+    words = {"none": math.inf, "{}": {}, "()": ()}
+    read = {name: words.get(text, text.strip('"')) for name, text in shown.items()}
+    made = {field.name: getattr(ScalingConfig(), field.name) for field in fields(ScalingConfig)}
+    assert {name: str(value) for name, value in read.items()} == {name: str(value) for name, value in made.items()}

@@ -1,0 +1,204 @@
+"""The load to come: models walked forward, their errors turned into upper quantiles, the best one in force. Pure.
+
+Each model's past errors, relative to its own forecast or to its usual error at that phase, give the quantiles;
+whichever of these candidates had the smallest pinball loss lately is in force. Everything at origin t is made from
+loads[:t] alone, so that the last row is the forecast of now, and the rows before are an honest back-test.
+`scaling/gate.py` says whether to use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scaling.forecast_models import mean_of, models, past_periods, periods
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+#: Errors are looked back on for so long, within these numbers of steps.
+LOOK_BACK_S, LOOK_BACK_LEAST, LOOK_BACK_MOST = 14 * 86400.0, 300, 4032
+#: Outcomes a candidate must have had before it counts.
+OUTCOMES_LEAST = 40
+#: Quantiles and the choice of model are renewed so often within one look back.
+RENEWALS = 48
+#: How many past periods say what error is usual at a phase.
+PAST_ERRORS = 4
+#: Horizons forecast at most between the next step and the one in which a new node is ready.
+HORIZONS = 4
+#: Load that is taken as no error, a share of the mean: keeps nights from blowing up ratios.
+GRAIN = 0.05
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Forecasts of one series, a row an origin t = 0 … n (which knows loads[:t]); NaN where there is none yet.
+
+    `at_start` and `until_start` have a column a quantile of `quantiles`.
+    """
+
+    quantiles: tuple[float, ...]
+    ahead: int
+    """Steps from what is known to the one in which a node started now works: the load of step t - 1 + ahead."""
+    at_start: ndarray
+    until_start: ndarray
+    median: ndarray
+    names: tuple[str, ...]
+    """The models, by number"""
+    in_force: ndarray
+    """Number of the model in force, a column a quantile; -1: none"""
+
+    def column(self, quantile: float) -> int:
+        """Which column holds this quantile."""
+        return self.quantiles.index(quantile)
+
+
+def look_back(step_s: float) -> int:
+    """Steps that are looked back on."""
+    return int(min(LOOK_BACK_MOST, max(LOOK_BACK_LEAST, LOOK_BACK_S / step_s)))
+
+
+def horizons(start_steps: int) -> tuple[int, ...]:
+    """How many steps ahead is forecast: from the next one to the one after a start, a few in between."""
+    last = start_steps + 1
+    count = min(HORIZONS, last)
+    return tuple(sorted({1 + round(number * (last - 1) / max(1, count - 1)) for number in range(count)}))
+
+
+def walk(
+    loads: Sequence[float] | ndarray,
+    step_s: float,
+    start_steps: int,
+    quantiles: Sequence[float],
+    more: Mapping[str, Mapping[int, ndarray]] | None = None,
+) -> Walk:
+    """Forecasts for every origin. `loads`: one a step of `step_s` seconds. `start_steps`: steps a start takes.
+
+    `more`: further models as name -> steps ahead -> forecasts, a row an origin, made with the same promise (Prophet's).
+    """
+    import numpy as np
+
+    known = np.asarray(loads, dtype=float)
+    found = models(known, step_s)
+    aheads = horizons(start_steps)
+    back = look_back(step_s)
+    season = min(periods(step_s, len(known)).values(), default=0)
+    candidates: list[tuple[str, list[ndarray], ndarray]] = []
+    for name in (*found, *(more or {})):
+        points = [found[name](ahead) if name in found else more[name][ahead] for ahead in aheads]
+        for scaled in ("ratio", "phase") if season else ("ratio",):
+            uppers = [
+                upper(known, point, ahead, quantiles, back, season if scaled == "phase" else 0)
+                for point, ahead in zip(points, aheads, strict=True)
+            ]
+            candidates.append((name, uppers, points[-1]))
+    return _best(known, candidates, aheads[-1], tuple(quantiles), back)
+
+
+def upper(loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float], back: int, season: int) -> ndarray:
+    """The upper quantiles (n + 1, q) of a model's forecasts `point` (n + 1), by its errors in the `back` steps before.
+
+    `season`: errors are measured by what they usually are at that phase of so many steps; 0: by the forecast itself.
+    """
+    import numpy as np
+
+    size = len(loads) + 1
+    errors = np.full(size, np.nan)  # by origin; known at origin + ahead
+    end = size - ahead
+    errors[:end] = loads[ahead - 1 :] - point[:end]
+    level = running_mean(loads, back)
+    if season:
+        # |error| by target step, then as past periods of that
+        by_target = np.full(len(loads), np.nan)
+        by_target[ahead - 1 :] = np.abs(errors[:end])
+        usual = mean_of(past_periods(by_target, season, ahead, PAST_ERRORS))
+        scale = np.where(np.isnan(usual), np.nan, usual) + GRAIN * level
+    else:
+        scale = point + GRAIN * level
+    relative = errors / scale
+    out = np.full((size, len(quantiles)), np.nan)
+    every = max(1, back // RENEWALS)
+    for start in range(0, size, every):
+        past = relative[max(0, start - ahead + 1 - back) : max(0, start - ahead + 1)]
+        past = past[~np.isnan(past)]
+        if len(past) < OUTCOMES_LEAST:
+            continue
+        rows = slice(start, start + every)
+        out[rows] = point[rows, None] + np.quantile(past, quantiles)[None, :] * scale[rows, None]
+    return np.maximum(out, 0.0)
+
+
+def running_mean(loads: ndarray, back: int) -> ndarray:
+    """(n + 1): the mean of at most `back` loads before each origin."""
+    import numpy as np
+
+    sums = np.concatenate([[0.0], np.cumsum(loads)])
+    index = np.arange(len(sums))
+    first = np.maximum(0, index - back)
+    return (sums - sums[first]) / np.maximum(1, index - first)
+
+
+def pinball(actual: ndarray, forecast: ndarray, quantile: float) -> ndarray:
+    """The loss of a quantile forecast: what is under it costs 1 - quantile each, what is over it quantile."""
+    import numpy as np
+
+    over = actual - forecast
+    return np.maximum(quantile * over, (quantile - 1.0) * over)
+
+
+def _best(
+    loads: ndarray,
+    candidates: list[tuple[str, list[ndarray], ndarray]],
+    ahead: int,
+    quantiles: tuple[float, ...],
+    back: int,
+) -> Walk:
+    """For each origin and quantile, the forecasts of the candidate with the least trailing loss."""
+    import numpy as np
+
+    size = len(loads) + 1
+    names = tuple(dict.fromkeys(name for name, _, _ in candidates))
+    at_start = np.full((size, len(quantiles)), np.nan)
+    until_start, in_force = at_start.copy(), np.full((size, len(quantiles)), -1)
+    median = np.full(size, np.nan)
+    every = max(1, back // RENEWALS)
+    renewed = (np.arange(size) // every) * every  # the origin at which the choice for this one was made
+    for column, quantile in enumerate(quantiles):
+        means = np.array(
+            [
+                trailing_mean(
+                    pinball(loads[ahead - 1 :], uppers[-1][: size - ahead, column], quantile), ahead, back, size
+                )
+                for _, uppers, _ in candidates
+            ]
+        )[:, renewed]
+        means = np.where(np.isnan(means), np.inf, means)
+        missing = np.array([np.isnan(uppers[-1][:, column]) for _, uppers, _ in candidates])
+        means = np.where(missing, np.inf, means)
+        best = means.argmin(axis=0)
+        none = np.isinf(means.min(axis=0))
+        for number, (name, uppers, point) in enumerate(candidates):
+            here = (best == number) & ~none
+            at_start[here, column] = uppers[-1][here, column]
+            until_start[here, column] = np.fmax.reduce([one[here, column] for one in uppers])
+            in_force[here, column] = names.index(name)
+            if column == 0:
+                median[here] = point[here]
+    return Walk(quantiles, ahead, at_start, until_start, median, names, in_force)
+
+
+def trailing_mean(values: ndarray, ahead: int, back: int, size: int) -> ndarray:
+    """(size): for each origin the mean of the last `back` values whose outcome it knows; NaN with too few of them.
+
+    `values`: by origin; the one of origin t is known at t + ahead.
+    """
+    import numpy as np
+
+    known = ~np.isnan(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    end = np.clip(np.arange(size) - ahead + 1, 0, len(values))
+    first = np.maximum(0, end - back)
+    count = counts[end] - counts[first]
+    return np.where(count >= OUTCOMES_LEAST, (sums[end] - sums[first]) / np.maximum(1, count), np.nan)

@@ -1,0 +1,171 @@
+"""Prophet as one more model: fitted in a child process with a time limit, never in the daemon's own.
+
+The child is this file run as a module: requests come in as JSON lines, curves go out as JSON lines, and it ends. A fit
+that takes too long is killed with it, and whatever was fitted before is used. Where Prophet is not installed, `lacking`
+says so and the other models do without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+HOW_TO_INSTALL = 'pip install "queztl[forecast]"'
+#: Longest time for all fits of one child, seconds.
+LIMIT_S = 30.0
+#: Steps a fit looks back on at most: two weeks of minutes. A back-test's fits look at fewer, for there are several.
+FIT_STEPS, REPLAY_FIT_STEPS = 20160, 4032
+#: Points a fit is given at most: of a longer history it gets means over several steps; its curve is by the step.
+POINTS_MOST = 5040
+#: Fits in one back-test.
+REPLAY_FITS = 6
+#: Steps without which a fit says nothing.
+FIT_LEAST = 100
+
+
+def lacking() -> str:
+    """Why there is no Prophet here, and how to get it; "" when there is."""
+    return "" if importlib.util.find_spec("prophet") else f"Prophet is not installed ({HOW_TO_INSTALL})"
+
+
+def curves(
+    parts: Sequence[tuple[Sequence[float], int]], step_s: float, limit_s: float = LIMIT_S
+) -> tuple[list[list[float]], str]:
+    """(for each part, its expected loads for so many steps after it, what went wrong or "").
+
+    `parts`: (loads, steps to forecast). Fewer curves come back than parts when the time is over or a fit fails.
+    """
+    missing = lacking()
+    if missing:
+        return [], missing
+    asked = "\n".join(json.dumps({"loads": list(loads), "step_s": step_s, "steps": steps}) for loads, steps in parts)
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "scaling.forecast_prophet"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=_environment(),
+    )  # fmt: skip
+    try:
+        out, errors = child.communicate(asked, timeout=limit_s)
+        problem = "" if child.returncode == 0 else f"Prophet failed: {(errors.strip().splitlines() or ['no word'])[-1]}"
+    except subprocess.TimeoutExpired:
+        child.kill()
+        out, _ = child.communicate()
+        problem = f"Prophet took longer than {limit_s:g} s and was stopped"
+    found = []
+    for line in (out or "").splitlines():
+        try:
+            found.append([float(value) for value in json.loads(line)])
+        except ValueError:  # the line it was stopped in
+            break
+    return found, problem
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    # The folder that holds this package, for a child that does not look into the folder it was started in.
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def walk(
+    loads: ndarray, step_s: float, aheads: Sequence[int], limit_s: float = LIMIT_S
+) -> tuple[dict[int, ndarray], str]:
+    """(steps ahead -> forecasts by origin, as `scaling.forecast.walk` takes them; what went wrong or "").
+
+    Fitted again a few times on the way. Its curve is moved by the error it shows now, as far as errors lasted until
+    then.
+    """
+    import numpy as np
+
+    size = len(loads)
+    origins = [int(size * (0.25 + 0.75 * number / REPLAY_FITS)) for number in range(REPLAY_FITS)]
+    origins = [origin for origin in origins if origin >= FIT_LEAST]
+    reach = max(aheads)
+    ends = [*origins[1:], size]
+    parts = [
+        (loads[max(0, origin - REPLAY_FIT_STEPS) : origin].tolist(), end - origin + reach)
+        for origin, end in zip(origins, ends, strict=True)
+    ]
+    found, problem = curves(parts, step_s, limit_s)
+    out = {ahead: np.full(size + 1, np.nan) for ahead in aheads}
+    for origin, end, curve in zip(origins, ends, found, strict=False):
+        line = np.array(curve)  # line[i]: step origin + i
+        steps = np.arange(origin + 1, end + 1)  # origins that see at least one step of the curve
+        errors = loads[steps - 1] - line[steps - 1 - origin]
+        for ahead in aheads:
+            lasting = _lasting(errors, ahead)
+            out[ahead][steps] = np.maximum(0.0, line[steps - 1 + ahead - origin] + lasting * errors)
+    return out, problem
+
+
+def _lasting(errors: ndarray, ahead: int) -> ndarray:
+    """How much of an error was still there `ahead` steps later, by what was known at each step; 0 to 1."""
+    import numpy as np
+
+    products, squares = np.zeros(len(errors)), np.zeros(len(errors))
+    if len(errors) > ahead:
+        products[ahead:] = np.cumsum(errors[ahead:] * errors[:-ahead])
+        squares[ahead:] = np.cumsum(errors[:-ahead] ** 2)
+    return np.clip(products / np.maximum(squares, 1e-12), 0.0, 1.0)
+
+
+def fit(loads: Sequence[float], step_s: float, steps: int) -> list[float]:
+    """The expected loads of the `steps` after `loads`. Runs in the child; imports Prophet."""
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    import numpy as np
+    import pandas as pd
+    from prophet import Prophet
+
+    loads = list(loads)[-FIT_STEPS:]
+    every = pd.Timedelta(seconds=step_s)
+    times = pd.Timestamp("2024-01-01") + every * np.arange(len(loads) + steps)
+    span_s = len(loads) * step_s
+    model = Prophet(
+        uncertainty_samples=0,
+        daily_seasonality=span_s >= 2 * 86400 and step_s <= 6 * 3600,
+        weekly_seasonality=span_s >= 2 * 7 * 86400,
+        yearly_seasonality=span_s >= 2 * 365 * 86400,
+    )
+    if step_s <= 900 and span_s >= 12 * 3600:
+        model.add_seasonality("hourly", period=1 / 24, fourier_order=5)
+    each = -(-len(loads) // POINTS_MOST)
+    whole = len(loads) // each * each
+    means = np.asarray(loads[len(loads) - whole :]).reshape(-1, each).mean(axis=1)
+    middles = times[len(loads) - whole : len(loads) : each] + every * ((each - 1) / 2)
+    model.fit(pd.DataFrame({"ds": middles, "y": means}), iter=300)
+    return np.asarray(model.predict(pd.DataFrame({"ds": times[len(loads) :]}))["yhat"]).tolist()
+
+
+def serve(lines: Iterator[str]) -> None:
+    """One fit a line, answered by one line."""
+    for line in lines:
+        asked: dict[str, Any] = json.loads(line)
+        print(json.dumps(fit(asked["loads"], asked["step_s"], asked["steps"])), flush=True)
+
+
+def timed_fit(steps: int = FIT_STEPS, step_s: float = 60.0) -> float:
+    """Seconds that one fit of that many steps takes out of process, from the call to the curve."""
+    import numpy as np
+
+    at = np.arange(steps)
+    loads = 50 + 30 * np.sin(2 * np.pi * at * step_s / 86400) + np.random.default_rng(1).normal(0, 3, steps)
+    begin = time.monotonic()
+    found, problem = curves([(loads.tolist(), 60)], step_s, 60.0)
+    if not found:
+        raise RuntimeError(problem)
+    return time.monotonic() - begin
+
+
+if __name__ == "__main__":
+    serve(sys.stdin)

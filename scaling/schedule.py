@@ -1,0 +1,104 @@
+"""Scheduled capacity: "weekdays 8 to 18, at least 5". Pure.
+
+A rule names days, hours and a number of nodes. Hours are of the scaler's time zone, from the first up to but not
+including the last; "22 to 6" goes over midnight and belongs to the day it begins on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_NAMED = {"weekdays": range(5), "weekends": range(5, 7), "daily": range(7), "every day": range(7)}
+_RULE = re.compile(
+    r"\s*(?P<days>[a-z][a-z ,-]*?)\s+(?P<first>\d{1,2}(?::\d\d)?)\s*(?:to|-)\s*(?P<last>\d{1,2}(?::\d\d)?)\s*,?"
+    r"\s*at least\s+(?P<nodes>\d+)\s*(?:nodes?)?\s*",
+    re.IGNORECASE,
+)
+EXAMPLE = '"weekdays 8 to 18, at least 5"'
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """At least `nodes` on `days` (0 is Monday), from minute `first` of the day to minute `last`."""
+
+    text: str
+    days: frozenset[int]
+    first: int
+    last: int
+    nodes: int
+
+
+@cache
+def parse(text: str) -> Rule:
+    """A rule from its words. ValueError, in one sentence, when it is none."""
+    found = _RULE.fullmatch(text)
+    if not found:
+        raise ValueError(f'"{text}" is no rule: write it like {EXAMPLE}')
+    first, last = _minute(found["first"], text), _minute(found["last"], text)
+    if first == last:
+        raise ValueError(f'"{text}" begins and ends at the same time: for the whole day write 0 to 24')
+    return Rule(text, _days(found["days"].lower(), text), first, last, int(found["nodes"]))
+
+
+def scheduled(rules: Iterable[str], timezone: str, now: float, lead_s: float = 0.0) -> tuple[int, str]:
+    """(nodes the rules want between now and `lead_s` from now, the rule that wants most); (0, "") when none holds.
+
+    The lead is what nodes need to start, so that they are there when the hour comes.
+    """
+    best, why = 0, ""
+    for text in rules:
+        rule = parse(text)
+        if rule.nodes > best and (_holds(rule, timezone, now) or _holds(rule, timezone, now + lead_s)):
+            best, why = rule.nodes, text
+    return best, why
+
+
+def _holds(rule: Rule, timezone: str, at: float) -> bool:
+    there = datetime.fromtimestamp(at, zone(timezone))
+    minute, day = there.hour * 60 + there.minute, there.weekday()
+    if rule.first < rule.last:
+        return day in rule.days and rule.first <= minute < rule.last
+    yesterday = (there - timedelta(days=1)).weekday()
+    return (day in rule.days and minute >= rule.first) or (yesterday in rule.days and minute < rule.last)
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The time zone of that name. ValueError when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f'"{name}" is no time zone: write one like Europe/Berlin, or UTC') from error
+
+
+def _minute(text: str, rule: str) -> int:
+    hour, _, minute = text.partition(":")
+    found = int(hour) * 60 + int(minute or 0)
+    if found > 24 * 60 or int(minute or 0) > 59:
+        raise ValueError(f'"{rule}": {text} is no time of the day')
+    return found
+
+
+def _days(text: str, rule: str) -> frozenset[int]:
+    if text in _NAMED:
+        return frozenset(_NAMED[text])
+    days: set[int] = set()
+    for part in re.split(r"\s*,\s*|\s+and\s+", text):
+        ends = [_day(name, rule) for name in re.split(r"\s*-\s*|\s+to\s+", part)]
+        if len(ends) > 2:
+            raise ValueError(f'"{rule}": "{part}" names more than two ends')
+        days |= {(ends[0] + step) % 7 for step in range((ends[-1] - ends[0]) % 7 + 1)}
+    return frozenset(days)
+
+
+def _day(name: str, rule: str) -> int:
+    found = [number for number, day in enumerate(_DAYS) if len(name) >= 3 and day.startswith(name.rstrip("s"))]
+    if len(found) != 1:
+        raise ValueError(f'"{rule}": "{name}" is no day; write weekdays, weekends, daily, or days such as mon-fri')
+    return found[0]

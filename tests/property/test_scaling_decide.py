@@ -1,0 +1,272 @@
+"""A decision keeps within bounds and budget, never takes what works, never flaps, and always says why."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scaling.budget import room_usd_h
+from scaling.config import ScalingConfig
+from scaling.decide import decide
+from scaling.model import (
+    DRAINING,
+    ON_DEMAND,
+    OWN,
+    READY,
+    SPOT,
+    STARTING,
+    Breaker,
+    Forecast,
+    Memory,
+    Node,
+    Observation,
+    Offer,
+    Pool,
+    PoolMemory,
+)  # fmt: skip
+
+NOW = 1_800_000_000.0
+REGIONS = ("", "eu-west-1", "eu-north-1", "us-east-1")
+
+OFFERS = st.lists(
+    st.builds(
+        Offer,
+        id=st.sampled_from([f"o{n}" for n in range(6)]),
+        provider=st.just("fake"),
+        type=st.sampled_from(["a", "b"]),
+        region=st.sampled_from(REGIONS),
+        zone=st.sampled_from(["x", "y"]),
+        market=st.sampled_from([OWN, ON_DEMAND, SPOT]),
+        price_usd_h=st.floats(0, 5),
+        has_gpu=st.booleans(),
+        start_s=st.floats(0, 900),
+        interruptions_h=st.floats(0, 0.5),
+        available=st.integers(0, 30),
+    ),
+    max_size=6,
+    unique_by=lambda offer: offer.id,
+)
+NODES = st.lists(
+    st.builds(
+        Node,
+        id=st.uuids().map(str),
+        offer=st.sampled_from(["", "o1", "o2"]),
+        state=st.sampled_from([READY, READY, READY, STARTING, DRAINING]),
+        launched_at=st.floats(NOW - 5000, NOW),
+        running=st.sampled_from([0, 0, 1, 3]),
+        price_usd_h=st.floats(0, 5),
+        market=st.sampled_from([OWN, ON_DEMAND, SPOT]),
+        region=st.sampled_from(REGIONS),
+        has_gpu=st.booleans(),
+        ending=st.sampled_from([False, False, False, True]),
+        managed=st.sampled_from([True, True, True, False]),
+    ),
+    max_size=12,
+    unique_by=lambda node: node.id,
+).map(tuple)
+POOLS = st.builds(
+    Pool,
+    name=st.just("p"),
+    nodes=NODES,
+    load=st.floats(0, 40),
+    cpu=st.floats(0, 1),
+    queued=st.integers(0, 500),
+    task_s=st.sampled_from([0.0, 0.5, 20.0]),
+    needs_gpu=st.booleans(),
+    region=st.sampled_from(["", "", "eu", "us-east-1"]),
+    demand_by_region=st.dictionaries(st.sampled_from(REGIONS), st.floats(0, 1), max_size=3),
+)
+FORECASTS = st.none() | st.builds(
+    Forecast, at_start=st.floats(0, 60), until_start=st.floats(0, 60), median=st.floats(0, 60), trusted=st.booleans(),
+    model=st.just("m"), why=st.just("w"),
+)  # fmt: skip
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ScalingConfig:
+    low = draw(st.integers(0, 5))
+    return ScalingConfig(
+        mode=draw(st.sampled_from(["reactive", "predictive", "hybrid"])),
+        min_nodes=low,
+        max_nodes=low + draw(st.integers(0, 40)),
+        max_step_up_nodes=draw(st.integers(1, 20)),
+        max_step_down_nodes=draw(st.integers(1, 20)),
+        headroom=draw(st.floats(0, 2)),
+        up_votes=draw(st.integers(1, 3)),
+        down_votes=draw(st.integers(1, 3)),
+        up_window_s=draw(st.sampled_from([0.0, 120.0])),
+        down_window_s=draw(st.sampled_from([0.0, 300.0])),
+        warm_spares_nodes=draw(st.integers(0, 3)),
+        baseline_nodes=draw(st.integers(0, 5)),
+        schedule=draw(st.sampled_from([(), ("daily 0 to 24, at least 4",)])),
+        budget_usd_h=draw(st.sampled_from([math.inf, 0.0, 3.0, 20.0])),
+        budget_usd_day=draw(st.sampled_from([math.inf, 0.0, 10.0, 100.0])),
+    )
+
+
+AGO = st.floats(NOW - 900, NOW - 1)
+
+
+def lined(line: list[tuple[float, int]], falling: bool) -> tuple[tuple[float, int], ...]:
+    """(time, nodes) as a memory holds them: later and later, lower and lower (or higher and higher)."""
+    return tuple(zip(sorted(at for at, _ in line), sorted((n for _, n in line), reverse=falling), strict=True))
+
+
+LINES = st.lists(st.tuples(st.floats(NOW - 400, NOW - 1), st.integers(0, 40)), max_size=4)
+MEMORIES = st.builds(
+    Memory,
+    pools=st.builds(
+        PoolMemory, up_votes=st.integers(0, 3), down_votes=st.integers(0, 3),
+        needs=LINES.map(lambda line: lined(line, falling=True)),
+        lows=LINES.map(lambda line: lined(line, falling=False)),
+        lowered_at=AGO, asked_at=AGO, peak_at=AGO,
+    ).map(lambda one: {"p": one}) | st.just({}),
+    breakers=st.dictionaries(
+        st.sampled_from(["o1", "o2"]), st.builds(Breaker, st.integers(1, 9), st.floats(NOW - 9, NOW + 99))
+    ),
+)  # fmt: skip
+SPENT = st.sampled_from([0.0, 5.0, 99.0])
+
+
+@given(POOLS, FORECASTS, OFFERS, configs(), MEMORIES, SPENT)
+def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config, memory, spent) -> None:
+    seen = Observation((pool,), spent_today_usd=spent)
+    decision, _ = decide(seen, {"p": forecast} if forecast else {}, offers, config, memory, NOW)
+    (made,) = decision.pools
+    counted = {node.id: node for node in pool.nodes if node.has_gpu or not pool.needs_gpu}
+    started = sum(one.count for one in made.launches)
+    assert made.trail and all(made.trail)
+    # bounds
+    assert not started or made.have + started <= config.max_nodes
+    assert made.target <= max(config.max_nodes, made.have)
+    room, _ = room_usd_h(decision.running_usd_h, spent, config, NOW)
+    leaving = [one for one in counted.values() if one.ending or one.state == DRAINING]
+    gone = len(counted) - len(leaving) - made.have  # drained by the wall
+    if made.target < config.min_nodes and room >= 0:
+        assert any("not started" in reason or "at most are started" in reason for reason in made.trail)
+    # budget: no launch over either wall
+    assert decision.launched_usd_h <= max(0.0, room) + 1e-6
+    # work in flight: nothing busy is drained but by the wall or because it is taken away
+    drained_busy = [one for one in made.drains if counted[one].running and not counted[one].ending]
+    assert not drained_busy or (room < 0 and gone)
+    assert all(counted[one].managed or counted[one].ending for one in made.drains)
+    assert all(not counted[one].running and counted[one].state == DRAINING for one in made.ends)
+    # what is started may be started
+    by_id = {offer.id: offer for offer in offers}
+    for launch in made.launches:
+        offer = by_id[launch.offer]
+        assert 0 < launch.count <= offer.available
+        assert offer.has_gpu or not pool.needs_gpu
+        assert offer.region.startswith(pool.region)
+        broken = memory.breakers.get(launch.offer)
+        assert not broken or broken.shunned_until <= NOW
+    # one direction at a time
+    assert not (started and set(made.drains) - {one.id for one in leaving} and room >= 0)
+
+
+@given(POOLS, FORECASTS, OFFERS, configs(), MEMORIES, SPENT)
+def test_the_same_facts_give_the_same_decision(pool, forecast, offers, config, memory, spent) -> None:
+    seen = Observation((pool,), spent_today_usd=spent)
+    given_forecast = {"p": forecast} if forecast else {}
+    once = decide(seen, given_forecast, offers, config, memory, NOW)
+    assert once == decide(seen, given_forecast, list(offers), config, memory, NOW)
+
+
+@given(
+    POOLS,
+    FORECASTS,
+    OFFERS,
+    configs(),
+    MEMORIES,
+    SPENT,
+    st.floats(0, 30),
+    st.integers(0, 300),
+    st.floats(0, 1),
+    st.floats(0, 30),
+)
+def test_more_demand_never_lowers_the_target(
+    pool, forecast, offers, config, memory, spent, load, queued, cpu, more
+) -> None:
+    busier = replace(pool, load=pool.load + load, queued=pool.queued + queued, cpu=max(pool.cpu, cpu))
+    higher = forecast and replace(forecast, at_start=forecast.at_start + more, until_start=forecast.until_start + more)
+    targets = [
+        decide(Observation((one,), spent), {"p": expected} if expected else {}, offers, config, memory, NOW)[0].pools[0]
+        for one, expected in ((pool, forecast), (busier, higher))
+    ]
+    assert targets[1].target >= targets[0].target
+    assert set(targets[1].drains) <= set(targets[0].drains)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0, 40), max_size=30), configs())
+def test_a_replay_is_the_same(loads, config) -> None:
+    assert live(loads, config, 60.0) == live(loads, config, 60.0)
+
+
+def live(loads: list[float], config: ScalingConfig, every_s: float, start_steps: int = 2) -> list[int]:
+    """Targets, step by step, of a pool whose provider always delivers after `start_steps`."""
+    offer = Offer("o", "fake", market=OWN)
+    nodes: list[Node] = []
+    memory, targets, made = Memory(), [], 0
+    for number, load in enumerate(loads):
+        now = NOW + number * every_s
+        nodes = [
+            node._replace(state=READY)
+            if now - node.launched_at >= start_steps * every_s and node.state == STARTING
+            else node
+            for node in nodes
+        ]
+        ready = [node for node in nodes if node.state == READY]
+        whole = math.ceil(load)
+        busy = {node.id for node in ready[:whole]}
+        nodes = [node._replace(running=int(node.id in busy)) for node in nodes]
+        pool = Pool("p", tuple(nodes), load=load, cpu=min(1.0, load / len(ready)) if ready else 0.0)
+        decision, memory = decide(Observation((pool,)), {}, [offer], config, memory, now)
+        (one,) = decision.pools
+        for launch in one.launches:
+            for _ in range(launch.count):
+                made += 1
+                nodes.append(Node(f"n{made}", launch.offer, STARTING, now))
+        nodes = [
+            node._replace(state=DRAINING) if node.id in one.drains else node
+            for node in nodes
+            if node.id not in one.ends
+        ]
+        assert len([node for node in nodes if node.state != DRAINING]) == one.target
+        targets.append(one.target)
+    return targets
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(-1, 1), min_size=240, max_size=240), st.floats(1, 12), st.floats(0, 0.9))
+def test_noise_does_not_make_it_flap(noise, level, amplitude) -> None:
+    every_s = 60.0
+    config = ScalingConfig(max_nodes=60, down_window_s=600)
+    targets = live([level * (1 + amplitude * one) for one in noise], config, every_s)
+    moves = [after - before for before, after in itertools.pairwise(targets) if after != before]
+    turns = sum(1 for before, after in itertools.pairwise(moves) if (before > 0) != (after > 0))
+    hours = len(noise) * every_s / 3600
+    assert sum(move < 0 for move in moves) <= hours * 3600 / config.down_window_s + 1
+    assert turns <= 2 * (hours * 3600 / config.down_window_s + 1)
+    # upwards at most as often as levels of the noise can be passed between two scale-ins
+    assert len(moves) <= (hours * 6 + 1) * (2 + math.ceil(math.log(max(2.0, 2 * level), 1.1)))
+
+
+@given(st.floats(2, 20), st.integers(1, 4))
+def test_it_follows_a_load_goes_to_zero_and_comes_back(level, spares) -> None:
+    config = ScalingConfig(warm_spares_nodes=spares, min_life_s=60)
+    targets = live([0.0] * 3 + [level] * 20 + [0.0] * 40 + [level] * 5, config, 60.0)
+    assert targets[2] == 0
+    assert targets[22] >= math.ceil(level)
+    assert targets[62] == 0
+    assert targets[-1] >= math.ceil(level)
+
+
+def test_the_mission_in_simulated_time_one_to_fifty_and_back_to_ten() -> None:
+    config = ScalingConfig(min_nodes=1, max_nodes=50, max_step_up_nodes=50, baseline_nodes=10, baseline_keep_s=86400)
+    targets = live([0.0] * 3 + [60.0] * 40 + [0.0] * 120, config, 60.0, start_steps=10)
+    assert targets[2] == 1 and max(targets) == 50 and targets[-1] == 10

@@ -1,0 +1,87 @@
+"""Nothing looks ahead: what comes later never changes a forecast, a gate or a decision of before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scaling import synthetic
+from scaling.backtest import TRAINING, Backtest
+from scaling.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.forecast import horizons, pinball, upper, walk
+from scaling.forecast_models import models
+from scaling.gate import delayed_max, gate
+from scaling.simulate import World, default_offers
+from scaling.tuning import Tuned
+
+STEP_S = 300.0
+QUANTILES = (0.9, 0.99)
+SERIES = st.builds(synthetic.make, st.sampled_from(sorted(synthetic.KINDS)), st.integers(0, 99), st.just(900))
+
+
+def futures(loads: np.ndarray, cut: int, seed: int) -> np.ndarray:
+    """The same past, another future."""
+    other = loads.copy()
+    other[cut:] = np.random.default_rng(seed).uniform(0, 3 * loads.max() + 1, len(loads) - cut)
+    return other
+
+
+@settings(max_examples=15, deadline=None)
+@given(SERIES, st.integers(300, 899), st.integers(0, 9), st.integers(1, 3))
+def test_the_future_changes_no_forecast_and_no_gate_of_before(loads, cut, seed, start_steps) -> None:
+    other = futures(loads, cut, seed)
+    known = slice(0, cut + 1)  # origins that know loads[:cut] at most
+    for name, model in models(loads, STEP_S).items():
+        np.testing.assert_array_equal(model(2)[known], models(other, STEP_S)[name](2)[known], err_msg=name)
+    one, two = (walk(each, STEP_S, start_steps, QUANTILES) for each in (loads, other))
+    for part in ("at_start", "until_start", "median", "in_force"):
+        np.testing.assert_array_equal(getattr(one, part)[known], getattr(two, part)[known], err_msg=part)
+    for column in (0, 1):
+        first, second = gate(loads, one, column, STEP_S), gate(other, two, column, STEP_S)
+        np.testing.assert_array_equal(first.trusted[known], second.trusted[known])
+        np.testing.assert_array_equal(first.ratio[known], second.ratio[known])
+
+
+@settings(max_examples=8, deadline=None)
+@given(SERIES, st.integers(560, 890), st.sampled_from([REACTIVE, PREDICTIVE, HYBRID]), st.integers(0, 9))
+def test_the_future_changes_no_decision_of_before(loads, cut, policy, seed) -> None:
+    assert cut > 900 * TRAINING
+    tuned = Tuned(policy, 3, 3600.0, forecast_level=1, quantile=0.95)
+    runs = []
+    for each in (loads, futures(loads, cut, seed)):
+        test = Backtest(each, World(STEP_S, default_offers(120.0)), 1)
+        runs.append(test.run(tuned, 400, 900, float("inf"), float("inf"), keep=True))
+    known = cut - 400 + 1  # the decision at step `cut` is shown demand[:cut]
+    assert runs[0].decisions[:known] == runs[1].decisions[:known]
+    assert runs[0].ready[: known - 1] == runs[1].ready[: known - 1]
+    assert all(one.trail for one in runs[0].decisions)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 99))
+def test_upper_quantiles_hold_what_they_say(seed) -> None:
+    chance = np.random.default_rng(seed)
+    loads = 50 + chance.normal(0, 5, 3000)
+    made = upper(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0)
+    for column, quantile in enumerate(QUANTILES):
+        forecast = made[1000:2998, column]
+        assert np.mean(loads[1001:2999] > forecast) == pytest.approx(1 - quantile, abs=0.025)
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(0.5, 0.999))
+def test_pinball_is_least_at_the_truth_and_dearer_below_for_upper_quantiles(actual, off, quantile) -> None:
+    loss = [float(pinball(np.array([actual]), np.array([actual + by]), quantile)[0]) for by in (0.0, off, -off)]
+    assert loss[0] == 0.0 and 0.0 <= loss[1] <= loss[2] + 1e-9
+
+
+def test_delayed_max_is_what_a_slow_reaction_holds() -> None:
+    loads = np.array([1.0, 5.0, 2.0, 3.0, 0.0, 9.0])
+    assert delayed_max(loads, 2, 0).tolist() == [1, 1, 1, 5, 2, 3]
+    assert delayed_max(loads, 2, 1).tolist() == [1, 1, 1, 5, 5, 3]
+
+
+@pytest.mark.parametrize(("start", "found"), [(1, (1, 2)), (2, (1, 2, 3)), (12, (1, 5, 9, 13))])
+def test_horizons_reach_from_the_next_step_to_the_one_after_a_start(start, found) -> None:
+    assert horizons(start) == found
