@@ -233,19 +233,14 @@ class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
 class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """KV `mesh`, `merge`, of a mesh that goes into another one."""
 
-    into: str
-    """Id of the mesh it goes into."""
-    urls: tuple[str, ...]
-    """Where that one's bus is."""
+    into: str  # id of the mesh it goes into
+    urls: tuple[str, ...]  # where that one's bus is
     phase: str = "drain"
     """drain: its nodes finish what they run and go; moved: everything is over there, and the bus servers end."""
-    by: str = ""
-    """Who gave the order."""
+    by: str = ""  # who gave the order
     at: float = 0.0
-    moved: dict[str, int] = {}
-    """What is over there so far: tasks, results, blobs …"""
-    mover: str = ""
-    """The node that moves it; it stays until the end."""
+    moved: dict[str, int] = {}  # what is over there so far: tasks, results, blobs …
+    mover: str = ""  # the node that moves it; it stays until the end
 
 
 class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mesh import connections, events, subjects
-from mesh.announcement import MEMBER, Announcement
+from mesh.announcement import Announcement
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.cluster import Cluster
 from mesh.client import Mesh
@@ -41,9 +41,9 @@ from node.executor import Executor
 from node.heartbeat import Heartbeat
 from node.hosting import Hosting
 from node.measuring import Measuring
+from node.parts import parts
 from node.portrait import version
 from node.puller import Puller
-from node.roaming import roam
 from node.service_info import answer_service_requests
 from node.settling import Settling
 
@@ -184,27 +184,15 @@ class Node:
         await self.registry.catch_up()
         await self.puller.start()
         self.bridge.attach(self)
-        await self.discovery.announce(self._announcement())
+        await self.discovery.announce(portrait.announcement_of(self))
         # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
         self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
 
-    def _parts(self) -> list[Service]:
-        """What runs as long as the node does."""
-        return [
-            Service("heartbeat", self.heartbeat.run, "stop_node"),
-            Service("pulse", lambda: self.heartbeat.pulse(self._held), "stop_node"),
-            Service("registry", self.registry.run),
-            Service("door", self.door.run),
-            Service("election", self.election.run),
-            Service("master", self.master.run),
-            Service("hosting", self.hosting.run),
-            Service("roaming", lambda: roam(self)),
-            Service("rejoining", lambda: rejoining.follow(self)),
-            Service("measuring", self.measuring.run),
-        ]
-
     # --- what a swarm of nodes in one process has not (bench/swarm/node.py) --------------------------
+    def _parts(self) -> list[Service]:
+        return parts(self, self._held)
+
     async def _open_bridge(self) -> bridge.Bridge:
         return await bridge.listen(self.config, self.addresses, version())
 
@@ -220,13 +208,6 @@ class Node:
             slots=self.slots, folder=self.data.path / "work", fault_kinds=self.config.fault_kinds,
             grants=self.config.grants, on_started=self.agent.on_started, on_finished=self.settling.on_finished,
             on_progress=self.settling.on_progress, on_checkpoint=self.checkpoints.take,
-        )  # fmt: skip
-
-    def _announcement(self) -> Announcement:
-        return Announcement(
-            mesh_name=self.joined.mesh.name, mesh_id=self.joined.mesh.id, key_fingerprint="",
-            node_id=self.data.node_id, urls=self.hosting.urls, role=MEMBER, api=self.bridge.url,
-            version=version(),
         )  # fmt: skip
 
     # --- down ---------------------------------------------------------------------------------------
@@ -341,7 +322,7 @@ class Node:
 
     async def tell_where_it_is(self) -> None:
         """This node's addresses, or the bus servers', are others now. Raises: BusUnavailable."""
-        await self.discovery.announce(self._announcement())
+        await self.discovery.announce(portrait.announcement_of(self))
         await self._put_record()
 
     async def _put_record(self) -> None:

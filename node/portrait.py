@@ -8,6 +8,7 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from mesh.announcement import MEMBER, Announcement
 from mesh.interfaces import is_wireless
 from mesh.membership import UP
 from mesh.messages import NodeRecord
@@ -88,3 +89,12 @@ def banner_of(node: Node) -> str:
             colour=sys.stdout.isatty(),
         )
     )
+
+
+def announcement_of(node: Node) -> Announcement:
+    """What it says of itself on the local network."""
+    return Announcement(
+        mesh_name=node.joined.mesh.name, mesh_id=node.joined.mesh.id, key_fingerprint="",
+        node_id=node.data.node_id, urls=node.hosting.urls, role=MEMBER, api=node.bridge.url,
+        version=version(),
+    )  # fmt: skip
