@@ -180,13 +180,14 @@ class Node:
     async def _announce(self) -> None:
         await self._put_record()
         self.heartbeat.beat()
+        # It beats from here on: what follows may take long where many nodes start at once.
+        # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
+        self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         # Else its own API would say for a moment that there is no such node, and its master that nobody can work.
         await self.registry.catch_up()
         await self.puller.start()
         self.bridge.attach(self)
         await self.discovery.announce(self._announcement())
-        # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
-        self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
 
     def _parts(self) -> list[Service]:
