@@ -20,7 +20,7 @@ from mesh.bus.cluster import Cluster
 from mesh.client import Mesh
 from mesh.discovery import Discovery
 from mesh.election import Election
-from mesh.errors import CannotStart, QueztlError
+from mesh.errors import CannotStart
 from mesh.housekeeping import Housekeeping
 from mesh.identity import DataDir, open_data_dir
 from mesh.interfaces import usable_addresses
@@ -264,34 +264,8 @@ class Node:
         self.stop_asked.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
-        have = self.__dict__
-        steps: list[Any] = []
-        if "bridge" in have:
-            steps.append(self.bridge.close())
-        if "benchmarking" in have:
-            steps.append(self.benchmarking.close())
-        if "puller" in have:
-            steps.append(self.puller.stop())
-        if "executor" in have:
-            steps.append(self.executor.stop(0.0))
-        if "mesh" in have and self.mesh._waiting is not None:
-            steps.append(self.mesh.close())
-        if "registry" in have:
-            steps.append(self.registry.close())
-        if "discovery" in have:
-            steps.append(self.discovery.stop())
-        if "bus" in have:
-            steps.append(self.bus.close())
-        if "hosting" in have:
-            steps.append(self.hosting.close())
-        elif "joined" in have and self.joined.server is not None:
-            steps.append(self.joined.server.stop())
-        for step in steps:
-            try:
-                await step
-            except QueztlError as error:
-                log.debug("while closing: %s", error)
-        if "data" in have:
+        await leaving.close_all(self)
+        if "data" in self.__dict__:
             if self.moves_to is not None:
                 await asyncio.to_thread(rejoining.adopt, self.data, self.moves_to, self.joined.mesh.name)
             self.data.close()
