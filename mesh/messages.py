@@ -322,9 +322,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     end: TaskEnd
     died_at: float
 
-
 encode = msgspec.msgpack.Encoder().encode
-
 
 decode_task = msgspec.msgpack.Decoder(Task).decode
 decode_state = msgspec.msgpack.Decoder(TaskState).decode

@@ -20,7 +20,7 @@ from mesh.bus.cluster import Cluster
 from mesh.client import Mesh
 from mesh.discovery import Discovery
 from mesh.election import Election
-from mesh.errors import CannotStart, QueztlError
+from mesh.errors import CannotStart
 from mesh.housekeeping import Housekeeping
 from mesh.identity import DataDir, open_data_dir
 from mesh.interfaces import usable_addresses
@@ -180,13 +180,14 @@ class Node:
     async def _announce(self) -> None:
         await self._put_record()
         self.heartbeat.beat()
+        # It beats from here on: what follows may take long where many nodes start at once.
+        # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
+        self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         # Else its own API would say for a moment that there is no such node, and its master that nobody can work.
         await self.registry.catch_up()
         await self.puller.start()
         self.bridge.attach(self)
         await self.discovery.announce(portrait.announcement_of(self))
-        # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
-        self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
         await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
 
     # --- what a swarm of nodes in one process has not (bench/swarm/node.py) --------------------------
@@ -244,34 +245,8 @@ class Node:
         self.stop_asked.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
-        have = self.__dict__
-        steps: list[Any] = []
-        if "bridge" in have:
-            steps.append(self.bridge.close())
-        if "benchmarking" in have:
-            steps.append(self.benchmarking.close())
-        if "puller" in have:
-            steps.append(self.puller.stop())
-        if "executor" in have:
-            steps.append(self.executor.stop(0.0))
-        if "mesh" in have and self.mesh._waiting is not None:
-            steps.append(self.mesh.close())
-        if "registry" in have:
-            steps.append(self.registry.close())
-        if "discovery" in have:
-            steps.append(self.discovery.stop())
-        if "bus" in have:
-            steps.append(self.bus.close())
-        if "hosting" in have:
-            steps.append(self.hosting.close())
-        elif "joined" in have and self.joined.server is not None:
-            steps.append(self.joined.server.stop())
-        for step in steps:
-            try:
-                await step
-            except QueztlError as error:
-                log.debug("while closing: %s", error)
-        if "data" in have:
+        await leaving.close_all(self)
+        if "data" in self.__dict__:
             if self.moves_to is not None:
                 await asyncio.to_thread(rejoining.adopt, self.data, self.moves_to, self.joined.mesh.name)
             self.data.close()

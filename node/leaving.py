@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -50,3 +50,34 @@ async def say_goodbye(node: Node) -> None:
         await events.emit(node.bus, "leave", {"name": node.record.name}, node.record.id, 0)
     except QueztlError as error:
         log.debug("the goodbye was not heard: %s", error)
+
+
+async def close_all(node: Node) -> None:
+    """Close whatever was opened, in reverse."""
+    have = node.__dict__
+    steps: list[Any] = []
+    if "bridge" in have:
+        steps.append(node.bridge.close())
+    if "benchmarking" in have:
+        steps.append(node.benchmarking.close())
+    if "puller" in have:
+        steps.append(node.puller.stop())
+    if "executor" in have:
+        steps.append(node.executor.stop(0.0))
+    if "mesh" in have and node.mesh._waiting is not None:
+        steps.append(node.mesh.close())
+    if "registry" in have:
+        steps.append(node.registry.close())
+    if "discovery" in have:
+        steps.append(node.discovery.stop())
+    if "bus" in have:
+        steps.append(node.bus.close())
+    if "hosting" in have:
+        steps.append(node.hosting.close())
+    elif "joined" in have and node.joined.server is not None:
+        steps.append(node.joined.server.stop())
+    for step in steps:
+        try:
+            await step
+        except QueztlError as error:
+            log.debug("while closing: %s", error)

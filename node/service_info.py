@@ -68,4 +68,6 @@ async def answer_service_requests(bus: Bus, node: Node) -> list[Subscription]:
 
     tails = ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{node.record.id}")
     addresses = [f"$SRV.{verb}{tail}" for verb in ("PING", "INFO", "STATS") for tail in tails]
-    return [await bus.subscribe(address, answer) for address in addresses]
+    subscriptions = [await bus.subscribe(address, answer, wait=False) for address in addresses]
+    await bus.flush()
+    return subscriptions

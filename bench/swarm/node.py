@@ -101,6 +101,8 @@ class SwarmNode(Node):
     # --- what it writes down ------------------------------------------------------------------------
     async def _build(self) -> None:
         await super()._build()
+        # What it tells from now on is what changes from here: else one doubted just now would never be told of again.
+        self.registry.judge()
         self.registry.listen(self._on_change)
         self.up = {one.record.id for one in self.registry.members() if one.state == UP}
 
