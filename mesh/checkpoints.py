@@ -33,7 +33,7 @@ _TRIES = 8
 
 
 class Superseded(QueztlError):
-    """Another run of the task has taken over: nothing of this one is kept any more."""
+    """Another run of the task has taken over, or it has ended: nothing of this one is kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ async def _write(bus: Bus, task: str, hold: Hold, record: Checkpoint) -> Hold:
             if again is None and isinstance(refused, BusUnavailable) and entry is None and not hold.revision:
                 continue  # the first one never arrived
             if again is None:
-                raise Superseded(f"another run of {task} has taken over its checkpoints") from None
+                raise Superseded(f"{task} has ended, or another run of it has taken over its checkpoints") from None
             if again.blob == record.blob:
                 return again  # it was written, only the answer was lost
             hold = again

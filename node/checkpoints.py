@@ -152,7 +152,7 @@ class Checkpoints:
                     kept = True
                 except Superseded as error:
                     keeping.superseded = True
-                    log.warning("%s", error)
+                    log.info("%s", error)
                 except (QueztlError, OSError) as error:
                     log.warning("a checkpoint of task %s could not be kept: %s", job.id, error)
                 finally:

@@ -211,6 +211,7 @@ async def test_a_first_run_asks_nothing_and_keeps_what_it_does(bus_server, tmp_p
 
 async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file, caplog) -> None:
     node = await make_node(bus_server, tmp_path / "spool")
+    caplog.set_level("INFO")
     node.bus.config = replace(node.bus.config, checkpoint_max_bytes=1000)
     job, told = await running(node), []
     node.checkpoints.told = lambda job, kept: told.append(kept)

@@ -1,0 +1,97 @@
+"""ml_training that goes on: the same losses as without a stop, checkpoints that are none, and a store that fails."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mesh.kinds.table import validate
+from node.workload import Context, load
+from node.workloads.ml_training import due
+
+TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
+GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate": 0.01}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(payload, **more):
+        return load("ml_training")(validate("ml_training", payload), Context(1, tmp_path, **more))
+
+    return call
+
+
+def npz():
+    """64 samples of three classes."""
+    file = io.BytesIO()
+    np.savez(file, x=np.random.default_rng(0).normal(size=(64, 5)), y=np.arange(64) % 3)
+    return file.getvalue()
+
+
+def keeping(folder: Path):
+    """(what to give a context as `checkpoint`, what it was given: files and notes)"""
+    found = []
+
+    def checkpoint(file, note=""):
+        found.append((file.rename(folder / f"kept-{len(found)}"), note))
+
+    return checkpoint, found
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"features": None}, {"features": None, "optimizer": "sgd"}, TINY | {"learning_rate": 1e-2}, GIVEN],
+)
+def test_a_run_that_goes_on_gives_the_losses_of_one_that_never_stopped(run, tmp_path, payload):
+    payload |= {"precision": "fp32", "steps": 40} | ({"data": npz()} if payload.get("features") else {})
+    checkpoint, kept = keeping(tmp_path)
+    whole = run(payload | {"checkpoint_every_s": 0.001}, checkpoint=checkpoint)
+    assert whole["checkpoints"]["taken"] == len(kept) > 1 and whole["checkpoints"]["bytes"] > 1000
+    file, note = kept[len(kept) // 2]
+    rest = run(payload, resume=file)
+    at = rest["resumed_from_step"]
+    assert note == f"step {at}" and rest["note"] == f"went on from step {at}" and 0 < at < 40
+    assert (rest["steps"], rest["steps_this_run"], rest["runs"]) == (40, 40 - at, 2)
+    assert rest["losses"] == whole["losses"] and rest["seconds"] > 0
+
+
+class Tensorless:
+    """A checkpoint that is code."""
+
+    def __reduce__(self):
+        return (print, ("this is code of a peer",))
+
+
+def test_a_checkpoint_that_is_none_means_starting_over_with_a_note(run, tmp_path, capsys):
+    checkpoint, kept = keeping(tmp_path)
+    run({"steps": 20, "checkpoint_every_s": 0.001}, checkpoint=checkpoint)
+    whole = kept[0][0].read_bytes()
+    torch.save({"format": 1, "model": Tensorless()}, tmp_path / "code")
+    torch.save({"format": 1, "precision": "fp32"}, tmp_path / "empty")
+    torch.save([1, 2], tmp_path / "other")
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise").write_bytes(b"\x00" * 5000)
+    for name in ("code", "empty", "other", "cut", "noise"):
+        result = run({"steps": 20}, resume=tmp_path / name)
+        assert result["note"].startswith("started over: the checkpoint"), name
+        assert (result["steps_this_run"], result["resumed_from_step"], result["runs"]) == (20, 0, 1)
+    assert "code of a peer" not in capsys.readouterr().out
+    other = run({"steps": 20, "width": 64}, resume=kept[0][0])
+    assert other["note"].startswith("started over: the checkpoint is of another training")
+
+
+def test_a_store_that_fails_costs_nothing_but_the_checkpoints(run, tmp_path):
+    checkpoint, found = keeping(tmp_path)
+    result = run({"steps": 60, "checkpoint_every_s": 0.001}, checkpoint=checkpoint, kept=lambda: (0, len(found)))
+    assert result["steps"] == 60 and result["checkpoints"] | {"seconds": 0, "bytes": 0} == {
+        "taken": 3, "kept": 0, "not_kept": 3, "bytes": 0, "seconds": 0,
+    }  # fmt: skip
+    assert run({"steps": 30, "checkpoint_every_s": 0}, checkpoint=checkpoint)["checkpoints"]["taken"] == 0
+
+
+def test_checkpoints_take_a_tenth_of_the_time_at_most():
+    assert not due(29.9, 0.0, 30.0, 0.0) and due(30.0, 0.0, 30.0, 0.0)
+    assert not due(99.0, 0.0, 30.0, 10.0) and due(100.0, 0.0, 30.0, 10.0)
+    assert not due(1e9, 0.0, 0.0, 0.0)
