@@ -26,6 +26,7 @@ from node.checkpoints import Checkpoints
 from node.deliveries import Deliveries, Delivery
 from node.executor import Executor, Job
 from node.outcome import Attempt, End, lost_too_often
+from node.plan import surplus
 from node.puller import Load
 from node.settling import Settling
 
@@ -37,6 +38,10 @@ log = logging.getLogger("queztl.agent")
 RUNNING_ELSEWHERE_DELAY_S = 2.0
 #: A task that can't be looked at (the bus is away) is given back for this long.
 TRY_LATER_S = 1.0
+#: Work that has been running for so long is no short work, whatever its kind took before.
+LONG_S = 0.25
+#: What is given back because it would not begin soon comes to somebody after this.
+SHED_DELAY_S = 0.05
 #: After a stall, deliveries are doubted for this long: they may have waited in the socket.
 DOUBT_S = 1.0
 
@@ -88,9 +93,30 @@ class Agent:
 
     def load(self) -> Load:
         """What the puller's plan needs to know."""
-        means_s = {kind: rate.mean_s for kind, rate in self.executor.rates.items() if rate.samples}
+        means_s = self._means_s()
         unstarted = tuple((means_s.get(kind, 0.0), count) for kind, count in self._waiting.items() if count)
         return Load(self._slots, self.executor.free_cores, unstarted, means_s)
+
+    def _means_s(self) -> dict[str, float]:
+        """How long each kind takes: as measured, or as long as one of it has been running by now."""
+        means_s = {kind: rate.mean_s for kind, rate in self.executor.rates.items() if rate.samples}
+        now = self._loop.time()
+        for delivery in self._deliveries.older_than(now - LONG_S):
+            if delivery.started_at and (ran_s := now - delivery.started_at) > LONG_S:
+                kind = delivery.task.kind
+                means_s[kind] = max(means_s.get(kind, 0.0), ran_s)
+        return means_s
+
+    def shed(self) -> None:
+        """Give back what was taken for short work and will not begin soon, the latest first: others may be idle."""
+        if not self.unstarted:
+            return
+        for kind, count in surplus(self._waiting, self._means_s(), self._slots, self._config).items():
+            taken = [one for one in self._deliveries if not one.started_at and one.task.kind == kind]
+            for delivery in taken[max(0, len(taken) - count) :]:
+                delivery.withdrawn = True
+                self._deliveries.give_back(delivery, SHED_DELAY_S)
+                self.executor.cancel(delivery.task.id)
 
     @property
     def unstarted(self) -> int:

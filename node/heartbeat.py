@@ -98,6 +98,7 @@ class Heartbeat:
                 again = now - announced_at >= ANNOUNCE_AGAIN_S
                 if again:
                     announced_at = now
+                    self._agent.shed()
                 self._deliveries.announce(now, self._config.announce_after_s, force=again)
                 self._deliveries.renew(now, self._config.ack_wait_s / 3)
                 self._settling.write_states(now)

@@ -7,7 +7,7 @@ short ones never starve a worker. A full node asks for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mesh.config import MeshConfig
@@ -18,6 +18,8 @@ from mesh.subjects import URGENCIES
 SHORTEST_RUN_S = 200e-6
 #: A lane that delivered within this time is asked as if it had a backlog: its next task is on its way.
 ACTIVE_S = 1.0
+#: What a node holds unstarted goes back when it would not begin within this.
+HOARD_S = 1.0
 #: A lane that delivered nothing for this long gets no standing pull; a wake-up hint or the scan brings it back.
 FORGOTTEN_S = 120.0
 
@@ -180,3 +182,23 @@ def effective_urgency(view: LaneView, now: float, config: MeshConfig) -> int:
     """0 is high; each `low_urgency_wait_s` a lane waited moves it up by one, so that low is never starved."""
     waited_s = now - view.waiting_since if view.waiting_since and view.backlog > 0 else 0.0
     return URGENCIES.index(view.lane[2]) - int(waited_s / config.low_urgency_wait_s)
+
+
+def keeps(mean_s: float, slots: int, config: MeshConfig) -> int:
+    """How many tasks of that run time a node may hold unstarted: one a slot, or what the prefetch allows. Pure."""
+    return max(slots, int(slots * config.prefetch_work_s / max(mean_s, SHORTEST_RUN_S)))
+
+
+def surplus(
+    unstarted: Mapping[str, int], means_s: Mapping[str, float], slots: int, config: MeshConfig
+) -> dict[str, int]:
+    """kind -> how many unstarted tasks should go back: they were taken for short ones, and turned out long.
+
+    Nothing goes back that all slots together would begin within `HOARD_S`: giving back has a price, too.
+    """
+    found: dict[str, int] = {}
+    for kind, count in unstarted.items():
+        mean_s = means_s.get(kind, 0.0)
+        if count * mean_s > HOARD_S * slots and count > keeps(mean_s, slots, config):
+            found[kind] = count - keeps(mean_s, slots, config)
+    return found

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.subjects import URGENCIES
-from node.plan import Ask, LaneView, effective_urgency, share, should_take_back, starved
+from node.plan import Ask, LaneView, effective_urgency, keeps, share, should_take_back, starved, surplus
 
 NOW = 10_000.0
 MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))
@@ -206,3 +206,20 @@ def test_long_work_does_not_wait_for_pulls_that_stand_where_none_is(slots, belie
     facts = {"slots": slots, "free_slots": slots, "unstarted": [], "now": NOW, "config": LAN}
     assert should_take_back(starving, [idle, work], **facts)
     assert not should_take_back(starving, [replace(idle, idle=False), work], **facts)
+
+
+KINDS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2000), max_size=3)
+
+
+@given(KINDS, st.dictionaries(st.sampled_from("abc"), MEANS), SLOTS)
+def test_what_turned_out_long_goes_back_and_what_begins_soon_stays(unstarted, means_s, slots) -> None:
+    back = surplus(unstarted, means_s, slots, LAN)
+    for kind, count in unstarted.items():
+        mean_s, left = means_s.get(kind, 0.0), count - back.get(kind, 0)
+        assert 0 <= back.get(kind, 0) <= count
+        if kind in back:
+            assert count * mean_s > slots, "a second of work for each slot"
+            assert left == keeps(mean_s, slots, LAN) >= slots, "every slot has its next task"
+        else:
+            assert count * mean_s <= slots or count <= keeps(mean_s, slots, LAN)
+    assert not surplus({kind: count - back.get(kind, 0) for kind, count in unstarted.items()}, means_s, slots, LAN)

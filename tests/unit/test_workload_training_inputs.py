@@ -1,0 +1,177 @@
+"""ml_training on data that is given, and payloads that can't be."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mesh.errors import BadInput
+from mesh.kinds.ml_training import MEMORY_MB, memory_bytes
+from mesh.kinds.table import validate
+from node.workload import Context, InputFault, load
+from node.workloads import training_models
+from node.workloads.training_data import source
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
+SMALL_IMAGES = {"model": "resnet50", "image_size": 32, "classes": 4, "batch": 16, "precision": "fp32"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(payload, **more):
+        context = Context(1, tmp_path, memory_mb=MEMORY_MB, **more)
+        return load("ml_training")(validate("ml_training", payload), context)
+
+    return call
+
+
+CONTEXT = Context(1, Path("."))
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+# --- models ----------------------------------------------------------------------------------------
+
+
+def count(payload):
+    with torch.device("meta"):
+        return sum(one.numel() for one in training_models.build(validate("ml_training", payload)).parameters())
+
+X, Y = np.random.default_rng(0).normal(size=(64, 5)), np.arange(64) % 3
+GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate": 0.01, "steps": 150}
+
+
+def test_given_samples_images_and_texts_are_learnt(run, tmp_path):
+    (tmp_path / "b").write_bytes(npz(x=X, y=Y))
+    result = run(GIVEN | {"data": {"blob": "b-1"}}, blobs={"b-1": tmp_path / "b"})
+    assert result["loss_fell"] and result["data"] == "given: 64 samples, each seen once an epoch"
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    payload = validate("ml_training", SMALL_IMAGES | {"batch": 8, "data": npz(x=images, y=Y[:8] % 2)})
+    inputs, targets = source(payload, CONTEXT, "cpu").batch(0)
+    at = [int((images.astype(np.float32) == 255 * one.numpy()).all((1, 2, 3)).argmax()) for one in inputs]
+    assert sorted(at) == list(range(8)) and targets.tolist() == [Y[n] % 2 for n in at]
+    text = b"the quick brown fox jumps over the lazy dog. " * 30
+    assert run(TINY | {"data": text, "steps": 60, "learning_rate": 3e-3})["loss_fell"]
+
+
+def test_each_given_sample_is_seen_once_an_epoch():
+    payload = validate("ml_training", GIVEN | {"data": npz(x=np.arange(320.0).reshape(64, 5), y=Y)})
+    batches = source(payload, CONTEXT, "cpu")
+    seen = [float(row[0]) for step in range(8) for row in batches.batch(step)[0]]
+    assert sorted(seen[:64]) == sorted(seen[64:]) == [5.0 * n for n in range(64)] and seen[:64] != seen[64:]
+
+
+class Pickled:
+    """What must never be read."""
+
+    def __reduce__(self):
+        return (print, ("this is code of a peer",))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "is no intact .npz"),
+        (b"PK\x03\x04 and then nothing", "is no intact .npz"),
+        (npz(x=X, y=Y)[:-200], "is no intact .npz"),
+        (npz(x=X), "y is not there"),
+        (npz(x=np.array([Pickled()], dtype=object), y=Y), "holds Python objects, which are code"),
+        (npz(x=X[:, :4], y=Y), r"samples by 5, as features says; its shape is \(64, 4\)"),
+        (npz(x=X[:0], y=Y[:0]), r"its shape is \(0, 5\)"),
+        (npz(x=X, y=Y[:9]), "a y of 64 classes"),
+        (npz(x=X, y=Y + 0.5), "a y of whole numbers"),
+        (npz(x=X, y=Y - 1), "a y from 0 to 2"),
+        (npz(x=X, y=Y + 1), "a y from 0 to 2"),
+        (npz(x=X.astype(complex), y=Y), "floating-point numbers or uint8"),
+        (npz(x=np.where(X > 2, np.nan, X), y=Y), "no finite numbers"),
+        (npz(x=np.where(X > 2, 1e300, X), y=Y), "no finite numbers"),
+    ],
+)
+def test_bad_arrays_are_refused_in_words(run, data, problem, capsys):
+    with pytest.raises(InputFault, match=problem) as caught:
+        run(GIVEN | {"data": data})
+    assert caught.value.field == "data" and "code of a peer" not in capsys.readouterr().out
+
+
+def test_an_archive_that_unpacks_into_far_more_is_not_unpacked(run, monkeypatch):
+    monkeypatch.setattr("node.workloads.training_data.MAX_ARRAY_BYTES", 1 << 20)
+    with pytest.raises(InputFault, match="unpacked"):
+        run(GIVEN | {"data": npz(x=np.zeros((1 << 19, 5)), y=Y)})
+
+
+def test_a_text_shorter_than_the_context_is_refused(run):
+    with pytest.raises(InputFault, match="must be longer than context: 34 bytes or more, not 33"):
+        run(TINY | {"data": b"x" * 33})
+
+
+# --- hostile and unfit payloads --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields"),
+    [
+        ({"model": "transformer", "batch": 100_000}, ["batch"]),
+        ({"model": "transformer", "width": 65_536, "heads": 256, "layers": 128}, ["batch"]),
+        ({"batch": 1_000_000, "features": 1_000_000}, ["batch"]),
+        ({"layers": 10**9, "width": -1, "batch": 10**12}, ["layers", "width", "batch"]),
+        ({"model": "transformer", "width": 100, "heads": 3}, ["heads"]),
+        ({"model": "resnet50", "layers": 3, "heads": 2}, ["layers", "heads"]),
+        ({"model": "resnet50", "image_size": 32, "batch": 1}, ["batch"]),
+        ({"model": "transformer", "vocabulary": 100, "data": b"text"}, ["vocabulary"]),
+        ({"learning_rate": math.nan, "seconds": math.inf, "checkpoint_every_s": -1}, None),
+        ({"model": "alexnet", "optimizer": "lion", "precision": "fp8", "device": "/dev/sda"}, None),
+    ],
+)
+def test_what_can_not_be_is_refused_at_the_door(payload, fields):
+    with pytest.raises(BadInput) as caught:
+        validate("ml_training", payload)
+    found = [fault.field.removeprefix("payload.") for fault in caught.value.faults]
+    assert sorted(found) == sorted(fields or payload)
+
+
+def test_a_batch_too_large_for_the_task_is_refused_with_its_estimate(run):
+    with pytest.raises(InputFault, match=r"would need about \d+ MB with this model, and 6144 MB are what this task"):
+        run({"model": "transformer", "batch": 64})
+
+
+def test_the_estimate_of_memory_is_near_what_is_taken():
+    """In a process of its own: the peak of this one is of all tests."""
+    payload = TINY | {"batch": 256, "steps": 2, "precision": "fp32"}
+    script = (
+        "import json, sys; from pathlib import Path\n"
+        "from mesh.kinds.table import validate\n"
+        "from node.workload import Context, load\n"
+        "payload = validate('ml_training', json.loads(sys.argv[1]))\n"
+        "print(load('ml_training')(payload, Context(1, Path('.')))['peak_memory_mb'])\n"
+    )
+    command = [sys.executable, "-c", script, json.dumps(payload)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    checked = validate("ml_training", payload)
+    estimate_mb = memory_bytes(checked.model_dump(), checked.batch) >> 20
+    assert 0.6 < int(done.stdout) / estimate_mb < 1.3, (done.stdout, estimate_mb)
+
+
+def test_memory_that_runs_out_is_said_to_be_memory(run, monkeypatch):
+    def exhausted(self):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("node.workloads.training_run.Training.step", exhausted)
+    with pytest.raises(MemoryError):
+        run({})
+
+
+def test_a_loss_that_is_no_number_fails_at_once_and_is_no_fault_of_the_input(run):
+    with pytest.raises(DidNotLearn, match="try a smaller learning_rate") as caught:
+        run(GIVEN | {"data": npz(x=X / np.abs(X).max() * 3e38, y=Y), "optimizer": "sgd", "precision": "fp32"})
+    assert error_of("ml_training", caught.value).code == "failed"
