@@ -16,6 +16,7 @@ from mesh.kinds.ml_training import MEMORY_MB, memory_bytes
 from mesh.kinds.table import validate
 from node.workload import Context, InputFault, load
 from node.workloads import training_models
+from node.workloads.ml_training import DidNotLearn
 from node.workloads.training_data import source
 
 ROOT = Path(__file__).resolve().parents[2]
