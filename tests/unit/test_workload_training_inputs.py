@@ -14,6 +14,7 @@ import torch
 from mesh.errors import BadInput
 from mesh.kinds.ml_training import MEMORY_MB, memory_bytes
 from mesh.kinds.table import validate
+from node.child import error_of
 from node.workload import Context, InputFault, load
 from node.workloads import training_models
 from node.workloads.ml_training import DidNotLearn
