@@ -49,6 +49,8 @@ def status(view: TaskView) -> dict[str, Any]:
         "progress": view.progress,
         "note": view.note,
     }
+    if view.text:
+        document["text"], document["text_from"] = view.text, view.text_from
     if view.content_type:
         document["content_type"], document["info"] = view.content_type, view.info
     elif view.state == "done" and view.result_ref is None:

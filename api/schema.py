@@ -96,6 +96,10 @@ class StatusDoc(Doc):
     ended_at: str | None = Time
     progress: float = Field(ge=0, le=1)
     note: str
+    text: str | None = Field(
+        default=None, description="present while a task that writes a text runs: the end of it, 4000 characters at most"
+    )
+    text_from: int | None = Field(default=None, description="how many characters lie before text")
     result: Any = Field(default=None, description="present when the task is done and its result is a small value")
     content_type: str | None = Field(
         default=None, description="present when the result is bytes: get them from links.result"

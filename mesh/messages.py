@@ -75,6 +75,10 @@ class TaskState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     progress: float = 0.0
     """0 to 1."""
     note: str = ""
+    text: str = ""
+    """The end of what the task has written so far, when it writes a text."""
+    text_from: int = 0
+    """How many characters lie before `text`."""
     crashed_on: tuple[str, ...] = ()
     """Nodes on which this task killed its worker: two different ones make it poison."""
     lost: int = 0

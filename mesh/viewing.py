@@ -67,6 +67,8 @@ def of_state(state: TaskState) -> TaskView:
         started_at=state.started_at,
         progress=state.progress,
         note=state.note,
+        text=state.text,
+        text_from=state.text_from,
         error=error_document(state),
     )
 

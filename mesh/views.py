@@ -53,6 +53,10 @@ class TaskView:
     ended_at: float = 0.0
     progress: float = 0.0
     note: str = ""
+    text: str = ""
+    """The end of what a running task has written so far, 4,000 characters at most."""
+    text_from: int = 0
+    """How many characters lie before `text`."""
     result: Any = None
     """The value, when it is small and not bytes."""
     result_ref: BlobRef | None = None

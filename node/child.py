@@ -37,6 +37,8 @@ TIDY_S = 50e-6
 #: After a job that ran longer than this the memory baseline is taken anew.
 STALE_S = 0.05
 PROGRESS_EVERY_S = 0.1
+#: Of a text that grows while a task runs, so much of its end is told.
+TEXT_CHARS = 4000
 MESSAGE_CHARS = 2000
 
 Validate = Callable[[str, Any], Any]
@@ -173,11 +175,12 @@ class Child:
         return validate
 
     def _context(self, job: frames.JobFrame) -> Context:
-        def progress(fraction: float, note: str = "") -> None:
+        def progress(fraction: float, note: str = "", text: str = "") -> None:
             now = monotonic()
             if now - self._progress_at >= PROGRESS_EVERY_S:
                 self._progress_at = now
-                self._send(frames.PROGRESS, (job.seq, min(1.0, max(0.0, float(fraction))), str(note)[:200]))
+                done, before = min(1.0, max(0.0, float(fraction))), max(0, len(text) - TEXT_CHARS)
+                self._send(frames.PROGRESS, (job.seq, done, str(note)[:200], text[before:], before))
 
         def checkpoint(data: bytes | Path, note: str = "") -> None:
             self._checkpoints += 1

@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--measure-after", metavar="S", help="measure its speed once when idle for S seconds; 0: never [10]"
     )
+    machine.add_argument(
+        "--models", metavar="DIR", action="append", help="llm_inference may load models from DIR; may be repeated"
+    )
     machine.add_argument("--region", metavar="R", help="where it is; work is kept near its origin")
     machine.add_argument(
         "--web-target", metavar="HOST:PORT", action="append",

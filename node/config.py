@@ -26,7 +26,7 @@ DEFAULT_MESH = "queztl"
 MAX_SLOTS = 4096
 MAX_MEASURE_AFTER_S = 24 * 3600
 #: The settings, lists of texts, that work may ask for with `context.granted(field)`.
-GRANTS = ("web_targets",)
+GRANTS = ("models", "web_targets")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class NodeConfig:
     """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
     measure_after_s: int = 10
     """Idle for so long, a node measures once how fast it does each kind (`--measure-after`); 0: never."""
+    models: tuple[str, ...] = ()
+    """Directories whose models `llm_inference` may load, by the name of a file or folder there."""
     web_targets: tuple[str, ...] = ()
     """HOST:PORT of servers that `web_server_load` may send requests to (`--web-target`); beside its own, no other."""
 
@@ -97,7 +99,8 @@ NAMES = {
     name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
     for name in (
         "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
-        "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "web_target",
+        "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "models",
+        "web_target",
     )
 }
 
@@ -126,6 +129,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         preset=reader.read("preset", _one_of(tuple(PRESETS)), "lan"),
         bus_port=reader.read("bus_port", _number(0, 65535), 0),
         measure_after_s=reader.read("measure_after", _number(0, MAX_MEASURE_AFTER_S), 10),
+        models=reader.read_list("models", _existing_directory),
         web_targets=reader.read_list("web_target", _web_target),
     )
     if reader.faults:
@@ -217,6 +221,13 @@ def _directory(text: str) -> Path:
     if not usable:
         raise ValueError("is not a directory; name one that may be created or used")
     return path
+
+
+def _existing_directory(text: str) -> str:
+    path = _directory(text)
+    if not path.is_dir():
+        raise ValueError("is not a directory")
+    return str(path)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -73,6 +73,8 @@ class Seat:
     size_bytes: int = 0
     shared: bool = False
     """whether all it has are small jobs, so that another small one may join them"""
+    last: str = ""
+    """the kind of the last job it was sent: its libraries are loaded there, perhaps a model"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def assign(
             if count:
                 batches.append((at, count))
             count = 0
-            at = _choose(seats, free, cores, expected_s, size_bytes)
+            at = _choose(seats, free, cores, expected_s, size_bytes, kind)
             if at < 0:
                 blocked = True
                 break
@@ -140,7 +142,7 @@ def assign(
             limit_s = min(DEPTH_S, seat.work_s + CHUNK_S)
             if not seat.jobs:
                 free -= cores
-                seat.cores, seat.shared = cores, expected_s > 0
+                seat.cores, seat.shared, seat.last = cores, expected_s > 0, kind
         seat.jobs += 1
         seat.work_s += expected_s
         seat.size_bytes += size_bytes
@@ -154,16 +156,24 @@ def assign(
     return Plan(batches, _start(ahead, free, slots, rates, slots - len(seats) - starting, starting))
 
 
-def _choose(seats: Sequence[Seat], free: int, cores: int, expected_s: float, size_bytes: int) -> int:
-    """The seat for the job at the head of the queue; -1 when it must wait."""
+def _choose(
+    seats: Sequence[Seat], free: int, cores: int, expected_s: float, size_bytes: int, kind: str
+) -> int:
+    """The seat for the job at the head of the queue, an idle one whose last job was of the same kind before other idle
+    ones; -1 when it must wait."""
     if expected_s:
         for index, seat in enumerate(seats):
             if _fits(seat, expected_s, size_bytes, CHUNK_S):
                 return index
     if free >= cores:
+        idle = -1
         for index, seat in enumerate(seats):
             if not seat.jobs:
-                return index
+                if seat.last == kind:
+                    return index
+                idle = index if idle < 0 else idle
+        if idle >= 0:
+            return idle
     if expected_s:
         least = min(
             (seat.work_s, index)

@@ -36,8 +36,8 @@ class Executor:
 
     `grants` is what the operator allows (`Context.granted`). `on_started` is called when a job is handed to a worker,
     and again when it is handed to another one; `on_finished` with all that one read from a worker brought;
-    `on_progress(job, fraction, note)` at most ten times a second a worker; `on_checkpoint(job, file, note)` with a file
-    that is the receiver's from then on. All are called in the event loop's thread and must not block.
+    `on_progress(job, fraction, note, text, text_from)` at most ten times a second a worker; `on_checkpoint(job, file,
+    note)` with a file that is the receiver's from then on. All are called in the loop's thread and must not block.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Executor:
         grants: Mapping[str, tuple[str, ...]] | None = None,
         on_started: Callable[[Job], None],
         on_finished: Callable[[list[Finished]], None],
-        on_progress: Callable[[Job, float, str], None],
+        on_progress: Callable[[Job, float, str, str, int], None],
         on_checkpoint: Callable[[Job, Path, str], None] = lambda job, file, note: file.unlink(missing_ok=True),
     ) -> None:
         self.slots = slots
@@ -174,9 +174,9 @@ class Executor:
             if kind == frames.RESULTS:
                 self._take_results(worker, frames.decode_results(body), ended)
             elif kind == frames.PROGRESS:
-                seq, fraction, note = frames.decode_progress(body)
+                seq, *told = frames.decode_progress(body)
                 if seq in worker.held:
-                    self._on_progress(worker.held[seq], fraction, note)
+                    self._on_progress(worker.held[seq], *told)
             elif kind == frames.CHECKPOINT:
                 seq, file, note = frames.decode_checkpoint(body)
                 if seq in worker.held:

@@ -25,7 +25,7 @@ READY = 2
 RESULTS = 3
 #: worker -> daemon: [seq, …] not started, because the daemon had called them back
 SKIPPED = 4
-#: worker -> daemon: [seq, fraction, note]
+#: worker -> daemon: [seq, fraction, note, text so far (its last part), how many characters lie before that]
 PROGRESS = 5
 #: worker -> daemon: [seq, file, note]; the file is the daemon's from then on
 CHECKPOINT = 6
@@ -80,7 +80,7 @@ _encoder = msgspec.msgpack.Encoder()
 decode_jobs = msgspec.msgpack.Decoder(list[JobFrame]).decode
 decode_results = msgspec.msgpack.Decoder(list[ResultFrame]).decode
 decode_skipped = msgspec.msgpack.Decoder(list[int]).decode
-decode_progress = msgspec.msgpack.Decoder(tuple[int, float, str]).decode
+decode_progress = msgspec.msgpack.Decoder(tuple[int, float, str, str, int]).decode
 decode_checkpoint = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 decode_ready = msgspec.msgpack.Decoder(int).decode
 

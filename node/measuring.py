@@ -100,7 +100,7 @@ class Measuring:
             folder=folder,
             on_started=lambda job: None,
             on_finished=lambda batch: [ended.put_nowait(end) for end in batch] and None,
-            on_progress=lambda job, fraction, note: None,
+            on_progress=lambda job, *told: None,
         )
         try:
             await executor.start()

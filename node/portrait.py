@@ -13,6 +13,7 @@ from mesh.interfaces import is_wireless
 from mesh.membership import UP
 from mesh.messages import NodeRecord
 from node.banner import BannerFacts, banner
+from node.workloads import llm_models
 
 if TYPE_CHECKING:
     from node.daemon import Node
@@ -42,7 +43,7 @@ def record_of(node: Node) -> NodeRecord:
         incarnation=node.data.incarnation,
         version=version(),
         slots=node.slots,
-        labels=dict(config.labels),
+        labels=llm_models.labels(config.models) | config.labels,
         region=config.region,
         api=node.bridge.url,
         host=node.addresses[0],

@@ -35,6 +35,8 @@ OFFER_AGAIN_S = 1.0
 #: A long task's `.state` is written again this often, so that it outlives its own lifetime.
 STATE_AGAIN_S = 600.0
 PROGRESS_EVERY_S = 0.5
+#: Somebody may be reading along.
+TEXT_EVERY_S = 0.2
 
 
 class Settling:
@@ -206,16 +208,20 @@ class Settling:
             if not delivery.state_at or now - delivery.state_at > STATE_AGAIN_S:
                 self._write_state(delivery, now, 0.0, "")
 
-    def on_progress(self, job: Any, fraction: float, note: str) -> None:
-        """A running task tells how far it is."""
+    def on_progress(self, job: Any, fraction: float, note: str, text: str, text_from: int) -> None:
+        """A running task tells how far it is, and the end of what it has written."""
         delivery: Delivery = job.token
         now = self._loop.time()
-        if now - delivery.state_at >= PROGRESS_EVERY_S:
-            self._write_state(delivery, now, fraction, note)
+        if now - delivery.state_at >= (TEXT_EVERY_S if text else PROGRESS_EVERY_S):
+            self._write_state(delivery, now, fraction, note, text, text_from)
 
-    def _write_state(self, delivery: Delivery, now: float, progress: float, note: str) -> None:
+    def _write_state(
+        self, delivery: Delivery, now: float, progress: float, note: str, text: str = "", text_from: int = 0
+    ) -> None:
         delivery.state_at = now
         state = self._state_of(delivery, "running", progress, note)
+        if text:
+            state = msgspec.structs.replace(state, text=text, text_from=text_from)
         self._bus.post(subjects.state(state.id), encode(state), self._state_headers, _log_refusal)
 
     def _state_of(self, delivery: Delivery, state: str, progress: float, note: str) -> TaskState:

@@ -32,7 +32,8 @@ def circumstances(spec: KindSpec, have: Capabilities, slots: int, version: str) 
     devices = [msgspec.structs.astuple(one) for one in have.accelerators]
     needed = sorted(need.module for need in spec.needs)
     libraries = [(module, have.libraries.get(module, "")) for module in ("python", *needed)]
-    libraries += [(need.module, _installed(need.module)) for need in spec.gains]
+    optional = [*spec.gains, *(need for one in spec.either for need in one)]
+    libraries += [(need.module, _installed(need.module)) for need in optional]
     facts = (machine, devices, libraries, spec.probe, asdict(spec.resources))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 

@@ -207,7 +207,7 @@ class WorkerProcess(asyncio.Protocol):
         if not left:
             if seat.jobs:
                 self.idle_since = monotonic()
-            self.seat = Seat()
+            self.seat = Seat(last=seat.last)
         elif left != seat.jobs:
             share = left / seat.jobs
             seat.jobs, seat.work_s, seat.size_bytes = left, seat.work_s * share, int(seat.size_bytes * share)

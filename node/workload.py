@@ -42,7 +42,7 @@ class Output:
     """Facts about them: width, height, format …"""
 
 
-def _no_progress(fraction: float, note: str = "") -> None:
+def _no_progress(fraction: float, note: str = "", text: str = "") -> None:
     """For work that nobody watches."""
 
 
@@ -65,7 +65,7 @@ class Context:
     blobs: dict[str, Path] = field(default_factory=dict)
     """blob id -> the file that holds it"""
     progress: Callable[..., None] = _no_progress
-    """progress(fraction 0..1, note="")"""
+    """progress(fraction 0..1, note="", text=""); text: all that the task has written so far"""
     resume: Path | None = None
     """The newest checkpoint of an earlier run of this task, in a file; None: begin afresh. It comes from a peer: it
     must be read by nothing that runs code."""

@@ -40,6 +40,11 @@ class Output:
         if not self.as_json:
             print(printable(text), flush=True)
 
+    def piece(self, text: str) -> None:
+        """A part of a text that grows; nothing with --json."""
+        if not self.as_json:
+            print(printable(text), end="", flush=True)
+
     def note(self, text: str) -> None:
         """Something about what was asked for, on stderr; not with --quiet, not with --json."""
         if not self.quiet and not self.as_json:

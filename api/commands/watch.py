@@ -25,15 +25,31 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     """Print every change; with --json one document a line. Raises: NotFound, BusUnavailable."""
     from mesh.client import Mesh
 
-    state = ""
+    state, shown = "", 0
     async with Mesh(args.url) as mesh:
         async for view in mesh.watch(args.id):
             state = view.state
             if out.as_json:
                 out.document(view)
+            elif view.text:
+                more, shown = news(view, shown)
+                out.piece(more)
             else:
+                if shown:
+                    out.line()
+                    shown = 0
                 out.line(f"{strftime('%H:%M:%S', localtime())}  {sentence(view)}")
     return OK if state == "done" else TASK_FAILED
+
+
+def news(view: TaskView, shown: int) -> tuple[str, int]:
+    """(what a task has written since its first `shown` characters, how many those are now); one that begins again, on
+    another node, begins a new line."""
+    end = view.text_from + len(view.text)
+    if end < shown:
+        return "\n" + view.text, end
+    gap = "…" if view.text_from > shown else ""
+    return gap + view.text[max(0, shown - view.text_from) :], end
 
 
 def sentence(view: TaskView) -> str:

@@ -48,7 +48,7 @@ async def measure(jobs: int, slots: int, window: int, payload: dict | None = Non
             folder=Path(folder) / "workers",
             on_started=lambda job: None,
             on_finished=finished,
-            on_progress=lambda job, fraction, note: None,
+            on_progress=lambda job, *told: None,
         )
         start = time.perf_counter()
         await executor.start()

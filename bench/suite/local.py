@@ -97,7 +97,7 @@ async def local_place(folder: Path, slots: int) -> AsyncIterator[LocalPlace]:
         folder=folder,
         on_started=lambda job: None,
         on_finished=take,
-        on_progress=lambda job, fraction, note: None,
+        on_progress=lambda job, *told: None,
     )
     try:
         await executor.start()

@@ -82,6 +82,8 @@ class KindSpec:
     """Longest run time unless the submitter says otherwise."""
     example: dict[str, Any] | None = None
     """A payload that works as it stands."""
+    either: tuple[tuple[Need, ...], ...] = ()
+    """Sets of libraries of which it needs one, the best first."""
     gains: tuple[Need, ...] = ()
     """Libraries it can do without, and is faster with."""
     probe: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.kinds.base import KindSpec
+from mesh.kinds.base import KindSpec, Need
 from mesh.messages import KindInfo
 
 log = logging.getLogger("queztl.probes")
@@ -55,18 +55,31 @@ def probe_packages(
 ) -> tuple[tuple[KindInfo, ...], dict[str, str]]:
     """(whether each kind can run here, versions of the libraries they need); proofs are kept in `folder`."""
     specs = tuple(specs)
-    modules = sorted({need.module for spec in specs for need in spec.needs})
-    prints = {name: _fingerprint(name) for name in modules}
     file = folder / "packages.json"
-    known = _load(file)
-    proofs = {name: Proof(absent=True) for name in modules if prints[name] is None}
-    proofs |= {name: Proof(version=known[prints[name]]) for name in modules if prints[name] in known}
-    unproven = [name for name in modules if name not in proofs]
-    if unproven:
-        proofs |= prove(unproven, timeout_s)
-        _save(file, {prints[name]: proofs[name].version for name in modules if not _failed(proofs[name])})
+    known, prints, proofs, fresh = _load(file), dict[str, str | None](), dict[str, Proof](), False
+    while modules := sorted(_next_modules(specs, proofs)):
+        prints |= {name: _fingerprint(name) for name in modules}
+        proofs |= {name: Proof(absent=True) for name in modules if prints[name] is None}
+        proofs |= {name: Proof(version=known[prints[name]]) for name in modules if prints[name] in known}
+        if unproven := [name for name in modules if name not in proofs]:
+            proofs |= prove(unproven, timeout_s)
+            fresh = True
+    if fresh:
+        _save(file, {prints[name]: proof.version for name, proof in proofs.items() if not _failed(proof)})
     kinds = tuple(kind_info(spec, proofs) for spec in specs)
     return kinds, {name: proof.version for name, proof in proofs.items() if not _failed(proof)}
+
+
+def _next_modules(specs: Iterable[KindSpec], proofs: Mapping[str, Proof]) -> set[str]:
+    """What to look at now: of libraries of which a kind needs one set, the next only when all before it failed."""
+    wanted: set[str] = set()
+    for spec in specs:
+        wanted.update(need.module for need in spec.needs)
+        for one in spec.either:
+            wanted.update(need.module for need in one)
+            if not any(need.module in proofs and _failed(proofs[need.module]) for need in one):
+                break
+    return wanted - set(proofs)
 
 
 def _failed(proof: Proof) -> bool:
@@ -76,15 +89,24 @@ def _failed(proof: Proof) -> bool:
 def kind_info(spec: KindSpec, proofs: Mapping[str, Proof]) -> KindInfo:
     """Whether `spec` can run, given what its modules' proofs say; else why not, and the command that helps."""
     lacking = [need for need in spec.needs if _failed(proofs[need.module])]
+    others = ""
+    if spec.either and all(any(_lacks(need, proofs) for need in one) for one in spec.either):
+        lacking += [need for need in spec.either[0] if _lacks(need, proofs)]
+        others = "".join(f" (or {' and '.join(need.module for need in one)})" for one in spec.either[1:])
     if not lacking:
         return KindInfo(spec.name, True)
     absent = [need.module for need in lacking if proofs[need.module].absent]
     broken = [need.module for need in lacking if not proofs[need.module].absent]
-    reasons = [f"needs {' and '.join(absent)}, not installed here"] if absent else []
+    reasons = [f"needs {' and '.join(absent)}{others}, not installed here"] if absent else []
     reasons += [f"{name} is installed but can't be imported ({proofs[name].error})" for name in broken]
     extras = ",".join(dict.fromkeys(need.extra for need in lacking))
     force = "--force-reinstall " if broken and not absent else ""
     return KindInfo(spec.name, False, "; ".join(reasons), f"pip install {force}'queztl[{extras}]'")
+
+
+def _lacks(need: Need, proofs: Mapping[str, Proof]) -> bool:
+    """Whether it failed, or nobody had to look."""
+    return need.module not in proofs or _failed(proofs[need.module])
 
 
 def prove(modules: Iterable[str], timeout_s: float = IMPORT_TIMEOUT_S) -> dict[str, Proof]:

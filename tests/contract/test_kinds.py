@@ -41,7 +41,7 @@ def test_contract_is_complete(kind):
 def test_example_runs_and_its_result_crosses_the_bus(kind, context):
     context.cores = 2
     told = []
-    context.progress = lambda fraction, note="": told.append(fraction)
+    context.progress = lambda fraction, note="", text="": told.append(fraction)
     # The way a payload really comes: through JSON, then MessagePack.
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(json.loads(json.dumps(KINDS[kind].example))))
     result = load(kind)(validate(kind, sent), context)
@@ -166,7 +166,8 @@ def test_a_module_that_hangs_on_import_is_given_up(tmp_path, monkeypatch):
 
 @every_kind
 def test_a_kind_whose_library_is_absent_says_so_and_how_to_get_it(kind, tmp_path, monkeypatch):
-    needs = KINDS[kind].needs
+    spec = KINDS[kind]
+    needs = (*spec.needs, *(need for one in spec.either for need in one))
     real = importlib.util.find_spec
     absent = {need.module for need in needs}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else real(name))
@@ -198,7 +199,8 @@ def test_importing_the_table_and_all_work_loads_no_heavy_library():
         "import node.capabilities\n"
         "from node.workload import load\n"
         "for kind in KINDS: load(kind)\n"
-        "heavy = ('numpy', 'cv2', 'av', 'threadpoolctl', 'duckdb', 'llvmlite', 'torch', 'nats', 'aiohttp')\n"
+        "heavy = ('numpy', 'cv2', 'av', 'threadpoolctl', 'duckdb', 'llvmlite', 'nats', 'aiohttp', 'torch',\n"
+        "         'transformers', 'xllamacpp')\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -42,7 +42,7 @@ class Watcher:
             self.ended[end.job.id] = end
         self.news.set()
 
-    def on_progress(self, job: Job, fraction: float, note: str) -> None:
+    def on_progress(self, job: Job, fraction: float, note: str, text: str, text_from: int) -> None:
         self.progress.append((job.id, fraction, note))
         self.news.set()
 

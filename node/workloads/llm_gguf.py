@@ -1,0 +1,143 @@
+"""The head of a GGUF file: what the model in it is, without loading it.
+
+llama.cpp says nothing of a file before it has loaded it, and the `gguf` package takes seconds for a vocabulary. Nothing
+of the head is trusted: every length is checked against the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+#: Types of values, by number: fixed sizes; 8 is a text, 9 a list.
+_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_TEXT, _LIST = 8, 9
+#: Longer lists (vocabularies) are passed over.
+_KEPT = 1024
+_MOST_ENTRIES = 100_000
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a GGUF file says of its model. Sizes in bytes, lengths in tokens."""
+
+    architecture: str
+    parameters: int
+    weight_bytes: int
+    tensor_type: int
+    """ggml's number of the type that most weights have"""
+    context: int
+    """the longest text it was trained on"""
+    cache_bytes: int
+    """what the attention cache takes for one token, in 16 bits"""
+    vocabulary: int
+    chat: bool
+    """whether it brings a template for chats"""
+
+
+class _Reader:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, form: str) -> Any:
+        values = struct.unpack_from("<" + form, self._data, self._at)
+        self._at += struct.calcsize("<" + form)
+        return values[0] if len(values) == 1 else values
+
+    def skip(self, count: int) -> None:
+        self._at += count
+        if self._at > len(self._data):
+            raise ValueError("it ends too early")
+
+    def text(self) -> str:
+        length, start = self.take("Q"), self._at
+        self.skip(length)
+        return self._data[start : self._at].decode(errors="replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == _TEXT:
+            return self.text()
+        if kind == _LIST:
+            inner, count = self.take("IQ")
+            if inner in _FORMATS:
+                if count <= _KEPT:
+                    return [self.take(_FORMATS[inner]) for _ in range(count)]
+                return self.skip(count * struct.calcsize(_FORMATS[inner]))
+            if inner != _TEXT:
+                raise ValueError("it holds a list of an unknown type")
+            for _ in range(count):
+                self.skip(self.take("Q"))
+            return None
+        if kind not in _FORMATS:
+            raise ValueError("it holds a value of an unknown type")
+        return self.take(_FORMATS[kind])
+
+    @property
+    def at(self) -> int:
+        return self._at
+
+
+def read_head(path: Path) -> Head:
+    """The head of `path`. Raises: ValueError with a clause ("it ends too early"), OSError."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError("it does not begin as GGUF does")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _head(_Reader(data), len(data))
+            except struct.error:
+                raise ValueError("it ends too early") from None
+            except (TypeError, ZeroDivisionError, OverflowError):
+                raise ValueError("its head makes no sense") from None
+
+
+def _head(reader: _Reader, size: int) -> Head:
+    reader.skip(4)
+    version, tensors, entries = reader.take("IQQ")
+    if version not in (2, 3) or tensors > _MOST_ENTRIES or entries > _MOST_ENTRIES:
+        raise ValueError(f"it is of version {version}, or its head makes no sense")
+    facts = {}
+    for _ in range(entries):
+        name = reader.text()
+        facts[name] = reader.value(reader.take("I"))
+    numbers: Counter[int] = Counter()
+    vocabulary = 0
+    for _ in range(tensors):
+        name, dimensions = reader.text(), reader.take("I")
+        shape = [reader.take("Q") for _ in range(dimensions)]
+        numbers[reader.take("I")] += prod(shape)
+        reader.take("Q")
+        if name == "token_embd.weight":
+            vocabulary = shape[-1]
+    if not numbers:
+        raise ValueError("it holds no weights")
+    return _described(facts, numbers, vocabulary, size - reader.at)
+
+
+def _described(facts: dict[str, Any], numbers: Counter[int], vocabulary: int, weight_bytes: int) -> Head:
+    architecture = str(facts.get("general.architecture", ""))
+
+    def fact(name: str, default: int) -> int:
+        value = facts.get(f"{architecture}.{name}", default)
+        return max(value, default=default) if isinstance(value, list) else int(value)
+
+    heads = fact("attention.head_count", 1)
+    width = fact("embedding_length", 0) // heads
+    per_layer = fact("attention.head_count_kv", heads) * (
+        fact("attention.key_length", width) + fact("attention.value_length", width)
+    )
+    return Head(
+        architecture,
+        numbers.total(),
+        weight_bytes,
+        numbers.most_common(1)[0][0],
+        fact("context_length", 2048),
+        fact("block_count", 0) * per_layer * 2,
+        vocabulary,
+        bool(facts.get("tokenizer.chat_template")),
+    )

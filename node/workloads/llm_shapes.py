@@ -1,0 +1,58 @@
+"""Size classes: architectures of well-known sizes, for models of random weights. Pure.
+
+Each has the dimensions of a real model of its size, so that it computes and moves what that one does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama: width, feed-forward width, layers, heads, heads of the cache, vocabulary; whether in- and output share
+    their table; longest text in tokens."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    cache_heads: int
+    vocabulary: int
+    tied: bool
+    context: int
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has."""
+        cache_width = self.width // self.heads * self.cache_heads
+        layer = 2 * self.width * (self.width + cache_width) + 3 * self.width * self.inner + 2 * self.width
+        return self.vocabulary * self.width * (1 if self.tied else 2) + self.layers * layer + self.width
+
+
+SHAPES = {
+    "135M": Shape(576, 1536, 30, 9, 3, 49_152, True, 8192),  # SmolLM2
+    "360M": Shape(960, 2560, 32, 15, 5, 49_152, True, 8192),  # SmolLM2
+    "1B": Shape(2048, 8192, 16, 32, 8, 128_256, True, 8192),  # Llama 3.2
+    "3B": Shape(3072, 8192, 28, 24, 8, 128_256, True, 8192),  # Llama 3.2
+    "7B": Shape(4096, 11_008, 32, 32, 32, 32_000, False, 4096),  # Llama 2
+    "8B": Shape(4096, 14_336, 32, 32, 8, 128_256, False, 8192),  # Llama 3.1
+    "13B": Shape(5120, 13_824, 40, 40, 40, 32_000, False, 4096),  # Llama 2
+    "34B": Shape(8192, 22_016, 48, 64, 8, 32_000, False, 8192),  # Code Llama
+    "70B": Shape(8192, 28_672, 80, 64, 8, 128_256, False, 8192),  # Llama 3.1
+}
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of a size class, or of the known one whose size is nearest. Raises: KeyError when `name` is no size."""
+    if name.upper() in SHAPES:
+        return SHAPES[name.upper()]
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?[MB]", name.upper()):
+        raise KeyError(name)
+    return min(SHAPES.values(), key=lambda shape: abs(shape.parameters - size_of(name)))
+
+
+def size_of(name: str) -> float:
+    """ "7B" -> 7e9 """
+    return float(name[:-1]) * (1e9 if name[-1] in "bB" else 1e6)
