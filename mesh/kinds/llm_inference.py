@@ -49,12 +49,6 @@ class LlmInferencePayload(Payload):
         description="a file or folder in a directory that the node's operator listed, or a size such as 7B: that of a "
         f"model which is there, else built with random weights; {PACKAGE_MODEL} when left out",
     )
-    hub: str | None = Field(
-        default=None,
-        max_length=200,
-        pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$",
-        description="instead of model: one of the Hugging Face hub, owner/name; in a closed mesh only",
-    )
     backend: Literal["auto", "llama.cpp", "torch"] = Field(
         default="auto", description="auto: the faster one that can run the model there"
     )
@@ -94,13 +88,6 @@ class LlmInferencePayload(Payload):
             raise ValueError("must be the only one of prompt, messages and prompts")
         return value
 
-    @field_validator("hub")
-    @classmethod
-    def _not_both(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("model"):
-            raise ValueError("must be left out when model is given")
-        return value
-
 
 SPEC = KindSpec(
     name="llm_inference",
@@ -114,5 +101,4 @@ SPEC = KindSpec(
     timeout_s=3600.0,
     example={"prompt": "The capital of France is", "max_tokens": 8},
     probe={"prompt": "The capital of France is", "raw": True, "max_tokens": 16},
-    peer_code=("hub",),
 )
