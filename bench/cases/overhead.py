@@ -32,7 +32,6 @@ PAYLOADS: dict[str, dict[str, Any]] = {
     "video_encode_h265": {"resolution": "720p", "seconds": 2, "preset": "veryfast", "encoder": "software"},
     "video_encode_av1": {"resolution": "720p", "seconds": 4, "preset": "veryfast", "encoder": "software"},
     "image_processing": {"operations": [{"op": "blur", "method": "bilateral", "radius": 7}], "format": "jpeg"},
-    "video_encode_h264": {"resolution": "720p", "seconds": 3, "encoder": "software"},
 }
 
 

@@ -65,11 +65,27 @@ _PICTURE = {"image": {"width": 2560, "height": 1600, "seed": 7}, "operations": _
 _MPX = 2560 * 1600 / 1e6
 
 
+_COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,"
+
+
+def counts_on(payload: Result, result: Result) -> str:
+    """The model that comes with the kind goes on counting, for as many tokens as were asked for."""
+    if result["weights"] != "trained":
+        return f"the weights are {result['weights']}"
+    if result["completion_tokens"] != payload["max_tokens"]:
+        return f"{result['completion_tokens']} of {payload['max_tokens']} tokens came"
+    return "" if result["text"].startswith(" 12, 13, 14,") else f"it went on with {result['text'][:40]!r}"
+
+
+def _language(tokens: int) -> Result:
+    return {"prompt": _COUNTING, "raw": True, "max_tokens": tokens, "temperature": 0.0}
+
+
 def no_errors(payload: Result, result: Result) -> str:
-    """Every answer had the right status and bytes, and the generator kept up."""
+    """Every answer had the right status and bytes. Whether the generator was the limit stands in the facts."""
     if result["error_count"]:
         return f"{result['error_count']} of {result['requests']} requests failed: {result['errors']}"
-    return "the load generator could not keep up" if result["generator"]["saturated"] else ""
+    return ""
 
 
 def learns(payload: Result, result: Result) -> str:
@@ -96,6 +112,24 @@ def _video(name: str, full: Result, quick: Result) -> Part:
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
     for one in (
+        Benchmark(
+            "llm_inference",
+            NAMES["llm_inference"],
+            (
+                Part(
+                    "smollm2",
+                    "llm_inference",
+                    _language(128),
+                    _language(32),
+                    (
+                        Figure("llm_decode", "tokens/s", ("decode_tokens_per_s",)),
+                        Figure("llm_prefill", "tokens/s", ("prefill_tokens_per_s",)),
+                        Figure("llm_bandwidth", "GB/s of weights", ("weights_read_gb_per_s",)),
+                    ),
+                    verify=counts_on,
+                ),
+            ),
+        ),
         Benchmark(
             "image_processing",
             NAMES["image_processing"],

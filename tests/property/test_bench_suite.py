@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from bench.suite import repetition
 from bench.suite.compare import SMALLEST, by_chance, compare
 from bench.suite.model import SCHEMA, Conditions, Outcome, from_line, to_line
+from bench.suite.references import Row, references
 from bench.suite.repetition import FULL, QUICK, Rules, core_spread, stop, summary
+from bench.suite.table import BENCHMARKS
+from mesh.benchmarks import NAMES
+from mesh.kinds.table import validate
 
 SAMPLES = st.lists(st.floats(0.1, 1e9), min_size=1, max_size=25)
 RULES = st.sampled_from([FULL, QUICK, Rules(least=3, most=4, steady=0.01, cap_s=1.0)])
@@ -86,6 +90,24 @@ def test_what_is_unlike_is_not_compared() -> None:
 def test_an_outcome_makes_the_round_trip_through_a_line(samples, reason) -> None:
     made = outcome(samples, reason=reason, payload={"a": [1, {"b": None}]})
     assert from_line(to_line(made)) == made and to_line(made).count(b"\n") == 1
+
+
+def test_the_suite_is_the_eight_of_the_mission_and_each_payload_is_valid() -> None:
+    assert list(BENCHMARKS) == list(NAMES)
+    figures = [one.name for benchmark in BENCHMARKS.values() for part in benchmark.parts for one in part.figures]
+    assert len(figures) == len(set(figures)), "a figure has one meaning"
+    for benchmark in BENCHMARKS.values():
+        for part in benchmark.parts:
+            for payload in (part.payload, part.quick):
+                validate(part.kind, part.make(payload) if part.make else payload)
+    assert {one.figure for one in references()} <= set(figures), "every published figure stands beside one of ours"
+
+
+def test_a_ratio_is_only_given_where_it_means_something() -> None:
+    for reference in references():
+        row = Row(reference.figure, "x", 10.0, reference)
+        assert (row.ratio is None) is (reference.relation == "not comparable")
+        assert reference.source and reference.condition and reference.how and reference.device
 
 
 def test_full_rules_are_those_of_the_methodology() -> None:
