@@ -53,8 +53,8 @@ class Facts:
     """All announcements heard, of every mesh."""
     listened_s: float = 0.0
     key_fingerprint: str = ""
-    reachable: tuple[tuple[str, bool], ...] = ()
-    """(announced bus URL, whether it answered)"""
+    reachable: tuple[tuple[str, str], ...] = ()
+    """(announced bus URL, why it does not answer: "" when it does, else refused, silent or no way)"""
     server: str = ""
     """nats-server's path and version."""
     server_trouble: str = ""
@@ -178,15 +178,31 @@ def _names(said: list) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+#: Why an announced address does not answer -> what that means, and what to do.
+_UNREACHABLE = {
+    "refused": (
+        "Announced, but nothing listens at {}: the machine answers, the port is closed.",
+        "The node there has just stopped, or its bus is at another port now; look again in half a minute.",
+    ),
+    "silent": (
+        "Announced, but nothing answers: {}. A firewall there, or on the way, swallows it.",
+        "It must let in TCP: the port of the bus (4222), and 6222 between machines that run a bus server.",
+    ),
+    "no way": (
+        "Announced, but there is no way from here to {}: an address of another network.",
+        "Have that node use the network you share (--interface), or join by an address you reach: --join URL.",
+    ),
+}
+
+
 def _addresses(facts: Facts) -> list[Finding]:
-    dead = [url for url, answers in facts.reachable if not answers]
-    if not facts.reachable:
-        return []
-    if not dead:
-        return [ok(f"The bus answers at {', '.join(url for url, _ in facts.reachable[:3])}.")]
-    hint = "A firewall on that machine must let this TCP port in; or the node there has just stopped."
-    judge = fail if len(dead) == len(facts.reachable) else warn
-    return [judge(f"Announced, but nothing answers: {', '.join(dead[:5])}.", hint)]
+    answering = [url for url, why in facts.reachable if not why]
+    found = [ok(f"The bus answers at {', '.join(answering[:3])}.")] if answering else []
+    judge = warn if answering else fail
+    for why, (what, what_to_do) in _UNREACHABLE.items():
+        if dead := [url for url, reason in facts.reachable if reason == why]:
+            found.append(judge(what.format(", ".join(dead[:5])), what_to_do))
+    return found
 
 
 def _clocks(facts: Facts) -> list[Finding]:

@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -26,7 +27,6 @@ from mesh.bus.server_binary import find_server
 from mesh.diagnosis import Facts, Finding, diagnose
 from mesh.discovery import Discovery, multicasts
 from mesh.errors import CannotStart
-from mesh.finding import first_reachable
 from mesh.identity import default_data_dir
 from mesh.interfaces import usable_addresses
 from mesh.messages import KindInfo
@@ -59,13 +59,13 @@ async def examine(
     )
     seen, trouble = heard
     urls = sorted({url for one in seen if _ours(one, mesh_name) for url in one.announcement.urls})
-    answers = await asyncio.gather(*(first_reachable((url,)) for url in urls))
+    answers = await asyncio.gather(*map(why_unreachable, urls))
     facts = replace(
         facts,
         seen=seen,
         discovery_trouble=trouble,
         listened_s=listen_s,
-        reachable=tuple((url, bool(answer)) for url, answer in zip(urls, answers, strict=True)),
+        reachable=tuple(zip(urls, answers, strict=True)),
         server=server,
         server_trouble=server_trouble,
         **disk,
@@ -76,6 +76,22 @@ async def examine(
 
 def _ours(sighting: Sighting, mesh_name: str) -> bool:
     return sighting.announcement.mesh_name == mesh_name and sighting.announcement.role == MEMBER
+
+
+async def why_unreachable(url: str, timeout_s: float = 1.5) -> str:
+    """Why nothing answers there: "" when something does, else refused, silent or no way."""
+    try:
+        parts = urlsplit(url)
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except TimeoutError:
+        return "silent"
+    except ConnectionRefusedError:
+        return "refused"
+    except (OSError, ValueError):
+        return "no way"
+    writer.close()
+    return ""
 
 
 async def _listen(addresses: tuple[str, ...], listen_s: float) -> tuple[tuple[Sighting, ...], str]:

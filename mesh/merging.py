@@ -157,6 +157,8 @@ class Mover:
         await self._copy(subjects.KV_CLAIMS, "idempotency keys")
         await self._records()
         await self._letters()
+        await self._delayed()
+        await self._refuse_delayed_work()
         # Until nothing is left: a door message may still become a task while we look.
         while await self._delayed() + await self._work():
             await self._go_on()
@@ -188,6 +190,12 @@ class Mover:
         """A full queue is what submitters know to come back to: by then they find the other mesh."""
         config = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}"))["config"]
         await self._loser.api(f"STREAM.UPDATE.{subjects.WORK}", config | {"max_bytes": 1})
+
+    async def _refuse_delayed_work(self) -> None:
+        """LATER can't be full and refuse (10052), so it takes no subject any more: what would be accepted after it was
+        looked through for the last time would be lost with this mesh's servers."""
+        config = (await self._loser.api(f"STREAM.INFO.{subjects.LATER}"))["config"]
+        await self._loser.api(f"STREAM.UPDATE.{subjects.LATER}", config | {"subjects": [subjects.LATER_CLOSED]})
 
     async def _objects(self, bucket: str) -> None:
         """Blobs under their own ids, bytes before the name; what is half there from an earlier try is begun afresh."""

@@ -18,6 +18,7 @@ METRICS = "METRICS"    # metric.<kind>.<region>
 
 WORK_SUBJECTS = ("work.*", "work.*.*.*.*")
 LATER_SUBJECTS = ("later.at.*", "later.due.*")
+LATER_CLOSED = "later.closed.for.good"   # all that LATER takes in a mesh that goes into another one
 TASKS_SUBJECTS = ("task.*.*.state", "task.*.*.end")
 TASKS_REPUBLISH = ("task.*.*.*", "told.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}")
 EVENTS_SUBJECTS = ("mesh.event.>",)

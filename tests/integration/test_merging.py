@@ -13,7 +13,7 @@ from mesh import dead_letters, meeting, merging, records, subjects
 from mesh.announcement import MEMBER, Announcement
 from mesh.bus.client import Bus
 from mesh.config import LOCAL
-from mesh.errors import BusUnavailable
+from mesh.errors import BusUnavailable, QueztlError
 from mesh.meeting import Meeting
 from mesh.merging import Mover, Overtaken
 from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
@@ -99,6 +99,8 @@ async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_se
     await check(winner, has)
     for stream in (subjects.WORK, subjects.LATER):
         assert (await loser.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
+    with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the loser's servers
+        await loser.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
     order = await merging.read_order(loser)
     assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
     lanes = set(await list_lanes(winner))

@@ -1,0 +1,53 @@
+"""What `queztl doctor` says on a machine that hears another one and can't reach it: which of the two it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lan.conftest import inside, ip
+from tests.lan.office import Office
+from tests.nodes import ROOT
+
+pytestmark = [pytest.mark.lan, pytest.mark.timeout(120)]
+
+
+def test_an_address_out_of_reach_and_a_firewall_are_told_apart(lan: list[str], tmp_path: Path) -> None:
+    inside(lan[-1], _trouble(lan, tmp_path))
+
+
+async def _trouble(machines: list[str], folder: Path) -> None:
+    """Routes stand in for what drops packets: one that swallows the answers looks like a firewall from outside."""
+    host, looker = machines[0], machines[1]
+    async with Office(folder, machines) as office:
+        node = office.node_on(host)
+        await node.start()
+        bus = f"nats://10.77.0.1:{office.bus_port}"
+        assert f"The bus answers at {bus}" in await _doctor(looker, office.mesh_name)
+
+        ip("-n", looker, "route", "add", "unreachable", "10.77.0.1/32")
+        assert f"no way from here to {bus}" in await _doctor(looker, office.mesh_name)
+        ip("-n", looker, "route", "del", "unreachable", "10.77.0.1/32")
+
+        ip("-n", host, "route", "add", "blackhole", "10.77.0.2/32")
+        said = await _doctor(looker, office.mesh_name)
+        assert f"nothing answers: {bus}. A firewall" in said and "let in TCP" in said
+        ip("-n", host, "route", "del", "blackhole", "10.77.0.2/32")
+
+        # No route for multicast is no trouble: each packet is sent on a named card.
+        ip("-n", looker, "route", "add", "unreachable", "224.0.0.0/4")
+        assert f"The bus answers at {bus}" in await _doctor(looker, office.mesh_name)
+
+
+async def _doctor(machine: str, mesh: str) -> str:
+    """All it says, on that machine."""
+    process = await asyncio.create_subprocess_exec(
+        "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli", "doctor", "--mesh", mesh, "--json",
+        "--interface", "eth0", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return " ".join(f"{one['what']} {one['what_to_do']}" for one in json.loads(out)["findings"])
