@@ -266,7 +266,7 @@ class Mover:
             lane = lane_of(one.subject)
             if lane is not None:
                 task = decode_task(one.data)
-                if await records.read_end(self._winner, task.id) is None:
+                if not await self._has_ended(task.id):
                     await self._lane(lane)
                     await self._store(one.subject, one.data, {"Queztl-Resent": "1"}, msg_id=task.id)
                     self._winner.send(subjects.wake(*lane), b"")
@@ -276,6 +276,15 @@ class Mover:
                 self._count("door messages")
             await _remove(self._loser, subjects.WORK, one.seq)
         return found
+
+    async def _has_ended(self, task: str) -> bool:
+        """Whether a task has its end; one that came here after the records were looked through is taken along."""
+        if await records.read_end(self._winner, task) is not None:
+            return True
+        late = await records.read_end(self._loser, task)
+        if late is not None:
+            await records.write_end(self._winner, late)
+        return late is not None
 
     async def _lane(self, lane: tuple[str, str, str]) -> None:
         pool = await self._loser.kv(subjects.KV_POOLS).get(lane[1])
