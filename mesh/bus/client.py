@@ -8,6 +8,7 @@ Nothing else in the project knows nats-py: its traps (design notes in ARCHITECTU
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -103,8 +104,7 @@ class Bus:
     ) -> Bus:
         """Connect to any of `urls`.
 
-        `name` is what the bus calls this connection: "<node id>/<incarnation>" for nodes.
-        Raises: BusUnavailable when none of `urls` answers.
+        `name`: of the connection, "<node id>/<incarnation>" for nodes. Raises: BusUnavailable when none answers.
         """
         client = Client()
         bus = cls(client, config)
@@ -312,12 +312,13 @@ class Bus:
         self.on_lost.clear()
         self.on_back.clear()
         await self._publisher.stop()
-        if self._client.is_connected:
-            try:
+        try:
+            if self._client.is_connected:
                 await self._client.flush(1)
-            except nats.errors.Error as error:
-                log.debug("last flush before closing: %s", error)
-        await self._client.close()
+        except (nats.errors.Error, OSError) as error:
+            log.debug("last flush before closing: %s", error)
+        with contextlib.suppress(OSError):  # its server hangs up in this moment: closed is what was wanted
+            await self._client.close()
 
     # --- what nats-py tells us ----------------------------------------------------------------------
     async def _on_error(self, error: Exception) -> None:
