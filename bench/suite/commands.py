@@ -13,10 +13,11 @@ import msgspec
 from rich.console import Console
 
 from bench.measure import BenchFailed
-from bench.suite import compare, events, references, report_html, report_text, running, store
+from bench.suite import compare, events, references, report_html, report_text, running, spreading, store
 from bench.suite import model as suite
 from bench.suite.events import progress_bar
 from bench.suite.table import BENCHMARKS
+from mesh.client import Mesh
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,20 +35,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     two = commands.add_parser("compare", help="whether two runs differ, figure by figure")
     two.add_argument("before", help="a run: its name, its file, `last`, `last-1` …")
     two.add_argument("after", help="another one")
+    scale = commands.add_parser("scale", help="how a workload scales from one node of a mesh to all of them")
+    scale.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
+    scale.add_argument("--mesh", metavar="URL", required=True, help="any node's API, or the bus")
+    scale.add_argument("--quick", action="store_true", help="less work: a look")
     report = commands.add_parser("report", help="a run beside published figures of other machines")
     report.add_argument("which", nargs="?", default="last", metavar="RUN", help="its name, its file, or `last`")
     report.add_argument("--html", metavar="FILE", help="write a page with plots")
     report.add_argument("--markdown", metavar="FILE", help="write a page for docs")
-    for one in (run, two, report, commands.choices["list"]):
+    for one in (run, two, scale, report, commands.choices["list"]):
         one.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
         one.add_argument("--out", type=Path, default=store.default_folder(), metavar="DIR", help="where runs are kept")
         one.set_defaults(act=_ACTS[one.prog.rpartition(" ")[2]])
 
 
 def _run(flags: argparse.Namespace) -> int:
-    unknown = set(flags.names) - set(BENCHMARKS)
-    if unknown:
-        raise BenchFailed(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    _check(flags.names)
     if flags.node and not flags.mesh:
         raise BenchFailed("--node names a node of a mesh; say which mesh with --mesh URL")
     chosen, run = [BENCHMARKS[name] for name in flags.names or BENCHMARKS], store.new_run()
@@ -60,6 +63,32 @@ def _run(flags: argparse.Namespace) -> int:
     if not flags.events:
         _show(flags, outcomes, f"run {run}; `python -m bench report` sets it beside published figures")
     return 0 if all(one.state == "ok" for one in outcomes) else 1
+
+
+def _scale(flags: argparse.Namespace) -> int:
+    _check(flags.names)
+    found = asyncio.run(_spread(flags))
+    if flags.json:
+        print(json.dumps(spreading.document(found), indent=2))
+    else:
+        Console().print(report_text.spread(found))
+    return 0
+
+
+async def _spread(flags: argparse.Namespace) -> dict[str, list[spreading.Step]]:
+    found = {}
+    async with Mesh(flags.mesh) as mesh:
+        nodes = [one for one in await mesh.nodes() if one.state == "up"]
+        for name in flags.names or BENCHMARKS:
+            print(f"bench: {name} on 1 to {len(nodes)} nodes", file=sys.stderr, flush=True)
+            found[name] = await spreading.spread(mesh, BENCHMARKS[name], nodes, flags.quick)
+    return found
+
+
+def _check(names: Sequence[str]) -> None:
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        raise BenchFailed(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
 
 
 def _list(flags: argparse.Namespace) -> int:
@@ -129,4 +158,4 @@ def _plain(row: references.Row) -> dict[str, object]:
     return {"figure": row.figure, "unit": row.unit, "here": row.ours, "ratio": row.ratio, "published": row.reference}
 
 
-_ACTS = {"run": _run, "list": _list, "compare": _compare, "report": _report}
+_ACTS = {"run": _run, "scale": _scale, "list": _list, "compare": _compare, "report": _report}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +12,7 @@ from rich.text import Text
 from bench.suite.compare import Difference
 from bench.suite.model import Measured, Outcome
 from bench.suite.references import Row
+from bench.suite.spreading import Step
 from bench.suite.table import BENCHMARKS
 
 _STYLES = {"better": "green", "worse": "red", "no difference": "", "not comparable": "yellow"}
@@ -88,6 +89,18 @@ def differences(found: Sequence[Difference]) -> RenderableType:
         table.add_row(
             one.benchmark, one.figure, before, after, Text(one.verdict, style=_STYLES[one.verdict]), one.reason
         )
+    return table
+
+
+def spread(found: Mapping[str, Sequence[Step]]) -> RenderableType:
+    """Each workload on one node to all, and where the rest went."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("benchmark", "nodes", "tasks/s", "efficiency", "useful", "slower", "idle"):
+        table.add_column(name)
+    for benchmark, steps in found.items():
+        for step in steps:
+            shares = (f"{one:.0%}" for one in (step.efficiency, step.useful, step.slower, step.idle))
+            table.add_row(benchmark, str(step.nodes), number(step.per_s), *shares)
     return table
 
 

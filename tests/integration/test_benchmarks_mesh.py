@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 
 from mesh import benchmarks
 from tests.integration.queztl_process import queztl
-from tests.nodes import Cluster, NodeProcess, eventually
+from tests.nodes import ROOT, Cluster, NodeProcess, eventually
 
 SUITE = "/api/v1.2/benchmarks/realworld"
 pytestmark = pytest.mark.timeout(240)
@@ -19,8 +22,6 @@ pytestmark = pytest.mark.timeout(240)
 
 async def ask(node: NodeProcess, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
     """(status, document)"""
-    import asyncio
-
     def call() -> tuple[int, Any]:
         data = json.dumps(body).encode() if body is not None else None
         try:
@@ -68,6 +69,17 @@ async def test_nodes_are_measured_and_their_outcomes_kept(cluster: Cluster) -> N
     assert len(history) == 2 and history[0]["at"] < history[1]["at"]
     listing = await queztl("bench", "list", url=two.api)
     assert "never run" in listing.out and two.id in listing.out
+
+
+async def test_how_a_workload_scales_is_measured_on_the_nodes_there_are(cluster: Cluster) -> None:
+    one, _ = await cluster.start(1, 1)
+    words = (sys.executable, "-P", "-m", "bench", "scale", "crypto_mining", "--quick", "--mesh", one.api, "--json")
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    out, _ = await process.communicate()
+    first, second = json.loads(out)["crypto_mining"]
+    assert (first["nodes"], second["nodes"], second["tasks"]) == (1, 2, 2 * first["tasks"])
+    assert first["efficiency"] == 1.0 and second["efficiency"] > 0.2
+    assert abs(second["useful"] + second["slower"] + second["idle"] - 1.0) < 0.01
 
 
 async def test_a_run_can_be_stopped_and_what_is_wrong_is_said(cluster: Cluster) -> None:
