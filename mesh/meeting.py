@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 from mesh import events, merging
 from mesh.announcement import MEMBER, Announcement
 from mesh.bus import islands
+from mesh.bus.cluster import read_servers
 from mesh.bus.errors import KeyExists
 from mesh.bus.islands import Side
 from mesh.errors import QueztlError
+from mesh.membership import ALIVE, UP
 from mesh.messages import MergeOrder
+from mesh.placement import Member
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -34,14 +37,22 @@ TOLD_EVERY_S = 0.5
 
 Connect = Callable[[tuple[str, ...]], Awaitable["Bus"]]
 Peers = Callable[[], Iterable[Announcement]]
+Members = Callable[[], Iterable[Member]]
+
+COPIED = (
+    "Two nodes call themselves {}: the data directory of one was copied. Stop one, and start it with an empty --data."
+)
 
 
 class Meeting:
     """`run(fence)` for one term as master."""
 
-    def __init__(self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect) -> None:
-        """`peers`: what is announced now; `connect`: to another mesh's bus, by its URLs."""
+    def __init__(
+        self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect, members: Members
+    ) -> None:
+        """`peers`: what is announced now; `connect`: to another mesh's bus, by its URLs; `members`: of this mesh."""
         self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
+        self._members = members
         self._since: dict[str, float] = {}
         self.alarms: dict[str, str] = {}
         """What people should know: id of the other mesh -> a sentence."""
@@ -61,10 +72,13 @@ class Meeting:
 
     async def _look(self, fence: int) -> None:
         mine = await merging.read_side(self._bus)
-        others = strangers(self._peers(), mine)
+        peers = list(self._peers())
+        ours = frozenset(url for one in await read_servers(self._bus) for url in one.client_urls)
+        others = strangers(peers, mine) | twins(peers, mine.id, ours)
+        copied = doubles(peers, mine.id, ours, self._members())
         now = time.monotonic()
         self._since = {key: self._since.get(key, now) for key in others}
-        said: dict[str, str] = {}
+        said = {f"copy-{node}": COPIED.format(node) for node in copied}
         for key, urls in others.items():
             if now - self._since[key] < SEEN_FOR_S:
                 continue
@@ -72,7 +86,7 @@ class Meeting:
             if other is None:
                 continue
             verdict = islands.judge(mine, other)
-            if verdict.do == "merge" and verdict.loser == mine.id and islands.loser(mine, other) is mine:
+            if verdict.do == "merge" and not copied and verdict.loser == mine.id and islands.loser(mine, other) is mine:
                 await self._order(mine, other, urls, verdict.reason, fence)
                 return
             if sentence := islands.words(mine, other, verdict):
@@ -127,7 +141,7 @@ class Meeting:
                 await merging.update_order(self._bus, moved=dict(moved))
 
         try:
-            await merging.Mover(self._bus, winner, confirmed, told).run()
+            await merging.Mover(self._bus, winner, confirmed, told, lambda: holds_work(self._members())).run()
             log.warning("everything of this mesh is in %s now", order.into)
         finally:
             await winner.close()
@@ -140,3 +154,28 @@ def strangers(peers: Iterable[Announcement], mine: Side) -> dict[str, tuple[str,
         if one.role == MEMBER and one.mesh_name == mine.name and one.mesh_id != mine.id and one.urls:
             found.setdefault(one.mesh_id, {}).update(dict.fromkeys(one.urls))
     return {key: tuple(urls) for key, urls in found.items()}
+
+
+def twins(peers: Iterable[Announcement], mesh: str, ours: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """Members of this very mesh whose bus is none of `ours`: it may be led in two places. By "mesh'". Pure."""
+    urls = (url for one in peers if _is_elsewhere(one, mesh, ours) for url in one.urls)
+    found = tuple(dict.fromkeys(urls))
+    return {f"{mesh}'": found} if found else {}
+
+
+def doubles(
+    peers: Iterable[Announcement], mesh: str, ours: frozenset[str], members: Iterable[Member]
+) -> frozenset[str]:
+    """Nodes that are up here, and say that they are on another bus too: copies. Pure."""
+    up = {one.record.id for one in members if one.state == UP}
+    return frozenset(one.node_id for one in peers if one.node_id in up and _is_elsewhere(one, mesh, ours))
+
+
+def _is_elsewhere(one: Announcement, mesh: str, ours: frozenset[str]) -> bool:
+    return one.role == MEMBER and one.mesh_id == mesh and bool(one.urls) and not ours.intersection(one.urls)
+
+
+def holds_work(members: Iterable[Member]) -> bool:
+    """Whether any node that lives has taken work it has not ended, by its last heartbeat. Pure."""
+    beats = (one.beat for one in members if one.state in ALIVE)
+    return any(beat is not None and beat.running + beat.queued > 0 for beat in beats)

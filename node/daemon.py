@@ -146,7 +146,9 @@ class Node:
         resources = {name: spec.resources for name, spec in KINDS.items()}
         keeping = Housekeeping(bus, lambda: self.election.fence, config.mesh_config)
         self.cluster = Cluster(bus, self.election, self.registry, config.mesh_config, self._open_system)
-        self.meeting = Meeting(bus, me, self.election, self._peers, joining.connector(config, me))
+        self.meeting = Meeting(
+            bus, me, self.election, self._peers, joining.connector(config, me), self.registry.members
+        )
         self.master = Master(
             bus, me, self.election, self.registry, config.mesh_config, resources,
             open_system=self._open_system, services=(self.cluster.run, keeping.lanes, keeping.blobs, self.meeting.run),

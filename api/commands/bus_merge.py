@@ -100,12 +100,18 @@ async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
 
 
 async def _order(loser: Bus, winner: Bus, stays: Side) -> None:
-    """Tell the mesh that goes. Its master carries it out; one that it has already is followed."""
+    """Tell the mesh that goes. Its master carries it out; one that it has already is followed.
+
+    Raises: BadInput when the other one goes somewhere itself.
+    """
     from mesh import merging
     from mesh.bus.cluster import read_servers
     from mesh.bus.errors import KeyExists
+    from mesh.errors import BadInput
     from mesh.messages import MergeOrder
 
+    if await merging.read_order(winner) is not None:
+        raise BadInput(f"{stays.id} goes into another mesh itself; wait until it is there, and merge with that one")
     urls = tuple(url for one in await read_servers(winner) for url in one.client_urls)
     try:
         await merging.give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))

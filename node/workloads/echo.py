@@ -12,6 +12,8 @@ from mesh.kinds.echo import EchoPayload
 from node.workload import Context, InputFault, Output
 
 _MIB = 1024 * 1024
+#: How long leaked memory is held.
+LEAK_S = 3.0
 
 
 def run(payload: EchoPayload, context: Context) -> dict[str, Any] | Output:
@@ -65,6 +67,8 @@ def _break(payload: EchoPayload, context: Context) -> None:
         raise InputFault(next(fields), "is refused: this node was not started with --fault-kinds")
     if payload.leak_mb:
         kept = [bytearray(os.urandom(4096) * 256) for _ in range(payload.leak_mb)]
+        # A leak stays: else a daemon that is held up for a moment would not see it.
+        time.sleep(LEAK_S)
         kept.clear()
     if payload.crash == "exit":
         os._exit(70)

@@ -7,9 +7,11 @@ import pytest
 from mesh.announcement import CANDIDATE, MEMBER, Announcement
 from mesh.bus.islands import Side
 from mesh.identity import MeshIdentity, open_data_dir
-from mesh.meeting import strangers
+from mesh.meeting import doubles, holds_work, strangers, twins
+from mesh.membership import GONE, UP
 from mesh.merging import lane_of, ttl_of
-from mesh.messages import MergeOrder
+from mesh.messages import Beat, MergeOrder, NodeRecord
+from mesh.placement import Member
 from node.rejoining import adopt, is_time
 
 
@@ -51,3 +53,26 @@ def test_after_it_a_node_belongs_to_the_other_mesh_and_hosts_nothing(tmp_path) -
 def test_what_a_message_says_of_itself() -> None:
     assert lane_of("work.echo.any.normal.c1-1") == ("echo", "any", "normal") and lane_of("work.echo") is None
     assert (ttl_of({"Nats-TTL": "600s"}), ttl_of({}), ttl_of({"Nats-TTL": "never"})) == (600.0, 0.0, 0.0)
+
+
+def test_the_same_mesh_on_another_bus_is_a_twin_and_a_living_node_there_a_copy() -> None:
+    ours = frozenset({"nats://a:1", "nats://a:2"})
+
+    def said(node: str, *urls: str, mesh: str = "ma") -> Announcement:
+        return Announcement("queztl", mesh, "", node, urls, MEMBER)
+
+    here = [said("n1", "nats://a:2"), said("n2", "nats://a:1", "nats://z:1"), said("n3", "nats://b:1", mesh="mb")]
+    assert twins(here, "ma", ours) == {} and doubles(here, "ma", ours, [member("n1")]) == frozenset()
+    there = [*here, said("n4", "nats://b:1"), said("n1", "nats://b:1", "nats://b:2")]
+    assert twins(there, "ma", ours) == {"ma'": ("nats://b:1", "nats://b:2")}
+    assert doubles(there, "ma", ours, [member("n1"), member("n4", GONE)]) == {"n1"}
+
+
+def test_work_is_held_by_who_lives_and_has_some() -> None:
+    assert not holds_work([member("n1"), member("n2", GONE, running=3)])
+    assert holds_work([member("n1"), member("n2", queued=1)])
+
+
+def member(node: str, state: str = UP, **beat: int) -> Member:
+    record = NodeRecord(id=node, name=node, incarnation="1")
+    return Member(record, state, Beat(node=node, incarnation="1", seq=1, **beat))
