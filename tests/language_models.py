@@ -21,8 +21,9 @@ def tiny_llama(folder: Path, chat: bool = False, tied: bool = False) -> Path:
     tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>", clean_up_tokenization_spaces=False
-    )
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
     if chat:
         fast.chat_template = CHAT
     torch.manual_seed(1)

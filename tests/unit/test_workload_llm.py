@@ -63,7 +63,7 @@ def direct(tmp_path_factory):
 
     def ask(prompt, **options):
         heard = []
-        server.handle_completions({"prompt": prompt, "cache_prompt": False, **options}, lambda one: heard.append(one))
+        server.handle_completions({"prompt": prompt, "cache_prompt": False, **options}, heard.append)
         return heard[0]["choices"][0]["text"]
 
     return ask
@@ -85,7 +85,9 @@ def test_llama_answers_a_chat_and_is_warm_the_second_time(run):
     llm_cache.forget()
     told = []
     question = "What is the capital of France?"
-    first = run({"prompt": question, "max_tokens": 16}, progress=lambda part, note="", text="": told.append((part, text)))
+    first = run(
+        {"prompt": question, "max_tokens": 16}, progress=lambda part, note="", text="": told.append((part, text))
+    )
     assert "Paris" in first["text"] and first["finish_reason"] == "stop"
     assert first["warm"] is False and first["load_s"] > 0
     texts = [text for _, text in told]

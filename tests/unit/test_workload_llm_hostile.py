@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,14 +169,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypa
 
     monkeypatch.setattr("node.workloads.llm_torch._make", made)
     monkeypatch.setattr("node.workloads.llm_torch._no_gpu_here", lambda on_cpu: True)
-    with pytest.raises(InputFault, match=r'payload\.model takes about \d{5} MB, .* 4096 MB.* requires {"memory_mb": \d'):
+    with pytest.raises(InputFault, match=r'\.model takes about \d{5} MB, .* 4096 MB.* requires {"memory_mb": \d'):
         run(model="7B")
     monkeypatch.setattr("node.workloads.llm_llama.LlamaModel", made)
     with pytest.raises(InputFault, match=r"payload\.model takes about \d+ MB, and this task was given 64 MB"):
         run(memory_mb=64)
-    # No limit of the task's own, and more than any machine has.
-    with pytest.raises(llm_models.NotHere, match=r"takes about \d+ MB, and the machine has \d+ MB free"):
-        monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1 << 30, "total": 4 << 30}))
+    # No limit of the task's own, and more than the machine has.
+    memory = SimpleNamespace(available=1 << 30, total=4 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    with pytest.raises(llm_models.NotHere, match=r"takes about \d+ MB, and the machine has 1024 MB free"):
         run(memory_mb=0, model="70B")
 
 
