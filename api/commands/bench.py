@@ -6,7 +6,6 @@ queztl bench run crypto_mining --all
 from __future__ import annotations
 
 import argparse
-import asyncio
 from time import time
 from typing import Any
 
@@ -58,6 +57,8 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _until_ended(url: str | None, run_: dict[str, Any], out: Output) -> dict[str, Any]:
+    import asyncio
+
     from api.commands.http import call
 
     path, said = f"{_PATH}/runs/{run_['id']}", ""

@@ -58,7 +58,8 @@ class LlmInferencePayload(Payload):
         default=None,
         ge=64,
         le=1 << 20,
-        description=f"tokens that prompt and answer have room for; {DEFAULT_CONTEXT} when left out, or all a model has",
+        description=f"tokens that prompt and answer have room for; {DEFAULT_CONTEXT} when left out, or all a model "
+        "has; llama.cpp rounds it up to a multiple of 256",
     )
     temperature: float = Field(
         default=0.0, ge=0, le=5, allow_inf_nan=False, description="0: always the likeliest word; more: more chance"

@@ -20,6 +20,9 @@ _TEXT, _LIST = 8, 9
 #: Longer lists (vocabularies) are passed over.
 _KEPT = 1024
 _MOST_ENTRIES = 100_000
+_MOST_DIMENSIONS = 4
+#: No count of a model's is larger.
+_MOST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def _head(reader: _Reader, size: int) -> Head:
     vocabulary = 0
     for _ in range(tensors):
         name, dimensions = reader.text(), reader.take("I")
+        if not 1 <= dimensions <= _MOST_DIMENSIONS:
+            raise ValueError("its head makes no sense")
         shape = [reader.take("Q") for _ in range(dimensions)]
         numbers[reader.take("I")] += prod(shape)
         reader.take("Q")
@@ -122,11 +127,15 @@ def _head(reader: _Reader, size: int) -> Head:
 def _described(facts: dict[str, Any], numbers: Counter[int], vocabulary: int, weight_bytes: int) -> Head:
     architecture = str(facts.get("general.architecture", ""))
 
-    def fact(name: str, default: int) -> int:
+    def fact(name: str, default: int, least: int = 0) -> int:
         value = facts.get(f"{architecture}.{name}", default)
-        return max(value, default=default) if isinstance(value, list) else int(value)
+        # Some models have a number for each layer.
+        number = max(value, default=default) if isinstance(value, list) else value
+        if type(number) is not int or not least <= number <= _MOST:
+            raise ValueError(f"its {name} makes no sense")
+        return number
 
-    heads = fact("attention.head_count", 1)
+    heads = fact("attention.head_count", 1, 1)
     width = fact("embedding_length", 0) // heads
     per_layer = fact("attention.head_count_kv", heads) * (
         fact("attention.key_length", width) + fact("attention.value_length", width)
@@ -136,7 +145,7 @@ def _described(facts: dict[str, Any], numbers: Counter[int], vocabulary: int, we
         numbers.total(),
         weight_bytes,
         numbers.most_common(1)[0][0],
-        fact("context_length", 2048),
+        fact("context_length", 2048, 1),
         fact("block_count", 0) * per_layer * 2,
         vocabulary,
         bool(facts.get("tokenizer.chat_template")),

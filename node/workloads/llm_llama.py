@@ -27,6 +27,8 @@ from node.workloads.llm_result import Answer, Told
 #: Prompts of a batch that are answered at the same time.
 SLOTS = 4
 _BATCH = 512
+#: llama.cpp makes room for a multiple of so many tokens, whatever it was told.
+_CONTEXT_STEP = 256
 _LIBRARY_BYTES = 64 << 20
 #: The package's model goes astray with the system message that its own template adds ("What is the capital of France?"
 #: gets a list of French words, measured in Q4_1); without it it answers.
@@ -173,12 +175,13 @@ def _options(payload: LlmInferencePayload, index: int) -> dict[str, Any]:
 
 
 def context_of(head: Head, wanted: int | None) -> int:
-    """How many tokens there is room for. Raises: InputFault when that is more than the model was made for."""
+    """How many tokens there is room for, in llama.cpp's own steps. Raises: InputFault when `wanted` is more than the
+    model was made for."""
     if wanted is None:
-        return min(head.context, DEFAULT_CONTEXT)
+        wanted = min(head.context, DEFAULT_CONTEXT)
     if wanted > head.context:
         raise InputFault("context", f"is {wanted}, and the model was made for {head.context} at most")
-    return wanted
+    return -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
 def need_bytes(head: Head, context: int, slots: int) -> int:

@@ -146,7 +146,7 @@ def check_folder(folder: Path) -> list[Path]:
 def _json(file: Path) -> dict[str, object]:
     try:
         value = json.loads(file.read_bytes())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputFault("model", f"has a {file.name} that can't be read: {error}") from None
     if not isinstance(value, dict):
         raise InputFault("model", f"has a {file.name} that is no JSON object")

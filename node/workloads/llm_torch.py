@@ -72,12 +72,17 @@ def _make(model: Model, on_cpu: bool, threads: int) -> TorchModel:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, **{name: value for name, value in options.items() if name != "use_safetensors"}
         )
-        network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        network, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **options
+        )
     except ImportError as error:
         raise NotHere(f"transformers needs a library for this model: {str(error).strip().splitlines()[0]}") from None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InputFault("model", f"could not be loaded by transformers: {said}") from None
+    # transformers fills such gaps with chance and goes on.
+    if gaps := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        raise InputFault("model", f"lacks {len(gaps)} of the weights that its config.json asks for, {gaps[0]} first")
     network.to(device).eval()
     room = getattr(network.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     return TorchModel(network, tokenizer, device, room, "trained")
@@ -210,7 +215,7 @@ def _numbers_in(file: Path) -> int:
         if 8 + length + max(ends, default=0) > file.stat().st_size:
             raise ValueError("it ends too early")
         return sum(_product(shape) for shape in shapes)
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputFault("model", f"has a file that is no whole safetensors file ({file.name}): {error}") from None
 
 

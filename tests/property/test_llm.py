@@ -1,0 +1,237 @@
+"""Language models: any head of a GGUF file is read or refused, the back end that runs, words on their way."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import tempfile
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.commands.watch import news
+from node.workload import InputFault
+from node.workloads.llm_gguf import Head, read_head
+from node.workloads.llm_inference import LIBRARIES, RUNS, choose
+from node.workloads.llm_llama import context_of, need_bytes
+from node.workloads.llm_models import NotHere
+from node.workloads.llm_result import Answer, Told, figures
+from node.workloads.llm_shapes import SHAPES, shape_of, size_of
+
+# --- the head of a GGUF file -----------------------------------------------------------------------
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def gguf(facts: dict[str, bytes], tensors: list[tuple[str, list[int], int]], weights: bytes = b"") -> bytes:
+    """`facts`: name -> type and value."""
+    parts = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(facts))]
+    parts += [text(name) + value for name, value in facts.items()]
+    for name, shape, kind in tensors:
+        parts.append(text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0))
+    return b"".join([*parts, weights])
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("<II", 4, value)
+
+
+def read(data: bytes) -> Head:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.gguf"
+        file.write_bytes(data)
+        return read_head(file)
+
+
+counts = st.integers(1, 1 << 16)
+
+
+@st.composite
+def heads(draw) -> tuple[bytes, dict[str, int]]:
+    """A file, and what it says."""
+    heads, layers, width = draw(st.integers(1, 64)), draw(st.integers(0, 200)), draw(st.integers(1, 128))
+    said = {"heads": heads, "layers": layers, "width": width, "context": draw(counts), "vocabulary": draw(counts)}
+    facts = {
+        "general.architecture": struct.pack("<I", 8) + text("llama"),
+        "llama.attention.head_count": u32(heads),
+        "llama.block_count": u32(layers),
+        "llama.embedding_length": u32(heads * width),
+        "llama.context_length": u32(said["context"]),
+        # A vocabulary and a long list of numbers: passed over.
+        "tokenizer.ggml.tokens": struct.pack("<IIQ", 9, 8, 3) + text("a") + text("ü") + text(""),
+        "tokenizer.ggml.scores": struct.pack("<IIQ", 9, 6, 2000) + bytes(8000),
+    }
+    if draw(st.booleans()):
+        facts["tokenizer.chat_template"] = struct.pack("<I", 8) + text("{{ x }}")
+    names = draw(st.permutations(sorted(facts)))
+    shapes = draw(st.lists(st.lists(counts, min_size=1, max_size=4), max_size=5))
+    tensors = [("token_embd.weight", [8, said["vocabulary"]], 2)]
+    tensors += [(f"t{at}", shape, 2) for at, shape in enumerate(shapes)]
+    said |= {"parameters": sum(prod(shape) for _, shape, _ in tensors), "weights": draw(st.integers(0, 300))}
+    said["chat"] = "tokenizer.chat_template" in facts
+    return gguf({name: facts[name] for name in names}, tensors, bytes(said["weights"])), said
+
+
+@given(heads())
+def test_a_head_says_what_was_written_into_it(made: tuple[bytes, dict[str, int]]) -> None:
+    data, said = made
+    assert read(data) == Head(
+        "llama", said["parameters"], said["weights"], 2, said["context"],
+        # Keys and values, each as wide as all heads, two bytes a number.
+        said["layers"] * said["heads"] * said["width"] * 2 * 2, said["vocabulary"], said["chat"],
+    )  # fmt: skip
+
+
+def is_read_or_refused(data: bytes) -> None:
+    try:
+        head = read(data)
+    except (ValueError, OSError) as error:
+        assert "\n" not in str(error)
+        return
+    numbers = [value for value in dataclasses.asdict(head).values() if not isinstance(value, str)]
+    assert all(isinstance(value, int) and value >= 0 for value in numbers) and head.context > 0
+    assert need_bytes(head, context_of(head, None), 1) > 0
+
+
+@given(heads(), st.data())
+def test_a_spoilt_head_is_read_or_refused(made: tuple[bytes, object], data: st.DataObject) -> None:
+    whole = bytearray(made[0])
+    at = data.draw(st.integers(4, len(whole)))
+    is_read_or_refused(bytes(whole[:at]))
+    whole[at : at + 8] = data.draw(st.binary(min_size=1, max_size=8))
+    is_read_or_refused(bytes(whole))
+
+
+@given(st.binary(max_size=300), st.integers(0, 3), st.integers(0, 3))
+def test_any_bytes_are_read_or_refused(rest: bytes, tensors: int, entries: int) -> None:
+    is_read_or_refused(rest)
+    is_read_or_refused(b"GGUF" + rest)
+    is_read_or_refused(b"GGUF" + struct.pack("<IQQ", 3, tensors, entries) + rest)
+
+
+values = st.one_of(
+    st.binary(max_size=20).map(lambda data: struct.pack("<IQ", 8, len(data)) + data),
+    st.floats(width=32).map(lambda value: struct.pack("<If", 6, value)),
+    st.integers(-(1 << 31), (1 << 31) - 1).map(lambda value: struct.pack("<Ii", 5, value)),
+    st.integers(0, (1 << 64) - 1).map(lambda value: struct.pack("<IQ", 10, value)),
+    st.lists(st.floats(width=32), max_size=3).map(lambda one: struct.pack(f"<IIQ{len(one)}f", 9, 6, len(one), *one)),
+    st.lists(st.integers(-9, 9), max_size=3).map(lambda one: struct.pack(f"<IIQ{len(one)}i", 9, 5, len(one), *one)),
+    st.just(struct.pack("<IIQ", 9, 8, 1) + text("x")),
+    st.booleans().map(lambda value: struct.pack("<I?", 7, value)),
+)
+FACTS = ("attention.head_count", "attention.head_count_kv", "attention.key_length", "block_count", "context_length")
+
+
+@given(st.dictionaries(st.sampled_from([f"llama.{name}" for name in (*FACTS, "embedding_length")]), values))
+def test_facts_of_any_type_are_read_or_refused(facts: dict[str, bytes]) -> None:
+    name = {"general.architecture": struct.pack("<I", 8) + text("llama")}
+    is_read_or_refused(gguf(name | facts, [("token_embd.weight", [4, 4], 0)]))
+
+
+@pytest.mark.parametrize("shape", [[], [1] * 5])
+def test_a_tensor_has_one_to_four_dimensions(shape: list[int]) -> None:
+    with pytest.raises(ValueError, match="makes no sense"):
+        read(gguf({}, [("token_embd.weight", shape, 0)]))
+
+
+# --- what runs it ----------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from(sorted(RUNS)),
+    st.sampled_from(["auto", *LIBRARIES]),
+    st.sets(st.sampled_from(sorted(LIBRARIES))),
+    st.booleans(),
+)
+def test_the_back_end_is_there_can_run_it_and_is_the_one_wanted(
+    form: str, wanted: str, installed: set[str], torch_gpu: bool
+) -> None:
+    able = set(RUNS[form]) & ({wanted} if wanted != "auto" else set(LIBRARIES))
+    try:
+        chosen = choose(form, wanted, installed, torch_gpu)
+    except InputFault:
+        assert not able
+    except NotHere as error:
+        assert able and not able & installed and "pip install 'queztl[" in str(error)
+    else:
+        assert chosen in able & installed
+        if len(able & installed) == 2:
+            assert chosen == ("torch" if torch_gpu else "llama.cpp")
+
+
+@given(st.integers(1, 1 << 20), st.none() | st.integers(64, 1 << 20))
+def test_there_is_room_for_what_was_asked(longest: int, wanted: int | None) -> None:
+    head = Head("llama", 1, 1, 2, longest, 8, 10, False)
+    try:
+        room = context_of(head, wanted)
+    except InputFault:
+        assert wanted is not None and wanted > longest
+        return
+    asked = min(longest, 4096) if wanted is None else wanted
+    assert room % 256 == 0 and asked <= room < asked + 256
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_a_size_class_has_the_size_it_says(name: str) -> None:
+    assert shape_of(name) is shape_of(name.lower()) is SHAPES[name]
+    assert abs(SHAPES[name].parameters / size_of(name) - 1) < 0.25
+
+
+# --- words on their way ----------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), st.text(max_size=5)), max_size=30))
+def test_what_is_told_is_all_that_was_written(count: int, pieces: list[tuple[int, str]]) -> None:
+    told: list[tuple[float, str]] = []
+    teller = Told(lambda part, note="", text="": told.append((part, text)), count, 8)
+    texts = [""] * count
+    for index, piece in pieces:
+        teller.piece(index % count, piece)
+        texts[index % count] += piece
+        assert told[-1][1] == "\n\n".join(one for one in texts if one)
+    parts = [part for part, _ in told]
+    assert len(told) == len(pieces) and parts == sorted(parts) and all(0 < part < 1 for part in parts)
+
+
+@given(st.text(min_size=1), st.lists(st.integers(1, 8), max_size=20), st.integers(1, 30))
+def test_what_watch_shows_together_is_the_text(whole: str, steps: list[int], window: int) -> None:
+    """Of each state only the last characters are told; what was shown is the text, but for gaps that are marked."""
+    shown, seen, end = 0, "", 0
+    for step in [*steps, len(whole)]:
+        end = min(len(whole), end + step)
+        before = max(0, end - window)
+        skipped = before > shown
+        more, shown = news(SimpleNamespace(text=whole[before:end], text_from=before), shown)
+        seen = (whole[:before] if skipped else seen) + more.removeprefix("…" if skipped else "")
+        assert more.startswith("…") or not skipped
+        assert shown == end and seen == whole[:end]
+
+
+def test_watch_begins_a_line_when_the_text_begins_again() -> None:
+    assert news(SimpleNamespace(text="ab", text_from=0), 10) == ("\nab", 2)
+    assert news(SimpleNamespace(text="", text_from=0), 0) == ("", 0)
+
+
+durations = st.floats(0, 100)
+
+
+answered = st.builds(Answer, st.text(), st.just("stop"), *[st.integers(0, 999)] * 2, durations, durations)
+
+
+@given(st.lists(answered, max_size=5))
+def test_speeds_are_counts_by_times(answers: list[Answer]) -> None:
+    found = figures(answers)
+    assert found["completion_tokens"] == sum(one.completion_tokens for one in answers)
+    assert all(value >= 0 for value in found.values())
+    seconds = sum(one.prefill_s for one in answers)
+    if seconds > 1e-3:
+        assert found["prefill_tokens_per_s"] == pytest.approx(found["prompt_tokens"] / seconds, abs=1e-3)
+
+

@@ -1,0 +1,201 @@
+"""llm_inference: broken and hostile model files, names that lead elsewhere, and what would not fit into memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from mesh.errors import BadInput
+from mesh.kinds.table import validate
+from node.workload import Context, InputFault, load
+from node.workloads import llm_cache, llm_models
+from tests.language_models import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_llama(tmp_path_factory.mktemp("made") / "tiny")
+
+
+@pytest.fixture
+def listed(tiny, tmp_path):
+    """A directory that the operator listed, with one good model whose files a test may spoil."""
+    shutil.copytree(tiny, tmp_path / "listed" / "tiny")
+    return tmp_path / "listed"
+
+
+@pytest.fixture
+def run(listed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield lambda memory_mb=4096, **payload: load("llm_inference")(
+        validate("llm_inference", {"prompt": "w1", "max_tokens": 2, **payload}),
+        Context(1, tmp_path, memory_mb=memory_mb, grants={"models": (str(listed),)}),
+    )
+    llm_cache.forget()
+
+
+def spoil(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+# --- GGUF ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [(0, "is no GGUF file"), (3, "is no GGUF file"), (1000, "it ends too early"), (4_000_000, "broken, incomplete")],
+)
+def test_a_gguf_file_that_was_cut_off(run, listed, part, words):
+    """In its head, and in its weights: where only llama.cpp itself can see it."""
+    with open(llm_models.held(())["SmolLM2-135M-Instruct"].path, "rb") as file:
+        (listed / "cut.gguf").write_bytes(file.read(part))
+    with pytest.raises(InputFault, match=rf"payload\.model .*{words}"):
+        run(model="cut", backend="llama.cpp")
+    # The worker is none the worse for it.
+    assert run(model="tiny")["completion_tokens"] == 2
+
+
+def test_a_gguf_file_that_is_something_else(run, listed):
+    (listed / "text.gguf").write_text("hello " * 100)
+    (listed / "noise.gguf").write_bytes(b"GGUF" + bytes(range(256)) * 40)
+    for name in ("text", "noise", "noise.gguf"):
+        with pytest.raises(InputFault, match=r"payload\.model is no GGUF file that can be read"):
+            run(model=name)
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+def test_pickled_weights_are_refused(run, listed):
+    (listed / "tiny" / "model.safetensors").rename(listed / "tiny" / "pytorch_model.bin")
+    with pytest.raises(InputFault, match=r"payload\.model has its weights pickled \(pytorch_model\.bin\)"):
+        run(model="tiny")
+    (listed / "tiny" / "pytorch_model.bin").unlink()
+    with pytest.raises(InputFault, match="has no weights"):
+        run(model="tiny")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_models_own_is_not_run(run, listed, tmp_path, name):
+    (listed / "tiny" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    spoil(listed / "tiny" / name, auto_map={"AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]})
+    with pytest.raises(InputFault, match=rf"code of its own \({name} has auto_map\), which is not run"):
+        run(model="tiny")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -1])
+def test_safetensors_that_were_cut_off(run, listed, size):
+    file = listed / "tiny" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(InputFault, match=r"no whole safetensors file \(model\.safetensors\)"):
+        run(model="tiny")
+
+
+def test_weights_that_lack_some_or_have_another_shape_are_not_filled_with_chance(run, listed):
+    spoil(listed / "tiny" / "config.json", num_hidden_layers=3)
+    with pytest.raises(InputFault, match=r"lacks 9 of the weights .* model\.layers\.2\."):
+        run(model="tiny")
+    spoil(listed / "tiny" / "config.json", num_hidden_layers=2, hidden_size=16)
+    with pytest.raises(InputFault, match=r"payload\.model "):
+        run(model="tiny")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"model_type": "no-such"}', '{"model_type": 7}'])
+def test_a_config_that_makes_no_sense(run, listed, text):
+    (listed / "tiny" / "config.json").write_text(text)
+    with pytest.raises(InputFault, match=r"payload\.model ") as caught:
+        run(model="tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_makes_no_sense(run, listed):
+    (listed / "tiny" / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputFault, match=r"payload\.model could not be loaded by transformers"):
+        run(model="tiny")
+
+
+# --- names and links -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", ".", "a/b", "a\\b", "~", "x" * 129, "a\n", "a\0", "Ã"])
+def test_a_name_is_no_path(name):
+    with pytest.raises(BadInput) as caught:
+        validate("llm_inference", {"prompt": "x", "model": name})
+    assert [fault.field for fault in caught.value.faults] == ["payload.model"]
+
+
+def test_links_out_of_the_directory_are_not_followed(run, listed, tmp_path, tiny):
+    (listed / "folder").symlink_to(tiny)
+    (listed / "file.gguf").symlink_to(llm_models.held(())["SmolLM2-135M-Instruct"].path)
+    (listed / "inside").symlink_to(listed / "tiny")
+    assert set(llm_models.labels((str(listed),))) == {"model.tiny", "model.inside"}
+    for name in ("folder", "file"):
+        with pytest.raises(llm_models.NotHere, match=f"has no model '{name}'"):
+            run(model=name)
+    secret = tmp_path / "secret"
+    secret.write_text("{}")
+    (listed / "tiny" / "special_tokens_map.json").symlink_to(secret)
+    with pytest.raises(InputFault, match=r"lies elsewhere \(special_tokens_map\.json\): links are not followed"):
+        run(model="tiny")
+
+
+# --- sizes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("payload.stop.0", {"stop": ["x" * 1_000_000]}),
+        ("payload.stop", {"stop": ["x"] * 9}),
+        ("payload.stop.1", {"stop": ["x", ""]}),
+        ("payload.prompt", {"prompt": "x" * 1_000_001}),
+        ("payload.max_tokens", {"max_tokens": 1 << 40}),
+        ("payload.context", {"context": 1 << 40}),
+    ],
+)
+def test_what_is_too_large_is_refused_at_the_door(field, fields):
+    with pytest.raises(BadInput) as caught:
+        validate("llm_inference", {"prompt": "x"} | fields)
+    assert {fault.field for fault in caught.value.faults} == {field}
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypatch):
+    def made(*_):
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr("node.workloads.llm_torch._make", made)
+    monkeypatch.setattr("node.workloads.llm_torch._no_gpu_here", lambda on_cpu: True)
+    with pytest.raises(InputFault, match=r'\.model takes about \d{5} MB, .* 4096 MB.* requires {"memory_mb": \d'):
+        run(model="7B")
+    monkeypatch.setattr("node.workloads.llm_llama.LlamaModel", made)
+    with pytest.raises(InputFault, match=r"payload\.model takes about \d+ MB, and this task was given 64 MB"):
+        run(memory_mb=64)
+    # No limit of the task's own, and more than the machine has.
+    memory = SimpleNamespace(available=1 << 30, total=4 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    with pytest.raises(llm_models.NotHere, match=r"takes about \d+ MB, and the machine has 1024 MB free"):
+        run(memory_mb=0, model="70B")
+
+
+def test_a_model_used_longest_ago_goes_when_a_new_one_needs_its_room():
+    closed = []
+
+    class Loaded:
+        def __init__(self, name):
+            self.name, self.need_bytes = name, 40 << 20
+
+        def close(self):
+            closed.append(self.name)
+
+    llm_cache.forget()
+    for name in "ab":
+        llm_cache.load(name, lambda name=name: Loaded(name), 40 << 20, 100)
+    assert llm_cache.have(lambda key: key == "a").name == "a" and closed == []
+    llm_cache.load("c", lambda: Loaded("c"), 40 << 20, 100)
+    assert closed == ["b"] and llm_cache.have(lambda key: key == "b") is None
+    llm_cache.forget()
+    assert closed == ["b", "a", "c"]
