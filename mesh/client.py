@@ -54,6 +54,10 @@ class TaskHandle:
         return await self.mesh.cancel(self.id)
 
 
+#: How often, and after how long, a merge that was hinted at is looked for.
+FOLLOW_TRIES, FOLLOW_AGAIN_S = 10, 0.2
+
+
 class Mesh:
     """A program's way into a mesh.
 
@@ -100,12 +104,17 @@ class Mesh:
 
     async def _follow(self) -> None:
         try:
-            order = await merging.read_order(self.bus)
+            # The hint of a change comes before the change can be read everywhere.
+            for _ in range(FOLLOW_TRIES):
+                order = await merging.read_order(self.bus)
+                if order is not None:
+                    self.bus.learn(order.urls)
+                    return
+                await asyncio.sleep(FOLLOW_AGAIN_S)
         except QueztlError:
-            order = None
-        self._following = None
-        if order is not None:
-            self.bus.learn(order.urls)
+            return  # the next hint comes with the next step of the merge
+        finally:
+            self._following = None
 
     async def close(self) -> None:
         """Stop waiting, and close the connection unless it is somebody else's."""
