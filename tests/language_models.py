@@ -37,3 +37,52 @@ def tiny_llama(folder: Path, chat: bool = False, tied: bool = False) -> Path:
     network.save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
     return folder
+
+
+_IN_GGUF = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
+}  # fmt: skip
+
+
+def tiny_gguf(llama: Path, file: Path) -> None:
+    """The weights of a `tiny_llama` as GGUF, with a tokenizer of 60 characters: both back ends can run it."""
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    tokens = [*map(chr, range(33, 93)), "AB", "Ġ", "Ċ", "</s>"]
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(8)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 1) + [3])
+    writer.add_token_merges(["A B"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_add_bos_token(False)
+    for name, loaded in load_file(llama / "model.safetensors").items():
+        part, block, weights = name.removeprefix("model.").removesuffix(".weight"), "", loaded
+        if part.startswith("layers."):
+            _, layer, part = part.split(".", 2)
+            block = f"blk.{layer}."
+        # GGUF has the two halves that a rotation turns side by side.
+        for projection, heads in (("self_attn.q_proj", 4), ("self_attn.k_proj", 2)):
+            if part == projection:
+                weights = loaded.reshape(heads, 2, 4, 32).swapaxes(1, 2).reshape(loaded.shape)
+        stored = f"{block}{_IN_GGUF[part]}.weight"
+        writer.add_tensor(stored, np.ascontiguousarray(weights, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

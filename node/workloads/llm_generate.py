@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
-from node.workloads.llm_result import Answer, Told
+from node.workloads.llm_result import Answer, Told, before_stop, certain
 
 if TYPE_CHECKING:
     import torch
@@ -122,8 +122,9 @@ def _hearing(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Tol
             text = text_of(tokenizer, self._ids[index])
             if text.endswith("\N{REPLACEMENT CHARACTER}"):
                 text = text[: self._said[index]]
+            text = certain(text, payload.stop)
             told.piece(index, text[self._said[index] :])
-            self._said[index] = len(text)
+            self._said[index] = max(self._said[index], len(text))
 
         def end(self) -> None:
             """Nothing is left to tell."""
@@ -150,8 +151,6 @@ def _answer(
     ended = next((at for at, token in enumerate(written) if token in ends), None)
     count = len(written) if ended is None else ended + 1
     text = text_of(tokenizer, written[: count if ended is None else ended])
-    cuts = [at for stop in payload.stop if (at := text.find(stop)) >= 0]
-    if cuts:
-        text = text[: min(cuts)]
-    reason = "stop" if ended is not None or cuts else "length"
-    return Answer(text, reason, len(row), count, prefill_s, decode_s)
+    kept = before_stop(text, payload.stop)
+    reason = "stop" if ended is not None or kept != text else "length"
+    return Answer(kept, reason, len(row), count, prefill_s, decode_s)

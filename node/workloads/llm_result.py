@@ -48,6 +48,20 @@ class Told:
             self._progress(min(0.99, self._pieces / self._most), text=together)
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """`text` as far as the first of `stops`."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def certain(text: str, stops: Sequence[str]) -> str:
+    """What can be told of a text that goes on: not an end that may turn out to be the beginning of a stop."""
+    kept = before_stop(text, stops)
+    if kept != text:
+        return kept
+    held = max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
+    return text[: len(text) - held]
+
+
 def figures(answers: Sequence[Answer], together_s: float = 0.0) -> dict[str, Any]:
     """Counts and speeds of all answers; `together_s`: how long they took when several were written side by side.
 

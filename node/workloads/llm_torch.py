@@ -77,7 +77,9 @@ def _make(model: Model, on_cpu: bool, threads: int) -> TorchModel:
         )
     except ImportError as error:
         raise NotHere(f"transformers needs a library for this model: {str(error).strip().splitlines()[0]}") from None
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what `tokenizers` raises is of no narrower class
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InputFault("model", f"could not be loaded by transformers: {said}") from None
     # transformers fills such gaps with chance and goes on.

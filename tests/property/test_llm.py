@@ -19,7 +19,7 @@ from node.workloads.llm_gguf import Head, read_head
 from node.workloads.llm_inference import LIBRARIES, RUNS, choose
 from node.workloads.llm_llama import context_of, need_bytes
 from node.workloads.llm_models import NotHere
-from node.workloads.llm_result import Answer, Told, figures
+from node.workloads.llm_result import Answer, Told, before_stop, certain, figures
 from node.workloads.llm_shapes import SHAPES, shape_of, size_of
 
 # --- the head of a GGUF file -----------------------------------------------------------------------
@@ -198,6 +198,20 @@ def test_what_is_told_is_all_that_was_written(count: int, pieces: list[tuple[int
         assert told[-1][1] == "\n\n".join(one for one in texts if one)
     parts = [part for part, _ in told]
     assert len(told) == len(pieces) and parts == sorted(parts) and all(0 < part < 1 for part in parts)
+
+
+@given(st.lists(st.text("ab", max_size=4), max_size=8), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_nothing_is_told_that_a_stop_takes_back(pieces: list[str], stops: list[str]) -> None:
+    written, told = "", ""
+    for piece in pieces:
+        written += piece
+        now = certain(written, stops)
+        assert now.startswith(told) and before_stop(written, stops).startswith(now)
+        told = now
+    assert not any(stop in before_stop(written, stops) for stop in stops)
+    # Held back is only what a stop may still come of.
+    held = before_stop(written, stops)[len(told) :]
+    assert not held or any(stop.startswith(held) for stop in stops)
 
 
 @given(st.text(min_size=1), st.lists(st.integers(1, 8), max_size=20), st.integers(1, 30))

@@ -11,8 +11,8 @@ from mesh.kinds.table import KINDS, validate
 from node.child import error_of
 from node.probes.packages import probe_packages
 from node.workload import Context, InputFault, load
-from node.workloads import llm_cache, llm_inference, llm_models
-from tests.language_models import tiny_llama
+from node.workloads import llm_cache, llm_models
+from tests.language_models import tiny_gguf, tiny_llama
 
 START = {"prompt": "Once upon a time", "raw": True, "max_tokens": 12}
 TINY = {"model": "tiny", "prompt": "w1 w2 w3", "max_tokens": 10}
@@ -21,7 +21,7 @@ TINY = {"model": "tiny", "prompt": "w1 w2 w3", "max_tokens": 10}
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    tiny_llama(folder / "tiny")
+    tiny_gguf(tiny_llama(folder / "tiny"), folder / "tiny-file.gguf")
     tiny_llama(folder / "tiny-chat", chat=True, tied=True)
     return folder
 
@@ -151,8 +151,10 @@ def test_torch_answers_a_batch_as_each_alone(run):
 
 def test_torch_stops_where_told_and_repeats_a_seed(run):
     whole = run(TINY)["text"]
-    stop = whole.split()[4]
-    cut = run(TINY | {"stop": [stop]})
+    stop, told = " ".join(whole.split()[3:5]), []
+    cut = run(TINY | {"stop": [stop]}, progress=lambda part, note="", text="": told.append(text))
+    # Nothing that is no part of the answer was told on the way.
+    assert told[-1] and all(map(cut["text"].startswith, told))
     assert cut["text"] == whole[: whole.index(stop)] and cut["finish_reason"] == "stop"
     assert cut["completion_tokens"] < 10
     chance = TINY | {"temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0}
@@ -174,6 +176,16 @@ def test_a_size_that_is_not_there_gets_random_weights_and_says_so(run):
     assert (result["model"], result["weights"], result["backend"]) == ("360M", "random", "torch")
     assert result["parameters"] == 361_821_120 and result["completion_tokens"] == 2
     llm_cache.forget()
+
+
+def test_both_back_ends_say_the_same_of_one_gguf_file(run):
+    asked = {"model": "tiny-file.gguf", "prompt": "ABC2", "max_tokens": 10}
+    llama, torch = (run(asked | {"backend": backend}) for backend in ("llama.cpp", "torch"))
+    assert llama["text"] == torch["text"] and len(set(llama["text"])) > 5
+    for name in ("prompt_tokens", "completion_tokens", "finish_reason", "parameters", "weights", "model"):
+        assert llama[name] == torch[name], name
+    assert (llama["backend"], torch["backend"], llama["prompt_tokens"]) == ("llama.cpp", "torch", 3)
+    assert run(asked)["backend"] == "llama.cpp"
 
 
 # --- limits and absent libraries -------------------------------------------------------------------
@@ -207,7 +219,7 @@ def test_without_one_back_end_the_other_is_used(run, models, tmp_path, monkeypat
     without(monkeypatch, "xllamacpp")
     (info,), _ = probe_packages([KINDS["llm_inference"]], tmp_path / "proofs")
     assert info.available and run(TINY)["backend"] == "torch"
-    assert llm_inference.choose("gguf", "auto", llm_inference._installed()) == "torch"
+    assert run({"model": "tiny-file", "prompt": "ABC", "max_tokens": 3})["backend"] == "torch"
     with pytest.raises(llm_models.NotHere, match=r"lacks xllamacpp: pip install 'queztl\[llm\]'"):
         run(START | {"backend": "llama.cpp"})
     monkeypatch.undo()
@@ -234,7 +246,8 @@ def test_a_back_end_that_cannot_run_the_model_is_refused(run):
 
 
 def test_what_is_not_here_may_be_elsewhere(run):
-    with pytest.raises(llm_models.NotHere, match=r"no model 'Mistral-7B-v3'; it has tiny, tiny-chat") as caught:
+    said = r"no model 'Mistral-7B-v3'; it has tiny, tiny-chat, tiny-file, SmolLM2"
+    with pytest.raises(llm_models.NotHere, match=said) as caught:
         run({"model": "Mistral-7B-v3", "prompt": "x"})
     assert error_of("llm_inference", caught.value).code == "unavailable"
 

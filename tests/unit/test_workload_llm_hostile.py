@@ -112,8 +112,12 @@ def test_a_config_that_makes_no_sense(run, listed, text):
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_that_makes_no_sense(run, listed):
-    (listed / "tiny" / "tokenizer.json").write_text("{}")
+BROKEN_BPE = {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}
+
+
+@pytest.mark.parametrize("text", ["{}", "", json.dumps({"version": "1.0", "added_tokens": [], "model": BROKEN_BPE})])
+def test_a_tokenizer_that_makes_no_sense(run, listed, text):
+    (listed / "tiny" / "tokenizer.json").write_text(text)
     with pytest.raises(InputFault, match=r"payload\.model could not be loaded by transformers"):
         run(model="tiny")
 
