@@ -12,19 +12,19 @@ from mesh.kinds.table import KINDS
 from mesh.messages import Capabilities
 from node.probes.accelerator import probe_accelerators
 from node.probes.machine import probe_machine
-from node.probes.packages import probe_packages
+from node.probes.packages import probe_packages, shared_folder
 
 
 async def probe(folder: Path, specs: Iterable[KindSpec] = tuple(KINDS.values())) -> Capabilities:
     """Look at processor, memory, disk, accelerators and libraries, side by side; nothing blocks the loop.
 
-    `folder` is the node's data directory: free disk is measured there, and what importing libraries proved is
-    kept there (a start with nothing known takes as long as those imports, a restart some milliseconds).
+    `folder` is the node's data directory: free disk is measured there. What importing libraries proved is kept for all
+    nodes of this user (a start with nothing known takes as long as those imports, any other one some milliseconds).
     """
     machine, accelerators, (kinds, libraries) = await asyncio.gather(
         asyncio.to_thread(probe_machine, folder),
         asyncio.to_thread(probe_accelerators),
-        asyncio.to_thread(probe_packages, specs, folder),
+        asyncio.to_thread(probe_packages, specs, shared_folder(folder)),
     )
     return Capabilities(
         os=machine.os,

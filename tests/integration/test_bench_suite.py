@@ -96,8 +96,11 @@ async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
 
 def burn(cores: int) -> list[subprocess.Popen[bytes]]:
     """So many processes that want a core each, for twenty seconds at most."""
-    script = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
-    return [subprocess.Popen([sys.executable, "-c", script]) for _ in range(cores)]
+    script = "import time\nprint('burns', flush=True)\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    started = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(cores)]
+    for one in started:
+        assert one.stdout.readline() == b"burns\n"
+    return started
 
 
 async def test_a_busy_machine_is_said(tmp_path) -> None:
@@ -108,7 +111,7 @@ async def test_a_busy_machine_is_said(tmp_path) -> None:
     finally:
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()
     assert outcome.state == "ok" and "were in use before it" in outcome.conditions.busy
     assert outcome.conditions.load_before > 0.5 * cores
 
@@ -140,7 +143,7 @@ def test_the_commands(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "nothing"), "there is no benchmark nothing; there are image_processing"),
+        (("run", "nothing"), "there is no benchmark nothing; there are llm_inference"),
         (("compare", "a", "b"), "no run 'a'; there are none yet"),
         (("report",), "no run 'last'"),
     ],

@@ -234,6 +234,8 @@ async def test_proofs_are_kept_until_the_library_changes(tmp_path, monkeypatch):
     real = packages.prove
     monkeypatch.setattr(packages, "prove", lambda *arguments: asked.append(1) or real(*arguments))
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
     async def look():
         found = await probe(tmp_path / "data", [spec])
         return found.kinds[0], found.libraries.get("small_wheel"), len(asked)
@@ -248,7 +250,7 @@ async def test_proofs_are_kept_until_the_library_changes(tmp_path, monkeypatch):
     assert info.how_to_install == "pip install --force-reinstall 'queztl[tiny]'"
     # A failure is not kept: what it lacked may come from elsewhere, a system library for one.
     assert (await look())[2] == 3
-    (tmp_path / "data" / "packages.json").write_text("{broken")
+    (tmp_path / "cache" / "queztl" / "packages.json").write_text("{broken")
     (wheels / "small_wheel.py").write_text("__version__ = '22'")
     assert (await look())[1] == "22"
 
