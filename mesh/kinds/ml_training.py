@@ -32,6 +32,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "vocabulary": 50257, "context": 1024, "layers": 12, "width": 768, "heads": 12,
     },
 }  # fmt: skip
+#: Of DEFAULTS: what says nothing about how large the model is.
+_NO_SHAPE = {"steps", "batch", "learning_rate"}
 _SGD_RATES = {"mlp": 0.1, "resnet50": 0.01, "transformer": 0.05}
 
 
@@ -143,7 +145,8 @@ class MlTrainingPayload(Payload):
     @classmethod
     def _can_be_held(cls, value: int | None, info: ValidationInfo) -> int | None:
         model, given = info.data.get("model"), info.data
-        if model is None or not DEFAULTS[model].keys() - {"steps", "batch", "learning_rate"} <= given.keys():
+        # A field at fault is not among `given`; what it says of itself is enough.
+        if model is None or not (DEFAULTS[model].keys() | {"optimizer"}) - _NO_SHAPE <= given.keys():
             return value
         wanted = value or int(DEFAULTS[model]["batch"])
         if wanted == 1 and (given.get("image_size") or 64) <= 32:

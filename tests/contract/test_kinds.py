@@ -56,6 +56,16 @@ def test_example_runs_and_its_result_crosses_the_bus(kind, context):
 
 
 @every_kind
+def test_one_field_at_fault_is_named_and_hides_no_crash_of_a_check_across_fields(kind):
+    for name in KINDS[kind].payload.model_fields:
+        if (kind, name) == ("echo", "value"):
+            continue  # it takes anything
+        with pytest.raises(BadInput) as caught:
+            validate(kind, {name: {"no field": {"takes": "this"}}})
+        assert any(re.split(r"[.\[]", fault.field)[1] == name for fault in caught.value.faults), name
+
+
+@every_kind
 def test_schema_describes_every_field(kind):
     document = schema(kind)
     json.dumps(document)
