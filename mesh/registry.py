@@ -177,8 +177,7 @@ class Registry:
 
     def judge(self) -> None:
         """Tell the listeners who changed."""
-        states = self._verdicts()
-        before, self._states = self._states, states
+        before, self._states = self._states, (states := self._verdicts())
         if states == before:
             return
         self.hearing.is_heir = self._me in heirs(states, self.hearing.master)
@@ -212,13 +211,12 @@ class Registry:
 
     def _on_alone(self, master: str) -> None:
         """The master's roll stays away: the others' silence counts from now, when this node begins to listen."""
-        now, seen = self._clock(), self._seen
-        but = (master, self._me)
+        now, but = self._clock(), (master, self._me)
+        seen = self._seen
         self._seen = {node: one if node in but else membership.unheard(one, now) for node, one in seen.items()}
 
     def _on_held(self, message: Message) -> None:
-        node = message.subject.split(".", 2)[1]
-        self._held[node] = message.data
+        self._held[message.subject.split(".", 2)[1]] = message.data
 
     def _hint_records(self) -> None:
         if not self._records_due:
@@ -282,6 +280,10 @@ class Registry:
         """up, suspect, gone, draining, left, registered; "" for a node never heard of."""
         return self._verdicts().get(node, "")
 
+    def judged(self) -> dict[str, str]:
+        """Node id -> state at the last judgement: what the listeners were told. Heard of is enough to be in it."""
+        return dict(self._states)
+
     def is_alive(self, node: str, incarnation: str) -> bool:
         """Whether that incarnation still beats, or may (suspect)."""
         seen = self._seen.get(node)
@@ -341,10 +343,8 @@ class Registry:
 
     def view(self, master: str = "") -> tuple[NodeView, ...]:
         """Every node for people, by name; `master` is the node id of the master."""
-        now = self._clock()
-        views = []
+        now, views = self._clock(), []
         for one in self.members():
             heard_at = self._seen[one.record.id].heard_at
-            last_seen_s = now - heard_at if heard_at >= 0 else -1.0
-            views.append(node_view(one, last_seen_s, one.record.id == master))
+            views.append(node_view(one, now - heard_at if heard_at >= 0 else -1.0, one.record.id == master))
         return tuple(sorted(views, key=lambda view: (view.name, view.id)))

@@ -141,8 +141,9 @@ class Submitter:
         now = self._loop.time()
         if now - self._published.get(lane, -QUIET_S) >= QUIET_S:
             self._bus.send(subjects.wake(*lane), b"")
-            if now - self._declared[lane] > DECLARED_FRESH_S:
-                # The master may have removed the idle lane between our look and our publish.
+            # The master may have removed the idle lane between our look and our publish; and what we knew of it is
+            # dropped when a declaration failed meanwhile.
+            if now - self._declared.get(lane, float("-inf")) > DECLARED_FRESH_S:
                 again = asyncio.create_task(self._declare_again(lane), name="declare lane again")
                 self._background.add(again)
                 again.add_done_callback(self._background.discard)

@@ -101,10 +101,11 @@ class SwarmNode(Node):
     # --- what it writes down ------------------------------------------------------------------------
     async def _build(self) -> None:
         await super()._build()
-        # What it tells from now on is what changes from here: else one doubted just now would never be told of again.
+        # What it tells from now on is what changes from here: begun with anything else than what was judged (those with
+        # a record, say), it would never be told of the difference.
         self.registry.judge()
         self.registry.listen(self._on_change)
-        self.up = {one.record.id for one in self.registry.members() if one.state == UP}
+        self.up = {node for node, state in self.registry.judged().items() if state == UP}
 
     def _on_delivery(self, message: Message, stream_seq: int, delivered: int) -> None:
         super()._on_delivery(message, stream_seq, delivered)

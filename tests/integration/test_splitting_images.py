@@ -17,10 +17,11 @@ from tests.integration.queztl_process import queztl, start
 from tests.nodes import Cluster, NodeProcess
 
 FILES = 36
-#: About a quarter of a second a file, in every format that is compressed with loss and one that is not.
+#: A third of a second a file on a fast machine (a running state is told after a tenth), in every format that is
+#: compressed with loss and one that is not.
 PAYLOAD = {
     "operations": [
-        {"op": "denoise", "window": 21},
+        *[{"op": "denoise", "window": 35}] * 3,
         {"op": "rotate", "angle": 7.5},
         {"op": "watermark", "text": "Queztl", "opacity": 0.7},
     ]

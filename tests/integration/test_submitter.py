@@ -54,6 +54,20 @@ async def test_a_quiet_lane_gets_one_hint(submitter) -> None:
     assert [message.subject for message in heard] == [subjects.wake("echo", "any", "normal")]
 
 
+async def test_a_lane_forgotten_while_a_task_is_on_its_way_into_it_is_declared_again(submitter) -> None:
+    """As when the bus is away for a moment: the declaration that another task began has failed meanwhile."""
+    lane = ("echo", "any", "normal")
+    bus = submitter._bus
+    task = asyncio.create_task(submitter.publish(submitter.prepare(SubmitRequest("echo", {}))))
+    while not bus.unconfirmed:
+        await asyncio.sleep(0)
+    submitter._declared.clear()
+    await task
+
+    await asyncio.gather(*submitter._background)
+    assert lane in await list_lanes(bus) and submitter.declared(lane)
+
+
 async def test_a_refusal_reaches_nobody(submitter) -> None:
     for request in (
         SubmitRequest("echo", {"wrong": 1}),
