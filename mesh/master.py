@@ -160,15 +160,23 @@ class Master:
 
     async def _journal(self, fence: int) -> None:
         """Write joins, leaves and deaths into the journal."""
-        news: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
-        unlisten = self._registry.listen(lambda *change: news.put_nowait(change))
+        news: asyncio.Queue[tuple[str, str, dict[str, str]]] = asyncio.Queue()
+
+        def changed(node: str, before: str, after: str) -> None:
+            if type_ := events.of_change(before, after):
+                detail = {"was": before}
+                if type_ == events.NODE_GONE:
+                    # Asked now: a moment later this very master tells everybody that the node is gone.
+                    detail["why"] = membership.cause(self._registry.seen()[node], self._config, self._clock())
+                news.put_nowait((node, type_, detail))
+
+        unlisten = self._registry.listen(changed)
         try:
             while True:
-                node, before, after = await news.get()
-                type_ = events.of_change(before, after)
+                node, type_, detail = await news.get()
                 # Read afresh: one that was cut off and does not know yet that it was overtaken has nothing to tell.
-                if type_ and await self._election.confirm() == fence:
-                    await events.emit(self._bus, type_, {"was": before}, node=node, fence=fence)
+                if await self._election.confirm() == fence:
+                    await events.emit(self._bus, type_, detail, node=node, fence=fence)
         finally:
             unlisten()
 

@@ -140,6 +140,11 @@ def is_cut(seen: Seen, config: MeshConfig, now: float) -> bool:
     return seen.cut_at is not None and now - seen.cut_at >= config.disconnect_grace_s
 
 
+def cause(seen: Seen, config: MeshConfig, now: float) -> str:
+    """Why a gone node is held for gone, for people."""
+    return "its connection closed" if is_cut(seen, config, now) else "no heartbeat came"
+
+
 def silence_missed(seen: Seen, config: MeshConfig, now: float) -> float:
     """Heartbeats missed so far, at the longer of the mesh's and the node's own interval."""
     return (now - seen.silent_from) / max(config.heartbeat_interval_s, seen.interval_s)

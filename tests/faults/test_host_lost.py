@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.request
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from tests.invariants import Witness
 from tests.nodes import Cluster
 
 pytestmark = [pytest.mark.faults]
-#: What `queztl` waits for the document of the mesh, less some.
-ANSWERED_WITHIN_S = 2.5
 
 
 def network(api: str) -> dict:
@@ -42,11 +39,10 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
             if document["bus"]["safety"].startswith("no bus server answers"):
                 break
             await asyncio.sleep(0.05)
-        began = time.monotonic()
         document = await asyncio.to_thread(network, other.api)
-        assert time.monotonic() - began < ANSWERED_WITHIN_S
         assert "start the node there" in document["bus"]["safety"] and document["registry"]["total_nodes"] == 2
         assert document["alarms"][0].startswith("The bus does not serve")
+        # The command waits three seconds for an answer: the node must not have waited for its bus.
         shown = await queztl("nodes", url=other.api)
         assert shown.code == 0 and "The bus does not serve" in shown.out
         refused = await queztl("submit", "echo", "{}", url=other.api)

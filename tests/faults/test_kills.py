@@ -16,34 +16,34 @@ from tests.faults.scene import (
     AFTER_A_KILL_S,
     AFTER_THE_MASTER_S,
     BIG,
-    PULL_S,
     check,
+    given_back,
     set_up,
     start_victim,
     started_elsewhere,
 )
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 async def test_kill_of_the_node_that_runs_most(field: Field) -> None:
-    """Its announced work starts elsewhere within half a second."""
+    """Its connection tells, and its announced work is given to another node at once."""
     victim = await start_victim(field)
     scene = await set_up(field, victim)
     at = await victim.kill9()
-    delay_s = await started_elsewhere(field, scene, at, ACK_WAIT_S + 5)
+    await started_elsewhere(field, scene, at, AFTER_A_KILL_S)
     await check(field, scene, at, "the kill")
-    assert delay_s < AFTER_A_KILL_S
+    await given_back(field, victim, "its connection closed")
 
 
 async def test_freeze_and_waking_after_20_s(field: Field) -> None:
-    """A frozen node's work starts elsewhere within 4 s; when it wakes, nothing ends twice, and it works again."""
+    """A frozen node's work is given to another node; when it wakes, nothing ends twice, and it works again."""
     victim = await start_victim(field)
     scene = await set_up(field, victim)
     at = victim.freeze()
-    delay_s = await started_elsewhere(field, scene, at, ACK_WAIT_S + 5)
+    await started_elsewhere(field, scene, at, AFTER_A_FREEZE_S)
     await check(field, scene, at, "the freeze")
-    assert delay_s < AFTER_A_FREEZE_S
+    await given_back(field, victim, "no heartbeat came")
     await asyncio.sleep(max(0.0, at + 20 - time.time()))  # it sleeps for 20 s by intent
     victim.thaw()
     back = await field.mesh.submit("echo", {"value": "back"}, requires={"node": victim.id}, wait_s=20)
@@ -55,15 +55,15 @@ async def test_freeze_and_waking_after_20_s(field: Field) -> None:
 
 
 async def test_kill_of_the_masters_node(field: Field) -> None:
-    """Nobody is left to reap at first: another node becomes master, and the work starts elsewhere within 4 s."""
+    """Nobody is left to reap at first: another node becomes master, and gives it all away."""
     victim = await start_victim(field)
     master = await field.cluster.hand_over_from_host(field.mesh)
     assert master is victim
     scene = await set_up(field, victim)
     at = await victim.kill9()
-    delay_s = await started_elsewhere(field, scene, at, ACK_WAIT_S + 5)
+    await started_elsewhere(field, scene, at, AFTER_THE_MASTER_S)
     await check(field, scene, at, "the kill")
-    assert delay_s < AFTER_THE_MASTER_S
+    await given_back(field, victim)
 
 
 async def test_kill_of_the_bus_server(field: Field) -> None:
@@ -98,4 +98,4 @@ async def test_work_nobody_announced_starts_elsewhere_within_ack_wait(field: Fie
     ends = [await mesh.end(task) for task in accepted]
     late_s = sorted(end.started_at - at for end in ends if end.node == other.id and end.started_at > at + 5)
     print(f"{len(late_s)} tasks came back by themselves, started after {late_s[:1]} to {late_s[-1:]} s")
-    assert late_s and late_s[-1] < ACK_WAIT_S + PULL_S
+    assert late_s and late_s[-1] < 2 * ACK_WAIT_S, "at the first deadline, not at a second one"

@@ -19,12 +19,15 @@ async def test_long_tasks_taken_for_short_ones_are_shared(tmp_path: Path) -> Non
         async for item in mesh.map("echo", ({"value": value} for value in range(3000)), ordered=False):
             assert item.ok
         began = time.monotonic()
-        ends: Counter[str] = Counter()
+        ends, ran_s = Counter[str](), 0.0
         payloads = ({"value": value, "sleep_s": SLEEP_S} for value in range(TASKS))
         async for item in mesh.map("echo", payloads, ordered=False):
             assert item.ok
-            ends[(await mesh.end(item.task)).node] += 1
-        took_s, ideal_s = time.monotonic() - began, TASKS * SLEEP_S / 2
+            end = await mesh.end(item.task)
+            ends[end.node] += 1
+            ran_s += end.ended_at - end.started_at
+        # By what they took here: a busy machine makes them longer, and that is not what is asked.
+        took_s, ideal_s = time.monotonic() - began, ran_s / 2
         print(f"{TASKS} tasks of {SLEEP_S} s on two nodes: {dict(ends)}, {took_s:.1f} s, {ideal_s:.0f} s at best")
         cluster.print_logs()
         assert len(ends) == 2 and min(ends.values()) >= TASKS * 0.4

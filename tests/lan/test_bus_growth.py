@@ -44,9 +44,10 @@ async def _kill_each(machines: list[str], folder: Path) -> None:
         leader = await scene.leads()
         others = [node for node in await scene.voters() if node is not leader]
         for victim, name, limit_s in (
-            (others[0], "kill -9 of a voter's machine", 1.0),
-            (others[1], "kill -9 of another voter's machine", 1.0),
-            (leader, "kill -9 of the machine that leads everything", 10.0),
+            # Nobody is elected when a follower dies, and an election takes four seconds at the least.
+            (others[0], "kill -9 of a voter's machine", 4.0),
+            (others[1], "kill -9 of another voter's machine", 4.0),
+            (leader, "kill -9 of the machine that leads everything", 20.0),
         ):
 
             async def kill(victim=victim) -> None:

@@ -11,12 +11,12 @@ import pytest
 from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import echoed
-from tests.faults.scene import ACK_WAIT_S, AFTER_A_FREEZE_S, check, set_up, started_elsewhere, victim_of
+from tests.faults.scene import AFTER_A_FREEZE_S, check, given_back, set_up, started_elsewhere, victim_of
 from tests.invariants import Witness
 from tests.lan.conftest import cable, inside
 from tests.nodes import Cluster
 
-pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 def test_a_pulled_cable_and_back(lan: list[str], tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ async def _pull_and_plug(far: str, folder: Path) -> None:
             scene = await set_up(field, victim)
             at = time.time()
             cable(far, plugged=False)
-            delay_s = await started_elsewhere(field, scene, at, ACK_WAIT_S + 5)
+            await started_elsewhere(field, scene, at, AFTER_A_FREEZE_S)
             await check(field, scene, at, "the cable was pulled")
-            assert delay_s < AFTER_A_FREEZE_S
+            await given_back(field, victim, "no heartbeat came")
             cable(far, plugged=True)
             back = await mesh.start("echo", {"value": "back"}, requires={"node": victim.id})
             await back.end(60)
