@@ -21,6 +21,7 @@ from typing import Any
 
 from mesh import subjects
 from mesh.bus.client import Bus
+from mesh.bus.meta import leaderless
 from mesh.bus.server import BusServer, BusSettings
 from mesh.bus.server_config import SYSTEM_USER
 from mesh.bus.server_folder import put_aside, read_marker
@@ -41,6 +42,7 @@ GIVEN_WITHIN_S = 10.0
 #: What all streams together are allowed, whatever the size of the disk: what is reserved is not used yet, each stream
 #: has its own limit, which follows the founder's free disk, and a server with a smaller one must take the copies too.
 STORE_BYTES = 1 << 50
+LED_AGAIN_S = 0.25
 
 
 @dataclass
@@ -84,13 +86,13 @@ async def join(
     remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
     if remembered is not None and (first := await first_reachable(data.bus_urls)):
         with contextlib.suppress(BusUnavailable):
-            return await _join(config, data, (first, *data.bus_urls))
+            return await _join(config, data, (first, *data.bus_urls), say)
     me = Me(data.node_id, config.mesh_name, "", remembered.id if remembered else "")
     found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=say)
     if isinstance(found, Found):
         mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
         return await _host(config, data, mesh, addresses, "founded", on_event, say)
-    return await _join(config, data, found.urls)
+    return await _join(config, data, found.urls, say)
 
 
 def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
@@ -161,6 +163,7 @@ async def _host(
         bus = await _connect(config, data, (address.local_url, *data.bus_urls))
         if server.peers:
             await _until_majority(bus, say)
+            await _until_led(bus, say)
         await declare_streams(bus, config.mesh_config, disk.free)
         identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
         with contextlib.suppress(QueztlError):
@@ -219,9 +222,31 @@ async def _until_majority(bus: Bus, say: Callable[[str], None]) -> None:
             told = True
 
 
-async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Joined:
+async def _until_led(bus: Bus, say: Callable[[str], None]) -> None:
+    """Return once every stream has a leader: after a power cut each elects its own, some seconds after the bus did."""
+    told = False
+    while True:
+        try:
+            waiting = await leaderless(bus)
+            if not waiting:
+                return
+            why = f"the bus elects who leads {', '.join(sorted(waiting))}; this node waits for it"
+        except QueztlError as error:
+            why = f"this node waits for the bus: {error.message}"
+        if not told:
+            say(why)
+        told = True
+        await asyncio.sleep(LED_AGAIN_S)
+
+
+async def _join(
+    config: NodeConfig, data: DataDir, urls: tuple[str, ...], say: Callable[[str], None] | None = None
+) -> Joined:
+    """`say`: the mesh is known to be one, and is waited for when it comes up just now."""
     bus = await _connect(config, data, urls)
     try:
+        if say is not None:
+            await _until_led(bus, say)
         known = await _identity(bus)
     except QueztlError as error:
         await bus.close()

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
 # Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
+
+#: What the folders of a whole run may take, bytes: ten times what they do.
+_ROOM = 4 << 30
+
+
+def _in_memory() -> Path | None:
+    """A folder in memory with room for all tests and leave to run programs; None where the system has none."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return None
+    return folder if shutil.disk_usage(folder).free > _ROOM else None
+
+
+# Nodes and bus servers sync small files all the time: on a disk that is busy with something else, each test would wait
+# for that, for seconds. None of them cuts the power: what a killed process wrote is there, on a disk as in memory.
+if "TMPDIR" not in os.environ and (memory := _in_memory()) is not None:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 # What nodes keep for each other (proofs of libraries) is this run's own.
 _CACHE = tempfile.TemporaryDirectory(prefix="queztl-tests-")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +19,6 @@ import nats
 import nats.errors
 from nats.aio.client import Client, Srv
 
-from mesh.bus.errors import ApiError
 from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
 from mesh.bus.publisher import Publisher, Settled
@@ -296,12 +294,7 @@ class Bus:
 
         Raises: ApiError (the server's refusal), BusUnavailable.
         """
-        data = json.dumps(body).encode() if body is not None else b""
-        answer = json.loads((await self.request(f"$JS.API.{endpoint}", data, timeout_s, repeat=repeat)).data)
-        if "error" in answer:
-            error = answer["error"]
-            raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
-        return dict(answer)
+        return await self._requests.call(endpoint, body, timeout_s, repeat)
 
     def kv(self, bucket: str) -> Kv:
         """A view of one key-value bucket."""

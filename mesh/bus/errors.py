@@ -8,6 +8,8 @@ WRONG_LAST_SEQUENCE = (10071, 10164)
 IN_PROCESS = (10164, 10158)
 """An earlier copy of the message, or of another one under its condition, is not committed yet, and may never be: a
 leader that was cut off answers so and is overruled later."""
+NOT_YET = 10008
+"""The servers have no leader right now, or the one asked just came up: nothing was done, it may be asked again."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
@@ -21,6 +23,10 @@ class ApiError(QueztlError):
     def __init__(self, status: int, error_code: int, description: str) -> None:
         super().__init__(f"the bus refused: {description} ({error_code})")
         self.status, self.error_code, self.description = status, error_code, description
+
+
+class NobodyAnswers(BusUnavailable):
+    """Nobody listens on that subject right now: its group has no leader, or there is no such service."""
 
 
 class WrongSequence(QueztlError):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Entries read with one request.
 PAGE = 500
+#: A list may take so long, and is asked for again so soon when nobody leads, seconds.
+LIST_WITHIN_S, LIST_AGAIN_S = 5.0, 0.25
 
 
 class Entry(NamedTuple):
@@ -113,7 +115,22 @@ class Kv:
             after = page[-1].revision
 
     async def _page(self, after: int, under: str) -> tuple[list[Entry], bool]:
-        """(the next entries after revision `after`, whether there are more)"""
+        """(the next entries after revision `after`, whether there are more)
+
+        While its copies elect who leads, nobody answers: it is asked again, for as long as an answer may take.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LIST_WITHIN_S
+        while True:
+            found, end = await self._ask_page(after, under, max(0.01, deadline - loop.time()))
+            if end["Status"] in ("204", "404"):
+                return found, end["Status"] == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
+            if loop.time() + LIST_AGAIN_S > deadline:
+                raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {end['Status']})")
+            await asyncio.sleep(LIST_AGAIN_S)
+
+    async def _ask_page(self, after: int, under: str, within_s: float) -> tuple[list[Entry], dict[str, Any]]:
+        """(the entries of one answer, the headers it ended with)"""
         box = self._bus.new_inbox()
         found: list[Entry] = []
         done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -132,15 +149,12 @@ class Kv:
         try:
             body = {"batch": PAGE, "seq": after + 1, "next_by_subj": self._prefix + under}
             self._bus.send(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(body).encode(), box)
-            async with asyncio.timeout(5.0):
-                end = await done
+            async with asyncio.timeout(within_s):
+                return found, await done
         except TimeoutError:
             raise BusUnavailable(f"the bus did not list {self.bucket} in time") from None
         finally:
             await subscription.close()
-        if end["Status"] not in ("204", "404"):
-            raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {end['Status']})")
-        return found, end["Status"] == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
 
     async def watch(self, changed: Callable[[str], None]) -> Subscription:
         """`changed(key)` is called whenever somebody writes a key: a hint, to be followed by a read.

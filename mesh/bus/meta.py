@@ -100,14 +100,22 @@ async def ask_all(system: Bus) -> list[dict[str, Any]]:
 
 
 async def list_streams(bus: Bus) -> tuple[Stream, ...]:
-    """Every stream of the mesh with its copies. Raises: BusUnavailable, ApiError."""
-    found: list[Stream] = []
+    """Every stream of the mesh with its copies. One whose copies did not answer in time is there with its name only:
+    it is certainly not safe, and nobody may take it for one that does not exist. Raises: BusUnavailable, ApiError."""
+    found: dict[str, Stream] = {}
     while True:
         answer = await bus.api("STREAM.LIST", {"offset": len(found)})
-        page = answer.get("streams") or []
-        found += [read_stream(one) for one in page]
-        if not page or len(found) >= int(answer.get("total", 0)):
-            return tuple(found)
+        page = {one.name: one for one in map(read_stream, answer.get("streams") or ())}
+        # The servers wait some seconds for each other. (A stream without any copy is told of in both ways.)
+        silent = {str(name): Stream(str(name), 0, "", frozenset(), frozenset()) for name in answer.get("missing") or ()}
+        found |= silent | page
+        if not (page or silent) or len(found) >= int(answer.get("total", 0)):
+            return tuple(found.values())
+
+
+async def leaderless(bus: Bus) -> list[str]:
+    """The streams that nobody leads: what they hold can't be read or written now. Raises: BusUnavailable, ApiError."""
+    return [stream.name for stream in await list_streams(bus) if not stream.leader]
 
 
 def read_stream(info: dict[str, Any]) -> Stream:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mesh.bus.errors import IN_PROCESS, refusal
+from mesh.bus.errors import IN_PROCESS, NOT_YET, refusal
 from mesh.bus.wire import header_block, parse_headers
 from mesh.errors import BusUnavailable, QueztlError
 
@@ -154,7 +154,7 @@ class Publisher:
         data = message.data
         if b'"error"' in data:
             error = json.loads(data)["error"]
-            if pending.resend and error.get("err_code") in IN_PROCESS:
+            if pending.resend and error.get("err_code") in (*IN_PROCESS, NOT_YET):
                 self._ask_again_soon(message, pending)
             else:
                 pending.settled(b"", refusal(error, pending.subject))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
+from mesh.bus.errors import NOT_YET, ApiError, NobodyAnswers
 from mesh.errors import BusUnavailable
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 #: While a group of bus servers elects its leader nobody answers, and what was asked then is never answered.
 REPEAT_S = 1.0
+#: Asked again so soon where the answer was "not yet".
+NOT_YET_S = 0.25
 
 
 class Requests:
@@ -50,8 +54,29 @@ class Requests:
             self._open.pop(number, None)
             self._repeatable.pop(number, None)
         if not answer.data and answer.headers and answer.headers.get("Status") == "503":
-            raise BusUnavailable(f"nobody answers {subject} on the bus")
+            raise NobodyAnswers(f"nobody answers {subject} on the bus")
         return answer
+
+    async def call(self, endpoint: str, body: dict[str, Any] | None, timeout_s: float, repeat: bool) -> dict[str, Any]:
+        """See `Bus.api`. A refusal for want of a leader is no answer yet: that is over within seconds."""
+        data, clock = json.dumps(body).encode() if body is not None else b"", asyncio.get_running_loop().time
+        subject, deadline = f"$JS.API.{endpoint}", clock() + timeout_s
+        while True:
+            try:
+                answer = await self.ask(subject, data, max(0.01, deadline - clock()), None, repeat)
+            except NobodyAnswers:
+                if not repeat or clock() + NOT_YET_S > deadline:
+                    raise
+            else:
+                document = json.loads(answer.data)
+                error = document.get("error")
+                if error is None:
+                    return dict(document)
+                if error.get("err_code") != NOT_YET:
+                    raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
+                if clock() + NOT_YET_S > deadline:
+                    raise BusUnavailable("the bus has no leader right now; try again in some seconds")
+            await asyncio.sleep(NOT_YET_S)
 
     def repeat(self) -> None:
         """After a reconnect: ask again what may be asked twice."""

@@ -73,7 +73,7 @@ class Stream:
     current: frozenset[str]
     """Servers with a copy that has all there is, the leader's own included."""
     members: frozenset[str]
-    """Servers that have, or are getting, a copy."""
+    """Servers that have, or are getting, a copy; none: it did not answer, and nothing is known of it but its name."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ def plan(view: View, rules: Rules) -> Step:
     return (
         _finish_joining(view, group, rules)    # one newcomer at a time, and a failed one is ended first
         or _grow(group, target)                # somebody new before anybody goes
+        or _listen(view)                       # what is not known can't be judged
         or _copy(view, group, target)          # then the copies
         or _shrink(view, group, target)        # then whoever is not wanted any more
         or Wait(_shortage(group, rules))
@@ -228,6 +229,11 @@ def _grow(group: _Group, target: int) -> Step | None:
     if len(group.staying) < target and group.free:
         return Promote(group.free[0].node)
     return None
+
+
+def _listen(view: View) -> Step | None:
+    unheard = [one.name for one in view.streams if not one.members]
+    return Wait(f"{', '.join(unheard)}: nobody answers for it") if unheard else None
 
 
 def _copy(view: View, group: _Group, target: int) -> Step | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh import subjects
 from mesh.bus import meta, rescue
 from mesh.bus.client import Bus
 from mesh.bus.server import BusServer
@@ -117,11 +118,14 @@ async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     await trio.until_group_of(system, 2)
     await trio.start("c", "a", "b")
     await trio.until_group_of(system, 3)
-    for stream in await meta.list_streams(bus):
-        await meta.scale(bus, stream.name, 3)
+    every = {stream.name for stream in await meta.list_streams(bus)}
+    for name in every:
+        await meta.scale(bus, name, 3)
 
     async def copied() -> bool:
-        return all(len(one.current) == 3 for one in await meta.list_streams(bus))
+        streams = await meta.list_streams(bus)
+        assert {one.name for one in streams} == every, "one that is busy electing its leader is there, too"
+        return all(len(one.current) == 3 for one in streams)
 
     await eventually(copied, 30, "three copies of everything")
     await trio.servers["b"].stop()
@@ -133,6 +137,8 @@ async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     await eventually(lost, 40, "the majority is lost")
     with pytest.raises(BusUnavailable):
         await bus.store("work.echo.any.normal.s-lost", b"x", timeout_s=1.0)
+    with pytest.raises(BusUnavailable):
+        await bus.api(f"STREAM.INFO.{subjects.WORK}", timeout_s=1.0)
     said: list[str] = []
     await rescue.rescue(system, bus, said.append)
     group = await trio.group(system)

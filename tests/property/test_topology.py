@@ -291,3 +291,19 @@ def test_a_member_its_own_node_no_longer_runs_is_replaced_at_once() -> None:
     world.machines[host_of(victim)] = "10.0.0.99"
     world.run()
     assert victim not in world.group and len(world.group) == 3
+
+
+@given(st.integers(1, 6), EVENTS, st.sampled_from(STREAMS))
+def test_while_a_stream_does_not_answer_no_copy_is_made_moved_or_taken_away(
+    count: int, happenings: list[tuple[str, int]], name: str
+) -> None:
+    """Somebody new may come, and a server in no group may end; the rest waits until the stream was heard of."""
+    world = founded(count)
+    world.run(limit=60)
+    for what, number in happenings:
+        node = sorted(world.machines)[number % len(world.machines)]
+        {"leave": world.leaving, "kill": world.gone}.get(what, set()).add(node)
+    view = world.view()
+    unheard = Stream(name, 0, "", frozenset(), frozenset())
+    streams = tuple(unheard if one.name == name else one for one in view.streams)
+    assert isinstance(plan(replace(view, streams=streams), RULES), Wait | Promote | Stop)
