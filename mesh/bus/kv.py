@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Entries read with one request.
 PAGE = 500
-#: A list may take so long, and is asked for again so soon when nobody leads, seconds.
-LIST_WITHIN_S, LIST_AGAIN_S = 5.0, 0.25
+#: A page may take so long, seconds; then, or so soon when nobody leads, it is asked for again, for as long as this.
+LIST_PAGE_S, LIST_AGAIN_S, LIST_WITHIN_S = 2.5, 0.25, 5.0
 
 
 class Entry(NamedTuple):
@@ -122,15 +122,18 @@ class Kv:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LIST_WITHIN_S
         while True:
-            found, end = await self._ask_page(after, under, max(0.01, deadline - loop.time()))
-            if end["Status"] in ("204", "404"):
-                return found, end["Status"] == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
+            found, end = await self._ask_page(after, under)
+            status = end.get("Status")
+            if status in ("204", "404"):
+                return found, status == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
             if loop.time() + LIST_AGAIN_S > deadline:
-                raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {end['Status']})")
+                if status is None:
+                    raise BusUnavailable(f"the bus did not list {self.bucket} in time")
+                raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {status})")
             await asyncio.sleep(LIST_AGAIN_S)
 
-    async def _ask_page(self, after: int, under: str, within_s: float) -> tuple[list[Entry], dict[str, Any]]:
-        """(the entries of one answer, the headers it ended with)"""
+    async def _ask_page(self, after: int, under: str) -> tuple[list[Entry], dict[str, Any]]:
+        """(the entries of one answer, the headers it ended with; none: it did not end)"""
         box = self._bus.new_inbox()
         found: list[Entry] = []
         done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -149,10 +152,11 @@ class Kv:
         try:
             body = {"batch": PAGE, "seq": after + 1, "next_by_subj": self._prefix + under}
             self._bus.send(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(body).encode(), box)
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(LIST_PAGE_S):
                 return found, await done
         except TimeoutError:
-            raise BusUnavailable(f"the bus did not list {self.bucket} in time") from None
+            # A copy that lost its leader meanwhile never answers what it was asked then.
+            return [], {}
         finally:
             await subscription.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -45,6 +46,37 @@ async def test_messages_come_in_order_and_requests_are_answered(bus_server) -> N
     assert heard == [str(number).encode() for number in range(1000)]
     with pytest.raises(BusUnavailable, match="nobody answers"):
         await bus.request("nobody.there", b"")
+
+
+async def test_not_yet_is_no_answer(bus_server) -> None:
+    """What servers say while they elect, here by a subscriber to an endpoint that JetStream has not."""
+    bus, other = await bus_server.connect("a"), await bus_server.connect("b")
+    not_yet = {"error": {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}}
+    answers = [not_yet, not_yet, {"ready": True}]
+    await other.subscribe("$JS.API.PRETEND", lambda message: other.send(message.reply, json.dumps(answers[0]).encode()))
+    await other.subscribe("$JS.API.PRETEND", lambda _: len(answers) > 1 and answers.pop(0))
+    assert await bus.api("PRETEND") == {"ready": True}
+    answers[:] = [not_yet]
+    with pytest.raises(BusUnavailable, match="no leader"):
+        await bus.api("PRETEND", timeout_s=0.5)
+
+
+async def test_nobody_who_answers_yet_is_asked_again(bus_server) -> None:
+    """A stream without a leader, and one that is not there, are the same to whoever asks."""
+    bus = await bus_server.connect("a")
+    kv = bus.kv("later")
+    listing = asyncio.create_task(kv.entries())
+    await asyncio.sleep(0)
+    await bus.flush()
+    await bus.api("STREAM.CREATE.KV_later", {"name": "KV_later", "subjects": ["$KV.later.>"], "allow_direct": True})
+    await kv.put("a", b"1")
+    assert [entry.key for entry in await listing] in (["a"], [])
+    with pytest.raises(BusUnavailable, match="can't list never"):
+        await bus.kv("never").entries()
+    other = await bus_server.connect("b")
+    asked = asyncio.create_task(bus.api("PRETEND", repeat=True))
+    await other.subscribe("$JS.API.PRETEND", lambda message: other.send(message.reply, b"{}"))
+    assert await asked == {}
 
 
 async def test_a_flush_waits_for_all_that_was_sent_before(bus_server) -> None:

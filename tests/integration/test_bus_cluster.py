@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mesh import subjects
 from mesh.bus import meta, rescue
 from mesh.bus.client import Bus
 from mesh.bus.server import BusServer
@@ -137,8 +136,6 @@ async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     await eventually(lost, 40, "the majority is lost")
     with pytest.raises(BusUnavailable):
         await bus.store("work.echo.any.normal.s-lost", b"x", timeout_s=1.0)
-    with pytest.raises(BusUnavailable):
-        await bus.api(f"STREAM.INFO.{subjects.WORK}", timeout_s=1.0)
     said: list[str] = []
     await rescue.rescue(system, bus, said.append)
     group = await trio.group(system)
