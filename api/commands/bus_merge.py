@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LISTEN_S = 3.0
 LOOK_EVERY_S = 0.5
+#: The bus of the mesh that goes may be silent for so long, as while it elects a leader, before it counts as lost.
+LOST_S = 30.0
 
 
 async def merge(args: argparse.Namespace, out: Output) -> int:
@@ -120,16 +122,39 @@ async def _order(loser: Bus, winner: Bus, stays: Side) -> None:
 
 
 async def _follow(loser: Bus, out: Output) -> None:
-    """Until everything is over there. Raises: BusUnavailable when the mesh that goes is lost before."""
-    from mesh import merging
+    """Until everything is over there. Raises: BusUnavailable when the mesh that goes is lost before.
 
-    said = ""
-    while True:
-        order = await merging.read_order(loser)
-        if order is None or order.phase == "moved":
-            return
-        words = ", ".join(f"{count} {what}" for what, count in order.moved.items()) or "its nodes finish what they run"
-        if words != said:
-            said = words
-            out.note(f"moved: {words}" if order.moved else words)
-        await asyncio.sleep(LOOK_EVERY_S)
+    The bus that goes ends soon after it said so: what it says is heard, and read only in case that was missed.
+    """
+    from mesh import merging, subjects
+    from mesh.errors import BusUnavailable
+    from mesh.messages import MergeOrder, decode_merge
+
+    said, lost_at, latest = "", float("inf"), list[MergeOrder | None]()
+
+    def hear(key: str, value: bytes) -> None:
+        if key == subjects.MERGE_KEY:
+            latest[:] = [decode_merge(value) if value else None]
+
+    listening = await loser.kv(subjects.KV_MESH).hear(hear)
+    try:
+        while True:
+            try:
+                order = latest.pop() if latest else await merging.read_order(loser)
+                lost_at = float("inf")
+            except BusUnavailable:
+                lost_at = min(lost_at, time.monotonic())
+                if not latest and time.monotonic() - lost_at > LOST_S:
+                    raise
+                await asyncio.sleep(LOOK_EVERY_S)
+                continue
+            if order is None or order.phase == "moved":
+                return
+            moved = ", ".join(f"{count} {what}" for what, count in order.moved.items())
+            words = f"moved: {moved}" if moved else "its nodes finish what they run"
+            if words != said:
+                said = words
+                out.note(words)
+            await asyncio.sleep(LOOK_EVERY_S)
+    finally:
+        await listening.close()
