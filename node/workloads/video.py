@@ -12,7 +12,7 @@ from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
 from mesh.media import MediaFault, opened
 from mesh.media_audio import Track
 from node.workload import Context, InputFault, Output
-from node.workloads import video_codecs, video_quality
+from node.workloads import realtime, video_codecs, video_quality
 from node.workloads.video_input import FIELD, Shape, Source, source_of
 
 if TYPE_CHECKING:
@@ -171,6 +171,9 @@ class _Writer(_Written):
             if first:
                 raise _NotOpened(self._job.encoder, getattr(error, "strerror", None) or str(error)) from None
             raise
+        finally:
+            if first:
+                realtime.renounce()
         self.frames += 1
         step = frame.duration * frame.time_base if frame.duration else 1 / self._source.rate
         self.duration = frame.pts * frame.time_base + step

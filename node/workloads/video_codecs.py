@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import PRESETS, Codec, VideoPayload
 from node.workload import InputFault
+from node.workloads import realtime
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -157,6 +158,8 @@ def works(encoder: str) -> str:
         made += context.encode(None)
     except (av.FFmpegError, ValueError, RuntimeError) as error:
         return getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__
+    finally:
+        realtime.renounce()
     return "" if sum(packet.size for packet in made) else "it encodes nothing"
 
 

@@ -46,7 +46,7 @@ async def test_a_small_swarm_is_measured_to_the_end() -> None:
         assert death["observers"] == 20 if how == "killed" else 18
         assert death["tasks_held"] > 0, "they died holding work, and all of it ended elsewhere"
         assert death["last_result_s"] < 15.0, "given back by the master, not by the bus after ack_wait"
-    assert document["deaths"]["killed"]["master_s"] < 2.0 < document["deaths"]["frozen"]["master_s"]
+    assert document["deaths"]["killed"]["master_s"] < document["deaths"]["frozen"]["master_s"]
     assert document["deaths"]["frozen"]["not_back"] == 0
     assert document["tasks_per_s"]["median"] > 0 and document["nodes_that_worked"] >= 2
     assert {one["what"] for one in document["verdicts"]} >= {"master, % of a core", "false deaths", "tasks lost"}

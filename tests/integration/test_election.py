@@ -95,14 +95,16 @@ async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventuall
     assert [await node.election.confirm() for node in nodes] == [fence if node is master else 0 for node in nodes]
 
 
-async def test_a_clean_leave_hands_over_at_once(nodes: list[Node], eventually: Callable) -> None:
+async def test_a_clean_leave_hands_over_at_once(start, eventually: Callable) -> None:
+    config = replace(FAST, lease_ttl_s=60.0)
+    nodes = [await start(name, config) for name in ("a", "b", "c")]
     await eventually(lambda: masters(nodes))
     (old,) = masters(nodes)
     fence = old.election.fence
     await old.election.resign()
     assert not old.election.is_master and old.lost == 1
     rest = [node for node in nodes if node is not old]
-    await eventually(lambda: masters(rest), within_s=1.0)
+    await eventually(lambda: masters(rest), within_s=20.0)
     assert masters(rest)[0].election.fence > fence
 
 
@@ -114,7 +116,7 @@ async def test_a_crash_is_taken_over_long_before_the_ttl(start, eventually: Call
     fence, rest = old.election.fence, [node for node in nodes if node is not old]
     await eventually(lambda: all(node.registry.state_of(old.name) == "up" for node in rest))
     await old.stop(close=True)
-    await eventually(lambda: masters(rest), within_s=5.0)
+    await eventually(lambda: masters(rest), within_s=20.0)
     assert masters(rest)[0].election.fence > fence
 
 
@@ -128,7 +130,7 @@ async def test_a_silent_master_that_is_still_connected_keeps_its_lease(start, ev
     await eventually(lambda: other.asked >= 2)
     assert not other.election.is_master and other.election.leader == "a"
     await old.bus.close()
-    await eventually(lambda: other.election.is_master, within_s=5.0)
+    await eventually(lambda: other.election.is_master, within_s=20.0)
 
 
 async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> None:
@@ -138,7 +140,7 @@ async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> No
     fence = old.election.fence
     other = await start("b", config)
     await old.stop()
-    await eventually(lambda: other.election.is_master, within_s=5.0)
+    await eventually(lambda: other.election.is_master, within_s=20.0)
     assert other.election.fence > fence
     assert old.election.fence == 0, "its own clock stopped it, without any loop"
 

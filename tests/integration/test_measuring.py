@@ -107,7 +107,7 @@ async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: 
 async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: KindSpec) -> None:
     scene = Scene(tmp_path, echo)
     await asyncio.wait_for(scene.measuring.run(), 60)
-    assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 5
+    assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 20
     assert json.loads((tmp_path / FILE).read_text()) == {"echo": {"seconds": scene.seconds["echo"], "of": "here"}}
 
 

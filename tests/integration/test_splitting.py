@@ -14,6 +14,7 @@ from mesh.kinds.table import validate
 from mesh.splitting.mining import mine
 from mesh.splitting.nonces import Mined
 from node.workloads import sha256_vector
+from tests.integration.killing import kill_one_at_work
 from tests.integration.queztl_process import queztl
 from tests.nodes import Cluster, NodeProcess
 
@@ -40,18 +41,11 @@ async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(c
         seen.update(tasks)
         changed.set()
 
-    async def kill_one_at_work() -> tuple[NodeProcess, str]:
+    async def tasks() -> set[str]:
         await changed.wait()
-        while True:
-            for task in sorted(seen):
-                view = await mesh.status(task)
-                for node in others:
-                    if view.state == "running" and view.node == node.id:
-                        await node.kill9()
-                        return node, task
-            await asyncio.sleep(0.02)  # a running state is told by the node after a tenth of a second
+        return seen
 
-    killing = asyncio.create_task(kill_one_at_work())
+    killing = asyncio.create_task(kill_one_at_work(mesh, others, tasks))
     payload = {"nonce_start": 1_000_000, "nonce_count": COUNT, "target_bits": 200}
     result = await mine(mesh, payload, told=told)
     dead, lost = await asyncio.wait_for(killing, 1)

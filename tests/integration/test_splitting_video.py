@@ -13,6 +13,7 @@ import pytest
 from mesh import subjects
 from mesh.client import Mesh
 from mesh.splitting.video import Encoded, encode
+from tests.integration.killing import kill_one_at_work
 from tests.integration.queztl_process import queztl, start
 from tests.nodes import Cluster, NodeProcess, eventually
 from tests.videos import psnr, read, video
@@ -47,7 +48,11 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
         open_at_once.append(len(so_far.tasks))
         changed.set()
 
-    killing = asyncio.create_task(_kill_one_at_work(mesh, cluster.nodes[1:], seen, changed))
+    async def tasks() -> set[str]:
+        await changed.wait()
+        return seen
+
+    killing = asyncio.create_task(kill_one_at_work(mesh, cluster.nodes[1:], tasks))
     result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, told=told)
     dead, lost = await asyncio.wait_for(killing, 1)
     assert (tmp_path / "three.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
@@ -58,20 +63,6 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
     assert sorted(one.name for one in tmp_path.iterdir() if "encode" in one.name) == []
     await _by_command(host, source, tmp_path)
     await _interrupted(mesh, host, source, tmp_path)
-
-
-async def _kill_one_at_work(
-    mesh: Mesh, others: list[NodeProcess], seen: set[str], changed: asyncio.Event
-) -> tuple[NodeProcess, str]:
-    await changed.wait()
-    while True:
-        for task in sorted(seen):
-            view = await mesh.status(task)
-            for node in others:
-                if view.state == "running" and view.node == node.id:
-                    await node.kill9()
-                    return node, task
-        await asyncio.sleep(0.02)  # a running state is told by the node after a tenth of a second
 
 
 def _is_the_source(source: Path, target: Path) -> None:

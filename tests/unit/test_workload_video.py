@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
+import os
 from fractions import Fraction
 
 import av
@@ -14,6 +16,7 @@ from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from mesh.kinds.video import MAX_PIXELS
 from node.workload import Context, InputFault, load
+from node.workloads import video_codecs
 from node.workloads.video_source import Scene, read_number
 from tests.videos import SIZE, psnr, read, video
 
@@ -40,6 +43,24 @@ def encode(tmp_path):
         return load(kind)(validate(kind, payload), context)
 
     return call
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no real-time policies to look at")
+@every_codec
+def test_no_encoder_makes_this_machine_wait_for_it(encode, clip, codec):
+    """SVT-AV1 run by root would: its threads, and this one, ahead of everything else there is."""
+    seen: set[int] = set()
+
+    def look(share: float, note: str = "") -> None:
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):
+                seen.add(os.sched_getscheduler(int(thread)))
+
+    encode(codec, video=clip, progress=look)
+    look(1.0)
+    video_codecs.works.__wrapped__(video_codecs.SOFTWARE[codec])
+    look(1.0)
+    assert seen == {os.SCHED_OTHER}
 
 
 @every_codec
