@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, settings
 
 # Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
+
+# What a script starts in its background ignores Ctrl-C, and so would all that the tests start, to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What the folders of a whole run may take, bytes: ten times what they do.
 _ROOM = 4 << 30
