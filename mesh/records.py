@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: End records under this size live shorter: they are the many small ones.
 SMALL_BYTES = 1024
 _BATCH = 256
+#: One answer may take so long, seconds; what did not come is asked for again after a moment, for so long in all.
+READ_ONCE_S, READ_AGAIN_S, READ_WITHIN_S = 3.0, 0.25, 10.0
 
 
 def end_ttl_s(size: int, config: MeshConfig) -> int:
@@ -95,26 +97,39 @@ async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
 
 
 async def _multi_last(bus: Bus, stream: str, batch: list[str]) -> list[bytes]:
-    box, found = bus.new_inbox(), []
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    """Asked again where nobody answers: while copies elect who leads, or when the line to the one asked is bad."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + READ_WITHIN_S
+    while True:
+        found, status = await _ask_last(bus, stream, batch)
+        if status in ("204", "404"):
+            return found
+        if clock() + READ_AGAIN_S > deadline:
+            raise BusUnavailable("the bus did not answer in time; try again shortly")
+        await asyncio.sleep(READ_AGAIN_S)
+
+
+async def _ask_last(bus: Bus, stream: str, batch: list[str]) -> tuple[list[bytes], str]:
+    """(the values of one answer, the status it ended with; "": it did not end)"""
+    box, found = bus.new_inbox(), list[bytes]()
+    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_message(message: Message) -> None:
-        if (message.headers or {}).get("Status"):
+        if status := (message.headers or {}).get("Status"):
             if not done.done():
-                done.set_result(None)
+                done.set_result(status)
         elif message.data:
             found.append(message.data)
 
     subscription = await bus.subscribe(box, on_message)
     try:
         bus.send(f"$JS.API.DIRECT.GET.{stream}", json.dumps({"multi_last": batch}).encode(), box)
-        async with asyncio.timeout(10):
-            await done
+        async with asyncio.timeout(READ_ONCE_S):
+            return found, await done
     except TimeoutError:
-        raise BusUnavailable("the bus did not answer in time; try again shortly") from None
+        return [], ""
     finally:
         await subscription.close()
-    return found
 
 
 async def write_end(bus: Bus, end: TaskEnd) -> bool:

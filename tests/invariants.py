@@ -28,6 +28,8 @@ Expected = Callable[[TaskEnd, Any], None]
 
 #: An end is stored before its message is acknowledged, and a lane is looked at every two seconds: time to settle.
 SETTLE_S = 20.0
+#: The consumer of the witness outlives a connection that is away for so long.
+_KEPT_NS = 600 * 10**9
 #: A second end is offered for this many tasks.
 SECOND_ENDS = 25
 
@@ -49,8 +51,13 @@ class Witness:
         """Listen."""
         self._subscriptions = [
             await self._bus.subscribe("told.>", self._on_told),
-            await self._bus.subscribe(f"$KV.{subjects.KV_PLAN}.>", self._on_plan),
+            await self._bus.subscribe(box := self._bus.new_inbox(), self._on_plan),
         ]
+        # What is stored, not what somebody wants to: a master that was cut off offers its old plans when the cable is
+        # back, and is refused.
+        plans = {"deliver_subject": box, "deliver_policy": "last", "ack_policy": "none", "inactive_threshold": _KEPT_NS}
+        stream = f"KV_{subjects.KV_PLAN}"
+        await self._bus.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": plans}, repeat=False)
         return self
 
     def _on_told(self, message: Message) -> None:
