@@ -25,7 +25,7 @@ import msgspec
 from mesh.announcement import MEMBER, Sighting
 from mesh.bus.server_binary import find_server
 from mesh.diagnosis import Facts, Finding, diagnose
-from mesh.discovery import Discovery, multicasts
+from mesh.discovery import REPEAT_S, Discovery, multicasts
 from mesh.errors import CannotStart
 from mesh.identity import default_data_dir
 from mesh.interfaces import usable_addresses
@@ -33,6 +33,9 @@ from mesh.messages import KindInfo
 
 ASK_WITHIN_S = 3.0
 MAX_ANSWER_BYTES = 16 * 2**20
+#: How long to listen for all there are, and for the first one, seconds: an answer to a question may get lost or come
+#: late, so "nobody" is said only after each node had to repeat itself (every `REPEAT_S`, a fifth later at most).
+LISTEN_S, PATIENCE_S = 2.5, 1.25 * REPEAT_S
 
 
 async def examine(
@@ -42,9 +45,12 @@ async def examine(
     data: Path | None = None,
     api: str = "http://127.0.0.1:8000",
     version: str = "",
-    listen_s: float = 2.5,
+    listen_s: float = LISTEN_S,
+    patience_s: float = PATIENCE_S,
 ) -> list[Finding]:
-    """Everything that can be wrong, in words. Takes about `listen_s` seconds; raises nothing of its own."""
+    """Everything that can be wrong, in words. Takes about `listen_s` seconds, and `patience_s` (where that is longer)
+    when no member of that mesh is heard; raises nothing of its own.
+    """
     folder = data or default_data_dir()
     choice = usable_addresses(interface)
     facts = Facts(mesh_name=mesh_name, version=version, choice=choice, data=str(folder), api=api.rstrip("/"))
@@ -52,19 +58,19 @@ async def examine(
         facts, multicast_fails_on=tuple(one for one in choice.addresses if not multicasts(one))
     )
     heard, (server, server_trouble), disk, document = await asyncio.gather(
-        _listen(choice.addresses, listen_s),
+        _listen(choice.addresses, mesh_name, listen_s, patience_s),
         asyncio.to_thread(_server),
         asyncio.to_thread(_disk, folder),
         asyncio.to_thread(_ask, facts.api),
     )
-    seen, trouble = heard
+    seen, trouble, listened_s = heard
     urls = sorted({url for one in seen if _ours(one, mesh_name) for url in one.announcement.urls})
     answers = await asyncio.gather(*map(why_unreachable, urls))
     facts = replace(
         facts,
         seen=seen,
         discovery_trouble=trouble,
-        listened_s=listen_s,
+        listened_s=listened_s,
         reachable=tuple(zip(urls, answers, strict=True)),
         server=server,
         server_trouble=server_trouble,
@@ -94,16 +100,23 @@ async def why_unreachable(url: str, timeout_s: float = 1.5) -> str:
     return ""
 
 
-async def _listen(addresses: tuple[str, ...], listen_s: float) -> tuple[tuple[Sighting, ...], str]:
+async def _listen(
+    addresses: tuple[str, ...], mesh_name: str, listen_s: float, patience_s: float
+) -> tuple[tuple[Sighting, ...], str, float]:
+    """Who was heard, why nobody can be, and how long was listened, seconds."""
     if not addresses:
-        return (), ""
-    discovery = Discovery(addresses)
+        return (), "", 0.0
+    discovery, began = Discovery(addresses), time.monotonic()
     await discovery.start()
     try:
         if not discovery.trouble:
-            # not an event to wait for: that nobody speaks is only known when the time is over
+            # not an event to wait for: that nobody else speaks is only known when the time is over
             await asyncio.sleep(listen_s)
-        return discovery.sightings(), discovery.trouble
+            while not any(_ours(one, mesh_name) for one in discovery.sightings()):
+                left_s = patience_s - (time.monotonic() - began)
+                if left_s <= 0 or not await discovery.changed(left_s):
+                    break
+        return discovery.sightings(), discovery.trouble, time.monotonic() - began
     finally:
         await discovery.stop()
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from api.commands.exit_codes import OK, TASK_FAILED
+from api.commands.inputs import seconds
 from api.commands.output import Output
 
 HELP = "what is wrong here, and what to do about it"
@@ -18,6 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mesh", default=os.environ.get("QUEZTL_MESH") or "queztl", metavar="NAME")
     parser.add_argument("--interface", default=os.environ.get("QUEZTL_INTERFACE", ""), metavar="IFACE")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUEZTL_DATA") or None, metavar="DIR")
+    parser.add_argument(
+        "--listen", type=seconds, metavar="S", help="listen at most S seconds for the first node [10]"
+    )
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
@@ -25,7 +29,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     from importlib import metadata
 
     from mesh.connecting import LOCAL_API
-    from mesh.doctor import examine
+    from mesh.doctor import LISTEN_S, PATIENCE_S, examine
 
     try:
         version = metadata.version("queztl")
@@ -34,7 +38,16 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     given = args.url or os.environ.get("QUEZTL_URL", "")
     api = given if given.startswith(("http://", "https://")) else LOCAL_API
     out.note("looking and listening, a few seconds…")
-    findings = await examine(args.mesh, interface=args.interface, data=args.data, api=api, version=version)
+    patience_s = PATIENCE_S if args.listen is None else args.listen
+    findings = await examine(
+        args.mesh,
+        interface=args.interface,
+        data=args.data,
+        api=api,
+        version=version,
+        listen_s=min(LISTEN_S, patience_s),
+        patience_s=patience_s,
+    )
     if out.as_json:
         out.document({"findings": findings})
     else:

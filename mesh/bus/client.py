@@ -1,4 +1,4 @@
-"""The one connection of a process to the bus, and the only file that imports nats.
+"""The one connection of a process to the bus; with `wire.py` under it, all that imports nats-py.
 
 Promises: callbacks run in the order the messages came; a connection that breaks is re-made for ever (jittered);
 `store` and `post` resend what the bus did not confirm when that is harmless, and say so when it is not.
@@ -23,7 +23,7 @@ from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
 from mesh.bus.publisher import Publisher, Settled
 from mesh.bus.requests import Requests
-from mesh.bus.wire import Message, Parser, flush_soon, hang_up_at_once, header_block, ping, write
+from mesh.bus.wire import Line, Message, Parser, flush_soon, header_block, ping, write
 from mesh.config import LAN, MeshConfig
 from mesh.errors import BusUnavailable, QueztlError, TooLarge
 
@@ -78,6 +78,7 @@ class Bus:
     def __init__(self, client: Client, config: MeshConfig) -> None:
         self._client = client
         self._parser = client._ps = Parser(client)
+        client._transport = Line()
         self.config = config
         self.epoch = 1
         """Counts connections: what was delivered in an earlier epoch is no longer ours to acknowledge."""
@@ -134,7 +135,6 @@ class Bus:
                     reason = str(error) or type(error).__name__
                     raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({reason})") from None
         # The first connection fails fast and says so (with -1 it would never give up); later ones are tried for ever.
-        hang_up_at_once(client)
         client.options["max_reconnect_attempts"] = -1
         client.options["allow_reconnect"] = True
         client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
@@ -327,7 +327,6 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         log.debug("back on the bus (epoch %d)", self.epoch)
-        hang_up_at_once(self._client)
         self._publisher.resend_all()
         self._requests.repeat()
         for callback in list(self.on_back):

@@ -4,7 +4,7 @@ nats-py matches every line against regular expressions and takes each message th
 that, a node's daemon took about 85 instead of 146 us of CPU for a small task (single runs, busy machine). This parser
 cuts lines by hand and calls a subscription's callback at once; everything that is no message (INFO, PING, -ERR …) is
 left to nats-py's own parser, and so are connecting, reconnecting and re-subscribing. It touches private names of the
-client (`_ps`, `_pending`, `_flush_queue`, `_pongs`, `_send_ping`), all here.
+client (`_ps`, `_pending`, `_flush_queue`, `_pongs`, `_send_ping`, `_bare_io_writer`), all here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import ParseResult
+
+from nats.aio.transport import TcpTransport
 
 log = logging.getLogger("queztl.bus")
 
@@ -197,9 +200,23 @@ async def ping(client: Any) -> None:
         await answered
 
 
-def hang_up_at_once(client: Any) -> None:
-    """Have the present connection end without sending what waits in it: a server that is frozen or cut off would never
-    take that, and nats-py waits for it before it turns to another server. What waits is sent again by those who asked.
+class Line(TcpTransport):
+    """The TCP connection under nats-py's client, hung up at once.
+
+    nats-py itself waits for a server that is frozen or cut off to take what is left before it turns to another one
+    (whoever asked sends again what waits), and drops a connection on which no INFO came without closing it.
     """
-    transport = client._transport
-    transport.close = transport._bare_io_writer.transport.abort
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """In place of the connection there was. Raises: OSError, TimeoutError."""
+        self.close()
+        await super().connect(uri, buffer_size, connect_timeout)
+
+    def close(self) -> None:
+        """Reset the connection that stands, if one does."""
+        if self._bare_io_writer is not None:
+            self._bare_io_writer.transport.abort()
+
+    def __bool__(self) -> bool:
+        """Not "is it connected": nats-py puts one of its own in the place of what is false."""
+        return True

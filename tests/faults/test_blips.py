@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,57 +11,11 @@ from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import echoed
 from tests.invariants import Expected
+from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
 
 WIRED = {"labels": {"wired": "1"}}
-
-
-class Proxy:
-    """A TCP relay on loopback that can cut every connection it carries, and takes new ones at once."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.accepted = 0
-
-    async def start(self) -> int:
-        """The port it listens on."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        self._writers |= {writer, there_writer}
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.create_task(self._relay(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass  # cut: what this proxy is for
-        finally:
-            sink.transport.abort()
-
-    def cut(self) -> None:
-        """Reset all connections now."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def close(self) -> None:
-        """End it with all its connections."""
-        self._server.close()
-        self.cut()
-        await asyncio.gather(*self._tasks)
-        await self._server.wait_closed()
 
 
 async def echoes(field: Field, count: int, sleep_s: float, **options: Any) -> dict[str, Expected]:

@@ -12,6 +12,7 @@ from mesh.bus.client import Bus
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable, Busy, QueztlError, TooLarge
+from tests.proxy import Proxy
 
 
 async def contents(bus: Bus, stream: str) -> list[tuple[str, bytes]]:
@@ -46,6 +47,25 @@ async def test_messages_come_in_order_and_requests_are_answered(bus_server) -> N
     assert heard == [str(number).encode() for number in range(1000)]
     with pytest.raises(BusUnavailable, match="nobody answers"):
         await bus.request("nobody.there", b"")
+
+
+async def test_a_server_that_never_speaks_is_hung_up(bus_server, eventually) -> None:
+    """A frozen server's machine takes connections all the same: each is given up, the last one ends with the bus."""
+    proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
+    url = f"nats://127.0.0.1:{await proxy.start()}"
+    try:
+        bus = await Bus.connect([url], name="a", config=LOCAL, connect_timeout_s=1)
+        proxy.mute = True
+        proxy.cut()
+        await eventually(lambda: proxy.dropped >= 2)
+        proxy.mute = False
+        await eventually(lambda: bus.connected)
+        await bus.flush()
+        proxy.mute = True
+        await bus.close()
+        await eventually(lambda: proxy.accepted == proxy.dropped + 2 and not proxy.carried)
+    finally:
+        await proxy.close()
 
 
 async def test_not_yet_is_no_answer(bus_server) -> None:

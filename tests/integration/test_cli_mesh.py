@@ -83,7 +83,7 @@ async def test_doctor(node: NodeProcess) -> None:
     assert ran.code == 0 and not [one for one in findings if one["level"] == "fail"], findings
     assert any(f"pid {node.pid}" in one["what"] for one in findings)
     assert any(node.id in one["what"] for one in findings)
-    ran = await queztl(*words, "--mesh", "nobody", url=f"http://127.0.0.1:{free_port()}")
+    ran = await queztl(*words, "--mesh", "nobody", "--listen", "0.5", url=f"http://127.0.0.1:{free_port()}")
     assert ran.code == 0 and "Heard nobody of mesh nobody" in ran.out and "-> Start one: python -m node" in ran.out
 
 
@@ -159,7 +159,7 @@ async def test_what_answers_and_is_no_node(node: NodeProcess) -> None:
     """A bus where an API is meant and the other way round: still one sentence."""
     (bus,) = (await queztl("bus", "--json", url=node.api)).json["bus"]["urls"]
     for address in (bus.replace("nats://", "http://"), node.api.replace("http://", "nats://")):
-        for words in (("nodes",), ("submit", "echo"), ("doctor", "--interface", "lo")):
+        for words in (("nodes",), ("submit", "echo"), ("doctor", "--interface", "lo", "--listen", "0.5")):
             ran = await queztl(*words, "--url", address)
             assert ran.code == (0 if words[0] == "doctor" else 3), ran
             assert words[0] == "doctor" or (address in ran.err and ran.err.count("\n") == 1)

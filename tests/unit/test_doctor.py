@@ -94,7 +94,12 @@ def test_the_status_document_is_read():
 
 async def test_a_real_look_around_on_loopback(tmp_path):
     findings = await examine(
-        "nobody-is-called-this", interface="lo", data=tmp_path / "new", api="http://127.0.0.1:9", listen_s=0.1
+        "nobody-is-called-this",
+        interface="lo",
+        data=tmp_path / "new",
+        api="http://127.0.0.1:9",
+        listen_s=0.1,
+        patience_s=0.2,
     )
     assert not (tmp_path / "new").exists(), "looking changes nothing"
     text = "\n".join(finding.what for finding in findings)

@@ -1,0 +1,68 @@
+"""A relay between a client and a server, for what happens to connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+
+class Proxy:
+    """A TCP relay on loopback: it can cut every connection it carries, and takes new ones at once."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        self.mute = False
+        """New connections are taken and nobody speaks on them, as by the system of a process that is frozen."""
+        self.dropped = 0
+        """Mute connections that the other side hung up."""
+
+    async def start(self) -> int:
+        """The port it listens on."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        if self.mute:
+            self._writers.add(writer)
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
+            self.dropped += 1
+            return writer.close()
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, there_writer}
+        for source, sink in ((reader, there_writer), (there_reader, writer)):
+            task = asyncio.create_task(self._relay(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass  # cut: what this proxy is for
+        finally:
+            sink.transport.abort()
+
+    @property
+    def carried(self) -> int:
+        """Connections it carries now, two directions each."""
+        return len(self._tasks)
+
+    def cut(self) -> None:
+        """Reset all connections now."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def close(self) -> None:
+        """End it with all its connections."""
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._tasks)
+        await self._server.wait_closed()
