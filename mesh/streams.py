@@ -130,6 +130,7 @@ def _buckets(base: dict[str, Any], config: MeshConfig, blobs_max_bytes: int) -> 
         _bucket(base, subjects.KV_CHECKPOINTS, max_age_s=config.blob_ttl_s),
         _bucket(base, subjects.KV_MESH),
         _bucket(base, subjects.KV_BENCH) | {"max_msgs_per_subject": BENCH_HISTORY},
+        _bucket(base, subjects.KV_SCALING),
         _object_store(base, subjects.BLOBS, blobs_max_bytes, max_age_s=config.blob_ttl_s),
         _object_store(base, subjects.BLOBS_KEPT, blobs_max_bytes),
     ]

@@ -35,6 +35,7 @@ KV_BLOB_REFS = "blobrefs"        # <blob>.<task>: who names which blob
 KV_CHECKPOINTS = "checkpoints"   # <task>: its newest checkpoint, and who may replace it
 KV_MESH = "mesh"       # the mesh's own facts: id, name, epoch
 KV_BENCH = "bench"     # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
+KV_SCALING = "scaling"  # policy, intent.<token>, state …: what the scaler must not forget
 BENCH_OUTCOMES = "last.*.*"
 BLOBS = "blobs"                # object store: gone after blob_ttl_s
 BLOBS_KEPT = "blobs-kept"       # object store: kept until deleted
@@ -190,6 +191,11 @@ def hosting(node: str) -> str:
 
 
 
+def leave(node: str) -> str:
+    """node.<id>.leave: the master tells a node that the scaler started to finish what it runs and go"""
+    return f"node.{node}.leave"
+
+
 def wake(kind: str, pool: str, urgency: str) -> str:
     """lane.<kind>.<pool>.<urgency>.wake: a quiet lane got work (a hint; nodes also look by themselves)"""
     return f"lane.{kind}.{pool}.{urgency}.wake"
@@ -230,3 +236,23 @@ def bench_outcome(benchmark: str, node: str) -> str:
 def bench_run(run: str) -> str:
     """run.<id>, in KV_BENCH"""
     return f"run.{run}"
+
+
+# --- KV_SCALING ------------------------------------------------------------------------------------
+SCALING_POLICY = "policy"              # the policy in force
+SCALING_STATE = "state"                # what the decisions remember
+SCALING_STATUS = "status"              # what was last seen and decided
+SCALING_MANUAL = "manual"              # what a person asked for, and until when
+SCALING_PANIC = "panic"                # everything paid is to stop
+SCALING_INTENTS = "intent.*"
+SCALING_POLICIES = "version.*"
+
+
+def scaling_intent(token: str) -> str:
+    """intent.<token>: one node that was ordered, from before the order until it is gone"""
+    return f"intent.{token}"
+
+
+def scaling_version(number: int) -> str:
+    """version.<n>: a policy that was in force"""
+    return f"version.{number}"

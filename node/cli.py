@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--bus-port", metavar="N", help="port of the bus, if hosted here [4222, or a free one]")
     where.add_argument("--preset", metavar="NAME", help="how patient to be: local, lan or wan [lan]")
 
+    _add_capacity(made)
     machine = made.add_argument_group("this node")
     machine.add_argument(
         "--data", metavar="DIR", help="where it keeps its data, one node each [the user's data folder]"
@@ -72,6 +73,18 @@ def parser() -> argparse.ArgumentParser:
         "--fault-kinds", action="store_const", const="1", help="let echo fail, crash, leak and hang on order"
     )
     return made
+
+
+def _add_capacity(parser_: argparse.ArgumentParser) -> None:
+    group = parser_.add_argument_group("how many nodes")
+    group.add_argument(
+        "--max-nodes", metavar="N", help="start more nodes as work needs them, up to N in the mesh [none are started]"
+    )
+    group.add_argument("--min-nodes", metavar="N", help="keep at least N nodes in the mesh [0]")
+    group.add_argument("--started-as", metavar="NAME", help="given by the scaler to the nodes that it starts")
+    group.add_argument(
+        "--leave-alone", metavar="S", help="leave when the mesh was not reached for S seconds; 0: never [0]"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,6 +25,8 @@ DEFAULT_API = "127.0.0.1:8000"
 DEFAULT_MESH = "queztl"
 MAX_SLOTS = 4096
 MAX_MEASURE_AFTER_S = 24 * 3600
+MAX_NODES = 10_000
+MAX_LEAVE_ALONE_S = 7 * 24 * 3600
 #: The settings, lists of texts, that work may ask for with `context.granted(field)`.
 GRANTS = ("models", "web_targets")
 
@@ -61,6 +63,15 @@ class NodeConfig:
     """Answer everything to everybody although the API listens off loopback and there is no key."""
     preset: str = "lan"
     """local, lan or wan: how patient the mesh is (see `mesh_config`)."""
+    max_nodes: int | None = None
+    """Most nodes the mesh may have; more of them are started as work needs them. 0: none ever; not given: none either,
+    unless the mesh's policy says so."""
+    min_nodes: int | None = None
+    """Fewest nodes the mesh keeps, where it may start any."""
+    started_as: str = ""
+    """What the scaler calls this node, which it started and may tell to go: MESH.OFFER.TOKEN.EXPIRES."""
+    leave_alone_s: int = 0
+    """A node that has not reached the bus for so long leaves (`--leave-alone`); 0: it waits for ever."""
     bus_port: int = 0
     """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
     measure_after_s: int = 10
@@ -100,7 +111,7 @@ NAMES = {
     for name in (
         "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
         "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "models",
-        "web_target",
+        "web_target", "max_nodes", "min_nodes", "started_as", "leave_alone",
     )
 }
 
@@ -131,7 +142,15 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         measure_after_s=reader.read("measure_after", _number(0, MAX_MEASURE_AFTER_S), 10),
         models=reader.read_list("models", _existing_directory),
         web_targets=reader.read_list("web_target", _web_target),
+        max_nodes=reader.read("max_nodes", _number(0, MAX_NODES), None),
+        min_nodes=reader.read("min_nodes", _number(0, MAX_NODES), None),
+        started_as=reader.read("started_as", _started_as, ""),
+        leave_alone_s=reader.read("leave_alone", _number(0, MAX_LEAVE_ALONE_S), 0),
     )
+    if config.min_nodes and config.max_nodes is None:
+        reader.faults.append(f"--min-nodes {config.min_nodes}: needs --max-nodes, how many there may be.")
+    elif config.min_nodes and config.max_nodes and config.min_nodes > config.max_nodes:
+        reader.faults.append(f"--min-nodes {config.min_nodes}: must not be above --max-nodes {config.max_nodes}.")
     if reader.faults:
         raise BadConfig(reader.faults)
     return config
@@ -251,6 +270,13 @@ def _join_url(text: str) -> str:
     except ValueError:
         pass
     raise ValueError("must be nats://HOST:PORT (a bus) or http://HOST:PORT (any node's API)")
+
+
+def _started_as(text: str) -> str:
+    parts = text.split(".")
+    if len(parts) != 4 or not all(is_token(part) for part in parts):
+        raise ValueError("is no name that the scaler gives: MESH.OFFER.TOKEN.EXPIRES")
+    return text
 
 
 def _web_target(text: str) -> str:

@@ -33,6 +33,7 @@ from mesh.service import Service, run_services
 from node import bridge, capabilities, joining, leaving, portrait, rejoining, speeds
 from node.agent import Agent
 from node.benchmarking import Benchmarking
+from node.capacity import Capacity
 from node.checkpoints import Checkpoints
 from node.config import NodeConfig
 from node.deliveries import Deliveries
@@ -40,6 +41,7 @@ from node.door import Door
 from node.executor import Executor
 from node.heartbeat import Heartbeat
 from node.hosting import Hosting
+from node.managed import Managed
 from node.measuring import Measuring
 from node.parts import parts
 from node.portrait import version
@@ -58,6 +60,7 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.stop_asked = asyncio.Event()
+        self.drain_s = DRAIN_S
         self.moves_to: MergeOrder | None = None
         """The mesh that this node's goes into: when the node has stopped, it is started again there."""
         self._closing = asyncio.Event()
@@ -149,9 +152,10 @@ class Node:
         self.meeting = Meeting(
             bus, me, self.election, self._peers, joining.connector(config, me), self.registry.members
         )
+        self.capacity, self.managed = Capacity(self), Managed(self)
         self.master = Master(
-            bus, me, self.election, self.registry, config.mesh_config, resources,
-            open_system=self._open_system, services=(self.cluster.run, keeping.lanes, keeping.blobs, self.meeting.run),
+            bus, me, self.election, self.registry, config.mesh_config, resources, open_system=self._open_system,
+            services=(self.cluster.run, keeping.lanes, keeping.blobs, self.meeting.run, self.capacity.controller.run),
             more_alarms=lambda: self.meeting.alarms,
         )  # fmt: skip
         await asyncio.gather(
@@ -164,6 +168,7 @@ class Node:
             # A plan says itself which one is newer: nobody need read what it has just heard.
             await bus.kv(subjects.KV_PLAN).hear(lambda _, value: self._take_plan(value)),
             *await answer_service_requests(bus, self),
+            *await self.managed.listen(),
         ]
         bus.on_back.append(self._on_back)
         await self._read_plan()
@@ -225,13 +230,14 @@ class Node:
         finally:
             stopped.cancel()
 
-    async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Leave in order: take nothing new, let what runs end (for `drain_s`), hand over, say goodbye."""
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Leave in order: take nothing new, let what runs end (for `drain_s`, else as set), hand over, say goodbye."""
+        await self.capacity.send_away_before_the_end()
         self.heartbeat.state = "draining"
         self.puller.close_door()
         if self.bus.connected:
             self.heartbeat.beat()
-        await leaving.drain(self, drain_s)
+        await leaving.drain(self, self.drain_s if drain_s is None else drain_s)
         if self.moves_to is None and self.bus.connected and portrait.has_successor(self):
             await self.hosting.leave(self.config.mesh_config.bus_leave_s)
         await leaving.say_goodbye(self)

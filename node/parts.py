@@ -26,4 +26,6 @@ def parts(node: Node, held: asyncio.Event) -> list[Service]:
         Service("roaming", lambda: roam(node)),
         Service("rejoining", lambda: rejoining.follow(node)),
         Service("measuring", node.measuring.run),
+        Service("dead man", node.managed.run),
+        Service("policy", node.capacity.run),
     ]

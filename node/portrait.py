@@ -9,10 +9,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from mesh.announcement import MEMBER, Announcement
+from mesh.capacity import TOKEN_LABEL, token_of
 from mesh.interfaces import is_wireless
 from mesh.membership import UP
 from mesh.messages import NodeRecord
 from node.banner import BannerFacts, banner
+from node.config import NodeConfig
 from node.workloads import llm_models
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def record_of(node: Node) -> NodeRecord:
         incarnation=node.data.incarnation,
         version=version(),
         slots=node.slots,
-        labels=llm_models.labels(config.models) | config.labels,
+        labels=llm_models.labels(config.models) | config.labels | scaler_label(config),
         region=config.region,
         api=node.bridge.url,
         host=node.addresses[0],
@@ -55,6 +57,12 @@ def record_of(node: Node) -> NodeRecord:
         joined_at=time.time(),
         capabilities=node.capabilities,
     )
+
+
+def scaler_label(config: NodeConfig) -> dict[str, str]:
+    """How the scaler knows a node that it started."""
+    token = token_of(config.started_as)
+    return {TOKEN_LABEL: token} if token else {}
 
 
 def has_successor(node: Node) -> bool:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, fields
 REACTIVE, PREDICTIVE, HYBRID = "reactive", "predictive", "hybrid"
 MODES = (REACTIVE, PREDICTIVE, HYBRID)
 
+#: Loops and limits that would spin, or give up at once.
+_PERIODS = ("decide_every_s", "load_window_s", "join_within_s", "call_timeout_s", "dead_man_s", "journal_every_s")
+
 
 @dataclass(frozen=True)
 class ScalingConfig:
@@ -89,6 +92,24 @@ class ScalingConfig:
     commit_s: float = 3600.0
     """A launch is weighed as if everything that runs went on for this long (but not past the end of the day)."""
 
+    # --- the loop
+    decide_every_s: float = 5.0
+    """How often the master looks and decides."""
+    load_window_s: float = 60.0
+    """What arrived in this time is the load that is seen."""
+    providers: tuple[str, ...] = ("local",)
+    """Which providers may start nodes; local: processes on the master's machine."""
+    join_within_s: float = 120.0
+    """A node that has not joined after this long is ended and counts as a failure of its offer."""
+    settle_s: float = 30.0
+    """A launch without an answer, of which its provider knows nothing after this long, did not happen."""
+    call_timeout_s: float = 20.0
+    """A provider that has not answered a call after this long is taken not to answer."""
+    dead_man_s: float = 300.0
+    """A started node that has not reached the mesh for this long ends itself."""
+    journal_every_s: float = 600.0
+    """Decisions that change nothing are journaled this often; those that do at once."""
+
     # --- which offers
     expected_life_s: float = 3600.0
     """How long a node is expected to be kept, over which its start is paid off."""
@@ -124,13 +145,15 @@ class ScalingConfig:
             found.append(f"mode must be one of {', '.join(MODES)}")
         if self.min_nodes > self.max_nodes:
             found.append("min_nodes must not be above max_nodes")
+        if self.settle_s < self.call_timeout_s:
+            found.append("settle_s must not be below call_timeout_s")
         if self.cpu_down > self.cpu_up:
             found.append("cpu_down must not be above cpu_up")
         if min(self.up_votes, self.down_votes, self.trusted_down_votes) < 1:
             found.append("votes must be at least 1")
         if not self.quantile < 1:
             found.append("quantile must be below 1")
-        above_zero = ("cpu_up", "queue_target_tasks", "backlog_target_s", "expected_life_s", "quantile")
+        above_zero = ("cpu_up", "queue_target_tasks", "backlog_target_s", "expected_life_s", "quantile", *_PERIODS)
         found += [f"{name} must be above 0" for name in above_zero if getattr(self, name) == 0]
         return found
 

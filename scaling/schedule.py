@@ -46,6 +46,17 @@ def parse(text: str) -> Rule:
     return Rule(text, _days(found["days"].lower(), text), first, last, int(found["nodes"]))
 
 
+def problems(rules: Iterable[str], timezone: str) -> list[str]:
+    """What is wrong with these rules and their time zone, a phrase each."""
+    found = []
+    for check, text in [*((parse, rule) for rule in rules), (zone, timezone)]:
+        try:
+            check(text)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 def scheduled(rules: Iterable[str], timezone: str, now: float, lead_s: float = 0.0) -> tuple[int, str]:
     """(nodes the rules want between now and `lead_s` from now, the rule that wants most); (0, "") when none holds.
 

@@ -132,3 +132,15 @@ def test_what_the_operator_listed_reaches_the_work_by_its_setting(monkeypatch):
     context = Context(1, Path("."), grants=grants_of(grants))
     assert fault_kinds == "1" and context.granted("join") == ("nats://a:4222", "http://b:1")
     assert context.granted("nothing") == () and NodeConfig().grants == {}
+
+
+def test_how_many_nodes_there_may_be_is_said_or_nothing_is_started():
+    assert build({}, {}).max_nodes is None and build(flags("--max-nodes", "0"), {}).max_nodes == 0
+    got = build(flags("--max-nodes", "9"), {"QUEZTL_MIN_NODES": "2", "QUEZTL_LEAVE_ALONE": "60"})
+    assert (got.max_nodes, got.min_nodes, got.leave_alone_s) == (9, 2, 60)
+    with pytest.raises(BadConfig) as caught:
+        build(flags("--max-nodes", "-1", "--started-as", "me", "--leave-alone", "x"), {})
+    assert len(caught.value.faults) == 3
+    for argv in (["--min-nodes", "3"], ["--min-nodes", "3", "--max-nodes", "2"]):
+        with pytest.raises(BadConfig, match="--min-nodes 3"):
+            build(flags(*argv), {})

@@ -1,0 +1,131 @@
+"""Capacity follows demand: the loop that looks, decides and acts. A service of the master.
+
+Everything it decides with is a pure function beside it (`reconcile`, `observe`, `decide`, `wall`); everything it must
+not forget lies in the mesh (`store`). What it promises: an order is in the mesh before its provider hears of it, the
+lease is read again before each order, and a node is told to go only when the decision or the sweep says so. The time it
+goes by is the machine's when its term began, and from then on a clock that nobody can set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from mesh import subjects
+from scaling import record
+from scaling.acting import Acting
+from scaling.decide import decide
+from scaling.launching import Launching
+from scaling.ledger import spent
+from scaling.model import Decision, Observation
+from scaling.policy import Policy
+from scaling.recall import recalled
+from scaling.sensing import Round, Sensing, World
+from scaling.state import State
+from scaling.status import status_document
+from scaling.store import DECIDED, REMEMBERED, Store
+
+log = logging.getLogger("queztl.scaling")
+#: While nothing may be started, the policy is looked at this often, seconds, should a hint of its change be lost.
+OFF_LOOK_S = 30.0
+#: Weight of the newest start in the running mean of how long starts take.
+NEWEST = 0.3
+
+_WISHES = (subjects.SCALING_POLICY, subjects.SCALING_MANUAL, subjects.SCALING_PANIC)
+
+
+def term_clock() -> Callable[[], float]:
+    """Unix seconds that no setting of the clock moves: the wall clock now, and what passes from now on."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
+class Controller:
+    """`run(fence)` is what the master runs; cancelled when it no longer is one."""
+
+    def __init__(self, world: World, make_clock: Callable[[], Callable[[], float]] = term_clock) -> None:
+        """`make_clock`: makes the clock of a term."""
+        self._world, self._make_clock = world, make_clock
+
+    async def run(self, fence: int) -> None:
+        """Decide for as long as this node is master. Raises: BusUnavailable, WrongSequence; it may be run again."""
+        world, store, wished = self._world, Store(self._world.bus), asyncio.Event()
+        launching = Launching(store, world.providers, fence, world.confirm, world.mesh, world.join)
+        term = _Term(world, store, launching, fence, self._make_clock())
+        watch = await store.kv.watch(lambda key: wished.set() if key in _WISHES else None)
+        try:
+            while True:
+                wished.clear()
+                wait_s = await term.round()
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await wished.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            await launching.close()
+            await watch.close()
+
+
+class _Term:
+    """One term as master: sense, settle, decide, act, report."""
+
+    def __init__(
+        self, world: World, store: Store, launching: Launching, fence: int, clock: Callable[[], float]
+    ) -> None:
+        self._world, self._store, self._launching, self._fence = world, store, launching, fence
+        self._sensing = Sensing(world, store, clock)
+        self._acting = Acting(world, store, launching, fence, clock)
+        self._told: tuple[Any, ...] = ()
+        self._told_at = float("-inf")
+
+    async def round(self) -> float:
+        """One look and what follows from it; seconds until the next one is due."""
+        given = await self._store.policy()
+        if given is None or not given.enabled:
+            await self._report_off(given)
+            return OFF_LOOK_S
+        seen = await self._sensing.look(given)
+        await self._acting.settle(seen)
+        made, seen.state = await self._decide(seen)
+        # Over what was read: a master that was overtaken meanwhile is refused here, before it does anything.
+        await self._store.put_state(seen.state)
+        await self._acting.carry_out(seen, made)
+        await self._store.put_status(status_document(self._world.me, self._fence, seen, made))
+        return seen.config.decide_every_s
+
+    async def _decide(self, seen: Round) -> tuple[Decision, State]:
+        now, held = seen.now, seen.config
+        nodes = {node.id: node for pool in seen.seen.pools for node in pool.nodes}
+        state = spent(seen.state, sum(node.price_usd_h for node in nodes.values()), now)
+        failed = (*seen.found.failed, *self._launching.take_failed())
+        joined = tuple(offer for offer, _ in seen.found.joined)
+        observation = Observation(seen.seen.pools, state.spent_usd, failed, joined)
+        inputs = record.Inputs(observation, {}, seen.offers, held, recalled(state.memory, held, now), now)
+        made, after = decide(observation, {}, seen.offers, held, inputs.memory, now)
+        starts = dict(state.starts_s)
+        for offer, took_s in seen.found.joined:
+            starts[offer] = starts[offer] * (1 - NEWEST) + took_s * NEWEST if offer in starts else took_s
+        kept = (*state.decisions, *await self._journal(made, inputs, seen))[-REMEMBERED:]
+        return made, replace(state, memory=after, starts_s=starts, decisions=kept)
+
+    async def _journal(self, made: Decision, inputs: record.Inputs, seen: Round) -> list[int]:
+        essence = record.essence(made)
+        quiet = essence == self._told and seen.now - self._told_at < inputs.config.journal_every_s
+        if quiet and not record.acts(made):
+            return []
+        self._told, self._told_at = essence, seen.now
+        detail = record.document(made, inputs, seen.policy.version, seen.notes)
+        return [await self._store.emit(DECIDED, detail, self._world.me, self._fence)]
+
+    async def _report_off(self, given: Policy | None) -> None:
+        said = ("off", given.version if given else 0)
+        if said != self._told:
+            self._told = said
+            status = {"state": "off", "policy": said[1], "master": self._world.me, "fence": self._fence}
+            await self._store.put_status(status)

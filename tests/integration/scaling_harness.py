@@ -1,0 +1,217 @@
+"""The scaler on a real bus, with pretend machines: nodes that join, work, and go when they are told.
+
+`kill()` ends a controller as a dead master would: in the middle of whatever it does, with nothing cleared away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mesh import subjects
+from mesh.bus.client import Bus, Message
+from mesh.capacity import TOKEN_LABEL, decode_leave
+from mesh.client import Mesh
+from mesh.config import LOCAL
+from mesh.kinds.base import Resources
+from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
+from mesh.placement import Member
+from scaling import policy
+from scaling.controller import Controller, term_clock
+from scaling.providers.base import Instance, Provider
+from scaling.providers.fake import FakeProvider
+from scaling.sensing import World
+from scaling.store import Store
+from tests.nodes import eventually
+
+MESH_ID = "mtest"
+#: Short, so that what needs a time limit is seen to reach it.
+QUICK: dict[str, Any] = {
+    "decide_every_s": 0.05, "call_timeout_s": 1.0, "settle_s": 1.0, "join_within_s": 2.0, "down_window_s": 0.2,
+    "min_life_s": 0.0, "to_zero_after_s": 0.5, "load_window_s": 0.5, "providers": ["fake"], "down_votes": 2,
+}  # fmt: skip
+WITHIN_S = 30.0
+
+
+def member(node: str, token: str = "", state: str = "up", running: int = 0, kinds: Sequence[str] = ("echo",)) -> Member:
+    """A node of one slot."""
+    able = Capabilities(kinds=tuple(KindInfo(kind, True) for kind in kinds))
+    labels = {TOKEN_LABEL: token} if token else {}
+    record = NodeRecord(id=node, name=node, incarnation="1", labels=labels, capabilities=able)
+    return Member(record, state, Beat(node=node, incarnation="1", seq=1, running=running))
+
+
+@dataclass
+class Machines:
+    """The nodes of the mesh, as its master sees them."""
+
+    members: dict[str, Member] = field(default_factory=dict)
+    joins: bool = True
+    """Whether what is started joins."""
+    obeys: bool = True
+    """Whether nodes that are told to go do."""
+    providers: dict[str, FakeProvider] = field(default_factory=dict)
+    told: list[tuple[str, int]] = field(default_factory=list)
+    """(node, fence) for each order to leave that was heard"""
+    fence: int = 1
+    """Of whoever is master now."""
+    peak: int = 0
+
+    def provider(self, name: str = "fake", **options: Any) -> FakeProvider:
+        """A provider whose machines join this mesh."""
+        made = FakeProvider(name=name, clock=time.time, on_launch=self._launched, on_terminate=self._ended, **options)
+        self.providers[name] = made
+        return made
+
+    def _launched(self, one: Instance) -> None:
+        if self.joins:
+            self.members[one.id] = member(one.id, one.token)
+        self.peak = max(self.peak, sum(len(each.running) for each in self.providers.values()))
+
+    def _ended(self, one: Instance) -> None:
+        self.members.pop(one.id, None)
+
+    def on_leave(self, message: Message) -> None:
+        """A node was told to go: it does, and its machine ends."""
+        node, order = message.subject.split(".")[1], decode_leave(message.data)
+        self.told.append((node, order.fence))
+        if self.obeys and self.members.pop(node, None) is not None:
+            for provider in self.providers.values():
+                provider.running.pop(node, None)
+
+    @property
+    def started(self) -> int:
+        """Machines that run now."""
+        return sum(len(one.running) for one in self.providers.values())
+
+
+@dataclass
+class Scene:
+    """One mesh with one person's node, and whatever the scaler makes of it."""
+
+    bus: Bus
+    server: Any
+    machines: Machines
+    store: Store
+    controllers: list[asyncio.Task[None]] = field(default_factory=list)
+    number: int = 0
+
+    async def settings(self, **settings: Any) -> None:
+        """Put a policy in force: QUICK and these."""
+        before = await self.store.policy()
+        after = policy.changed(before or policy.Policy(), QUICK | settings, True, policy.BY_HAND, "me", time.time())
+        await self.store.put_policy(before, after)
+
+    async def elect(
+        self,
+        confirm: Callable[[int], Any] | None = None,
+        has_key: bool = False,
+        make_clock: Callable[[], Callable[[], float]] = term_clock,
+    ) -> int:
+        """Another node is master, and its scaler runs; its fence. `confirm(fence)` may hang, or say otherwise."""
+        self.machines.fence += 1
+        fence, bus = self.machines.fence, await self.server.connect(f"master {self.machines.fence}")
+
+        async def asked() -> int:
+            if confirm is not None:
+                await confirm(fence)
+            return fence if self.machines.fence == fence else 0
+
+        providers: dict[str, Provider] = dict(self.machines.providers)
+        world = World(
+            bus, "person", (MESH_ID, "test"), lambda: tuple(self.machines.members.values()), asked,
+            lambda: (self.server.url,), {"echo": Resources()}, providers, has_key,
+        )  # fmt: skip
+        controller = Controller(world, make_clock)
+
+        async def keep() -> None:
+            while True:  # as `mesh/master.py` does
+                with contextlib.suppress(Exception):
+                    await controller.run(fence)
+                await asyncio.sleep(0.05)
+
+        self.controllers.append(asyncio.create_task(keep(), name=f"controller {fence}"))
+        return fence
+
+    async def kill(self) -> None:
+        """The master dies."""
+        for task in self.controllers:
+            task.cancel()
+        await asyncio.gather(*self.controllers, return_exceptions=True)
+        self.controllers.clear()
+
+    async def submit(self, count: int) -> None:
+        """So much work waits from now on."""
+        async with Mesh(bus=self.bus, config=LOCAL) as mesh:
+            for _ in range(count):
+                await mesh.start("echo", {"value": 1})
+
+    async def work_off(self) -> None:
+        """No work waits any more."""
+        await self.bus.api(f"STREAM.PURGE.{subjects.WORK}")
+
+    async def until(self, condition: Callable[[], object], why: str) -> None:
+        """Look until it holds."""
+
+        async def looked() -> object:
+            return condition()
+
+        await eventually(looked, WITHIN_S, lambda: f"{why}; there are {self.machines.started} machines")
+
+    async def rounds(self, count: int) -> None:
+        """Until the master has reported so many more rounds."""
+        heard = 0
+        done = asyncio.Event()
+
+        def on_status(key: str) -> None:
+            nonlocal heard
+            heard += key == subjects.SCALING_STATUS
+            if heard >= count:
+                done.set()
+
+        watch = await self.store.kv.watch(on_status)
+        async with asyncio.timeout(WITHIN_S):
+            await done.wait()
+        await watch.close()
+
+    async def happened(self) -> list[tuple[str, dict[str, Any]]]:
+        """The scaler's part of the journal, in order."""
+        info = await self.bus.api(f"STREAM.INFO.{subjects.EVENTS}")
+        found = []
+        for number in range(1, info["state"]["last_seq"] + 1):
+            answer = await self.bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": number})
+            event = decoded(answer)
+            if event.type.startswith("scaling."):
+                found.append((event.type.removeprefix("scaling."), event.detail))
+        return found
+
+    async def count(self, what: str) -> int:
+        """How often that happened."""
+        return sum(one == what for one, _ in await self.happened())
+
+
+def decoded(answer: dict[str, Any]) -> Any:
+    """The event in an answer of the bus."""
+    return decode_event(base64.b64decode(answer["message"]["data"]))
+
+
+async def make_scene(server: Any) -> Scene:
+    """A mesh of one node that a person started, and a provider called fake."""
+    bus = await server.connect("scene")
+    machines = Machines({"person": member("person")})
+    machines.provider()
+    await bus.subscribe("node.*.leave", machines.on_leave)
+    return Scene(bus, server, machines, Store(bus))
+
+
+def draining(one: Member) -> Member:
+    """The same node, on its way out."""
+    assert one.beat is not None
+    return Member(one.record, "draining", msgspec.structs.replace(one.beat, state="draining"))

@@ -1,0 +1,152 @@
+"""The scaler on a real bus: it follows the work up and down, keeps to its walls, and writes down why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mesh.bus.errors import WrongSequence
+from mesh.errors import BadInput
+from scaling import policy, wall
+from scaling.model import ON_DEMAND, Offer
+from scaling.policy import Manual
+from scaling.record import replay
+from tests.integration.scaling_harness import Scene, make_scene, member
+from tests.nodes import eventually
+
+PAID = Offer("m5", "cloud", "m5", market=ON_DEMAND, price_usd_h=1.0, start_s=1.0)
+
+
+@pytest.fixture
+async def scene(bus_server: Any) -> AsyncIterator[Scene]:
+    made = await make_scene(bus_server)
+    yield made
+    await made.kill()
+
+
+async def test_nothing_is_started_in_a_mesh_where_nobody_said_how_many(scene: Scene) -> None:
+    await scene.submit(500)
+    await scene.elect()
+
+    async def off() -> bool:
+        status = await scene.store.status()
+        return status is not None and status["state"] == "off"
+
+    await eventually(off, 10, "the scaler does not say that it is off")
+    fake = scene.machines.providers["fake"]
+    assert not fake.told and not scene.machines.started
+
+
+async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: Scene) -> None:
+    await scene.settings(max_nodes=4)
+    await scene.submit(200)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 3, "three nodes are started beside the person's")
+    await scene.rounds(3)
+    assert scene.machines.peak == 3 and "person" in scene.machines.members
+    await scene.work_off()
+    await scene.until(lambda: scene.machines.started == 0, "the idle nodes are given up")
+    assert {node for node, _ in scene.machines.told} == {"i1", "i2", "i3"}
+    assert "person" in scene.machines.members
+    await scene.rounds(3)
+    assert not await scene.store.intents()
+
+    happened = await scene.happened()
+    told = [what for what, _ in happened]
+    for what in ("intended", "launched", "joined", "draining", "ended"):
+        assert told.count(what) == 3, (what, told)
+    decisions = await scene.store.decisions(100)
+    assert decisions and all(pool["trail"] for one in decisions for pool in one["pools"])
+    assert max(pool["target"] for one in decisions for pool in one["pools"]) == 4
+    for one in decisions:
+        made, same = replay(one)
+        assert same and made.at == one["at"]
+
+
+async def test_busy_nodes_are_not_given_up(scene: Scene) -> None:
+    await scene.settings(max_nodes=4, cpu_down=0.7)
+    await scene.submit(200)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 3, "three nodes are started")
+    for node in ("i1", "i2"):
+        token = scene.machines.providers["fake"].running[node].token
+        scene.machines.members[node] = member(node, token, running=1)
+    await scene.work_off()
+    await scene.until(lambda: scene.machines.started == 2, "the idle one goes")
+    await scene.rounds(10)
+    assert set(scene.machines.providers["fake"].running) == {"i1", "i2"}
+
+
+async def test_a_mesh_without_a_key_never_starts_what_costs_money(scene: Scene) -> None:
+    cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
+    await scene.settings(max_nodes=9, providers=["cloud"])
+    await scene.submit(200)
+    await scene.elect(has_key=False)
+    await scene.rounds(10)
+    assert not cloud.calls("launch") and cloud.calls("offers")
+    status = await scene.store.status()
+    assert status is not None and any(wall.NO_KEY in note for note in status["notes"])
+
+
+async def test_the_budget_is_a_wall(scene: Scene) -> None:
+    cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
+    await scene.settings(max_nodes=50, providers=["cloud"], budget_usd_h=2.5)
+    await scene.submit(400)
+    await scene.elect(has_key=True)
+    await scene.until(lambda: len(cloud.running) == 2, "what the budget allows is started")
+    await scene.rounds(10)
+    assert len(cloud.calls("launch")) == 2
+    status = await scene.store.status()
+    assert status is not None
+    assert status["cost"]["running_usd_h"] == 2.0 and status["cost"]["room_usd_h"] == 0.5
+    assert 0 < status["cost"]["spent_today_usd"] < 1 and status["cost"]["budget_usd_day"] is None
+
+
+async def test_panic_ends_everything_paid_at_once_and_nothing_else(scene: Scene) -> None:
+    cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
+    fake = scene.machines.providers["fake"]
+    await scene.settings(max_nodes=3, providers=["cloud"])
+    await scene.submit(400)
+    await scene.elect(has_key=True)
+    await scene.until(lambda: len(cloud.running) == 2, "paid nodes are started")
+    await scene.settings(max_nodes=6, providers=["cloud", "fake"])
+    await scene.store.put_panic(True, time.time())
+    await scene.until(lambda: not cloud.running, "everything paid is ended")
+    await scene.until(lambda: len(fake.running) == 5, "unpaid nodes take over")
+    launched = len(cloud.calls("launch"))
+    await scene.rounds(5)
+    assert len(cloud.calls("launch")) == launched and not cloud.running
+    await scene.store.put_panic(False, time.time())
+    assert await scene.store.panic() is None
+
+
+async def test_what_a_person_asks_for_holds_until_its_time_is_over(scene: Scene) -> None:
+    await scene.settings(max_nodes=8)
+    await scene.elect()
+    current = await scene.store.policy()
+    assert current is not None
+    wish = policy.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
+    await scene.store.put_manual(wish)
+    await scene.until(lambda: scene.machines.started == 2, "two more by hand")
+    await scene.until(lambda: scene.machines.started == 0, "the wish has run out")
+    with pytest.raises(BadInput) as caught:
+        policy.read_manual({"target": 99, "delta": 1, "provider": "moon", "for_s": -1, "x": 1}, 1, current, 0.0)
+    assert {one.field for one in caught.value.faults} == {"x", "target", "for_s", "provider"}
+
+
+async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: Scene) -> None:
+    await scene.settings(max_nodes=3)
+    seen = await scene.store.policy()
+    assert seen is not None
+    one = policy.changed(seen, {"max_nodes": 4}, None, policy.BY_HAND, "a", 1.0)
+    two = policy.changed(seen, {"max_nodes": 5}, None, policy.BY_HAND, "b", 2.0)
+    await scene.store.put_policy(seen, one)
+    with pytest.raises(WrongSequence, match="version 2"):
+        await scene.store.put_policy(seen, two)
+    kept = await scene.store.versions()
+    assert [(each.version, each.settings["max_nodes"]) for each in kept] == [(2, 4), (1, 3)]
+    await scene.store.put_manual(Manual(target=1, until=5.0))
+    assert (await scene.store.manual()) == Manual(target=1, until=5.0)

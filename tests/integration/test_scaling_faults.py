@@ -1,0 +1,255 @@
+"""Masters that die in the middle, providers that lie, hang and fail, nodes that never join, clocks that jump."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from scaling.model import Offer
+from scaling.providers.base import Instance, NoCapacity, ProviderUnavailable
+from scaling.providers.fake import HANG
+from tests.integration.scaling_harness import MESH_ID, Scene, draining, make_scene
+
+
+@pytest.fixture
+async def scene(bus_server: Any) -> AsyncIterator[Scene]:
+    made = await make_scene(bus_server)
+    yield made
+    await made.kill()
+
+
+async def test_master_killed_between_intent_and_launch(scene: Scene) -> None:
+    """The order is written and its provider never hears of it: it is neither lost nor given twice."""
+    fake, reached = scene.machines.providers["fake"], asyncio.Event()
+
+    async def dies_after_writing(fence: int) -> None:
+        if fence == 2 and await scene.store.intents():
+            reached.set()
+            await asyncio.Event().wait()
+
+    await scene.settings(max_nodes=2)
+    await scene.submit(100)
+    await scene.elect(dies_after_writing)
+    async with asyncio.timeout(20):
+        await reached.wait()
+    await scene.kill()
+    (left,) = await scene.store.intents()
+    assert left.state == "intended" and not fake.calls("launch")
+
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 1, "the next master starts the node")
+    await scene.rounds(5)
+    assert len(fake.calls("launch")) == 1 and scene.machines.peak == 1
+    assert await scene.count("void") == 1
+    assert [one.token for one in await scene.store.intents()] == fake.calls("launch") != [left.token]
+
+
+async def test_master_killed_after_the_launch_before_it_knows(scene: Scene) -> None:
+    """The provider has started it and the answer is lost: the next master finds it by its token."""
+    fake = scene.machines.providers["fake"]
+    scene.machines.joins = False
+    fake.script.afterwards = [HANG]
+    await scene.settings(max_nodes=2)
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 1, "one is started")
+    await scene.kill()
+    (left,) = await scene.store.intents()
+    assert left.state == "intended"
+
+    await scene.elect()
+    await scene.rounds(3)
+    (found,) = await scene.store.intents()
+    assert (found.token, found.state, found.instance) == (left.token, "launched", "i1")
+    assert fake.calls("launch") == [left.token] and await scene.count("found") == 1
+
+
+async def test_master_killed_during_a_drain(scene: Scene) -> None:
+    """A node was told to go and still works: the next master knows, takes nothing back, and starts none for it."""
+    fake, machines = scene.machines.providers["fake"], scene.machines
+    await scene.settings(max_nodes=2)
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: "i1" in machines.members, "one is started")
+    machines.obeys = False
+    await scene.work_off()
+    await scene.until(lambda: machines.told, "it is told to go")
+    await scene.kill()
+    first, machines.told = machines.told[0], []
+
+    fence = await scene.elect()
+    await scene.until(lambda: machines.told, "it is told again")
+    assert machines.told[0] == ("i1", fence) and fence > first[1]
+    machines.members["i1"] = draining(machines.members["i1"])
+    await scene.rounds(5)
+    told = len(machines.told)
+    await scene.rounds(5)
+    assert len(machines.told) == told, "a node that drains need not be told"
+    assert not fake.calls("terminate"), "a node that drains is not cut off"
+    del machines.members["i1"]
+    await scene.until(lambda: not fake.running, "its machine is ended once it has left")
+    assert len(fake.calls("launch")) == 1
+
+
+async def test_a_master_that_was_overtaken_orders_nothing(scene: Scene) -> None:
+    fake = scene.machines.providers["fake"]
+
+    async def overtaken(fence: int) -> None:
+        scene.machines.fence = 99
+
+    await scene.settings(max_nodes=5)
+    await scene.submit(100)
+    await scene.elect(overtaken)
+    await scene.until(lambda: len(fake.calls("list")) > 5, "it looks")
+    assert not fake.calls("launch") and not fake.calls("terminate")
+
+
+async def test_two_masters_at_once_start_no_more_than_one_would(scene: Scene) -> None:
+    """Both believe to be master; whoever writes second is refused by the bus."""
+    await scene.settings(max_nodes=3)
+    await scene.submit(100)
+    fence = await scene.elect()
+    await scene.elect()
+    scene.machines.fence = fence
+    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    await scene.rounds(10)
+    assert scene.machines.peak == 2
+
+
+async def test_a_provider_that_hangs_holds_nobody_up(scene: Scene) -> None:
+    deaf = scene.machines.provider("deaf", offers=[Offer("cheap", "deaf", start_s=0.0)])
+    deaf.script.lists = [HANG] * 100
+    deaf.script.launches = [HANG] * 100
+    await scene.settings(max_nodes=4, providers=["deaf", "fake"], call_timeout_s=0.2, decide_every_s=0.1)
+    await scene.submit(200)
+    await scene.elect()
+    await scene.until(lambda: deaf.calls("launch"), "it is asked")
+    await scene.rounds(5)
+    status = await scene.store.status()
+    assert status is not None and any("deaf's list did not come" in note for note in status["notes"])
+    # What it was asked for is not known to be nothing: it counts, and nobody orders it a second time.
+    unknown = len(set(deaf.calls("launch")))
+    assert len(deaf.calls("launch")) == unknown <= 3
+    assert unknown + scene.machines.started <= 3
+    deaf.script.lists.clear()
+    deaf.script.launches.clear()
+    await scene.until(lambda: scene.machines.started == 3, "the rest is started once it answers")
+
+
+async def test_a_provider_that_fails_half(scene: Scene) -> None:
+    """Refusals, errors before and after the fact: what runs in the end is what is wanted, each accounted for."""
+    fake = scene.machines.providers["fake"]
+    fake.script.launches = [NoCapacity("none left"), None, RuntimeError("a bug"), None, ProviderUnavailable("cut")]
+    fake.script.afterwards = [None, ProviderUnavailable("the answer was lost")]
+    fake.script.lists = [ProviderUnavailable("cut"), None, RuntimeError("a bug")]
+    await scene.settings(max_nodes=5, breaker_failures=9)
+    await scene.submit(300)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 4, "all are started in the end")
+    await scene.rounds(25)
+    assert scene.machines.started == 4 == scene.machines.peak
+    intents = await scene.store.intents()
+    assert sorted(one.token for one in intents) == sorted(one.token for one in fake.running.values())
+    assert await scene.count("refused") == 1
+
+
+async def test_a_provider_that_lies(scene: Scene) -> None:
+    """Machines it claims and does not have, and one it hides: no harm beyond what it does itself."""
+    fake = scene.machines.providers["fake"]
+    fake.script.claims = [
+        Instance("ghost", "xghost", MESH_ID, launched_at=time.time()),
+        Instance("twin", "", MESH_ID, launched_at=9e12),
+        Instance("other", "xother", "another-mesh"),
+    ]
+    await scene.settings(max_nodes=3)
+    await scene.submit(200)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    fake.script.hides = {next(iter(fake.running.values())).token}
+    await scene.until(lambda: "ghost" in fake.calls("terminate"), "what nobody ordered is ended")
+    await scene.rounds(25)
+    assert {"ghost", "twin"} <= set(fake.calls("terminate")) and "other" not in fake.calls("terminate")
+    # The hidden one is in the mesh and works: what its provider says of it changes nothing.
+    assert scene.machines.started == 2 == scene.machines.peak and len(await scene.store.intents()) == 2
+
+
+async def test_an_orphan_is_found_and_ended_and_a_lost_node_adopted(scene: Scene) -> None:
+    fake = scene.machines.providers["fake"]
+    for token, joins in (("xorphan", False), ("xlost", True)):
+        scene.machines.joins = joins
+        made = Instance(f"i-{token}", token, MESH_ID, "small", launched_at=time.time())
+        fake.running[made.id] = made
+        if joins:
+            scene.machines._launched(made)
+    await scene.settings(max_nodes=5, min_life_s=600.0)
+    await scene.elect()
+    await scene.until(lambda: set(fake.running) == {"i-xlost"}, "the orphan is ended")
+    await scene.rounds(3)
+    assert [(one.token, one.state) for one in await scene.store.intents()] == [("xlost", "joined")]
+    assert not scene.machines.told
+
+
+async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_shunned(scene: Scene) -> None:
+    fake = scene.machines.providers["fake"]
+    scene.machines.joins = False
+    await scene.settings(max_nodes=2)
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: len(fake.calls("terminate")) >= 2, "both are given up")
+    await scene.rounds(20)
+    assert len(fake.calls("launch")) == 2 and scene.machines.peak == 1 and not fake.running
+    assert not await scene.store.intents()
+    status = await scene.store.status()
+    assert status is not None and "failed 2 times, left alone" in str(status["offers"][0]["refused"])
+
+
+async def test_one_that_never_joins_is_replaced_from_another_offer(scene: Scene) -> None:
+    """Both cost the same, so the first by name is taken; the other one once that is shunned."""
+    scene.machines.joins = False
+    good = scene.machines.provider("good", offers=[Offer("spare", "good")])
+    await scene.settings(max_nodes=2, providers=["fake", "good"])
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: len(scene.machines.providers["fake"].calls("launch")) == 2, "it is tried twice")
+    scene.machines.joins = True
+    await scene.until(lambda: good.running, "then the other offer is taken")
+    await scene.rounds(5)
+    assert len(scene.machines.providers["fake"].calls("launch")) <= 2 and scene.machines.started == 1
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0, -86400.0 * 40])
+async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, jump_s: float) -> None:
+    """The next master's clock says another time, and it still scales in when there is nothing to do."""
+    fake = scene.machines.providers["fake"]
+
+    def jumped() -> Callable[[], float]:
+        return lambda: time.time() + jump_s
+
+    await scene.settings(max_nodes=3)
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    scene.machines.joins = False
+    await scene.kill()
+    await scene.elect(make_clock=jumped)
+    await scene.rounds(10)
+    assert scene.machines.started == 2 == scene.machines.peak and not fake.calls("terminate")
+    await scene.work_off()
+    await scene.until(lambda: scene.machines.started == 0, "it scales in")
+    assert len(fake.calls("launch")) == 2
+
+
+async def test_the_bus_goes_and_comes_back(scene: Scene) -> None:
+    fake = scene.machines.providers["fake"]
+    await scene.settings(max_nodes=3)
+    await scene.submit(100)
+    await scene.elect()
+    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    scene.server.kill()
+    await scene.server.start()
+    await scene.rounds(3)
+    assert scene.machines.started == 2 == scene.machines.peak and not fake.calls("terminate")

@@ -1,0 +1,253 @@
+"""Orders are neither doubled nor lost, the wall holds whatever is decided, no policy passes unchecked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.capacity import TOKEN_LABEL
+from mesh.errors import BadInput
+from mesh.messages import Beat, NodeRecord
+from mesh.placement import Member
+from scaling import policy, record, wall
+from scaling.config import ScalingConfig
+from scaling.decide import decide
+from scaling.intents import ENDING, INTENDED, JOINED, LAUNCHED, Intent
+from scaling.ledger import everything, spent
+from scaling.model import Breaker, Memory, Node, Observation, Offer, Pool, PoolMemory
+from scaling.observe import Facts, Flow, flow, observe
+from scaling.providers.base import Instance
+from scaling.recall import recalled
+from scaling.reconcile import Listing, reconcile
+from scaling.state import State
+
+NOW, SINCE = 1_800_000_000.0, 1_800_000_000.0 - 500
+TOKENS = [f"x{n}" for n in range(6)]
+PLACES = {"here": "", "local": "machine-a"}
+CONFIG = ScalingConfig()
+AT = st.floats(NOW - 4000, NOW + 4000)
+
+INTENTS = st.lists(
+    st.builds(
+        Intent, token=st.sampled_from(TOKENS), provider=st.sampled_from(["here", "local", "unknown"]),
+        offer=st.sampled_from(["a", "b"]), pool=st.just("cpu"), place=st.sampled_from(["", "machine-a", "machine-b"]),
+        state=st.sampled_from([INTENDED, LAUNCHED, JOINED, ENDING]), at=AT, ending_at=AT, instance=st.just("i"),
+        price_usd_h=st.floats(0, 3),
+    ),
+    unique_by=lambda one: one.token,
+)  # fmt: skip
+INSTANCES = st.lists(
+    st.builds(
+        Instance, id=st.sampled_from([f"i{n}" for n in range(9)]), token=st.sampled_from([*TOKENS, "", "xstranger"]),
+        mesh_id=st.just("m"), launched_at=st.floats(0, 2 * NOW),
+    ),
+    unique_by=lambda one: one.id,
+).map(tuple)  # fmt: skip
+LISTINGS = st.dictionaries(st.sampled_from(["here", "local"]), INSTANCES).map(
+    lambda found: {name: Listing(PLACES[name], instances) for name, instances in found.items()}
+)
+
+
+def _member(token: str, state: str, running: int) -> Member:
+    record = NodeRecord(id=f"n{token}", name=token, incarnation="1", labels={TOKEN_LABEL: token})
+    return Member(record, state, Beat(node=f"n{token}", incarnation="1", seq=1, running=running))
+
+
+MEMBERS = st.lists(
+    st.builds(
+        _member, st.sampled_from([*TOKENS, "xstranger"]), st.sampled_from(["up", "draining", "gone", "left"]),
+        st.integers(0, 2),
+    ),
+    unique_by=lambda one: one.record.id,
+)  # fmt: skip
+
+
+@given(INTENTS, LISTINGS, MEMBERS)
+def test_no_order_vanishes_and_none_is_doubled(intents, listings, members):
+    found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
+    before = {one.token for one in intents}
+    assert set(found.intents) | set(found.forget) >= before
+    assert not set(found.intents) & set(found.forget)
+    alive = {one.record.labels[TOKEN_LABEL] for one in members if one.state in ("up", "draining")}
+    assert not alive & set(found.forget), "a node that lives is accounted for"
+    assert all(one in found.intents.values() for one in found.write)
+
+
+@given(INTENTS, LISTINGS, MEMBERS)
+def test_a_list_that_did_not_come_ends_and_forgets_nothing(intents, listings, members):
+    found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
+    silent = {name for name in PLACES if name not in listings}
+    assert not [name for name, _ in found.end if name in silent]
+    by_token = {one.token: one for one in intents}
+    assert not [
+        token for token in found.forget
+        if by_token[token].provider in silent and by_token[token].place == PLACES[by_token[token].provider]
+    ]  # fmt: skip
+
+
+@given(INTENTS, LISTINGS, MEMBERS)
+def test_what_works_is_ended_only_when_it_is_to_go_or_is_there_twice(intents, listings, members):
+    found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
+    ending = {one.token for one in found.intents.values() if one.state == ENDING}
+    works = {one.record.labels[TOKEN_LABEL] for one in members if one.state == "up"} - ending
+    for name, listing in listings.items():
+        tokens = [one.token for one in listing.instances]
+        for one in listing.instances:
+            if one.token in works and tokens.count(one.token) == 1 and (name, one.id) in found.end:
+                owner = found.intents[one.token]
+                assert (owner.provider, owner.place) != (name, listing.place), "only a stranger's twin is ended"
+
+
+@given(INTENTS, LISTINGS, MEMBERS)
+def test_a_second_look_finds_no_further_failure_and_no_further_join(intents, listings, members):
+    found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
+    again = reconcile(found.intents.values(), listings, members, PLACES, SINCE, CONFIG, NOW)
+    assert not again.joined and not again.failed
+
+
+@given(
+    st.lists(st.floats(0, 3), max_size=20), st.floats(0, 40), st.booleans(), st.booleans(), st.booleans(),
+    st.integers(0, 12), st.sampled_from([0.0, 2.5, math.inf]), st.sampled_from([0.0, 9.0, math.inf]),
+)  # fmt: skip
+def test_whatever_is_decided_the_wall_holds(prices, gone_usd, paid, has_key, panic, most, hour, day):
+    """Each order is looked at by what runs then: together they never pass a limit."""
+    config = ScalingConfig(max_nodes=most, budget_usd_h=hour, budget_usd_day=day)
+    nodes: list[Node] = []
+    for number, price in enumerate(prices):
+        offer = Offer("o", "p", price_usd_h=price)
+        if not wall.refusal(offer, paid, nodes, gone_usd, has_key, panic, config, NOW):
+            nodes.append(Node(str(number), price_usd_h=price))
+    running = sum(one.price_usd_h for one in nodes)
+    assert len(nodes) <= most and running <= hour + 1e-6
+    assert not (paid and nodes and (panic or not has_key))
+    if running > 0 and day < math.inf:
+        left_h = min(config.commit_s, 86400 - NOW % 86400) / 3600
+        assert gone_usd + running * left_h <= day + 1e-6
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2), max_leaves=4,
+)  # fmt: skip
+NAMES = [one.name for one in fields(ScalingConfig)]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), JSON, max_size=5))
+def test_a_policy_is_valid_or_refused_with_every_fault_named(settings):
+    try:
+        config = policy.checked(settings)
+    except BadInput as refusal:
+        unknown = set(settings) - set(NAMES)
+        assert refusal.faults and unknown <= {one.field for one in refusal.faults}
+    else:
+        assert not config.faults() and config.max_nodes <= policy.MOST_NODES
+
+
+def test_every_wrong_setting_is_told_at_once():
+    with pytest.raises(BadInput) as caught:
+        policy.checked({"max_nodes": "many", "cpu_up": [], "moon": 1, "schedule": "mondays"})
+    assert {one.field for one in caught.value.faults} == {"max_nodes", "cpu_up", "moon", "schedule"}
+    with pytest.raises(BadInput) as caught:
+        policy.checked({"min_nodes": 5, "max_nodes": 3, "schedule": ["at noon"], "timezone": "Moon", "mode": "x"})
+    assert {one.field for one in caught.value.faults} == {"min_nodes", "schedule", "mode"}
+
+
+def test_flags_make_a_policy_once_and_give_way_to_what_is_set_by_hand():
+    made = policy.from_flags(None, {"max_nodes": 7}, "n1", NOW)
+    assert made is not None and made.enabled and policy.config_of(made).max_nodes == 7 and made.version == 1
+    assert policy.from_flags(made, {"max_nodes": 7}, "n2", NOW) is None
+    assert policy.from_flags(None, {}, "n1", NOW) is None
+    more = policy.from_flags(made, {"max_nodes": 9, "min_nodes": 2}, "n1", NOW)
+    assert more is not None and (more.version, more.settings) == (2, {"max_nodes": 9, "min_nodes": 2})
+    off = policy.from_flags(more, {"max_nodes": 0}, "n1", NOW)
+    assert off is not None and not off.enabled
+    hand = policy.changed(made, {"max_nodes": 3}, None, policy.BY_HAND, "n1", NOW)
+    assert policy.from_flags(hand, {"max_nodes": 50}, "n1", NOW) is None
+    back = policy.changed(hand, {"max_nodes": None, "budget_usd_h": None}, None, policy.BY_HAND, "n1", NOW)
+    assert policy.config_of(back) == ScalingConfig()
+
+
+@given(st.integers(0, 30), st.integers(0, 9), st.integers(0, 9), st.floats(NOW, NOW + 99))
+def test_by_hand_means_by_hand(target, low, more, until):
+    config = ScalingConfig(min_nodes=low, max_nodes=low + more)
+    held, why = policy.effective(config, policy.Manual(target=target, until=until), NOW)
+    assert held.max_nodes <= config.max_nodes
+    assert (held, why) == (config, "") if until <= NOW else held.min_nodes == held.max_nodes == min(target, low + more)
+
+
+@given(st.floats(-1e9, 1e9), st.integers(0, 9))
+def test_memory_of_another_clock_keeps_no_window_shut_for_ever(jump_s, failures):
+    at = NOW + jump_s
+    pool = PoolMemory(1, 1, ((at - 5, 3), (at, 2)), ((at, 2),), at, at, at)
+    kept = recalled(Memory({"cpu": pool}, {"o": Breaker(failures, at + 900)}), CONFIG, NOW)
+    after = kept.pools["cpu"]
+    assert max(after.lowered_at, after.asked_at, after.peak_at, *(when for when, _ in after.needs)) <= NOW
+    assert kept.breakers["o"].shunned_until <= NOW + 16 * CONFIG.breaker_s
+    assert recalled(kept, CONFIG, NOW) == kept
+
+
+@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 9)), max_size=20))
+def test_the_books_never_run_backwards(steps):
+    state, now = State(), NOW
+    for passed_s, running in steps:
+        before, now = state, now + passed_s
+        state = spent(state, running, now)
+        assert state.month_usd >= before.month_usd or state.month != before.month
+        assert 0 <= state.spent_usd <= state.month_usd + 1e-9 or state.month != before.month
+    assert spent(state, 5.0, now - 1e6).spent_usd >= 0
+
+
+@given(INTENTS, MEMBERS)
+def test_everything_counts_each_node_once(intents, members):
+    """One that is there and was ordered is one node, whatever state its order is in."""
+    counted = everything(members, {one.token: one for one in intents})
+    alive = {one.record.labels[TOKEN_LABEL] for one in members if one.state in ("up", "draining")}
+    assert len(counted) == len(alive | {one.token for one in intents}) == len({one.id for one in counted})
+
+
+@given(INTENTS, MEMBERS, st.integers(0, 500), st.sampled_from(["up", "draining"]))
+def test_an_observation_shows_every_node_and_keeps_what_people_started(intents, members, waiting, state):
+    person = Member(NodeRecord(id="person", name="p", incarnation="1"), state, None)
+    lanes = {("echo", "any", "normal"): (waiting, 0, 0)}
+    facts = Facts(lanes, {}, {}, [*members, person], {one.token: one for one in intents}, "person")
+    (pool,) = observe(facts, Flow(), ()).pools
+    ids = [one.id for one in pool.nodes]
+    assert len(ids) == len(set(ids)) and {one.record.id for one in members if one.state != "gone"} - {
+        one.record.id for one in members if one.state == "left"
+    } <= set(ids)
+    mine = next(one for one in pool.nodes if one.id == "person")
+    assert not mine.managed and mine.running == 1, "one that was not heard of may hold anything"
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12))
+def test_arrivals_are_what_came_however_it_is_looked_at(steps):
+    """Waiting tasks that are delivered are no arrivals; a lane that was made anew does not count backwards."""
+    lane = ("echo", "any", "normal")
+    seen, came, waiting, delivered, now = Flow(), 0, 0, 0, NOW
+    seen = flow(seen, {lane: (0, 0, 0)}, math.inf, now)
+    for new, wish in steps:
+        taken = min(wish, waiting + new)
+        came, delivered = came + new, delivered + taken
+        waiting, now = waiting + new - taken, now + 1
+        seen = flow(seen, {lane: (waiting, 0, delivered)}, math.inf, now)
+    assert sum(one.tasks.get(lane, 0) for one in seen.window) == came
+
+
+def test_a_journaled_decision_is_made_again_and_a_forged_one_is_found():
+    pool = Pool("cpu", (Node("a"), Node("b", running=1)), 3.0, 0.9, 40, 0.5, demand_by_region={"eu": 1.0})
+    inputs = record.Inputs(Observation((pool,)), {}, (Offer("local", "local"),), CONFIG, Memory(), NOW)
+    made, _ = decide(inputs.observation, {}, inputs.offers, CONFIG, inputs.memory, NOW)
+    written: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(record.document(made, inputs, 3, ["n"])))
+    again, same = record.replay(written)
+    assert same and again == made
+    written["pools"][0]["target"] += 1
+    assert not record.replay(written)[1]
+    written["from"]["config"]["cpu_up"] = "high"
+    with pytest.raises(BadInput, match="can't be made again"):
+        record.replay(written)
