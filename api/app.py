@@ -12,8 +12,9 @@ import secrets
 
 from aiohttp import web
 
-from api import benchmarks, blobs, dead, events, health, kinds, network, results, workloads
+from api import benchmarks, blobs, capacity, dead, events, health, kinds, network, results, workloads
 from api import schema as doc
+from api import schema_capacity as scale
 from api.auth import Guard, Trust, own_names
 from api.errors import of_error, of_http, of_unexpected
 from api.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
@@ -27,6 +28,7 @@ _BYTES = "application/octet-stream"
 _SECONDS = {"type": "number", "minimum": 0}
 _WAIT = Query("wait", "answer when the task has ended, after this many seconds at most", _SECONDS)
 _KEEP = Query("keep", "1: kept until deleted, not only for a day", {"type": "string"})
+_LIMIT = Query("limit", "so many at most [20]", {"type": "integer", "minimum": 1, "maximum": 200})
 _KIND = Query("kind", "only those of this kind", {"type": "string"})
 
 #: Every path of the bridge. HEAD works wherever GET does.
@@ -70,6 +72,29 @@ ROUTE_TABLE: tuple[Route, ...] = (
           {200: Answer("The run.", doc.BenchRunDoc)}, errors=(404, 503), tags=("benchmarks",)),
     Route("DELETE", "/benchmarks/realworld/runs/{id}", benchmarks.cancel, "Stop a run",
           {200: Answer("The run.", doc.BenchRunDoc)}, errors=(404, 409, 503), tags=("benchmarks",)),
+    Route("GET", "/autoscaler/status", capacity.status, "What the scaler last saw and decided, and why",
+          {200: Answer("As the master wrote it.", scale.AutoscalerDoc)}, errors=(503,), tags=("capacity",)),
+    Route("GET", "/autoscaler/forecast", capacity.forecast, "The load to come, and whether it may decide",
+          {200: Answer("Pool by pool.", scale.ForecastsDoc)}, errors=(503,), tags=("capacity",)),
+    Route("GET", "/autoscaler/decisions", capacity.decisions, "The last decisions, with their reasons",
+          {200: Answer("The newest first.", scale.DecisionsDoc)}, errors=(400, 503), query=(_LIMIT,),
+          tags=("capacity",)),
+    Route("GET", "/autoscaler/decisions/{id}", capacity.decision, "One decision, made again from what it was made from",
+          {200: Answer("The decision.", scale.DecisionReplayDoc)}, errors=(404, 503), tags=("capacity",)),
+    Route("GET", "/autoscaler/policy", capacity.policy, "The scaler's settings, and their versions",
+          {200: Answer("The policy in force.", scale.PolicyHistoryDoc)}, errors=(503,), tags=("capacity",)),
+    Route("PUT", "/autoscaler/policy", capacity.set_policy, "Change settings; the version before is kept",
+          {200: Answer("In force from now on.", scale.WholePolicyDoc)}, errors=(400, 409, 413, 503),
+          body=scale.PolicyBody, tags=("capacity",)),
+    Route("POST", "/autoscaler/panic", capacity.panic, "Stop everything paid and start nothing paid, or allow it again",
+          {200: Answer("Done.", scale.PanicDoc)}, errors=(400, 413, 503), body=scale.PanicBody, tags=("capacity",)),
+    Route("POST", "/scale/manual", capacity.set_manual, "So many nodes for some time, whatever is seen",
+          {202: Answer("The master follows it.", scale.ManualSetDoc)}, errors=(400, 413, 503), body=scale.ManualBody,
+          tags=("capacity",)),
+    Route("DELETE", "/scale/manual", capacity.clear_manual, "Back to what is seen and expected",
+          {200: Answer("Done.", scale.ManualClearedDoc)}, errors=(503,), tags=("capacity",)),
+    Route("GET", "/cost", capacity.cost, "What costs money this minute, this day and this month",
+          {200: Answer("As the master last counted.", scale.CostDoc)}, errors=(503,), tags=("capacity",)),
     Route("GET", "/healthz", health.healthz, "Whether the process answers",
           {200: Answer("It does.", doc.HealthDoc)}, open=True, tags=("health",)),
     Route("GET", "/readyz", health.readyz, "Whether work can be submitted here",

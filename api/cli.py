@@ -17,6 +17,7 @@ from api.commands import (
     blobs,
     bus,
     cancel,
+    cost,
     dead,
     doctor,
     encode,
@@ -26,6 +27,7 @@ from api.commands import (
     mine,
     nodes,
     result,
+    scale,
     status,
     submit,
     watch,
@@ -47,6 +49,8 @@ COMMANDS: dict[str, ModuleType] = {
     "blobs": blobs,
     "bus": bus,
     "bench": bench,
+    "scale": scale,
+    "cost": cost,
     "doctor": doctor,
 }
 

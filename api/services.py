@@ -5,12 +5,46 @@ The bridge keeps no state of its own. Every method may raise BusUnavailable; wha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mesh.benchmarks import BenchRun
 from mesh.messages import BlobRef, DeadLetter, TaskEnd
 from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
+
+
+class CapacityServices(Protocol):
+    """The scaler, as the bridge sees it: plain data in and out (the documents of api.schema_capacity)."""
+
+    async def status(self) -> dict[str, Any]:
+        """AutoscalerDoc"""
+
+    async def forecast(self) -> dict[str, Any]:
+        """ForecastsDoc"""
+
+    async def decisions(self, limit: int) -> dict[str, Any]:
+        """DecisionsDoc, of so many at most."""
+
+    async def decision(self, number: int) -> dict[str, Any]:
+        """DecisionReplayDoc. Raises: NotFound."""
+
+    async def policy(self) -> dict[str, Any]:
+        """PolicyHistoryDoc"""
+
+    async def set_policy(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """PolicyBody -> WholePolicyDoc. Raises: BadInput with every fault, Conflict."""
+
+    async def set_manual(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """ManualBody -> ManualSetDoc. Raises: BadInput with every fault."""
+
+    async def clear_manual(self) -> dict[str, Any]:
+        """ManualClearedDoc"""
+
+    async def panic(self, on: bool) -> dict[str, Any]:
+        """PanicDoc"""
+
+    async def cost(self) -> dict[str, Any]:
+        """CostDoc"""
 
 
 class Services(Protocol):
@@ -68,6 +102,10 @@ class Services(Protocol):
 
     async def cancel_benchmarks(self, run: str) -> BenchRun:
         """Stop a run; one that has ended stays as it is. Raises: NotFound, Conflict."""
+
+    @property
+    def capacity(self) -> CapacityServices:
+        """The scaler."""
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether this node can serve, and each check with "ok" or what is wrong. Never raises."""

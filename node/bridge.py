@@ -15,6 +15,7 @@ import msgspec
 
 from api.app import build_app
 from api.keys import ApiSettings
+from api.services import CapacityServices
 from api.serving import Running, serve
 from mesh import benchmarks, subjects
 from mesh.benchmarks import BenchRun
@@ -186,6 +187,11 @@ class NodeServices:
     async def cancel_benchmarks(self, run: str) -> BenchRun:
         """See Services."""
         return await self.node.benchmarking.cancel(run)
+
+    @property
+    def capacity(self) -> CapacityServices:
+        """See Services."""
+        return self.node.capacity.service
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """See Services."""

@@ -22,6 +22,7 @@ from scaling.controller import Controller
 from scaling.providers.base import Provider
 from scaling.providers.local import LocalProvider
 from scaling.sensing import World
+from scaling.service import ScalingService
 from scaling.store import Store
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Capacity:
             resources={name: spec.resources for name, spec in KINDS.items()}, providers=providers,
         )  # fmt: skip
         self.controller = Controller(self.world)
+        self.service = ScalingService(self.store, self.world)
 
     async def run(self) -> None:
         """Once, at the start: what the flags say becomes the mesh's policy, unless people set one by hand."""

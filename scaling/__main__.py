@@ -1,8 +1,9 @@
-"""`python -m scaling backtest`: what each way of scaling would have cost on a demand that was."""
+"""`python -m scaling`: what each way of scaling would have cost on a demand that was; why a decision was made."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
 import json
 import statistics
@@ -34,6 +35,16 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--fail-share", type=_share, default=0.002, metavar="X", help="launches that never join [0.002]")
     test.add_argument("--seed", type=int, default=1, help="of the simulated failures, and of the set [1]")
     test.add_argument("--no-prophet", action="store_true", help="do without Prophet even where it is installed")
+    explain = commands.add_parser(
+        "explain",
+        help="a past decision in words, made again from what it was made from",
+        description="Reads a decision from the journal of a running mesh (or from a file), says why it was made, and "
+        "makes it again. 1 when it comes out differently.",
+    )
+    explain.add_argument("id", metavar="ID", nargs="?", type=int, help="its number in the journal [the last one]")
+    explain.add_argument("--url", metavar="URL", help="nats://HOST:PORT or http://HOST:PORT [QUEZTL_URL, else here]")
+    explain.add_argument("--file", metavar="FILE", help="as `queztl --json scale explain` printed it; -: stdin")
+    explain.add_argument("--json", action="store_true", help="one JSON document, with all it was made from")
     return made
 
 
@@ -54,6 +65,26 @@ def _share(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when it is done, 1 with one sentence when it can't be."""
     flags = parser().parse_args(argv)
+    return _explain_main(flags) if flags.command == "explain" else _backtest_main(flags)
+
+
+def _explain_main(flags: argparse.Namespace) -> int:
+    from mesh.errors import QueztlError
+    from scaling import explain
+
+    try:
+        there = explain.from_file(flags.file) if flags.file else asyncio.run(explain.from_journal(flags.url, flags.id))
+    except QueztlError as error:
+        print(f"explain: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    made = explain.explained(there)
+    print(json.dumps(made) if flags.json else "\n".join(made["says"]))
+    return 1 if made["replayed"] is False else 0
+
+
+def _backtest_main(flags: argparse.Namespace) -> int:
     if importlib.util.find_spec("numpy") is None:
         print(f"backtest: numpy is not installed ({forecast_prophet.HOW_TO_INSTALL})", file=sys.stderr)
         return 1

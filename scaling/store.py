@@ -74,6 +74,11 @@ class Store:
         await self.kv.put(subjects.SCALING_MANUAL, policies.encode(wish))
         await self.emit("scaling.manual", msgspec.to_builtins(wish))
 
+    async def clear_manual(self) -> None:
+        """Nothing is asked for by hand any more."""
+        await self.kv.delete(subjects.SCALING_MANUAL)
+        await self.emit("scaling.manual", {"cleared": True})
+
     async def panic(self) -> Panic | None:
         """Since when everything paid is stopped; None: it is not."""
         entry = await self.kv.get(subjects.SCALING_PANIC)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from mesh.capacity import TOKEN_LABEL
 from mesh.client import Mesh
 from mesh.messages import TaskEnd
 from scaling import policy
-from scaling.providers.local import read_tag
 from scaling.record import replay
 from scaling.store import Store
 from tests import invariants
 from tests.faults.mixed import echoed
 from tests.invariants import Expected, Witness
 from tests.nodes import Cluster, eventually, records
+from tests.scaled import kill_started, started
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -34,17 +32,6 @@ SETTINGS: dict[str, Any] = {
 STARTED_WITHIN_S, BACK_WITHIN_S, GONE_WITHIN_S = 60.0, 90.0, 60.0
 
 
-def started(folder: Path) -> dict[str, psutil.Process]:
-    """token -> the daemon of each node that the scaler of this test's mesh started."""
-    found = {}
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or ()
-        tag = read_tag(command)
-        if tag is not None and any(str(folder) in word for word in command):
-            found[tag[2]] = process
-    return found
-
-
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     async with Cluster(tmp_path) as made:
@@ -52,11 +39,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
             yield made
             made.print_logs()
         finally:
-            # Started nodes belong to no test process: they would look for their mesh until their dead-man switch.
-            for process in started(tmp_path).values():
-                with contextlib.suppress(psutil.Error):
-                    for one in (process, *process.children(recursive=True)):
-                        one.kill()
+            kill_started(tmp_path)
 
 
 async def set_policy(store: Store, **settings: Any) -> None:

@@ -18,10 +18,11 @@ from jsonschema import Draft202012Validator
 
 from api.app import build_app
 from api.keys import ApiSettings
+from api.services import CapacityServices
 from api.serving import Running, serve
 from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
-from mesh.errors import NotFound, WaitTimeout
+from mesh.errors import BusUnavailable, NotFound, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
 from mesh.preparing import prepare
 from mesh.viewing import of_end
@@ -50,6 +51,7 @@ class Memory:
         self.accepted, self.changed = asyncio.Event(), asyncio.Event()
         self.registered: tuple[Any, ...] = ()
         self.is_ready = True
+        self.scaler: CapacityServices | None = None
         self.largest_piece = 0
 
     def _look(self, task: str) -> TaskView:
@@ -158,6 +160,12 @@ class Memory:
 
     async def cancel_benchmarks(self, run: str) -> BenchRun:
         return msgspec.structs.replace(await self.benchmark_run(run), state="cancelled", ended_at=1.6e9)
+
+    @property
+    def capacity(self) -> CapacityServices:
+        if self.scaler is None:
+            raise BusUnavailable("there is no scaler here")
+        return self.scaler
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         return self.is_ready, {"bus": "ok" if self.is_ready else "not reachable"}

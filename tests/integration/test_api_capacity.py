@@ -1,0 +1,167 @@
+"""The scaler over HTTP, with a real bus and a master that decides: looking, changing, wishing, stopping, the bill."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mesh.kinds.base import Resources
+from scaling.model import ON_DEMAND, Offer
+from scaling.providers.base import Provider
+from scaling.sensing import World
+from scaling.service import ScalingService
+from tests.integration.api_harness import Client, Memory, V, bridge, fields
+from tests.integration.scaling_harness import MESH_ID, Scene, make_scene
+from tests.nodes import eventually
+
+PAID = Offer("m5", "cloud", "m5", region="eu", market=ON_DEMAND, price_usd_h=1.2, priced_on="2026-01-01", start_s=1.0)
+STATUS, POLICY = f"{V}/autoscaler/status", f"{V}/autoscaler/policy"
+MANUAL, COST = f"{V}/scale/manual", f"{V}/cost"
+
+
+@pytest.fixture
+async def scene(bus_server: Any) -> AsyncIterator[Scene]:
+    made = await make_scene(bus_server)
+    yield made
+    await made.kill()
+
+
+@pytest.fixture
+async def api(scene: Scene) -> AsyncIterator[Client]:
+    async def confirm() -> int:
+        return 0
+
+    providers: dict[str, Provider] = {}
+    world = World(
+        scene.bus, "person", (MESH_ID, "test"), lambda: tuple(scene.machines.members.values()), confirm, tuple,
+        {"echo": Resources()}, providers,
+    )  # fmt: skip
+    memory = Memory()
+    memory.scaler = ScalingService(scene.store, world)
+    async with bridge(memory) as client:
+        yield client
+
+
+async def seen(api: Client, condition: Any, why: str) -> dict[str, Any]:
+    """The status once it is so."""
+    found: dict[str, Any] = {}
+
+    async def looked() -> bool:
+        nonlocal found
+        status, found, _ = await api("GET", STATUS)
+        assert status == 200
+        return bool(condition(found))
+
+    await eventually(looked, 30, lambda: f"{why}; {found}")
+    return found
+
+
+async def test_a_mesh_where_nobody_said_how_many(api: Client) -> None:
+    status, document, _ = await api("GET", STATUS)
+    assert (status, document["state"], document["policy"]["version"]) == (200, "off", 0)
+    assert "--max-nodes" in document["reason"] and document["budget"] is None
+    assert (await api("GET", f"{V}/autoscaler/decisions"))[1] == {"decisions": []}
+    assert (await api("GET", f"{V}/autoscaler/forecast"))[1] == {"at": None, "pools": []}
+    assert (await api("GET", COST))[1]["running"] == []
+    assert (await api("GET", POLICY))[1]["effective"]["max_nodes"] == 100
+    status, answer, _ = await api("POST", MANUAL, json={"target": 3})
+    assert (status, fields(answer)) == (400, {"policy"}) and "--max-nodes" in answer["error"]["message"]
+
+
+async def test_it_says_what_it_does_and_why(scene: Scene, api: Client) -> None:
+    await scene.settings(max_nodes=4)
+    waiting = (await api("GET", STATUS))[1]
+    assert waiting["state"] == "waiting" and "master" in waiting["reason"]
+    await scene.submit(200)
+    await scene.elect()
+    document = await seen(api, lambda one: sum(pool["ready"] for pool in one["pools"]) == 4, "four nodes are seen")
+    assert document["state"] == "on" and document["master"] == "person"
+    assert [one["provider"] for one in document["orders"]] == ["fake"] * 3
+    assert document["offers"][0]["id"] == "small" and all(one["trail"] for one in document["decision"])
+
+    listed = (await api("GET", f"{V}/autoscaler/decisions?limit=200"))[1]["decisions"]
+    started = [one for one in listed if any(pool["launches"] for pool in one["pools"])]
+    assert started and all("from" not in one for one in listed)
+    assert [one["id"] for one in listed] == sorted((one["id"] for one in listed), reverse=True)
+    status, one, _ = await api("GET", f"{V}/autoscaler/decisions/{started[-1]['id']}")
+    assert (status, one["replayed"]) == (200, True) and one["from"]["observation"]["pools"]
+    assert any("start" in line for line in one["says"]) and "same" in one["says"][-1]
+    for wrong, code in (("999999", 404), ("x", 404), ("?limit=0", 400), ("?limit=x", 400)):
+        path = f"{V}/autoscaler/decisions{wrong if wrong[0] == '?' else '/' + wrong}"
+        assert (await api("GET", path))[0] == code, wrong
+
+
+async def test_the_policy_is_checked_versioned_and_followed(scene: Scene, api: Client) -> None:
+    bad = {"settings": {"max_nodes": -1, "cpu_up": "much", "wishes": 3}, "enabled": "yes", "x": 1}
+    status, answer, _ = await api("PUT", POLICY, json=bad)
+    assert (status, fields(answer)) == (400, {"enabled", "x"})
+    status, answer, _ = await api("PUT", POLICY, json={"settings": bad["settings"]})
+    assert (status, fields(answer)) == (400, {"cpu_up", "wishes"})
+    status, answer, _ = await api("PUT", POLICY, json={"settings": {"max_nodes": 0, "min_nodes": 3}})
+    assert (status, fields(answer)) == (400, {"min_nodes"})
+    assert (await api("PUT", POLICY, json={}))[0] == 400
+    assert (await api("GET", POLICY))[1]["version"] == 0, "what is refused changes nothing"
+
+    settings = {"max_nodes": 6, "budget_usd_h": 2.5}
+    status, first, _ = await api("PUT", POLICY, json={"settings": settings, "enabled": True})
+    assert (status, first["version"], first["by"], first["settings"]) == (200, 1, "hand", settings)
+    back = {"max_nodes": None, "budget_usd_h": None}
+    status, second, _ = await api("PUT", POLICY, json={"settings": back, "version": 1})
+    assert (status, second["version"], second["effective"]["max_nodes"]) == (200, 2, 100)
+    assert second["effective"]["budget_usd_h"] is None and second["enabled"]
+    status, answer, _ = await api("PUT", POLICY, json={"enabled": False, "version": 1})
+    assert status == 409 and "version 2" in answer["error"]["message"]
+    whole = (await api("GET", POLICY))[1]
+    assert [one["version"] for one in whole["versions"]] == [2, 1] and whole["version"] == 2
+    assert (await api("PUT", POLICY, json={"enabled": False}))[1]["enabled"] is False
+    document = (await api("GET", STATUS))[1]
+    assert document["state"] == "off" and "policy 3" in document["reason"]
+
+
+async def test_a_wish_holds_until_it_is_taken_back(scene: Scene, api: Client) -> None:
+    await scene.settings(max_nodes=5, to_zero_after_s=0.0)
+    await scene.elect()
+    status, answer, _ = await api("POST", MANUAL, json={"target": 9, "for_s": 0, "provider": "moon", "y": 1})
+    assert (status, fields(answer)) == (400, {"target", "for_s", "provider", "y"})
+    assert (await api("POST", MANUAL, json={"target": 1, "delta": 1}))[0] == 400
+    assert (await api("POST", MANUAL, json={"delta": -2}))[0] == 400
+
+    status, wish, _ = await api("POST", MANUAL, json={"delta": 2, "for_s": 600, "provider": "fake"})
+    assert (status, wish["have"], wish["target"], wish["provider"]) == (202, 1, 3, "fake")
+    document = await seen(api, lambda one: sum(pool["ready"] for pool in one["pools"]) == 3, "three are there")
+    assert document["manual"]["target"] == 3 and any("by hand" in note for note in document["notes"])
+    assert (await api("DELETE", MANUAL))[1]["was"]["target"] == 3
+    await scene.until(lambda: scene.machines.started == 0, "nothing asks for them any more")
+    assert (await api("DELETE", MANUAL))[1] == {"was": None}
+
+
+async def test_what_costs_money_is_shown_and_stopped_at_once(scene: Scene, api: Client) -> None:
+    cloud = scene.machines.provider("cloud", paid=True, offers=(PAID,))
+    await scene.settings(max_nodes=3, providers=["cloud"], budget_usd_h=5.0, budget_usd_day=100.0)
+    await scene.submit(200)
+    await scene.elect(has_key=True)
+    await scene.until(lambda: len(cloud.running) == 2, "two are rented")
+    bill: dict[str, Any] = {}
+
+    async def counted() -> bool:
+        nonlocal bill
+        status, bill, _ = await api("GET", COST)
+        return status == 200 and len(bill["running"]) == 2 and bill["running_usd_h"] > 2.39
+
+    await eventually(counted, 30, lambda: f"both are on the bill; {bill}")
+    assert bill["running_usd_h"] == pytest.approx(2.4) and bill["running_usd_minute"] == pytest.approx(0.04)
+    assert bill["budget_usd_h"] == 5.0 and bill["room_usd_h"] == pytest.approx(2.6)
+    assert bill["month_forecast_usd"] > bill["spent_month_usd"] >= bill["spent_today_usd"] >= 0
+    assert {one["provider"] for one in bill["running"]} == {"cloud"}
+
+    assert (await api("POST", f"{V}/autoscaler/panic", json={"on": 1, "z": 1}))[0] == 400
+    assert (await api("POST", f"{V}/autoscaler/panic", json={"on": True}))[1] == {"panic": True}
+    await scene.until(lambda: not cloud.running, "everything paid is ended")
+    await scene.rounds(3)
+    assert len(cloud.calls("launch")) == 2, "and nothing paid is started"
+    document = (await api("GET", STATUS))[1]
+    assert document["panic"] and (await api("GET", COST))[1]["panic"]
+    assert (await api("POST", f"{V}/autoscaler/panic", json={"on": False}))[1] == {"panic": False}
+    await scene.until(lambda: len(cloud.running) == 2, "allowed again, they are started again")
