@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import floor
+from math import floor, inf
 from typing import NamedTuple
 
 from mesh.sampling import Sample
@@ -74,7 +74,7 @@ class History:
         """Count a sample, in the order of the stream; whether it counts. `now`: Unix seconds."""
         if one.at < self.last_at - HOLD_S:
             self.odd_at = now
-        if not 0 < one.interval_s <= LONGEST_S or one.at > now + AHEAD_S or one.arrivals < 0:
+        if not 0 < one.interval_s <= LONGEST_S or not 0 < one.at <= now + AHEAD_S or one.arrivals < 0:
             self.odd_at = now
             return False
         round_ = self._rounds.setdefault((one.fence, one.at), set())
@@ -88,7 +88,7 @@ class History:
         while len(self._rounds) > ROUNDS:
             self._rounds.popitem(last=False)
         work = one.arrivals * one.open_share * self._mean_s(one)
-        if work > 0:
+        if 0 < work < inf:
             kind = self.work_s.setdefault(one.kind, {})
             for minute, seconds in minutes:
                 kind[minute] = kind.get(minute, 0.0) + work * seconds / one.interval_s
@@ -98,7 +98,7 @@ class History:
     def _mean_s(self, one: Sample) -> float:
         """Mean run time of a task of its kind, this sample's ends counted; 0 where none has been timed."""
         seconds, tasks, at = self._means.get(one.kind, (0.0, 0.0, one.at))
-        if one.ends > 0 and one.work_s >= 0:
+        if one.ends > 0 and 0 <= one.work_s < inf:
             left = 0.5 ** (max(0.0, one.at - at) / MEAN_S)
             seconds, tasks = seconds * left + one.work_s, tasks * left + one.ends
             self._means[one.kind] = seconds, tasks, max(at, one.at)
