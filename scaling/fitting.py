@@ -174,6 +174,8 @@ def _missing(pool: str, one: Kept | None, config: ScalingConfig, history: Histor
         return "the mode is reactive"
     if one is not None and not one.fit.model:
         return one.fit.why
+    if one is not None and one.quantile != config.quantile:
+        return "the last forecast was of another quantile"
     if one is not None:
         return f"the last forecast knew the load until {now - one.end:.0f} s ago, and is too old"
     if "." in pool:

@@ -50,18 +50,19 @@ def curves(
     if missing:
         return [], missing
     asked = "\n".join(json.dumps({"loads": list(loads), "step_s": step_s, "steps": steps}) for loads, steps in parts)
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", "scaling.forecast_prophet"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(),
-    )  # fmt: skip
-    try:
-        out, errors = child.communicate(asked, timeout=limit_s)
-        problem = "" if child.returncode == 0 else f"Prophet failed: {(errors.strip().splitlines() or ['no word'])[-1]}"
-    except subprocess.TimeoutExpired:
-        child.kill()
-        out, _ = child.communicate()
-        problem = f"Prophet took longer than {limit_s:g} s and was stopped"
+    ) as child:  # fmt: skip
+        try:
+            out, errors = child.communicate(asked, timeout=limit_s)
+            last = (errors.strip().splitlines() or ["no word"])[-1]
+            problem = f"Prophet failed: {last}" if child.returncode else ""
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+            problem = f"Prophet took longer than {limit_s:g} s and was stopped"
     found = []
     for line in (out or "").splitlines():
         try:
