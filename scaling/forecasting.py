@@ -77,7 +77,8 @@ class Forecasting:
 
     async def run(self) -> None:
         """Until it is cancelled; the child ends with it."""
-        heard = await self._bus.subscribe(subjects.METRICS_SUBJECTS[0], lambda _: self._news.set())
+        # A hint only: should the bus be away right now, the history is looked at all the same.
+        heard = await self._bus.subscribe(subjects.METRICS_SUBJECTS[0], lambda _: self._news.set(), wait=False)
         try:
             while True:
                 self._news.clear()
