@@ -167,9 +167,25 @@ class CostDoc(BudgetDoc):
 
 
 class ForecastDoc(BaseModel):
-    """What is expected of one pool's load, in nodes."""
+    """What is expected of one pool's load, in nodes; the figures only where a fit was made."""
 
     pool: str
+    in_force: bool = Field(description="whether decisions are given it")
+    why: str = Field(description="how it did in its back-test, or why there is none")
+    trusted: bool = Field(default=False, description="whether it beat reactive at equal violations, and may decide")
+    model: str = ""
+    ratio: float | None = Field(default=None, description="its cost over reactive's in that back-test")
+    quantile: float | None = None
+    median: float | None = None
+    at_start: float | None = Field(default=None, description="the upper quantile when a node started now is ready")
+    until_start: float | None = Field(default=None, description="the highest one until then")
+    lower: float | None = Field(default=None, description="the other end of the interval around the median")
+    upper: float | None = None
+    steps: int | None = Field(default=None, description="of history, each of step_s")
+    step_s: float | None = None
+    known_until: float | None = None
+    at: float | None = Field(default=None, description="when it was made")
+    took_s: float | None = None
 
 
 class ForecastsDoc(Doc):

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.lanes import Lane, region_of
+import msgspec
+
+from mesh.lanes import Lane, is_open, region_of
 from mesh.membership import ALIVE
 from mesh.placement import Member
 
@@ -34,6 +36,27 @@ class Memory:
     """Deliveries of each lane so far."""
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A sample as readers of METRICS take it; fields they don't know are left out."""
+
+    kind: str
+    at: float
+    """Unix seconds by the clock of the master that made it: the end of what it tells of."""
+    interval_s: float
+    arrivals: int
+    ends: int
+    work_s: float
+    """Seconds that those which ended took."""
+    region: str = ""
+    open_share: float = 1.0
+    """Share of the arrivals that any node may take: the rest asked for a region, labels, a node, a larger machine."""
+    fence: int = 0
+    """Of that master."""
+
+
+decode_sample = msgspec.msgpack.Decoder(Sample).decode
+
+
 def sample(
     lanes: Mapping[Lane, tuple[int, int, int]], members: Iterable[Member], before: Memory, now: float
 ) -> tuple[list[dict[str, Any]], Memory]:
@@ -44,13 +67,16 @@ def sample(
     waiting: dict[Key, int] = defaultdict(int)
     running: dict[Key, int] = defaultdict(int)
     moved: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    limited: dict[Key, int] = defaultdict(int)
     for lane, (pending, unacknowledged, delivered) in lanes.items():
         kind, region = lane[0], region_of(lane[1])
         waiting[kind, region] += pending
         running[kind, region] += unacknowledged
         was = before.delivered.get(lane, 0)
         # Less than before: the lane was removed in between, and made anew.
-        moved[kind][region] += delivered - was if delivered >= was else delivered
+        new = delivered - was if delivered >= was else delivered
+        moved[kind][region] += new
+        limited[kind, region] += 0 if is_open(lane[1]) else new
     ended, ends, seconds, slots = _ended(members, before)
     depth = {key: waiting[key] + running[key] for key in waiting}
     shared = {
@@ -72,6 +98,7 @@ def sample(
             "ends": shared.get((kind, region), 0),
             "work_s": seconds[kind] * shared.get((kind, region), 0) / (ends[kind] or 1),
             "slots": slots,
+            "open_share": 1.0 - limited[kind, region] / (moved[kind][region] or 1),
         }
         for kind, region in sorted(depth.keys() | before.depth.keys() | shared.keys())
     ]

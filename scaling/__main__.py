@@ -124,7 +124,6 @@ def _backtest(trace: traces.Trace, flags: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from scaling.backtest import Backtest
-    from scaling.forecast import horizons
     from scaling.report import document
 
     def tell(what: str, share: float) -> None:
@@ -134,11 +133,10 @@ def _backtest(trace: traces.Trace, flags: argparse.Namespace) -> dict[str, Any]:
             print(f"{trace.name}: {share:.0%} {what}", file=sys.stderr, flush=True)
 
     start_steps = ceil(flags.start_s / trace.step_s)
-    notes, more = [trace.note] if trace.note else [], {}
-    problem = "Prophet was left out" if flags.no_prophet else forecast_prophet.lacking()
-    if not problem:
+    notes, more, problem = [trace.note] if trace.note else [], {}, "Prophet was left out"
+    if not flags.no_prophet:
         tell("fitting Prophet", 0.0)
-        more["prophet"], problem = forecast_prophet.walk(np.array(trace.loads), trace.step_s, horizons(start_steps))
+        more, problem = forecast_prophet.candidates(np.array(trace.loads), trace.step_s, start_steps)
     if problem:
         notes.append(f"{problem}: the other models are used")
     world = World(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from scaling import shortlist
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import Walk, walk
-from scaling.gate import Gate, gate
+from scaling.gate import Gate, expected, gate
 from scaling.model import Forecast
 from scaling.simulate import Run, World, replay
 from scaling.tuning import MANY, ORACLE, POLICIES, QUANTILES, STATIC, Tuned, tune
@@ -86,13 +86,7 @@ class Backtest:
         return self._expected[key]
 
     def _forecasts(self, quantile: float) -> list[Forecast | None]:
-        made, column, gated = self.walk, self.walk.column(quantile), self.gate(quantile)
-        start, until = made.at_start[:, column].tolist(), made.until_start[:, column].tolist()
-        force, median, trusted = made.in_force[:, column].tolist(), made.median.tolist(), gated.trusted.tolist()
-        return [
-            Forecast(start[t], until[t], median[t], trusted[t], made.names[force[t]]) if force[t] >= 0 else None
-            for t in range(len(self.demand))
-        ]
+        return expected(self.walk, self.gate(quantile), self.walk.column(quantile))
 
     def _truth(self) -> list[Forecast | None]:
         lag, size = self.start_steps, len(self.demand)

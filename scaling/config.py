@@ -13,7 +13,8 @@ REACTIVE, PREDICTIVE, HYBRID = "reactive", "predictive", "hybrid"
 MODES = (REACTIVE, PREDICTIVE, HYBRID)
 
 #: Loops and limits that would spin, or give up at once.
-_PERIODS = ("decide_every_s", "load_window_s", "join_within_s", "call_timeout_s", "dead_man_s", "journal_every_s")
+_PERIODS = ("decide_every_s", "load_window_s", "join_within_s", "call_timeout_s", "dead_man_s", "journal_every_s",
+            "forecast_limit_s", "history_weeks")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class ScalingConfig:
     """In the place of `down_votes` while a forecast is trusted: it has looked ahead already."""
     trusted_down_window_s: float = 0.0
     """In the place of `down_window_s` while a forecast is trusted."""
+
+    history_weeks: float = 4.0
+    """So much of the load history a forecast is made from, where METRICS holds as much."""
+    forecast_limit_s: float = 60.0
+    """A fit (all pools' forecasts at once) that takes longer is stopped, and the last forecast is in force a while."""
 
     # --- money
     budget_usd_h: float = math.inf

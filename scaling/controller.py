@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from mesh import subjects
 from scaling import record
 from scaling.acting import Acting
 from scaling.decide import decide
+from scaling.forecasting import COMMAND, Forecasting
 from scaling.launching import Launching
 from scaling.ledger import spent
 from scaling.model import Decision, Observation
@@ -48,16 +49,24 @@ def term_clock() -> Callable[[], float]:
 class Controller:
     """`run(fence)` is what the master runs; cancelled when it no longer is one."""
 
-    def __init__(self, world: World, make_clock: Callable[[], Callable[[], float]] = term_clock) -> None:
-        """`make_clock`: makes the clock of a term."""
-        self._world, self._make_clock = world, make_clock
+    def __init__(
+        self,
+        world: World,
+        make_clock: Callable[[], Callable[[], float]] = term_clock,
+        forecaster: Sequence[str] = COMMAND,
+    ) -> None:
+        """`make_clock`: makes the clock of a term; `forecaster`: the command that makes forecasts."""
+        self._world, self._make_clock, self._forecaster = world, make_clock, forecaster
 
     async def run(self, fence: int) -> None:
         """Decide for as long as this node is master. Raises: BusUnavailable, WrongSequence; it may be run again."""
         world, store, wished = self._world, Store(self._world.bus), asyncio.Event()
         launching = Launching(store, world.providers, fence, world.confirm, world.mesh, world.join)
-        term = _Term(world, store, launching, fence, self._make_clock())
+        clock = self._make_clock()
+        forecasting = Forecasting(world.bus, world.resources, clock, self._forecaster)
+        term = _Term(world, store, launching, fence, clock, forecasting)
         watch = await store.kv.watch(lambda key: wished.set() if key in _WISHES else None)
+        forecasts = asyncio.create_task(forecasting.run(), name="forecasts")
         try:
             while True:
                 wished.clear()
@@ -68,6 +77,8 @@ class Controller:
                 except TimeoutError:
                     pass
         finally:
+            forecasts.cancel()
+            await asyncio.gather(forecasts, return_exceptions=True)
             await launching.close()
             await watch.close()
 
@@ -76,10 +87,17 @@ class _Term:
     """One term as master: sense, settle, decide, act, report."""
 
     def __init__(
-        self, world: World, store: Store, launching: Launching, fence: int, clock: Callable[[], float]
+        self,
+        world: World,
+        store: Store,
+        launching: Launching,
+        fence: int,
+        clock: Callable[[], float],
+        forecasting: Forecasting,
     ) -> None:
         self._world, self._store, self._launching, self._fence = world, store, launching, fence
         self._sensing = Sensing(world, store, clock)
+        self._forecasting = forecasting
         self._acting = Acting(world, store, launching, fence, clock)
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
@@ -96,7 +114,8 @@ class _Term:
         # Over what was read: a master that was overtaken meanwhile is refused here, before it does anything.
         await self._store.put_state(seen.state)
         await self._acting.carry_out(seen, made)
-        await self._store.put_status(status_document(self._world.me, self._fence, seen, made))
+        expected = self._forecasting.document(seen.now)
+        await self._store.put_status(status_document(self._world.me, self._fence, seen, made, expected))
         return seen.config.decide_every_s
 
     async def _decide(self, seen: Round) -> tuple[Decision, State]:
@@ -106,8 +125,11 @@ class _Term:
         failed = (*seen.found.failed, *self._launching.take_failed())
         joined = tuple(offer for offer, _ in seen.found.joined)
         observation = Observation(seen.seen.pools, state.spent_usd, failed, joined)
-        inputs = record.Inputs(observation, {}, seen.offers, held, recalled(state.memory, held, now), now)
-        made, after = decide(observation, {}, seen.offers, held, inputs.memory, now)
+        expected = self._forecasting.look(seen)
+        if self._forecasting.problem:
+            seen.notes.append(f"forecast: {self._forecasting.problem}")
+        inputs = record.Inputs(observation, expected, seen.offers, held, recalled(state.memory, held, now), now)
+        made, after = decide(observation, expected, seen.offers, held, inputs.memory, now)
         starts = dict(state.starts_s)
         for offer, took_s in seen.found.joined:
             starts[offer] = starts[offer] * (1 - NEWEST) + took_s * NEWEST if offer in starts else took_s

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scaling.forecast import horizons
+
 if TYPE_CHECKING:
     from numpy import ndarray
 
@@ -48,18 +50,19 @@ def curves(
     if missing:
         return [], missing
     asked = "\n".join(json.dumps({"loads": list(loads), "step_s": step_s, "steps": steps}) for loads, steps in parts)
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", "scaling.forecast_prophet"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=_environment(),
-    )  # fmt: skip
-    try:
-        out, errors = child.communicate(asked, timeout=limit_s)
-        problem = "" if child.returncode == 0 else f"Prophet failed: {(errors.strip().splitlines() or ['no word'])[-1]}"
-    except subprocess.TimeoutExpired:
-        child.kill()
-        out, _ = child.communicate()
-        problem = f"Prophet took longer than {limit_s:g} s and was stopped"
+        env=environment(),
+    ) as child:  # fmt: skip
+        try:
+            out, errors = child.communicate(asked, timeout=limit_s)
+            last = (errors.strip().splitlines() or ["no word"])[-1]
+            problem = f"Prophet failed: {last}" if child.returncode else ""
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+            problem = f"Prophet took longer than {limit_s:g} s and was stopped"
     found = []
     for line in (out or "").splitlines():
         try:
@@ -69,7 +72,8 @@ def curves(
     return found, problem
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a child that runs a module of this package."""
     import os
 
     # The folder that holds this package, for a child that does not look into the folder it was started in.
@@ -105,6 +109,17 @@ def walk(
             lasting = _lasting(errors, ahead)
             out[ahead][steps] = np.maximum(0.0, line[steps - 1 + ahead - origin] + lasting * errors)
     return out, problem
+
+
+def candidates(
+    loads: ndarray, step_s: float, start_steps: int, limit_s: float = LIMIT_S
+) -> tuple[dict[str, dict[int, ndarray]], str]:
+    """(Prophet as one more model, as `scaling.forecast.walk` takes them; why it is not there, or ends early, or "")."""
+    problem = lacking()
+    if problem:
+        return {}, problem
+    found, problem = walk(loads, step_s, horizons(start_steps), limit_s)
+    return {"prophet": found}, problem
 
 
 def _lasting(errors: ndarray, ahead: int) -> ndarray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scaling.forecast import GRAIN, RENEWALS, Walk, look_back, running_mean
+from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -74,6 +75,17 @@ def gate(loads: ndarray, forecasts: Walk, column: int, step_s: float) -> Gate:
         trusted[start : start + every] = is_open
     trusted &= ~np.isnan(forecasts.at_start[:, column])
     return Gate(trusted, ratio)
+
+
+def expected(forecasts: Walk, gated: Gate, column: int) -> list[Forecast | None]:
+    """The forecast made at each origin, as `decide` takes it, the last one for now; None where no model is in force."""
+    start, until = forecasts.at_start[:, column].tolist(), forecasts.until_start[:, column].tolist()
+    force, median = forecasts.in_force[:, column].tolist(), forecasts.median.tolist()
+    trusted = gated.trusted.tolist()
+    return [
+        Forecast(start[t], until[t], median[t], trusted[t], forecasts.names[force[t]]) if force[t] >= 0 else None
+        for t in range(len(force))
+    ]
 
 
 def planned(loads: ndarray, forecasts: Walk, column: int) -> ndarray:

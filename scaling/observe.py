@@ -133,11 +133,22 @@ def _groups(facts: Facts, offers: Sequence[Offer]) -> tuple[dict[Lane, str], lis
                 notes[why] = None
             continue
         assert requires is not None
-        takes = facts.resources.get(kind)
-        gpu = bool(requires.get("accelerator") or requires.get("gpu_memory_mb") or (takes and takes.gpu))
+        gpu = bool(requires.get("accelerator") or requires.get("gpu_memory_mb"))
         region = str(requires.get("region") or "")
-        groups[lane] = f"{GPU if gpu else MAIN}{'.' + region if region else ''}"
+        group = GPU if gpu else machine_of(kind, facts.resources)
+        groups[lane] = f"{group}{'.' + region if region else ''}"
     return groups, list(notes)
+
+
+def machine_of(kind: str, resources: Mapping[str, Resources]) -> str:
+    """The pool of what any node with the right machine may do of this kind."""
+    return GPU if kind in resources and resources[kind].gpu else MAIN
+
+
+def slots_of(kind: str, resources: Mapping[str, Resources], slots: float) -> float:
+    """Slots that a task of this kind takes of a node that has `slots`."""
+    cores = resources[kind].cores if kind in resources else 1
+    return slots if cores == "all" else min(float(cores), slots)
 
 
 def _fits(requires: Mapping[str, Any], offer: Offer) -> bool:
@@ -201,12 +212,7 @@ def _work_s(
     lanes: Iterable[Lane], task_s: Mapping[str, float], resources: Mapping[str, Resources], slots: float
 ) -> dict[Lane, float]:
     """lane -> seconds x slots that a task of it takes; only of kinds that have been timed"""
-    found = {}
-    for lane in lanes:
-        if lane[0] in task_s:
-            cores = resources[lane[0]].cores if lane[0] in resources else 1
-            found[lane] = task_s[lane[0]] * (slots if cores == "all" else min(float(cores), slots))
-    return found
+    return {lane: task_s[lane[0]] * slots_of(lane[0], resources, slots) for lane in lanes if lane[0] in task_s}
 
 
 def _load(memory: Flow, work_s: Mapping[Lane, float], slots: float) -> float:

@@ -60,7 +60,7 @@ class ScalingService:
             "panic": panic is not None,
             "pools": seen.get("pools", []),
             "decision": seen.get("decision", []),
-            "forecast": seen.get("forecast", []),
+            "forecast": _forecasts(seen),
             "offers": seen.get("offers", []),
             "orders": seen.get("orders", []),
             "budget": seen.get("cost"),
@@ -70,7 +70,7 @@ class ScalingService:
     async def forecast(self) -> dict[str, Any]:
         """What is expected of each pool's load, and whether it may decide."""
         told = await self._store.status() or {}
-        return {"at": told.get("at"), "pools": told.get("forecast", [])}
+        return {"at": told.get("at"), "pools": _forecasts(told)}
 
     async def decisions(self, limit: int = LISTED) -> dict[str, Any]:
         """The last ones, the newest first, each with its trail."""
@@ -142,6 +142,10 @@ class ScalingService:
         """Stop everything paid and start nothing paid, or allow it again."""
         await self._store.put_panic(on, time())
         return {"panic": on}
+
+
+def _forecasts(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"pool": pool, **one} for pool, one in told.get("forecast", {}).items()]
 
 
 def _manual(wish: policy.Manual | None, now: float) -> dict[str, Any] | None:

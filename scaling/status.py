@@ -5,6 +5,7 @@ Written by the master into KV `scaling`, `status`; read by every node's API. Amo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isinf
 from typing import Any
 
@@ -16,8 +17,10 @@ from scaling.record import pool_document
 from scaling.sensing import Round
 
 
-def status_document(me: str, fence: int, seen: Round, made: Decision) -> dict[str, Any]:
-    """AutoscalerDoc, but for what the reading node adds."""
+def status_document(
+    me: str, fence: int, seen: Round, made: Decision, forecast: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """AutoscalerDoc, but for what the reading node adds. `forecast`: by pool, from `fitting.document`."""
     nodes = {node.id: node for pool in seen.seen.pools for node in pool.nodes}
     running = budget.running_usd_h(nodes.values())
     room, wall = budget.room_usd_h(running, seen.state.spent_usd, seen.config, seen.now)
@@ -29,6 +32,7 @@ def status_document(me: str, fence: int, seen: Round, made: Decision) -> dict[st
         "policy": seen.policy.version,
         "pools": [_pool(one) for one in seen.seen.pools],
         "decision": [pool_document(one) for one in made.pools],
+        "forecast": {pool: dict(told) for pool, told in forecast.items()},
         "offers": [_offer(one, seen, made) for one in seen.offers],
         "orders": [
             {

@@ -47,9 +47,10 @@ def pools(document: dict[str, Any]) -> Iterator[tuple[object, ...]]:
 
 
 def _expected(one: dict[str, Any]) -> str:
-    if "at_start" not in one:
-        return str(one.get("why", ""))
-    return f"{one['median']:.2f}, under {one['at_start']:.2f}{'' if one.get('trusted') else ' (not used)'}"
+    if not one["in_force"] or one.get("median") is None:
+        return str(one["why"])
+    used = "" if one["trusted"] else f" (not used: {one['why']})"
+    return f"{one['median']:.2f}, under {one['at_start']:.2f} by {one['model']}{used}"
 
 
 def orders(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...]]:

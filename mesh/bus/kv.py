@@ -7,23 +7,15 @@ a watch is a subscription whose every hint is followed by a read.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequence
-from mesh.errors import BusUnavailable
+from mesh.bus.pages import Stored, read_page
 
 if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message, Subscription
-
-
-#: Entries read with one request.
-PAGE = 500
-#: A page may take so long, seconds; then, or so soon when nobody leads, it is asked for again, for as long as this.
-LIST_PAGE_S, LIST_AGAIN_S, LIST_WITHIN_S = 2.5, 0.25, 5.0
+    from mesh.bus.client import Bus, Subscription
 
 
 class Entry(NamedTuple):
@@ -115,50 +107,13 @@ class Kv:
             after = page[-1].revision
 
     async def _page(self, after: int, under: str) -> tuple[list[Entry], bool]:
-        """(the next entries after revision `after`, whether there are more)
+        """(the next entries after revision `after`, whether there are more)"""
+        page, left = await read_page(self._bus, self._stream, self._prefix + under, after)
+        return [self._entry(stored) for stored in page], left
 
-        While its copies elect who leads, nobody answers: it is asked again, for as long as an answer may take.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LIST_WITHIN_S
-        while True:
-            found, end = await self._ask_page(after, under)
-            status = end.get("Status")
-            if status in ("204", "404"):
-                return found, status == "204" and int(end.get("Nats-Num-Pending") or 0) > 0
-            if loop.time() + LIST_AGAIN_S > deadline:
-                if status is None:
-                    raise BusUnavailable(f"the bus did not list {self.bucket} in time")
-                raise BusUnavailable(f"the bus can't list {self.bucket} right now (status {status})")
-            await asyncio.sleep(LIST_AGAIN_S)
-
-    async def _ask_page(self, after: int, under: str) -> tuple[list[Entry], dict[str, Any]]:
-        """(the entries of one answer, the headers it ended with; none: it did not end)"""
-        box = self._bus.new_inbox()
-        found: list[Entry] = []
-        done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def on_message(message: Message) -> None:
-            headers: dict[str, Any] = message.headers or {}
-            if headers.get("Status"):
-                if not done.done():
-                    done.set_result(headers)
-                return
-            gone = headers.get("KV-Operation") or headers.get("Nats-Marker-Reason")
-            key = headers["Nats-Subject"][len(self._prefix) :]
-            found.append(Entry(key, b"" if gone else message.data, int(headers["Nats-Sequence"])))
-
-        subscription = await self._bus.subscribe(box, on_message)
-        try:
-            body = {"batch": PAGE, "seq": after + 1, "next_by_subj": self._prefix + under}
-            self._bus.send(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(body).encode(), box)
-            async with asyncio.timeout(LIST_PAGE_S):
-                return found, await done
-        except TimeoutError:
-            # A copy that lost its leader meanwhile never answers what it was asked then.
-            return [], {}
-        finally:
-            await subscription.close()
+    def _entry(self, stored: Stored) -> Entry:
+        gone = stored.headers.get("KV-Operation") or stored.headers.get("Nats-Marker-Reason")
+        return Entry(stored.subject[len(self._prefix) :], b"" if gone else stored.data, stored.sequence)
 
     async def watch(self, changed: Callable[[str], None]) -> Subscription:
         """`changed(key)` is called whenever somebody writes a key: a hint, to be followed by a read.

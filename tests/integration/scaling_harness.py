@@ -25,6 +25,7 @@ from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
 from mesh.placement import Member
 from scaling import policy
 from scaling.controller import Controller, term_clock
+from scaling.forecasting import COMMAND
 from scaling.providers.base import Instance, Provider
 from scaling.providers.fake import FakeProvider
 from scaling.sensing import World
@@ -114,6 +115,7 @@ class Scene:
         confirm: Callable[[int], Any] | None = None,
         has_key: bool = False,
         make_clock: Callable[[], Callable[[], float]] = term_clock,
+        forecaster: Sequence[str] = COMMAND,
     ) -> int:
         """Another node is master, and its scaler runs; its fence. `confirm(fence)` may hang, or say otherwise."""
         self.machines.fence += 1
@@ -129,7 +131,7 @@ class Scene:
             bus, "person", (MESH_ID, "test"), lambda: tuple(self.machines.members.values()), asked,
             lambda: (self.server.url,), {"echo": Resources()}, providers, has_key,
         )  # fmt: skip
-        controller = Controller(world, make_clock)
+        controller = Controller(world, make_clock, forecaster)
 
         async def keep() -> None:
             while True:  # as `mesh/master.py` does

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 from mesh import messages, subjects
-from mesh.bus import kv as kv_module
+from mesh.bus import pages
 from mesh.config import LOCAL
 from mesh.messages import NodeRecord
 from mesh.registry import Registry
@@ -37,7 +37,7 @@ async def test_changes_are_what_was_written_since_deletions_included(bus_server)
 
 
 async def test_a_key_written_again_between_two_pages_is_there_once(bus_server, monkeypatch) -> None:
-    monkeypatch.setattr(kv_module, "PAGE", 2)
+    monkeypatch.setattr(pages, "PAGE", 2)
     kv = (await bus_server.connect("one")).kv(subjects.KV_NODES)
     for key in "abcde":
         await kv.put(key, b"1")

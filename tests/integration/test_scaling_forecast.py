@@ -1,0 +1,206 @@
+"""A forecast in a running mesh: learnt from METRICS, trusted where it may be, said where it may not, gone in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mesh import messages, subjects
+from mesh.config import LOCAL
+from mesh.streams import declare_streams
+from scaling.config import PREDICTIVE
+from scaling.record import replay
+from tests.integration.scaling_harness import WITHIN_S, Scene, make_scene
+from tests.nodes import eventually
+
+#: Minutes of history: a day and a half, in steps of a minute.
+MINUTES = 2160
+#: A pulse each hour, of ten minutes and four busy nodes; the next one begins in a minute.
+PULSE, IDLE = 240, 20
+
+
+class Clock:
+    """A whole minute that stands until it is moved on; its own maker, as each term asks for a clock."""
+
+    def __init__(self) -> None:
+        self.now = time.time() // 60 * 60
+
+    def __call__(self) -> Callable[[], float]:
+        return lambda: self.now
+
+
+@pytest.fixture
+async def scene(bus_server: Any) -> AsyncIterator[Scene]:
+    made = await make_scene(bus_server)
+    yield made
+    await made.kill()
+
+
+def pulses(minute: int) -> int:
+    """Tasks that arrive in a minute, 0: the one that begins now."""
+    return (PULSE if 1 <= minute % 60 <= 10 else IDLE) + random.Random(minute).randrange(12)
+
+
+def noise(minute: int) -> int:
+    """The same, without any order."""
+    return int(random.Random(minute).expovariate(1 / 60))
+
+
+async def tell(scene: Scene, arrivals: Callable[[int], int], now: float, first: int, end: int) -> None:
+    """Samples of those minutes in METRICS, tasks of a second each."""
+    for begin in range(first, end, 200):
+        minutes = range(begin, min(end, begin + 200))
+        samples = [
+            {
+                "kind": "echo", "region": "", "at": now + 60.0 * (minute + 1), "interval_s": 60.0, "queued": 0,
+                "running": 0, "arrivals": arrivals(minute), "ends": arrivals(minute), "fence": 1, "slots": 1,
+                "work_s": float(arrivals(minute)),
+            }
+            for minute in minutes
+        ]  # fmt: skip
+        subject = subjects.metric("echo", "")
+        await asyncio.gather(*(scene.bus.store(subject, messages.encode(one)) for one in samples))
+
+
+async def forecast(scene: Scene, holds: Callable[[dict[str, Any]], object], why: str) -> dict[str, Any]:
+    """What the status says of the pool's forecast, once it is so."""
+    told: dict[str, Any] = {}
+
+    async def looked() -> object:
+        status = await scene.store.status()
+        told.update((status or {}).get("forecast", {}).get("cpu", {}))
+        return told and holds(told)
+
+    await eventually(looked, WITHIN_S, lambda: f"{why}: {told}")
+    return told
+
+
+async def decisions(scene: Scene) -> list[dict[str, Any]]:
+    """Those in the journal that a forecast was part of; each of them is made again from what was written."""
+    found = [one for one in await scene.store.decisions(100) if one["from"]["forecast"]]
+    for one in found:
+        made, same = replay(one)
+        assert same and made.at == one["at"]
+    return found
+
+
+async def test_nodes_are_started_ahead_of_a_pulse_that_comes_each_hour(scene: Scene) -> None:
+    clock = Clock()
+    await tell(scene, pulses, clock.now, -MINUTES, 0)
+    await scene.settings(max_nodes=9)
+    await scene.elect(make_clock=clock)
+    await scene.until(lambda: scene.machines.started >= 3, "nodes are started before the pulse begins")
+    told = await forecast(scene, lambda one: one["in_force"], "a forecast is in force")
+    assert told["trusted"] and told["ratio"] < 0.9 and told["steps"] == MINUTES and told["step_s"] == 60
+    assert 4 <= told["median"] <= told["upper"] <= 5 and told["lower"] <= told["median"]
+    assert told["model"] and told["known_until"] == clock.now and 0 < told["took_s"] < WITHIN_S
+    made = [one for one in await decisions(scene) if one["pools"][0]["launches"]]
+    assert made
+    for one in made:
+        (pool,) = one["pools"]
+        wanted = max(pool["proposals"], key=lambda proposal: proposal["nodes"])
+        assert wanted["policy"] == "predictive" and pool["target"] >= 4, pool["trail"]
+        assert one["from"]["observation"]["pools"][0]["load"] == 0, "nothing has come yet"
+
+    # Each further minute is forecast from what is known by then.
+    await tell(scene, pulses, clock.now, 0, 1)
+    clock.now += 60
+    await forecast(scene, lambda one: one["known_until"] == clock.now, "the next minute is learnt from")
+
+
+async def test_what_has_no_order_is_not_trusted_and_decided_by_what_is_seen(scene: Scene) -> None:
+    clock = Clock()
+    await tell(scene, noise, clock.now, -MINUTES, 0)
+    await scene.settings(max_nodes=9)
+    await scene.elect(make_clock=clock)
+    told = await forecast(scene, lambda one: one["in_force"], "there is a forecast")
+    assert not told["trusted"] and told["ratio"] > 0.93 and "reactive" in told["why"]
+    await scene.rounds(5)
+    assert not scene.machines.started
+    await scene.settings(max_nodes=9, mode=PREDICTIVE)
+    await scene.until(lambda: scene.machines.started, "where every forecast counts, this one does")
+    found = await decisions(scene)
+    assert found and not any(one["pools"][0]["launches"] for one in found if one["from"]["config"]["mode"] == "hybrid")
+
+
+async def test_without_history_it_says_so_and_begins_when_there_is_some(scene: Scene) -> None:
+    clock = Clock()
+    await scene.settings(max_nodes=9)
+    await scene.elect(make_clock=clock)
+    told = await forecast(scene, lambda one: not one["in_force"], "there is nothing to forecast from")
+    assert told["why"] == "there is no load history yet"
+    await tell(scene, pulses, clock.now, -20, 0)
+    told = await forecast(scene, lambda one: one.get("steps"), "it is too short")
+    assert told["why"] == "20 steps of 60 s are too few for a model" and not told["in_force"] and told["upper"] is None
+    # An operator empties the stream, and makes it anew: what is in it now is read from its beginning.
+    await scene.bus.api(f"STREAM.DELETE.{subjects.METRICS}")
+    await declare_streams(scene.bus, LOCAL, free_bytes=4 << 30)
+    await tell(scene, pulses, clock.now, 0, 10)
+    clock.now += 600
+    await forecast(scene, lambda one: one["steps"] == 10, "the new stream's history counts, and nothing else")
+
+
+def hangs(notes: Path) -> tuple[str, ...]:
+    """A forecaster that never answers, and starts another process as Prophet does; both numbers are written down."""
+    return ("sh", "-c", f"sleep 600 & echo $$ $! > {notes}.part && mv {notes}.part {notes}; wait")
+
+
+async def started(notes: Path) -> list[psutil.Process]:
+    """The processes of a forecaster that hangs."""
+
+    async def there() -> bool:
+        return notes.exists()
+
+    await eventually(there, WITHIN_S, "the forecaster is started")
+    return [psutil.Process(int(word)) for word in notes.read_text().split()]
+
+
+async def ended(processes: list[psutil.Process]) -> None:
+    """Until they are gone, or only wait to be buried by whoever inherited them."""
+
+    async def gone() -> bool:
+        return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+
+    await eventually(gone, WITHIN_S, "nothing of the forecaster is left")
+
+
+async def test_a_forecaster_that_hangs_is_ended_and_said_and_decisions_go_on(scene: Scene, tmp_path: Path) -> None:
+    clock, notes = Clock(), tmp_path / "forecaster"
+    await tell(scene, pulses, clock.now, -120, 0)
+    await scene.settings(max_nodes=4, forecast_limit_s=1.0)
+    await scene.elect(make_clock=clock, forecaster=hangs(notes))
+    processes = await started(notes)
+    assert len(processes) == 2
+    said = "the fit took longer than 1 s and was stopped"
+    told = await forecast(scene, lambda one: said in one["why"], "it is said")
+    assert not told["in_force"]
+    await ended(processes)
+    await scene.submit(200)
+    await scene.until(lambda: scene.machines.started == 3, "what is seen still decides")
+    status = await scene.store.status()
+    assert status is not None and f"forecast: {said}" in status["notes"]
+
+
+async def test_a_forecaster_that_fails_is_said_with_its_last_word(scene: Scene) -> None:
+    clock = Clock()
+    await tell(scene, pulses, clock.now, -120, 0)
+    await scene.settings(max_nodes=4)
+    await scene.elect(make_clock=clock, forecaster=("sh", "-c", "echo no luck >&2; exit 3"))
+    await forecast(scene, lambda one: "the fit failed: no luck" in one["why"], "why it failed is said")
+
+
+async def test_the_end_of_a_term_ends_its_forecaster(scene: Scene, tmp_path: Path) -> None:
+    clock, notes = Clock(), tmp_path / "forecaster"
+    await tell(scene, pulses, clock.now, -120, 0)
+    await scene.settings(max_nodes=4)
+    await scene.elect(make_clock=clock, forecaster=hangs(notes))
+    processes = await started(notes)
+    await scene.kill()
+    await ended(processes)

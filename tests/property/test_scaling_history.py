@@ -1,0 +1,176 @@
+"""The history loses no work, counts nothing twice, and no step of it depends on what came later."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.kinds.base import Resources
+from mesh.lanes import Lane
+from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
+from mesh.placement import Member
+from mesh.sampling import Sample
+from scaling.history import (
+    FINEST_MOST,
+    HOLD_S,
+    LONGEST_S,
+    MINUTE_S,
+    THINNED_MOST,
+    THINNED_S,
+    History,
+    bounds,
+    series,
+    step_of,
+)
+from scaling.observe import Facts, Flow, flow, observe, slots_of
+
+T0 = 1_800_000_000.0
+ONE = {"echo": 1.0}
+#: (seconds the sample tells of, tasks that arrived)
+ROUNDS = st.lists(st.tuples(st.floats(20, 200), st.integers(0, 500)), min_size=3, max_size=40)
+
+
+def told(rounds, begin: float = T0, fence: int = 1, kind: str = "echo", task_s: float = 2.0) -> list[Sample]:
+    """Samples one after the other, each of whose tasks takes `task_s`."""
+    found, at = [], begin
+    for interval_s, arrivals in rounds:
+        at += interval_s
+        found.append(Sample(kind, at, interval_s, arrivals, 1, task_s, fence=fence))
+    return found
+
+
+def history(samples: list[Sample], now: float = 2 * T0) -> History:
+    made = History()
+    for one in samples:
+        made.add(one, now)
+    return made
+
+
+def loads(made: History, end: float, begin: float = T0) -> list[float]:
+    return list(series(made, ONE, (begin, begin + (end - begin) // MINUTE_S * MINUTE_S, MINUTE_S)).loads)
+
+
+@given(ROUNDS)
+def test_samples_that_drift_against_the_minute_lose_no_work(rounds):
+    samples = told(rounds)
+    made = history(samples)
+    whole = sum(arrivals for _, arrivals in rounds) * 2.0
+    assert sum(made.work_s["echo"].values() if whole else ()) == pytest.approx(whole)
+    assert sum(made.told_s.values()) == pytest.approx(samples[-1].at - T0)
+    last = ceil(samples[-1].at / MINUTE_S) * MINUTE_S
+    found = series(made, ONE, (T0, last, MINUTE_S)).loads
+    # The last minute is not over: its rate is that of the part that was told of, or held when that is too short.
+    assert sum(found[:-1]) * MINUTE_S <= whole + 1e-6
+    assert all(value >= 0 for value in found)
+
+
+@given(ROUNDS, st.data())
+def test_what_comes_twice_counts_once(rounds, data):
+    samples = told(rounds)
+    again = [one for sample in samples for one in [sample] * data.draw(st.integers(1, 3))]
+    assert loads(history(again), samples[-1].at) == loads(history(samples), samples[-1].at)
+
+
+@given(st.lists(st.integers(0, 500), min_size=5, max_size=30), st.floats(1, 59))
+def test_minutes_that_two_masters_sampled_count_once(arrivals, off_s):
+    """Both see a steady load; whichever samples, and both together, tell of the same."""
+    steady = [(60.0, 120)] * len(arrivals)
+    one, other = told(steady), told(steady, T0 + off_s, fence=2)
+    both = sorted([*one, *other], key=lambda sample: sample.at)
+    assert loads(history(both), one[-1].at) == pytest.approx([4.0] * len(arrivals))
+
+
+@given(ROUNDS, ROUNDS, st.floats(0, 3000))
+def test_no_step_depends_on_what_came_later(rounds, later, gap_s):
+    samples = told(rounds)
+    end = samples[-1].at // MINUTE_S * MINUTE_S
+    before = loads(history(samples), end)
+    assert loads(history([*samples, *told(later, samples[-1].at + gap_s, 2, task_s=9.0)]), end) == before
+
+
+@given(st.floats(1, 7200))
+def test_a_gap_keeps_the_load_for_a_while_and_is_idle_then(gap_s):
+    first = told([(60.0, 120)] * 5)
+    begin = first[-1].at + gap_s
+    found = loads(history([*first, *told([(60.0, 30)] * 3, begin, 2)]), begin + 180)
+    # The minutes of which at least a quarter was told of have the rate that was told.
+    quiet = found[5 : int((begin - T0) // MINUTE_S)]
+    held = round(HOLD_S / MINUTE_S)
+    assert found[:5] == pytest.approx([4.0] * 5)
+    assert quiet == pytest.approx([4.0] * min(held, len(quiet)) + [0.0] * max(0, len(quiet) - held))
+    assert found[-1] == pytest.approx(1.0)
+
+
+WRONG = st.one_of(
+    st.tuples(st.floats(-1e6, 0), st.just(T0)),
+    st.tuples(st.floats(LONGEST_S + 1, 1e9), st.just(T0)),
+    st.tuples(st.just(60.0), st.floats(T0 + 5000, 1e12)),
+    st.sampled_from([(float("nan"), T0), (60.0, float("nan")), (60.0, float("-inf"))]),
+)
+
+
+@given(st.lists(WRONG, min_size=1, max_size=9), st.integers(0, 20))
+def test_samples_of_a_clock_that_jumped_are_left_out_and_are_no_idleness(wrong, place):
+    samples, now = told([(60.0, 120)] * 20), T0 + 1200 + 3000
+    odd = [Sample("echo", at, interval_s, 1000, 1, 99.0, fence=9) for interval_s, at in wrong]
+    made = history([*samples[:place], *odd, *samples[place:]], now)
+    assert loads(made, samples[-1].at) == pytest.approx([4.0] * 20)
+    assert bounds(made, now) == (T0, T0 + 1200, MINUTE_S), "while such samples come, the newest step is the last one"
+    assert bounds(history(samples), now) == (T0, T0 + 1200 + 3000, MINUTE_S), "silence is idleness"
+
+
+@given(st.floats(0, 400 * 86400))
+def test_steps_are_the_finest_that_a_fit_has_time_for(span_s):
+    step_s = step_of(span_s)
+    assert span_s <= (FINEST_MOST if step_s == MINUTE_S else THINNED_MOST) * step_s
+    finer = [one for one in (MINUTE_S, *THINNED_S) if one < step_s]
+    if finer:
+        assert span_s > (FINEST_MOST if finer[-1] == MINUTE_S else THINNED_MOST) * finer[-1]
+
+
+@given(st.lists(st.integers(0, 500), min_size=15, max_size=60))
+def test_thinned_steps_are_the_means_of_their_minutes(arrivals):
+    begin = T0 // 300 * 300
+    made = history(told([(60.0, count) for count in arrivals], begin))
+    minutes = loads(made, begin + len(arrivals) * 60, begin)
+    steps = len(arrivals) // 5
+    found = series(made, ONE, (begin, begin + steps * 300, 300.0))
+    assert found.end == begin + steps * 300
+    assert found.loads == pytest.approx([sum(minutes[5 * one : 5 * one + 5]) / 5 for one in range(steps)])
+
+
+@given(st.integers(1, 16), st.sampled_from([1, 2, 40, "all"]), st.floats(0.1, 60), st.integers(1, 300))
+def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, arrivals):
+    """The same minute, once by the look at the lanes, once by the sample."""
+    lane: Lane = ("echo", "any", "normal")
+    resources = {"echo": Resources(cores=cores)}
+    beat = Beat(node="a", incarnation="1", seq=1, rates={"echo": (task_s, 10)})
+    able = Capabilities(kinds=(KindInfo("echo", True),))
+    member = Member(NodeRecord(id="a", name="a", incarnation="1", slots=slots, capabilities=able), "up", beat)
+    seen = flow(flow(Flow(), {lane: (0, 0, 5)}, 60.0, T0), {lane: (arrivals, 0, 5)}, 60.0, T0 + 60)
+    (pool,) = observe(Facts({lane: (arrivals, 0, 5)}, {}, resources, [member], {}), seen, ()).pools
+    made = history([Sample("echo", T0 + 60, 60.0, arrivals, 10, 10 * task_s)])
+    nodes = {"echo": slots_of("echo", resources, pool.slots) / pool.slots}
+    assert series(made, nodes, (T0, T0 + 60, MINUTE_S)).loads == pytest.approx((pool.load,))
+
+
+def test_tasks_count_with_the_time_that_their_kind_took_lately():
+    untimed = Sample("echo", T0 + 60, 60.0, 600, 0, 0.0)
+    timed = Sample("echo", T0 + 120, 60.0, 60, 60, 120.0)
+    long_after = Sample("echo", T0 + 120 + 30 * 86400, 60.0, 60, 60, 240.0)
+    made = history([untimed, timed, long_after])
+    assert loads(made, T0 + 120) == [0.0, 2.0]
+    begin = long_after.at - 60
+    assert loads(made, begin + 60, begin) == pytest.approx([4.0])
+
+
+def test_only_work_that_any_node_may_take_counts_and_whole_days_are_forgotten():
+    made = history([Sample("echo", T0 + 60, 60.0, 60, 60, 60.0, open_share=0.25)])
+    assert loads(made, T0 + 60) == [0.25]
+    made.forget(T0 - 1)
+    assert made.told_s
+    made.forget(T0 + 2 * 86400)
+    assert not made.told_s and not made.work_s["echo"] and bounds(made, T0) is None

@@ -1,0 +1,153 @@
+"""When a forecast is made, of what, and for how long it holds; and that a mesh's forecast is the back-test's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.kinds.base import Resources
+from mesh.sampling import Sample
+from scaling import fitting, forecast_prophet, synthetic
+from scaling.backtest import Backtest
+from scaling.config import MODES, REACTIVE, ScalingConfig
+from scaling.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
+from scaling.forecast_child import fit
+from scaling.gate import expected
+from scaling.history import HOLD_S, History
+from scaling.model import Offer, Pool
+from scaling.simulate import World, default_offers
+
+T0 = 1_800_000_000.0
+CONFIG = ScalingConfig()
+SEEN = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)})
+RESOURCES = {"echo": Resources(), "draw": Resources(gpu=1), "sum": Resources(cores="all")}
+
+
+def history(minutes: int = 10, *kinds: str) -> History:
+    made = History()
+    for number in range(1, minutes + 1):
+        for kind in kinds or ("echo",):
+            made.add(Sample(kind, T0 + 60 * number, 60.0, 120, 120, 120.0), T0 + 60 * number)
+    return made
+
+
+def kept(quantile: float = CONFIG.quantile, step_s: float = 60.0, **more: Any) -> Kept:
+    known: dict[str, Any] = {"model": "last", "at_start": 3.0, "until_start": 4.0, "median": 2.0, "lower": 1.0}
+    return Kept(Fit("cpu", 9, 0.5, "it won", **(known | {"trusted": True} | more)), T0, step_s, quantile, T0 + 1)
+
+
+def test_a_fit_is_due_with_each_step_and_not_before_there_is_something_new() -> None:
+    made = history()
+    first = fitting.due(made, SEEN, None, T0 + 605)
+    assert first is not None and first.within == (T0, T0 + 600, 60.0)
+    assert fitting.due(made, SEEN, first, T0 + 659) is None
+    made.add(Sample("echo", T0 + 660, 60.0, 1, 1, 1.0), T0 + 660)
+    second = fitting.due(made, SEEN, first, T0 + 661)
+    assert second is not None and second.within == (T0, T0 + 660, 60.0)
+    other = Looked(ScalingConfig(quantile=0.9), SEEN.pools)
+    assert fitting.due(made, other, second, T0 + 662) is not None, "another quantile is another forecast"
+    assert fitting.due(made, Looked(ScalingConfig(mode=REACTIVE), SEEN.pools), None, T0 + 662) is None
+    assert fitting.due(History(), SEEN, None, T0) is None
+
+
+def test_nothing_is_made_of_a_history_that_can_not_be_kept_up() -> None:
+    made = history()
+    made.add(Sample("echo", T0 + 99999, 60.0, 1, 1, 1.0), T0 + 3000)
+    assert fitting.due(made, SEEN, None, T0 + 3000) is None, "its newest step is too long ago"
+    assert fitting.due(history(), SEEN, None, T0 + 600 + HOLD_S + 60) is not None, "nothing came: that is news"
+
+
+def test_each_pool_is_asked_about_by_its_kinds_slots_and_start_and_what_is_late_counts_as_start() -> None:
+    made = history(10, "echo", "draw", "sum")
+    seen = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0), "gpu": (4.0, 400.0)})
+    what = fitting.due(made, seen, None, T0 + 610)
+    assert what is not None
+    cpu, gpu = fitting.asked(made, what, seen, RESOURCES, 12.0, T0 + 610)
+    # Two tasks a second of a second each: echo takes one slot of two, sum all of them, draw one of four.
+    assert cpu.pool == "cpu" and cpu.loads == pytest.approx((3.0,) * 10)
+    assert gpu.pool == "gpu" and gpu.loads == pytest.approx((0.5,) * 10)
+    assert (cpu.start_steps, gpu.start_steps) == (3, 8), "100 + 10 + 12 s, and 400 + 10 + 12 s"
+    assert cpu.prophet_s == 0, "minutes leave Prophet no time"
+
+
+@given(st.floats(-100, 2000), st.sampled_from([60.0, 300.0]), st.sampled_from(MODES), st.booleans(), st.booleans())
+def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
+    seen = Looked(ScalingConfig(mode=mode), SEEN.pools)
+    one = kept(seen.config.quantile if same else 0.5, step_s, model="last" if has_model else "")
+    used = fitting.forecasts({"cpu": one, "gone": one}, seen, T0 + age_s)
+    shown = fitting.document({"cpu": one}, seen, history(), "", T0 + age_s)
+    holds = mode != REACTIVE and same and has_model and age_s <= IN_FORCE_STEPS * step_s + LATE_S
+    assert set(used) == ({"cpu"} if holds else set())
+    assert set(shown) == {"cpu", "cpu.eu"} and all(each["why"] for each in shown.values())
+    assert shown["cpu"]["in_force"] == shown["cpu"]["trusted"] == holds and not shown["cpu.eu"]["in_force"]
+    if holds:
+        assert (used["cpu"].at_start, used["cpu"].until_start, used["cpu"].median) == (3.0, 4.0, 2.0)
+        assert (shown["cpu"]["lower"], shown["cpu"]["upper"], shown["cpu"]["median"]) == (1.0, 3.0, 2.0)
+
+
+def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
+    def why(one: Kept | None, made: History, config: ScalingConfig = CONFIG, problem: str = "") -> str:
+        seen = Looked(config, {"cpu": (1.0, 1.0)})
+        return str(fitting.document({"cpu": one} if one else {}, seen, made, problem, T0 + 900)["cpu"]["why"])
+
+    assert why(None, History()) == "there is no load history yet"
+    assert why(None, history()) == "no forecast has been made yet"
+    assert why(None, history(), problem="it broke") == "no forecast has been made yet; it broke"
+    assert why(kept(), history()) == "the last forecast knew the load until 900 s ago, and is too old"
+    assert why(kept(quantile=0.5, step_s=300.0), history()) == "the last forecast was of another quantile"
+    assert why(kept(step_s=300.0, model=""), history()) == "it won"
+    assert why(kept(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
+    region = fitting.document({}, SEEN, history(), "", T0)["cpu.eu"]["why"]
+    assert region == "work that must stay in a region is not counted apart in the history"
+
+
+def test_the_slowest_suitable_offer_says_how_long_a_start_takes() -> None:
+    offers = (Offer("a", "x", start_s=30.0), Offer("b", "x", start_s=90.0, has_gpu=True), Offer("c", "x", start_s=95.0))
+    pools = (Pool("cpu", slots=3), Pool("gpu", slots=2, needs_gpu=True))
+    assert fitting.looked(pools, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
+    assert fitting.looked(pools, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
+
+
+@pytest.mark.parametrize("kind", ["pulses", "regime"])
+def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str) -> None:
+    loads = synthetic.make(kind, 1, 1200)
+    test = Backtest(loads, World(300.0, default_offers(120.0)), 1)
+    row = expected(test.walk, test.gate(0.95), test.walk.column(0.95))[-1]
+    made = fit(Asked("cpu", tuple(loads.tolist()), 300.0, 1, 0.95, 0.0))
+    assert row is not None and made.model == row.model and made.steps == 1200
+    assert made.trusted == row.trusted == (kind == "pulses") and made.ratio is not None
+    ours, theirs = (made.at_start, made.until_start, made.median), (row.at_start, row.until_start, row.median)
+    assert np.array(ours) * test.scale == pytest.approx(np.array(theirs))
+    assert made.lower is not None and 0 <= made.lower <= made.at_start
+
+
+@pytest.mark.skipif(bool(forecast_prophet.lacking()), reason="Prophet is not installed")
+def test_prophet_is_one_more_model_and_what_it_could_not_do_in_time_is_said() -> None:
+    loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
+    assert "Prophet took longer than 0.01 s" in fit(Asked("cpu", loads, 300.0, 1, 0.95, 0.01)).why
+    assert "Prophet" not in fit(Asked("cpu", loads, 300.0, 1, 0.95, 60.0)).why
+
+
+def test_short_and_idle_histories_have_no_forecast() -> None:
+    assert fit(Asked("cpu", (0.0,) * 500, 60.0, 1, 0.95, 0.0)).why == "its history holds no load"
+    short = fit(Asked("cpu", (1.0,) * 30, 60.0, 1, 0.95, 0.0))
+    assert not short.model and short.why == "30 steps of 60 s are too few for a model"
+
+
+def test_the_child_answers_line_by_line_and_ends_itself_when_nobody_does() -> None:
+    command = [sys.executable, "-P", "-m", "scaling.forecast_child"]
+    asked = [Asked(pool, (1.0, 2.0) * 200, 60.0, 1, 0.9, 0.0) for pool in ("cpu", "gpu")]
+    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in asked)
+    environment = forecast_prophet.environment()
+    done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)
+    found = [msgspec.json.decode(line, type=Fit) for line in done.stdout.splitlines()]
+    assert [one.pool for one in found] == ["cpu", "gpu"] and all(one.model for one in found)
+    with subprocess.Popen([*command, "0.2"], stdin=subprocess.PIPE, env=environment) as waits:
+        assert waits.wait(30) < 0, "its parent neither asks nor goes, and its time is over"
