@@ -66,7 +66,7 @@ def replay(written: Mapping[str, Any]) -> tuple[Decision, bool]:
     Raises: BadInput, when the document is of another version.
     """
     try:
-        inputs = msgspec.convert(written["from"], Inputs)
+        inputs = msgspec.convert(_without_nulls(written["from"]), Inputs)
     except (msgspec.ValidationError, KeyError, ValueError) as error:
         raise BadInput(f"that decision was written by another version and can't be made again: {error}") from None
     made, _ = decide(
@@ -74,6 +74,13 @@ def replay(written: Mapping[str, Any]) -> tuple[Decision, bool]:
     )  # fmt: skip
     same = [pool_document(one) for one in made.pools] == list(written["pools"])
     return made, same
+
+
+def _without_nulls(value: Any) -> Any:
+    """JSON has no infinity and says null; what is infinite (no limit, never) is so by default."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return value
 
 
 def essence(made: Decision) -> tuple[Any, ...]:

@@ -66,11 +66,13 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     whole = await queztl("scale", "explain", launch[0], "--json", url=node.api)
     journal, said = await scaling("explain", str(launch[0]), url=node.api)
     assert journal == 0 and said.splitlines() == whole.json["says"]
+    (tmp_path / "decision.json").write_text(whole.out)
+    assert (await scaling("explain", "--file", str(tmp_path / "decision.json"))) == (0, said)
     changed = whole.json
     changed["from"]["config"] |= {"min_nodes": 1, "max_nodes": 1}
     (tmp_path / "decision.json").write_text(json.dumps(changed))
     code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
-    assert code == 1 and "comes out differently" in said, "with other settings it is another decision"
+    assert code == 1 and "comes out differently" in said, said
     (tmp_path / "decision.json").write_text("{}")
     code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
     assert code == 1 and "is no decision" in said
