@@ -125,6 +125,7 @@ class OfferDoc(Doc):
     price_usd_h: float
     priced_on: str
     start_s: float
+    speed: dict[str, float] = Field(description="pool -> how fast its nodes were at its work, the mean offer's being 1")
     available: int
     refused: dict[str, str] = Field(description="pool -> why it is not taken")
 

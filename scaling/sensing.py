@@ -12,13 +12,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from mesh import subjects
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.messages import decode_pool
 from mesh.placement import Member
 from mesh.streams import list_lanes
-from scaling import policy, wall
+from scaling import policy, speeds, wall
 from scaling.config import ScalingConfig
 from scaling.ledger import fitted
 from scaling.model import Offer
@@ -93,7 +95,9 @@ class Sensing:
         found = reconcile(intents, listings, members, places, self._since, config, now)
         manual, panic, lanes = await asyncio.gather(store.manual(), store.panic(), list_lanes(world.bus))
         self._flow = flow(self._flow, lanes, config.load_window_s, now)
-        offers = await self._offers(config, state.starts_s, notes)
+        known = speeds.measured(state.speeds, members, found.intents, world.resources)
+        state = msgspec.structs.replace(state, speeds=known)
+        offers = await self._offers(config, state, notes)
         offers = self._permitted(policy.allowed(offers, manual, now), panic is not None, notes)
         facts = Facts(lanes, await self._requires(lanes), world.resources, members, found.intents, world.me)
         seen = observe(facts, self._flow, offers)
@@ -109,9 +113,7 @@ class Sensing:
         answers = await asyncio.gather(*(ask(name, one) for name, one in self._world.providers.items()))
         return dict(one for one in answers if one is not None)
 
-    async def _offers(
-        self, config: ScalingConfig, starts_s: Mapping[str, float], notes: list[str]
-    ) -> tuple[Offer, ...]:
+    async def _offers(self, config: ScalingConfig, state: State, notes: list[str]) -> tuple[Offer, ...]:
         there = self._world.providers
         notes += [f"there is no provider {name} on this node" for name in config.providers if name not in there]
         asked = [(name, there[name]) for name in config.providers if name in there]
@@ -119,7 +121,11 @@ class Sensing:
             *(answer(one.offers(), config.call_timeout_s, f"{name}'s offers", notes) for name, one in asked)
         )
         offers = [offer for some in answers if some is not None for offer in some]
-        return tuple(replace(one, start_s=starts_s.get(one.id, one.start_s)) for one in offers)
+        measured = speeds.of_pools(state.speeds, self._world.resources)
+        return tuple(
+            replace(one, start_s=state.starts_s.get(one.id, one.start_s), speed=measured.get(one.id, {}))
+            for one in offers
+        )
 
     def _permitted(self, offers: tuple[Offer, ...], panic: bool, notes: list[str]) -> tuple[Offer, ...]:
         """Without those that the wall would refuse whatever else holds."""

@@ -18,6 +18,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: float = 0.0
     starts_s: dict[str, float] = {}
     """offer -> how long its nodes took to join, a running mean"""
+    speeds: dict[str, dict[str, float]] = {}
+    """offer -> kind -> tasks an hour that its nodes did"""
     decisions: tuple[int, ...] = ()
     """Numbers of the last journaled decisions, the newest last."""
     month_usd: float = 0.0

@@ -74,7 +74,8 @@ def _offer(one: Offer, seen: Round, made: Decision) -> dict[str, Any]:
     return {
         "id": one.id, "provider": one.provider, "type": one.type, "region": one.region, "market": one.market,
         "price_usd_h": one.price_usd_h, "priced_on": one.priced_on, "start_s": one.start_s,
-        "available": one.available, "refused": {pool: text for pool, text in why.items() if text},
+        "speed": dict(one.speed), "available": one.available,
+        "refused": {pool: text for pool, text in why.items() if text},
     }  # fmt: skip
 
 

@@ -30,7 +30,11 @@ def usd_per_unit(offer: Offer, pool: str, offers: Sequence[Offer], config: Scali
 
 
 def speed_of(offer: Offer, pool: str, offers: Sequence[Offer]) -> float:
-    """Units of the pool's work an hour: as measured, else by cores and what a core of its class does elsewhere."""
+    """Units of the pool's work an hour: as measured, else by cores and what a core of its class does elsewhere.
+
+    A pool that must stay in a region (`cpu.eu`) does the same work as the one that need not.
+    """
+    pool = pool.partition(".")[0]
     if pool in offer.speed:
         return offer.speed[pool]
     a_core = [

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import BadInput
+from mesh.placement import Member
 from scaling import policy, wall
 from scaling.model import ON_DEMAND, Offer
 from scaling.policy import Manual
 from scaling.record import replay
+from scaling.state import State
 from tests.integration.scaling_harness import Scene, make_scene, member
 from tests.nodes import eventually
 
@@ -150,3 +154,30 @@ async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: S
     assert [(each.version, each.settings["max_nodes"]) for each in kept] == [(2, 4), (1, 3)]
     await scene.store.put_manual(Manual(target=1, until=5.0))
     assert (await scene.store.manual()) == Manual(target=1, until=5.0)
+
+
+async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) -> None:
+    """Half as fast for a fifth less: the dearer one is cheaper by what it does."""
+    offers = (PAID, replace(PAID, id="m7", type="m7", price_usd_h=0.8))
+    cloud = scene.machines.provider("cloud", paid=True, offers=offers)
+    wanted: dict[str, Any] = {"providers": ["cloud"], "backlog_target_s": 1.0}
+    await scene.settings(max_nodes=2, **wanted)
+    await scene.store.put_state(State(speeds={"m5": {"echo": 7200.0}, "m7": {"echo": 3600.0}}))
+    await scene.submit(100)
+    await scene.elect(has_key=True)
+    await scene.until(lambda: cloud.running, "one is rented")
+    assert [order.offer for order in cloud.orders] == ["m5"]
+    # What its own node then does is measured: slower than the cheap one was.
+    (node,) = cloud.running
+    rented = scene.machines.members[node]
+    assert rented.beat is not None
+    beat = msgspec.structs.replace(rented.beat, rates={"echo": (2.0, 20)})
+    scene.machines.members[node] = Member(rented.record, "up", beat)
+
+    async def known() -> bool:
+        return (await scene.store.state()).speeds["m5"]["echo"] == 1800.0
+
+    await eventually(known, 30, "its speed is known")
+    await scene.settings(max_nodes=3, **wanted)
+    await scene.until(lambda: len(cloud.running) == 2, "another one is rented")
+    assert [order.offer for order in cloud.orders] == ["m5", "m7"]
