@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-#: An open loop looks this often for what is due, seconds.
-PACE_S = 0.001
-
 
 class BenchFailed(Exception):
     """The bench has no result: something did not start, or an answer was wrong."""
@@ -79,8 +76,3 @@ def disturbance(
     if every_s <= 0:
         return {"others": 0.0, "stolen": 0.0}
     return {"others": round(max(0.0, used_s - ours_s) / every_s, 3), "stolen": round(stolen_s / every_s, 3)}
-
-
-def due(rate_per_s: float, began_s: float, now_s: float, sent: int, total: int) -> int:
-    """How many tasks of an open loop are due now and not sent yet."""
-    return max(0, min(total, int((now_s - began_s) * rate_per_s) + 1) - sent)

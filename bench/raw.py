@@ -19,7 +19,8 @@ import psutil
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bench.measure import PACE_S, BenchFailed, Round, due
+from bench.measure import BenchFailed, Round
+from bench.pacing import evenly
 
 WORK, RESULTS, WORKER = "RAW", "RAWRES", "raw"
 BATCH = 200
@@ -149,15 +150,10 @@ class Raw:
         self._wrong = ""
         self._sent_at, self._latencies_s = {}, []
         self._done = asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
         try:
             async with asyncio.timeout(ROUND_WITHIN_S):
-                while self._sent < tasks:
-                    for _ in range(due(rate_per_s, began, time.perf_counter(), self._sent, tasks)):
-                        self._sent = number = self._sent + 1
-                        self._sent_at[number] = time.perf_counter()
-                        await self._client.publish(f"raw.work.{number}", payload(number), reply=f"{self._box}.{number}")
-                    await asyncio.sleep(PACE_S)
+                async with asyncio.TaskGroup() as group:
+                    await evenly(rate_per_s, tasks, lambda _: group.create_task(self._send_one()))
                 await self._done
         except TimeoutError:
             raise BenchFailed(f"raw: {self._ended} of {tasks} tasks ended within {ROUND_WITHIN_S:g} s") from None
@@ -165,6 +161,11 @@ class Raw:
             raise BenchFailed(f"raw: {self._wrong}")
         self._sent_at = {}
         return self._latencies_s
+
+    async def _send_one(self) -> None:
+        self._sent = number = self._sent + 1
+        self._sent_at[number] = time.perf_counter()
+        await self._client.publish(f"raw.work.{number}", payload(number), reply=f"{self._box}.{number}")
 
     async def _fill(self) -> None:
         publish, box = self._client.publish, self._box

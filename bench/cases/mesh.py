@@ -17,8 +17,9 @@ from statistics import median
 from typing import Any
 
 from bench import environment, profiling
-from bench.measure import PACE_S, BenchFailed, Round, disturbance, due, quantile, ratio, spread
+from bench.measure import BenchFailed, Round, disturbance, quantile, ratio, spread
 from bench.node_process import NodeProcess
+from bench.pacing import evenly
 from bench.raw import Raw
 from mesh.client import Mesh
 from mesh.connecting import bus_urls
@@ -191,14 +192,8 @@ async def paced(mesh: Mesh, rate_per_s: float, tasks: int) -> list[float]:
         if result != {"value": number}:
             raise BenchFailed(f"mesh: task {number} answered {result!r}")
 
-    began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        sent = 0
-        while sent < tasks:
-            for _ in range(due(rate_per_s, began, time.perf_counter(), sent, tasks)):
-                group.create_task(one(sent))
-                sent += 1
-            await asyncio.sleep(PACE_S)
+        await evenly(rate_per_s, tasks, lambda number: group.create_task(one(number)))
     return latencies_s
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -12,8 +15,9 @@ from hypothesis import strategies as st
 from bench import __main__ as command
 from bench import environment, profiling
 from bench.cases import mesh
-from bench.measure import Round, disturbance, due, median_interval, quantile, ratio, spread
+from bench.measure import Round, disturbance, median_interval, quantile, ratio, spread
 from bench.node_process import role
+from bench.pacing import evenly
 from bench.raw import PAYLOAD_BYTES, payload
 
 SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
@@ -46,16 +50,30 @@ def test_the_ratio_is_that_of_the_middle_pair() -> None:
     assert Round(100, 0.5).per_s == 200
 
 
-@given(st.floats(1, 1e5), st.lists(st.floats(0, 0.5), min_size=1, max_size=50), st.integers(1, 500))
-def test_an_open_loop_sends_everything_once_and_on_time(rate_per_s, pauses_s, total) -> None:
-    now_s = sent = 0
-    for pause_s in pauses_s:
-        now_s += pause_s
-        count = due(rate_per_s, 0.0, now_s, sent, total)
-        sent += count
-        assert sent <= min(total, now_s * rate_per_s + 1)
-        assert sent >= min(total, math.floor(now_s * rate_per_s))
-        assert due(rate_per_s, 0.0, now_s, sent, total) == 0
+@given(st.floats(2e3, 1e6), st.integers(0, 40))
+def test_an_open_loop_calls_once_each_in_order_and_never_early(rate_per_s, count) -> None:
+    made: list[tuple[int, float]] = []
+
+    async def run() -> float:
+        began = time.perf_counter()
+        await evenly(rate_per_s, count, lambda number: made.append((number, time.perf_counter())))
+        return began
+
+    began = asyncio.run(run())
+    assert [number for number, _ in made] == list(range(count))
+    assert all(at >= began + number / rate_per_s for number, at in made)
+
+
+async def test_an_open_loop_that_is_cancelled_calls_no_more() -> None:
+    made: list[int] = []
+    loop = asyncio.create_task(evenly(1e3, 10_000, made.append))
+    async with asyncio.timeout(30):
+        while not made:
+            await asyncio.sleep(0.001)
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+    assert not any(thread.name == "pacer" for thread in threading.enumerate())
 
 
 def test_what_others_took_is_told_from_what_was_measured() -> None:
