@@ -7,6 +7,7 @@ each figure means.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import tempfile
 import time
@@ -139,6 +140,7 @@ async def _latencies(
     """Quantiles of each paced round, mesh and raw in turn: one pause of the disk spoils one round, not the figure."""
     found: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
     for _ in range(rounds):
+        gc.collect()
         both = await paced(mesh, rate_per_s, tasks), await raw.paced(rate_per_s, tasks)
         for into, samples_s in zip(found, both, strict=True):
             for name, share in (("p50_ms", 0.50), ("p99_ms", 0.99), ("max_ms", 1.0)):
