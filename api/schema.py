@@ -38,7 +38,7 @@ class SubmitBody(Doc):
     delay_s: float = Field(default=0, ge=0, description="start no earlier than this many seconds from now")
     expires_s: float = Field(default=0, ge=0, description="not worth starting later than this; 0: always")
     idempotency_key: str = Field(default="", max_length=255, description="the same key again gives the same task")
-    origin: str = Field(default="", description="the region the work comes from")
+    origin: str = Field(default="", description="the region the work comes from, or LATITUDE,LONGITUDE in degrees")
 
 
 class FaultDoc(Doc):
@@ -314,7 +314,7 @@ class BenchRunDoc(Doc):
     nodes: list[str]
     quick: bool
     progress: float = Field(ge=0, le=1)
-    total: int = Field(description="benchmarks times nodes")
+    total: int = Field(description="benchmarks times nodes times passes")
     done: int
     benchmark: str = Field(description="the one under way")
     node: str

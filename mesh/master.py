@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mesh import alarms, events, membership, messages, placement, sampling, streams, subjects
+from mesh import alarms, events, membership, messages, placement, places, sampling, streams, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
@@ -133,7 +133,7 @@ class Master:
     async def _place(self, fence: int) -> None:
         """Keep the placement plan up to date; never over the plan of a later master."""
         kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
-        written: tuple[placement.Ranks, tuple[str, ...]] | None = None
+        written: tuple[placement.Ranks, tuple[str, ...], dict[str, places.Point]] | None = None
         changed = asyncio.Event()
         unlisten = self._registry.listen(lambda *_: changed.set())
         try:
@@ -141,12 +141,14 @@ class Master:
                 changed.clear()
                 members = self._registry.members()
                 ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
-                wanted = ranks, placement.regions(members)
+                wanted = ranks, placement.regions(members), places.places(members)
                 if wanted != written and self._election.fence == fence:
                     entry = await kv.get(subjects.PLAN_KEY)
                     if entry is not None and messages.decode_plan(entry.value).fence > fence:
                         return
-                    plan = messages.Plan(fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1])
+                    plan = messages.Plan(
+                        fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1], places=wanted[2]
+                    )
                     try:
                         revision = entry.revision if entry else 0
                         await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)

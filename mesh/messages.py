@@ -278,6 +278,7 @@ class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ranks: dict[str, dict[str, int]] = {}
     regions: tuple[str, ...] = ()
     """Where there are nodes, "" for those that name no region."""
+    places: dict[str, tuple[float, float]] = {}  # region -> (latitude, longitude), degrees, where a node says so
 
 
 class Lease(Struct, frozen=True):

@@ -6,8 +6,9 @@ Every fault is named at once, those of the envelope and those of the payload.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mesh import lanes, subjects
@@ -15,6 +16,7 @@ from mesh.config import MeshConfig
 from mesh.errors import BadInput, Fault, UnknownKind
 from mesh.kinds.table import blob_ids, find, validate
 from mesh.messages import Raw, Task, encode
+from mesh.places import Point, point, region_at
 from mesh.views import SubmitRequest
 
 MAX_TIMEOUT_S = 7 * 24 * 3600
@@ -22,6 +24,7 @@ MAX_DELAY_S = 365 * 24 * 3600
 MAX_ATTEMPTS = 100
 #: MessagePack of the text "blob" as a map key: a payload without it names no blob and needs no walk.
 _BLOB_KEY = b"\xa4blob"
+NOWHERE: Mapping[str, Point] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
     key = request.idempotency_key
     if not isinstance(key, str) or len(key) > 255 or not lanes.is_sendable(key):
         faults.append(Fault("idempotency_key", "must be a text of at most 255 characters"))
-    if request.origin != "" and not (isinstance(request.origin, str) and subjects.is_token(request.origin)):
-        faults.append(Fault("origin", "must be 1 to 64 letters, digits, '_' or '-'"))
+    origin = request.origin
+    if origin != "" and not (isinstance(origin, str) and (subjects.is_token(origin) or point(origin))):
+        faults.append(Fault("origin", "must be a region (1 to 64 letters, digits, '_' or '-') or LATITUDE,LONGITUDE"))
     return faults
 
 
@@ -97,8 +101,10 @@ class Envelope:
         return Prepared(sealed, self.lane, float(request.delay_s))
 
 
-def open_envelope(request: SubmitRequest, config: MeshConfig, regions: Collection[str] = ()) -> Envelope:
-    """Check all of `request` but its payload; `regions`: see `lanes.lane_for`.
+def open_envelope(
+    request: SubmitRequest, config: MeshConfig, regions: Collection[str] = (), places: Mapping[str, Point] = NOWHERE
+) -> Envelope:
+    """Check all of `request` but its payload; `regions`: see `lanes.lane_for`; `places`: see `places.region_at`.
 
     Raises: UnknownKind, BadInput with every fault of the envelope.
     """
@@ -106,19 +112,25 @@ def open_envelope(request: SubmitRequest, config: MeshConfig, regions: Collectio
     faults = envelope_faults(request)
     if faults:
         raise _refusal(faults)
-    lane = lanes.lane_for(request.kind, request.requires, request.urgency, request.origin, regions)
+    origin = region_at(request.origin, places)
+    lane = lanes.lane_for(request.kind, request.requires, request.urgency, origin, regions)
     return Envelope(request, lane, request.max_attempts or config.max_attempts)
 
 
 def prepare(
-    request: SubmitRequest, task: str, now: float, config: MeshConfig, regions: Collection[str] = ()
+    request: SubmitRequest,
+    task: str,
+    now: float,
+    config: MeshConfig,
+    regions: Collection[str] = (),
+    places: Mapping[str, Point] = NOWHERE,
 ) -> Prepared:
     """The task `request` asks for, under the id `task`.
 
     Raises: UnknownKind; BadInput with every fault, those of the envelope and those of the payload.
     """
     try:
-        envelope = open_envelope(request, config, regions)
+        envelope = open_envelope(request, config, regions, places)
     except UnknownKind:
         raise  # nothing more can be said of its payload
     except BadInput as refused:

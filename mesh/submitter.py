@@ -22,6 +22,7 @@ from mesh.bus.publisher import Settled
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
 from mesh.lanes import Lane, canonical, is_open
 from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Pool, Task, decode_claim, decode_plan, encode
+from mesh.places import Point
 from mesh.preparing import Prepared, prepare
 from mesh.streams import declare_lane
 from mesh.views import Accepted, SubmitRequest
@@ -59,6 +60,8 @@ class Submitter:
         bus.on_back.append(self._declared.clear)
         self.regions: tuple[str, ...] = ()
         """Where there are nodes, as of `learn_regions`."""
+        self.places: dict[str, Point] = {}
+        """Where on the earth those regions are, as far as their nodes say so."""
         self._regions_at = float("-inf")
         self._later_full, self._later_looked_at = False, float("-inf")
 
@@ -69,7 +72,7 @@ class Submitter:
 
     def prepare(self, request: SubmitRequest, task: str = "") -> Prepared:
         """Check a wish. Raises: UnknownKind, BadInput."""
-        return prepare(request, task or self.next_id(), time(), self._bus.config, self.regions)
+        return prepare(request, task or self.next_id(), time(), self._bus.config, self.regions, self.places)
 
     async def learn_regions(self, request: SubmitRequest) -> None:
         """Before `prepare`: work that says where it comes from needs to know where there are nodes.
@@ -79,7 +82,9 @@ class Submitter:
         now = self._loop.time()
         if request.origin and now - self._regions_at > REGIONS_FRESH_S:
             entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-            self.regions, self._regions_at = decode_plan(entry.value).regions if entry else (), now
+            plan = decode_plan(entry.value) if entry else None
+            self.regions, self.places = (plan.regions, plan.places) if plan else ((), {})
+            self._regions_at = now
 
     async def accept(self, request: SubmitRequest) -> Accepted:
         """Check, claim, publish; the answer means the bus holds it.

@@ -137,7 +137,7 @@ class Benchmarking:
         """One line of progress."""
         try:
             told = json.loads(line)
-            fields = {name: told[name] for name in ("done", "benchmark", "node", "repetition", "last")}
+            fields = {name: told[name] for name in ("total", "done", "benchmark", "node", "repetition", "last")}
         except (ValueError, KeyError, TypeError):
             log.warning("the suite said something that is no progress: %s", line[:200])
             return

@@ -93,7 +93,7 @@ def flags_of(config: NodeConfig) -> list[str]:
     """How a node on this machine is to run so that it is like this one. Pure."""
     flags = ["--preset", config.preset, "--log-level", config.log_level, "--measure-after", "0"]
     pairs = [
-        ("--interface", config.interface), ("--region", config.region),
+        ("--interface", config.interface), ("--region", config.region), ("--at", config.at),
         ("--slots", str(config.slots) if config.slots else ""),
         *(("--label", f"{name}={text}") for name, text in config.labels.items()),
         *(("--models", one) for one in config.models),

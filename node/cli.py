@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--models", metavar="DIR", action="append", help="llm_inference may load models from DIR; may be repeated"
     )
     machine.add_argument("--region", metavar="R", help="where it is; work is kept near its origin")
+    machine.add_argument("--at", metavar="LAT,LON", help="where that is on the earth, for work that says coordinates")
     machine.add_argument(
         "--web-target", metavar="HOST:PORT", action="append",
         help="web_server_load may send requests to this server too; may be repeated",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mesh import targets
+from mesh import places, targets
 from mesh.config import PRESETS, MeshConfig
 from mesh.errors import CannotStart
 from mesh.identity import default_data_dir
@@ -53,6 +53,9 @@ class NodeConfig:
     """What work can ask for by name."""
     region: str = ""
     """Where this machine is: work is kept near its origin."""
+    at: str = ""
+    """Where that is on the earth, as LATITUDE,LONGITUDE in degrees: work that says coordinates goes to the nearest
+    region of which one node says so."""
     log_level: str = "info"
     """debug, info, warning or error."""
     json_logs: bool = False
@@ -109,7 +112,7 @@ class BadConfig(CannotStart):
 NAMES = {
     name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
     for name in (
-        "mesh", "interface", "data", "api", "join", "slots", "label", "region", "log_level", "json_logs",
+        "mesh", "interface", "data", "api", "join", "slots", "label", "region", "at", "log_level", "json_logs",
         "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "models",
         "web_target", "max_nodes", "min_nodes", "started_as", "leave_alone",
     )
@@ -133,6 +136,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         slots=reader.read("slots", _number(0, MAX_SLOTS), 0),
         labels=dict(reader.read_list("label", _label)),
         region=reader.read("region", _token("a region"), ""),
+        at=reader.read("at", _point, ""),
         log_level=reader.read("log_level", _one_of(LEVELS), "info"),
         json_logs=reader.read("json_logs", _boolean, False),
         fault_kinds=reader.read("fault_kinds", _boolean, False),
@@ -285,6 +289,12 @@ def _web_target(text: str) -> str:
     if targets.is_address(host) and (why := targets.forbidden(host)):
         raise ValueError(f"{why}: no load test is sent there")
     return target
+
+
+def _point(text: str) -> str:
+    if places.point(text) is None:
+        raise ValueError("must be LATITUDE,LONGITUDE in degrees, such as 50.1,8.7 (north and east are positive)")
+    return text
 
 
 def _label(text: str) -> tuple[str, str]:

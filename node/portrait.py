@@ -13,6 +13,7 @@ from mesh.capacity import TOKEN_LABEL, token_of
 from mesh.interfaces import is_wireless
 from mesh.membership import UP
 from mesh.messages import NodeRecord
+from mesh.places import AT_LABEL
 from node.banner import BannerFacts, banner
 from node.config import NodeConfig
 from node.workloads import llm_models
@@ -45,7 +46,7 @@ def record_of(node: Node) -> NodeRecord:
         incarnation=node.data.incarnation,
         version=version(),
         slots=node.slots,
-        labels=llm_models.labels(config.models) | config.labels | scaler_label(config),
+        labels=llm_models.labels(config.models) | config.labels | own_labels(config),
         region=config.region,
         api=node.bridge.url,
         host=node.addresses[0],
@@ -59,10 +60,10 @@ def record_of(node: Node) -> NodeRecord:
     )
 
 
-def scaler_label(config: NodeConfig) -> dict[str, str]:
-    """How the scaler knows a node that it started."""
-    token = token_of(config.started_as)
-    return {TOKEN_LABEL: token} if token else {}
+def own_labels(config: NodeConfig) -> dict[str, str]:
+    """How the scaler knows a node that it started, and where on the earth this machine is."""
+    said = {TOKEN_LABEL: token_of(config.started_as), AT_LABEL: config.at}
+    return {name: text for name, text in said.items() if text}
 
 
 def has_successor(node: Node) -> bool:

@@ -79,7 +79,7 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         help='what the node must have: {"cores": 4, "memory_mb": 2000, "accelerator": "cuda", "labels": {…}, '
         '"region": "eu", "node": "…"}',
     )
-    group.add_argument("--origin", default="", metavar="REGION", help="where it comes from: near nodes first")
+    group.add_argument("--origin", default="", metavar="REGION|LAT,LON", help="where it comes from: near nodes first")
 
 
 def task_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,16 +15,19 @@ class Rules:
     """When enough is enough."""
 
     least: int = 5
-    """Repetitions that are made in any case, unless one alone fills the cap."""
+    """Repetitions that are made in any case (in a pass), unless one alone fills the cap."""
     most: int = 25
     steady: float = 0.05
     """A spread of the middle samples below this is steady."""
     cap_s: float = 60.0
     """No repetition begins that would end past this, once there are `least`; past twice this, none at all."""
+    passes: int = 1
+    """How often all of this is done, with the other benchmarks in between."""
 
 
 QUICK = Rules(most=7, cap_s=6.0)
-FULL = Rules()
+#: At least six repetitions in all, and at most a minute's.
+FULL = Rules(least=3, most=13, cap_s=30.0, passes=2)
 
 
 def stop(samples: Sequence[float], elapsed_s: float, rules: Rules) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from bench import environment
 from bench.suite import repetition
 from bench.suite.model import SCHEMA, Benchmark, Conditions, Figure, Measured, Outcome, Part, Progress, State
+from bench.suite.passes import merged
 from bench.suite.place import Place, WorkFailed
 from bench.suite.repetition import Rules
 from mesh.errors import QueztlError
@@ -43,25 +44,34 @@ class Setting:
 async def run_all(
     benchmarks: Sequence[Benchmark], setting: Setting, opened: Open, told: Told, keep: Keep
 ) -> list[Outcome]:
-    """Each benchmark in turn; `keep` is given every outcome at once.
+    """Each benchmark in turn, as many passes over all as the rules say; `keep` is given every outcome at once.
 
-    A cancellation becomes the outcome of the benchmark that was under way, and is raised again.
+    A cancellation becomes the outcome of the benchmark that was under way, and is raised again; what had a pass less
+    than it should have is kept as it is.
     """
-    progress = Progress(total=len(benchmarks))
-    for benchmark in benchmarks:
-        progress.benchmark, progress.repetition, progress.last = benchmark.name, 0, ""
-        told(progress)
-        began = time.time()
-        try:
-            async with opened() as place:
-                outcome = await _one(benchmark, setting, place, progress, told)
-        except asyncio.CancelledError:
-            keep(_outcome(benchmark, setting, began, "cancelled", "the run was stopped"))
-            raise
-        progress.outcomes.append(outcome)
-        progress.done += 1
-        keep(outcome)
-        told(progress)
+    rules, made = setting.rules, dict[str, list[Outcome]]()
+    progress = Progress(total=len(benchmarks) * rules.passes)
+    for number in range(1, rules.passes + 1):
+        for benchmark in benchmarks:
+            progress.benchmark, progress.repetition, progress.last = benchmark.name, 0, ""
+            told(progress)
+            before, began = made.setdefault(benchmark.name, []), time.time()
+            try:
+                if all(one.state == "ok" for one in before):
+                    async with opened() as place:
+                        before.append(await _one(benchmark, setting, place, progress, told))
+            except asyncio.CancelledError:
+                if not before:
+                    keep(_outcome(benchmark, setting, began, "cancelled", "the run was stopped"))
+                for passes in list(made.values())[len(progress.outcomes) :]:
+                    if passes:
+                        keep(merged(passes, f"the run was stopped in pass {number} of {rules.passes}"))
+                raise
+            if number == rules.passes:
+                progress.outcomes.append(merged(before))
+                keep(progress.outcomes[-1])
+            progress.done += 1
+            told(progress)
     return progress.outcomes
 
 

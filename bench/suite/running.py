@@ -32,6 +32,11 @@ class Run:
     quick: bool
     keep: Keep
 
+    @property
+    def _steps(self) -> int:
+        """How many times a benchmark is begun on a node."""
+        return len(self.chosen) * (QUICK if self.quick else FULL).passes
+
     def _setting(self, cores: int) -> Setting:
         return Setting(self.name, self.quick, QUICK if self.quick else FULL, cores)
 
@@ -54,7 +59,7 @@ class Run:
             nodes = [await find(mesh, one) for one in wanted]
             nodes = nodes or [one for one in await mesh.nodes() if one.state in _THERE]
             for place, node in enumerate(nodes):
-                found += await self._on_node(mesh, node, _shifted(told, place, len(nodes), len(self.chosen), node.id))
+                found += await self._on_node(mesh, node, _shifted(told, place, len(nodes), self._steps, node.id))
                 for outcome in found[-len(self.chosen) :]:
                     await benchmarks.keep(mesh.bus, msgspec.to_builtins(outcome))
         return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import asin, cos, radians, sin, sqrt
 
-EARTH_KM = 6371.0
+from mesh.places import Point, km
+
 #: How far regions are taken to lie apart where no coordinates are known: the same name, the same first part, neither.
 SAME_KM, KIN_KM, FAR_KM = 0.0, 1500.0, 8000.0
 
-Places = Mapping[str, tuple[float, float]]
+Places = Mapping[str, Point]
 
 
 def may_stay(residency: str, region: str) -> bool:
@@ -22,10 +22,7 @@ def distance_km(one: str, other: str, places: Places) -> float:
     if one == other:
         return SAME_KM
     if one in places and other in places:
-        (north, east), (north2, east2) = places[one], places[other]
-        wide = sin(radians(north2 - north) / 2) ** 2
-        wide += cos(radians(north)) * cos(radians(north2)) * sin(radians(east2 - east) / 2) ** 2
-        return 2 * EARTH_KM * asin(min(1.0, sqrt(wide)))
+        return km(places[one], places[other])
     return KIN_KM if one and one.split("-")[0] == other.split("-")[0] else FAR_KM
 
 

@@ -151,3 +151,44 @@ def test_the_commands(tmp_path) -> None:
 def test_what_is_wrong_is_a_sentence(tmp_path, words, said) -> None:
     done = bench(*words, folder=tmp_path)
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
+    """What was measured in each pass is one figure's samples; one that failed is not begun again."""
+    order: list[str] = []
+
+    def told(progress: Progress) -> None:
+        if not progress.last and (not order or order[-1] != progress.benchmark):
+            order.append(progress.benchmark)
+
+    kept: list[Outcome] = []
+    wrong = Benchmark("wrong", "", (replace(PART, verify=lambda payload, result: "42 is not 7"),))
+    other = replace(SPIN, name="other")
+    setting = Setting("r", False, replace(RULES, least=3, most=3, passes=2), 1, "n1", FACTS)
+    outcomes = await run_all(
+        [SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append
+    )
+    assert kept == outcomes and [one.state for one in outcomes] == ["ok", "wrong answer", "ok"]
+    assert [len(one.figures["spins"].samples) for one in outcomes if one.figures] == [6, 6]
+    assert order == ["spin", "wrong", "other"] * 2
+
+
+async def test_a_run_that_is_stopped_in_its_second_pass_keeps_the_first(tmp_path) -> None:
+    kept: list[Outcome] = []
+    second = asyncio.Event()
+
+    def told(progress: Progress) -> None:
+        if progress.done == 2 and progress.last:
+            second.set()
+
+    setting = Setting("r", False, Rules(least=5, most=5, cap_s=60.0, passes=2), 1, "", FACTS)
+    two = [replace(SPIN, name=name) for name in ("a", "b")]
+    work = run_all(two, setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
+    running = asyncio.create_task(work)
+    await asyncio.wait_for(second.wait(), 30)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [(one.benchmark, one.state) for one in kept] == [("a", "ok"), ("b", "ok")]
+    assert all(len(one.figures["spins"].samples) == 5 for one in kept)
+    assert all(one.reason.endswith("the run was stopped in pass 2 of 2") for one in kept)

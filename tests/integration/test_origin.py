@@ -22,20 +22,21 @@ async def nodes_of(mesh: Mesh, count: int, origin: str, sleep_s: float = 0.2) ->
 
 async def test_near_nodes_first_and_far_ones_when_those_are_full(tmp_path: Path) -> None:
     async with Cluster(tmp_path) as cluster:
-        here = await cluster.node("--region", "eu", slots=2).start()
-        far = await cluster.node("--region", "us", slots=2).start()
+        here = await cluster.node("--region", "eu", "--at", "50.1,8.7", slots=2).start()
+        far = await cluster.node("--region", "us", "--at=40.7,-74.0", slots=2).start()
         mesh = await cluster.client()
 
         async def knows_both() -> bool:
             entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-            return entry is not None and decode_plan(entry.value).regions == ("eu", "us")
+            plan = decode_plan(entry.value) if entry else None
+            return plan is not None and plan.regions == ("eu", "us") and set(plan.places) == {"eu", "us"}
 
         await eventually(knows_both, 10, "the plan names both regions")
         # Both nodes know the lanes of both origins before anything is counted.
         await nodes_of(mesh, 4, "eu")
         await nodes_of(mesh, 4, "us")
         assert {("echo", "any@eu", "normal"), ("echo", "any@us", "normal")} <= (await list_lanes(mesh.bus)).keys()
-        for origin, near in (("eu", here.id), ("us", far.id)):
+        for origin, near in (("eu", here.id), ("us", far.id), ("48.9,2.3", here.id), ("45.5,-73.6", far.id)):
 
             async def settled(origin: str = origin, near: str = near) -> bool:
                 return [await nodes_of(mesh, 1, origin) for _ in range(5)] == [[near]] * 5

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from statistics import median
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.suite import repetition
 from bench.suite.compare import SMALLEST, by_chance, compare
 from bench.suite.model import SCHEMA, Conditions, Outcome, from_line, to_line
+from bench.suite.passes import merged
 from bench.suite.references import Row, references
 from bench.suite.repetition import FULL, QUICK, Rules, core_spread, stop, summary
 from bench.suite.table import BENCHMARKS
@@ -111,4 +113,29 @@ def test_a_ratio_is_only_given_where_it_means_something() -> None:
 
 
 def test_full_rules_are_those_of_the_methodology() -> None:
-    assert (repetition.FULL.least, repetition.FULL.steady) == (5, 0.05)
+    full = repetition.FULL
+    assert full.passes == 2 and full.passes * full.least >= 5 and full.steady == 0.05
+    assert full.passes * full.cap_s == 60.0
+
+
+@given(st.lists(st.lists(st.floats(1, 100), min_size=3, max_size=5), min_size=1, max_size=3))
+def test_passes_become_one_outcome_with_all_samples(samples) -> None:
+    one = outcome([1.0])
+    passes = [
+        msgspec.structs.replace(one, at=float(number), took_s=1.0, figures={"f": summary(part, "x", True)})
+        for number, part in enumerate(samples)
+    ]
+    whole = merged(passes)
+    assert whole.figures["f"].samples == tuple(sample for part in samples for sample in part)
+    assert whole.figures["f"].median == median([sample for part in samples for sample in part])
+    assert (whole.at, whole.took_s, whole.state) == (0.0, float(len(samples)), "ok")
+    assert merged(passes, "stopped").reason.endswith("stopped")
+
+
+def test_a_pass_that_ended_badly_is_what_the_benchmark_ended_with() -> None:
+    good = outcome([1.0])
+    was = Conditions(load_before=1.5, busy="1.5 of 2 cores were in use before it")
+    busy = msgspec.structs.replace(good, conditions=was)
+    assert merged([busy, good]).conditions.busy and merged([busy, good]).conditions.load_before == 1.5
+    bad = msgspec.structs.replace(good, state="wrong answer", figures={}, reason="42 is not 7")
+    assert (merged([good, bad]).state, merged([good, bad]).figures) == ("wrong answer", {})
