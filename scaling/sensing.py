@@ -102,7 +102,7 @@ class Sensing:
         facts = Facts(lanes, await self._requires(lanes), world.resources, members, found.intents, world.me)
         seen = observe(facts, self._flow, offers)
         held, by_hand = policy.effective(config, manual, now)
-        held = replace(held, places={**places(members), **held.places})
+        held = replace(held, places={**places_of(members), **held.places})
         notes += [*seen.notes, *([by_hand] if by_hand else [])]
         return Round(given, held, now, state, found, seen, offers, notes, panic is not None)
 
