@@ -19,6 +19,7 @@ from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.messages import decode_pool
 from mesh.placement import Member
+from mesh.places import places as places_of
 from mesh.streams import list_lanes
 from scaling import policy, speeds, wall
 from scaling.config import ScalingConfig

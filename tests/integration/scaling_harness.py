@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from mesh.bus.client import Bus, Message
 from mesh.capacity import TOKEN_LABEL, decode_leave
 from mesh.client import Mesh
 from mesh.config import LOCAL
+from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
 from mesh.placement import Member
@@ -32,6 +33,7 @@ from scaling.sensing import World
 from scaling.store import Store
 from tests.nodes import eventually
 
+log = logging.getLogger("queztl.test")
 MESH_ID = "mtest"
 #: Short, so that what needs a time limit is seen to reach it.
 QUICK: dict[str, Any] = {
@@ -135,8 +137,12 @@ class Scene:
 
         async def keep() -> None:
             while True:  # as `mesh/master.py` does
-                with contextlib.suppress(Exception):
+                try:
                     await controller.run(fence)
+                except QueztlError as error:
+                    log.info("the controller is started again: %s", error.message)
+                except Exception:
+                    log.exception("the controller failed and is started again")
                 await asyncio.sleep(0.05)
 
         self.controllers.append(asyncio.create_task(keep(), name=f"controller {fence}"))
