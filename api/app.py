@@ -28,7 +28,10 @@ _BYTES = "application/octet-stream"
 _SECONDS = {"type": "number", "minimum": 0}
 _WAIT = Query("wait", "answer when the task has ended, after this many seconds at most", _SECONDS)
 _KEEP = Query("keep", "1: kept until deleted, not only for a day", {"type": "string"})
-_LIMIT = Query("limit", "so many at most [20]", {"type": "integer", "minimum": 1, "maximum": 200})
+_LIMIT = Query(
+    "limit", f"so many at most [{capacity.LISTED}]",
+    {"type": "integer", "minimum": 1, "maximum": capacity.LISTED_MOST},
+)  # fmt: skip
 _KIND = Query("kind", "only those of this kind", {"type": "string"})
 
 #: Every path of the bridge. HEAD works wherever GET does.

@@ -14,7 +14,7 @@ from api.keys import SERVICES
 from api.route import PREFIX
 from api.schema import BenchRunBody
 from mesh.benchmarks import NAMES, BenchRun
-from mesh.errors import BadInput, Fault, NotFound
+from mesh.errors import Fault, NotFound, bad_input
 from mesh.kinds.faults import problem_of
 from mesh.subjects import is_token
 
@@ -63,8 +63,7 @@ def read_run(body: dict[str, Any]) -> BenchRunBody:
         if name not in NAMES
     ]
     if faults:
-        said = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
-        raise BadInput(f"The benchmark run is not valid: {said}.", tuple(faults))
+        raise bad_input("The benchmark run is not valid", faults)
     return wish
 
 

@@ -8,7 +8,7 @@ from api.bodies import read_object
 from api.errors import json_reply
 from api.keys import SERVICES
 from api.services import CapacityServices
-from mesh.errors import BadInput, Fault, NotFound
+from mesh.errors import Fault, NotFound, bad_input
 
 #: Decisions that are listed unless `limit` says otherwise, and at most.
 LISTED, LISTED_MOST = 20, 200
@@ -33,7 +33,7 @@ async def decisions(request: web.Request) -> web.Response:
     text = request.query.get("limit", str(LISTED))
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LISTED_MOST:
         problem = f"must be a whole number from 1 to {LISTED_MOST}"
-        raise BadInput(f"The query is not valid: limit {problem}.", (Fault("limit", problem),))
+        raise bad_input("The query is not valid", [Fault("limit", problem)])
     return json_reply(await _capacity(request).decisions(int(text)))
 
 
@@ -72,8 +72,7 @@ async def panic(request: web.Request) -> web.Response:
     if not isinstance(body.get("on"), bool):
         faults.append(Fault("on", "must be true or false"))
     if faults:
-        listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
-        raise BadInput(f"That can't be done: {listed}.", tuple(faults))
+        raise bad_input("That can't be done", faults)
     return json_reply(await _capacity(request).panic(bool(body["on"])))
 
 

@@ -11,7 +11,7 @@ from api.bodies import read_object
 from api.errors import json_reply
 from api.keys import SERVICES
 from api.schema import RegisterBody
-from mesh.errors import BadInput, Fault
+from mesh.errors import Fault, bad_input
 from mesh.kinds.faults import problem_of
 from mesh.subjects import is_token
 
@@ -42,6 +42,5 @@ def read_registration(body: dict[str, Any]) -> RegisterBody:
     if isinstance(node, str) and node and not is_token(node):
         faults.append(Fault("id", "must be 1 to 64 letters, digits, '_' or '-'"))
     if registration is None or faults:
-        listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
-        raise BadInput(f"The registration is not valid: {listed}.", tuple(faults))
+        raise bad_input("The registration is not valid", faults)
     return registration

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from api.schema import SubmitBody
-from mesh.errors import BadInput, Fault
+from mesh.errors import BadInput, Fault, bad_input
 from mesh.kinds.table import KINDS, validate
 from mesh.messages import encode
 from mesh.preparing import envelope_faults
@@ -74,8 +74,7 @@ def _refuse(found: list[Fault], kind: Any, payload: Any, given: dict[str, Any]) 
             validate(kind.lower(), payload)
         except BadInput as refused:
             found += refused.faults or (Fault("workload_type", refused.message.rstrip(".")),)
-    listed = "; ".join(f"{fault.field} {fault.problem}" for fault in found)
-    raise BadInput(f"The request is not valid: {listed}.", tuple(found))
+    raise bad_input("The request is not valid", found)
 
 
 def _shown(name: Any) -> str:

@@ -7,6 +7,8 @@ one sentence for people that says what happened and what to do. Nothing here may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -44,6 +46,12 @@ class BadInput(QueztlError):
     def __init__(self, message: str | None = None, faults: tuple[Fault, ...] = ()) -> None:
         super().__init__(message)
         self.faults = tuple(faults)
+
+
+def bad_input(what: str, faults: Sequence[Fault]) -> BadInput:
+    """`what` ("The request is not valid") with every fault in one sentence, and listed."""
+    listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
+    return BadInput(f"{what}: {listed}.", tuple(faults))
 
 
 class UnknownKind(BadInput):

@@ -41,7 +41,7 @@ def region_at(origin: str, places: Mapping[str, Point]) -> str:
 
     Of regions equally near the first by name.
     """
-    here = point(origin)
+    here = point(origin) if origin else None  # for every task: most say nothing
     if here is None:
         return origin
     return min(sorted(places), key=lambda region: km(here, places[region]), default="")

@@ -6,14 +6,14 @@ Every fault is named at once, those of the envelope and those of the payload.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from mesh import lanes, subjects
 from mesh.config import MeshConfig
-from mesh.errors import BadInput, Fault, UnknownKind
+from mesh.errors import BadInput, Fault, UnknownKind, bad_input
 from mesh.kinds.table import blob_ids, find, validate
 from mesh.messages import Raw, Task, encode
 from mesh.places import Point, point, region_at
@@ -62,11 +62,6 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
     return faults
 
 
-def _refusal(faults: Sequence[Fault]) -> BadInput:
-    listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
-    return BadInput(f"The request is not valid: {listed}.", tuple(faults))
-
-
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """All of a request but its payload, checked once: `map` seals many payloads into one envelope."""
@@ -82,7 +77,7 @@ class Envelope:
         try:
             packed = encode(payload if payload is not None else {})
         except (TypeError, OverflowError, ValueError, RecursionError) as error:
-            raise _refusal([Fault("payload", f"can't be encoded: {error}")]) from None
+            raise bad_input("The request is not valid", [Fault("payload", f"can't be encoded: {error}")]) from None
         kind, pool, urgency = self.lane
         sealed = Task(
             id=task,
@@ -111,7 +106,7 @@ def open_envelope(
     find(request.kind)
     faults = envelope_faults(request)
     if faults:
-        raise _refusal(faults)
+        raise bad_input("The request is not valid", faults)
     origin = region_at(request.origin, places)
     lane = lanes.lane_for(request.kind, request.requires, request.urgency, origin, regions)
     return Envelope(request, lane, request.max_attempts or config.max_attempts)
@@ -133,10 +128,10 @@ def prepare(
         envelope = open_envelope(request, config, regions, places)
     except UnknownKind:
         raise  # nothing more can be said of its payload
-    except BadInput as refused:
+    except BadInput as first:
         try:
             validate(request.kind, request.payload)
         except BadInput as also:
-            raise _refusal((*refused.faults, *also.faults)) from None
+            raise bad_input("The request is not valid", (*first.faults, *also.faults)) from None
         raise
     return envelope.seal(request.payload, task, now)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mesh.errors import BadInput, Fault
+from mesh.errors import Fault, bad_input
 from scaling.config import ScalingConfig
 from scaling.model import Offer
 from scaling.schedule import problems
@@ -82,8 +82,7 @@ def checked(settings: Mapping[str, Any]) -> ScalingConfig:
         if probe.max_nodes > MOST_NODES:
             faults.append(Fault("max_nodes", f"must not be above {MOST_NODES}"))
     if faults:
-        listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
-        raise BadInput(f"The policy is not valid: {listed}.", tuple(faults))
+        raise bad_input("The policy is not valid", faults)
     return ScalingConfig(**values)
 
 
@@ -180,8 +179,7 @@ def read_manual(body: Mapping[str, Any], have: int, policy: Policy, now: float) 
     if provider and provider not in config.providers:
         faults.append(Fault("provider", f"must be one of {', '.join(config.providers)}"))
     if faults:
-        listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
-        raise BadInput(f"That can't be done: {listed}.", tuple(faults))
+        raise bad_input("That can't be done", faults)
     return Manual(target=wanted, until=now + for_s, provider=provider, at=now)
 
 

@@ -26,7 +26,12 @@ def is_late(told: Mapping[str, Any], config: ScalingConfig, now: float) -> bool:
 def settings_of(config: ScalingConfig) -> dict[str, Any]:
     """Every setting by name, as JSON has it: null for "no limit"."""
     plain = {one.name: msgspec.to_builtins(getattr(config, one.name)) for one in fields(config)}
-    return {name: None if isinstance(value, float) and isinf(value) else value for name, value in plain.items()}
+    return {name: finite(value) for name, value in plain.items()}
+
+
+def finite(value: Any) -> Any:
+    """`value`, and null in the place of an infinite one."""
+    return None if isinstance(value, float) and isinf(value) else value
 
 
 def bill(told: Mapping[str, Any], panic: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ writes what people want where the master looks. Answers are plain data, with nul
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh.bus.errors import WrongSequence
-from mesh.errors import BadInput, Conflict, Fault
+from mesh.errors import Conflict, Fault, bad_input
 from scaling import policy
 from scaling.explain import explained
 from scaling.ledger import everything
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from scaling.sensing import World
     from scaling.store import Store
 
-#: So many decisions are listed unless more are asked for, and at most.
-LISTED, LISTED_MOST = 20, 200
 _POLICY = ("settings", "enabled", "version")
 
 
@@ -38,8 +37,10 @@ class ScalingService:
     async def status(self) -> dict[str, Any]:
         """What was last seen and decided, and what is in force."""
         store, now = self._store, time()
-        told, given = await store.status() or {}, await store.policy()
-        manual, panic = await store.manual(), await store.panic()
+        told, given, manual, panic = await asyncio.gather(
+            store.status(), store.policy(), store.manual(), store.panic()
+        )
+        told = told or {}
         enabled, reason = given is not None and given.enabled, ""
         if given is None:
             reason = "nobody has said how many nodes there may be: give a node --max-nodes, or set a policy"
@@ -72,9 +73,9 @@ class ScalingService:
         told = await self._store.status() or {}
         return {"at": told.get("at"), "pools": _forecasts(told)}
 
-    async def decisions(self, limit: int = LISTED) -> dict[str, Any]:
-        """The last ones, the newest first, each with its trail."""
-        found = await self._store.decisions(min(max(1, limit), LISTED_MOST))
+    async def decisions(self, limit: int) -> dict[str, Any]:
+        """The last ones, the newest first, each with its trail; so many at most, from 1."""
+        found = await self._store.decisions(limit)
         return {"decisions": [{name: one[name] for name in one if name != "from"} for one in found]}
 
     async def decision(self, number: int) -> dict[str, Any]:
@@ -108,8 +109,7 @@ class ScalingService:
         if not settings and enabled is None:
             faults.append(Fault("settings", "or enabled must be given"))
         if faults:
-            listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
-            raise BadInput(f"The policy is not valid: {listed}.", tuple(faults))
+            raise bad_input("The policy is not valid", faults)
         before = await self._store.policy() or policy.Policy()
         if version is not None and version != before.version:
             raise Conflict(f"the policy is at version {before.version}, not {version}; look at it again")
@@ -155,9 +155,7 @@ def _manual(wish: policy.Manual | None, now: float) -> dict[str, Any] | None:
 
 
 def _short(given: policy.Policy | None) -> dict[str, Any]:
-    given = given or policy.Policy()
-    fields = ("version", "enabled", "at", "by", "node", "settings")
-    return {name: value for name, value in msgspec.structs.asdict(given).items() if name in fields}
+    return msgspec.structs.asdict(given or policy.Policy())
 
 
 def _whole(given: policy.Policy | None) -> dict[str, Any]:

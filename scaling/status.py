@@ -6,13 +6,13 @@ Written by the master into KV `scaling`, `status`; read by every node's API. Amo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isinf
 from typing import Any
 
 from scaling import budget
 from scaling.ledger import month_forecast_usd
 from scaling.model import Decision, Offer, Pool
 from scaling.policies.cost import refusal
+from scaling.reading import finite
 from scaling.record import pool_document
 from scaling.sensing import Round
 
@@ -47,9 +47,9 @@ def status_document(
             "spent_today_usd": seen.state.spent_usd,
             "spent_month_usd": seen.state.month_usd,
             "month_forecast_usd": month_forecast_usd(seen.state, running, seen.now),
-            "budget_usd_h": _finite(seen.config.budget_usd_h),
-            "budget_usd_day": _finite(seen.config.budget_usd_day),
-            "room_usd_h": _finite(room),
+            "budget_usd_h": finite(seen.config.budget_usd_h),
+            "budget_usd_day": finite(seen.config.budget_usd_day),
+            "room_usd_h": finite(room),
             "wall": wall,
         },
         "panic": seen.panic,
@@ -77,7 +77,3 @@ def _offer(one: Offer, seen: Round, made: Decision) -> dict[str, Any]:
         "speed": dict(one.speed), "available": one.available,
         "refused": {pool: text for pool, text in why.items() if text},
     }  # fmt: skip
-
-
-def _finite(amount: float) -> float | None:
-    return None if isinf(amount) else amount

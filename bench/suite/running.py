@@ -14,7 +14,7 @@ from bench import environment
 from bench.suite.local import local_place
 from bench.suite.mesh_place import facts_of, find, mesh_place
 from bench.suite.model import Benchmark, Outcome, Progress
-from bench.suite.repetition import FULL, QUICK
+from bench.suite.repetition import FULL, QUICK, Rules
 from bench.suite.run import Keep, Setting, Told, run_all
 from mesh import benchmarks
 from mesh.client import Mesh
@@ -33,12 +33,16 @@ class Run:
     keep: Keep
 
     @property
+    def _rules(self) -> Rules:
+        return QUICK if self.quick else FULL
+
+    @property
     def _steps(self) -> int:
         """How many times a benchmark is begun on a node."""
-        return len(self.chosen) * (QUICK if self.quick else FULL).passes
+        return len(self.chosen) * self._rules.passes
 
     def _setting(self, cores: int) -> Setting:
-        return Setting(self.name, self.quick, QUICK if self.quick else FULL, cores)
+        return Setting(self.name, self.quick, self._rules, cores)
 
     async def here(self, cores: int | None, told: Told) -> list[Outcome]:
         """On this machine, in worker processes of its own. Raises: CannotStart."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mesh.errors import BadInput, Fault, UnknownKind
+from mesh.errors import Fault, UnknownKind, bad_input
 from mesh.kinds import (
     crypto_mining,
     database_ops,
@@ -74,8 +74,7 @@ def validate(kind: str, payload: Any, closed: bool = False) -> Payload:
     except ValidationError as error:
         faults += faults_of(error, payload, tuple(spec.payload.model_fields))
     if faults:
-        listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
-        raise BadInput(f"The payload of {kind} is not valid: {listed}.", faults)
+        raise bad_input(f"The payload of {kind} is not valid", faults)
     return checked
 
 
