@@ -157,7 +157,7 @@ class Agent:
         try:
             if delivery.suspect and not await self._may_run(delivery):
                 return
-            folder = self._spool / task.id
+            folder = self._folder(delivery)
             blobs: dict[str, Path] = {}
             payload: bytes | msgspec.Raw = task.payload
             if task.payload_ref is not None or task.blobs:
@@ -171,6 +171,8 @@ class Agent:
             resume = None
             if delivery.suspect and task.kind in KINDS and KINDS[task.kind].checkpoints:
                 resume = await self._checkpoints.resume(delivery, folder)
+            if not self._is_wanted(delivery):
+                return
             handed_on = True
             self._run(delivery, blobs, payload, resume)
         except NotFound as missing:
@@ -181,8 +183,24 @@ class Agent:
             self._deliveries.give_back(delivery, TRY_LATER_S)
         finally:
             if not handed_on:
+                shutil.rmtree(self._folder(delivery), ignore_errors=True)
                 self._count_waiting(task.kind, -1)
                 self._changed()
+
+    def _is_wanted(self, delivery: Delivery) -> bool:
+        """Whether it is still this node's to run, after its records were read and its blobs fetched.
+
+        Without this a node that gave back what it was still letting in would run all of it in vain.
+        """
+        if delivery.ended:
+            self._deliveries.ack(delivery)
+        elif delivery.withdrawn:
+            self._deliveries.drop(delivery)
+        return not (delivery.ended or delivery.withdrawn)
+
+    def _folder(self, delivery: Delivery) -> Path:
+        """Its blobs. One for each delivery: a task may come back while it is still being let in."""
+        return self._spool / f"{delivery.task.id}.{delivery.delivered}"
 
     async def _may_run(self, delivery: Delivery) -> bool:
         """Read what the mesh knows of a task that may have run before."""
@@ -251,7 +269,7 @@ class Agent:
         if not delivery.started_at:
             self._count_waiting(job.kind, -1)
         if job.blobs or job.resume or delivery.task.blobs or delivery.task.payload_ref is not None:
-            shutil.rmtree(self._spool / job.id, ignore_errors=True)
+            shutil.rmtree(self._folder(delivery), ignore_errors=True)
 
     def stalled(self) -> None:
         """This process stood still: others may hold its deliveries by now, so what has not started is dropped.
@@ -268,9 +286,10 @@ class Agent:
                 self.executor.cancel(delivery.task.id)
 
     def cancel(self, task: str) -> None:
-        """Somebody ended the task: free its worker."""
-        if self._deliveries.of_task(task) is not None:
-            self.executor.cancel(task)
+        """Somebody ended the task: free its worker, or have it not begin."""
+        delivery = self._deliveries.of_task(task)
+        if delivery is not None and not self.executor.cancel(task):
+            delivery.ended = True
 
     def _count_waiting(self, kind: str, change: int) -> None:
         self._waiting[kind] = max(0, self._waiting.get(kind, 0) + change)

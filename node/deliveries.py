@@ -42,7 +42,9 @@ class Delivery:
     """When its `.state` was last written, monotonic; 0: never."""
     renewed_at: float = 0.0
     withdrawn: bool = False
-    """Dropped by this node before it started: nothing is said about it."""
+    """Dropped by this node before it started: it is not run, and nothing more is said about it."""
+    ended: bool = False
+    """Somebody ended the task before it was handed to a worker: it is not run."""
 
 
 def parse_reply(reply: str) -> tuple[int, int, int]:
@@ -91,7 +93,7 @@ class Deliveries:
         """Hold a delivery; False when the message was held already: then the old one only gets the new ack
         subject, which makes it ours again (a blip, or a stall, outlived by the work itself)."""
         old = self._held.get(delivery.stream_seq)
-        if old is None:
+        if old is None or old.withdrawn:
             self._held[delivery.stream_seq] = delivery
             self.none_held.clear()
             return True
@@ -100,8 +102,10 @@ class Deliveries:
         return False
 
     def drop(self, delivery: Delivery) -> None:
-        """No longer hold it."""
-        self._held.pop(delivery.stream_seq, None)
+        """No longer hold it, and never say anything about it again; the message may be held anew by now."""
+        delivery.trusted = False
+        if self._held.get(delivery.stream_seq) is delivery:
+            del self._held[delivery.stream_seq]
         if not self._held:
             self.none_held.set()
 
@@ -114,14 +118,16 @@ class Deliveries:
     # --- what is said to the server -----------------------------------------------------------------
     def ack(self, delivery: Delivery) -> None:
         """The task's end is stored: its message may go."""
+        ours = self._ours(delivery)
         self.drop(delivery)
-        if self._ours(delivery):
+        if ours:
             self._bus.send_along(delivery.reply, b"+ACK")
 
     def give_back(self, delivery: Delivery, delay_s: float) -> None:
         """Somebody (else) shall have it, after `delay_s`."""
+        ours = self._ours(delivery)
         self.drop(delivery)
-        if self._ours(delivery):
+        if ours:
             self._bus.send(delivery.reply, b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode())
 
     def renew(self, now: float, every_s: float) -> None:

@@ -69,7 +69,7 @@ class Workers:
 
     def cancel(self, task: str) -> bool:
         self.cancelled.append(task)
-        return True
+        return any(job.id == task for job in self.jobs)
 
 
 @dataclass

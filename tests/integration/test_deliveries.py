@@ -12,7 +12,8 @@ from mesh import records, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.bus.publisher import Settled
 from mesh.messages import HeldSet, TaskEnd, TaskError, decode_held
-from node.agent import DOUBT_S
+from node.agent import DOUBT_S, SHED_DELAY_S
+from node.dispatch import Rate
 from tests.integration.node_parts import ACK, RENEW, Node, Spy, done, make_node, nak
 
 
@@ -118,6 +119,25 @@ async def test_after_a_stall_what_has_not_started_is_dropped_and_what_lay_in_the
     node.agent._doubt_until -= DOUBT_S
     node.get(4)
     assert [job.id for job in node.workers.jobs][2:] == ["c1-4"] and node.held(4).trusted
+
+
+async def test_what_was_given_back_while_it_was_let_in_does_not_run_here_as_well(node: Node) -> None:
+    """A node that took long tasks for short ones gives back those whose records it is still reading, too."""
+    node.workers.rates = {"echo": Rate(mean_s=1.0, samples=1)}
+    for seq in range(1, 11):
+        node.get(seq, delivered=2)
+    node.agent.shed()
+    assert await node.spy.said() == [(f"acks.{seq}.2", nak(SHED_DELAY_S)) for seq in range(5, 11)]
+    node.get(10, delivered=3)  # it comes again, before the first time is over
+    assert sorted(await node.ran()) == ["c1-1", "c1-10", "c1-2", "c1-3", "c1-4"]
+    assert node.held(10).delivered == 3 and node.agent.unstarted == 5
+
+
+async def test_a_task_that_is_cancelled_while_it_is_let_in_does_not_run(node: Node) -> None:
+    reply = node.get(1, delivered=2)
+    node.agent.cancel("c1-1")
+    assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
+    assert not len(node.deliveries) and not node.agent.unstarted
 
 
 async def test_work_is_renewed_at_a_third_of_the_wait(node: Node) -> None:
