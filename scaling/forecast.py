@@ -1,8 +1,8 @@
 """The load to come: models walked forward, their errors turned into upper quantiles, the best one in force. Pure.
 
-Each model's past errors, relative to its own forecast or to its usual error at that phase, give the quantiles;
-whichever of these candidates had the smallest pinball loss lately is in force. Everything at origin t is made from
-loads[:t] alone, so that the last row is the forecast of now, and the rows before are an honest back-test.
+Each model's past errors, relative to its own forecast or to its usual error at that phase, finely or coarsely, give the
+quantiles; whichever of these candidates had the smallest pinball loss lately is in force. Everything at origin t is
+made from loads[:t] alone, so that the last row is the forecast of now, and the rows before are an honest back-test.
 `scaling/gate.py` says whether to use it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from scaling.forecast_models import mean_of, models, past_periods, periods
@@ -29,6 +30,9 @@ PAST_ERRORS = 4
 HORIZONS = 4
 #: Load that is taken as no error, a share of the mean: keeps nights from blowing up ratios.
 GRAIN = 0.05
+#: The same for the errors of forecasts, where the better one is found out: series that are quiet between their peaks
+#: want a fine one, noisy ones do not.
+ERROR_GRAINS = (GRAIN, 0.02)
 
 
 @dataclass(frozen=True)
@@ -87,19 +91,22 @@ def walk(
     candidates: list[tuple[str, list[ndarray], ndarray]] = []
     for name in (*found, *(more or {})):
         points = [found[name](ahead) if name in found else more[name][ahead] for ahead in aheads]
-        for scaled in ("ratio", "phase") if season else ("ratio",):
+        for scaled, grain in product((0, season) if season else (0,), ERROR_GRAINS):
             uppers = [
-                upper(known, point, ahead, quantiles, back, season if scaled == "phase" else 0)
+                upper(known, point, ahead, quantiles, back, scaled, grain)
                 for point, ahead in zip(points, aheads, strict=True)
             ]
             candidates.append((name, uppers, points[-1]))
     return _best(known, candidates, aheads[-1], tuple(quantiles), back)
 
 
-def upper(loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float], back: int, season: int) -> ndarray:
+def upper(
+    loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float], back: int, season: int, grain: float
+) -> ndarray:
     """The upper quantiles (n + 1, q) of a model's forecasts `point` (n + 1), by its errors in the `back` steps before.
 
     `season`: errors are measured by what they usually are at that phase of so many steps; 0: by the forecast itself.
+    `grain`: load that is taken as no error, a share of the mean.
     """
     import numpy as np
 
@@ -113,9 +120,9 @@ def upper(loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float]
         by_target = np.full(len(loads), np.nan)
         by_target[ahead - 1 :] = np.abs(errors[:end])
         usual = mean_of(past_periods(by_target, season, ahead, PAST_ERRORS))
-        scale = np.where(np.isnan(usual), np.nan, usual) + GRAIN * level
+        scale = np.where(np.isnan(usual), np.nan, usual) + grain * level
     else:
-        scale = point + GRAIN * level
+        scale = point + grain * level
     relative = errors / scale
     out = np.full((size, len(quantiles)), np.nan)
     every = max(1, back // RENEWALS)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling import synthetic
+from scaling import forecast, synthetic
 from scaling.backtest import TRAINING, Backtest
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast import horizons, pinball, upper, walk
+from scaling.forecast import ERROR_GRAINS, horizons, pinball, upper, walk
 from scaling.forecast_models import models
 from scaling.gate import delayed_max, gate
 from scaling.simulate import World, default_offers
@@ -60,14 +60,30 @@ def test_the_future_changes_no_decision_of_before(loads, cut, policy, seed) -> N
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 99))
-def test_upper_quantiles_hold_what_they_say(seed) -> None:
+@given(st.integers(0, 99), st.sampled_from(ERROR_GRAINS))
+def test_upper_quantiles_hold_what_they_say(seed, grain) -> None:
     chance = np.random.default_rng(seed)
     loads = 50 + chance.normal(0, 5, 3000)
-    made = upper(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0)
+    made = upper(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0, grain)
     for column, quantile in enumerate(QUANTILES):
         forecast = made[1000:2998, column]
         assert np.mean(loads[1001:2999] > forecast) == pytest.approx(1 - quantile, abs=0.025)
+
+
+def test_quiet_hours_between_peaks_are_not_sized_by_the_errors_of_the_peaks(monkeypatch) -> None:
+    """One busy step in twelve, hard to foresee; in between next to nothing happens."""
+    chance = np.random.default_rng(1)
+    phase = np.arange(4000) % 12
+    loads = np.where(phase == 5, chance.uniform(15, 27, 4000), 8 + chance.normal(0, 0.03, 4000))
+    held = []
+    for grains in ((0.05,), ERROR_GRAINS):
+        monkeypatch.setattr(forecast, "ERROR_GRAINS", grains)
+        made = forecast.walk(loads, 300.0, 1, [0.975]).at_start[2000:, 0]
+        target = np.arange(2000, 4001) + 1  # the step that origin t is about
+        quiet = (target < 4000) & (target % 12 < 4)
+        assert np.mean(loads[target[quiet]] > made[quiet]) < 0.05
+        held.append(made[quiet].mean() - 8)
+    assert held[1] < 0.8 * held[0]
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0.5, 0.999))
