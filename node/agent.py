@@ -257,11 +257,18 @@ class Agent:
 
     # --- what the executor tells ---------------------------------------------------------------------
     def on_started(self, job: Job) -> None:
-        """A worker has it (or has it again, after another one died under a job beside it)."""
+        """A worker has it."""
         delivery: Delivery = job.token
         if not delivery.started_at:
             delivery.started_at, delivery.started_unix = self._loop.time(), time()
             self._count_waiting(job.kind, -1)
+
+    def on_called_back(self, job: Job) -> None:
+        """It waits for a worker again: behind a long one it was taken for short, and may be given back."""
+        delivery: Delivery = job.token
+        if delivery.started_at:
+            delivery.started_at = delivery.started_unix = 0.0
+            self._count_waiting(job.kind, 1)
 
     def on_ended(self, job: Job) -> None:
         """It left the executor."""

@@ -214,8 +214,9 @@ class Node:
     def _make_executor(self) -> Executor:
         return Executor(
             slots=self.slots, folder=self.data.path / "work", fault_kinds=self.config.fault_kinds,
-            grants=self.config.grants, on_started=self.agent.on_started, on_finished=self.settling.on_finished,
-            on_progress=self.settling.on_progress, on_checkpoint=self.checkpoints.take,
+            grants=self.config.grants, on_started=self.agent.on_started, on_called_back=self.agent.on_called_back,
+            on_finished=self.settling.on_finished, on_progress=self.settling.on_progress,
+            on_checkpoint=self.checkpoints.take,
         )  # fmt: skip
 
     # --- down ---------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Executor:
     """Worker processes and the queue before them.
 
     `grants` is what the operator allows (`Context.granted`). `on_started` is called when a job is handed to a worker,
-    and again when it is handed to another one; `on_finished` with all that one read from a worker brought;
+    and again when it is handed to another one; `on_called_back` when it has none any more and waits for the next one
+    (its worker died, or is on a job that takes long); `on_finished` with all that one read from a worker brought;
     `on_progress(job, fraction, note, text, text_from)` at most ten times a second a worker; `on_checkpoint(job, file,
     note)` with a file that is the receiver's from then on. All are called in the loop's thread and must not block.
     """
@@ -51,12 +52,13 @@ class Executor:
         on_finished: Callable[[list[Finished]], None],
         on_progress: Callable[[Job, float, str, str, int], None],
         on_checkpoint: Callable[[Job, Path, str], None] = lambda job, file, note: file.unlink(missing_ok=True),
+        on_called_back: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.slots = slots
         self.rates: dict[str, Rate] = {}
         """kind -> how long its jobs take here"""
         self._on_started, self._on_finished, self._on_progress = on_started, on_finished, on_progress
-        self._on_checkpoint = on_checkpoint
+        self._on_checkpoint, self._on_called_back = on_checkpoint, on_called_back
         self._pool = WorkerPool(folder, Allowed(fault_kinds, grants or {}), self._hear, self._buried, self._dispatch)
         self._waiting: deque[Job] = deque()
         self._reruns: dict[str, int] = {}
@@ -264,10 +266,15 @@ class Executor:
 
     def _recall(self, worker: WorkerProcess) -> None:
         """Takes back what a worker has not started, to the head of the queue."""
-        self._waiting.extendleft(reversed(worker.call_back()))
+        self._wait_again(worker.call_back())
         worker.settle()
         # What it is on is no small job, whatever its kind: nothing joins it.
         worker.seat.shared = False
+
+    def _wait_again(self, jobs: Sequence[Job]) -> None:
+        self._waiting.extendleft(reversed(jobs))
+        for job in jobs:
+            self._on_called_back(job)
 
     def _end(self, worker: WorkerProcess, seq: int, why: str) -> None:
         """Kills a worker because of the job `seq`; the rest follows when it is gone."""
@@ -287,5 +294,5 @@ class Executor:
             else:
                 ended.append(unanswered(job, why, ran_s if seq == culprit else 0.0, how))
         worker.held.clear()
-        self._waiting.extendleft(reversed(again))
+        self._wait_again(again)
         self._report(ended)

@@ -40,10 +40,12 @@ if "TMPDIR" not in os.environ and (memory := _in_memory()) is not None:
 _CACHE = tempfile.TemporaryDirectory(prefix="queztl-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
-settings.register_profile(
-    "queztl", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("queztl")
+# The suite tries the same examples each time, so that it says something about the change it is run on; new ones are
+# looked for with HYPOTHESIS_PROFILE=explore.
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("queztl", deadline=None, max_examples=100, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=_SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "queztl"))
 
 
 @pytest.fixture(autouse=True)

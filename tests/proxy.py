@@ -13,6 +13,7 @@ class Proxy:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.accepted = 0
         self.mute = False
         """New connections are taken and nobody speaks on them, as by the system of a process that is frozen."""
@@ -34,6 +35,8 @@ class Proxy:
             return writer.close()
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, there_writer}
+        if self._closed:
+            return self.cut()
         for source, sink in ((reader, there_writer), (there_reader, writer)):
             task = asyncio.create_task(self._relay(source, sink))
             self._tasks.add(task)
@@ -62,6 +65,7 @@ class Proxy:
 
     async def close(self) -> None:
         """End it with all its connections."""
+        self._closed = True
         self._server.close()
         self.cut()
         await asyncio.gather(*self._tasks)

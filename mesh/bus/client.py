@@ -78,7 +78,7 @@ class Bus:
     def __init__(self, client: Client, config: MeshConfig) -> None:
         self._client = client
         self._parser = client._ps = Parser(client)
-        client._transport = Line()
+        self._line = client._transport = Line()
         self.config = config
         self.epoch = 1
         """Counts connections: what was delivered in an earlier epoch is no longer ours to acknowledge."""
@@ -128,10 +128,11 @@ class Bus:
                 )
                 break
             except asyncio.CancelledError:
-                await client.close()
+                await bus.close()
                 raise
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 if attempt == attempts:
+                    bus._line.hang_up()
                     reason = str(error) or type(error).__name__
                     raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({reason})") from None
         # The first connection fails fast and says so (with -1 it would never give up); later ones are tried for ever.
@@ -310,8 +311,11 @@ class Bus:
                 await self._client.flush(1)
         except (nats.errors.Error, OSError) as error:
             log.debug("last flush before closing: %s", error)
-        with contextlib.suppress(OSError):  # its server hangs up in this moment: closed is what was wanted
-            await self._client.close()
+        try:
+            with contextlib.suppress(OSError):  # its server hangs up in this moment: closed is what was wanted
+                await self._client.close()
+        finally:
+            self._line.hang_up()  # nats-py lets the connection stand when its last words don't get through
 
     # --- what nats-py tells us ----------------------------------------------------------------------
     async def _on_error(self, error: Exception) -> None:

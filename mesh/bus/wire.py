@@ -207,10 +207,22 @@ class Line(TcpTransport):
     (whoever asked sends again what waits), and drops a connection on which no INFO came without closing it.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._over = False
+
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """In place of the connection there was. Raises: OSError, TimeoutError."""
         self.close()
         await super().connect(uri, buffer_size, connect_timeout)
+        if self._over:  # hung up while it was made: nobody else would
+            self.close()
+            raise ConnectionAbortedError("this client has been closed")
+
+    def hang_up(self) -> None:
+        """Reset the connection that stands, and any that is just being made."""
+        self._over = True
+        self.close()
 
     def close(self) -> None:
         """Reset the connection that stands, if one does."""

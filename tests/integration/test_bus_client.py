@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import urlparse
 
 import pytest
 
@@ -64,6 +65,33 @@ async def test_a_server_that_never_speaks_is_hung_up(bus_server, eventually) -> 
         proxy.mute = True
         await bus.close()
         await eventually(lambda: proxy.accepted == proxy.dropped + 2 and not proxy.carried)
+    finally:
+        await proxy.close()
+
+
+async def test_nothing_stays_open_of_what_failed_or_was_closed(bus_server, eventually, monkeypatch) -> None:
+    """A connection on which nobody spoke; one whose last words did not get through; one that comes after the end."""
+    port = int(bus_server.url.rpartition(":")[2])
+    proxy = Proxy(port)
+    url = f"nats://127.0.0.1:{await proxy.start()}"
+    try:
+        bus = await Bus.connect([url], name="a", config=LOCAL)
+
+        async def reset(*_: object) -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr(bus._line, "drain", reset)
+        bus._client._pending, bus._client._pending_data_size = [b"PING\r\n"], 6
+        monkeypatch.setattr(bus._client, "flush", reset)
+        await bus.close()
+        await eventually(lambda: not proxy.carried)
+        with pytest.raises(ConnectionAbortedError):
+            await bus._line.connect(urlparse(url), 4096, 1)
+        await eventually(lambda: proxy.accepted == 2 and not proxy.carried)
+        proxy.mute = True
+        with pytest.raises(BusUnavailable, match="no bus server answers"):
+            await Bus.connect([url], name="a", config=LOCAL, connect_timeout_s=1)
+        await eventually(lambda: proxy.dropped == 1)
     finally:
         await proxy.close()
 

@@ -133,6 +133,20 @@ async def test_what_was_given_back_while_it_was_let_in_does_not_run_here_as_well
     assert node.held(10).delivered == 3 and node.agent.unstarted == 5
 
 
+async def test_what_is_called_back_from_behind_a_long_one_goes_back_to_its_lane(node: Node) -> None:
+    for seq in range(1, 11):
+        node.get(seq)
+    for job in node.workers.jobs:
+        node.agent.on_started(job)
+    assert not node.agent.unstarted
+    node.workers.rates = {"echo": Rate(mean_s=1.0, samples=1)}
+    for job in node.workers.jobs[1:]:
+        node.agent.on_called_back(job)
+    assert node.agent.unstarted == 9
+    node.agent.shed()
+    assert [reply for reply, _ in await node.spy.said()] == [f"acks.{seq}.1" for seq in range(6, 11)]
+
+
 async def test_a_task_that_is_cancelled_while_it_is_let_in_does_not_run(node: Node) -> None:
     reply = node.get(1, delivered=2)
     node.agent.cancel("c1-1")

@@ -27,12 +27,17 @@ class Watcher:
 
     def __init__(self) -> None:
         self.ended: dict[str, Finished] = {}
-        self.twice, self.started = [], []
+        self.twice, self.started, self.called_back = [], [], []
         self.progress: list[tuple[str, float, str]] = []
         self.news = asyncio.Event()
 
     def on_started(self, job: Job) -> None:
         self.started.append(job.id)
+        self.news.set()
+
+    def on_called_back(self, job: Job) -> None:
+        assert self.started.count(job.id) == self.called_back.count(job.id) + 1
+        self.called_back.append(job.id)
         self.news.set()
 
     def on_finished(self, batch: list[Finished]) -> None:
@@ -68,6 +73,7 @@ async def executor_of(tmp_path: Path, slots: int = 2, fault_kinds: bool = True):
         on_started=watcher.on_started,
         on_finished=watcher.on_finished,
         on_progress=watcher.on_progress,
+        on_called_back=watcher.on_called_back,
     )
     await executor.start()
     try:
@@ -198,6 +204,19 @@ async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
         assert [value_of(end)["value"] for end in ends] == small and "long" not in watcher.ended
         assert executor.cancel("long")
         assert (await watcher.end_of("long"))[0].error.code == "cancelled"
+
+
+async def test_what_is_behind_a_long_one_is_called_back_and_may_be_dropped(tmp_path):
+    async with executor_of(tmp_path, slots=1) as (executor, watcher):
+        warm = [f"w{number}" for number in range(200)]
+        executor.submit([echo(each) for each in warm])
+        await watcher.end_of(*warm)
+        executor.submit([echo("long", sleep_s=0.5), *(echo(f"s{number}") for number in range(20))])
+        await watcher.until(lambda: watcher.called_back)
+        assert "long" not in watcher.called_back and set(watcher.called_back) <= set(watcher.started)
+        assert executor.cancel("s19") and executor.waiting >= len(watcher.called_back) - 1
+        ends = await watcher.end_of("long", *(f"s{number}" for number in range(20)))
+        assert [end.error.code for end in ends if not end.ok] == ["cancelled"]
 
 
 async def test_a_wide_job_has_all_cores_to_itself_and_its_turn(tmp_path):

@@ -208,6 +208,8 @@ def test_nothing_is_told_that_a_stop_takes_back(pieces: list[str], stops: list[s
         now = certain(written, stops)
         assert now.startswith(told) and before_stop(written, stops).startswith(now)
         told = now
+        if before_stop(written, stops) != written:
+            break  # nothing is written after a stop
     assert not any(stop in before_stop(written, stops) for stop in stops)
     # Held back is only what a stop may still come of.
     held = before_stop(written, stops)[len(told) :]
