@@ -48,7 +48,7 @@ def _shape_faults(body: dict[str, Any]) -> list[Fault]:
     if len(unknown) > MAX_UNKNOWN:
         faults.append(Fault("body", f"has {len(unknown) - MAX_UNKNOWN} more unknown fields"))
     kind, alias = body.get("workload_type"), body.get("kind")
-    if kind is None and alias is None:
+    if kind in (None, "") and alias in (None, ""):
         faults.append(Fault("workload_type", f"is required: one of {', '.join(KINDS)}"))
     elif kind is not None and alias is not None and kind != alias:
         faults.append(Fault("kind", "contradicts workload_type; give one of the two"))
@@ -69,7 +69,7 @@ def _requires_fault(requires: Any) -> Fault | None:
 
 def _refuse(found: list[Fault], kind: Any, payload: Any, given: dict[str, Any]) -> NoReturn:
     found += envelope_faults(SubmitRequest(kind="", **given))
-    if isinstance(kind, str):
+    if isinstance(kind, str) and kind:
         try:
             validate(kind.lower(), payload)
         except BadInput as refused:

@@ -168,7 +168,7 @@ def _standing(
     lanes: Sequence[LaneView], asked_now: set[Lane], credit: _Credit, slots: int, now: float
 ) -> list[Ask]:
     """One pull each on quiet lanes, as far as free slots go, one slot kept for a lane that wakes up."""
-    spare = credit.slots - (1 if slots > 1 else 0)
+    spare = min(credit.slots, credit.count) - (1 if slots > 1 else 0)
     quiet = [
         view
         for view in lanes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.bodies import MAX_DEPTH, parse_json, parse_msgpack
@@ -59,6 +59,7 @@ def test_nesting_is_bounded_at_the_same_depth_in_both_forms(depth: int, in_objec
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=8))
+@example({"workload_type": None, "kind": "", "payload": {}})
 def test_any_object_becomes_a_task_or_named_faults(body: dict[str, object]) -> None:
     from mesh.config import LAN
 

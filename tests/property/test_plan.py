@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mesh.config import LAN
@@ -62,6 +62,7 @@ def weighed(views: list[LaneView], asks: list[Ask], held: list[tuple[float, int]
 
 
 @given(situations())
+@example(([LaneView(("a", "any", "low"), 1e-6, asked=1500), LaneView(("b", "any", "low"), served_at=NOW)], 2, 2, []))
 def test_what_is_asked_and_held_never_exceeds_free_slots_and_prefetch(situation) -> None:
     views, slots, free, held = situation
     asks = ask(views, slots, free, held)
