@@ -62,7 +62,7 @@ def weighed(views: list[LaneView], asks: list[Ask], held: list[tuple[float, int]
 
 
 @given(situations())
-@example(([LaneView(("a", "any", "low"), 1e-6, asked=1500), LaneView(("b", "any", "low"), served_at=NOW)], 2, 2, []))
+@example(([LaneView(("a", "any", "low"), 1e-6, asked=1500), LaneView(("b", "any", "low"), served_at=NOW)], 64, 2, []))
 def test_what_is_asked_and_held_never_exceeds_free_slots_and_prefetch(situation) -> None:
     views, slots, free, held = situation
     asks = ask(views, slots, free, held)
