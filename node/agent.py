@@ -261,6 +261,7 @@ class Agent:
         delivery: Delivery = job.token
         if not delivery.started_at:
             delivery.started_at, delivery.started_unix = self._loop.time(), time()
+            self._deliveries.touch(delivery.started_at)
             self._count_waiting(job.kind, -1)
 
     def on_called_back(self, job: Job) -> None:

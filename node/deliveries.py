@@ -60,11 +60,16 @@ class Deliveries:
 
     def __init__(self, bus: Bus, node: str, incarnation: str) -> None:
         self._bus, self._node, self._incarnation = bus, node, incarnation
+        self._loop = asyncio.get_running_loop()
         self._held: dict[int, Delivery] = {}
         self._announced: frozenset[tuple[int, int]] = frozenset()
         self.none_held = asyncio.Event()
         """Set while nothing is held."""
         self.none_held.set()
+        self.changed_at = float("-inf")
+        """When something was last taken, begun or dropped, monotonic."""
+        self.news = asyncio.Event()
+        """Set by that; cleared by whoever waits for it."""
         bus.on_lost.append(self.distrust)
 
     def __len__(self) -> int:
@@ -96,9 +101,11 @@ class Deliveries:
         if old is None or old.withdrawn:
             self._held[delivery.stream_seq] = delivery
             self.none_held.clear()
+            self.touch(delivery.taken_at)
             return True
         old.reply, old.delivered, old.epoch, old.trusted = delivery.reply, delivery.delivered, delivery.epoch, True
         old.renewed_at = delivery.taken_at
+        self.touch(delivery.taken_at)
         return False
 
     def drop(self, delivery: Delivery) -> None:
@@ -106,8 +113,14 @@ class Deliveries:
         delivery.trusted = False
         if self._held.get(delivery.stream_seq) is delivery:
             del self._held[delivery.stream_seq]
+            self.touch(self._loop.time())
         if not self._held:
             self.none_held.set()
+
+    def touch(self, now: float) -> None:
+        """Something changed, of which others may have to be told."""
+        self.changed_at = now
+        self.news.set()
 
     def distrust(self) -> None:
         """The connection broke, or this process stood still: others may hold these messages by now."""

@@ -28,6 +28,8 @@ __all__ = ["Executor", "Finished", "Job"]
 
 TICK_S = 0.025
 MEMORY_EVERY_TICKS = 4
+#: Where all that runs has been running for longer than this, workers are looked after only as often as their memory.
+STEADY_AFTER_S, STEADY_TICK_S = 1.0, TICK_S * MEMORY_EVERY_TICKS
 IDLE_TICK_S = 5.0
 
 
@@ -64,7 +66,7 @@ class Executor:
         self._reruns: dict[str, int] = {}
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_fast = False
+        self._tick_s = 0.0
         self._dispatch_due = False
         self._stopping = False
         self._quiet = asyncio.Event()
@@ -162,8 +164,8 @@ class Executor:
             ready[index].send(batch)
         if plan.start:
             self._pool.start(plan.start)
-        if handed and not self._timer_fast:
-            self._set_timer(fast=True)
+        if handed and self._tick_s != TICK_S:
+            self._set_timer(TICK_S)
         for job in handed:
             self._on_started(job)
 
@@ -225,30 +227,33 @@ class Executor:
 
     # --- watching
 
-    def _set_timer(self, fast: bool) -> None:
+    def _set_timer(self, tick_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_fast = fast
-        self._timer = self._loop.call_later(TICK_S if fast else IDLE_TICK_S, self._tick)
+        self._tick_s = tick_s
+        self._timer = self._loop.call_later(tick_s, self._tick)
 
     def _tick(self) -> None:
         """Looks after every worker: often while one is busy, rarely while several are idle, else not at all."""
         self._ticks += 1
-        self._timer, self._timer_fast = None, False
+        weigh = self._tick_s == STEADY_TICK_S or self._ticks % MEMORY_EVERY_TICKS == 0
+        self._timer, self._tick_s = None, 0.0
         now = monotonic()
         for worker in list(self._pool.workers):
             if worker.held and not worker.verdict:
-                self._watch(worker, now)
+                self._watch(worker, now, weigh)
         self._pool.retire_surplus(now)
-        if any(worker.held for worker in self._pool.workers):
-            self._set_timer(fast=True)
+        busy = [worker for worker in self._pool.workers if worker.held]
+        if busy:
+            steady = all(worker.current(now)[1] > STEADY_AFTER_S for worker in busy)
+            self._set_timer(STEADY_TICK_S if steady else TICK_S)
         elif len(self._pool.workers) > 1:
-            self._set_timer(fast=False)
+            self._set_timer(IDLE_TICK_S)
         self._dispatch()
 
-    def _watch(self, worker: WorkerProcess, now: float) -> None:
+    def _watch(self, worker: WorkerProcess, now: float, weigh: bool) -> None:
         resident = 0
-        if self._ticks % MEMORY_EVERY_TICKS == 0:
+        if weigh:
             resident = limits.resident_bytes(worker.pid)
             worker.bound_log()
             if worker.process.poll() is not None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("queztl.heartbeat")
 #: Held work is looked at this often: announcements and states are at most this late.
 PULSE_S = 0.025
+#: Nothing was taken, begun or dropped for so long: what is held is looked at this often, or as soon as something is.
+QUIET_S = 0.25
 #: A set that is not empty is announced again this often, for a master that is new.
 ANNOUNCE_AGAIN_S = 1.0
 
@@ -105,3 +107,14 @@ class Heartbeat:
                 if not len(self._deliveries):
                     held.clear()
                     break
+                if now - self._deliveries.changed_at > QUIET_S:
+                    await self._until_news(QUIET_S)
+
+    async def _until_news(self, most_s: float) -> None:
+        """Long tasks are not looked at forty times a second."""
+        self._deliveries.news.clear()
+        try:
+            async with asyncio.timeout(most_s):
+                await self._deliveries.news.wait()
+        except TimeoutError:
+            pass

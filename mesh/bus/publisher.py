@@ -26,6 +26,8 @@ Settled = Callable[[bytes, QueztlError | None], None]
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
 #: A publish the bus has not answered for this long is sent again (or given up).
 ANSWER_WITHIN_S = 3.0
+#: While anything is unconfirmed, that is looked for this often; _ask_again_soon counts on it.
+SWEEP_EVERY_S = 0.25
 
 
 def sequence_of(answer: bytes) -> int:
@@ -59,7 +61,8 @@ class Publisher:
         self._prefix = len(self._box) + 1
         self._number = 0
         self._pending: dict[int, _Pending] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._stopped = False
         self._subscription: Any = None
         self._loop = asyncio.get_running_loop()
 
@@ -69,13 +72,13 @@ class Publisher:
         return len(self._pending)
 
     async def start(self) -> None:
-        """Subscribe to the confirmations and start looking for lost ones."""
+        """Subscribe to the confirmations."""
         self._subscription = await self._bus.subscribe(f"{self._box}.*", self._on_answer, wait=False)
-        self._sweeper = asyncio.create_task(self._sweep(), name="publisher sweep")
 
     async def stop(self) -> None:
         """Give up on everything unconfirmed."""
-        if self._sweeper:
+        self._stopped = True
+        if self._sweeper is not None:
             self._sweeper.cancel()
         for pending in self._take_all(lambda _: True):
             pending.settled(b"", BusUnavailable("the connection was closed before the bus answered"))
@@ -85,7 +88,7 @@ class Publisher:
     ) -> int:
         """Send, remember, and have `settled` called once."""
         self._number = number = self._number + 1
-        self._pending[number] = _Pending(subject, data, headers, settled, resend, self._loop.time())
+        self._remember(number, _Pending(subject, data, headers, settled, resend, self._loop.time()))
         self._bus.send(subject, data, f"{self._box}.{number}", headers)
         return number
 
@@ -168,19 +171,27 @@ class Publisher:
 
     def _ask_again_soon(self, message: Message, pending: _Pending) -> None:
         """Have the sweep send it again."""
-        pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + 0.25
-        self._pending[int(message.subject[self._prefix :])] = pending
+        pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + SWEEP_EVERY_S
+        self._remember(int(message.subject[self._prefix :]), pending)
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(0.25)
-            if not self._bus.connected:
-                continue
-            now = self._loop.time()
-            late = [(n, p) for n, p in self._pending.items() if now - p.sent_at > ANSWER_WITHIN_S]
-            for number, pending in late:
-                if pending.resend:
-                    self._send_again(number, pending, now)
-                else:
-                    del self._pending[number]
-                    pending.settled(b"", BusUnavailable(f"the bus did not confirm {pending.subject}"))
+    def _remember(self, number: int, pending: _Pending) -> None:
+        """Until it is confirmed; while anything is not, lost confirmations are looked for."""
+        self._pending[number] = pending
+        if self._sweeper is None and not self._stopped:
+            self._sweeper = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        if not self._pending:
+            return
+        self._sweeper = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
+        if not self._bus.connected:
+            return
+        now = self._loop.time()
+        late = [(n, p) for n, p in self._pending.items() if now - p.sent_at > ANSWER_WITHIN_S]
+        for number, pending in late:
+            if pending.resend:
+                self._send_again(number, pending, now)
+            else:
+                del self._pending[number]
+                pending.settled(b"", BusUnavailable(f"the bus did not confirm {pending.subject}"))
