@@ -9,7 +9,8 @@ placement in memory, a warmer room): that is why there is a smallest difference 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Literal
 
 from bench.suite.model import Measured, Outcome
@@ -17,6 +18,8 @@ from bench.suite.model import Measured, Outcome
 CHANCE = 0.01
 #: Relative; smaller differences are not told apart.
 SMALLEST = 0.03
+#: A change of the memory's speed explains one of a figure up to so many times as large.
+EXPLAINS = 2.0
 
 Verdict = Literal["better", "worse", "no difference", "not comparable"]
 
@@ -37,7 +40,10 @@ class Difference:
 
 
 def compare(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Difference]:
-    """Every figure that both runs have, and what only one has as not comparable."""
+    """Every figure that both runs have, and what only one has as not comparable.
+
+    So is a difference that the machine's memory explains, which others of the same host use as well.
+    """
     old, new = _by_name(before), _by_name(after)
     found: list[Difference] = []
     for name in [*old, *(name for name in new if name not in old)]:
@@ -46,9 +52,10 @@ def compare(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Differe
         if a is None or b is None or why:
             found.append(Difference(name, "", "", 0.0, 0.0, 0.0, "not comparable", why))
             continue
+        memory = memory_change(a.conditions.memory_gb_s, b.conditions.memory_gb_s)
         for figure, measured in a.figures.items():
             if figure in b.figures:
-                found.append(_difference(name, figure, measured, b.figures[figure]))
+                found.append(explained(_difference(name, figure, measured, b.figures[figure]), measured, memory))
     return found
 
 
@@ -86,6 +93,25 @@ def _difference(name: str, figure: str, a: Measured, b: Measured) -> Difference:
         verdict = "better" if (change > 0) is a.higher_is_better else "worse"
         reason = f"{change:+.1%}, by chance in {chance:.2%} of cases"
     return Difference(name, figure, a.unit, a.median, b.median, change, verdict, reason)  # type: ignore[arg-type]
+
+
+def memory_change(before: Sequence[float], after: Sequence[float]) -> float:
+    """How much faster the machine's memory was in the second run, as a share; 0.0 where these samples show nothing."""
+    if not before or not after:
+        return 0.0
+    change = median(after) / median(before) - 1.0
+    return change if abs(change) >= SMALLEST and by_chance(before, after) < CHANCE else 0.0
+
+
+def explained(found: Difference, a: Measured, memory: float) -> Difference:
+    """The difference, or that it is none of the program's: memory changed the same way, by not much less."""
+    if found.verdict not in ("better", "worse") or not memory:
+        return found
+    faster = found.change if a.higher_is_better else 1.0 / (1.0 + found.change) - 1.0
+    if faster * memory < 0 or abs(faster) > EXPLAINS * abs(memory):
+        return found
+    reason = f"{found.change:+.1%}, and the machine's memory {memory:+.0%}: its host was busy with something else"
+    return replace(found, verdict="not comparable", reason=reason)
 
 
 def by_chance(a: Sequence[float], b: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ import psutil
 from bench.suite import conditions
 from bench.suite.model import Conditions
 from bench.suite.place import WorkFailed
+from bench.suite.yardstick import Yardstick
 from mesh.kinds.table import KINDS, validate
 from mesh.lanes import cores_for
 from mesh.messages import decode_any, encode
@@ -32,6 +33,7 @@ class LocalPlace:
         self._executor, self._slots, self._ended, self._folder = executor, slots, ended, folder
         self._number = 0
         self._before: tuple[float, conditions.Look, float] | None = None
+        self._yardstick, self._memory_gb_s = Yardstick(), list[float]()
 
     async def lacking(self, kind: str) -> str:
         """Why `kind` can't be run here, and the command that helps; "" when it can."""
@@ -41,13 +43,15 @@ class LocalPlace:
     async def begin(self) -> None:
         """The figures begin: look at the machine."""
         load = await asyncio.to_thread(conditions.load_before)
+        self._memory_gb_s.clear()
         self._before = load, conditions.look(), used_s()
 
     async def end(self) -> Conditions:
         """What the machine was like since `begin`."""
         assert self._before is not None
         load, before, ours_s = self._before
-        return conditions.judge(load, before, conditions.look(), used_s() - ours_s, os.cpu_count() or 1)
+        spent_s, cores = used_s() - ours_s, os.cpu_count() or 1
+        return conditions.judge(load, before, conditions.look(), spent_s, cores, self._memory_gb_s)
 
     def cores_of(self, kind: str) -> int:
         """How many cores a repetition of `kind` is given."""
@@ -69,6 +73,8 @@ class LocalPlace:
             timeout_s=TIMEOUT_S,
             memory_mb=spec.resources.memory_mb,
         )
+        with contextlib.suppress(ImportError):  # without NumPy it is not known
+            self._memory_gb_s.append(await asyncio.to_thread(self._yardstick.measure))
         self._executor.submit((job,))
         end = await self._ended.get()
         if end.result_file is not None:

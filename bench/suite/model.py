@@ -97,6 +97,8 @@ class Conditions(msgspec.Struct, frozen=True):
     mhz: float | None = None
     throttled: bool | None = None
     """None: this system does not tell."""
+    memory_gb_s: tuple[float, ...] = ()
+    """How fast its memory was before each repetition (`bench/suite/yardstick.py`); empty where it was not measured."""
     busy: str = ""
     """Why the figures are those of a busy machine; "" when they are not."""
 

@@ -50,5 +50,6 @@ def _worst(seen: Sequence[Conditions]) -> Conditions:
         others=max(one.others for one in seen),
         stolen=max(one.stolen for one in seen),
         throttled=any(throttled) if throttled else None,
+        memory_gb_s=tuple(sample for one in seen for sample in one.memory_gb_s),
         busy="; ".join(dict.fromkeys(one.busy for one in seen if one.busy)),
     )

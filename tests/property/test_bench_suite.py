@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,29 @@ def test_a_planted_slowdown_of_a_tenth_is_found(noise, value, higher) -> None:
     assert found.verdict == ("worse" if higher else "better") and found.change < -SMALLEST
     (back,) = compare([outcome(after, higher)], [outcome(before, higher)])
     assert back.verdict == ("better" if higher else "worse")
+
+
+@pytest.mark.parametrize(
+    ("figure", "memory", "verdict"),
+    [(0.9, 0.92, "not comparable"), (0.9, 1.1, "worse"), (0.9, 1.0, "worse"), (0.6, 0.92, "worse"),
+     (1.12, 1.1, "not comparable"), (1.0, 0.9, "no difference")],
+)  # fmt: skip
+@pytest.mark.parametrize("higher", [True, False])
+def test_what_the_memory_of_a_shared_machine_explains_is_no_difference(figure, memory, verdict, higher) -> None:
+    noise = [0.99, 0.995, 1.0, 1.0, 1.005, 1.01, 1.0]
+    made = [
+        outcome(
+            [100 * one * (speed if higher else 1 / speed) for one in noise],
+            higher,
+            conditions=Conditions(memory_gb_s=tuple(10 * one * gb_s for one in noise)),
+        )
+        for speed, gb_s in ((1.0, 1.0), (figure, memory))
+    ]
+    (found,) = compare(*([one] for one in made))
+    assert found.verdict == verdict
+    assert ("memory" in found.reason) is (verdict == "not comparable")
+    (unknown,) = compare([outcome([100.0] * 7)], [msgspec.structs.replace(made[1], conditions=Conditions())])
+    assert unknown.verdict != "not comparable"
 
 
 def test_what_is_unlike_is_not_compared() -> None:
