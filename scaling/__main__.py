@@ -13,8 +13,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from scaling import forecast_prophet, synthetic, traces
-from scaling.simulate import World, default_offers
+from scaling.backtest import synthetic, traces
+from scaling.backtest.simulate import World, default_offers
+from scaling.forecast import prophet
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,14 +87,14 @@ def _explain_main(flags: argparse.Namespace) -> int:
 
 def _backtest_main(flags: argparse.Namespace) -> int:
     if importlib.util.find_spec("numpy") is None:
-        print(f"backtest: numpy is not installed ({forecast_prophet.HOW_TO_INSTALL})", file=sys.stderr)
+        print(f"backtest: numpy is not installed ({prophet.HOW_TO_INSTALL})", file=sys.stderr)
         return 1
     try:
         documents = []
         for trace in _traces(flags):
             documents.append(_backtest(trace, flags))
             if not flags.json:
-                from scaling.report import table
+                from scaling.backtest.report import table
 
                 print(table(documents[-1]), end="\n\n")
     except traces.TraceFault as fault:
@@ -123,8 +124,8 @@ def _traces(flags: argparse.Namespace) -> Iterator[traces.Trace]:
 def _backtest(trace: traces.Trace, flags: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from scaling.backtest import Backtest
-    from scaling.report import document
+    from scaling.backtest.report import document
+    from scaling.backtest.run import Backtest
 
     def tell(what: str, share: float) -> None:
         if sys.stderr.isatty():
@@ -136,7 +137,7 @@ def _backtest(trace: traces.Trace, flags: argparse.Namespace) -> dict[str, Any]:
     notes, more, problem = [trace.note] if trace.note else [], {}, "Prophet was left out"
     if not flags.no_prophet:
         tell("fitting Prophet", 0.0)
-        more, problem = forecast_prophet.candidates(np.array(trace.loads), trace.step_s, start_steps)
+        more, problem = prophet.candidates(np.array(trace.loads), trace.step_s, start_steps)
     if problem:
         notes.append(f"{problem}: the other models are used")
     world = World(

@@ -20,7 +20,7 @@ from mesh import subjects
 from scaling import record
 from scaling.acting import Acting
 from scaling.decide import decide
-from scaling.forecasting import COMMAND, Forecasting
+from scaling.forecast.loop import COMMAND, Forecasting
 from scaling.launching import Launching
 from scaling.ledger import spent
 from scaling.model import Decision, Observation

@@ -26,7 +26,7 @@ from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
 from mesh.placement import Member
 from scaling import policy
 from scaling.controller import Controller, term_clock
-from scaling.forecasting import COMMAND
+from scaling.forecast.loop import COMMAND
 from scaling.providers.base import Instance, Provider
 from scaling.providers.fake import FakeProvider
 from scaling.sensing import World

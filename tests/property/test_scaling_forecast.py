@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling import forecast, synthetic
-from scaling.backtest import TRAINING, Backtest
+from scaling.backtest import synthetic
+from scaling.backtest.run import TRAINING, Backtest
+from scaling.backtest.simulate import World, default_offers
+from scaling.backtest.tuning import Tuned
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast import ERROR_GRAINS, horizons, pinball, upper, walk
-from scaling.forecast_models import models
-from scaling.gate import delayed_max, gate
-from scaling.simulate import World, default_offers
-from scaling.tuning import Tuned
+from scaling.forecast import walk as walking
+from scaling.forecast.gate import delayed_max, gate
+from scaling.forecast.models import models
+from scaling.forecast.walk import ERROR_GRAINS, horizons, pinball, upper, walk
 
 STEP_S = 300.0
 QUANTILES = (0.9, 0.99)
@@ -77,8 +78,8 @@ def test_quiet_hours_between_peaks_are_not_sized_by_the_errors_of_the_peaks(monk
     loads = np.where(phase == 5, chance.uniform(15, 27, 4000), 8 + chance.normal(0, 0.03, 4000))
     held = []
     for grains in ((0.05,), ERROR_GRAINS):
-        monkeypatch.setattr(forecast, "ERROR_GRAINS", grains)
-        made = forecast.walk(loads, 300.0, 1, [0.975]).at_start[2000:, 0]
+        monkeypatch.setattr(walking, "ERROR_GRAINS", grains)
+        made = walk(loads, 300.0, 1, [0.975]).at_start[2000:, 0]
         target = np.arange(2000, 4001) + 1  # the step that origin t is about
         quiet = (target < 4000) & (target % 12 < 4)
         assert np.mean(loads[target[quiet]] > made[quiet]) < 0.05

@@ -13,7 +13,7 @@ from mesh.lanes import Lane
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
 from mesh.placement import Member
 from mesh.sampling import Sample
-from scaling.history import (
+from scaling.forecast.history import (
     FINEST_MOST,
     HOLD_S,
     LONGEST_S,

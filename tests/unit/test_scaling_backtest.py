@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling import forecast_prophet, synthetic, traces
 from scaling.__main__ import main
-from scaling.backtest import Backtest
+from scaling.backtest import synthetic, traces
+from scaling.backtest.run import Backtest
+from scaling.backtest.simulate import World, default_offers, replay
+from scaling.backtest.tuning import ORACLE, POLICIES, Tuned
 from scaling.config import HYBRID, REACTIVE
-from scaling.gate import gate
-from scaling.simulate import World, default_offers, replay
-from scaling.tuning import ORACLE, POLICIES, Tuned
+from scaling.forecast import prophet
+from scaling.forecast.gate import gate
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,21 +147,21 @@ def _facts(offer) -> dict:
 
 
 def test_without_prophet_the_others_are_used_and_that_is_said(monkeypatch):
-    monkeypatch.setattr(forecast_prophet.importlib.util, "find_spec", lambda name: None)
-    found, problem = forecast_prophet.walk(np.ones(600), 300.0, (1, 2))
+    monkeypatch.setattr(prophet.importlib.util, "find_spec", lambda name: None)
+    found, problem = prophet.walk(np.ones(600), 300.0, (1, 2))
     assert "not installed" in problem and 'pip install "queztl[forecast]"' in problem
     assert all(np.isnan(one).all() for one in found.values())
 
 
 def test_prophet_is_fitted_in_a_child_and_stopped_when_it_takes_too_long():
-    if forecast_prophet.lacking():
-        pytest.skip(forecast_prophet.lacking())
+    if prophet.lacking():
+        pytest.skip(prophet.lacking())
     at = np.arange(1200)
     loads = 50 + 30 * np.sin(2 * np.pi * at / 288) + np.random.default_rng(1).normal(0, 2, 1200)
-    found, problem = forecast_prophet.walk(loads, 300.0, (1, 2))
+    found, problem = prophet.walk(loads, 300.0, (1, 2))
     assert not problem
     errors = np.abs(found[2][600:1199] - loads[601:1200])
     assert np.nanmean(errors) < 4
-    curves, problem = forecast_prophet.curves([(loads.tolist(), 10)], 300.0, limit_s=0.2)
+    curves, problem = prophet.curves([(loads.tolist(), 10)], 300.0, limit_s=0.2)
     assert not curves and "took longer than 0.2 s" in problem
     assert "prophet" not in sys.modules

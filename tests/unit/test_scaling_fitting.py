@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
 from mesh.sampling import Sample
-from scaling import fitting, forecast_prophet, synthetic
-from scaling.backtest import Backtest
+from scaling.backtest import synthetic
+from scaling.backtest.run import Backtest
+from scaling.backtest.simulate import World, default_offers
 from scaling.config import MODES, REACTIVE, ScalingConfig
-from scaling.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
-from scaling.forecast_child import fit
-from scaling.gate import expected
-from scaling.history import HOLD_S, History
+from scaling.forecast import fitting, prophet
+from scaling.forecast.child import fit
+from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
+from scaling.forecast.gate import expected
+from scaling.forecast.history import HOLD_S, History
 from scaling.model import Offer, Pool
-from scaling.simulate import World, default_offers
 
 T0 = 1_800_000_000.0
 CONFIG = ScalingConfig()
@@ -128,7 +129,7 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str) -> N
     assert made.lower is not None and 0 <= made.lower <= made.at_start
 
 
-@pytest.mark.skipif(bool(forecast_prophet.lacking()), reason="Prophet is not installed")
+@pytest.mark.skipif(bool(prophet.lacking()), reason="Prophet is not installed")
 def test_prophet_is_one_more_model_and_what_it_could_not_do_in_time_is_said() -> None:
     loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
     assert "Prophet took longer than 0.01 s" in fit(Asked("cpu", loads, 300.0, 1, 0.95, 0.01)).why
@@ -142,10 +143,10 @@ def test_short_and_idle_histories_have_no_forecast() -> None:
 
 
 def test_the_child_answers_line_by_line_and_ends_itself_when_nobody_does() -> None:
-    command = [sys.executable, "-P", "-m", "scaling.forecast_child"]
+    command = [sys.executable, "-P", "-m", "scaling.forecast.child"]
     asked = [Asked(pool, (1.0, 2.0) * 200, 60.0, 1, 0.9, 0.0) for pool in ("cpu", "gpu")]
     lines = b"".join(msgspec.json.encode(one) + b"\n" for one in asked)
-    environment = forecast_prophet.environment()
+    environment = prophet.environment()
     done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)
     found = [msgspec.json.decode(line, type=Fit) for line in done.stdout.splitlines()]
     assert [one.pool for one in found] == ["cpu", "gpu"] and all(one.model for one in found)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from scaling import traces
-from scaling.backtest import Backtest
+from scaling.backtest import traces
+from scaling.backtest.run import Backtest
+from scaling.backtest.simulate import World, default_offers
+from scaling.backtest.tuning import POLICIES
 from scaling.config import HYBRID, REACTIVE
-from scaling.simulate import World, default_offers
-from scaling.tuning import POLICIES
 
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
 

@@ -1,7 +1,7 @@
 """The policies that a back-test compares, and the search for each one's cheapest settings. Pure.
 
 Each policy has a shape (windows, quantile) and a level: one safety factor, 1.04 to the power of the level, on
-everything it sizes for. More safety means fewer violations and more cost: from a first guess (`scaling/shortlist.py`)
+everything it sizes for. More safety means fewer violations and more cost: from a first guess (`shortlist.py`)
 the level goes up until the limit holds, or down while it does.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
+from scaling.backtest.simulate import Run
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
-from scaling.simulate import Run
 
 STATIC, ORACLE = "static", "oracle"
 POLICIES = (STATIC, REACTIVE, PREDICTIVE, HYBRID, ORACLE)

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
-from scaling.backtest import Backtest, Scored
+from scaling.backtest.run import Backtest, Scored
+from scaling.backtest.tuning import ORACLE, POLICIES
 from scaling.config import HYBRID, REACTIVE
 from scaling.policies.reactive import GRAIN
-from scaling.tuning import ORACLE, POLICIES
 
 
 def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Each model's past errors, relative to its own forecast or to its usual error at that phase, finely or coarsely, give the
 quantiles; whichever of these candidates had the smallest pinball loss lately is in force. Everything at origin t is
 made from loads[:t] alone, so that the last row is the forecast of now, and the rows before are an honest back-test.
-`scaling/gate.py` says whether to use it.
+`scaling/forecast/gate.py` says whether to use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from scaling.forecast_models import mean_of, models, past_periods, periods
+from scaling.forecast.models import mean_of, models, past_periods, periods
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -16,7 +16,7 @@ import msgspec
 
 from mesh.kinds.base import Resources
 from scaling.config import REACTIVE, ScalingConfig
-from scaling.history import HOLD_S, THINNED_S, History, bounds, series
+from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
 from scaling.model import Forecast, Offer, Pool
 from scaling.observe import machine_of, slots_of
 

@@ -1,7 +1,7 @@
 """The load to come, while a node is master: the loop that reads the history, has it fitted and keeps what was found.
 
 What is due and what holds is decided in `fitting`, the history is `history`; a fit is made by a child process
-(`forecast_child`), one at a time, that is killed with everything it started when its time is over or the term ends.
+(`child.py`), one at a time, that is killed with everything it started when its time is over or the term ends.
 Nothing here can stop the controller: what goes wrong is said, and decisions without a forecast are reactive.
 """
 
@@ -24,10 +24,10 @@ from mesh.bus.pages import read_page
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.sampling import decode_sample
-from scaling import fitting
-from scaling.fitting import Asked, Due, Fit, Kept, Looked
-from scaling.forecast_prophet import HOW_TO_INSTALL, environment
-from scaling.history import History
+from scaling.forecast import fitting
+from scaling.forecast.fitting import Asked, Due, Fit, Kept, Looked
+from scaling.forecast.history import History
+from scaling.forecast.prophet import HOW_TO_INSTALL, environment
 from scaling.model import Forecast
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ LOOK_S, SETTLE_S = 60.0, 0.5
 #: Numerical libraries take one core, not all of the node's.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 #: The child; its time limit in seconds follows.
-COMMAND = (sys.executable, "-P", "-m", "scaling.forecast_child")
+COMMAND = (sys.executable, "-P", "-m", "scaling.forecast.child")
 
 
 class Forecasting:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scaling.forecast import GRAIN, RENEWALS, Walk, look_back, running_mean
+from scaling.forecast.walk import GRAIN, RENEWALS, Walk, look_back, running_mean
 from scaling.model import Forecast
 
 if TYPE_CHECKING:

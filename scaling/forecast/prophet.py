@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.forecast import horizons
+from scaling.forecast.walk import horizons
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -51,7 +51,7 @@ def curves(
         return [], missing
     asked = "\n".join(json.dumps({"loads": list(loads), "step_s": step_s, "steps": steps}) for loads, steps in parts)
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "scaling.forecast_prophet"],
+        [sys.executable, "-P", "-m", "scaling.forecast.prophet"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(),
     ) as child:  # fmt: skip
@@ -83,7 +83,7 @@ def environment() -> dict[str, str]:
 def walk(
     loads: ndarray, step_s: float, aheads: Sequence[int], limit_s: float = LIMIT_S
 ) -> tuple[dict[int, ndarray], str]:
-    """(steps ahead -> forecasts by origin, as `scaling.forecast.walk` takes them; what went wrong or "").
+    """(steps ahead -> forecasts by origin, as `walk` takes them; what went wrong or "").
 
     Fitted again a few times on the way. Its curve is moved by the error it shows now, as far as errors lasted until
     then.
@@ -114,7 +114,7 @@ def walk(
 def candidates(
     loads: ndarray, step_s: float, start_steps: int, limit_s: float = LIMIT_S
 ) -> tuple[dict[str, dict[int, ndarray]], str]:
-    """(Prophet as one more model, as `scaling.forecast.walk` takes them; why it is not there, or ends early, or "")."""
+    """(Prophet as one more model, as `walk` takes them; why it is not there, or ends early, or "")."""
     problem = lacking()
     if problem:
         return {}, problem

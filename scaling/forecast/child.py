@@ -16,10 +16,10 @@ from math import isfinite
 
 import msgspec
 
-from scaling.fitting import Asked, Fit
-from scaling.forecast import walk
-from scaling.forecast_prophet import candidates, lacking
-from scaling.gate import expected, gate
+from scaling.forecast.fitting import Asked, Fit
+from scaling.forecast.gate import expected, gate
+from scaling.forecast.prophet import candidates, lacking
+from scaling.forecast.walk import walk
 
 #: Behind the work of the node it runs on.
 NICE = 10

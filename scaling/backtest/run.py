@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from scaling import shortlist
+from scaling.backtest import shortlist
+from scaling.backtest.simulate import Run, World, replay
+from scaling.backtest.tuning import MANY, ORACLE, POLICIES, QUANTILES, STATIC, Tuned, tune
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast import Walk, walk
-from scaling.gate import Gate, expected, gate
+from scaling.forecast.gate import Gate, expected, gate
+from scaling.forecast.walk import Walk, walk
 from scaling.model import Forecast
-from scaling.simulate import Run, World, replay
-from scaling.tuning import MANY, ORACLE, POLICIES, QUANTILES, STATIC, Tuned, tune
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -10,10 +10,10 @@ from __future__ import annotations
 from math import ceil, log
 from typing import TYPE_CHECKING
 
+from scaling.backtest.tuning import BANDS, LEVELS, QUANTILES, STEP, WINDOWS_S, Tuned
 from scaling.config import HYBRID, REACTIVE
-from scaling.forecast import GRAIN, Walk
-from scaling.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
-from scaling.tuning import BANDS, LEVELS, QUANTILES, STEP, WINDOWS_S, Tuned
+from scaling.forecast.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
+from scaling.forecast.walk import GRAIN, Walk
 
 if TYPE_CHECKING:
     from numpy import ndarray
