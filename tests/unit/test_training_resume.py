@@ -9,6 +9,7 @@ import torch
 
 from mesh.kinds.table import validate
 from node.workload import Context, load
+from node.workloads import ml_training
 from node.workloads.ml_training import due
 
 TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
@@ -16,7 +17,10 @@ GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate":
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
+    """With checkpoints as often as they are asked for, however long the machine takes for one."""
+    monkeypatch.setattr(ml_training, "_CHECKPOINT_SHARE", 1e6)
+
     def call(payload, **more):
         return load("ml_training")(validate("ml_training", payload), Context(1, tmp_path, **more))
 
