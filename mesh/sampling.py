@@ -18,6 +18,8 @@ from mesh.lanes import Lane, is_open, region_of
 from mesh.membership import ALIVE
 from mesh.placement import Member
 
+#: The pool of what any node may take, wherever it comes from.
+OPEN = ""
 #: (kind, region of origin)
 Key = tuple[str, str]
 
@@ -48,10 +50,16 @@ class Sample(msgspec.Struct, frozen=True):
     work_s: float
     """Seconds that those which ended took."""
     region: str = ""
-    open_share: float = 1.0
-    """Share of the arrivals that any node may take: the rest asked for a region, labels, a node, a larger machine."""
+    pools: dict[str, float] = {}
+    """Pool of lanes -> its share of the arrivals, of those that asked for a region, labels, a node, a larger machine.
+    The rest any node may take."""
     fence: int = 0
     """Of that master."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """`pools`, and under OPEN what any node may take."""
+        return {OPEN: max(0.0, 1.0 - sum(self.pools.values())), **self.pools}
 
 
 decode_sample = msgspec.msgpack.Decoder(Sample).decode
@@ -67,7 +75,7 @@ def sample(
     waiting: dict[Key, int] = defaultdict(int)
     running: dict[Key, int] = defaultdict(int)
     moved: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    limited: dict[Key, int] = defaultdict(int)
+    limited: dict[Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for lane, (pending, unacknowledged, delivered) in lanes.items():
         kind, region = lane[0], region_of(lane[1])
         waiting[kind, region] += pending
@@ -76,7 +84,8 @@ def sample(
         # Less than before: the lane was removed in between, and made anew.
         new = delivered - was if delivered >= was else delivered
         moved[kind][region] += new
-        limited[kind, region] += 0 if is_open(lane[1]) else new
+        if new and not is_open(lane[1]):
+            limited[kind, region][lane[1]] += new
     ended, ends, seconds, slots = _ended(members, before)
     depth = {key: waiting[key] + running[key] for key in waiting}
     shared = {
@@ -98,7 +107,7 @@ def sample(
             "ends": shared.get((kind, region), 0),
             "work_s": seconds[kind] * shared.get((kind, region), 0) / (ends[kind] or 1),
             "slots": slots,
-            "open_share": 1.0 - limited[kind, region] / (moved[kind][region] or 1),
+            "pools": {pool: new / moved[kind][region] for pool, new in limited[kind, region].items()},
         }
         for kind, region in sorted(depth.keys() | before.depth.keys() | shared.keys())
     ]

@@ -17,6 +17,7 @@ from mesh.kinds.base import Resources
 from mesh.lanes import ANY, Lane, is_open, region_of, runs
 from mesh.membership import ALIVE, DRAINING
 from mesh.placement import Member
+from mesh.sampling import OPEN
 from scaling.intents import ENDING, JOINED, Intent, as_node
 from scaling.model import DRAINING as NODE_DRAINING
 from scaling.model import READY, Node, Offer, Pool
@@ -67,6 +68,8 @@ class Seen:
 
     pools: tuple[Pool, ...]
     notes: tuple[str, ...] = ()
+    groups: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(kind, pool of lanes or OPEN), of the lanes there are -> the scaler's pool; "": it was left out."""
 
 
 def flow(before: Flow, lanes: Mapping[Lane, tuple[int, int, int]], window_s: float, now: float) -> Flow:
@@ -106,7 +109,8 @@ def observe(facts: Facts, memory: Flow, offers: Sequence[Offer]) -> Seen:
                 needs_gpu=kind == GPU, region=region, demand_by_region=_origins(memory, lanes),
             )
         )  # fmt: skip
-    return Seen(tuple(pools), tuple(notes))
+    named = {(lane[0], OPEN if is_open(lane[1]) else lane[1]): groups.get(lane, "") for lane in facts.lanes}
+    return Seen(tuple(pools), tuple(notes), named)
 
 
 def _groups(facts: Facts, offers: Sequence[Offer]) -> tuple[dict[Lane, str], list[str]]:

@@ -8,17 +8,18 @@ fails, the last forecast stays in force for IN_FORCE_STEPS; then there is none, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, NamedTuple
 
 import msgspec
 
 from mesh.kinds.base import Resources
+from mesh.sampling import OPEN
 from scaling.config import REACTIVE, ScalingConfig
-from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
-from scaling.model import Forecast, Offer, Pool
-from scaling.observe import machine_of, slots_of
+from scaling.forecast.history import HOLD_S, THINNED_S, History, Work, bounds, series
+from scaling.model import Forecast, Offer
+from scaling.observe import Seen, machine_of, slots_of
 
 #: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter ones leave time for.
 PROPHET_STEP_S = THINNED_S[0]
@@ -36,6 +37,8 @@ class Looked:
     config: ScalingConfig
     pools: Mapping[str, tuple[float, float]]
     """pool -> (slots a node, seconds that a start takes)"""
+    groups: Mapping[Work, str] = field(default_factory=dict)
+    """(kind, pool of lanes) -> the pool it is work of, "" for none; what is not named had no lane just now."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -89,14 +92,15 @@ class Due(NamedTuple):
     pools: tuple[str, ...]
 
 
-def looked(pools: tuple[Pool, ...], offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
+def looked(seen: Seen, offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
     """With the slowest start among the offers that suit the pool, as for the schedule."""
     default = Offer("", "").start_s
     starts = {
         pool.name: max((one.start_s for one in offers if one.has_gpu or not pool.needs_gpu), default=default)
-        for pool in pools
+        for pool in seen.pools
     }
-    return Looked(config, {pool.name: (float(pool.slots), starts[pool.name]) for pool in pools})
+    pools = {pool.name: (float(pool.slots), starts[pool.name]) for pool in seen.pools}
+    return Looked(config, pools, seen.groups)
 
 
 def due(history: History, seen: Looked, last: Due | None, now: float) -> Due | None:
@@ -115,15 +119,21 @@ def asked(
     found = []
     _, end, step_s = what.within
     for pool, (slots, start_s) in sorted(seen.pools.items()):
-        kinds = [kind for kind in history.work_s if machine_of(kind, resources) == pool]
-        if not kinds:
+        works = [work for work in history.work_s if _group(work, seen, resources) == pool]
+        if not works:
             continue
-        nodes = {kind: slots_of(kind, resources, slots) / slots for kind in kinds}
+        nodes = {work: slots_of(work[0], resources, slots) / slots for work in works}
         loads = series(history, nodes, what.within).loads
         late_s = max(0.0, now - end) + took_s
         prophet_s = seen.config.forecast_limit_s / 2 / len(seen.pools) if step_s >= PROPHET_STEP_S else 0.0
         found.append(Asked(pool, loads, step_s, ceil((start_s + late_s) / step_s), what.quantile, prophet_s))
     return found
+
+
+def _group(work: Work, seen: Looked, resources: Mapping[str, Resources]) -> str:
+    """The pool that work is of. What asks for more than any node counts while it has a lane, which tells."""
+    kind, pool = work
+    return seen.groups.get(work, machine_of(kind, resources) if pool == OPEN else "")
 
 
 def holds(one: Kept, config: ScalingConfig, now: float) -> bool:
@@ -154,7 +164,7 @@ def document(
     for pool in sorted(seen.pools):
         one = kept.get(pool)
         in_force = one is not None and holds(one, seen.config, now) and seen.config.mode != REACTIVE
-        why = one.fit.why if one is not None and in_force else _missing(pool, one, seen.config, history, now)
+        why = one.fit.why if one is not None and in_force else _missing(one, seen.config, history, now)
         told: dict[str, Any] = {"in_force": in_force, "why": "; ".join(part for part in (why, problem) if part)}
         if one is not None:
             fit, none = one.fit, not one.fit.model
@@ -169,7 +179,7 @@ def document(
     return found
 
 
-def _missing(pool: str, one: Kept | None, config: ScalingConfig, history: History, now: float) -> str:
+def _missing(one: Kept | None, config: ScalingConfig, history: History, now: float) -> str:
     if config.mode == REACTIVE:
         return "the mode is reactive"
     if one is not None and not one.fit.model:
@@ -178,6 +188,4 @@ def _missing(pool: str, one: Kept | None, config: ScalingConfig, history: Histor
         return "the last forecast was of another quantile"
     if one is not None:
         return f"the last forecast knew the load until {now - one.end:.0f} s ago, and is too old"
-    if "." in pool:
-        return "work that must stay in a region is not counted apart in the history"
     return "no forecast has been made yet" if history.told_s else "there is no load history yet"

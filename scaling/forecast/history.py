@@ -10,7 +10,8 @@ depends on what came after it, or a back-test would be shown the future:
 - A sample that tells of longer than LONGEST_S, of no time, or of what is yet to come was made by a clock that was set
   or a master that slept, and is left out. While such ones come, silence is not taken for idleness.
 
-What asks for a region, labels or a larger machine is in no pool's history (`open_share`): samples don't tell which.
+What asks for a region, labels or a larger machine is counted by the pool of its lanes, apart from what any node may
+take.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from math import floor, inf
 from typing import NamedTuple
 
 from mesh.sampling import Sample
+
+#: (kind, pool of lanes)
+Work = tuple[str, str]
 
 #: The finest step, seconds, and the longer ones that a history of more than so many steps is thinned to: what `walk`,
 #: `gate` and, from PROPHET_STEP_S on, Prophet do within 5 s for a pool.
@@ -53,12 +57,12 @@ class Series(NamedTuple):
 
 @dataclass
 class History:
-    """What the samples told: for each kind and minute the seconds of work that arrived."""
+    """What the samples told: for each kind, pool of lanes and minute the seconds of work that arrived."""
 
     told_s: dict[int, float] = field(default_factory=dict)
     """Minute (since 1970) -> seconds of it that were told of; with two masters more than 60."""
-    work_s: dict[str, dict[int, float]] = field(default_factory=dict)
-    """kind -> minute -> seconds of work that arrived in them"""
+    work_s: dict[Work, dict[int, float]] = field(default_factory=dict)
+    """(kind, pool of lanes) -> minute -> seconds of work that arrived in them; OPEN: what any node may take"""
     last_at: float = 0.0
     """The end of the newest sample; 0: there is none."""
     odd_at: float = 0.0
@@ -87,11 +91,12 @@ class History:
         round_.add((one.kind, one.region))
         while len(self._rounds) > ROUNDS:
             self._rounds.popitem(last=False)
-        work = one.arrivals * one.open_share * self._mean_s(one)
-        if 0 < work < inf:
-            kind = self.work_s.setdefault(one.kind, {})
-            for minute, seconds in minutes:
-                kind[minute] = kind.get(minute, 0.0) + work * seconds / one.interval_s
+        work = one.arrivals * self._mean_s(one)
+        for pool, share in one.shares.items():
+            if 0 < work * share < inf:
+                by = self.work_s.setdefault((one.kind, pool), {})
+                for minute, seconds in minutes:
+                    by[minute] = by.get(minute, 0.0) + work * share * seconds / one.interval_s
         self.last_at = max(self.last_at, one.at)
         return True
 
@@ -144,10 +149,10 @@ def bounds(history: History, now: float) -> tuple[float, float, float] | None:
     return (first * step_s, last * step_s, step_s) if last > first else None
 
 
-def series(history: History, nodes: Mapping[str, float], within: tuple[float, float, float]) -> Series:
-    """The load in those bounds. `nodes`: kind -> nodes that one running task of it keeps busy."""
+def series(history: History, nodes: Mapping[Work, float], within: tuple[float, float, float]) -> Series:
+    """The load in those bounds. `nodes`: (kind, pool of lanes) -> nodes that one running task of it keeps busy."""
     begin, end, step_s = within
-    parts = [(history.work_s[kind], each) for kind, each in nodes.items() if kind in history.work_s]
+    parts = [(history.work_s[work], each) for work, each in nodes.items() if work in history.work_s]
     first, each_step = round(begin / MINUTE_S), round(step_s / MINUTE_S)
     rate, held, sums = 0.0, 0.0, 0.0
     loads: list[float] = []

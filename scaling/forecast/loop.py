@@ -66,7 +66,7 @@ class Forecasting:
 
     def look(self, seen: Round) -> dict[str, Forecast]:
         """pool -> what is expected of it, for the decision on what was just seen; and what to forecast from now on."""
-        before, self._looked = self._looked, fitting.looked(seen.seen.pools, seen.offers, seen.config)
+        before, self._looked = self._looked, fitting.looked(seen.seen, seen.offers, seen.config)
         if before is None or _essence(before) != _essence(self._looked):
             self._news.set()
         return fitting.forecasts(self._kept, self._looked, seen.now)

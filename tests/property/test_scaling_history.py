@@ -12,7 +12,7 @@ from mesh.kinds.base import Resources
 from mesh.lanes import Lane
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
 from mesh.placement import Member
-from mesh.sampling import Sample
+from mesh.sampling import OPEN, Sample
 from scaling.forecast.history import (
     FINEST_MOST,
     HOLD_S,
@@ -28,7 +28,8 @@ from scaling.forecast.history import (
 from scaling.observe import Facts, Flow, flow, observe, slots_of
 
 T0 = 1_800_000_000.0
-ONE = {"echo": 1.0}
+ECHO = ("echo", OPEN)
+ONE = {ECHO: 1.0}
 #: (seconds the sample tells of, tasks that arrived)
 ROUNDS = st.lists(st.tuples(st.floats(20, 200), st.integers(0, 500)), min_size=3, max_size=40)
 
@@ -58,7 +59,7 @@ def test_samples_that_drift_against_the_minute_lose_no_work(rounds):
     samples = told(rounds)
     made = history(samples)
     whole = sum(arrivals for _, arrivals in rounds) * 2.0
-    assert sum(made.work_s["echo"].values() if whole else ()) == pytest.approx(whole)
+    assert sum(made.work_s[ECHO].values() if whole else ()) == pytest.approx(whole)
     assert sum(made.told_s.values()) == pytest.approx(samples[-1].at - T0)
     last = ceil(samples[-1].at / MINUTE_S) * MINUTE_S
     found = series(made, ONE, (T0, last, MINUTE_S)).loads
@@ -143,18 +144,27 @@ def test_thinned_steps_are_the_means_of_their_minutes(arrivals):
     assert found.loads == pytest.approx([sum(minutes[5 * one : 5 * one + 5]) / 5 for one in range(steps)])
 
 
-@given(st.integers(1, 16), st.sampled_from([1, 2, 40, "all"]), st.floats(0.1, 60), st.integers(1, 300))
-def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, arrivals):
+@given(
+    st.integers(1, 16), st.sampled_from([1, 2, 40, "all"]), st.floats(0.1, 60), st.integers(1, 300),
+    st.sampled_from(["any", "any@eu", "p-0123456789"]),
+)  # fmt: skip
+def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, arrivals, pool_of_lanes):
     """The same minute, once by the look at the lanes, once by the sample."""
-    lane: Lane = ("echo", "any", "normal")
+    lane: Lane = ("echo", pool_of_lanes, "normal")
     resources = {"echo": Resources(cores=cores)}
     beat = Beat(node="a", incarnation="1", seq=1, rates={"echo": (task_s, 10)})
     able = Capabilities(kinds=(KindInfo("echo", True),))
-    member = Member(NodeRecord(id="a", name="a", incarnation="1", slots=slots, capabilities=able), "up", beat)
+    record = NodeRecord(id="a", name="a", incarnation="1", slots=slots, capabilities=able, region="eu")
+    member = Member(record, "up", beat)
     seen = flow(flow(Flow(), {lane: (0, 0, 5)}, 60.0, T0), {lane: (arrivals, 0, 5)}, 60.0, T0 + 60)
-    (pool,) = observe(Facts({lane: (arrivals, 0, 5)}, {}, resources, [member], {}), seen, ()).pools
-    made = history([Sample("echo", T0 + 60, 60.0, arrivals, 10, 10 * task_s)])
-    nodes = {"echo": slots_of("echo", resources, pool.slots) / pool.slots}
+    requires = {"p-0123456789": {"region": "eu"}}
+    looked = observe(Facts({lane: (arrivals, 0, 5)}, requires, resources, [member], {}), seen, ())
+    ((work, name),) = looked.groups.items()
+    pool = next(one for one in looked.pools if one.name == name)
+    asked_more = {} if pool_of_lanes.startswith("any") else {pool_of_lanes: 1.0}
+    made = history([Sample("echo", T0 + 60, 60.0, arrivals, 10, 10 * task_s, pools=asked_more)])
+    assert name == ("cpu.eu" if asked_more else "cpu")
+    nodes = {work: slots_of("echo", resources, pool.slots) / pool.slots}
     assert series(made, nodes, (T0, T0 + 60, MINUTE_S)).loads == pytest.approx((pool.load,))
 
 
@@ -168,10 +178,11 @@ def test_tasks_count_with_the_time_that_their_kind_took_lately():
     assert loads(made, begin + 60, begin) == pytest.approx([4.0])
 
 
-def test_only_work_that_any_node_may_take_counts_and_whole_days_are_forgotten():
-    made = history([Sample("echo", T0 + 60, 60.0, 60, 60, 60.0, open_share=0.25)])
+def test_work_that_asks_for_more_is_counted_apart_and_whole_days_are_forgotten():
+    made = history([Sample("echo", T0 + 60, 60.0, 60, 60, 60.0, pools={"p-1": 0.5, "p-2": 0.25})])
     assert loads(made, T0 + 60) == [0.25]
+    assert series(made, {("echo", "p-1"): 1.0, ECHO: 1.0}, (T0, T0 + 60, MINUTE_S)).loads == (0.75,)
     made.forget(T0 - 1)
     assert made.told_s
     made.forget(T0 + 2 * 86400)
-    assert not made.told_s and not made.work_s["echo"] and bounds(made, T0) is None
+    assert not made.told_s and not made.work_s[ECHO] and bounds(made, T0) is None

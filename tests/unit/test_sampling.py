@@ -37,13 +37,14 @@ def test_work_is_counted_where_it_comes_from() -> None:
     assert nowhere["work_s"] == 5.0 and europe["work_s"] == 15.0
 
 
-def test_readers_take_what_is_written_and_are_told_how_much_any_node_may_take() -> None:
+def test_readers_take_what_is_written_and_are_told_what_asks_for_more_than_any_node() -> None:
     bound = ("echo", "p-0123456789", "normal")
     _, memory = sampling.sample({LANE: (0, 0, 100), bound: (0, 0, 0)}, [member(100)], sampling.Memory(), 1000.0)
     (one,), _ = sampling.sample({LANE: (0, 0, 130), bound: (0, 0, 10)}, [member(140)], memory, 1060.0)
     read = sampling.decode_sample(encode(one | {"fence": 7}))
     assert (read.kind, read.region, read.at, read.interval_s, read.fence) == ("echo", "", 1060.0, 60.0, 7)
-    assert (read.arrivals, read.ends, read.work_s, read.open_share) == (40, 40, 20.0, 0.75)
+    assert (read.arrivals, read.ends, read.work_s) == (40, 40, 20.0)
+    assert read.pools == {"p-0123456789": 0.25} and read.shares == {sampling.OPEN: 0.75, "p-0123456789": 0.25}
 
 
 @given(st.integers(0, 10**9), st.dictionaries(st.text(max_size=3), st.integers(0, 10**6), min_size=1, max_size=6))

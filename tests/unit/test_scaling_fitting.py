@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
-from mesh.sampling import Sample
+from mesh.sampling import OPEN, Sample
 from scaling.backtest import synthetic
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers
@@ -24,6 +24,7 @@ from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, L
 from scaling.forecast.gate import expected
 from scaling.forecast.history import HOLD_S, History
 from scaling.model import Offer, Pool
+from scaling.observe import Seen
 
 T0 = 1_800_000_000.0
 CONFIG = ScalingConfig()
@@ -31,11 +32,11 @@ SEEN = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)})
 RESOURCES = {"echo": Resources(), "draw": Resources(gpu=1), "sum": Resources(cores="all")}
 
 
-def history(minutes: int = 10, *kinds: str) -> History:
+def history(minutes: int = 10, *kinds: str, pools: dict[str, float] | None = None) -> History:
     made = History()
     for number in range(1, minutes + 1):
         for kind in kinds or ("echo",):
-            made.add(Sample(kind, T0 + 60 * number, 60.0, 120, 120, 120.0), T0 + 60 * number)
+            made.add(Sample(kind, T0 + 60 * number, 60.0, 120, 120, 120.0, pools=pools or {}), T0 + 60 * number)
     return made
 
 
@@ -78,6 +79,18 @@ def test_each_pool_is_asked_about_by_its_kinds_slots_and_start_and_what_is_late_
     assert cpu.prophet_s == 0, "minutes leave Prophet no time"
 
 
+def test_work_that_asks_for_more_counts_in_the_pool_of_its_lanes_while_there_are_any() -> None:
+    made = history(10, "echo", pools={"p-eu": 0.5, "p-labels": 0.125, "p-gone": 0.125})
+    groups = {("echo", OPEN): "cpu", ("echo", "p-eu"): "cpu.eu", ("echo", "p-labels"): ""}
+    seen = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)}, groups)
+    what = fitting.due(made, seen, None, T0 + 610)
+    assert what is not None
+    cpu, europe = fitting.asked(made, what, seen, RESOURCES, 12.0, T0 + 610)
+    # Two tasks a second of a second each, on nodes of two slots.
+    assert (cpu.pool, europe.pool) == ("cpu", "cpu.eu")
+    assert cpu.loads == pytest.approx((0.25,) * 10) and europe.loads == pytest.approx((0.5,) * 10)
+
+
 @given(st.floats(-100, 2000), st.sampled_from([60.0, 300.0]), st.sampled_from(MODES), st.booleans(), st.booleans())
 def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
     seen = Looked(ScalingConfig(mode=mode), SEEN.pools)
@@ -105,15 +118,15 @@ def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
     assert why(kept(quantile=0.5, step_s=300.0), history()) == "the last forecast was of another quantile"
     assert why(kept(step_s=300.0, model=""), history()) == "it won"
     assert why(kept(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
-    region = fitting.document({}, SEEN, history(), "", T0)["cpu.eu"]["why"]
-    assert region == "work that must stay in a region is not counted apart in the history"
 
 
 def test_the_slowest_suitable_offer_says_how_long_a_start_takes() -> None:
     offers = (Offer("a", "x", start_s=30.0), Offer("b", "x", start_s=90.0, has_gpu=True), Offer("c", "x", start_s=95.0))
     pools = (Pool("cpu", slots=3), Pool("gpu", slots=2, needs_gpu=True))
-    assert fitting.looked(pools, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
-    assert fitting.looked(pools, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
+    seen = Seen(pools, groups={("echo", OPEN): "cpu"})
+    assert fitting.looked(seen, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
+    assert fitting.looked(seen, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
+    assert fitting.looked(seen, offers, CONFIG).groups == seen.groups
 
 
 @pytest.mark.parametrize("kind", ["pulses", "regime"])
