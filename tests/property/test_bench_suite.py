@@ -77,7 +77,7 @@ def test_a_planted_slowdown_of_a_tenth_is_found(noise, value, higher) -> None:
 
 @pytest.mark.parametrize(
     ("figure", "memory", "verdict"),
-    [(0.9, 0.92, "not comparable"), (0.9, 1.1, "worse"), (0.9, 1.0, "worse"), (0.6, 0.92, "worse"),
+    [(0.9, 0.92, "not comparable"), (0.9, 1.1, "worse"), (0.9, 1.0, "worse"), (0.7, 0.92, "worse"),
      (1.12, 1.1, "not comparable"), (1.0, 0.9, "no difference")],
 )  # fmt: skip
 @pytest.mark.parametrize("higher", [True, False])
@@ -94,6 +94,11 @@ def test_what_the_memory_of_a_shared_machine_explains_is_no_difference(figure, m
     (found,) = compare(*([one] for one in made))
     assert found.verdict == verdict
     assert ("memory" in found.reason) is (verdict == "not comparable")
+    runs = [
+        [msgspec.structs.replace(one, conditions=Conditions()), msgspec.structs.replace(one, benchmark="other")]
+        for one in made
+    ]
+    assert compare(*runs)[0].verdict == verdict, "by the whole run"
     (unknown,) = compare([outcome([100.0] * 7)], [msgspec.structs.replace(made[1], conditions=Conditions())])
     assert unknown.verdict != "not comparable"
 
