@@ -25,7 +25,7 @@ class Rules:
     """How often all of this is done, with the other benchmarks in between."""
 
 
-QUICK = Rules(most=7, cap_s=6.0)
+QUICK = Rules(most=7, cap_s=5.0)
 #: At least six repetitions in all, and at most a minute's.
 FULL = Rules(least=3, most=13, cap_s=30.0, passes=2)
 
