@@ -114,7 +114,6 @@ class Agent:
         for kind, count in surplus(self._waiting, self._means_s(), self._slots, self._config).items():
             taken = [one for one in self._deliveries if not one.started_at and one.task.kind == kind]
             for delivery in taken[max(0, len(taken) - count) :]:
-                delivery.withdrawn = True
                 self._deliveries.give_back(delivery, SHED_DELAY_S)
                 self.executor.cancel(delivery.task.id)
 
@@ -157,7 +156,7 @@ class Agent:
         try:
             if delivery.suspect and not await self._may_run(delivery):
                 return
-            folder = self._folder(delivery)
+            folder = delivery.folder = self._spool / f"{task.id}.{delivery.delivered}"
             blobs: dict[str, Path] = {}
             payload: bytes | msgspec.Raw = task.payload
             if task.payload_ref is not None or task.blobs:
@@ -183,7 +182,7 @@ class Agent:
             self._deliveries.give_back(delivery, TRY_LATER_S)
         finally:
             if not handed_on:
-                shutil.rmtree(self._folder(delivery), ignore_errors=True)
+                _clear(delivery)
                 self._count_waiting(task.kind, -1)
                 self._changed()
 
@@ -197,10 +196,6 @@ class Agent:
         elif delivery.withdrawn:
             self._deliveries.drop(delivery)
         return not (delivery.ended or delivery.withdrawn)
-
-    def _folder(self, delivery: Delivery) -> Path:
-        """Its blobs. One for each delivery: a task may come back while it is still being let in."""
-        return self._spool / f"{delivery.task.id}.{delivery.delivered}"
 
     async def _may_run(self, delivery: Delivery) -> bool:
         """Read what the mesh knows of a task that may have run before."""
@@ -276,8 +271,7 @@ class Agent:
         delivery: Delivery = job.token
         if not delivery.started_at:
             self._count_waiting(job.kind, -1)
-        if job.blobs or job.resume or delivery.task.blobs or delivery.task.payload_ref is not None:
-            shutil.rmtree(self._folder(delivery), ignore_errors=True)
+        _clear(delivery)
 
     def stalled(self) -> None:
         """This process stood still: others may hold its deliveries by now, so what has not started is dropped.
@@ -306,6 +300,11 @@ class Agent:
         task = self._loop.create_task(coroutine, name=name)  # type: ignore[arg-type]
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _clear(delivery: Delivery) -> None:
+    if delivery.folder is not None:
+        shutil.rmtree(delivery.folder, ignore_errors=True)
 
 
 @cache

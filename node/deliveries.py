@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mesh.bus.client import Bus
 from mesh.messages import Held, HeldSet, Task, encode
@@ -42,9 +43,11 @@ class Delivery:
     """When its `.state` was last written, monotonic; 0: never."""
     renewed_at: float = 0.0
     withdrawn: bool = False
-    """Dropped by this node before it started: it is not run, and nothing more is said about it."""
+    """Given back, or dropped by this node before it started: it is not run, and nothing more is said about it."""
     ended: bool = False
     """Somebody ended the task before it was handed to a worker: it is not run."""
+    folder: Path | None = None
+    """Where its blobs are, if it needed any. One for each delivery: a task may come back while it is still let in."""
 
 
 def parse_reply(reply: str) -> tuple[int, int, int]:
@@ -139,6 +142,7 @@ class Deliveries:
     def give_back(self, delivery: Delivery, delay_s: float) -> None:
         """Somebody (else) shall have it, after `delay_s`."""
         ours = self._ours(delivery)
+        delivery.withdrawn = True
         self.drop(delivery)
         if ours:
             self._bus.send(delivery.reply, b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode())

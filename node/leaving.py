@@ -23,7 +23,6 @@ async def drain(node: Node, drain_s: float) -> None:
     for delivery in node.deliveries:
         if not delivery.started_at:
             node.deliveries.give_back(delivery, 0.001)
-            delivery.withdrawn = True
             node.executor.cancel(delivery.task.id)
     try:
         async with asyncio.timeout(drain_s):
@@ -34,7 +33,6 @@ async def drain(node: Node, drain_s: float) -> None:
     for delivery in node.deliveries:
         log.warning("task %s did not end in time; it goes back to its lane", delivery.task.id)
         node.deliveries.give_back(delivery, 0.001)
-        delivery.withdrawn = True
 
 
 async def say_goodbye(node: Node) -> None:

@@ -102,6 +102,18 @@ async def test_a_delivery_that_comes_again_is_ours_again_and_runs_once(node: Nod
     assert await node.spy.said(1) == [(reply, ACK)] and len(node.workers.jobs) == 1
 
 
+async def test_the_blobs_of_a_delivery_go_with_it_though_it_came_again_meanwhile(node: Node, tmp_path: Path) -> None:
+    ref = await node.bus.objects.put(b"bytes", "text/plain")
+    node.get(1, delivered=2, blobs=(ref.blob,))
+    assert await node.ran() == ["c1-1"]
+    (job,) = node.workers.jobs
+    assert job.blobs[ref.blob].read_bytes() == b"bytes"
+    node.deliveries.distrust()
+    node.get(1, delivered=3)
+    node.agent.on_ended(job)
+    assert not job.blobs[ref.blob].parent.exists()
+
+
 async def test_after_a_stall_what_has_not_started_is_dropped_and_what_lay_in_the_socket_is_doubted(node) -> None:
     await records.write_end(node.bus, TaskEnd(id="c1-3", kind="echo", state="done"))
     node.get(1)
