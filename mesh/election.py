@@ -20,6 +20,7 @@ from mesh import events, lease, messages, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
+from mesh.service import within
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -145,11 +146,7 @@ class Election:
     async def _wait(self, wait_s: float) -> None:
         if self._term is not None:
             wait_s = min(wait_s, lease.self_stop_at(self._term, self._config) - self._clock())
-        try:
-            async with asyncio.timeout(max(0.01, wait_s)):
-                await self._look.wait()
-        except TimeoutError:
-            pass
+        await within(self._look, max(0.01, wait_s))
 
     async def _round(self) -> float:
         """One look and one step; seconds until the next one is due."""

@@ -19,7 +19,7 @@ from mesh.errors import QueztlError
 from mesh.hearing import roll_every_s
 from mesh.kinds.base import Resources
 from mesh.reaping import Reaping
-from mesh.service import every
+from mesh.service import every, within
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -156,7 +156,7 @@ class Master:
                         await asyncio.sleep(PLACE_AGAIN_S)
                     except WrongSequence:
                         log.info("another master wrote the plan; reading it again")
-                await _pause(changed, PLACE_EVERY_S)
+                await within(changed, PLACE_EVERY_S)
         finally:
             unlisten()
 
@@ -230,11 +230,3 @@ class Master:
                 told = self.alarms
                 await kv.put(subjects.ALARMS_KEY, messages.encode(list(told)))
             await asyncio.sleep(PLACE_EVERY_S)
-
-
-async def _pause(event: asyncio.Event, limit_s: float) -> None:
-    try:
-        async with asyncio.timeout(limit_s):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -19,6 +19,7 @@ from mesh.errors import QueztlError
 from mesh.membership import ALIVE, GONE
 from mesh.messages import Beat, HeldSet
 from mesh.reaper import Dead, GiveBack, Kick
+from mesh.service import within
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -59,11 +60,7 @@ class Reaping:
                 self._look.clear()
                 await self._open()
                 memory = await self._reap(fence, memory)
-                try:
-                    async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._look.wait()
-                except TimeoutError:
-                    pass
+                await within(self._look, LOOK_EVERY_S)
         finally:
             unlisten()
             if self._connections is not None:

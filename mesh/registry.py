@@ -23,6 +23,7 @@ from mesh.membership import ALIVE, GONE, Connection, Seen
 from mesh.messages import Beat, Held, HeldSet, NodeRecord
 from mesh.node_views import node_view
 from mesh.placement import Member
+from mesh.service import within
 from mesh.views import NodeView
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ class Registry:
             self.judge()
             if self._records_due or self._clock() - self._read_at > REREAD_S:
                 await self._reread()
-            try:
-                async with asyncio.timeout(period_s):
-                    await self._look.wait()
-            except TimeoutError:
-                pass
+            await within(self._look, period_s)
             self._look.clear()
 
     async def close(self) -> None:

@@ -20,6 +20,8 @@ from mesh.placement import Member
 
 #: The pool of what any node may take, wherever it comes from.
 OPEN = ""
+#: (kind, pool of lanes or OPEN)
+Work = tuple[str, str]
 #: (kind, region of origin)
 Key = tuple[str, str]
 
@@ -57,7 +59,7 @@ class Sample(msgspec.Struct, frozen=True):
     """Of that master."""
 
     @property
-    def shares(self) -> dict[str, float]:
+    def pool_shares(self) -> dict[str, float]:
         """`pools`, and under OPEN what any node may take."""
         return {OPEN: max(0.0, 1.0 - sum(self.pools.values())), **self.pools}
 

@@ -113,6 +113,15 @@ async def _drain(task: asyncio.Task[None], drain_s: float) -> None:
         log.debug("%s failed while it ended", task.get_name(), exc_info=task.exception())
 
 
+async def within(event: asyncio.Event, limit_s: float) -> None:
+    """Return when `event` is set, or after so long."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
 @dataclass(frozen=True)
 class Tick:
     """One turn of a periodic loop."""

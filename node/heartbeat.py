@@ -15,7 +15,7 @@ import psutil
 from mesh import subjects
 from mesh.errors import QueztlError
 from mesh.messages import Beat, encode
-from mesh.service import every
+from mesh.service import every, within
 from node.agent import Agent
 from node.deliveries import Deliveries
 from node.settling import Settling
@@ -108,13 +108,6 @@ class Heartbeat:
                     held.clear()
                     break
                 if now - self._deliveries.changed_at > QUIET_S:
-                    await self._until_news(QUIET_S)
-
-    async def _until_news(self, most_s: float) -> None:
-        """Long tasks are not looked at forty times a second."""
-        self._deliveries.news.clear()
-        try:
-            async with asyncio.timeout(most_s):
-                await self._deliveries.news.wait()
-        except TimeoutError:
-            pass
+                    # Long tasks are not looked at forty times a second.
+                    self._deliveries.news.clear()
+                    await within(self._deliveries.news, QUIET_S)

@@ -27,6 +27,7 @@ from mesh.messages import (
     decode_hosting_request,
     encode,
 )
+from mesh.service import within
 
 log = logging.getLogger("queztl.hosting")
 
@@ -83,11 +84,7 @@ class Hosting:
             except QueztlError as error:
                 log.debug("the list of bus servers could not be read: %s", error.message)
                 wait_s = RETRY_S
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._look.wait()
-            except TimeoutError:
-                pass
+            await within(self._look, wait_s)
 
     def look(self) -> None:
         """Read the list again soon."""

@@ -15,6 +15,7 @@ from mesh.bus.server_folder import put_aside
 from mesh.errors import QueztlError
 from mesh.identity import DataDir, MeshIdentity
 from mesh.messages import MergeOrder
+from mesh.service import within
 from node import leaving
 
 if TYPE_CHECKING:
@@ -49,11 +50,7 @@ async def follow(node: Node) -> None:
                     node.moves_to = order
                     node.stop_asked.set()
                     return
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+            await within(changed, LOOK_EVERY_S)
             changed.clear()
     finally:
         await watching.close()

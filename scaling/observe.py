@@ -17,7 +17,7 @@ from mesh.kinds.base import Resources
 from mesh.lanes import ANY, Lane, is_open, region_of, runs
 from mesh.membership import ALIVE, DRAINING
 from mesh.placement import Member
-from mesh.sampling import OPEN
+from mesh.sampling import OPEN, Work
 from scaling.intents import ENDING, JOINED, Intent, as_node
 from scaling.model import DRAINING as NODE_DRAINING
 from scaling.model import READY, Node, Offer, Pool
@@ -68,8 +68,8 @@ class Seen:
 
     pools: tuple[Pool, ...]
     notes: tuple[str, ...] = ()
-    groups: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(kind, pool of lanes or OPEN), of the lanes there are -> the scaler's pool; "": it was left out."""
+    groups: Mapping[Work, str] = field(default_factory=dict)
+    """(kind, pool of lanes), of the lanes there are -> the scaler's pool; "": it was left out."""
 
 
 def flow(before: Flow, lanes: Mapping[Lane, tuple[int, int, int]], window_s: float, now: float) -> Flow:

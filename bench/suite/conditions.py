@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -66,13 +65,10 @@ def mhz() -> float | None:
     return round(now.current, 0) if now and now.current else None
 
 
-def judge(
-    load: float, before: Look, after: Look, ours_s: float, cores: int, memory_gb_s: Sequence[float] = ()
-) -> Conditions:
+def judge(load: float, before: Look, after: Look, ours_s: float, cores: int) -> Conditions:
     """The conditions of a run. Pure.
 
-    `load`: cores in use before it; `ours_s`: CPU seconds of what was measured, this process included; `memory_gb_s`:
-    the yardstick's samples.
+    `load`: cores in use before it; `ours_s`: CPU seconds of what was measured, this process included.
     """
     shares = disturbance(before.used_s, after.used_s, ours_s)
     throttled = None
@@ -92,6 +88,5 @@ def judge(
         temperature_c=after.temperature_c,
         mhz=after.mhz,
         throttled=throttled,
-        memory_gb_s=tuple(memory_gb_s),
         busy="; ".join(why),
     )

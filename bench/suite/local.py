@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from bench.suite import conditions
@@ -50,8 +51,8 @@ class LocalPlace:
         """What the machine was like since `begin`."""
         assert self._before is not None
         load, before, ours_s = self._before
-        spent_s, cores = used_s() - ours_s, os.cpu_count() or 1
-        return conditions.judge(load, before, conditions.look(), spent_s, cores, self._memory_gb_s)
+        found = conditions.judge(load, before, conditions.look(), used_s() - ours_s, os.cpu_count() or 1)
+        return msgspec.structs.replace(found, memory_gb_s=tuple(self._memory_gb_s))
 
     def cores_of(self, kind: str) -> int:
         """How many cores a repetition of `kind` is given."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mesh.kinds.base import Resources
-from mesh.sampling import OPEN
+from mesh.sampling import OPEN, Work
 from scaling.config import REACTIVE, ScalingConfig
-from scaling.forecast.history import HOLD_S, THINNED_S, History, Work, bounds, series
+from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
 from scaling.model import Forecast, Offer
 from scaling.observe import Seen, machine_of, slots_of
 

@@ -22,10 +22,7 @@ from dataclasses import dataclass, field
 from math import floor, inf
 from typing import NamedTuple
 
-from mesh.sampling import Sample
-
-#: (kind, pool of lanes)
-Work = tuple[str, str]
+from mesh.sampling import Sample, Work
 
 #: The finest step, seconds, and the longer ones that a history of more than so many steps is thinned to: what `walk`,
 #: `gate` and, from PROPHET_STEP_S on, Prophet do within 5 s for a pool.
@@ -92,7 +89,7 @@ class History:
         while len(self._rounds) > ROUNDS:
             self._rounds.popitem(last=False)
         work = one.arrivals * self._mean_s(one)
-        for pool, share in one.shares.items():
+        for pool, share in one.pool_shares.items():
             if 0 < work * share < inf:
                 by = self.work_s.setdefault((one.kind, pool), {})
                 for minute, seconds in minutes:

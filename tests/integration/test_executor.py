@@ -16,7 +16,7 @@ from mesh.errors import CannotStart
 from mesh.messages import CLAIM_CHECK_BYTES, decode_any, encode
 from node.executor import STEADY_AFTER_S, Job
 from node.workloads.echo import filler
-from tests.integration.executor_harness import alive, echo, executor_of, seen, value_of
+from tests.integration.executor_harness import alive, echo, executor_of, seen, value_of, warmed
 
 CODE = Path(node.__path__[0]).parent
 
@@ -106,9 +106,7 @@ async def test_cancelling_a_waiting_a_running_and_an_unknown_job(tmp_path):
 
 async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
     async with executor_of(tmp_path, slots=2) as (executor, watcher):
-        warm = [f"w{number}" for number in range(200)]
-        executor.submit([echo(each) for each in warm])
-        await watcher.end_of(*warm)
+        await warmed(executor, watcher)
         small = [f"s{number}" for number in range(40)]
         jobs = [echo(each, value=each) for each in small]
         executor.submit([*jobs[:20], echo("long", hang=True), *jobs[20:]])
@@ -120,9 +118,7 @@ async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
 
 async def test_what_is_behind_a_long_one_is_called_back_and_may_be_dropped(tmp_path):
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
-        warm = [f"w{number}" for number in range(200)]
-        executor.submit([echo(each) for each in warm])
-        await watcher.end_of(*warm)
+        await warmed(executor, watcher)
         executor.submit([echo("long", sleep_s=0.5), *(echo(f"s{number}") for number in range(20))])
         await watcher.until(lambda: watcher.called_back)
         assert "long" not in watcher.called_back and set(watcher.called_back) <= set(watcher.started)

@@ -44,7 +44,7 @@ def test_readers_take_what_is_written_and_are_told_what_asks_for_more_than_any_n
     read = sampling.decode_sample(encode(one | {"fence": 7}))
     assert (read.kind, read.region, read.at, read.interval_s, read.fence) == ("echo", "", 1060.0, 60.0, 7)
     assert (read.arrivals, read.ends, read.work_s) == (40, 40, 20.0)
-    assert read.pools == {"p-0123456789": 0.25} and read.shares == {sampling.OPEN: 0.75, "p-0123456789": 0.25}
+    assert read.pools == {"p-0123456789": 0.25} and read.pool_shares == {sampling.OPEN: 0.75, "p-0123456789": 0.25}
 
 
 @given(st.integers(0, 10**9), st.dictionaries(st.text(max_size=3), st.integers(0, 10**6), min_size=1, max_size=6))
