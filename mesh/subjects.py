@@ -45,6 +45,7 @@ PLAN_KEY = "ranks"
 MESH_KEY = "identity"
 MERGE_KEY = "merge"             # in KV_MESH, of a mesh that goes into another one
 ALARMS_KEY = "alarms"           # in KV_MESH: what the master wants people to know
+BUS_KEY = "bus"                # in KV_MESH: what stands in the way of as many copies as there should be, in words
 SERVER_KEYS = "server.*"       # in KV_MESH: who runs which bus server
 
 

@@ -94,8 +94,8 @@ class NodeServices:
         """See Services."""
         node = self.node
         leader = node.election.leader
-        queued, served, alarms = await self._queued()
-        if not served:
+        queued, waits, alarms = await self._queued()
+        if waits is None:
             # Without most of its servers the bus stores nothing; that is when people look here.
             alarms.append("The bus does not serve. What runs goes on; how much waits, and who is up, is not known.")
         nodes = node.registry.view(leader)
@@ -109,28 +109,31 @@ class NodeServices:
             leader=leader,
             fence=node.election.leader_fence,
             bus_urls=node.hosting.urls,
-            safety=safety(there, away, node.cluster.reason),
+            safety=safety(there, away, waits or ""),
             nodes=nodes,
             queued=queued,
             alarms=tuple(alarms),
         )
 
-    async def _queued(self) -> tuple[int, bool, list[str]]:
-        """(how many tasks wait, whether the bus answered, what the master wants people to know). Quick: clients wait
-        for this document a few seconds only."""
+    async def _queued(self) -> tuple[int, str | None, list[str]]:
+        """(how many tasks wait, what copies of the streams wait for or None when the bus does not answer, what the
+        master wants people to know). Quick: clients wait for this document a few seconds only."""
         bus = self.node.bus
         if not bus.connected:
-            return 0, False, []
+            return 0, None, []
         try:
             async with asyncio.timeout(QUEUE_WITHIN_S):
                 kv = bus.kv(subjects.KV_MESH)
-                lanes, told = await asyncio.gather(list_lanes(bus), kv.get(subjects.ALARMS_KEY))
+                lanes, told, waits = await asyncio.gather(
+                    list_lanes(bus), kv.get(subjects.ALARMS_KEY), kv.get(subjects.BUS_KEY)
+                )
                 alarms = list(self.node.master.alarms) if self.node.election.is_master else None
                 if alarms is None:
                     alarms = [str(one) for one in decode_any(told.value)] if told else []
-                return sum(info.waiting for info in lanes.values()), True, alarms
+                reason = str(decode_any(waits.value)["waits"]) if waits else ""
+                return sum(info.waiting for info in lanes.values()), reason, alarms
         except (QueztlError, TimeoutError):
-            return 0, False, []
+            return 0, None, []
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mesh import events, membership, messages, subjects
-from mesh.bus import meta, topology
+from mesh.bus import copies, meta, topology
+from mesh.bus.copies import Copies
 from mesh.bus.errors import ApiError
 from mesh.bus.topology import Candidate, MoveMeta, MoveStreams, Promote, Remove, Rules, Scale, Server, Step, Stop, Wait
 from mesh.config import MeshConfig
@@ -59,33 +60,38 @@ class Cluster:
         self._gone_since: dict[str, float] = {}
         self._told_since: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
-        self.reason = ""
-        """Why nothing more can be done although something should be; "" when all is well."""
+        self._copies = Copies(clock)
+        self._told: str | None = None
 
     async def run(self, fence: int) -> None:
         """Look, take one step, look again."""
         system = await self._open_system()
+        self._told = None
         try:
             while True:
                 step = topology.plan(await self._look(system), self._rules)
                 if isinstance(step, Wait):
-                    self._say(step.reason)
+                    await self._say(step.reason, fence)
                 elif await self._election.confirm() == fence:
                     await self._take(system, step, fence)
                 await asyncio.sleep(LOOK_EVERY_S if step == Wait() else LOOK_SOON_S)
         finally:
-            self.reason = ""
             await system.close()
 
-    def _say(self, reason: str) -> None:
-        if reason and reason != self.reason:
+    async def _say(self, reason: str, fence: int) -> None:
+        """Keep why nothing more can be done although something should be ("": all is well) where all nodes read it."""
+        if reason == self._told or self._election.fence != fence:
+            return
+        if reason:
             log.info("bus servers: %s", reason)
-        self.reason = reason
+        await self._bus.kv(subjects.KV_MESH).put(subjects.BUS_KEY, messages.encode({"waits": reason}))
+        self._told = reason
 
     # --- sense --------------------------------------------------------------------------------------
     async def _look(self, system: Bus) -> topology.View:
         records = await read_servers(self._bus)
-        groups = meta.read_groups(await meta.ask_all(system), [one.name for one in records])
+        answers = await meta.ask_all(system, streams=True)
+        groups = meta.read_groups(answers, [one.name for one in records])
         group, members, now = meta.leaders_view(groups), self._registry.members(), self._clock()
         self._remember(members, records, now)
         if group is None:
@@ -93,7 +99,9 @@ class Cluster:
         servers = self._servers(records, group, {one.record.id: one for one in members}, now)
         candidates = self._candidates(members, {one.node for one in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
-        streams = () if lone and not candidates else await meta.list_streams(self._bus)
+        if lone and not candidates:
+            return topology.View(group.leader, servers)
+        streams = self._copies.judge(await meta.list_streams(self._bus), copies.read_held(answers))
         return topology.View(group.leader, servers, candidates, streams)
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mesh.bus.errors import ApiError
+from mesh.bus.server_config import MESH_ACCOUNT
 from mesh.bus.topology import Stream
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _ID_LENGTH = 8
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: Servers that have not answered this long after the last one that did are not waited for.
 _QUIET_S = 0.15
+#: What a look at the copies of the streams asks for, beside the group.
+_WITH_STREAMS = {"account": MESH_ACCOUNT, "streams": True}
 _ANSWER_WITHIN_S = 1.0
 #: A member the leader has not heard of for longer is not there, nanoseconds.
 _SILENT_NS = 3_000_000_000
@@ -81,13 +84,16 @@ def leaders_view(groups: dict[str, Group]) -> Group | None:
     return None
 
 
-async def ask_all(system: Bus) -> list[dict[str, Any]]:
-    """What each bus server that can be heard says of itself and the group; `system`: of the system account."""
+async def ask_all(system: Bus, streams: bool = False) -> list[dict[str, Any]]:
+    """What each bus server that can be heard says of itself, the group and, if `streams`, of the copies it has.
+
+    `system`: of the system account.
+    """
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     box, found = system.new_inbox(), []
     subscription = await system.subscribe(box, lambda message: answers.put_nowait(message.data))
     try:
-        await system.publish(JSZ, b"{}", reply=box)
+        await system.publish(JSZ, json.dumps(_WITH_STREAMS if streams else {}).encode(), reply=box)
         wait_s = _ANSWER_WITHIN_S
         while True:
             async with asyncio.timeout(wait_s):

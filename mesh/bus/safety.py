@@ -26,4 +26,6 @@ def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> 
         return f"{count} of {total} copies are there, on {here}; {gone} is away: losing another one stops the bus{more}"
     if count == 2:
         return f"2 copies, on {here}, on the way to another number: losing one stops the bus"
+    if reason:
+        return f"{count} bus servers, on {here}, but not as many copies of everything yet ({reason})"
     return f"{count} copies, on {here}: any one may fail"

@@ -26,6 +26,8 @@ class Rules:
     candidate_s: float = 20.0
     gone_s: float = 60.0
     join_s: float = 30.0
+    behind_s: float = 5.0
+    """A copy that lags this long is told of; on a busy bus each one does for a moment."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Stream:
     """Servers with a copy that has all there is, the leader's own included."""
     members: frozenset[str]
     """Servers that have, or are getting, a copy; none: it did not answer, and nothing is known of it but its name."""
+    behind_s: float = 0.0
+    """For how long a copy has lacked something, as the observer saw it."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def plan(view: View, rules: Rules) -> Step:
         or _listen(view)                       # what is not known can't be judged
         or _copy(view, group, target)          # then the copies
         or _shrink(view, group, target)        # then whoever is not wanted any more
-        or Wait(_shortage(group, rules))
+        or Wait(_shortage(view, group, rules))
     )
 
 
@@ -306,10 +310,13 @@ def _relieve(view: View, leaver: Server, keep: frozenset[str]) -> Step | None:
     return MoveStreams(tuple(one.name for one in led if to in one.current), to)
 
 
-def _shortage(group: _Group, rules: Rules) -> str:
+def _shortage(view: View, group: _Group, rules: Rules) -> str:
     """What people should know although nothing can be done about it."""
     dead = [one.node for one in group.members if one.gone_s or not one.told]
     if dead and len(group.members) > 1:
         return f"{', '.join(dead)} is away, and there is no other machine to take its place"
     leaving = [one.node for one in group.outgoing if one.leaving]
-    return f"there is nobody to take over from {', '.join(leaving)}" if leaving else ""
+    if leaving:
+        return f"there is nobody to take over from {', '.join(leaving)}"
+    late = [one.name for one in view.streams if one.behind_s >= rules.behind_s]
+    return f"{', '.join(late)}: a copy catches up" if late else ""

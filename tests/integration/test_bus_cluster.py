@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mesh.bus import meta, rescue
+from mesh.bus import copies, meta, rescue
 from mesh.bus.client import Bus
+from mesh.bus.errors import ApiError
 from mesh.bus.server import BusServer
 from mesh.bus.server_config import SYSTEM_USER
 from mesh.bus.server_folder import read_marker
@@ -80,6 +82,37 @@ async def _filled(trio: Trio) -> Bus:
     return bus
 
 
+async def _grow(trio: Trio, bus: Bus) -> Bus:
+    """Have b and c join a, with three copies of everything; a connection to the system account."""
+    await trio.start("b", "a")
+    system = await trio.connect(system=True)
+    await trio.until_group_of(system, 2)
+    await trio.start("c", "a", "b")
+    await trio.until_group_of(system, 3)
+    every = {stream.name for stream in await meta.list_streams(bus)}
+
+    async def scaled() -> bool:
+        few = [one.name for one in await meta.list_streams(bus) if one.replicas < 3]
+        with contextlib.suppress(ApiError):  # a server just heard of is "offline" for a moment: asked again, as ever
+            for name in few:
+                await meta.scale(bus, name, 3)
+        return not few
+
+    await eventually(scaled, 30, "three copies of everything asked for")
+    judge = copies.Copies()
+
+    async def copied() -> bool:
+        held = copies.read_held(await meta.ask_all(system, streams=True))
+        streams = judge.judge(await meta.list_streams(bus), held)
+        assert {one.name for one in streams} == every, "one that is busy electing its leader is there, too"
+        work = next(one for one in streams if one.name == "WORK")
+        assert all(held["WORK"][one] == MESSAGES for one in work.current), "called whole, and holds nothing"
+        return all(len(one.current) == 3 for one in streams)
+
+    await eventually(copied, 30, "three copies of everything")
+    return system
+
+
 async def _count(bus: Bus) -> int:
     return int((await bus.api("STREAM.INFO.WORK"))["state"]["messages"])
 
@@ -112,21 +145,7 @@ async def test_one_that_was_taken_out_comes_back_under_another_name(trio: Trio) 
 
 async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     bus = await _filled(trio)
-    await trio.start("b", "a")
-    system = await trio.connect(system=True)
-    await trio.until_group_of(system, 2)
-    await trio.start("c", "a", "b")
-    await trio.until_group_of(system, 3)
-    every = {stream.name for stream in await meta.list_streams(bus)}
-    for name in every:
-        await meta.scale(bus, name, 3)
-
-    async def copied() -> bool:
-        streams = await meta.list_streams(bus)
-        assert {one.name for one in streams} == every, "one that is busy electing its leader is there, too"
-        return all(len(one.current) == 3 for one in streams)
-
-    await eventually(copied, 30, "three copies of everything")
+    system = await _grow(trio, bus)
     await trio.servers["b"].stop()
     await trio.servers["c"].stop()
 

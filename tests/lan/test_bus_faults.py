@@ -16,7 +16,7 @@ import pytest
 from tests.lan.conftest import cable, inside, ip
 from tests.lan.office import grown
 
-pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(800)]
 
 #: What a submission may wait at most when the server that leads everything is lost, seconds: the client itself may sit
 #: on that one, and finds out by its pings after 20 s at most. (Else Raft's election; each scenario prints what it was.)

@@ -15,6 +15,8 @@ def test_safety_in_words() -> None:
     assert "nobody else" in safety(["a", "b"], ["c"], "nobody else")
     assert "nothing can be stored" in safety(["a"], ["b", "c"]) and "rescue" in safety(["a"], ["b", "c"])
     assert safety(["a", "b"]).startswith("2 copies")
+    making = safety(["a", "b", "c"], (), "WORK: copies are being made")
+    assert making.startswith("3 bus servers") and "WORK" in making and "any one may fail" not in making
 
 
 def jsz(server: str, leader: str, size: int, *peers: dict[str, object]) -> dict[str, object]:
