@@ -7,6 +7,7 @@ nothing here keeps state that its loss would lose. The bridge and the command li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from mesh import dead_letters, mapping, merging, records, subjects, viewing
 from mesh.bus.client import Bus, Subscription
 from mesh.config import LAN, MeshConfig
 from mesh.connecting import bus_urls
-from mesh.errors import QueztlError, TaskFailed
+from mesh.errors import BusUnavailable, QueztlError, TaskFailed
 from mesh.kinds.table import WorkloadType
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.submitter import Submitter
@@ -92,10 +93,17 @@ class Mesh:
         """Reach the bus. Raises: BusUnavailable, with what to do."""
         if self._bus is None:
             self._bus = await Bus.connect(await bus_urls(self._url), name=self.name, config=self._config)
-        self._submitter = Submitter(self._bus, self.name)
-        self._waiting = Waiting(self._bus, self.name)
-        await self._waiting.start()
-        self._watching = await self._bus.kv(subjects.KV_MESH).watch(self._on_mesh)
+        try:
+            self._submitter = Submitter(self._bus, self.name)
+            self._waiting = Waiting(self._bus, self.name)
+            await self._waiting.start()
+            self._watching = await self._bus.kv(subjects.KV_MESH).watch(self._on_mesh)
+        except BaseException:  # `async with` closes only what it has entered
+            await self.close()
+            self._watching = self._waiting = None
+            if self._owns_bus:
+                self._bus = None
+            raise
 
     def _on_mesh(self, key: str) -> None:
         """This mesh may go into another one: then its bus is looked for there, too."""
@@ -120,12 +128,16 @@ class Mesh:
         """Stop waiting, and close the connection unless it is somebody else's."""
         if self._following is not None:
             self._following.cancel()
-        if self._watching is not None:
-            await self._watching.close()
-        if self._waiting is not None:
-            await self._waiting.stop()
-        if self._bus is not None and self._owns_bus:
-            await self._bus.close()
+        try:
+            # Whether the bus heard of it does not matter any more.
+            with contextlib.suppress(BusUnavailable):
+                if self._watching is not None:
+                    await self._watching.close()
+                if self._waiting is not None:
+                    await self._waiting.stop()
+        finally:
+            if self._bus is not None and self._owns_bus:
+                await self._bus.close()
 
     @property
     def bus(self) -> Bus:

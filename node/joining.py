@@ -158,7 +158,7 @@ async def _host(
     disk = shutil.disk_usage(data.path)
     settings = bus_settings(config, data, mesh, addresses)
     server = BusServer(data.bus_folder, settings, on_event)
-    address = await server.start()
+    address, bus = await server.start(), None
     try:
         bus = await _connect(config, data, (address.local_url, *data.bus_urls))
         if server.peers:
@@ -171,8 +171,12 @@ async def _host(
             record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
             await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
         known = await _identity(bus)
-    except QueztlError as error:
+    except BaseException as error:
+        if bus is not None:
+            await bus.close()
         await server.stop()
+        if not isinstance(error, QueztlError):
+            raise
         raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
     data.remember_mesh(mesh, address.client_urls)
     return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
@@ -248,8 +252,10 @@ async def _join(
         if say is not None:
             await _until_led(bus, say)
         known = await _identity(bus)
-    except QueztlError as error:
+    except BaseException as error:
         await bus.close()
+        if not isinstance(error, QueztlError):
+            raise
         raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
     mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
     if mesh.name != config.mesh_name:

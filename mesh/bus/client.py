@@ -139,8 +139,12 @@ class Bus:
         client.options["max_reconnect_attempts"] = -1
         client.options["allow_reconnect"] = True
         client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
-        await bus._publisher.start()
-        await bus._requests.start()
+        try:
+            await bus._publisher.start()
+            await bus._requests.start()
+        except BaseException:  # nobody else knows of the connection
+            bus._line.hang_up()
+            raise
         return bus
 
     # --- what it is ---------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from mesh import records
-from mesh.errors import WaitTimeout
+from mesh.client import Mesh
+from mesh.errors import BusUnavailable, WaitTimeout
 from mesh.messages import TaskEnd, TaskState, encode
 from mesh.subjects import state as state_subject
 from mesh.waiting import Waiting
+from tests.proxy import Proxy
 
 
 def done(task: str) -> TaskEnd:
@@ -120,3 +122,27 @@ async def test_stopping_ends_open_waits(bus_server) -> None:
     future = waiting.expect("c9-1")
     await waiting.stop()
     assert future.cancelled()
+
+
+async def test_a_client_that_gets_in_half_way_leaves_nothing_open(bus_server, eventually, monkeypatch) -> None:
+    """`async with` ends only what it has entered: what fails on the way in cleans up after itself."""
+    proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
+    mesh = Mesh(f"nats://127.0.0.1:{await proxy.start()}")
+
+    async def fail(_: Waiting) -> None:
+        raise BusUnavailable("the bus did not answer")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Waiting, "start", fail)
+            with pytest.raises(BusUnavailable):
+                await mesh.connect()
+        assert proxy.accepted == 1
+        await eventually(lambda: not proxy.carried)
+        await mesh.connect()
+        proxy.mute = True
+        proxy.cut()
+        await mesh.close()  # nobody hears it: that is no error
+        await eventually(lambda: not proxy.carried)
+    finally:
+        await proxy.close()
