@@ -307,3 +307,25 @@ def test_while_a_stream_does_not_answer_no_copy_is_made_moved_or_taken_away(
     unheard = Stream(name, 0, "", frozenset(), frozenset())
     streams = tuple(unheard if one.name == name else one for one in view.streams)
     assert isinstance(plan(replace(view, streams=streams), RULES), Wait | Promote | Stop)
+
+
+def test_a_copy_that_lags_is_told_of_after_a_while() -> None:
+    world = founded(3)
+    world.run()
+    view = world.view()
+    lagging = replace(view.streams[1], current=view.streams[1].current - {max(view.streams[1].current)})
+    for behind_s, reason in ((1.0, ""), (6.0, f"{lagging.name}: a copy catches up")):
+        streams = (view.streams[0], replace(lagging, behind_s=behind_s), view.streams[2])
+        assert plan(replace(view, streams=streams), RULES) == Wait(reason)
+
+
+def test_nobody_goes_while_the_copies_of_those_who_stay_are_empty() -> None:
+    """What leads alone holds what waits, until two others hold it, whatever the servers call current."""
+    world = founded(4)
+    world.run()
+    world.leaving = {"n1"}
+    world.obey(plan(world.view(), RULES))
+    view = world.view()
+    alone = tuple(replace(one, leader="n1", current=frozenset({"n1"})) for one in view.streams)
+    step = plan(replace(view, streams=alone), RULES)
+    assert isinstance(step, Wait) and "copies are being made" in step.reason
