@@ -61,12 +61,13 @@ class Cluster:
         self._told_since: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._copies = Copies(clock)
+        self._reason: str | None = None
         self._told: str | None = None
 
     async def run(self, fence: int) -> None:
         """Look, take one step, look again."""
         system = await self._open_system()
-        self._told = None
+        self._reason = self._told = None
         try:
             while True:
                 step = topology.plan(await self._look(system), self._rules)
@@ -79,8 +80,12 @@ class Cluster:
             await system.close()
 
     async def _say(self, reason: str, fence: int) -> None:
-        """Keep why nothing more can be done although something should be ("": all is well) where all nodes read it."""
-        if reason == self._told or self._election.fence != fence:
+        """Keep why nothing more can be done although something should be ("": all is well) where all nodes read it.
+
+        What holds for one look alone is not told: a busy server that answered late, a copy that was a moment behind.
+        """
+        before, self._reason = self._reason, reason
+        if reason != before or reason == self._told or self._election.fence != fence:
             return
         if reason:
             log.info("bus servers: %s", reason)
@@ -90,8 +95,9 @@ class Cluster:
     # --- sense --------------------------------------------------------------------------------------
     async def _look(self, system: Bus) -> topology.View:
         records = await read_servers(self._bus)
-        answers = await meta.ask_all(system, streams=True)
-        groups = meta.read_groups(answers, [one.name for one in records])
+        names = [one.name for one in records]
+        answers = await meta.ask_all(system, streams=True, known=names)
+        groups = meta.read_groups(answers, names)
         group, members, now = meta.leaders_view(groups), self._registry.members(), self._clock()
         self._remember(members, records, now)
         if group is None:

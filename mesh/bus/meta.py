@@ -25,8 +25,8 @@ META_STEP_DOWN = "$JS.API.META.LEADER.STEPDOWN"
 RESCUE = "$JS.API.META.RESCUE"
 _ID_LENGTH = 8
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-#: Servers that have not answered this long after the last one that did are not waited for.
-_QUIET_S = 0.15
+#: Servers that have not answered this long after the last one that did are not waited for; those known to run, longer.
+_QUIET_S, _LATE_S = 0.15, 0.5
 #: What a look at the copies of the streams asks for, beside the group.
 _WITH_STREAMS = {"account": MESH_ACCOUNT, "streams": True}
 _ANSWER_WITHIN_S = 1.0
@@ -84,11 +84,12 @@ def leaders_view(groups: dict[str, Group]) -> Group | None:
     return None
 
 
-async def ask_all(system: Bus, streams: bool = False) -> list[dict[str, Any]]:
+async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ()) -> list[dict[str, Any]]:
     """What each bus server that can be heard says of itself, the group and, if `streams`, of the copies it has.
 
-    `system`: of the system account.
+    `system`: of the system account. `known`: names of servers, which are waited for a little longer.
     """
+    missing = set(known)
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     box, found = system.new_inbox(), []
     subscription = await system.subscribe(box, lambda message: answers.put_nowait(message.data))
@@ -98,7 +99,8 @@ async def ask_all(system: Bus, streams: bool = False) -> list[dict[str, Any]]:
         while True:
             async with asyncio.timeout(wait_s):
                 found.append(json.loads(await answers.get()))
-            wait_s = _QUIET_S
+            missing.discard(str((found[-1].get("server") or {}).get("name", "")))
+            wait_s = _LATE_S if missing else _QUIET_S
     except TimeoutError:
         return found
     finally:
