@@ -133,6 +133,7 @@ class Mesh:
             with contextlib.suppress(BusUnavailable):
                 if self._watching is not None:
                     await self._watching.close()
+            with contextlib.suppress(BusUnavailable):
                 if self._waiting is not None:
                     await self._waiting.stop()
         finally:

@@ -52,10 +52,12 @@ class Waiting:
             self._recheck.cancel()
         if self._catch_up in self._bus.on_back:
             self._bus.on_back.remove(self._catch_up)
-        if self._subscription:
-            await self._subscription.close()
-        for future in self._waits.values():
-            future.cancel()
+        try:
+            if self._subscription:
+                await self._subscription.close()
+        finally:
+            for future in self._waits.values():
+                future.cancel()
 
     def expect(self, task: str) -> asyncio.Future[TaskEnd]:
         """The future of one of this client's own tasks; made before it is published, so nothing is missed."""

@@ -158,27 +158,26 @@ async def _host(
     disk = shutil.disk_usage(data.path)
     settings = bus_settings(config, data, mesh, addresses)
     server = BusServer(data.bus_folder, settings, on_event)
-    address, bus = await server.start(), None
-    try:
-        bus = await _connect(config, data, (address.local_url, *data.bus_urls))
-        if server.peers:
-            await _until_majority(bus, say)
-            await _until_led(bus, say)
-        await declare_streams(bus, config.mesh_config, disk.free)
-        identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
-        with contextlib.suppress(QueztlError):
-            # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.
-            record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
-            await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
-        known = await _identity(bus)
-    except BaseException as error:
-        if bus is not None:
-            await bus.close()
-        await server.stop()
-        if not isinstance(error, QueztlError):
-            raise
-        raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
-    data.remember_mesh(mesh, address.client_urls)
+    address = await server.start()
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(server.stop)
+        try:
+            bus = await _connect(config, data, (address.local_url, *data.bus_urls))
+            undo.push_async_callback(bus.close)
+            if server.peers:
+                await _until_majority(bus, say)
+                await _until_led(bus, say)
+            await declare_streams(bus, config.mesh_config, disk.free)
+            identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
+            with contextlib.suppress(QueztlError):
+                # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.
+                record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
+                await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
+            known = await _identity(bus)
+        except QueztlError as error:
+            raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
+        data.remember_mesh(mesh, address.client_urls)
+        undo.pop_all()
     return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
 
 
@@ -248,22 +247,21 @@ async def _join(
 ) -> Joined:
     """`say`: the mesh is known to be one, and is waited for when it comes up just now."""
     bus = await _connect(config, data, urls)
-    try:
-        if say is not None:
-            await _until_led(bus, say)
-        known = await _identity(bus)
-    except BaseException as error:
-        await bus.close()
-        if not isinstance(error, QueztlError):
-            raise
-        raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
-    mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
-    if mesh.name != config.mesh_name:
-        await bus.close()
-        raise CannotStart(
-            f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
-        )
-    data.remember_mesh(mesh, urls)
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(bus.close)
+        try:
+            if say is not None:
+                await _until_led(bus, say)
+            known = await _identity(bus)
+        except QueztlError as error:
+            raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
+        mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
+        if mesh.name != config.mesh_name:
+            raise CannotStart(
+                f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
+            )
+        data.remember_mesh(mesh, urls)
+        undo.pop_all()
     return Joined(bus, mesh, known["epoch"], urls, "joined")
 
 

@@ -105,47 +105,44 @@ class Bus:
 
         `name`: of the connection, "<node id>/<incarnation>" for nodes. Raises: BusUnavailable when none answers.
         """
-        client = Client()
-        bus = cls(client, config)
+        bus = cls(Client(), config)
         login = {"user": user, "password": password} if user else {}
+        try:
+            await bus._open(list(urls), attempts, name=name, connect_timeout=max(1, round(connect_timeout_s)), **login)
+        except BaseException:  # nobody else knows of the connection
+            await bus.close()
+            raise
+        return bus
+
+    async def _open(self, servers: list[str], attempts: int, **options: Any) -> None:
+        client = self._client
         for attempt in range(1, attempts + 1):
             try:
                 await client.connect(
-                    servers=list(urls),
-                    name=name,
-                    error_cb=bus._on_error,
-                    disconnected_cb=bus._on_disconnected,
-                    reconnected_cb=bus._on_reconnected,
+                    servers=servers,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
                     allow_reconnect=False,
-                    connect_timeout=max(1, round(connect_timeout_s)),
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0.05,
-                    ping_interval=config.ping_interval_s,
+                    ping_interval=self.config.ping_interval_s,
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     skip_subject_validation=True,
-                    **login,
+                    **options,
                 )
                 break
-            except asyncio.CancelledError:
-                await bus.close()
-                raise
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 if attempt == attempts:
-                    bus._line.hang_up()
                     reason = str(error) or type(error).__name__
-                    raise BusUnavailable(f"no bus server answers at {', '.join(urls)} ({reason})") from None
+                    raise BusUnavailable(f"no bus server answers at {', '.join(servers)} ({reason})") from None
         # The first connection fails fast and says so (with -1 it would never give up); later ones are tried for ever.
         client.options["max_reconnect_attempts"] = -1
         client.options["allow_reconnect"] = True
         client.options["reconnect_time_wait"] = 0.05 + random.random() * 0.1
-        try:
-            await bus._publisher.start()
-            await bus._requests.start()
-        except BaseException:  # nobody else knows of the connection
-            bus._line.hang_up()
-            raise
-        return bus
+        await self._publisher.start()
+        await self._requests.start()
 
     # --- what it is ---------------------------------------------------------------------------------
     @property

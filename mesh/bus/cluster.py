@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mesh import events, membership, messages, subjects
-from mesh.bus import copies, meta, topology
-from mesh.bus.copies import Copies
+from mesh.bus import meta, topology
+from mesh.bus.copies import Copies, read_held
 from mesh.bus.errors import ApiError
 from mesh.bus.topology import Candidate, MoveMeta, MoveStreams, Promote, Remove, Rules, Scale, Server, Step, Stop, Wait
 from mesh.config import MeshConfig
@@ -67,7 +67,8 @@ class Cluster:
     async def run(self, fence: int) -> None:
         """Look, take one step, look again."""
         system = await self._open_system()
-        self._reason = self._told = None
+        # What was seen in an earlier term of office says nothing about now.
+        self._reason, self._told, self._copies = None, None, Copies(self._clock)
         try:
             while True:
                 step = topology.plan(await self._look(system), self._rules)
@@ -96,7 +97,8 @@ class Cluster:
     async def _look(self, system: Bus) -> topology.View:
         records = await read_servers(self._bus)
         names = [one.name for one in records]
-        answers = await meta.ask_all(system, streams=True, known=names)
+        # A lone server has all there is.
+        answers = await meta.ask_all(system, streams=len(names) > 1, known=names)
         groups = meta.read_groups(answers, names)
         group, members, now = meta.leaders_view(groups), self._registry.members(), self._clock()
         self._remember(members, records, now)
@@ -107,7 +109,7 @@ class Cluster:
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
         if lone and not candidates:
             return topology.View(group.leader, servers)
-        streams = self._copies.judge(await meta.list_streams(self._bus), copies.read_held(answers))
+        streams = self._copies.judge(await meta.list_streams(self._bus), read_held(answers))
         return topology.View(group.leader, servers, candidates, streams)
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mesh.bus import meta
 from mesh.bus.client import Bus
 from mesh.bus.cluster import read_servers
-from mesh.bus.copies import Copies, read_held
+from mesh.bus.copies import Copies, Held, read_held
 from mesh.bus.server_config import SYSTEM_USER
 from mesh.bus.topology import host_of
 from mesh.client import Mesh
@@ -96,16 +96,16 @@ class Scene:
             await self._system.close()
 
     # --- what the bus is like -----------------------------------------------------------------------
-    async def group(self) -> meta.Group | None:
-        """The meta group as its leader sees it."""
+    async def look(self) -> tuple[meta.Group | None, Held]:
+        """The meta group as its leader sees it, and what each server has of the streams."""
         names = [one.name for one in await read_servers(self.bus)]
-        return meta.leaders_view(meta.read_groups(await meta.ask_all(await self.system()), names))
+        answers = await meta.ask_all(await self.system(), streams=True, known=names)
+        return meta.leaders_view(meta.read_groups(answers, names)), read_held(answers)
 
     async def unsafe(self, servers: int = 3) -> str:
         """What is missing before so many servers, all there, hold a copy of every stream; "" when nothing is."""
         try:
-            group = await self.group()
-            held = read_held(await meta.ask_all(await self.system(), streams=True))
+            group, held = await self.look()
             streams = self._copies.judge(await meta.list_streams(self.bus), held)
         except QueztlError as error:
             return str(error)
@@ -134,7 +134,7 @@ class Scene:
 
     async def leads(self) -> NodeProcess:
         """The node whose bus server leads the meta group."""
-        group = await self.group()
+        group, _ = await self.look()
         assert group is not None
         return self.office.by_id(host_of(group.leader))
 
