@@ -265,6 +265,7 @@ class Agent:
         if delivery.started_at:
             delivery.started_at = delivery.started_unix = 0.0
             self._count_waiting(job.kind, 1)
+            self.settling.unsay_running(delivery)
 
     def on_ended(self, job: Job) -> None:
         """It left the executor."""

@@ -178,15 +178,18 @@ class Settling:
         self._write(delivery, end)
 
     async def _again(self, delivery: Delivery, decision: Again) -> None:
-        """Note the failed attempt, then give the task back; if the note can't be written, ack_wait repeats it."""
+        """Note the failed attempt, then give the task back: while it is noted as running here, nobody else takes it."""
         state = self._state_of(delivery, "queued", 0.0, "")
         state = msgspec.structs.replace(
             state, attempt=decision.next_attempt, crashed_on=decision.crashed_on, error=decision.error
         )
-        try:
-            await self._bus.store(subjects.state(state.id), encode(state), ttl_s=self._config.result_ttl_s)
-        except QueztlError as error:
-            log.warning("could not note the failed attempt of %s: %s", state.id, error)
+        while True:
+            try:
+                await self._bus.store(subjects.state(state.id), encode(state), ttl_s=self._config.result_ttl_s)
+                break
+            except QueztlError as error:
+                log.warning("the bus does not take the failed attempt of %s yet: %s", state.id, error)
+                await asyncio.sleep(OFFER_AGAIN_S)
         await self._checkpoints.release(state.id)
         self._deliveries.give_back(delivery, decision.delay_s)
 
@@ -214,6 +217,13 @@ class Settling:
         now = self._loop.time()
         if now - delivery.state_at >= (TEXT_EVERY_S if text else PROGRESS_EVERY_S):
             self._write_state(delivery, now, fraction, note, text, text_from)
+
+    def unsay_running(self, delivery: Delivery) -> None:
+        """It was noted as running and waits again: whoever is given it next would leave it to this node for ever."""
+        if delivery.state_at:
+            delivery.state_at = 0.0
+            state = self._state_of(delivery, "queued", 0.0, "")
+            self._bus.post(subjects.state(state.id), encode(state), self._state_headers, _log_refusal)
 
     def _write_state(
         self, delivery: Delivery, now: float, progress: float, note: str, text: str = "", text_from: int = 0

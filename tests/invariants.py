@@ -97,7 +97,7 @@ class Witness:
 
 async def check(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness, within_s: float = 60.0) -> None:
     """All invariants, once every accepted task ended (within `within_s`). Raises: AssertionError."""
-    await _all_ended(mesh, accepted, within_s)
+    await _all_ended(mesh, accepted, witness, within_s)
     deadline = time.monotonic() + SETTLE_S
     while True:
         try:
@@ -130,14 +130,15 @@ async def _hold(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness) 
     await fences_never_go_down(bus, witness)
 
 
-async def _all_ended(mesh: Mesh, accepted: Iterable[str], within_s: float) -> None:
+async def _all_ended(mesh: Mesh, accepted: Iterable[str], witness: Witness, within_s: float) -> None:
     deadline = time.monotonic() + within_s
     for task in accepted:
         try:
             await mesh.wait(task, max(0.1, deadline - time.monotonic()))
         except WaitTimeout:
+            told = [(at, state.node, state.state) for at, state in witness.states if state.id == task]
             view = await mesh.status(task)
-            raise AssertionError(f"not ended within {within_s:g} s: {view}") from None
+            raise AssertionError(f"not ended within {within_s:g} s: {view}; what was told of it: {told}") from None
 
 
 async def _nothing_left(bus: Bus) -> None:

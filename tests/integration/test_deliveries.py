@@ -70,6 +70,19 @@ async def test_a_failed_attempt_is_noted_before_the_task_goes_back(node: Node) -
     assert (state.state, state.attempt, state.error.message) == ("queued", 2, "no luck")
 
 
+async def test_a_task_whose_failed_attempt_is_not_noted_yet_does_not_go_back(node: Node, bus_server) -> None:
+    """It is noted as running here: whoever got it would leave it to this node."""
+    other = await bus_server.connect("operator")
+    config = (await other.api(f"STREAM.INFO.{subjects.TASKS}"))["config"]
+    await other.api(f"STREAM.UPDATE.{subjects.TASKS}", config | {"max_msg_size": 10})
+    reply = node.get(1)
+    done(node, 1, TaskError("failed", "no luck"))
+    await node.bus.flush()
+    assert await node.spy.said() == [] and len(node.deliveries) == 1
+    await other.api(f"STREAM.UPDATE.{subjects.TASKS}", config)
+    assert await node.spy.said(1) == [(reply, nak(node.bus.config.retry_base_s))]
+
+
 @pytest.mark.parametrize("why", ["stall", "cut"])
 async def test_nothing_is_said_about_deliveries_from_before_a_stall_or_a_cut(node, bus_server, eventually, why) -> None:
     """But the end: that is conditional, and may be the first."""
@@ -157,6 +170,25 @@ async def test_what_is_called_back_from_behind_a_long_one_goes_back_to_its_lane(
     assert node.agent.unstarted == 9
     node.agent.shed()
     assert [reply for reply, _ in await node.spy.said()] == [f"acks.{seq}.1" for seq in range(6, 11)]
+
+
+async def test_what_was_noted_as_running_and_is_called_back_is_no_longer_noted_so(node: Node) -> None:
+    """Else the node that is given it next would leave it to this one, again and again."""
+    after_s = node.bus.config.state_after_s + 0.01
+    for seq in (1, 2):
+        node.get(seq)
+        node.agent.on_started(node.workers.jobs[-1])
+    node.held(2).started_at += 1.0
+    node.settling.write_states(node.held(1).started_at + after_s)
+    for job in node.workers.jobs:
+        node.agent.on_called_back(job)
+    await node.bus.flush()
+    assert (await records.read_state(node.bus, "c1-1")).state == "queued"
+    assert await records.read_state(node.bus, "c1-2") is None, "of what ran for a moment nothing was said"
+    node.agent.on_started(node.workers.jobs[0])
+    node.settling.write_states(node.held(1).started_at + after_s)
+    await node.bus.flush()
+    assert (await records.read_state(node.bus, "c1-1")).state == "running", "it begins anew, and that is told anew"
 
 
 async def test_a_task_that_is_cancelled_while_it_is_let_in_does_not_run(node: Node) -> None:
