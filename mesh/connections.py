@@ -174,7 +174,7 @@ async def list_connections(bus: Bus) -> list[tuple[str, str, Connection]]:
     """
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     box = bus.new_inbox()
-    subscription = await bus.subscribe(box, lambda message: answers.put_nowait(message.data))
+    subscription = await bus.subscribe(box, lambda message: answers.put_nowait(message.data), wait=False)
     found: list[tuple[str, str, Connection]] = []
     try:
         await bus.publish(CONNZ, json.dumps({"limit": 65_536}).encode(), reply=box)

@@ -58,6 +58,8 @@ class Election:
         self.on_elected: list[Callable[[int], None]] = [on_elected] if on_elected else []
         self.on_lost: list[Callable[[], None]] = [on_lost] if on_lost else []
         self._seen = lease.Seen(since=clock())
+        self._said = b""
+        """What I last wrote, or wanted to."""
         self._term: lease.Term | None = None
         self._read_in_epoch = 0
         self._resigned = False
@@ -107,7 +109,7 @@ class Election:
     async def run(self) -> None:
         """Contend, renew, step down; returns after `resign()`."""
         unlisten = self._registry.listen(self._on_change)
-        watch = await self._kv.watch(lambda _: self._look.set())
+        watch = await self._kv.hear(self._on_said)
         try:
             while not self._resigned:
                 self._look.clear()
@@ -120,6 +122,10 @@ class Election:
         finally:
             unlisten()
             await watch.close()
+
+    def _on_said(self, _: str, value: bytes) -> None:
+        if value != self._said:  # my own renewal is no news, and its answer comes to me
+            self._look.set()
 
     def _on_change(self, node: str, *_: str) -> None:
         # Of all others' comings and goings the lease need not be read: in a large mesh that is many a second.
@@ -202,7 +208,7 @@ class Election:
             return 0.0
         if isinstance(action, lease.StandBy):
             return action.until - sent_at
-        record = messages.encode(messages.Lease(*self._me, at=time.time()))
+        record = self._said = messages.encode(messages.Lease(*self._me, at=time.time()))
         try:
             if isinstance(action, lease.Create):
                 revision = await self._kv.create(subjects.LEASE_KEY, record)

@@ -19,7 +19,7 @@ import msgspec
 
 from mesh import messages, subjects
 from mesh.config import MeshConfig
-from mesh.membership import UP
+from mesh.membership import GONE, LEFT, UP
 from mesh.messages import Roll
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def listens_itself(leads: bool, rolled_at: float, now: float, config: MeshConfig
 def heirs(states: Mapping[str, str], master: str) -> frozenset[str]:
     """Who takes over first should the master die: the first nodes by id that are up. Pure."""
     return frozenset(sorted(node for node, state in states.items() if state == UP and node != master)[:HEIRS])
+
+
+def somebody_listens(states: Mapping[str, str], master: str) -> bool:
+    """Whether there is anybody to call the roll for. Pure."""
+    return any(node != master and state not in (GONE, LEFT) for node, state in states.items())
 
 
 def pieces(beats: list[bytes], size: int = PIECE) -> Iterator[tuple[bytes, ...]]:
@@ -150,9 +155,11 @@ class Hearing:
         self._fresh.clear()
         await self.look()
 
-    def call_roll(self, master: str, fence: int) -> None:
-        """Pass on what was heard since the last time. Raises: BusUnavailable."""
+    def call_roll(self, master: str, fence: int, states: Mapping[str, str]) -> None:
+        """Pass on what was heard since the last time, if there is anybody to hear it. Raises: BusUnavailable."""
         beats = list(self._fresh.values())
         self._fresh.clear()
+        if not somebody_listens(states, master):
+            return
         for piece in pieces(beats):
             self._bus.send(subjects.ROLL, messages.encode(Roll(fence=fence, master=master, beats=piece)))

@@ -126,7 +126,7 @@ class Master:
             await hearing.lead(True)
             async for _ in every(roll_every_s(self._config), jitter=0.0):
                 if self._election.fence == fence:
-                    hearing.call_roll(self._me, fence)
+                    hearing.call_roll(self._me, fence, self._registry.judged())
         finally:
             await hearing.lead(False)
 

@@ -35,6 +35,8 @@ LOOK_EVERY_S = 3.0
 SEEN_FOR_S = 4.0
 TOLD_EVERY_S = 0.5
 
+_NONE: frozenset[str] = frozenset()
+
 Connect = Callable[[tuple[str, ...]], Awaitable["Bus"]]
 Peers = Callable[[], Iterable[Announcement]]
 Members = Callable[[], Iterable[Member]]
@@ -54,6 +56,8 @@ class Meeting:
         self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
         self._members = members
         self._since: dict[str, float] = {}
+        self._who: Side | None = None
+        """Who this mesh is."""
         self.alarms: dict[str, str] = {}
         """What people should know: id of the other mesh -> a sentence."""
 
@@ -71,11 +75,13 @@ class Meeting:
             self.alarms = {}
 
     async def _look(self, fence: int) -> None:
-        mine = await merging.read_side(self._bus)
         peers = list(self._peers())
-        ours = frozenset(url for one in await read_servers(self._bus) for url in one.client_urls)
-        others = strangers(peers, mine) | twins(peers, mine.id, ours)
-        copied = doubles(peers, mine.id, ours, self._members())
+        who = self._who = self._who or await merging.read_identity(self._bus)
+        ours = frozenset(url for one in await read_servers(self._bus) for url in one.client_urls) if peers else _NONE
+        others = strangers(peers, who) | twins(peers, who.id, ours)
+        copied = doubles(peers, who.id, ours, self._members())
+        # Eight questions, for a judgement: not every few seconds of a mesh that is alone, as most are.
+        mine = await merging.read_side(self._bus) if others else who
         now = time.monotonic()
         self._since = {key: self._since.get(key, now) for key in others}
         said = {f"copy-{node}": COPIED.format(node) for node in copied}

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,21 +56,25 @@ class Stored:
 
 
 # --- what is read -----------------------------------------------------------------------------------
-async def read_side(bus: Bus) -> Side:
-    """A mesh, as its servers tell. Raises: BusUnavailable (no mesh serves there), ApiError."""
+async def read_identity(bus: Bus) -> Side:
+    """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), ApiError."""
     entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
     if entry is None:
         raise BusUnavailable("what answers there is no mesh")
-    known = dict(decode_any(entry.value))
+    known = decode_any(entry.value)
+    return Side(str(known["id"]), str(known["name"]), str(known.get("founder", "")))
+
+
+async def read_side(bus: Bus) -> Side:
+    """A mesh, as its servers tell. Raises: BusUnavailable (no mesh serves there), ApiError."""
+    who = await read_identity(bus)
     work, later, tasks, dead = await asyncio.gather(
         *(bus.api(f"STREAM.INFO.{one}") for one in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
     )
     nodes = [decode_node(one.value) for one in await bus.kv(subjects.KV_NODES).entries()]
     lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
-    return Side(
-        id=str(known["id"]),
-        name=str(known["name"]),
-        founder=str(known.get("founder", "")),
+    return replace(
+        who,
         nodes=sum(one.state == "up" for one in nodes),
         age_s=age_of(work),
         unfinished=sum(int(one["state"]["messages"]) for one in (work, later)),
@@ -206,7 +210,7 @@ class Mover:
         metas = [one async for one in messages(self._loser, stream, f"$O.{bucket}.M.>")]
         for meta in metas:
             facts = json.loads(meta.data or b"{}")
-            if not facts or facts.get("deleted") or await _last(self._winner, stream, meta.subject):
+            if not facts or facts.get("deleted") or await records.read_last(self._winner, stream, meta.subject):
                 continue
             await self._go_on()
             chunks = f"$O.{bucket}.C.{facts['nuid']}"
@@ -243,7 +247,7 @@ class Mover:
 
     async def _letters(self) -> None:
         async for one in messages(self._loser, subjects.DEAD):
-            if one.data and not await _last(self._winner, subjects.DEAD, one.subject):
+            if one.data and not await records.read_last(self._winner, subjects.DEAD, one.subject):
                 await self._store(one.subject, one.data, {})
                 self._count("dead letters")
 
@@ -327,16 +331,6 @@ def lane_of(subject: str) -> tuple[str, str, str] | None:
     """The lane of `work.<kind>.<pool>.<urgency>.<id>`; None for a message of the door. Pure."""
     parts = subject.split(".")
     return (parts[1], parts[2], parts[3]) if len(parts) == 5 else None
-
-
-async def _last(bus: Bus, stream: str, subject: str) -> bool:
-    try:
-        answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-    except ApiError as error:
-        if error.error_code == MESSAGE_NOT_FOUND:
-            return False
-        raise
-    return bool(answer["message"].get("data"))
 
 
 async def _remove(bus: Bus, stream: str, seq: int) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
+from mesh.bus.pages import read_many
 from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable
 from mesh.messages import (
@@ -27,7 +27,7 @@ from mesh.messages import (
 )
 
 if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message
+    from mesh.bus.client import Bus
 
 #: End records under this size live shorter: they are the many small ones.
 SMALL_BYTES = 1024
@@ -47,7 +47,8 @@ def end_headers(size: int, config: MeshConfig) -> dict[str, str]:
     return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{ttl_s}s"}
 
 
-async def _last(bus: Bus, stream: str, subject: str) -> bytes | None:
+async def read_last(bus: Bus, stream: str, subject: str) -> bytes | None:
+    """What a stream holds last on a subject; None: nothing, or a marker. Raises: BusUnavailable, ApiError."""
     try:
         answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
     except ApiError as error:
@@ -55,30 +56,30 @@ async def _last(bus: Bus, stream: str, subject: str) -> bytes | None:
             return None
         raise
     data = base64.b64decode(answer["message"].get("data", ""))
-    return data or None  # an expiry marker has no data
+    return data or None
 
 
 async def read_end(bus: Bus, task: str) -> TaskEnd | None:
     """How a task ended; None while it has not."""
-    data = await _last(bus, subjects.TASKS, subjects.end(task))
+    data = await read_last(bus, subjects.TASKS, subjects.end(task))
     return decode_end(data) if data else None
 
 
 async def read_state(bus: Bus, task: str) -> TaskState | None:
     """A task's last `.state`; None when it has none (it waits, or runs for less than 100 ms)."""
-    data = await _last(bus, subjects.TASKS, subjects.state(task))
+    data = await read_last(bus, subjects.TASKS, subjects.state(task))
     return decode_state(data) if data else None
 
 
 async def read_waiting(bus: Bus, task: str) -> Task | None:
     """The task as it lies in a lane (waiting or delivered, not acknowledged); None when it does not."""
-    data = await _last(bus, subjects.WORK, subjects.any_lane_of(task))
+    data = await read_last(bus, subjects.WORK, subjects.any_lane_of(task))
     return decode_task(data) if data else None
 
 
 async def read_delayed(bus: Bus, task: str) -> Task | None:
     """The task as it waits for its time; None when it does not."""
-    data = await _last(bus, subjects.LATER, subjects.any_later_of(task))
+    data = await read_last(bus, subjects.LATER, subjects.any_later_of(task))
     return decode_task(data) if data else None
 
 
@@ -111,25 +112,8 @@ async def _multi_last(bus: Bus, stream: str, batch: list[str]) -> list[bytes]:
 
 async def _ask_last(bus: Bus, stream: str, batch: list[str]) -> tuple[list[bytes], str]:
     """(the values of one answer, the status it ended with; "": it did not end)"""
-    box, found = bus.new_inbox(), list[bytes]()
-    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def on_message(message: Message) -> None:
-        if status := (message.headers or {}).get("Status"):
-            if not done.done():
-                done.set_result(status)
-        elif message.data:
-            found.append(message.data)
-
-    subscription = await bus.subscribe(box, on_message)
-    try:
-        bus.send(f"$JS.API.DIRECT.GET.{stream}", json.dumps({"multi_last": batch}).encode(), box)
-        async with asyncio.timeout(READ_ONCE_S):
-            return found, await done
-    except TimeoutError:
-        return [], ""
-    finally:
-        await subscription.close()
+    found, end = await read_many(bus, stream, {"multi_last": batch}, READ_ONCE_S)
+    return [one.data for one in found if one.data] if end else [], str(end.get("Status", ""))
 
 
 async def write_end(bus: Bus, end: TaskEnd) -> bool:

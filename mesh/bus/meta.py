@@ -92,7 +92,7 @@ async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ())
     missing = set(known)
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     box, found = system.new_inbox(), []
-    subscription = await system.subscribe(box, lambda message: answers.put_nowait(message.data))
+    subscription = await system.subscribe(box, lambda message: answers.put_nowait(message.data), wait=False)
     try:
         await system.publish(JSZ, json.dumps(_WITH_STREAMS if streams else {}).encode(), reply=box)
         wait_s = _ANSWER_WITHIN_S

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, DamagedBlob
+from mesh.bus.pages import read_many
 from mesh.errors import BusUnavailable, NotFound, QueztlError
 from mesh.messages import BlobRef
 
@@ -31,6 +32,8 @@ CHUNK_BYTES = 128 * 1024
 WINDOW = 32
 #: An upload that failed waits this long for chunks it has sent, before it removes them.
 ABANDON_WITHIN_S = 5.0
+#: A window of chunks that is read may take so long.
+BATCH_WITHIN_S = 15.0
 
 
 def new_blob_id(keep: bool = False) -> str:
@@ -93,9 +96,7 @@ class Objects:
 
     async def info(self, blob: str) -> BlobRef:
         """Size and type of a blob. Raises: NotFound."""
-        meta = await self._meta(blob)
-        kind = (meta.get("headers") or {}).get("Content-Type") or ["application/octet-stream"]
-        return BlobRef(blob=blob, size=int(meta.get("size", 0)), content_type=kind[0])
+        return _reference(blob, await self._meta(blob))
 
     async def open(self, blob: str) -> AsyncIterator[bytes]:
         """The bytes of a blob, chunk by chunk, checked against their digest.
@@ -107,11 +108,11 @@ class Objects:
 
     async def fetch(self, blob: str, target: Path) -> BlobRef:
         """Write a blob into the file `target`. Raises: NotFound."""
-        reference = await self.info(blob)
+        meta = await self._meta(blob)
         with target.open("wb") as file:
-            async for chunk in await self.open(blob):
+            async for chunk in self._read(blob, meta):
                 file.write(chunk)
-        return reference
+        return _reference(blob, meta)
 
     async def delete(self, blob: str) -> None:
         """Remove a blob; one that is not there is no error."""
@@ -152,27 +153,16 @@ class Objects:
 
     async def _batch(self, bucket: str, subject: str, sequence: int, left: int) -> list[Message]:
         """Up to WINDOW chunks from `sequence` on, with one request."""
-        box, got = self._bus.new_inbox(), []
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_message(message: Message) -> None:
-            if (message.headers or {}).get("Status"):
-                if not done.done():
-                    done.set_result(None)
-            else:
-                got.append(message)
-
-        subscription = await self._bus.subscribe(box, on_message)
-        try:
-            want = {"batch": min(left, WINDOW), "seq": sequence, "next_by_subj": subject}
-            self._bus.send(f"$JS.API.DIRECT.GET.OBJ_{bucket}", json.dumps(want).encode(), box)
-            async with asyncio.timeout(15):
-                await done
-        except TimeoutError:
-            raise BusUnavailable("the bus did not deliver a blob in time; try again shortly") from None
-        finally:
-            await subscription.close()
+        want = {"batch": min(left, WINDOW), "seq": sequence, "next_by_subj": subject}
+        got, end = await read_many(self._bus, f"OBJ_{bucket}", want, BATCH_WITHIN_S)
+        if not end:
+            raise BusUnavailable("the bus did not deliver a blob in time; try again shortly")
         return got
+
+
+def _reference(blob: str, meta: dict[str, Any]) -> BlobRef:
+    kind = (meta.get("headers") or {}).get("Content-Type") or ["application/octet-stream"]
+    return BlobRef(blob=blob, size=int(meta.get("size", 0)), content_type=kind[0])
 
 
 class _Upload:

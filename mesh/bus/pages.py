@@ -51,28 +51,40 @@ async def read_page(bus: Bus, stream: str, subject: str, after: int) -> tuple[li
         await asyncio.sleep(AGAIN_S)
 
 
-async def _ask(bus: Bus, stream: str, subject: str, after: int) -> tuple[list[Stored], dict[str, Any]]:
+async def _ask(bus: Bus, stream: str, subject: str, after: int) -> tuple[list[Stored], Mapping[str, Any]]:
     """(the messages of one answer, the headers it ended with; none: it did not end)"""
-    box = bus.new_inbox()
-    found: list[Stored] = []
-    done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    want = {"batch": PAGE, "seq": after + 1, "next_by_subj": subject}
+    # A copy that lost its leader meanwhile never answers what it was asked then.
+    found, end = await read_many(bus, stream, want, PAGE_S)
+    stored = [_stored(one.data, one.headers or {}) for one in found] if end else []
+    return stored, end
+
+
+def _stored(data: bytes, headers: Mapping[str, Any]) -> Stored:
+    return Stored(headers["Nats-Subject"], data, headers, int(headers["Nats-Sequence"]))
+
+
+async def read_many(
+    bus: Bus, stream: str, want: Mapping[str, Any], within_s: float
+) -> tuple[list[Message], Mapping[str, Any]]:
+    """(what one direct read of many brought, the headers it ended with; none: it did not end `within_s`)"""
+    found: list[Message] = []
+    done: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
 
     def on_message(message: Message) -> None:
-        headers: dict[str, Any] = message.headers or {}
-        if headers.get("Status"):
-            if not done.done():
-                done.set_result(headers)
-            return
-        found.append(Stored(headers["Nats-Subject"], message.data, headers, int(headers["Nats-Sequence"])))
+        headers: Mapping[str, Any] = message.headers or {}
+        if not headers.get("Status"):
+            found.append(message)
+        elif not done.done():
+            done.set_result(headers)
 
-    subscription = await bus.subscribe(box, on_message)
+    # Nothing to wait for: the server learns of the inbox before it reads the question behind it.
+    subscription = await bus.subscribe(box := bus.new_inbox(), on_message, wait=False)
     try:
-        body = {"batch": PAGE, "seq": after + 1, "next_by_subj": subject}
-        bus.send(f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), box)
-        async with asyncio.timeout(PAGE_S):
+        bus.send(f"$JS.API.DIRECT.GET.{stream}", json.dumps(want).encode(), box)
+        async with asyncio.timeout(within_s):
             return found, await done
     except TimeoutError:
-        # A copy that lost its leader meanwhile never answers what it was asked then.
-        return [], {}
+        return found, {}
     finally:
         await subscription.close()

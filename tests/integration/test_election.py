@@ -95,6 +95,18 @@ async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventuall
     assert [await node.election.confirm() for node in nodes] == [fence if node is master else 0 for node in nodes]
 
 
+async def test_a_holder_reads_the_lease_once_for_each_renewal(start, bus_server, eventually: Callable) -> None:
+    """Its own renewal, of which it hears like everybody, is no news to it."""
+    node = await start("a")
+    await eventually(lambda: node.election.is_master)
+    said: list[str] = []
+    listener = await bus_server.connect("listener")
+    await listener.subscribe(f"$JS.API.STREAM.MSG.GET.KV_{subjects.KV_LEASE}", lambda _: said.append("read"))
+    await listener.subscribe(f"$KV.{subjects.KV_LEASE}.>", lambda _: said.append("renewal"))
+    await eventually(lambda: said.count("renewal") >= 6)
+    assert abs(said.count("read") - said.count("renewal")) <= 1
+
+
 async def test_a_clean_leave_hands_over_at_once(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     nodes = [await start(name, config) for name in ("a", "b", "c")]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from mesh import membership, messages, subjects
-from mesh.bus.client import Bus
+from mesh.bus.client import Bus, Message
 from mesh.config import LOCAL
 from mesh.hearing import roll_every_s
 from mesh.messages import Beat, NodeRecord, Roll
@@ -50,7 +50,7 @@ class Mesh:
 
         async def roll() -> None:
             while True:
-                self.master.hearing.call_roll("master", 7)
+                self.master.hearing.call_roll("master", 7, self.master.judged())
                 await asyncio.sleep(roll_every_s(FAST))
 
         self._rolling = asyncio.create_task(roll())
@@ -132,6 +132,24 @@ async def test_a_roll_of_an_earlier_master_is_not_believed(mesh: Mesh, eventuall
     await mesh.node("b")
     await eventually(lambda: mesh.follower.state_of("b") == "up")
     assert mesh.follower.state_of("ghost") == "" and mesh.follower.hearing.master == "master"
+
+
+async def test_nobody_calls_a_roll_that_nobody_hears(mesh: Mesh, eventually: Callable) -> None:
+    """A node alone would send four messages a second to itself."""
+    rolls: list[Message] = []
+    await mesh.bus.subscribe(subjects.ROLL, rolls.append)
+    await mesh.lead()
+    await eventually(lambda: rolls and not listening(mesh.follower))
+    for name in ("follower", "a"):
+        mesh.silence(name)
+    await eventually(lambda: {mesh.master.judged().get(name) for name in ("follower", "a")} == {"gone"})
+    await mesh.bus.flush()
+    rolls.clear()
+    await asyncio.sleep(roll_every_s(FAST) * 10)
+    await mesh.bus.flush()
+    assert not rolls
+    await mesh.node("b")
+    await eventually(lambda: rolls and any(one.id == "b" for one in mesh.follower.view()))
 
 
 async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, eventually: Callable) -> None:
