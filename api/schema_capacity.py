@@ -176,12 +176,13 @@ class ForecastDoc(BaseModel):
     trusted: bool = Field(default=False, description="whether it beat reactive at equal violations, and may decide")
     model: str = ""
     ratio: float | None = Field(default=None, description="its cost over reactive's in that back-test")
+    median: float | None = Field(default=None, description="the load expected when a node started now is ready")
+    at_start: float | None = Field(default=None, description="what is to be held of that load")
+    until_start: float | None = Field(default=None, description="what is to be held of the highest load until then")
+    sure: float | None = Field(default=None, description="how likely the load is to be no higher than at_start")
     quantile: float | None = None
-    median: float | None = None
-    at_start: float | None = Field(default=None, description="the upper quantile when a node started now is ready")
-    until_start: float | None = Field(default=None, description="the highest one until then")
-    lower: float | None = Field(default=None, description="the other end of the interval around the median")
-    upper: float | None = None
+    lower: float | None = Field(default=None, description="the load falls under it as often as it rises over upper")
+    upper: float | None = Field(default=None, description="that upper quantile of the load")
     steps: int | None = Field(default=None, description="of history, each of step_s")
     step_s: float | None = None
     known_until: float | None = None

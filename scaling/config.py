@@ -75,9 +75,12 @@ class ScalingConfig:
 
     # --- predictive
     quantile: float = 0.95
-    """The upper quantile of the forecast that capacity is sized for."""
+    """The upper quantile of the forecast that capacity is sized for, and by which it is compared with reactive."""
+    violation_nodes: float = 0.0
+    """What a step without enough capacity is worth, in nodes for that step: as many whole nodes are held as cost the
+    least with the violations they leave. 0: `quantile` is held."""
     forecast_headroom: float = 0.0
-    """Room above that quantile."""
+    """Room above what is held of the forecast."""
     seen_headroom: float = 0.0
     """Room above the load that is seen while a forecast is trusted to see the next rise."""
     trusted_down_votes: int = 1

@@ -72,12 +72,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A pool's load to come, at the chosen upper quantile, and whether to act on it."""
+    """What is to be held of a pool's load to come, and whether to act on it."""
 
     at_start: float
-    """The load when a node that is started now is ready (start time and one step)."""
+    """Of the load when a node that is started now is ready (start time and one step)."""
     until_start: float
-    """The highest load from now until then: what must not be given up meanwhile."""
+    """Of the highest load from now until then: what must not be given up meanwhile."""
     median: float = 0.0
     """The load expected at `at_start`."""
     trusted: bool = False
@@ -86,6 +86,8 @@ class Forecast:
     """The model in force."""
     why: str = ""
     """In words: by how much it won or lost, or what is missing."""
+    sure: float = 0.0
+    """How likely the load is to be no higher than `at_start`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from math import ceil
 from typing import Any
 
 from scaling.backtest.run import Backtest, Scored
-from scaling.backtest.tuning import ORACLE, POLICIES
+from scaling.backtest.tuning import ORACLE, POLICIES, QUANTILE
 from scaling.config import HYBRID, REACTIVE
 from scaling.policies.reactive import GRAIN
 
@@ -35,7 +34,7 @@ def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> di
         "node_hours": sum(run.node_h),
         "node_hours_over_oracle": sum(run.node_h) - oracle_node_h,
         "actions": run.actions,
-        "settings": asdict(scored.tuned),
+        "settings": scored.tuned.facts(),
     }
 
 
@@ -54,7 +53,7 @@ def document(
             "steps": {"ready": (equal or chosen).run.ready, "cost_usd": (equal or chosen).run.cost_usd},
             "steps_as_chosen": {"ready": chosen.run.ready, "cost_usd": chosen.run.cost_usd},
         }
-    made, column = test.walk, test.walk.column(scored[HYBRID][0].tuned.quantile)
+    made, column = test.walk, test.walk.column(QUANTILE)
     force = [made.names[one] for one in made.in_force[test.split :, column].tolist() if one >= 0]
     return {
         "series": name,
@@ -64,7 +63,7 @@ def document(
         "load_per_node": 1.0 / test.scale,
         "hybrid_over_reactive": ratio(policies, "at_one_percent"),
         "hybrid_over_reactive_as_chosen": ratio(policies, "as_chosen"),
-        "forecast_trusted_share": float(test.gate(scored[HYBRID][0].tuned.quantile).trusted[test.split : -1].mean()),
+        "forecast_trusted_share": float(test.gate.trusted[test.split : -1].mean()),
         "models_in_force": {model: force.count(model) / max(1, len(force)) for model in sorted(set(force))},
         "notes": list(notes),
         "demand": demand,

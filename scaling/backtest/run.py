@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from scaling.backtest import shortlist
 from scaling.backtest.simulate import Run, World, replay
-from scaling.backtest.tuning import MANY, ORACLE, POLICIES, QUANTILES, STATIC, Tuned, tune
+from scaling.backtest.tuning import FORECAST_LEVELS, MANY, ORACLE, POLICIES, QUANTILE, STATIC, Tuned, tune
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.forecast.aim import LEVELS, Aim, Sized, sized
 from scaling.forecast.gate import Gate, expected, gate
 from scaling.forecast.walk import Walk, walk
 from scaling.model import Forecast
@@ -66,28 +67,29 @@ class Backtest:
         self.demand: list[float] = self.loads.tolist()
         self.world, self.start_steps, self._tell = world, start_steps, tell
         self._more = {name: {ahead: one * self.scale for ahead, one in by.items()} for name, by in (more or {}).items()}
-        self._expected: dict[tuple[str, float], list[Forecast | None]] = {}
+        self._sized: dict[Aim, Sized] = {}
 
     @cached_property
     def walk(self) -> Walk:
         """The forecasts made at each step."""
         self._tell("forecasts", 0.35)
-        return walk(self.loads, self.world.step_s, self.start_steps, QUANTILES, self._more)
+        quantiles = sorted({*LEVELS, QUANTILE})
+        return walk(self.loads, self.world.step_s, self.start_steps, quantiles, self._more)
 
-    def gate(self, quantile: float) -> Gate:
+    @cached_property
+    def gate(self) -> Gate:
         """Whether they were trusted."""
-        return gate(self.loads, self.walk, self.walk.column(quantile), self.world.step_s)
+        return gate(self.loads, sized(self.walk, Aim(QUANTILE)), self.world.step_s)
 
-    def expected(self, policy: str, quantile: float) -> list[Forecast | None]:
+    def expected(self, tuned: Tuned) -> list[Forecast | None]:
         """The forecast at each step, as `decide` takes it; the truth for the oracle."""
-        key = (ORACLE, 0.0) if policy == ORACLE else ("", quantile)
-        if key not in self._expected:
-            self._expected[key] = self._truth() if policy == ORACLE else self._forecasts(quantile)
-        return self._expected[key]
+        if tuned.policy == ORACLE:
+            return self._truth
+        if tuned.aim not in self._sized:
+            self._sized[tuned.aim] = sized(self.walk, tuned.aim)
+        return expected(self._sized[tuned.aim], self.gate)
 
-    def _forecasts(self, quantile: float) -> list[Forecast | None]:
-        return expected(self.walk, self.gate(quantile), self.walk.column(quantile))
-
+    @cached_property
     def _truth(self) -> list[Forecast | None]:
         lag, size = self.start_steps, len(self.demand)
         found: list[Forecast | None] = []
@@ -99,7 +101,7 @@ class Backtest:
     def run(self, tuned: Tuned, first: int, end: int, violations: float, cost_usd: float, keep: bool = False) -> Run:
         """Steps `first` to `end`, warmed up before; what comes back begins at `first` unless it stopped early."""
         warm = max(0, first - WARM_UP)
-        expected = self.expected(tuned.policy, tuned.quantile) if tuned.policy not in (REACTIVE, STATIC) else None
+        expected = self.expected(tuned) if tuned.policy not in (REACTIVE, STATIC) else None
         done = replay(
             self.demand, warm, end, self.world, tuned.config(self.world.step_s),
             (lambda step: expected[step]) if expected else (lambda step: None),
@@ -123,10 +125,11 @@ class Backtest:
         found = {ORACLE: Tuned(ORACLE, 0), STATIC: tune([(Tuned(STATIC, 1), nodes)], run, limit, (1, MANY))}
         self._tell("settings of reactive", 0.15)
         found[REACTIVE] = tune(shortlist.reactive_shapes(self.loads, lag, step_s, part), run, limit)
-        shapes = shortlist.forecast_shapes(self.loads, self.walk, part, found[REACTIVE])
+        level = shortlist.forecast_level(self.loads, self.walk, part)
         for number, policy in enumerate((PREDICTIVE, HYBRID)):
             self._tell(f"settings of {policy}", 0.4 + 0.15 * number)
-            found[policy] = tune([(replace(shape, policy=policy), level) for shape, level in shapes], run, limit)
+            shape = replace(found[REACTIVE], policy=policy)
+            found[policy] = tune([(shape, level)], run, limit, (0, FORECAST_LEVELS - 1))
         return found
 
     def scored(self, tuned: Mapping[str, Tuned]) -> dict[str, tuple[Scored, Scored | None]]:

@@ -1,8 +1,9 @@
 """Which settings are worth a whole simulation: a rough, fast look at all of them. Pure.
 
-A capacity path that a shape would have held, by arrays alone, multiplied by what leaves one violation in a hundred
-steps: its mean says how dear the shape is, the factor how much safety it wants. The simulation then begins with the
-best few, at that level. Nothing here is scored; a bad guess costs time.
+A capacity path that settings would have held, by arrays alone. Of a reactive shape it is multiplied by what leaves one
+violation in a hundred steps: its mean says how dear the shape is, the factor how much safety it wants, and the
+simulation begins with the best few, at that level. Of the forecasts the least level is looked for that leaves so many.
+Nothing here is scored; a bad guess costs time.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from math import ceil, log
 from typing import TYPE_CHECKING
 
-from scaling.backtest.tuning import BANDS, LEVELS, QUANTILES, STEP, WINDOWS_S, Tuned
+from scaling.backtest.tuning import BANDS, LEVELS, PRICES, STEP, WINDOWS_S, Tuned
 from scaling.config import HYBRID, REACTIVE
+from scaling.forecast.aim import sized
 from scaling.forecast.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
 from scaling.forecast.walk import GRAIN, Walk
 
@@ -40,24 +42,27 @@ def reactive_shapes(loads: ndarray, lag: int, step_s: float, part: slice) -> lis
     return [(Tuned(REACTIVE, 0, window_s, band), level) for _, window_s, level in best for band in BANDS]
 
 
-def forecast_shapes(loads: ndarray, forecasts: Walk, part: slice, reactive: Tuned) -> list[tuple[Tuned, int]]:
-    """The same for sizing by each quantile of the forecasts, falling back on `reactive` where they are not trusted."""
+def forecast_level(loads: ndarray, forecasts: Walk, part: slice) -> int:
+    """The least level at which sizing by the forecasts leaves one violation in a hundred of the steps `part`."""
     import numpy as np
 
-    found = []
-    for quantile in QUANTILES:
-        capacity = planned(loads, forecasts, forecasts.column(quantile))[part]
+    def held(level: int) -> tuple[ndarray, ndarray]:
+        """(loads, whole nodes) of the steps there is a forecast for"""
+        capacity = planned(loads, sized(forecasts, Tuned(HYBRID, 0, forecast_level=level).aim))[part]
         there = ~np.isnan(capacity)
-        if not there.any():
-            continue
-        seen = loads[part][there]
-        cost, factor = cost_and_factor(seen, capacity[there], _grain(seen))
-        found.append((cost, quantile, level_of(factor)))
-    best = sorted(found)[:BEST] or [(0.0, QUANTILES[-1], 0)]
-    return [
-        (Tuned(HYBRID, reactive.level, reactive.window_s, reactive.band, quantile), level)
-        for _, quantile, level in best
-    ]
+        return loads[part][there], np.ceil(capacity[there])
+
+    low, high = 0, PRICES - 1
+    seen, nodes = held(high)
+    if not len(seen):
+        return high
+    if np.mean(seen > nodes) > VIOLATIONS:
+        return high + level_of(cost_and_factor(seen, nodes, _grain(seen))[1])
+    while low < high:
+        middle = (low + high) // 2
+        seen, nodes = held(middle)
+        low, high = (middle + 1, high) if np.mean(seen > nodes) > VIOLATIONS else (low, middle)
+    return low
 
 
 def level_of(factor: float) -> int:

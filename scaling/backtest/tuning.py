@@ -1,24 +1,32 @@
 """The policies that a back-test compares, and the search for each one's cheapest settings. Pure.
 
-Each policy has a shape (windows, quantile) and a level: one safety factor, 1.04 to the power of the level, on
-everything it sizes for. More safety means fewer violations and more cost: from a first guess (`shortlist.py`)
-the level goes up until the limit holds, or down while it does.
+Each policy has a level of safety and, where it reacts, a shape (window, dead band). What is sized by what is seen has a
+safety factor, 1.04 to the power of the level; what is sized by a forecast a price of violations, 1.15 to the power of
+the level, and at the dearest one such a factor. More safety means fewer violations and more cost: from a first guess
+(`shortlist.py`) the level goes up until the limit holds, or down while it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil, inf
+from typing import Any
 
 from scaling.backtest.simulate import Run
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
+from scaling.forecast.aim import Aim
 
 STATIC, ORACLE = "static", "oracle"
 POLICIES = (STATIC, REACTIVE, PREDICTIVE, HYBRID, ORACLE)
 #: Levels of safety: 0 to LEVELS - 1, each STEP times the one before.
 STEP, LEVELS = 1.04, 110
-QUANTILES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995)
+#: The least price of a violating step, in nodes, how much dearer it is at each level, and how many there are: to 1,339.
+PRICE, PRICE_STEP, PRICES = 5.0, 1.15, 41
+#: Levels of what is sized by a forecast: the prices, then room above the dearest.
+FORECAST_LEVELS = PRICES + LEVELS
+#: The quantile by which the gate compares forecasts with reactive.
+QUANTILE = ScalingConfig.quantile
 #: Scale-in windows of the reactive policy, seconds (one step at least).
 WINDOWS_S = (0.0, 1800.0, 3600.0, 2 * 3600.0, 4 * 3600.0, 12 * 3600.0, 86400.0, 7 * 86400.0)
 #: `cpu_down` as a share of `cpu_up`: a narrow and a wide dead band.
@@ -36,9 +44,24 @@ class Tuned:
     """Safety of what is sized by what is seen, for static: the number of nodes"""
     window_s: float = 0.0
     band: float = BANDS[0]
-    quantile: float = QUANTILES[2]
     forecast_level: int = 0
     """Safety of what is sized by a forecast"""
+
+    @property
+    def aim(self) -> Aim:
+        """What is held of a forecast."""
+        return Aim(QUANTILE, PRICE * PRICE_STEP ** min(self.forecast_level, PRICES - 1))
+
+    @property
+    def forecast_headroom(self) -> float:
+        """Room above it."""
+        return STEP ** max(0, self.forecast_level - PRICES + 1) - 1.0
+
+    def facts(self) -> dict[str, Any]:
+        """As a document tells it: what was swept, and the settings that it stands for."""
+        forecasting = self.policy in (PREDICTIVE, HYBRID)
+        said = {"violation_nodes": self.aim.violation_nodes, "forecast_headroom": self.forecast_headroom}
+        return asdict(self) | (said if forecasting else {})
 
     def config(self, step_s: float) -> ScalingConfig:
         """As settings of the scaler."""
@@ -54,8 +77,9 @@ class Tuned:
             cpu_up=up,
             cpu_down=up * self.band,
             down_window_s=self.window_s,
-            quantile=self.quantile,
-            forecast_headroom=STEP**self.forecast_level - 1.0,
+            quantile=self.aim.quantile,
+            violation_nodes=self.aim.violation_nodes,
+            forecast_headroom=self.forecast_headroom,
         )
 
     def safer(self, by: int) -> Tuned:
@@ -64,7 +88,7 @@ class Tuned:
             nodes = self.level * STEP**by
             return replace(self, level=max(1, min(MANY, ceil(nodes) if by > 0 else int(nodes))))
         seen = min(LEVELS - 1, max(0, self.level + by))
-        return replace(self, level=seen, forecast_level=min(LEVELS - 1, max(0, self.forecast_level + by)))
+        return replace(self, level=seen, forecast_level=min(FORECAST_LEVELS - 1, max(0, self.forecast_level + by)))
 
 
 def _base(step_s: float, **settings: object) -> ScalingConfig:

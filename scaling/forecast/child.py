@@ -16,6 +16,7 @@ from math import isfinite
 
 import msgspec
 
+from scaling.forecast.aim import Aim, sized
 from scaling.forecast.fitting import Asked, Fit
 from scaling.forecast.gate import expected, gate
 from scaling.forecast.prophet import candidates, lacking
@@ -40,17 +41,20 @@ def fit(asked: Asked) -> Fit:
     more, problem = {}, ""
     if asked.prophet_s and not lacking():
         more, problem = candidates(loads, asked.step_s, asked.start_steps, asked.prophet_s)
-    quantiles = (asked.quantile, min(asked.quantile, 1.0 - asked.quantile))
-    made = walk(loads, asked.step_s, asked.start_steps, quantiles, more)
-    gated = gate(loads, made, 0, asked.step_s)
-    now = expected(made, gated, 0)[-1]
+    aim, plain = asked.aim, Aim(asked.aim.quantile)
+    low = min(aim.quantile, 1.0 - aim.quantile)
+    made = walk(loads, asked.step_s, asked.start_steps, sorted({*aim.quantiles(), low}), more)
+    upper = sized(made, plain)
+    gated = gate(loads, upper, asked.step_s)
+    now = expected(sized(made, aim), gated)[-1]
     if now is None:
         return answer(f"{steps} steps of {asked.step_s:g} s are too few for a model")
-    ratio, lower = float(gated.ratio[-1]), float(made.at_start[-1, 1])
+    ratio, lower = float(gated.ratio[-1]), float(made.at_start[-1, made.column(low)])
     return answer(
         "; ".join(part for part in (gated.why(steps), problem) if part),
         model=now.model, at_start=now.at_start, until_start=now.until_start, median=now.median, trusted=now.trusted,
-        lower=lower if isfinite(lower) else None, ratio=ratio if isfinite(ratio) else None,
+        sure=now.sure, lower=lower if isfinite(lower) else None, upper=float(upper.at_start[-1]),
+        ratio=ratio if isfinite(ratio) else None,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import msgspec
 from mesh.kinds.base import Resources
 from mesh.sampling import OPEN, Work
 from scaling.config import REACTIVE, ScalingConfig
+from scaling.forecast.aim import Aim
 from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
 from scaling.model import Forecast, Offer
 from scaling.observe import Seen, machine_of, slots_of
@@ -48,7 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
     loads: tuple[float, ...]
     step_s: float
     start_steps: int
-    quantile: float
+    aim: Aim
     prophet_s: float
     """Seconds that Prophet may take; 0: it is left out."""
 
@@ -64,8 +65,12 @@ class Fit(msgspec.Struct, frozen=True):
     at_start: float = 0.0
     until_start: float = 0.0
     median: float = 0.0
+    sure: float = 0.0
+    """How likely the load is to be no higher than `at_start`."""
     lower: float | None = None
-    """The load at `at_start` falls under it as often as it rises over the upper quantile."""
+    """The load falls under it as often as it rises over `upper`."""
+    upper: float | None = None
+    """The upper quantile of the load when a node started now is ready."""
     trusted: bool = False
     ratio: float | None = None
     """Its cost over reactive's at equal violations, by the gate."""
@@ -79,7 +84,7 @@ class Kept:
     end: float
     """The last load it knew ended then, Unix seconds."""
     step_s: float
-    quantile: float
+    aim: Aim
     at: float
     """When it came."""
 
@@ -88,8 +93,13 @@ class Due(NamedTuple):
     """What the next fit would be made of; one that equals the last one would say nothing new."""
 
     within: tuple[float, float, float]
-    quantile: float
+    aim: Aim
     pools: tuple[str, ...]
+
+
+def aim_of(config: ScalingConfig) -> Aim:
+    """What the settings want held of a load to come."""
+    return Aim(config.quantile, config.violation_nodes)
 
 
 def looked(seen: Seen, offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
@@ -108,7 +118,7 @@ def due(history: History, seen: Looked, last: Due | None, now: float) -> Due | N
     within = bounds(history, now) if seen.config.mode != REACTIVE else None
     if within is None or now - within[1] > within[2] + HOLD_S:
         return None
-    found = Due(within, seen.config.quantile, tuple(sorted(seen.pools)))
+    found = Due(within, aim_of(seen.config), tuple(sorted(seen.pools)))
     return None if found == last else found
 
 
@@ -126,7 +136,7 @@ def asked(
         loads = series(history, nodes, what.within).loads
         late_s = max(0.0, now - end) + took_s
         prophet_s = seen.config.forecast_limit_s / 2 / len(seen.pools) if step_s >= PROPHET_STEP_S else 0.0
-        found.append(Asked(pool, loads, step_s, ceil((start_s + late_s) / step_s), what.quantile, prophet_s))
+        found.append(Asked(pool, loads, step_s, ceil((start_s + late_s) / step_s), what.aim, prophet_s))
     return found
 
 
@@ -139,7 +149,7 @@ def _group(work: Work, seen: Looked, resources: Mapping[str, Resources]) -> str:
 def holds(one: Kept, config: ScalingConfig, now: float) -> bool:
     """Whether it is in force."""
     fresh = now - one.end <= IN_FORCE_STEPS * one.step_s + LATE_S
-    return bool(one.fit.model) and fresh and one.quantile == config.quantile
+    return bool(one.fit.model) and fresh and one.aim == aim_of(config)
 
 
 def forecasts(kept: Mapping[str, Kept], seen: Looked, now: float) -> dict[str, Forecast]:
@@ -149,7 +159,7 @@ def forecasts(kept: Mapping[str, Kept], seen: Looked, now: float) -> dict[str, F
     return {
         pool: Forecast(
             at_start=one.fit.at_start, until_start=one.fit.until_start, median=one.fit.median,
-            trusted=one.fit.trusted, model=one.fit.model, why=one.fit.why,
+            trusted=one.fit.trusted, model=one.fit.model, why=one.fit.why, sure=one.fit.sure,
         )
         for pool, one in sorted(kept.items())
         if pool in seen.pools and holds(one, seen.config, now)
@@ -170,10 +180,10 @@ def document(
             fit, none = one.fit, not one.fit.model
             told |= {
                 "at": one.at, "known_until": one.end, "step_s": one.step_s, "steps": fit.steps, "took_s": fit.took_s,
-                "model": fit.model, "quantile": one.quantile, "ratio": fit.ratio, "trusted": in_force and fit.trusted,
-                "median": None if none else fit.median, "at_start": None if none else fit.at_start,
-                "until_start": None if none else fit.until_start, "lower": fit.lower,
-                "upper": None if none else fit.at_start,
+                "model": fit.model, "quantile": one.aim.quantile, "sure": None if none else fit.sure,
+                "ratio": fit.ratio, "trusted": in_force and fit.trusted, "median": None if none else fit.median,
+                "at_start": None if none else fit.at_start, "until_start": None if none else fit.until_start,
+                "lower": fit.lower, "upper": fit.upper,
             }  # fmt: skip
         found[pool] = told
     return found
@@ -184,8 +194,8 @@ def _missing(one: Kept | None, config: ScalingConfig, history: History, now: flo
         return "the mode is reactive"
     if one is not None and not one.fit.model:
         return one.fit.why
-    if one is not None and one.quantile != config.quantile:
-        return "the last forecast was of another quantile"
+    if one is not None and one.aim != aim_of(config):
+        return "the last forecast was made by other settings"
     if one is not None:
         return f"the last forecast knew the load until {now - one.end:.0f} s ago, and is too old"
     return "no forecast has been made yet" if history.told_s else "there is no load history yet"

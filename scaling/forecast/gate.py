@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scaling.forecast.walk import GRAIN, RENEWALS, Walk, look_back, running_mean
+from scaling.forecast.aim import Sized
+from scaling.forecast.walk import GRAIN, RENEWALS, look_back, running_mean
 from scaling.model import Forecast
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class Gate:
         return f"it would have cost {abs(1 - ratio):.0%} {word} than reactive at equal violations lately"
 
 
-def gate(loads: ndarray, forecasts: Walk, column: int, step_s: float) -> Gate:
-    """For each origin t, by loads[:t] and the forecasts made before it."""
+def gate(loads: ndarray, forecasts: Sized, step_s: float) -> Gate:
+    """For each origin t, by loads[:t] and the forecasts made before it (those of a quantile, not of whole nodes)."""
     import numpy as np
 
     size, lag = len(loads) + 1, forecasts.ahead
     back = look_back(step_s)
     grain = GRAIN * running_mean(loads, back)[:-1]
-    plan = planned(loads, forecasts, column)
+    plan = planned(loads, forecasts)
     family = [delayed_max(loads, lag, round(window_s / step_s)) for window_s in WINDOWS_S]
     trusted, ratio = np.zeros(size, dtype=bool), np.full(size, np.nan)
     every = max(1, back // RENEWALS)
@@ -73,28 +74,29 @@ def gate(loads: ndarray, forecasts: Walk, column: int, step_s: float) -> Gate:
         else:
             is_open = False
         trusted[start : start + every] = is_open
-    trusted &= ~np.isnan(forecasts.at_start[:, column])
+    trusted &= ~np.isnan(forecasts.at_start)
     return Gate(trusted, ratio)
 
 
-def expected(forecasts: Walk, gated: Gate, column: int) -> list[Forecast | None]:
+def expected(forecasts: Sized, gated: Gate) -> list[Forecast | None]:
     """The forecast made at each origin, as `decide` takes it, the last one for now; None where no model is in force."""
-    start, until = forecasts.at_start[:, column].tolist(), forecasts.until_start[:, column].tolist()
-    force, median = forecasts.in_force[:, column].tolist(), forecasts.median.tolist()
-    trusted = gated.trusted.tolist()
+    start, until, sure = (one.tolist() for one in (forecasts.at_start, forecasts.until_start, forecasts.sure))
+    force, median, trusted = forecasts.in_force.tolist(), forecasts.median.tolist(), gated.trusted.tolist()
     return [
-        Forecast(start[t], until[t], median[t], trusted[t], forecasts.names[force[t]]) if force[t] >= 0 else None
+        Forecast(start[t], until[t], median[t], trusted[t], forecasts.names[force[t]], sure=sure[t])
+        if force[t] >= 0
+        else None
         for t in range(len(force))
     ]
 
 
-def planned(loads: ndarray, forecasts: Walk, column: int) -> ndarray:
+def planned(loads: ndarray, forecasts: Sized) -> ndarray:
     """(n): the capacity held in each step by the forecast: what was ordered for it, not less than was seen by then."""
     import numpy as np
 
     lag = forecasts.ahead
     ordered = np.full(len(loads), np.nan)
-    ordered[lag - 1 :] = forecasts.at_start[: len(loads) - lag + 1, column]
+    ordered[lag - 1 :] = forecasts.at_start[: len(loads) - lag + 1]
     return np.maximum(ordered, delayed_max(loads, lag, 0))
 
 

@@ -120,7 +120,7 @@ class Forecasting:
         came = self._clock()
         self._took_s, self._rest_until = came - now, came + (came - now) * fitting.REST
         _, end, step_s = what.within
-        self._kept |= {one.pool: Kept(one, end, step_s, what.quantile, came) for one in fits}
+        self._kept |= {one.pool: Kept(one, end, step_s, what.aim, came) for one in fits}
         if self.problem:
             log.warning("forecast: %s", self.problem)
 
@@ -175,4 +175,4 @@ class Forecasting:
 
 def _essence(seen: Looked) -> tuple[object, ...]:
     """What of a look makes another forecast worth while."""
-    return seen.config.mode, seen.config.quantile, sorted(seen.pools)
+    return seen.config.mode, fitting.aim_of(seen.config), sorted(seen.pools)

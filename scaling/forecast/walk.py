@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 from scaling.forecast.models import mean_of, models, past_periods, periods
@@ -33,6 +32,8 @@ GRAIN = 0.05
 #: The same for the errors of forecasts, where the better one is found out: series that are quiet between their peaks
 #: want a fine one, noisy ones do not.
 ERROR_GRAINS = (GRAIN, 0.02)
+#: Where so many periods are looked back on, each phase may have quantiles of its own: pulses beside a quiet level.
+PHASE_LEAST = 100
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,40 @@ def walk(
     candidates: list[tuple[str, list[ndarray], ndarray]] = []
     for name in (*found, *(more or {})):
         points = [found[name](ahead) if name in found else more[name][ahead] for ahead in aheads]
-        for scaled, grain in product((0, season) if season else (0,), ERROR_GRAINS):
+        for usual, phases, grain in ways(season, back):
             uppers = [
-                upper(known, point, ahead, quantiles, back, scaled, grain)
+                upper(known, point, ahead, quantiles, back, usual, grain, phases)
                 for point, ahead in zip(points, aheads, strict=True)
             ]
             candidates.append((name, uppers, points[-1]))
     return _best(known, candidates, aheads[-1], tuple(quantiles), back)
 
 
+def ways(season: int, back: int) -> list[tuple[int, int, float]]:
+    """How errors are measured: (steps after which their usual size comes again, the same of their quantiles, grain)."""
+    found = [(0, 0, grain) for grain in ERROR_GRAINS]
+    if season:
+        found += [(season, 0, grain) for grain in ERROR_GRAINS]
+        if back >= PHASE_LEAST * season:
+            found.append((0, season, GRAIN))
+    return found
+
+
 def upper(
-    loads: ndarray, point: ndarray, ahead: int, quantiles: Sequence[float], back: int, season: int, grain: float
+    loads: ndarray,
+    point: ndarray,
+    ahead: int,
+    quantiles: Sequence[float],
+    back: int,
+    usual: int,
+    grain: float,
+    phases: int = 0,
 ) -> ndarray:
     """The upper quantiles (n + 1, q) of a model's forecasts `point` (n + 1), by its errors in the `back` steps before.
 
-    `season`: errors are measured by what they usually are at that phase of so many steps; 0: by the forecast itself.
-    `grain`: load that is taken as no error, a share of the mean.
+    `usual`: errors are measured by what they usually are at that phase of so many steps; 0: by the forecast itself.
+    `grain`: load that is taken as no error, a share of the mean. `phases`: steps after which a phase comes again that
+    has quantiles of its own; 0: all have the same.
     """
     import numpy as np
 
@@ -115,25 +134,39 @@ def upper(
     end = size - ahead
     errors[:end] = loads[ahead - 1 :] - point[:end]
     level = running_mean(loads, back)
-    if season:
+    if usual:
         # |error| by target step, then as past periods of that
         by_target = np.full(len(loads), np.nan)
         by_target[ahead - 1 :] = np.abs(errors[:end])
-        usual = mean_of(past_periods(by_target, season, ahead, PAST_ERRORS))
-        scale = np.where(np.isnan(usual), np.nan, usual) + grain * level
+        at_phase = mean_of(past_periods(by_target, usual, ahead, PAST_ERRORS))
+        scale = np.where(np.isnan(at_phase), np.nan, at_phase) + grain * level
     else:
         scale = point + grain * level
     relative = errors / scale
     out = np.full((size, len(quantiles)), np.nan)
     every = max(1, back // RENEWALS)
     for start in range(0, size, every):
-        past = relative[max(0, start - ahead + 1 - back) : max(0, start - ahead + 1)]
-        past = past[~np.isnan(past)]
-        if len(past) < OUTCOMES_LEAST:
-            continue
-        rows = slice(start, start + every)
-        out[rows] = point[rows, None] + np.quantile(past, quantiles)[None, :] * scale[rows, None]
+        last = max(0, start - ahead + 1)
+        rows = slice(start, min(size, start + every))
+        found = _quantiles(relative[max(0, last - back) : last], quantiles, phases)
+        if found is not None:
+            # Row `i` of what was found is of the errors that are `i` steps, and whole periods, after the oldest used.
+            which = (np.arange(rows.start, rows.stop) - last) % max(1, phases)
+            out[rows] = point[rows, None] + found[which] * scale[rows, None]
     return np.maximum(out, 0.0)
+
+
+def _quantiles(past: ndarray, quantiles: Sequence[float], phases: int) -> ndarray | None:
+    """(1, q), or (phases, q) with the phase that comes next first; None: too few errors are known."""
+    import numpy as np
+
+    if not phases:
+        known = past[~np.isnan(past)]
+        return np.quantile(known, quantiles)[None, :] if len(known) >= OUTCOMES_LEAST else None
+    periods_known = len(past) // phases
+    table = past[len(past) - periods_known * phases :].reshape(periods_known, phases)
+    table = table[~np.isnan(table).any(axis=1)]
+    return np.quantile(table, quantiles, axis=0).T if len(table) >= PHASE_LEAST else None
 
 
 def running_mean(loads: ndarray, back: int) -> ndarray:

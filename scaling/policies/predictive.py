@@ -1,4 +1,4 @@
-"""How many nodes the forecast needs: sized for its upper quantile at the moment a node started now is ready. Pure.
+"""How many nodes the forecast needs: what is to be held of it at the moment a node started now is ready. Pure.
 
 Up: only what is expected when a start can have an effect. Down: never under what is expected until then, because a node
 given up now is not back earlier. That the drop has been seen as well is reactive's part: the safest proposal wins.
@@ -25,7 +25,7 @@ def propose(forecast: Forecast, have: int, config: ScalingConfig) -> Proposal:
     hold = max(up, whole(max(0.0, forecast.until_start) * room))
     nodes = max(up, min(have, hold))
     reason = (
-        f"{forecast.model} expects {forecast.median:.2f} nodes of load, with {config.quantile:.1%} certainty under "
+        f"{forecast.model} expects {forecast.median:.2f} nodes of load, with {forecast.sure:.1%} certainty under "
         f"{forecast.at_start:.2f} ({forecast.until_start:.2f} until then): {nodes} nodes"
     )
     return Proposal("predictive", nodes, reason)

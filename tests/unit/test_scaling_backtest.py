@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,9 @@ from scaling.__main__ import main
 from scaling.backtest import synthetic, traces
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers, replay
-from scaling.backtest.tuning import ORACLE, POLICIES, Tuned
-from scaling.config import HYBRID, REACTIVE
+from scaling.backtest.tuning import FORECAST_LEVELS, ORACLE, POLICIES, PRICES, Tuned
+from scaling.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import prophet
-from scaling.forecast.gate import gate
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,13 +112,31 @@ def test_where_nothing_repeats_the_gate_stays_shut_and_hybrid_is_reactive():
     chance = np.random.default_rng(3)
     loads = 30 + np.cumsum(chance.normal(0, 0.4, 3000)).clip(-20, 60)
     test = Backtest(loads, World(300.0, default_offers(120.0)), 1)
-    found = gate(test.loads, test.walk, test.walk.column(0.95), 300.0)
+    found = test.gate
     assert found.trusted.mean() < 0.05
     assert "reactive at equal violations" in found.why(2999)
     fallback = Tuned(REACTIVE, 3, 3600.0)
-    hybrid = Tuned(HYBRID, 3, 3600.0, quantile=0.95)
+    hybrid = Tuned(HYBRID, 3, 3600.0)
     costs = [sum(test.run(one, 1800, 3000, 1e9, 1e9).cost_usd) for one in (fallback, hybrid)]
     assert costs[1] == pytest.approx(costs[0], rel=0.05)
+
+
+def test_a_document_tells_the_settings_that_a_mesh_would_be_given(pulses):
+    for policy, made in pulses["policies"].items():
+        said = made["as_chosen"]["settings"]
+        assert said["policy"] == policy and ("violation_nodes" in said) == (policy in (PREDICTIVE, HYBRID))
+    said = pulses["policies"][HYBRID]["as_chosen"]["settings"]
+    config = Tuned(**{one.name: said[one.name] for one in fields(Tuned)}).config(300.0)
+    assert (config.violation_nodes, config.forecast_headroom) == (said["violation_nodes"], said["forecast_headroom"])
+
+
+@pytest.mark.parametrize("level", [0, PRICES - 2, PRICES - 1, PRICES, FORECAST_LEVELS - 1])
+def test_each_level_of_a_forecasts_safety_is_safer_than_the_one_before(level):
+    one = Tuned(HYBRID, 2, forecast_level=level)
+    more, less = one.safer(1), one.safer(-1)
+    safety = [(each.aim.violation_nodes, each.forecast_headroom) for each in (less, one, more)]
+    assert safety == sorted(safety) and (safety[0] < safety[1]) == (level > 0)
+    assert (safety[1] < safety[2]) == (level < FORECAST_LEVELS - 1)
 
 
 def test_nodes_are_paid_from_launch_to_end_and_count_only_when_whole():
