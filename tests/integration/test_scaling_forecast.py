@@ -114,6 +114,12 @@ async def test_nodes_are_started_ahead_of_a_pulse_that_comes_each_hour(scene: Sc
     clock.now += 60
     await forecast(scene, lambda one: one["known_until"] == clock.now, "the next minute is learnt from")
 
+    # A price of violations in the place of the quantile: the forecast is made anew, and names whole nodes.
+    await scene.settings(max_nodes=9, violation_nodes=50.0)
+    told = await forecast(scene, lambda one: one["in_force"] and one["at_start"] % 1 == 0, "whole nodes are held")
+    assert told["trusted"] and told["at_start"] == told["until_start"] == 5.0, "the fifth node is worth it"
+    assert told["sure"] > told["quantile"] == 0.95 and told["lower"] <= told["median"] <= told["upper"] < 5.0
+
 
 async def test_what_has_no_order_is_not_trusted_and_decided_by_what_is_seen(scene: Scene) -> None:
     clock = Clock()
