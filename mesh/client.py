@@ -284,7 +284,7 @@ class Mesh:
 
     async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
         """A blob's reference and its bytes. Raises: NotFound."""
-        return await self.bus.objects.info(blob), await self.bus.objects.open(blob)
+        return await self.bus.objects.look(blob)
 
     # --- dead letters -------------------------------------------------------------------------------
     async def dead_list(self, kind: str = "") -> list[DeadLetter]:

@@ -17,6 +17,7 @@ from mesh import connections, events, subjects
 from mesh.announcement import Announcement
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.cluster import Cluster
+from mesh.bus.near import Near
 from mesh.client import Mesh
 from mesh.discovery import Discovery
 from mesh.election import Election
@@ -115,6 +116,7 @@ class Node:
     async def _build(self) -> None:
         config, bus, data = self.config, self.bus, self.data
         me, incarnation = data.node_id, data.incarnation
+        bus.objects.near = Near(data.path / "near")
         self.slots = config.slots or self.capabilities.cores
         self.hosting = Hosting(
             bus, joining.bus_settings(config, data, self.joined.mesh, self.addresses), data.bus_folder,
@@ -255,6 +257,8 @@ class Node:
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
         await leaving.close_all(self)
+        if "bus" in self.__dict__ and self.bus.objects.near is not None:
+            self.bus.objects.near.close()
         if "data" in self.__dict__:
             if self.moves_to is not None:
                 await asyncio.to_thread(rejoining.adopt, self.data, self.moves_to, self.joined.mesh.name)

@@ -3,7 +3,8 @@
 Written in the format of NATS object stores, so that `nats object ls` and every other client can read it, but
 with pipelined writes and batched direct reads: nats-py's own object store reads 6 to 30 MB/s, one chunk at a
 time. Two buckets: objects in `blobs` go after `blob_ttl_s`; those in `blobs-kept` stay until deleted. An id says
-which one: `b-k…` is kept. Nothing is ever whole in memory.
+which one: `b-k…` is kept. Nothing is ever whole in memory. What a node has had in hand lately it has near (`near.py`):
+only whether the blob is still there is asked then.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, DamagedBlob
+from mesh.bus.near import Near, Writing
 from mesh.bus.pages import read_many
 from mesh.errors import BusUnavailable, NotFound, QueztlError
 from mesh.messages import BlobRef
@@ -59,6 +63,8 @@ class Objects:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self.near: Near | None = None
+        """Where copies are kept; None: nowhere."""
 
     async def put(
         self,
@@ -70,29 +76,42 @@ class Objects:
         blob = new_blob_id(keep)
         digest, size = hashlib.sha256(), 0
         upload = _Upload(self._bus, bucket_of(blob))
-        try:
-            async for chunk in _chunks(source):
-                digest.update(chunk)
-                size += len(chunk)
-                await upload.add(chunk)
-            await upload.finish()
-            meta = {
-                "name": blob,
-                "headers": {"Content-Type": [content_type]},
-                "options": {"max_chunk_size": CHUNK_BYTES},
-                "bucket": bucket_of(blob),
-                "nuid": upload.nuid,
-                "size": size,
-                "mtime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-                "chunks": len(upload.sequences),
-                "digest": f"SHA-256={base64.urlsafe_b64encode(digest.digest()).decode()}",
-            }
-            rollup = {"Nats-Rollup": "sub"}
-            await self._bus.store(_meta_subject(blob), json.dumps(meta).encode(), headers=rollup, resend=True)
-        except BaseException:
-            await upload.abandon()
-            raise
+        with self._copying() as copy:
+            try:
+                async for chunk in _chunks(source):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    await upload.add(chunk)
+                    if copy:
+                        await copy.add(chunk)
+                await upload.finish()
+                meta = {
+                    "name": blob,
+                    "headers": {"Content-Type": [content_type]},
+                    "options": {"max_chunk_size": CHUNK_BYTES},
+                    "bucket": bucket_of(blob),
+                    "nuid": upload.nuid,
+                    "size": size,
+                    "mtime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+                    "chunks": len(upload.sequences),
+                    "digest": _named(digest),
+                }
+                rollup = {"Nats-Rollup": "sub"}
+                await self._bus.store(_meta_subject(blob), json.dumps(meta).encode(), headers=rollup, resend=True)
+            except BaseException:
+                await upload.abandon()
+                raise
+            if copy:
+                await copy.keep(meta["digest"])
         return BlobRef(blob=blob, size=size, content_type=content_type)
+
+    @contextmanager
+    def _copying(self) -> Iterator[Writing | None]:
+        if self.near is None:
+            yield None
+            return
+        with closing(self.near.write()) as copy:
+            yield copy
 
     async def info(self, blob: str) -> BlobRef:
         """Size and type of a blob. Raises: NotFound."""
@@ -103,16 +122,41 @@ class Objects:
 
         Raises: NotFound; DamagedBlob, also when it went while it was read; BusUnavailable.
         """
+        return (await self.look(blob))[1]
+
+    async def look(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
+        """Size and type of a blob, and its bytes as of `open`. Raises: the same."""
         meta = await self._meta(blob)
-        return self._read(blob, meta)
+        return _reference(blob, meta), self._from_anywhere(blob, meta)
+
+    async def _from_anywhere(self, blob: str, meta: dict[str, Any]) -> AsyncIterator[bytes]:
+        try:
+            file = found.open("rb") if (found := self._find(meta)) else None
+        except OSError:  # it went just now
+            file = None
+        async for chunk in _chunks_of(file) if file else self._read(blob, meta):
+            yield chunk
 
     async def fetch(self, blob: str, target: Path) -> BlobRef:
-        """Write a blob into the file `target`. Raises: NotFound."""
+        """Write a blob into the file `target`, a copy of its own. Raises: as `open`."""
         meta = await self._meta(blob)
-        with target.open("wb") as file:
+        if (found := self._find(meta)) is not None:
+            try:
+                await asyncio.to_thread(shutil.copyfile, found, target)
+                return _reference(blob, meta)
+            except OSError:  # it went just now
+                pass
+        with target.open("wb") as file, self._copying() as copy:
             async for chunk in self._read(blob, meta):
                 file.write(chunk)
+                if copy:
+                    await copy.add(chunk)
+            if copy:
+                await copy.keep(str(meta.get("digest")))
         return _reference(blob, meta)
+
+    def _find(self, meta: dict[str, Any]) -> Path | None:
+        return self.near.find(str(meta.get("digest")), int(meta.get("size", -1))) if self.near else None
 
     async def delete(self, blob: str) -> None:
         """Remove a blob; one that is not there is no error."""
@@ -148,7 +192,7 @@ class Objects:
                 yield message.data
             left -= len(batch)
             sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
-        if f"SHA-256={base64.urlsafe_b64encode(digest.digest()).decode()}" != meta.get("digest"):
+        if _named(digest) != meta.get("digest"):
             raise DamagedBlob(f"blob {blob} is damaged: its digest does not match; upload it again")
 
     async def _batch(self, bucket: str, subject: str, sequence: int, left: int) -> list[Message]:
@@ -158,6 +202,16 @@ class Objects:
         if not end:
             raise BusUnavailable("the bus did not deliver a blob in time; try again shortly")
         return got
+
+
+def _named(digest: hashlib._Hash) -> str:
+    return f"SHA-256={base64.urlsafe_b64encode(digest.digest()).decode()}"
+
+
+async def _chunks_of(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := _read_file(file):
+            yield chunk
 
 
 def _reference(blob: str, meta: dict[str, Any]) -> BlobRef:
@@ -240,9 +294,8 @@ async def _chunks(source: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[
         for start in range(0, len(view), CHUNK_BYTES):
             yield bytes(view[start : start + CHUNK_BYTES])
     elif isinstance(source, Path):
-        with source.open("rb") as file:
-            while chunk := _read_file(file):
-                yield chunk
+        async for chunk in _chunks_of(source.open("rb")):
+            yield chunk
     else:
         held = bytearray()
         async for piece in source:
