@@ -109,6 +109,7 @@ class Node:
             await asyncio.gather(probing, return_exceptions=True)
             raise
         self.bus: Bus = self.joined.bus
+        self.bus.objects.near = Near(self.data.path / "near")
         self.capabilities = await probing
         await self._build()
         await self._announce()
@@ -116,7 +117,6 @@ class Node:
     async def _build(self) -> None:
         config, bus, data = self.config, self.bus, self.data
         me, incarnation = data.node_id, data.incarnation
-        bus.objects.near = Near(data.path / "near")
         self.slots = config.slots or self.capabilities.cores
         self.hosting = Hosting(
             bus, joining.bus_settings(config, data, self.joined.mesh, self.addresses), data.bus_folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -91,5 +91,6 @@ class KindSpec:
     machine is. None: speed means nothing, or is not measured."""
     checkpoints: bool = False
     """Whether its work hands the mesh checkpoints (`Context.checkpoint`) and goes on from one (`Context.resume`)."""
-    peer_code: tuple[str, ...] = ()
-    """Fields that carry code a peer wrote: refused unless the mesh is closed (`mesh/kinds/table.py`)."""
+    members_only: dict[str, str] = field(default_factory=dict)
+    """Fields that are refused unless the mesh is closed (`mesh/kinds/table.py`) -> what is done for members only, as a
+    phrase: "is code, which a mesh runs"."""

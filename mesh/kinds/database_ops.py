@@ -89,5 +89,5 @@ SPEC = KindSpec(
     timeout_s=3600.0,
     example={"scale_factor": 0.01},
     probe={"scale_factor": 0.01, "streams": 0},
-    peer_code=("sql",),
+    members_only={"sql": "is code, which a mesh runs"},
 )

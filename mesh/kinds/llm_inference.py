@@ -49,6 +49,13 @@ class LlmInferencePayload(Payload):
         description="a file or folder in a directory that the node's operator listed, or a size such as 7B: that of a "
         f"model which is there, else built with random weights; {PACKAGE_MODEL} when left out",
     )
+    hub: str | None = Field(
+        default=None,
+        max_length=256,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}(@[A-Za-z0-9][A-Za-z0-9._/-]{0,60})?$",
+        description="a model of a hub instead, OWNER/NAME or OWNER/NAME@REVISION: fetched where it is not there yet; "
+        "in a closed mesh only",
+    )
     backend: Literal["auto", "llama.cpp", "torch"] = Field(
         default="auto", description="auto: the faster one that can run the model there"
     )
@@ -79,6 +86,13 @@ class LlmInferencePayload(Payload):
     )
     seed: int = Field(default=0, ge=0, lt=1 << 31, description="where chance begins: the same seed, the same answer")
 
+    @field_validator("hub")
+    @classmethod
+    def _instead_of_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("model"):
+            raise ValueError("must be left out when a model is named")
+        return value
+
     @field_validator("prompts")
     @classmethod
     def _one_of_three(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
@@ -101,5 +115,6 @@ SPEC = KindSpec(
     ),
     timeout_s=3600.0,
     example={"prompt": "The capital of France is", "max_tokens": 8},
+    members_only={"hub": "has a node fetch what you name, which a mesh does"},
     probe={"prompt": "The capital of France is", "raw": True, "max_tokens": 16},
 )

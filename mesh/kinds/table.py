@@ -63,12 +63,13 @@ def validate(kind: str, payload: Any, closed: bool = False) -> Payload:
     """`payload` (plain data; None means all defaults) as the kind's own model.
 
     `closed`: whether the mesh has a key, so that only its members can have sent this. Nothing says so yet: every
-    mesh is open, and code that a peer wrote is refused here, at the door and again in the worker that would run it.
+    mesh is open, and what is for members only (code that a peer wrote, a model that he names on a hub) is refused here,
+    at the door and again in the worker that would do it.
 
     Raises: UnknownKind, or BadInput with every wrong field as a Fault.
     """
     spec = find(kind)
-    faults: tuple[Fault, ...] = () if closed or not spec.peer_code else _peer_code(spec, payload)
+    faults: tuple[Fault, ...] = () if closed or not spec.members_only else _members_only(spec, payload)
     try:
         checked = spec.payload.__pydantic_validator__.validate_python({} if payload is None else payload)
     except ValidationError as error:
@@ -78,10 +79,14 @@ def validate(kind: str, payload: Any, closed: bool = False) -> Payload:
     return checked
 
 
-def _peer_code(spec: KindSpec, payload: Any) -> tuple[Fault, ...]:
-    given = [name for name in spec.peer_code if isinstance(payload, dict) and payload.get(name) is not None]
-    problem = "is code, which a mesh runs for its own members only: this mesh has no key, so anybody may have sent it"
-    return tuple(Fault(f"payload.{name}", problem) for name in given)
+def _members_only(spec: KindSpec, payload: Any) -> tuple[Fault, ...]:
+    given = payload if isinstance(payload, dict) else {}
+    why = "for its own members only: this mesh has no key, so anybody may have sent it"
+    return tuple(
+        Fault(f"payload.{name}", f"{what} {why}")
+        for name, what in spec.members_only.items()
+        if given.get(name) is not None
+    )
 
 
 def schema(kind: str) -> dict[str, Any]:

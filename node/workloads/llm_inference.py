@@ -12,7 +12,7 @@ from typing import Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
 from node.workload import Context, InputFault
-from node.workloads import llm_cache, llm_models
+from node.workloads import llm_cache, llm_hub, llm_models
 from node.workloads.llm_models import Format, NotHere
 from node.workloads.llm_result import Told, figures
 
@@ -35,7 +35,10 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     Raises: NotHere (unavailable, another node may do) without the model or what runs it; InputFault.
     """
     start = perf_counter()
-    model = llm_models.find(payload.model, context.granted("models"))
+    if payload.hub is not None:
+        model = llm_hub.find(payload.hub, context.progress)
+    else:
+        model = llm_models.find(payload.model, context.granted("models"))
     torch_gpu = payload.device == "auto" and _only_torch_has_gpu()
     backend = choose(model.format, payload.backend, _installed(), torch_gpu)
     if backend == "llama.cpp":

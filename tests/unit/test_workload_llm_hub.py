@@ -1,0 +1,162 @@
+"""Models of a hub: for members only, safe weights only, fetched once, and nobody's key goes along."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.errors import BadInput
+from mesh.kinds.table import validate
+from node.workload import Context, InputFault, load
+from node.workloads import llm_cache, llm_hub
+from node.workloads.llm_models import NotHere
+from tests.language_models import tiny_gguf, tiny_llama
+from tests.model_hub import COMMIT, serve
+
+ASK = {"prompt": "w1 w2 w3", "max_tokens": 10}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_llama(folder / "tiny")
+    (folder / "gguf").mkdir()
+    tiny_gguf(folder / "tiny", folder / "gguf" / "tiny.Q4_K_M.gguf")
+    (folder / "gguf" / "tiny.Q2_K.gguf").write_bytes(b"smaller, and not taken")
+    return folder
+
+
+@pytest.fixture
+def hub(models, monkeypatch, tmp_path):
+    folders = {"lab/tiny": models / "tiny", "lab/gguf": models / "gguf"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_the_operators_own")
+    monkeypatch.setattr(llm_hub, "_fetched", {})
+    with serve(folders) as made:
+        monkeypatch.setenv("HF_ENDPOINT", made.url)
+        yield made
+    llm_cache.forget()
+
+
+@pytest.fixture
+def run(models, tmp_path, monkeypatch):
+    task = tmp_path / "task"
+    task.mkdir()
+    monkeypatch.chdir(task)
+
+    def call(closed: bool = True, **payload):
+        context = Context(1, task, memory_mb=4096, grants={"models": (str(models),)})
+        return load("llm_inference")(validate("llm_inference", ASK | payload, closed), context)
+
+    return call
+
+
+def held(tmp_path: Path) -> list[str]:
+    return sorted(one.name for one in (tmp_path / "cache" / "queztl" / "hub").iterdir() if one.is_dir())
+
+
+def test_a_model_is_fetched_once_and_says_what_it_says_anywhere(hub, run, tmp_path):
+    local, fetched = run(model="tiny"), run(hub="lab/tiny")
+    assert fetched["text"] == local["text"] and fetched["weights"] == "trained"
+    assert (fetched["model"], fetched["backend"]) == ("lab/tiny", "torch")
+    files = {path.rsplit("/", 1)[-1] for path in hub.asked if "/resolve/" in path}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= files
+    assert not any("with a key" in one for one in hub.asked), "the operator's key is not a peer's to use"
+    hub.asked.clear()
+    assert run(hub="lab/tiny")["text"] == local["text"] and not hub.asked, "this worker knows it"
+    llm_hub._fetched.clear()
+    llm_cache.forget()
+    assert run(hub=f"lab/tiny@{COMMIT}")["text"] == local["text"]
+    assert hub.asked and not any("/resolve/" in one for one in hub.asked), "another worker finds it on the disk"
+    assert held(tmp_path) == [f"lab--tiny@{COMMIT}"]
+
+
+def test_of_several_gguf_files_the_usual_one_is_taken(hub, run, tmp_path):
+    result = run(hub="lab/gguf")
+    assert result["backend"] == "llama.cpp" and result["completion_tokens"] == 10
+    (folder,) = (tmp_path / "cache" / "queztl" / "hub").glob("*@*[0-9]")
+    assert [one.name for one in folder.iterdir()] == ["tiny.Q4_K_M.gguf"]
+
+
+def test_an_open_mesh_fetches_nothing(hub, run):
+    with pytest.raises(BadInput) as caught:
+        run(closed=False, hub="lab/tiny")
+    (fault,) = caught.value.faults
+    assert fault.field == "payload.hub" and "for its own members only: this mesh has no key" in fault.problem
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("name", ["tiny", "../tiny", "lab/../tiny", "lab/tiny/more", "/tiny", "lab/tiny@", "-lab/tiny"])
+def test_what_can_be_no_id_is_refused_at_the_door(name):
+    with pytest.raises(BadInput, match="hub"):
+        validate("llm_inference", ASK | {"hub": name}, closed=True)
+
+
+def test_a_model_and_a_hub_are_one_too_many():
+    with pytest.raises(BadInput, match="must be left out when a model is named"):
+        validate("llm_inference", ASK | {"hub": "lab/tiny", "model": "tiny"}, closed=True)
+
+
+def test_what_is_not_there_or_not_for_everybody_is_said(hub, run):
+    with pytest.raises(InputFault, match=r"payload\.hub names lab/none@main, which the hub does not have"):
+        run(hub="lab/none")
+    with pytest.raises(InputFault, match="names lab/tiny@v9, which the hub does not have"):
+        run(hub="lab/tiny@v9")
+    hub.gated = True
+    with pytest.raises(InputFault, match="those only who asked its makers"):
+        run(hub="lab/tiny")
+
+
+def test_pickled_weights_and_code_are_not_even_fetched(hub, run, models, tmp_path):
+    pickled = shutil.copytree(models / "tiny", tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    hub.folders["lab/pickled"] = pickled
+    with pytest.raises(InputFault, match="no weights as safetensors or as one GGUF file, and others could run code"):
+        run(hub="lab/pickled")
+    coded = hub.folders["lab/coded"] = shutil.copytree(models / "tiny", tmp_path / "coded")
+    (coded / "modeling.py").write_text("raise SystemExit('it ran')")
+    (coded / "pytorch_model.bin").write_bytes(b"pickled, beside the safe ones")
+    assert run(hub="lab/coded")["completion_tokens"] == 10
+    assert not [one for one in hub.asked if "/resolve/" in one and one.endswith((".py", ".bin"))]
+
+
+def test_a_hub_that_can_not_be_reached_is_no_fault_of_the_payload(hub, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NotHere, match="it can't get lab/tiny from the hub: ") as caught:
+        run(hub="lab/tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fetch_that_was_cut_off_leaves_no_model_and_is_gone_on_with(hub, run, tmp_path):
+    hub.lost = "model.safetensors"
+    with pytest.raises(NotHere, match="it can't get lab/tiny from the hub: "):
+        run(hub="lab/tiny")
+    assert held(tmp_path) == [f"lab--tiny@{COMMIT}.part"]
+    hub.lost = ""
+    assert run(hub="lab/tiny")["completion_tokens"] == 10
+    assert held(tmp_path) == [f"lab--tiny@{COMMIT}"]
+
+
+NAMES = st.from_regex(r"\A[a-z]{1,8}\.(safetensors|gguf|bin|py|json|txt|model|pt)\Z")
+
+
+@given(st.dictionaries(NAMES, st.integers(1, 10**9), max_size=8))
+def test_only_safe_weights_and_descriptions_are_ever_chosen(files):
+    safe = [name for name in files if name.endswith((".safetensors", ".gguf"))]
+    if not safe:
+        with pytest.raises(InputFault):
+            llm_hub.choose(files)
+        return
+    form, wanted = llm_hub.choose(files)
+    assert set(wanted) <= set(files) and any(name.endswith(form) for name in wanted)
+    assert not [name for name in wanted if name.endswith((".bin", ".py", ".pt"))]
+    assert form == "safetensors" or len(wanted) == 1
+
+
+def test_parts_of_a_gguf_are_no_file_to_take():
+    with pytest.raises(InputFault):
+        llm_hub.choose({"big-00001-of-00002.gguf": 5, "big-00002-of-00002.gguf": 5})
