@@ -133,7 +133,7 @@ def _nearest(
 def give_up(pool: Pool, count: int, staying: Sequence[Node], config: ScalingConfig, now: float) -> tuple[str, ...]:
     """Ids of at most `count` nodes to drain: idle, old enough, ours to end; the dearest and farthest first.
 
-    The on-demand floor is kept among those that stay.
+    The on-demand floor is kept among those that stay: with each spot node that goes, fewer have to be on demand.
     """
     free = [
         node
@@ -142,16 +142,21 @@ def give_up(pool: Pool, count: int, staying: Sequence[Node], config: ScalingConf
     ]
     rented = sum(1 for node in staying if node.market != OWN)
     spots = sum(1 for node in staying if node.market == SPOT)
-    chosen: list[str] = []
     asked = pool.demand_by_region
-    for node in sorted(free, key=lambda one: (-one.price_usd_h, one.region in asked, -one.launched_at, one.id)):
-        if len(chosen) == count:
+
+    def order(node: Node) -> tuple[float, bool, float, str]:
+        return -node.price_usd_h, node.region in asked, -node.launched_at, node.id
+
+    firm = sorted((node for node in free if node.market not in (OWN, SPOT)), key=order, reverse=True)
+    others = sorted((node for node in free if node.market in (OWN, SPOT)), key=order, reverse=True)
+    chosen: list[str] = []
+    while len(chosen) < count:
+        may = firm and (not spots or rented - 1 - spots >= ceil(config.on_demand_floor * (rented - 1)))
+        heads = [group for group in (firm if may else [], others) if group]
+        if not heads:
             break
-        if node.market == SPOT:
-            spots, rented = spots - 1, rented - 1
-        elif node.market != OWN:
-            if spots and rented - 1 - spots < ceil(config.on_demand_floor * (rented - 1)):
-                continue
-            rented -= 1
+        node = min(heads, key=lambda group: order(group[-1])).pop()
+        spots -= node.market == SPOT
+        rented -= node.market != OWN
         chosen.append(node.id)
     return tuple(chosen)
