@@ -26,11 +26,13 @@ SLOTS = 2
 #: Tasks of a second or so on two cores. A kind is measured when it has a line here.
 PAYLOADS: dict[str, dict[str, Any]] = {
     "crypto_mining": {"nonce_count": 80_000_000, "target_bits": 200},
-    "database_ops": {"scale_factor": 0.1, "streams": 2},
+    "database_ops": {"scale_factor": 0.1, "streams": 0},
     "scientific_computing": {"operation": "linpack", "n": 4500},
     "video_encode_h264": {"resolution": "720p", "seconds": 4, "preset": "veryfast", "encoder": "software"},
     "video_encode_h265": {"resolution": "720p", "seconds": 2, "preset": "veryfast", "encoder": "software"},
     "video_encode_av1": {"resolution": "720p", "seconds": 4, "preset": "veryfast", "encoder": "software"},
+    "llm_inference": {"prompt": "Once upon a time", "raw": True, "max_tokens": 160, "context": 512},
+    "ml_training": {"model": "mlp", "steps": 800, "checkpoint_every_s": 0},
     "image_processing": {"operations": [{"op": "blur", "method": "bilateral", "radius": 7}], "format": "jpeg"},
 }
 
