@@ -1,6 +1,6 @@
 """The REST bridge: one route table, one middleware, no state of its own.
 
-`build_app` makes the application, `api.serving.serve` lets it listen. A request passes the guard (Host, Origin,
+`build_app` makes the application, `api.http.serving.serve` lets it listen. A request passes the guard (Host, Origin,
 key), its handler, and on the way back the one place where errors become documents.
 """
 
@@ -12,14 +12,14 @@ import secrets
 
 from aiohttp import web
 
-from api import benchmarks, blobs, capacity, dead, events, health, kinds, network, results, workloads
-from api import schema as doc
-from api import schema_capacity as scale
-from api.auth import Guard, Trust, own_names
-from api.errors import of_error, of_http, of_unexpected
-from api.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
-from api.openapi import openapi
-from api.route import PREFIX, Answer, Handler, Query, Route
+from api.documents import capacity as scale
+from api.documents import schema as doc
+from api.handlers import benchmarks, blobs, capacity, dead_letters, events, health, kinds, network, results, workloads
+from api.http.auth import Guard, Trust, own_names
+from api.http.errors import of_error, of_http, of_unexpected
+from api.http.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
+from api.http.openapi import openapi
+from api.http.route import PREFIX, Answer, Handler, Query, Route
 from api.services import Services
 from mesh.errors import QueztlError
 
@@ -55,11 +55,11 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("GET", "/blobs/{id}", blobs.download, "The bytes of a blob",
           {200: Answer("The bytes, with the content type they were uploaded with.", media=_BYTES)},
           errors=(404, 503), tags=("blobs",)),
-    Route("GET", "/dead", dead.list_dead, "The tasks that used up their attempts or are poison",
+    Route("GET", "/dead", dead_letters.list_dead, "The tasks that used up their attempts or are poison",
           {200: Answer("Oldest first.", doc.DeadListDoc)}, errors=(400, 503), query=(_KIND,), tags=("dead",)),
-    Route("GET", "/dead/{id}", dead.show, "One of them, with its payload",
+    Route("GET", "/dead/{id}", dead_letters.show, "One of them, with its payload",
           {200: Answer("The dead letter.", doc.DeadDoc)}, errors=(404, 503), tags=("dead",)),
-    Route("POST", "/dead/{id}/replay", dead.replay, "Submit it again, as a new task",
+    Route("POST", "/dead/{id}/replay", dead_letters.replay, "Submit it again, as a new task",
           {202: Answer("Accepted.", doc.SubmittedDoc)}, errors=(400, 404, 503, 507), tags=("dead",)),
     Route("GET", "/network/status", network.status, "The mesh: nodes, master, bus",
           {200: Answer("As this node sees it.", doc.NetworkDoc)}, errors=(503,), open=True, tags=("network",)),

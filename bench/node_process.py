@@ -118,4 +118,4 @@ def role(command: list[str]) -> str:
     if "nats-server" in line:
         return "server"
     # What ends the workers should the daemon be killed is a shell that waits on a pipe.
-    return "worker" if "node.child" in line else "guard"
+    return "worker" if "node.executor.worker_main" in line else "guard"

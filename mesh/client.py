@@ -15,17 +15,20 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from mesh import dead_letters, mapping, merging, records, subjects, viewing
+from mesh import subjects
 from mesh.bus.client import Bus, Subscription
 from mesh.config import LAN, MeshConfig
-from mesh.connecting import bus_urls
+from mesh.endpoint import bus_urls
 from mesh.errors import BusUnavailable, QueztlError, TaskFailed
 from mesh.kinds.table import WorkloadType
+from mesh.merge import mover
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
-from mesh.submitter import Submitter
 from mesh.task_states import FINAL
+from mesh.tasks import dead_letters, mapping, records
+from mesh.tasks import status as viewing
+from mesh.tasks.completions import Waiting
+from mesh.tasks.submitter import Submitter
 from mesh.views import Accepted, SubmitRequest, TaskView
-from mesh.waiting import Waiting
 
 __all__ = ["Mesh", "TaskHandle", "WorkloadType"]
 
@@ -114,7 +117,7 @@ class Mesh:
         try:
             # The hint of a change comes before the change can be read everywhere.
             for _ in range(FOLLOW_TRIES):
-                order = await merging.read_order(self.bus)
+                order = await mover.read_order(self.bus)
                 if order is not None:
                     self.bus.learn(order.urls)
                     return

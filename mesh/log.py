@@ -1,6 +1,6 @@
 """How the program logs: one line an event, for people or (`--json-logs`) for programs.
 
-Components are the modules' own loggers; a person sees the last part of the name. Everything goes to stderr:
+Each module logs under its own dotted name; a person sees it without the top-level package. Everything goes to stderr:
 stdout belongs to what a command prints.
 """
 
@@ -20,7 +20,7 @@ _CHATTY = ("asyncio", "nats", "zeroconf", "aiohttp", "aiohttp.access", "urllib3"
 
 
 class PeopleFormatter(logging.Formatter):
-    """`12:30:01 warning discovery: sentence`; the traceback follows at level debug only."""
+    """`12:30:01 warning discovery.mdns: sentence`; the traceback follows at level debug only."""
 
     def __init__(self, tracebacks: bool = False) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PeopleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record as one line (and its traceback, where wanted)."""
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        component = record.name.rpartition(".")[2]
+        component = record.name.partition(".")[2] or record.name
         line = f"{at} {record.levelname.lower():<7} {component}: {record.getMessage()}"
         if self._tracebacks and record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

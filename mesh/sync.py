@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 from mesh.client import Mesh, TaskHandle
 from mesh.config import LAN, MeshConfig
 from mesh.kinds.table import WorkloadType
-from mesh.mapping import MapItem
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd
+from mesh.tasks.mapping import MapItem
 from mesh.views import Accepted, SubmitRequest, TaskView
 
 __all__ = ["SyncMesh", "SyncTaskHandle", "WorkloadType"]

@@ -1,6 +1,6 @@
 """Which HOST:PORT work may send requests to: how one is written, and which addresses are never contacted. Pure.
 
-One spelling each, so that two can be compared as text. `node/workloads/web_targets.py` looks names up.
+One spelling each, so that two can be compared as text. `node/workloads/web/targets.py` looks names up.
 """
 
 from __future__ import annotations

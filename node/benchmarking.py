@@ -22,14 +22,14 @@ import msgspec
 
 from mesh import benchmarks
 from mesh.benchmarks import BenchRun
+from mesh.discovery.identity import new_token
 from mesh.errors import Conflict, QueztlError
-from mesh.identity import new_token
-from node.worker_process import code_folder
+from node.executor.process import code_folder
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
-log = logging.getLogger("queztl.benchmarking")
+log = logging.getLogger(__name__)
 
 #: Progress is written into the mesh at most this often.
 TELL_EVERY_S = 0.5

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("python -m node --help lists the settings.", file=sys.stderr)
         return fault.exit_code
     log_setup.set_up(config.log_level, config.json_logs)
-    from node.running import run
+    from node.main import run
 
     return start(run, config)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mesh import places, targets
+from mesh import targets
 from mesh.config import PRESETS, MeshConfig
+from mesh.discovery.identity import default_data_dir
 from mesh.errors import CannotStart
-from mesh.identity import default_data_dir
 from mesh.log import LEVELS
+from mesh.scheduling import geo
 from mesh.subjects import is_token
 
 DEFAULT_API = "127.0.0.1:8000"
@@ -292,7 +293,7 @@ def _web_target(text: str) -> str:
 
 
 def _point(text: str) -> str:
-    if places.point(text) is None:
+    if geo.point(text) is None:
         raise ValueError("must be LATITUDE,LONGITUDE in degrees, such as 50.1,8.7 (north and east are positive)")
     return text
 

@@ -13,44 +13,48 @@ from typing import Any
 
 import msgspec
 
-from mesh import connections, events, subjects
-from mesh.announcement import Announcement
+from mesh import subjects
+from mesh.bus.blob_cache import Near
 from mesh.bus.client import Bus, Message, Subscription
-from mesh.bus.cluster import Cluster
-from mesh.bus.near import Near
 from mesh.client import Mesh
-from mesh.discovery import Discovery
-from mesh.election import Election
+from mesh.cluster.controller import Cluster
+from mesh.discovery.announcement import Announcement
+from mesh.discovery.identity import DataDir, open_data_dir
+from mesh.discovery.interfaces import usable_addresses
+from mesh.discovery.mdns import Discovery
 from mesh.errors import CannotStart
-from mesh.housekeeping import Housekeeping
-from mesh.identity import DataDir, open_data_dir
-from mesh.interfaces import usable_addresses
 from mesh.kinds.table import KINDS
-from mesh.master import Master
-from mesh.meeting import Meeting
+from mesh.leader import journal
+from mesh.leader.election import Election
+from mesh.leader.garbage_collection import Housekeeping
+from mesh.leader.leader import Master
+from mesh.membership import connections
+from mesh.membership.registry import Registry
+from mesh.merge.detector import Meeting
 from mesh.messages import Capabilities, MergeOrder, Plan, decode_plan, encode
-from mesh.registry import Registry
-from mesh.service import Service, run_services
-from node import bridge, capabilities, joining, leaving, portrait, rejoining, speeds
-from node.agent import Agent
+from mesh.supervision import Service, run_services
 from node.benchmarking import Benchmarking
-from node.capacity import Capacity
-from node.checkpoints import Checkpoints
 from node.config import NodeConfig
-from node.deliveries import Deliveries
-from node.door import Door
-from node.executor import Executor
+from node.executor.executor import Executor
 from node.heartbeat import Heartbeat
-from node.hosting import Hosting
-from node.managed import Managed
-from node.measuring import Measuring
-from node.parts import parts
-from node.portrait import version
-from node.puller import Puller
-from node.service_info import answer_service_requests
-from node.settling import Settling
+from node.identity import calibration, capabilities, record
+from node.identity.calibrator import Measuring
+from node.identity.record import version
+from node.identity.service_info import answer_service_requests
+from node.lifecycle import draining, joining, merge_follow
+from node.lifecycle.bus_host import Hosting
+from node.lifecycle.managed import Managed
+from node.wiring import api
+from node.wiring.scaler import Capacity
+from node.wiring.services import parts
+from node.work.admission import Agent
+from node.work.checkpoints import Checkpoints
+from node.work.completion import Settling
+from node.work.deliveries import Deliveries
+from node.work.ingress import Door
+from node.work.puller import Puller
 
-log = logging.getLogger("queztl.node")
+log = logging.getLogger(__name__)
 #: How long work that runs may take to end once the node was told to stop.
 DRAIN_S = 30.0
 
@@ -123,7 +127,7 @@ class Node:
             self.joined.server, self.joined.urls, on_event=self._on_bus_event, on_urls=self._on_urls,
         )  # fmt: skip
         self._build_measuring()
-        self.record = portrait.record_of(self)
+        self.record = record.record_of(self)
         self.registry = Registry(bus, me, config.mesh_config)
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
         self.deliveries = Deliveries(bus, me, incarnation)
@@ -177,10 +181,10 @@ class Node:
 
     def _build_measuring(self) -> None:
         have, slots, folder = self.capabilities, self.slots, self.data.path
-        known = speeds.known(KINDS.values(), have, slots, version(), folder)
+        known = calibration.known(KINDS.values(), have, slots, version(), folder)
         self.measuring = Measuring(
-            speeds.measurable(KINDS.values(), have),
-            lambda spec: speeds.circumstances(spec, have, slots, version()),
+            calibration.measurable(KINDS.values(), have),
+            lambda spec: calibration.circumstances(spec, have, slots, version()),
             known, slots=slots, folder=folder, idle_s=self.config.measure_after_s, held=self._held,
             publish=self._put_speeds,
         )  # fmt: skip
@@ -196,15 +200,15 @@ class Node:
         await self.registry.catch_up()
         await self.puller.start()
         self.bridge.attach(self)
-        await self.discovery.announce(portrait.announcement_of(self))
-        await events.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
+        await self.discovery.announce(record.announcement_of(self))
+        await journal.emit(self.bus, "join", {"name": self.record.name}, self.data.node_id, 0)
 
     # --- what a swarm of nodes in one process has not (bench/swarm/node.py) --------------------------
     def _parts(self) -> list[Service]:
         return parts(self, self._held)
 
-    async def _open_bridge(self) -> bridge.Bridge:
-        return await bridge.listen(self.config, self.addresses, version())
+    async def _open_bridge(self) -> api.Bridge:
+        return await api.listen(self.config, self.addresses, version())
 
     async def _open_discovery(self) -> Discovery:
         await (discovery := Discovery(self.addresses)).start()
@@ -240,10 +244,10 @@ class Node:
         self.puller.close_door()
         if self.bus.connected:
             self.heartbeat.beat()
-        await leaving.drain(self, self.drain_s if drain_s is None else drain_s)
-        if self.moves_to is None and self.bus.connected and portrait.has_successor(self):
+        await draining.drain(self, self.drain_s if drain_s is None else drain_s)
+        if self.moves_to is None and self.bus.connected and record.has_successor(self):
             await self.hosting.leave(self.config.mesh_config.bus_leave_s)
-        await leaving.say_goodbye(self)
+        await draining.say_goodbye(self)
         await self._tear_down()
 
     async def abandon(self) -> None:
@@ -256,12 +260,12 @@ class Node:
         self.stop_asked.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
-        await leaving.close_all(self)
+        await draining.close_all(self)
         if "bus" in self.__dict__ and self.bus.objects.near is not None:
             self.bus.objects.near.close()
         if "data" in self.__dict__:
             if self.moves_to is not None:
-                await asyncio.to_thread(rejoining.adopt, self.data, self.moves_to, self.joined.mesh.name)
+                await asyncio.to_thread(merge_follow.adopt, self.data, self.moves_to, self.joined.mesh.name)
             self.data.close()
 
     # --- what the parts ask of each other -----------------------------------------------------------
@@ -310,11 +314,11 @@ class Node:
 
     async def tell_where_it_is(self) -> None:
         """This node's addresses, or the bus servers', are others now. Raises: BusUnavailable."""
-        await self.discovery.announce(portrait.announcement_of(self))
+        await self.discovery.announce(record.announcement_of(self))
         await self._put_record()
 
     async def _put_record(self) -> None:
-        self.record = portrait.record_of(self)
+        self.record = record.record_of(self)
         await self.bus.kv(subjects.KV_NODES).put(self.record.id, encode(self.record))
 
     async def _put_speeds(self) -> None:

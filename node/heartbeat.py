@@ -15,15 +15,15 @@ import psutil
 from mesh import subjects
 from mesh.errors import QueztlError
 from mesh.messages import Beat, encode
-from mesh.service import every, within
-from node.agent import Agent
-from node.deliveries import Deliveries
-from node.settling import Settling
+from mesh.supervision import every, within
+from node.work.admission import Agent
+from node.work.completion import Settling
+from node.work.deliveries import Deliveries
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
-log = logging.getLogger("queztl.heartbeat")
+log = logging.getLogger(__name__)
 #: Held work is looked at this often: announcements and states are at most this late.
 PULSE_S = 0.025
 #: Nothing was taken, begun or dropped for so long: what is held is looked at this often, or as soon as something is.

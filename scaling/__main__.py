@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain_main(flags: argparse.Namespace) -> int:
     from mesh.errors import QueztlError
-    from scaling import explain
+    from scaling.log import explain
 
     try:
         there = explain.from_file(flags.file) if flags.file else asyncio.run(explain.from_journal(flags.url, flags.id))

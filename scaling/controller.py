@@ -17,21 +17,21 @@ from typing import Any
 from msgspec.structs import replace
 
 from mesh import subjects
-from scaling import record
-from scaling.acting import Acting
-from scaling.decide import decide
+from scaling.actuation.actuator import Acting
+from scaling.actuation.launcher import Launching
+from scaling.decision.decide import decide
+from scaling.decision.recall import recalled
 from scaling.forecast.loop import COMMAND, Forecasting
-from scaling.launching import Launching
-from scaling.ledger import spent
+from scaling.log import decision_record
+from scaling.log.status import status_document
 from scaling.model import Decision, Observation
-from scaling.policy import Policy
-from scaling.recall import recalled
-from scaling.sensing import Round, Sensing, World
-from scaling.state import State
-from scaling.status import status_document
-from scaling.store import DECIDED, REMEMBERED, Store
+from scaling.observation.collect import Round, Sensing, World
+from scaling.observation.spend import spent
+from scaling.settings import Policy
+from scaling.state.memory import State
+from scaling.state.store import DECIDED, REMEMBERED, Store
 
-log = logging.getLogger("queztl.scaling")
+log = logging.getLogger(__name__)
 #: While nothing may be started, the policy is looked at this often, seconds, should a hint of its change be lost.
 OFF_LOOK_S = 30.0
 #: Weight of the newest start in the running mean of how long starts take.
@@ -128,7 +128,8 @@ class _Term:
         expected = self._forecasting.look(seen)
         if self._forecasting.problem:
             seen.notes.append(f"forecast: {self._forecasting.problem}")
-        inputs = record.Inputs(observation, expected, seen.offers, held, recalled(state.memory, held, now), now)
+        memory = recalled(state.memory, held, now)
+        inputs = decision_record.Inputs(observation, expected, seen.offers, held, memory, now)
         made, after = decide(observation, expected, seen.offers, held, inputs.memory, now)
         starts = dict(state.starts_s)
         for offer, took_s in seen.found.joined:
@@ -136,13 +137,13 @@ class _Term:
         kept = (*state.decisions, *await self._journal(made, inputs, seen))[-REMEMBERED:]
         return made, replace(state, memory=after, starts_s=starts, decisions=kept)
 
-    async def _journal(self, made: Decision, inputs: record.Inputs, seen: Round) -> list[int]:
-        essence = record.essence(made)
+    async def _journal(self, made: Decision, inputs: decision_record.Inputs, seen: Round) -> list[int]:
+        essence = decision_record.essence(made)
         quiet = essence == self._told and seen.now - self._told_at < inputs.config.journal_every_s
-        if quiet and not record.acts(made):
+        if quiet and not decision_record.acts(made):
             return []
         self._told, self._told_at = essence, seen.now
-        detail = record.document(made, inputs, seen.policy.version, seen.notes)
+        detail = decision_record.document(made, inputs, seen.policy.version, seen.notes)
         return [await self._store.emit(DECIDED, detail, self._world.me, self._fence)]
 
     async def _report_off(self, given: Policy | None) -> None:

@@ -15,14 +15,14 @@ import msgspec
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import Conflict, Fault, bad_input
-from scaling import policy
-from scaling.explain import explained
-from scaling.ledger import everything
-from scaling.reading import OFF, bill, is_late, settings_of
+from scaling import settings as policy
+from scaling.log.explain import explained
+from scaling.log.reports import OFF, bill, is_late, settings_of
+from scaling.observation.spend import everything
 
 if TYPE_CHECKING:
-    from scaling.sensing import World
-    from scaling.store import Store
+    from scaling.observation.collect import World
+    from scaling.state.store import Store
 
 _POLICY = ("settings", "enabled", "version")
 

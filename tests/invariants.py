@@ -16,12 +16,15 @@ from typing import Any
 
 import msgspec
 
-from mesh import events, messages, records, streams, subjects
+from mesh import messages, subjects
+from mesh.bus import streams
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.client import Mesh
 from mesh.errors import BusUnavailable, WaitTimeout
+from mesh.leader import journal as events
 from mesh.messages import MeshEvent, TaskEnd, TaskState
+from mesh.tasks import records
 
 #: Takes the end and, when the task is done, its value; raises AssertionError when either is wrong.
 Expected = Callable[[TaskEnd, Any], None]

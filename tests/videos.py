@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from node.workloads.video_source import Scene, read_number
+from node.workloads.video.test_pattern import Scene, read_number
 
 SIZE = (320, 192)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from mesh.messages import decode_any, encode
-from node.executor import Executor, Finished, Job
+from node.executor.executor import Executor, Finished, Job
 
 
 def _pss_mb(pid: int) -> float:

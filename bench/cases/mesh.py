@@ -23,7 +23,7 @@ from bench.node_process import NodeProcess
 from bench.pacing import evenly
 from bench.raw import Raw
 from mesh.client import Mesh
-from mesh.connecting import bus_urls
+from mesh.endpoint import bus_urls
 from mesh.errors import QueztlError
 
 SLOTS = 2

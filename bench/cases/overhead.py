@@ -160,7 +160,7 @@ def main() -> None:
     import shutil
 
     from mesh.kinds.table import validate
-    from node.workload import Context, Output, load
+    from node.executor.context import Context, Output, load
 
     for line in sys.stdin:
         kind = line.strip()

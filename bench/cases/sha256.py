@@ -12,7 +12,7 @@ from typing import Any
 from bench.environment import describe
 from bench.measure import BenchFailed, spread
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX
-from node.workloads import sha256_lane, sha256_vector
+from node.workloads.mining import sha256_lane, sha256_vector
 
 #: About a quarter of a second each.
 LOOP_NONCES, LANE_NONCES, VECTOR_NONCES = 150_000, 250_000, 6_000_000

@@ -23,7 +23,7 @@ from bench.swarm.processes import Swarm
 from bench.swarm.scenes import FROZEN, KILLED, Stage
 from bench.swarm.table import table
 from mesh.client import Mesh
-from mesh.connecting import bus_urls
+from mesh.endpoint import bus_urls
 from mesh.errors import QueztlError
 
 __all__ = ["run", "table"]

@@ -19,8 +19,8 @@ from bench.suite.yardstick import Yardstick
 from mesh.kinds.table import KINDS, validate
 from mesh.lanes import cores_for
 from mesh.messages import decode_any, encode
-from node.executor import Executor
-from node.jobs import Finished, Job
+from node.executor.executor import Executor
+from node.executor.jobs import Finished, Job
 from node.probes.packages import probe_packages
 
 #: A repetition that takes longer has hung.

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Collection
 
-from mesh import events, messages, subjects
+from mesh import messages, subjects
 from mesh.bus.client import Bus, Message
+from mesh.leader import journal
 from mesh.messages import MeshEvent, Plan
 
 
@@ -69,11 +70,11 @@ class Journal:
     def _on_event(self, message: Message) -> None:
         event: MeshEvent = messages.decode_event(message.data)
         at = event.at + self._since
-        if event.type == events.LEADER_ELECTED:
+        if event.type == journal.LEADER_ELECTED:
             self.masters.append(event.node)
-        elif event.type in (events.NODE_JOINED, events.NODE_BACK):
+        elif event.type in (journal.NODE_JOINED, journal.NODE_BACK):
             self.joined.setdefault(event.node, at)
-        elif event.type == events.NODE_GONE:
+        elif event.type == journal.NODE_GONE:
             self.gone.setdefault(event.node, at)
         self._news.set()
 

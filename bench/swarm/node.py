@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from bench.swarm.standin import StandIn
-from mesh.announcement import Announcement
 from mesh.bus.client import Message
-from mesh.discovery import Discovery
-from mesh.membership import GONE, SUSPECT, UP
+from mesh.discovery.announcement import Announcement
+from mesh.discovery.mdns import Discovery
+from mesh.membership.failure_detector import GONE, SUSPECT, UP
 from mesh.messages import Capabilities
-from mesh.service import Service
-from node.bridge import Bridge
+from mesh.supervision import Service
 from node.config import NodeConfig
 from node.daemon import Node
-from node.executor import Executor
+from node.executor.executor import Executor
+from node.wiring.api import Bridge
 
 #: What a swarm node does not run: its machine is the swarm's, and measured by nobody.
 LEFT_OUT = ("roaming", "measuring")

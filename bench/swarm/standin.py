@@ -12,15 +12,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from mesh.messages import TaskError, decode_any, encode
-from node.dispatch import Rate
-from node.jobs import Finished, Job, unanswered
+from node.executor.dispatch import Rate
+from node.executor.jobs import Finished, Job, unanswered
 
 #: What a no-op takes in a worker process, seconds: what a node says of its speed is as if it had them.
 NO_OP_S = 50e-6
 
 
 class StandIn:
-    """What a node asks of its executor (`node/executor.py`), without processes."""
+    """What a node asks of its executor (`node/executor/executor.py`), without processes."""
 
     def __init__(
         self,

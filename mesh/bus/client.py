@@ -29,7 +29,7 @@ from mesh.errors import BusUnavailable, QueztlError, TooLarge
 
 __all__ = ["Bus", "Message", "Subscription"]
 
-log = logging.getLogger("queztl.bus")
+log = logging.getLogger(__name__)
 
 #: What may wait for a broken connection to come back. What is in flight is bounded by windows and credit.
 _PENDING_BYTES = 256 * 1024 * 1024

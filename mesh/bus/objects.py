@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mesh import subjects
+from mesh.bus.blob_cache import Near, Writing
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, DamagedBlob
-from mesh.bus.near import Near, Writing
 from mesh.bus.pages import read_many
 from mesh.errors import BusUnavailable, NotFound, QueztlError
 from mesh.messages import BlobRef

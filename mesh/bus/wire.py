@@ -17,7 +17,7 @@ from urllib.parse import ParseResult
 
 from nats.aio.transport import TcpTransport
 
-log = logging.getLogger("queztl.bus")
+log = logging.getLogger(__name__)
 
 #: No line of a server is longer than this, bytes; INFO, the longest, lists the servers of a cluster.
 MAX_LINE_BYTES = 1024 * 1024

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from mesh.errors import BadInput, Busy, CannotStart, Fault, QueztlError, TaskFailed
 from mesh.kinds.table import validate
 from mesh.kinds.video import VideoPayload
-from mesh.media import MediaFault
 from mesh.splitting import video_cut, video_join
+from mesh.splitting.media import MediaFault
 from mesh.splitting.video_plan import Piece
 
 if TYPE_CHECKING:

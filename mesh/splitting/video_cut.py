@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mesh.media import Decoding, MediaFault, opened, rate_of, start_of
+from mesh.splitting.media import Decoding, MediaFault, opened, rate_of, start_of
 from mesh.splitting.video_plan import Coded, Piece, decode_times, pieces
 
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mesh.media import Decoding, MediaFault, opened
-from mesh.media_audio import Track
+from mesh.splitting.media import Decoding, MediaFault, opened
+from mesh.splitting.media_audio import Track
 from mesh.splitting.video_cut import Film
 from mesh.splitting.video_plan import Piece, decode_times
 

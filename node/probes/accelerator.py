@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mesh.messages import Accelerator
 
-log = logging.getLogger("queztl.probes")
+log = logging.getLogger(__name__)
 
 _CHILD_TIMEOUT_S = 4.0
 #: PCI vendor -> (type, name) of what registers under /sys/class/accel.

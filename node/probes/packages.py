@@ -20,7 +20,7 @@ from pathlib import Path
 from mesh.kinds.base import KindSpec, Need
 from mesh.messages import KindInfo
 
-log = logging.getLogger("queztl.probes")
+log = logging.getLogger(__name__)
 
 IMPORT_TIMEOUT_S = 60.0
 #: Those of libraries that were replaced go in the end.

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mesh.kinds.crypto_mining import CryptoMiningPayload
-from node.workload import Context
-from node.workloads import sha256_gpu, sha256_lane, sha256_vector
+from node.executor.context import Context
+from node.workloads.mining import sha256_gpu, sha256_lane, sha256_vector
 
 #: Nonces a lane gets at a time: about 0.1 s of work, so that an end is noticed soon; the first piece is smaller.
 _PIECE = 100_000

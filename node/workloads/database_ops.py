@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.database_ops import DUCKDB_MEMORY_MB, DatabaseOpsPayload
-from node.workload import Context
-from node.workloads import sql_sandbox, tpch
+from node.executor.context import Context
+from node.workloads.database import sql_sandbox, tpch
 
 if TYPE_CHECKING:
     import duckdb

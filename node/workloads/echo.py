@@ -9,7 +9,7 @@ from hashlib import sha256, shake_128
 from typing import Any
 
 from mesh.kinds.echo import EchoPayload
-from node.workload import Context, InputFault, Output
+from node.executor.context import Context, InputFault, Output
 
 _MIB = 1024 * 1024
 #: How long leaked memory is held.

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.image_processing import ImageProcessingPayload
 from mesh.kinds.image_sizes import Misfit, after_all, check_format
-from node.workload import Context, InputFault, Output
-from node.workloads.image_batch import Done, run_batch
-from node.workloads.image_files import check_writer, decode, encode, open_library
-from node.workloads.image_header import read_header
-from node.workloads.image_operations import Steps, apply_all, faults, watermarks
-from node.workloads.image_pixels import channels, size_of
+from node.executor.context import Context, InputFault, Output
+from node.workloads.image.batch import Done, run_batch
+from node.workloads.image.files import check_writer, decode, encode, open_library
+from node.workloads.image.header import read_header
+from node.workloads.image.operations import Steps, apply_all, faults, watermarks
+from node.workloads.image.pixels import channels, size_of
 
 if TYPE_CHECKING:
-    from node.workloads.image_pixels import Image
+    from node.workloads.image.pixels import Image
 
 #: All watermarks of a task together: they are held while every image is processed.
 MAX_MARK_PIXELS = 16_000_000

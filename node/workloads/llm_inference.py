@@ -11,10 +11,10 @@ from time import perf_counter
 from typing import Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
-from node.workload import Context, InputFault
-from node.workloads import llm_cache, llm_hub, llm_models
-from node.workloads.llm_models import Format, NotHere
-from node.workloads.llm_result import Told, figures
+from node.executor.context import Context, InputFault
+from node.workloads.llm import cache, hub, models
+from node.workloads.llm.models import Format, NotHere
+from node.workloads.llm.result import Told, figures
 
 #: What each back end imports, and the extra that installs it.
 LIBRARIES = {
@@ -36,15 +36,15 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     """
     start = perf_counter()
     if payload.hub is not None:
-        model = llm_hub.find(payload.hub, context.progress)
+        model = hub.find(payload.hub, context.progress)
     else:
-        model = llm_models.find(payload.model, context.granted("models"))
+        model = models.find(payload.model, context.granted("models"))
     torch_gpu = payload.device == "auto" and _only_torch_has_gpu()
     backend = choose(model.format, payload.backend, _installed(), torch_gpu)
     if backend == "llama.cpp":
-        from node.workloads import llm_llama as machinery
+        from node.workloads.llm import llama_cpp as machinery
     else:
-        from node.workloads import llm_torch as machinery
+        from node.workloads.llm import pytorch as machinery
     loaded, load_s = machinery.ready(model, payload, context)
     prompts = payload.prompts or (payload.prompt,)
     told = Told(context.progress, len(prompts), payload.max_tokens)
@@ -69,7 +69,7 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
         result |= {"text": answers[0].text, "finish_reason": answers[0].finish_reason}
         # What decoding really moves: all weights, once a token.
         result["weights_read_gb_per_s"] = round(result["decode_tokens_per_s"] * loaded.weight_bytes / 1e9, 3)
-    llm_cache.trim()
+    cache.trim()
     return result | {"seconds": round(perf_counter() - start, 6)}
 
 
@@ -108,6 +108,6 @@ def _only_torch_has_gpu() -> bool:
         return False
     import torch
 
-    from node.workloads import llm_llama
+    from node.workloads.llm import llama_cpp
 
-    return torch.cuda.is_available() and not llm_llama.has_gpu()
+    return torch.cuda.is_available() and not llama_cpp.has_gpu()

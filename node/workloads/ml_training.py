@@ -8,13 +8,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.ml_training import MlTrainingPayload, memory_bytes, parameters
-from node.workload import Context, InputFault
-from node.workloads import training_curve, training_device
-from node.workloads.training_data import Source, source
+from node.executor.context import Context, InputFault
+from node.workloads.training import curve
+from node.workloads.training import device as training_device
+from node.workloads.training.data import Source, source
 
 if TYPE_CHECKING:
-    from node.workloads.training_device import Place
-    from node.workloads.training_run import Training
+    from node.workloads.training.device import Place
+    from node.workloads.training.run import Training
 
 _UNITS = {"mlp": "samples", "resnet50": "images", "transformer": "tokens"}
 #: Under so many floating-point operations a step, a second thread costs more than it gives.
@@ -46,7 +47,7 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
     import torch
 
-    from node.workloads.training_models import flops
+    from node.workloads.training.models import flops
 
     state, note = earlier(context)
     place = training_device.choose(payload, str(state.get("precision", "")))
@@ -68,7 +69,7 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
             raise MemoryError(str(error)) from error
         raise
-    verdict = training_curve.judge(training.losses)
+    verdict = curve.judge(training.losses)
     if verdict.fell is False:
         raise DidNotLearn(f"of the loss: {verdict.words}; try another learning_rate (it was {payload.rate:g})")
     return result | {
@@ -77,7 +78,7 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         "loss_floor": learnt.floor,
         "loss_fell": verdict.fell,
         "loss_words": verdict.words,
-        "losses": training_curve.thinned(training.losses),
+        "losses": curve.thinned(training.losses),
     }
 
 
@@ -96,7 +97,7 @@ def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) ->
 
 def earlier(context: Context) -> tuple[dict[str, Any], str]:
     """(the state to go on from, or an empty one; what there is to say about it)"""
-    from node.workloads.training_run import BadState, load
+    from node.workloads.training.run import BadState, load
 
     if context.resume is None:
         return {}, ""
@@ -110,7 +111,7 @@ def _begun(
     payload: MlTrainingPayload, place: Place, learnt: Source, state: dict[str, Any], note: str
 ) -> tuple[Training, str]:
     """A training that goes on from `state`, or begins afresh; and what there is to say about it."""
-    from node.workloads.training_run import Training
+    from node.workloads.training.run import Training
 
     training = Training(payload, place, learnt)
     if not state:
@@ -138,7 +139,7 @@ class _Checkpoints:
 
     def look(self, training: Training) -> None:
         """Take one if it is due; none any more, after the mesh could not keep several."""
-        from node.workloads.training_run import save
+        from node.workloads.training.run import save
 
         started = monotonic()
         if not due(started, self._last, self._every_s, self._cost_s):

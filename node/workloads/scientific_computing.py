@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.scientific_computing import ScientificComputingPayload
-from node.workload import Context
-from node.workloads import science_random, science_sparse, science_torch
-from node.workloads.ticking import ticking
+from node.executor.context import Context
+from node.workloads.progress_ticker import ticking
+from node.workloads.science import dense_gpu, monte_carlo, sparse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,10 +38,10 @@ def run(payload: ScientificComputingPayload, context: Context) -> dict[str, Any]
     if payload.operation == "monte_carlo":
         return _monte_carlo(payload, context)
     operation = _ALIASES.get(payload.operation, payload.operation)
-    work = {"lu_solve": _lu_solve, "matmul": _matmul, "fft": _fft, "sparse_solve": science_sparse.solve}[operation]
+    work = {"lu_solve": _lu_solve, "matmul": _matmul, "fft": _fft, "sparse_solve": sparse.solve}[operation]
     seconds, residual, flops = math.inf, 0.0, 0.0
     with threadpool_limits(limits=context.cores):
-        engine = Processor(context.cores) if payload.device == "cpu" else science_torch.gpu(str(payload.dtype))
+        engine = Processor(context.cores) if payload.device == "cpu" else dense_gpu.gpu(str(payload.dtype))
         expected_s = _expected_s(payload, operation) if payload.device == "cpu" else 0.0
         for index in range(payload.repeat):
             share = (index / payload.repeat, (index + 1) / payload.repeat)
@@ -94,18 +94,18 @@ def _monte_carlo(payload: ScientificComputingPayload, context: Context) -> dict[
             context.progress((begun + share) / payload.repeat, f"run {begun + 1} of {payload.repeat}")
 
         seeds = np.random.SeedSequence([payload.seed, index])
-        run_s, estimate, error = science_random.price(payload, seeds, context.cores, tell)
-        if not (off_by := science_random.off_by(estimate, error)) < science_random.LIMIT:
+        run_s, estimate, error = monte_carlo.price(payload, seeds, context.cores, tell)
+        if not (off_by := monte_carlo.off_by(estimate, error)) < monte_carlo.LIMIT:
             raise WrongResult(
                 f"monte_carlo failed its check: {estimate:.6g} is {off_by:.3g} standard errors from "
-                f"{science_random.exact():.6g}; this machine's processor or libraries compute wrongly"
+                f"{monte_carlo.exact():.6g}; this machine's processor or libraries compute wrongly"
             )
         best_s = min(best_s, run_s)
     return _described(payload, context, best_s) | {
         "device": "cpu",
         "samples_per_s": float(f"{payload.size / best_s:.4g}"),
         "estimate": estimate,
-        "exact": science_random.exact(),
+        "exact": monte_carlo.exact(),
         "standard_error": error,
         "off_by": round(off_by, 3),
         "passed": True,
@@ -144,7 +144,7 @@ class Processor:
         return there, back, time.perf_counter() - started
 
 
-Engine = Processor | science_torch.Torch
+Engine = Processor | dense_gpu.Torch
 
 
 def check(residual: float, operation: str) -> None:

@@ -1,10 +1,10 @@
-"""video_encode_h264: node/workloads/video.py does it."""
+"""video_encode_h264: node/workloads/video/encode.py does it."""
 
 from __future__ import annotations
 
 from mesh.kinds.video_encode_h264 import VideoEncodeH264Payload
-from node.workload import Context, Output
-from node.workloads.video import encode
+from node.executor.context import Context, Output
+from node.workloads.video.encode import encode
 
 
 def run(payload: VideoEncodeH264Payload, context: Context) -> Output:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.web_server_load import SPEC, WebServerLoadPayload
-from node.workload import Context
-from node.workloads import web_answers, web_plan, web_processes, web_targets
-from node.workloads.web_processes import Helper, ProcessFault
+from node.executor.context import Context
+from node.workloads.web import answers, plan, processes, targets
+from node.workloads.web.processes import Helper, ProcessFault
 
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
@@ -33,21 +33,21 @@ def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
         importlib.import_module(need.module)  # absent: said before anything is started
     address, host = "127.0.0.1", payload.target
     if payload.target is not None:
-        address, port = web_targets.resolve(payload.target, context.granted("web_targets"))
-    count, server_count = web_plan.processes(
+        address, port = targets.resolve(payload.target, context.granted("web_targets"))
+    count, server_count = plan.processes(
         context.cores, payload.connections, payload.target is None, payload.server_processes
     )
     with ExitStack() as stack:
         servers: list[Helper] = []
         if payload.target is None:
-            servers, port = stack.enter_context(web_processes.servers(server_count))
+            servers, port = stack.enter_context(processes.servers(server_count))
             host = f"127.0.0.1:{port}"
         generators = []
         for order in orders(payload, address, port, str(host), count):
-            generators.append(Helper("a load generator", "node.workloads.web_generator"))
+            generators.append(Helper("a load generator", "node.workloads.web.generator"))
             stack.callback(generators[-1].end)
             generators[-1].tell(order)
-        web_processes.await_ready([*servers, *generators])
+        processes.await_ready([*servers, *generators])
         parts, server_cpu_s = _measure(payload, servers, generators, context)
     return summary(payload, parts, server_cpu_s, server_count, f"{address}:{port}")
 
@@ -57,12 +57,12 @@ def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, co
     path = payload.path
     status, body = payload.expect_status, None
     if payload.target is None:
-        path = web_answers.path_of(payload.route, payload.body_kb)
-        made = web_answers.answer(path, payload.sent)
+        path = answers.path_of(payload.route, payload.body_kb)
+        made = answers.answer(path, payload.sent)
         assert made is not None
         body = base64.b64encode(made[0]).decode()
-    request = web_answers.request(payload.method, path, host, payload.sent, payload.keep_alive)
-    requests = [None] * count if payload.requests is None else web_plan.shares(payload.requests, count)
+    request = answers.request(payload.method, path, host, payload.sent, payload.keep_alive)
+    requests = [None] * count if payload.requests is None else plan.shares(payload.requests, count)
     return [
         {
             "address": address, "port": port, "request": base64.b64encode(request).decode(),
@@ -70,7 +70,7 @@ def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, co
             "connections": connections, "requests": requests[index], "timeout_s": payload.timeout_s,
             "rate_per_s": payload.rate_per_s, "index": index, "count": count,
         }
-        for index, connections in enumerate(web_plan.shares(payload.connections, count))
+        for index, connections in enumerate(plan.shares(payload.connections, count))
     ]  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _measure(
             raise ProcessFault("a load generator did not end in time")
         at_work = [one for one in generators if one not in results]
         next_ns = from_ns if before_s is None else now + 250_000_000
-        for who, message in web_processes.hear([*at_work, *servers], max(0.0, (next_ns - now) / 1e9)):
+        for who, message in processes.hear([*at_work, *servers], max(0.0, (next_ns - now) / 1e9)):
             if "result" in message:
                 results[who] = message["result"]
             elif done[who] != message["done"]:
@@ -150,11 +150,11 @@ def summary(
             "cpu_s": round(sum(part["cpu_s"] for part in parts), 3),
             "busy_share": round(max(busy), 3),
             "late_send_ms": late_ms,
-            "saturated": max(busy) > web_plan.BUSY_SHARE,
-            "note": web_plan.judged(busy, late_ms["p99"] if late_ms else None),
+            "saturated": max(busy) > plan.BUSY_SHARE,
+            "note": plan.judged(busy, late_ms["p99"] if late_ms else None),
         },
         "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
-        "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in web_plan.CURVE],
+        "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in plan.CURVE],
         "histogram": latency.encode().decode(),
     }
     if payload.mode == "open":
@@ -186,7 +186,7 @@ def merged(encoded: list[str]) -> HdrHistogram:
 
 def times(histogram: HdrHistogram) -> dict[str, float]:
     """mean, p50, p90, p99, p99_9 and max, ms."""
-    found = {f"p{at:g}".replace(".", "_"): ms(histogram.get_value_at_percentile(at)) for at in web_plan.PERCENTILES}
+    found = {f"p{at:g}".replace(".", "_"): ms(histogram.get_value_at_percentile(at)) for at in plan.PERCENTILES}
     mean = histogram.get_mean_value() if histogram.total_count else 0.0
     return {"mean": round(mean / 1000, 3), **found, "max": ms(histogram.get_max_value())}
 

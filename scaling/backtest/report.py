@@ -13,7 +13,7 @@ from typing import Any
 from scaling.backtest.run import Backtest, Scored
 from scaling.backtest.tuning import ORACLE, POLICIES, QUANTILE
 from scaling.config import HYBRID, REACTIVE
-from scaling.policies.reactive import GRAIN
+from scaling.decision.policies.reactive import GRAIN
 
 
 def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> dict[str, Any]:

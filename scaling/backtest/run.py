@@ -15,9 +15,9 @@ from scaling.backtest import shortlist
 from scaling.backtest.simulate import Run, World, replay
 from scaling.backtest.tuning import FORECAST_LEVELS, MANY, ORACLE, POLICIES, QUANTILE, STATIC, Tuned, tune
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast.aim import LEVELS, Aim, Sized, sized
+from scaling.forecast.capacity_target import LEVELS, Aim, Sized, sized
 from scaling.forecast.gate import Gate, expected, gate
-from scaling.forecast.walk import Walk, walk
+from scaling.forecast.walk_forward import Walk, walk
 from scaling.model import Forecast
 
 if TYPE_CHECKING:

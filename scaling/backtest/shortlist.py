@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from scaling.backtest.tuning import BANDS, LEVELS, PRICES, STEP, WINDOWS_S, Tuned
 from scaling.config import HYBRID, REACTIVE
-from scaling.forecast.aim import sized
+from scaling.forecast.capacity_target import sized
 from scaling.forecast.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
-from scaling.forecast.walk import GRAIN, Walk
+from scaling.forecast.walk_forward import GRAIN, Walk
 
 if TYPE_CHECKING:
     from numpy import ndarray

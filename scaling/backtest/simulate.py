@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from math import ceil, inf, log
 
 from scaling.config import ScalingConfig
-from scaling.decide import decide
+from scaling.decision.decide import decide
+from scaling.decision.policies.cost import choose
+from scaling.decision.policies.reactive import GRAIN
 from scaling.model import (
     ON_DEMAND,
     READY,
@@ -28,8 +30,6 @@ from scaling.model import (
     Pool,
     PoolDecision,
 )
-from scaling.policies.cost import choose
-from scaling.policies.reactive import GRAIN
 
 POOL = "work"
 #: A provider tells this long before it takes a spot node away, seconds.

@@ -15,7 +15,7 @@ from typing import Any
 
 from scaling.backtest.simulate import Run
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
-from scaling.forecast.aim import Aim
+from scaling.forecast.capacity_target import Aim
 
 STATIC, ORACLE = "static", "oracle"
 POLICIES = (STATIC, REACTIVE, PREDICTIVE, HYBRID, ORACLE)

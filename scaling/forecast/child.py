@@ -16,11 +16,11 @@ from math import isfinite
 
 import msgspec
 
-from scaling.forecast.aim import Aim, sized
+from scaling.forecast.capacity_target import Aim, sized
 from scaling.forecast.fitting import Asked, Fit
 from scaling.forecast.gate import expected, gate
 from scaling.forecast.prophet import candidates, lacking
-from scaling.forecast.walk import walk
+from scaling.forecast.walk_forward import walk
 
 #: Behind the work of the node it runs on.
 NICE = 10

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mesh.kinds.base import Resources
-from mesh.sampling import OPEN, Work
+from mesh.leader.metrics import OPEN, Work
 from scaling.config import REACTIVE, ScalingConfig
-from scaling.forecast.aim import Aim
+from scaling.forecast.capacity_target import Aim
 from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
 from scaling.model import Forecast, Offer
-from scaling.observe import Seen, machine_of, slots_of
+from scaling.observation.observe import Seen, machine_of, slots_of
 
 #: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter ones leave time for.
 PROPHET_STEP_S = THINNED_S[0]

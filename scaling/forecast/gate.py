@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scaling.forecast.aim import Sized
-from scaling.forecast.walk import GRAIN, RENEWALS, look_back, running_mean
+from scaling.forecast.capacity_target import Sized
+from scaling.forecast.walk_forward import GRAIN, RENEWALS, look_back, running_mean
 from scaling.model import Forecast
 
 if TYPE_CHECKING:

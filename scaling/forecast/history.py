@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from math import floor, inf
 from typing import NamedTuple
 
-from mesh.sampling import Sample, Work
+from mesh.leader.metrics import Sample, Work
 
 #: The finest step, seconds, and the longer ones that a history of more than so many steps is thinned to: what `walk`,
 #: `gate` and, from PROPHET_STEP_S on, Prophet do within 5 s for a pool.

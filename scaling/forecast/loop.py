@@ -23,7 +23,7 @@ from mesh import subjects
 from mesh.bus.pages import read_page
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
-from mesh.sampling import decode_sample
+from mesh.leader.metrics import decode_sample
 from scaling.forecast import fitting
 from scaling.forecast.fitting import Asked, Due, Fit, Kept, Looked
 from scaling.forecast.history import History
@@ -32,9 +32,9 @@ from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
-    from scaling.sensing import Round
+    from scaling.observation.collect import Round
 
-log = logging.getLogger("queztl.scaling")
+log = logging.getLogger(__name__)
 #: The history is looked at this often should no sample be heard, and so soon after one, for its siblings to come.
 LOOK_S, SETTLE_S = 60.0, 0.5
 #: Numerical libraries take one core, not all of the node's.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.forecast.walk import horizons
+from scaling.forecast.walk_forward import horizons
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -77,7 +77,7 @@ def environment() -> dict[str, str]:
     import os
 
     # The folder that holds this package, for a child that does not look into the folder it was started in.
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 def walk(

@@ -27,7 +27,7 @@ from mesh.subjects import is_token
 from scaling.model import OWN, Offer
 from scaling.providers.base import ENDING, RUNNING, Instance, LaunchRefused, NoCapacity, Order
 
-log = logging.getLogger("queztl.scaling.local")
+log = logging.getLogger(__name__)
 
 OFFER = "local"
 TAG = "--started-as"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 from pathlib import Path
 from mesh.kinds.table import KINDS, WorkloadType, schema, validate
-from node.workload import Context, load
+from node.executor.context import Context, load
 kind = WorkloadType.REVERSE
 payload = validate(kind, KINDS[kind].example)
 print(load(kind)(payload, Context(1, Path(".")))["text"], schema(kind)["title"])

@@ -40,7 +40,9 @@ def test_brain_can_be_imported_without_loop_bus_or_network(brain):
     assert loaded_after(brain).isdisjoint(BRAINS["forbidden_modules"])
 
 
-@pytest.mark.parametrize("module", ["node.daemon", "node.child", "api.app", "api.cli", "mesh.client", "mesh.sync"])
+@pytest.mark.parametrize(
+    "module", ["node.daemon", "node.executor.worker_main", "api.app", "api.cli.main", "mesh.client", "mesh.sync"]
+)
 def test_heavy_libraries_are_loaded_only_by_the_work_that_needs_them(module):
     assert loaded_after(module).isdisjoint(HEAVY)
 

@@ -30,7 +30,7 @@ def test_wheel_holds_the_five_packages_and_both_commands(tmp_path):
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
     assert {str(file.relative_to(ROOT)) for name in PACKAGES for file in (ROOT / name).rglob("*.py")} <= set(names)
-    assert "queztl = api.cli:main" in commands and "queztl-node = node.cli:main" in commands
+    assert "queztl = api.cli.main:main" in commands and "queztl-node = node.cli:main" in commands
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

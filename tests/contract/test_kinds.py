@@ -14,8 +14,8 @@ from mesh import subjects
 from mesh.errors import BadInput, UnknownKind
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.table import KINDS, WorkloadType, blob_ids, schema, validate
+from node.executor.context import Context, Output, load
 from node.probes.packages import kind_info, probe_packages, prove
-from node.workload import Context, Output, load
 
 ROOT = Path(__file__).resolve().parents[2]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -192,7 +192,7 @@ def test_a_kind_in_a_child_with_its_import_blocked_fails_with_an_import_error(tm
     script = (
         "import sys; sys.modules['cv2'] = None\n"
         "from pathlib import Path\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "from mesh.kinds.table import KINDS, validate\n"
         "spec = KINDS['image_processing']\n"
         "try: load(spec.name)(validate(spec.name, spec.example), Context(1, Path('.')))\n"
@@ -206,8 +206,8 @@ def test_importing_the_table_and_all_work_loads_no_heavy_library():
     script = (
         "import sys, importlib\n"
         "from mesh.kinds.table import KINDS\n"
-        "import node.capabilities\n"
-        "from node.workload import load\n"
+        "import node.identity.capabilities\n"
+        "from node.executor.context import load\n"
         "for kind in KINDS: load(kind)\n"
         "heavy = ('numpy', 'cv2', 'av', 'threadpoolctl', 'duckdb', 'llvmlite', 'nats', 'aiohttp', 'torch',\n"
         "         'transformers', 'xllamacpp')\n"

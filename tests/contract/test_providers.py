@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mesh.identity import new_token
+from mesh.discovery.identity import new_token
 from scaling.providers import local
 from scaling.providers.base import Instance, LaunchRefused, Order, Provider
 from scaling.providers.fake import FakeProvider

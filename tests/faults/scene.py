@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from mesh import events
+from mesh.leader import journal
 from mesh.messages import TaskState
 from tests import invariants
 from tests.faults.conftest import Field
@@ -92,10 +92,10 @@ async def given_back(field: Field, victim: NodeProcess, why: str = "") -> None:
     `why`: how the master must have noticed. A new master may have known before it was one, and then tells nothing.
     """
     told = [one for one in await invariants.journal(field.mesh.bus) if one.node == victim.id]
-    returned = sum(one.detail["deliveries"] for one in told if one.type == events.WORK_RETURNED)
+    returned = sum(one.detail["deliveries"] for one in told if one.type == journal.WORK_RETURNED)
     assert returned >= LONG, f"given back: {returned}"
     if why:
-        assert why in [one.detail["why"] for one in told if one.type == events.NODE_GONE]
+        assert why in [one.detail["why"] for one in told if one.type == journal.NODE_GONE]
 
 
 def victim_of(field: Field) -> NodeProcess:

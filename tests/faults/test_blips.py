@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh import events
+from mesh.leader import journal as events
 from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import echoed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh import events
 from mesh.config import LOCAL
+from mesh.leader import journal as events
 from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import echoed

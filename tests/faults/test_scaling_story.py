@@ -12,9 +12,9 @@ import pytest
 from mesh.capacity import TOKEN_LABEL
 from mesh.client import Mesh
 from mesh.messages import TaskEnd
-from scaling import policy
-from scaling.record import replay
-from scaling.store import Store
+from scaling import settings as policy
+from scaling.log.decision_record import replay
+from scaling.state.store import Store
 from tests import invariants
 from tests.faults.mixed import echoed
 from tests.invariants import Expected, Witness

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mesh import messages, records, subjects
+from mesh import messages, subjects
 from mesh.client import TaskHandle
 from mesh.kinds.table import validate
-from node.workload import Context, load
+from mesh.tasks import records
+from node.executor.context import Context, load
 from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import done

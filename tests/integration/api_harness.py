@@ -17,15 +17,15 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from api.app import build_app
-from api.keys import ApiSettings
+from api.http.keys import ApiSettings
+from api.http.serving import Running, serve
 from api.services import CapacityServices
-from api.serving import Running, serve
 from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable, NotFound, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
-from mesh.preparing import prepare
-from mesh.viewing import of_end
+from mesh.tasks.status import of_end
+from mesh.tasks.validation import prepare
 from mesh.views import Accepted, NetworkView, NodeView, SubmitRequest, TaskView
 
 V = "/api/v1.2"

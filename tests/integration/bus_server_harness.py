@@ -16,8 +16,8 @@ import psutil
 import pytest
 from nats.aio.client import Client
 
-from mesh.bus.admin import Admin
-from mesh.bus.server import BusServer, BusSettings
+from mesh.bus.server.bootstrap_client import Admin
+from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.bus.wire import Line
 
 SETTINGS = BusSettings(
@@ -35,9 +35,9 @@ import asyncio, json, os, signal, sys
 from pathlib import Path
 import psutil
 from mesh.bus import server_folder
-from mesh.bus.admin import Admin
-from mesh.bus.server import BusServer, BusSettings
-from mesh.bus.server_process import ServerProcess
+from mesh.bus.server.bootstrap_client import Admin
+from mesh.bus.server.supervisor import BusServer, BusSettings
+from mesh.bus.server.process import ServerProcess
 
 folder, point, settings = Path(sys.argv[1]), sys.argv[2], BusSettings(**json.loads(sys.argv[3]))
 

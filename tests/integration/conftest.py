@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mesh.bus.client import Bus
+from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
-from mesh.streams import declare_streams
 
 CONFIG = """
 listen: "127.0.0.1:{port}"

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mesh.messages import decode_any, encode
-from node.executor import Executor, Finished, Job
+from node.executor.executor import Executor, Finished, Job
 
 
 class Watcher:

@@ -8,7 +8,7 @@ import sys
 
 from mesh import messages, subjects
 from mesh.bus.client import Bus
-from mesh.connections import connection_name
+from mesh.membership.connections import connection_name
 from mesh.messages import Beat, Held, HeldSet, NodeRecord
 
 

@@ -12,11 +12,11 @@ from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.wire import Message
 from mesh.messages import Task, TaskError, TaskState, encode
-from node.agent import Agent
-from node.checkpoints import Checkpoints
-from node.deliveries import Deliveries, Delivery
-from node.jobs import Finished, Job
-from node.settling import Settling
+from node.executor.jobs import Finished, Job
+from node.work.admission import Agent
+from node.work.checkpoints import Checkpoints
+from node.work.completion import Settling
+from node.work.deliveries import Deliveries, Delivery
 
 ACK, RENEW = b"+ACK", b"+WPI"
 

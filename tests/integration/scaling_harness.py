@@ -23,14 +23,14 @@ from mesh.config import LOCAL
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
-from mesh.placement import Member
-from scaling import policy
+from mesh.scheduling.placement import Member
+from scaling import settings as policy
 from scaling.controller import Controller, term_clock
 from scaling.forecast.loop import COMMAND
+from scaling.observation.collect import World
 from scaling.providers.base import Instance, Provider
 from scaling.providers.fake import FakeProvider
-from scaling.sensing import World
-from scaling.store import Store
+from scaling.state.store import Store
 from tests.nodes import eventually
 
 log = logging.getLogger("queztl.test")
@@ -136,7 +136,7 @@ class Scene:
         controller = Controller(world, make_clock, forecaster)
 
         async def keep() -> None:
-            while True:  # as `mesh/master.py` does
+            while True:  # as `mesh/leader/leader.py` does
                 try:
                     await controller.run(fence)
                 except QueztlError as error:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh import dead_letters, records
 from mesh.bus.wire import Message
 from mesh.messages import Task, TaskEnd, encode
-from node.agent import RUNNING_ELSEWHERE_DELAY_S
+from mesh.tasks import dead_letters, records
+from node.work.admission import RUNNING_ELSEWHERE_DELAY_S
 from tests.integration.node_parts import ACK, Node, make_node, nak, put_state
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mesh.kinds.base import Resources
 from scaling.model import ON_DEMAND, Offer
+from scaling.observation.collect import World
 from scaling.providers.base import Provider
-from scaling.sensing import World
 from scaling.service import ScalingService
 from tests.integration.api_harness import Client, Memory, V, bridge, fields
 from tests.integration.scaling_harness import MESH_ID, Scene, make_scene

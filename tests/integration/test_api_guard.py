@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.app import ROUTE_TABLE, build_app
-from api.keys import GUARD, ApiSettings
-from api.serving import serve
+from api.http.keys import GUARD, ApiSettings
+from api.http.serving import serve
 from mesh.errors import CannotStart
 from tests.integration.api_harness import Client, Memory, V, bridge
 

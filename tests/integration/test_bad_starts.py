@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.identity import open_data_dir
+from mesh.discovery.identity import open_data_dir
 from tests.nodes import ROOT, free_port
 
 WITHIN_S = 30.0

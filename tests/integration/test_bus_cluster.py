@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mesh.bus import copies, meta, rescue
 from mesh.bus.client import Bus
 from mesh.bus.errors import ApiError
-from mesh.bus.server import BusServer
-from mesh.bus.server_config import SYSTEM_USER
-from mesh.bus.server_folder import read_marker
+from mesh.bus.server.config import SYSTEM_USER
+from mesh.bus.server.data_dir import read_marker
+from mesh.bus.server.supervisor import BusServer
+from mesh.bus.streams import declare_streams
+from mesh.cluster import quorum_recovery, raft_meta, replicas
 from mesh.config import LAN
 from mesh.errors import BusUnavailable
-from mesh.streams import declare_streams
 from tests.integration.bus_server_harness import SETTINGS
 from tests.nodes import eventually
 
@@ -47,9 +47,9 @@ class Trio:
         self._buses.append(bus)
         return bus
 
-    async def group(self, system: Bus) -> meta.Group | None:
+    async def group(self, system: Bus) -> raft_meta.Group | None:
         names = [one.name for one in self.servers.values() if one.pids]
-        return meta.leaders_view(meta.read_groups(await meta.ask_all(system), names))
+        return raft_meta.leaders_view(raft_meta.read_groups(await raft_meta.ask_all(system), names))
 
     async def until_group_of(self, system: Bus, size: int) -> None:
         async def there() -> bool:
@@ -89,21 +89,21 @@ async def _grow(trio: Trio, bus: Bus) -> Bus:
     await trio.until_group_of(system, 2)
     await trio.start("c", "a", "b")
     await trio.until_group_of(system, 3)
-    every = {stream.name for stream in await meta.list_streams(bus)}
+    every = {stream.name for stream in await raft_meta.list_streams(bus)}
 
     async def scaled() -> bool:
-        few = [one.name for one in await meta.list_streams(bus) if one.replicas < 3]
+        few = [one.name for one in await raft_meta.list_streams(bus) if one.replicas < 3]
         with contextlib.suppress(ApiError):  # a server just heard of is "offline" for a moment: asked again, as ever
             for name in few:
-                await meta.scale(bus, name, 3)
+                await raft_meta.scale(bus, name, 3)
         return not few
 
     await eventually(scaled, 30, "three copies of everything asked for")
-    judge = copies.Copies()
+    judge = replicas.Copies()
 
     async def copied() -> bool:
-        held = copies.read_held(await meta.ask_all(system, streams=True))
-        streams = judge.judge(await meta.list_streams(bus), held)
+        held = replicas.read_held(await raft_meta.ask_all(system, streams=True))
+        streams = judge.judge(await raft_meta.list_streams(bus), held)
         assert {one.name for one in streams} == every, "one that is busy electing its leader is there, too"
         work = next(one for one in streams if one.name == "WORK")
         assert all(held["WORK"][one] == MESSAGES for one in work.current), "called whole, and holds nothing"
@@ -134,7 +134,7 @@ async def test_one_that_was_taken_out_comes_back_under_another_name(trio: Trio) 
     system = await trio.connect(system=True)
     before = (await trio.start("b", "a")).name
     await trio.until_group_of(system, 2)
-    await meta.remove(system, before)
+    await raft_meta.remove(system, before)
     await trio.until_group_of(system, 1)
     await trio.servers["b"].retire()
     assert read_marker(trio.folder / "b") is None and (trio.folder / "b" / "store.removed").is_dir()
@@ -150,16 +150,16 @@ async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     await trio.servers["c"].stop()
 
     async def lost() -> bool:
-        return (await rescue.look(system)).needs_rescue
+        return (await quorum_recovery.look(system)).needs_rescue
 
     await eventually(lost, 40, "the majority is lost")
     with pytest.raises(BusUnavailable):
         await bus.store("work.echo.any.normal.s-lost", b"x", timeout_s=1.0)
     said: list[str] = []
-    await rescue.rescue(system, bus, said.append)
+    await quorum_recovery.rescue(system, bus, said.append)
     group = await trio.group(system)
     assert group is not None and list(group.members) == ["a"], said
     assert await _count(bus) >= MESSAGES
     await bus.store("work.echo.any.normal.s-more", b"x", resend=True, timeout_s=20.0)
-    assert all(one.replicas == 1 for one in await meta.list_streams(bus))
-    assert not (await rescue.look(system)).needs_rescue
+    assert all(one.replicas == 1 for one in await raft_meta.list_streams(bus))
+    assert not (await quorum_recovery.look(system)).needs_rescue

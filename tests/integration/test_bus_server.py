@@ -8,7 +8,7 @@ import stat
 import nats
 import pytest
 
-from mesh.bus.admin import Admin, AdminError
+from mesh.bus.server.bootstrap_client import Admin, AdminError
 from mesh.errors import CannotStart
 from tests.integration.bus_server_harness import (
     Harness,

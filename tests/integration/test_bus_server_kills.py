@@ -13,10 +13,10 @@ import nats
 import psutil
 import pytest
 
-from mesh.bus import server as server_module
-from mesh.bus.founding import NoLeader
-from mesh.bus.server_binary import find_server
-from mesh.bus.server_process import ServerProcess
+from mesh.bus.server import supervisor as server_module
+from mesh.bus.server.binary import find_server
+from mesh.bus.server.bootstrap import NoLeader
+from mesh.bus.server.process import ServerProcess
 from mesh.errors import CannotStart
 from tests.integration.bus_server_harness import (
     Harness,

@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mesh import checkpoints, messages, records, subjects
-from mesh.checkpoints import Hold, Superseded
+from mesh import messages, subjects
 from mesh.errors import StorageFull
 from mesh.messages import Checkpoint, Task
-from node.checkpoints import objection
-from node.jobs import Job
+from mesh.tasks import checkpoints, records
+from mesh.tasks.checkpoints import Hold, Superseded
+from node.executor.jobs import Job
+from node.work.checkpoints import objection
 from tests.integration.node_parts import Node, done, make_node, nak, put_state
 
 TASK = "c1-7"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from api.commands.map_journal import NAME
+from api.cli.batch.journal import NAME
 from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.client import Mesh

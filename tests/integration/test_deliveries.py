@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mesh import records, subjects
+from mesh import subjects
 from mesh.bus.errors import WrongSequence
 from mesh.bus.publisher import Settled
 from mesh.messages import HeldSet, TaskEnd, TaskError, decode_held
-from node.agent import DOUBT_S, SHED_DELAY_S
-from node.dispatch import Rate
+from mesh.tasks import records
+from node.executor.dispatch import Rate
+from node.work.admission import DOUBT_S, SHED_DELAY_S
 from tests.integration.node_parts import ACK, RENEW, Node, Spy, done, make_node, nak
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.announcement import CANDIDATE, MEMBER, Announcement
-from mesh.candidacy import Found, Join, Me
 from mesh.config import LOCAL
-from mesh.discovery import Discovery
-from mesh.finding import find_mesh, first_reachable
+from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
+from mesh.discovery.founding import Found, Join, Me
+from mesh.discovery.join import find_mesh, first_reachable
+from mesh.discovery.mdns import Discovery
 
 LOOPBACK = ("127.0.0.1",)
 WITHIN_S = 8.0

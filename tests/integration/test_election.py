@@ -10,10 +10,10 @@ import pytest
 
 from mesh import messages, subjects
 from mesh.config import LOCAL
-from mesh.connections import connection_name, is_connected
-from mesh.election import Election
+from mesh.leader.election import Election
+from mesh.membership.connections import connection_name, is_connected
+from mesh.membership.registry import Registry
 from mesh.messages import Beat, NodeRecord
-from mesh.registry import Registry
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1, lease_ttl_s=3.0, lease_renew_s=0.4)
 

@@ -14,7 +14,7 @@ import pytest
 import node
 from mesh.errors import CannotStart
 from mesh.messages import CLAIM_CHECK_BYTES, decode_any, encode
-from node.executor import STEADY_AFTER_S, Job
+from node.executor.executor import STEADY_AFTER_S, Job
 from node.workloads.echo import filler
 from tests.integration.executor_harness import alive, echo, executor_of, seen, value_of, warmed
 
@@ -209,9 +209,9 @@ def own_kind(tmp_path: Path, monkeypatch, body: str) -> None:
     text = "from __future__ import annotations\nimport os, subprocess, sys\ndef run(payload, context):\n"
     (stand_in / "own_kind.py").write_text(text + textwrap.indent(textwrap.dedent(body), "    "))
     hook = f"import sys; sys.path[:0] = [{str(stand_in)!r}, {str(CODE)!r}]\n"
-    hook += "import node.workload, own_kind\nnode.workload.load = lambda kind: own_kind.run\n"
+    hook += "import node.executor.context, own_kind\nnode.executor.context.load = lambda kind: own_kind.run\n"
     (stand_in / "sitecustomize.py").write_text(hook)
-    monkeypatch.setattr("node.worker_process.code_folder", lambda: stand_in)
+    monkeypatch.setattr("node.executor.process.code_folder", lambda: stand_in)
 
 
 async def test_workers_inherit_no_secrets_and_leave_nothing_behind(tmp_path, monkeypatch):
@@ -246,8 +246,8 @@ async def test_workers_inherit_no_secrets_and_leave_nothing_behind(tmp_path, mon
 DRIVER = """
 import asyncio, sys
 from pathlib import Path
-from node import worker_process
-from node.executor import Executor, Job
+from node.executor import process as worker_process
+from node.executor.executor import Executor, Job
 
 async def main():
     worker_process.code_folder = lambda: Path(sys.argv[2])

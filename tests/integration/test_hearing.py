@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import membership, messages, subjects
+from mesh import messages, subjects
 from mesh.bus.client import Bus, Message
 from mesh.config import LOCAL
-from mesh.hearing import roll_every_s
+from mesh.membership import failure_detector
+from mesh.membership.heartbeat_relay import roll_every_s
+from mesh.membership.registry import Registry
 from mesh.messages import Beat, NodeRecord, Roll
-from mesh.registry import Registry
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 
@@ -159,7 +160,7 @@ async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, e
     mesh.bus.send(subjects.accusation("a"), messages.encode(Beat(node="a", incarnation="1", seq=0, state="gone")))
     await mesh.bus.flush()
     await eventually(lambda: mesh.follower.is_gone("a", "1"))
-    assert membership.is_cut(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
+    assert failure_detector.is_cut(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
 
 
 async def test_only_the_master_and_its_heirs_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:

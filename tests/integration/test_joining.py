@@ -15,9 +15,9 @@ import nats
 import psutil
 import pytest
 
-from mesh import events
 from mesh.client import Mesh
 from mesh.errors import CannotStart
+from mesh.leader import journal as events
 from node.worker_node import WorkerNode
 from tests.integration.queztl_process import environment
 from tests.invariants import journal

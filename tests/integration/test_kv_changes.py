@@ -9,8 +9,8 @@ from collections.abc import Callable
 from mesh import messages, subjects
 from mesh.bus import pages
 from mesh.config import LOCAL
+from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord
-from mesh.registry import Registry
 
 
 async def test_more_keys_than_the_server_gives_at_once_are_all_listed(bus_server) -> None:

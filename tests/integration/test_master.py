@@ -9,18 +9,20 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import blob_refs, events, messages, subjects
+from mesh import messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.kv import Kv
+from mesh.bus.streams import declare_lane, list_lanes
 from mesh.config import LOCAL
-from mesh.connections import connection_name
-from mesh.election import Election
 from mesh.errors import NotFound
-from mesh.housekeeping import Housekeeping
-from mesh.master import Master
+from mesh.leader import journal
+from mesh.leader.election import Election
+from mesh.leader.garbage_collection import Housekeeping
+from mesh.leader.leader import Master
+from mesh.membership.connections import connection_name
+from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord, Plan
-from mesh.registry import Registry
-from mesh.streams import declare_lane, list_lanes
+from mesh.tasks import blob_refs
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ async def test_too_many_lanes_raise_one_alarm(
     _, election, master = await elected(replace(LOCAL, lanes_alarm=2))
     await eventually(lambda: master.alarms)
     assert master.alarms[0].startswith("3 lanes are open, more than 2")
-    await eventually(lambda: [one for one in told if one.type == events.ALARM])
-    (alarm,) = [one for one in told if one.type == events.ALARM]
+    await eventually(lambda: [one for one in told if one.type == journal.ALARM])
+    (alarm,) = [one for one in told if one.type == journal.ALARM]
     assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": master.alarms[0]}
 
 

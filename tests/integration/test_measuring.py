@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mesh import placement, subjects
+from mesh import subjects
 from mesh.client import Mesh
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
 from mesh.messages import decode_plan
-from node.measuring import Measuring
-from node.speeds import FILE
+from mesh.scheduling import placement
+from node.identity.calibration import FILE
+from node.identity.calibrator import Measuring
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
 

@@ -9,16 +9,18 @@ from time import time
 
 import pytest
 
-from mesh import dead_letters, meeting, merging, records, subjects
-from mesh.announcement import MEMBER, Announcement
+from mesh import subjects
 from mesh.bus.client import Bus
+from mesh.bus.streams import declare_streams, list_lanes
 from mesh.config import LOCAL
+from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import BusUnavailable, QueztlError
-from mesh.meeting import Meeting
-from mesh.merging import Mover, Overtaken
+from mesh.merge import detector, mover
+from mesh.merge.detector import Meeting
+from mesh.merge.mover import Mover, Overtaken
 from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
-from mesh.streams import declare_streams, list_lanes
-from mesh.submitter import Submitter
+from mesh.tasks import dead_letters, records
+from mesh.tasks.submitter import Submitter
 from mesh.views import SubmitRequest
 from tests.integration.conftest import BusServer
 
@@ -91,17 +93,17 @@ async def check(winner: Bus, has: dict[str, str]) -> None:
 
 
 async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_server, monkeypatch) -> None:
-    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     has = await fill(loser)
-    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
     await Mover(loser, winner, _yes, _nothing).run()
     await check(winner, has)
     for stream in (subjects.WORK, subjects.LATER):
         assert (await loser.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
     with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the loser's servers
         await loser.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
-    order = await merging.read_order(loser)
+    order = await mover.read_order(loser)
     assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
     lanes = set(await list_lanes(winner))
     assert ("echo", "any", "normal") in lanes and len(lanes) == 2
@@ -113,10 +115,10 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
     bus_server, other_server, monkeypatch, stores: int
 ) -> None:
     """After any of its writes, confirmed or not."""
-    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     has = await fill(loser)
-    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
     real, left = winner.store, stores
 
     async def store(*arguments, **options) -> int:
@@ -136,17 +138,17 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
 
 
 async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_server, monkeypatch) -> None:
-    monkeypatch.setattr(merging, "DRAIN_WITHIN_S", 0.0)
+    monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     await fill(loser)
-    await merging.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
 
     async def no() -> bool:
         return False
 
     with pytest.raises(Overtaken):
         await Mover(loser, winner, no, _nothing).run()
-    assert (await merging.read_order(loser)).phase == "drain"
+    assert (await mover.read_order(loser)).phase == "drain"
     assert (await winner.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
 
 
@@ -181,8 +183,8 @@ async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_serv
             while order is None or order.phase != "moved":
                 # A hint of a change may come before the change itself can be read.
                 await asyncio.sleep(0.05)
-                order = await merging.read_order(theirs)
-        assert order.into == "ma" and await merging.read_order(ours) is None
+                order = await mover.read_order(theirs)
+        assert order.into == "ma" and await mover.read_order(ours) is None
         assert meetings[0].alarms == {}
     finally:
         for one in running:
@@ -193,7 +195,7 @@ async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_serv
 async def test_two_in_use_are_told_of_each_other_and_left_alone(
     bus_server, other_server, eventually, monkeypatch
 ) -> None:
-    monkeypatch.setattr(meeting, "SEEN_FOR_S", 0.0)
+    monkeypatch.setattr(detector, "SEEN_FOR_S", 0.0)
     ours, theirs = await bus_server.connect("a"), await other_server.connect("b")
     for bus, mesh in ((ours, "ma"), (theirs, "mb")):
         await name_it(bus, mesh)
@@ -208,7 +210,7 @@ async def test_two_in_use_are_told_of_each_other_and_left_alone(
     try:
         await eventually(lambda: one.alarms, within_s=15)
         assert "queztl bus merge" in one.alarms["mb"] and "1 unfinished task" in one.alarms["mb"]
-        assert await merging.read_order(ours) is None and await merging.read_order(theirs) is None
+        assert await mover.read_order(ours) is None and await mover.read_order(theirs) is None
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

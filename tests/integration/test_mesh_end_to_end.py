@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesh import records, subjects, viewing
+from mesh import subjects
 from mesh.client import Mesh
 from mesh.errors import BusUnavailable, NotFound
 from mesh.messages import TaskEnd
+from mesh.tasks import records, status
 from tests import invariants
 from tests.faults.mixed import done, echoed, mixed
 from tests.invariants import Expected, Witness
@@ -43,7 +44,7 @@ async def knock(mesh: Mesh, kind: str, data: bytes, headers: dict[str, str] | No
     answer = await mesh.bus.request(subjects.door(kind), data, headers=headers)
     stored = json.loads(answer.data)
     assert stored["stream"] == subjects.WORK, stored
-    return subjects.task_id(await viewing.epoch(mesh.bus), stored["seq"])
+    return subjects.task_id(await status.epoch(mesh.bus), stored["seq"])
 
 
 def refused(code: str, *fields: str) -> Expected:

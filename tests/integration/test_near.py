@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mesh import subjects
+from mesh.bus.blob_cache import MOST_OF_ALL, Near
 from mesh.bus.client import Bus
-from mesh.bus.near import MOST_OF_ALL, Near
 from mesh.bus.objects import CHUNK_BYTES
 from mesh.errors import NotFound
 from tests.nodes import Cluster

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 from mesh import subjects
+from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
 from mesh.messages import decode_plan
-from mesh.streams import list_lanes
 from tests.nodes import Cluster, eventually
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from mesh import subjects
+from mesh.bus.streams import GROUP, declare_lane
 from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
-from mesh.streams import GROUP, declare_lane
-from node.puller import Load, Puller
+from node.work.puller import Load, Puller
 
 ECHO, FFT = ("echo", "any", "normal"), ("scientific_computing", "any", "normal")
 LONG_S = 1.0

@@ -15,14 +15,14 @@ import pytest
 
 from mesh import messages, subjects
 from mesh.bus.client import Bus
+from mesh.bus.streams import declare_lane
 from mesh.config import LOCAL
-from mesh.connections import connection_name, is_connected
-from mesh.election import Election
 from mesh.kinds.base import Resources
-from mesh.master import Master
+from mesh.leader.election import Election
+from mesh.leader.leader import Master
+from mesh.membership.connections import connection_name, is_connected
+from mesh.membership.registry import Registry
 from mesh.messages import Beat, Held, HeldSet, NodeRecord
-from mesh.registry import Registry
-from mesh.streams import declare_lane
 
 ROOT = Path(__file__).parents[2]
 LANE = ("echo", "any", "normal")

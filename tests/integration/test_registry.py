@@ -11,8 +11,8 @@ import pytest
 
 from mesh import messages, subjects
 from mesh.config import LOCAL
+from mesh.membership.registry import Registry
 from mesh.messages import Beat, Held, HeldSet, NodeRecord
-from mesh.registry import Registry
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 

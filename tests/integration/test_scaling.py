@@ -12,12 +12,13 @@ import pytest
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import BadInput
-from mesh.placement import Member
-from scaling import policy, wall
+from mesh.scheduling.placement import Member
+from scaling import settings
+from scaling.decision import launch_guard
+from scaling.log.decision_record import replay
 from scaling.model import ON_DEMAND, Offer
-from scaling.policy import Manual
-from scaling.record import replay
-from scaling.state import State
+from scaling.settings import Manual
+from scaling.state.memory import State
 from tests.integration.scaling_harness import Scene, make_scene, member
 from tests.nodes import eventually
 
@@ -92,7 +93,7 @@ async def test_a_mesh_without_a_key_never_starts_what_costs_money(scene: Scene) 
     await scene.rounds(10)
     assert not cloud.calls("launch") and cloud.calls("offers")
     status = await scene.store.status()
-    assert status is not None and any(wall.NO_KEY in note for note in status["notes"])
+    assert status is not None and any(launch_guard.NO_KEY in note for note in status["notes"])
 
 
 async def test_the_budget_is_a_wall(scene: Scene) -> None:
@@ -132,12 +133,12 @@ async def test_what_a_person_asks_for_holds_until_its_time_is_over(scene: Scene)
     await scene.elect()
     current = await scene.store.policy()
     assert current is not None
-    wish = policy.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
+    wish = settings.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
     await scene.store.put_manual(wish)
     await scene.until(lambda: scene.machines.started == 2, "two more by hand")
     await scene.until(lambda: scene.machines.started == 0, "the wish has run out")
     with pytest.raises(BadInput) as caught:
-        policy.read_manual({"target": 99, "delta": 1, "provider": "moon", "for_s": -1, "x": 1}, 1, current, 0.0)
+        settings.read_manual({"target": 99, "delta": 1, "provider": "moon", "for_s": -1, "x": 1}, 1, current, 0.0)
     assert {one.field for one in caught.value.faults} == {"x", "target", "for_s", "provider"}
 
 
@@ -145,8 +146,8 @@ async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: S
     await scene.settings(max_nodes=3)
     seen = await scene.store.policy()
     assert seen is not None
-    one = policy.changed(seen, {"max_nodes": 4}, None, policy.BY_HAND, "a", 1.0)
-    two = policy.changed(seen, {"max_nodes": 5}, None, policy.BY_HAND, "b", 2.0)
+    one = settings.changed(seen, {"max_nodes": 4}, None, settings.BY_HAND, "a", 1.0)
+    two = settings.changed(seen, {"max_nodes": 5}, None, settings.BY_HAND, "b", 2.0)
     await scene.store.put_policy(seen, one)
     with pytest.raises(WrongSequence, match="version 2"):
         await scene.store.put_policy(seen, two)

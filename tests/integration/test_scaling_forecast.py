@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from mesh import messages, subjects
+from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
-from mesh.streams import declare_streams
 from scaling.config import PREDICTIVE
-from scaling.record import replay
+from scaling.log.decision_record import replay
 from tests.integration.scaling_harness import WITHIN_S, Scene, make_scene
 from tests.nodes import eventually
 

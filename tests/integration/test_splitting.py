@@ -13,7 +13,7 @@ from mesh.kinds.crypto_mining import GENESIS_NONCE
 from mesh.kinds.table import validate
 from mesh.splitting.mining import mine
 from mesh.splitting.nonces import Mined
-from node.workloads import sha256_vector
+from node.workloads.mining import sha256_vector
 from tests.integration.killing import kill_one_at_work
 from tests.integration.queztl_process import queztl
 from tests.nodes import Cluster, NodeProcess

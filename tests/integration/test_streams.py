@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import records, streams, subjects
+from mesh import subjects
+from mesh.bus import streams
 from mesh.bus.errors import ApiError, WrongSequence
+from mesh.bus.streams import GROUP
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable
 from mesh.messages import Raw, Task, TaskEnd, TaskState, decode_end, encode
-from mesh.streams import GROUP
+from mesh.tasks import records
 
 
 async def test_declaring_twice_changes_nothing(bus_server) -> None:

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import records, subjects
+from mesh import subjects
+from mesh.bus.streams import list_lanes
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict
 from mesh.kinds.table import KINDS
 from mesh.messages import CLAIM_CHECK_BYTES, Claim, TaskEnd, decode_any, encode
-from mesh.streams import list_lanes
-from mesh.submitter import Submitter
+from mesh.tasks import records
+from mesh.tasks.submitter import Submitter
 from mesh.views import SubmitRequest
 
 

@@ -78,7 +78,7 @@ async def _survives_its_worker(rest: Bridge, bus: Any, node: NodeProcess) -> Non
 
     await eventually(kept, 40, lambda: f"a checkpoint is kept\n{node.log()}")
     for process in node.processes(with_bus=False):
-        if "node.child" in process.cmdline():
+        if "node.executor.worker_main" in process.cmdline():
             process.kill()
 
     async def over() -> bool:

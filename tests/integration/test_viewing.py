@@ -7,7 +7,7 @@ import base64
 
 import pytest
 
-from mesh import records, subjects, viewing
+from mesh import subjects
 from mesh.errors import NotFound
 from mesh.messages import (
     BlobRef,
@@ -21,9 +21,10 @@ from mesh.messages import (
     TaskState,
     encode,
 )
-from mesh.submitter import Submitter
+from mesh.tasks import records, status
+from mesh.tasks.submitter import Submitter
 from mesh.views import SubmitRequest
-from node.door import Door
+from node.work.ingress import Door
 
 
 @pytest.fixture
@@ -54,23 +55,23 @@ async def put_node(bus, **fields) -> None:
 )
 async def test_what_never_was_is_nothing(bus, task) -> None:
     with pytest.raises(NotFound):
-        await viewing.status(bus, task)
+        await status.status(bus, task)
 
 
 async def test_a_waiting_task_says_why_it_waits(bus) -> None:
     await put_waiting(bus, {"memory_mb": 1 << 20})
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert (view.state, view.kind, view.submitted_at) == ("queued", "echo", 5.0)
     assert view.waiting_for
     await put_node(bus)
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert any("memory" in reason for reason in view.waiting_for)
 
 
 async def test_a_running_task_says_where_and_how_far(bus) -> None:
     await put_waiting(bus)
     await put_state(bus, state="running", node="n1", attempt=2, progress=0.25, note="half of half", started_at=7.0)
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert (view.state, view.node, view.attempt, view.progress) == ("running", "n1", 2, 0.25)
     assert (view.note, view.started_at) == ("half of half", 7.0)
 
@@ -78,7 +79,7 @@ async def test_a_running_task_says_where_and_how_far(bus) -> None:
 async def test_a_task_that_failed_and_waits_says_why_it_failed(bus) -> None:
     await put_waiting(bus)
     await put_state(bus, state="queued", attempt=2, error=TaskError("crashed", "its worker died"))
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert (view.state, view.attempt, view.error["code"]) == ("queued", 2, "crashed")
 
 
@@ -87,7 +88,7 @@ async def test_an_ended_task_shows_its_result(bus) -> None:
     await put_state(bus, state="running")
     end = TaskEnd(id="c1-1", kind="echo", state="done", node="n1", result=Raw(encode({"value": 3})), ended_at=9.0)
     await records.write_end(bus, end)
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert (view.state, view.result, view.node, view.progress) == ("done", {"value": 3}, "n1", 1.0)
 
 
@@ -97,17 +98,17 @@ async def test_bytes_and_blobs_are_named_not_shown(bus) -> None:
         info={"width": 3},
     )  # fmt: skip
     await records.write_end(bus, end)
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert (view.result, view.content_type, view.info) == (None, "image/png", {"width": 3})
     reference = BlobRef("b-t1", 7)
     await records.write_end(bus, TaskEnd(id="c1-2", kind="echo", state="done", result_ref=reference))
-    assert (await viewing.status(bus, "c1-2")).result_ref == reference
+    assert (await status.status(bus, "c1-2")).result_ref == reference
 
 
 async def test_a_failed_task_names_each_fault(bus) -> None:
     error = TaskError("bad_input", "is wrong", (("payload.a", "is missing"),))
     await records.write_end(bus, TaskEnd(id="c1-1", kind="echo", state="failed", error=error))
-    view = await viewing.status(bus, "c1-1")
+    view = await status.status(bus, "c1-1")
     assert view.error == {
         "code": "bad_input", "message": "is wrong", "faults": [{"field": "payload.a", "problem": "is missing"}],
     }  # fmt: skip
@@ -115,7 +116,7 @@ async def test_a_failed_task_names_each_fault(bus) -> None:
 
 async def test_a_delayed_task_waits_for_its_time(bus) -> None:
     accepted = await Submitter(bus, "c1").accept(SubmitRequest("echo", {}, delay_s=60))
-    view = await viewing.status(bus, accepted.id)
+    view = await status.status(bus, accepted.id)
     assert (view.state, view.note) == ("queued", "waits for its time")
 
 
@@ -133,16 +134,16 @@ async def door(bus_server, bus):
 
 async def test_a_door_message_is_known_by_its_sequence(bus) -> None:
     sequence = await bus.store(subjects.door("echo"), b'{"value": 1}')
-    view = await viewing.status(bus, str(sequence))
+    view = await status.status(bus, str(sequence))
     assert (view.id, view.state, view.note) == (f"w0-{sequence}", "queued", "at the door")
 
 
 async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, door, eventually) -> None:
     sequence = await bus.store(subjects.door("echo"), b'{"value": 1}', headers={"Queztl-Urgency": "high"})
     async with asyncio.timeout(10):
-        while (await viewing.status(bus, str(sequence))).note:
+        while (await status.status(bus, str(sequence))).note:
             await asyncio.sleep(0.02)
-    view = await viewing.status(bus, str(sequence))
+    view = await status.status(bus, str(sequence))
     assert (view.id, view.state) == (f"w1-{sequence}", "queued")
     task = await records.read_waiting(bus, view.id)
     assert task.urgency == "high" and bytes(task.payload) == encode({"value": 1})
@@ -164,11 +165,11 @@ async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, door
 )
 async def test_what_is_wrong_at_the_door_becomes_its_end(bus, door, kind, data, code) -> None:
     sequence = await bus.store(subjects.door(kind), data)
-    views = [view async for view in viewing.watch(bus, str(sequence))]
+    views = [view async for view in status.watch(bus, str(sequence))]
     assert (views[-1].state, views[-1].error["code"]) == ("failed", code)
     good = await bus.store(subjects.door("echo"), b"{}")  # and the door is still open
     async with asyncio.timeout(10):
-        while (await viewing.status(bus, str(good))).note:
+        while (await status.status(bus, str(good))).note:
             await asyncio.sleep(0.02)
 
 
@@ -188,10 +189,10 @@ async def test_what_the_door_takes_while_one_looks_is_not_lost(bus, bus_server, 
 
     monkeypatch.setattr(bus, "api", api)
     if known:
-        assert (await viewing.status(bus, str(sequence))).state == "failed"
+        assert (await status.status(bus, str(sequence))).state == "failed"
     else:
         with pytest.raises(NotFound, match=f"no task {sequence};"):
-            await viewing.status(bus, str(sequence))
+            await status.status(bus, str(sequence))
     assert taken
 
 
@@ -214,7 +215,7 @@ async def test_a_task_that_moves_on_between_two_reads_is_not_lost(bus, bus_serve
         return await read_waiting(bus, task)
 
     monkeypatch.setattr(records, "read_waiting", overtaken)
-    assert (await viewing.status(bus, "c1-1")).state == "done" and looks == 2
+    assert (await status.status(bus, "c1-1")).state == "done" and looks == 2
     assert await read_delayed(bus, "c1-1") is None
 
 
@@ -232,7 +233,7 @@ async def test_delayed_work_that_is_due_goes_into_its_lane(bus, door) -> None:
 async def test_a_watch_shows_each_change_until_the_end(bus) -> None:
     await put_waiting(bus)
     seen = []
-    async for view in viewing.watch(bus, "c1-1"):
+    async for view in status.watch(bus, "c1-1"):
         seen.append(view.state)
         if len(seen) == 1:
             await put_state(bus, state="running", node="n1")
@@ -240,4 +241,4 @@ async def test_a_watch_shows_each_change_until_the_end(bus) -> None:
             await records.write_end(bus, TaskEnd(id="c1-1", kind="echo", state="done"))
     assert seen == ["queued", "running", "done"]
     with pytest.raises(NotFound):
-        await anext(viewing.watch(bus, "c1-9"))
+        await anext(status.watch(bus, "c1-9"))

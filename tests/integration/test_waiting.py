@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from mesh import records
 from mesh.client import Mesh
 from mesh.errors import BusUnavailable, WaitTimeout
 from mesh.messages import TaskEnd, TaskState, encode
 from mesh.subjects import state as state_subject
-from mesh.waiting import Waiting
+from mesh.tasks import records
+from mesh.tasks.completions import Waiting
 from tests.proxy import Proxy
 
 

@@ -39,7 +39,7 @@ def helpers(node: NodeProcess) -> list[psutil.Process]:
     found = []
     for one in node.processes(with_bus=False):
         try:
-            if any("node.workloads.web_" in word for word in one.cmdline()):
+            if any("node.workloads.web." in word for word in one.cmdline()):
                 found.append(one)
         except psutil.Error:
             continue

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mesh import subjects, viewing
+from mesh import subjects
 from mesh.client import Mesh
 from mesh.errors import BadInput
 from mesh.messages import Raw, Task, encode
+from mesh.tasks import status
 from tests.nodes import Cluster, eventually
 
 
@@ -46,7 +47,7 @@ async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
     with pytest.raises(BadInput, match="has no key"):
         await mesh.submit("database_ops", payload)
     answer = await mesh.bus.request(subjects.door("database_ops"), json.dumps(payload).encode())
-    knocked = subjects.task_id(await viewing.epoch(mesh.bus), json.loads(answer.data)["seq"])
+    knocked = subjects.task_id(await status.epoch(mesh.bus), json.loads(answer.data)["seq"])
     forged = Task(id=mesh.submitter.next_id(), kind="database_ops", payload=Raw(encode(payload)))
     lane = subjects.lane_subject(forged.kind, forged.pool, forged.urgency, forged.id)
     await mesh.bus.store(lane, encode(forged), msg_id=forged.id)

@@ -13,13 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from mesh.bus import meta
 from mesh.bus.client import Bus
-from mesh.bus.cluster import read_servers
-from mesh.bus.copies import Copies, Held, read_held
-from mesh.bus.server_config import SYSTEM_USER
-from mesh.bus.topology import host_of
+from mesh.bus.server.config import SYSTEM_USER
 from mesh.client import Mesh
+from mesh.cluster import raft_meta
+from mesh.cluster.controller import read_servers
+from mesh.cluster.replicas import Copies, Held, read_held
+from mesh.cluster.topology import host_of
 from mesh.errors import QueztlError
 from mesh.messages import decode_any
 from tests import invariants
@@ -96,17 +96,17 @@ class Scene:
             await self._system.close()
 
     # --- what the bus is like -----------------------------------------------------------------------
-    async def look(self) -> tuple[meta.Group | None, Held]:
+    async def look(self) -> tuple[raft_meta.Group | None, Held]:
         """The meta group as its leader sees it, and what each server has of the streams."""
         names = [one.name for one in await read_servers(self.bus)]
-        answers = await meta.ask_all(await self.system(), streams=True, known=names)
-        return meta.leaders_view(meta.read_groups(answers, names)), read_held(answers)
+        answers = await raft_meta.ask_all(await self.system(), streams=True, known=names)
+        return raft_meta.leaders_view(raft_meta.read_groups(answers, names)), read_held(answers)
 
     async def unsafe(self, servers: int = 3) -> str:
         """What is missing before so many servers, all there, hold a copy of every stream; "" when nothing is."""
         try:
             group, held = await self.look()
-            streams = self._copies.judge(await meta.list_streams(self.bus), held)
+            streams = self._copies.judge(await raft_meta.list_streams(self.bus), held)
         except QueztlError as error:
             return str(error)
         if group is None or len(group.members) != servers or not all(group.members.values()):

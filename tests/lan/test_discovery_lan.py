@@ -18,12 +18,12 @@ WITHIN_S = 30
 #: What runs on each machine: find the mesh or found it, then hear the other two, say so, and wait to be ended.
 MACHINE = """
 import asyncio, json, sys
-from mesh.announcement import MEMBER, Announcement
-from mesh.candidacy import Found, Me
+from mesh.discovery.announcement import MEMBER, Announcement
+from mesh.discovery.founding import Found, Me
 from mesh.config import LAN
-from mesh.discovery import Discovery
-from mesh.finding import find_mesh
-from mesh.interfaces import usable_addresses
+from mesh.discovery.mdns import Discovery
+from mesh.discovery.join import find_mesh
+from mesh.discovery.interfaces import usable_addresses
 
 async def main(name, count):
     choice = usable_addresses()

@@ -46,8 +46,8 @@ async def _trouble(machines: list[str], folder: Path) -> None:
 async def _doctor(machine: str, mesh: str) -> str:
     """All it says, on that machine."""
     process = await asyncio.create_subprocess_exec(
-        "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli", "doctor", "--mesh", mesh, "--json",
-        "--interface", "eth0", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli.main", "doctor", "--mesh", mesh,
+        "--json", "--interface", "eth0", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
     return " ".join(f"{one['what']} {one['what_to_do']}" for one in json.loads(out)["findings"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mesh.bus.cluster import read_servers
 from mesh.client import Mesh, TaskHandle
+from mesh.cluster.controller import read_servers
 from mesh.errors import BusUnavailable, QueztlError
 from tests import invariants
 from tests.faults.mixed import echoed

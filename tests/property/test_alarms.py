@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import alarms, subjects
-from mesh.alarms import Fill
+from mesh import subjects
 from mesh.config import LAN
+from mesh.leader import alarms
+from mesh.leader.alarms import Fill
 
 names = st.sampled_from([subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD, subjects.EVENTS, "KV_claims"])
 fills = st.lists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.auth import Trust, decide, is_own
+from api.http.auth import Trust, decide, is_own
 from mesh.errors import Forbidden, Misdirected
 
 OWN = ("127.0.0.1", "127.9.9.9", "localhost", "LocalHost", "[::1]", "box", "box.local", "10.0.0.5", "localhost.")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.bodies import MAX_DEPTH, parse_json, parse_msgpack
-from api.submission import read_request
+from api.handlers.submission import read_request
+from api.http.bodies import MAX_DEPTH, parse_json, parse_msgpack
 from mesh.errors import BadInput, UnknownKind
 from mesh.messages import encode
-from mesh.preparing import prepare
+from mesh.tasks.validation import prepare
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.announcement import CANDIDATE, FOUNDING, MEMBER, SEEKER, Announcement, Sighting
-from mesh.candidacy import REMEMBERED_PATIENCE_S, Found, Join, Me, Memory, Wait, decide
 from mesh.config import MeshConfig
+from mesh.discovery.announcement import CANDIDATE, FOUNDING, MEMBER, SEEKER, Announcement, Sighting
+from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Found, Join, Me, Memory, Wait, decide
 
 TICK_S = 0.1
 WAIT_TICKS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.deliveries import parse_reply
+from node.work.deliveries import parse_reply
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
 TOKEN = st.text("abcXYZ019_-~", min_size=1, max_size=20)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import dispatch
-from node.dispatch import Rate, Seat, assign, fate, judge, surplus
+from node.executor import dispatch
+from node.executor.dispatch import Rate, Seat, assign, fate, judge, surplus
 
 RATES = {
     "tiny": Rate(5e-6, 100),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import BadInput
 from mesh.messages import encode
-from node.door import decode_payload, request_of
+from node.work.ingress import decode_payload, request_of
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=10)
 VALUES = st.recursive(

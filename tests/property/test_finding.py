@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.candidacy import Memory
-from mesh.finding import DEAF_S, LISTEN_S, listened
+from mesh.discovery.founding import Memory
+from mesh.discovery.join import DEAF_S, LISTEN_S, listened
 
 WAIT_S = 1.0
 

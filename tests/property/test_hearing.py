@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.config import LAN
-from mesh.hearing import HEIRS, PATIENCE, heirs, listens_itself, pieces, roll_every_s
-from mesh.membership import GONE, UP
+from mesh.membership.failure_detector import GONE, UP
+from mesh.membership.heartbeat_relay import HEIRS, PATIENCE, heirs, listens_itself, pieces, roll_every_s
 
 STATES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.sampled_from([UP, "suspect", GONE, "left"]))
 

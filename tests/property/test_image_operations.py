@@ -16,10 +16,10 @@ from mesh.errors import BadInput
 from mesh.kinds.image_operations import MAX_SIDE, Crop, Rotate
 from mesh.kinds.image_sizes import MAX_PIXELS, Misfit, after, after_all, corner
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads.image_batch import file_name
-from node.workloads.image_header import read_header
-from node.workloads.image_watermark import place
+from node.executor.context import Context, InputFault, load
+from node.workloads.image.batch import file_name
+from node.workloads.image.header import read_header
+from node.workloads.image.watermark import place
 
 small = st.integers(1, 40)
 colour = st.sampled_from(["#000000", "#ff8000", "#12345678"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.bus.islands import YOUNG_S, Side, explain, judge, loser, words
+from mesh.merge.policy import YOUNG_S, Side, explain, judge, loser, words
 
 SIDES = st.builds(
     Side,

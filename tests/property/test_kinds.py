@@ -14,11 +14,11 @@ from mesh.kinds.faults import MAX_FAULTS
 from mesh.kinds.image_operations import Resize
 from mesh.kinds.image_sizes import MAX_PIXELS, fit
 from mesh.kinds.table import KINDS, blob_ids, validate
-from node.workload import InputFault
-from node.workloads import sha256_lane
+from node.executor.context import InputFault
 from node.workloads.crypto_mining import Search
 from node.workloads.echo import filler
-from node.workloads.image_header import read_header
+from node.workloads.image.header import read_header
+from node.workloads.mining import sha256_lane
 
 keys = st.text("abc é\n", max_size=6)
 plain = st.recursive(

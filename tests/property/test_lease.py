@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh import lease
 from mesh.config import LAN
+from mesh.leader import lease
 
 
 @dataclass

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.commands.watch import news
-from node.workload import InputFault
-from node.workloads.llm_gguf import Head, read_head
+from api.cli.commands.watch import news
+from node.executor.context import InputFault
+from node.workloads.llm.gguf import Head, read_head
+from node.workloads.llm.llama_cpp import context_of, need_bytes
+from node.workloads.llm.models import NotHere
+from node.workloads.llm.result import Answer, Told, before_stop, certain, figures
+from node.workloads.llm.shapes import SHAPES, shape_of, size_of
 from node.workloads.llm_inference import LIBRARIES, RUNS, choose
-from node.workloads.llm_llama import context_of, need_bytes
-from node.workloads.llm_models import NotHere
-from node.workloads.llm_result import Answer, Told, before_stop, certain, figures
-from node.workloads.llm_shapes import SHAPES, shape_of, size_of
 
 # --- the head of a GGUF file -----------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import membership
 from mesh.config import LAN
-from mesh.membership import Seen
+from mesh.membership import failure_detector
+from mesh.membership.failure_detector import Seen
 from mesh.messages import Beat, NodeRecord
 
 GRACE_S = LAN.disconnect_grace_s
@@ -19,7 +19,7 @@ def beat(seq: int, incarnation: str = "1", state: str = "up") -> Beat:
 
 
 def born(now: float = 0.0, incarnation: str = "1") -> Seen:
-    return membership.recorded(None, NodeRecord(id="a", name="a", incarnation=incarnation), now)
+    return failure_detector.recorded(None, NodeRecord(id="a", name="a", incarnation=incarnation), now)
 
 
 @given(GAPS, st.floats(0, 1e6))
@@ -27,12 +27,12 @@ def test_who_beats_is_up_and_who_stops_is_suspect_then_gone(gaps: list[float], s
     now, seen = start, born(start)
     for seq, gap_s in enumerate(gaps):
         now += gap_s
-        seen = membership.heard(seen, beat(seq), GRACE_S, now)
+        seen = failure_detector.heard(seen, beat(seq), GRACE_S, now)
         assert seen is not None
-        assert membership.verdict(seen, LAN, now + 0.55) == membership.UP
+        assert failure_detector.verdict(seen, LAN, now + 0.55) == failure_detector.UP
     interval_s = LAN.heartbeat_interval_s
-    assert membership.verdict(seen, LAN, now + 3.1 * interval_s) == membership.SUSPECT
-    assert membership.verdict(seen, LAN, now + 5.1 * interval_s) == membership.GONE
+    assert failure_detector.verdict(seen, LAN, now + 3.1 * interval_s) == failure_detector.SUSPECT
+    assert failure_detector.verdict(seen, LAN, now + 5.1 * interval_s) == failure_detector.GONE
 
 
 OLD = st.one_of(
@@ -44,70 +44,70 @@ OLD = st.one_of(
 
 @given(st.lists(OLD, max_size=30))
 def test_an_old_incarnation_neither_kills_nor_revives_a_newer_one(told) -> None:
-    seen = membership.recorded(born(), NodeRecord(id="a", name="a", incarnation="2"), 1.0)
+    seen = failure_detector.recorded(born(), NodeRecord(id="a", name="a", incarnation="2"), 1.0)
     before = seen
     for kind, number, state in told:
         if kind == "beat":
-            assert membership.heard(seen, beat(number, "1", state), GRACE_S, 2.0) is None
+            assert failure_detector.heard(seen, beat(number, "1", state), GRACE_S, 2.0) is None
         elif kind == "cut":
-            seen = membership.disconnected(seen, "1", ("S", number), 2.0)
+            seen = failure_detector.disconnected(seen, "1", ("S", number), 2.0)
         else:
-            seen = membership.connected(seen, "1", ("S", number))
+            seen = failure_detector.connected(seen, "1", ("S", number))
     assert seen == before
 
 
 @given(st.floats(0, 1.0), st.booleans())
 def test_a_cut_is_a_suspicion_until_the_grace_is_over(waited_s: float, comes_back: bool) -> None:
-    seen = membership.connected(born(), "1", ("S", 1))
-    seen = membership.disconnected(seen, "1", ("S", 1), 0.1)
+    seen = failure_detector.connected(born(), "1", ("S", 1))
+    seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1)
     if comes_back:
-        seen = membership.connected(seen, "1", ("S", 2))
-    state = membership.verdict(seen, LAN, 0.1 + waited_s)
+        seen = failure_detector.connected(seen, "1", ("S", 2))
+    state = failure_detector.verdict(seen, LAN, 0.1 + waited_s)
     if comes_back:
-        assert state == membership.UP
+        assert state == failure_detector.UP
     elif 0.1 + waited_s - 0.1 < GRACE_S:
-        assert state == membership.SUSPECT
+        assert state == failure_detector.SUSPECT
     else:
-        assert state == membership.GONE
+        assert state == failure_detector.GONE
 
 
 @given(st.permutations(["cut 1", "connect 2"]))
 def test_a_blip_costs_nothing_in_whatever_order_it_is_told(order: list[str]) -> None:
-    seen = membership.connected(born(), "1", ("S", 1))
+    seen = failure_detector.connected(born(), "1", ("S", 1))
     for told in order:
         if told == "cut 1":
-            seen = membership.disconnected(seen, "1", ("S", 1), 0.1)
+            seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1)
         else:
-            seen = membership.connected(seen, "1", ("S", 2))
-    assert membership.verdict(seen, LAN, 1.0) == membership.UP
+            seen = failure_detector.connected(seen, "1", ("S", 2))
+    assert failure_detector.verdict(seen, LAN, 1.0) == failure_detector.UP
 
 
 @given(st.floats(0, 100), st.floats(0, 2.4))
 def test_an_observer_that_stood_still_gives_everybody_that_much_longer(stall_s: float, silent_s) -> None:
-    seen = membership.heard(born(), beat(1), GRACE_S, 0.0)
+    seen = failure_detector.heard(born(), beat(1), GRACE_S, 0.0)
     assert seen is not None
     now = silent_s + stall_s
-    late = membership.extended(seen, stall_s)
-    assert membership.verdict(late, LAN, now - 1e-6) == membership.verdict(seen, LAN, silent_s - 1e-6)
+    late = failure_detector.extended(seen, stall_s)
+    assert failure_detector.verdict(late, LAN, now - 1e-6) == failure_detector.verdict(seen, LAN, silent_s - 1e-6)
 
 
 @given(st.integers(3, 50), st.floats(2.5, 4.9))
 def test_when_most_fall_silent_at_once_nobody_is_accused_yet(count: int, silent_s: float) -> None:
     seen = {f"n{number}": Seen(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = Seen("me", "1", silent_from=silent_s, heard_at=silent_s)
-    states = membership.verdicts(seen, "me", LAN, silent_s)
-    assert {states[node] for node in seen if node != "me"} == {membership.SUSPECT}
+    states = failure_detector.verdicts(seen, "me", LAN, silent_s)
+    assert {states[node] for node in seen if node != "me"} == {failure_detector.SUSPECT}
     for node in seen:
         if node != "me":
             seen[node] = Seen(node, "1", silent_from=0.0)
     seen["me"] = Seen("me", "1", silent_from=5.1, heard_at=5.1)
-    late = membership.verdicts(seen, "me", LAN, 5.1)
-    assert {late[node] for node in seen if node != "me"} == {membership.GONE}
+    late = failure_detector.verdicts(seen, "me", LAN, 5.1)
+    assert {late[node] for node in seen if node != "me"} == {failure_detector.GONE}
 
 
 @given(st.integers(1, 20), st.floats(2.5, 1000))
 def test_who_does_not_hear_itself_accuses_nobody_of_silence(count: int, silent_s: float) -> None:
     seen = {f"n{number}": Seen(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = Seen("me", "1", silent_from=0.0, heard_at=0.0)
-    states = membership.verdicts(seen, "me", LAN, silent_s)
-    assert membership.GONE not in {states[node] for node in seen if node != "me"}
+    states = failure_detector.verdicts(seen, "me", LAN, silent_s)
+    assert failure_detector.GONE not in {states[node] for node in seen if node != "me"}

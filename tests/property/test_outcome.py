@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mesh.config import LAN
 from mesh.messages import TaskError
 from mesh.task_states import FINAL
-from node.outcome import FINAL_CODES, LOST_LIMIT, Again, Attempt, End, backoff_s, lost_too_often, settle
+from node.work.outcome import FINAL_CODES, LOST_LIMIT, Again, Attempt, End, backoff_s, lost_too_often, settle
 
 CODES = st.sampled_from(["failed", "crashed", "timeout", "memory", *sorted(FINAL_CODES)])
 NODES = st.sampled_from(["n1", "n2", "n3"])

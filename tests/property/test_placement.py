@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import placement
 from mesh.kinds.base import Resources
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
-from mesh.placement import LAST, Member, Memory
+from mesh.scheduling import placement
+from mesh.scheduling.placement import LAST, Member, Memory
 
 
 def made(number: int, facts: tuple[float, int, str, bool, int]) -> Member:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mesh.config import LOCAL
 from mesh.errors import BadInput
-from mesh.places import km, places, point, region_at
-from mesh.preparing import prepare
+from mesh.scheduling.geo import km, places, point, region_at
+from mesh.tasks.validation import prepare
 from mesh.views import SubmitRequest
 from tests.integration.scaling_harness import member
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.subjects import URGENCIES
-from node.plan import Ask, LaneView, effective_urgency, keeps, share, should_take_back, starved, surplus
+from node.work.pull_plan import Ask, LaneView, effective_urgency, keeps, share, should_take_back, starved, surplus
 
 NOW = 10_000.0
 MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))

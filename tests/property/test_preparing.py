@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import preparing, subjects
+from mesh import subjects
 from mesh.config import LAN
 from mesh.errors import BadInput, UnknownKind
 from mesh.messages import decode_any, decode_task, encode
-from mesh.preparing import prepare
+from mesh.tasks import validation
+from mesh.tasks.validation import prepare
 from mesh.views import SubmitRequest
 
 PLAIN = st.recursive(
@@ -112,4 +113,4 @@ def test_a_delayed_task_expires_counted_from_its_start(expires_s, delay_s) -> No
     task = prepare(SubmitRequest("echo", {}, delay_s=delay_s, expires_s=expires_s), "c1-1", 10.0, LAN).task
     assert task.expires_at == 10.0 + delay_s + expires_s
     assert prepare(SubmitRequest("echo", {}), "c1-1", 10.0, LAN).task.expires_at == 0.0
-    assert preparing.MAX_DELAY_S >= 365 * 24 * 3600
+    assert validation.MAX_DELAY_S >= 365 * 24 * 3600

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import reaper
+from mesh.leader import reclaim
+from mesh.leader.reclaim import Dead, GiveBack, Kick
 from mesh.messages import Held
-from mesh.reaper import Dead, GiveBack, Kick
 
 HELD = st.builds(
     lambda seq, count: Held(seq, count, f"$JS.ACK.{seq}.{count}", f"t-{seq}"),
@@ -28,10 +28,10 @@ DEAD = st.builds(
     st.dictionaries(st.integers(1, 12), st.integers(1, 3)),
 )
 def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere) -> None:
-    memory, now, returned = reaper.Memory(), 0.0, []
+    memory, now, returned = reclaim.Memory(), 0.0, []
     for dead, passes_s in rounds:
         now += passes_s
-        actions, memory = reaper.reap(dead, elsewhere, memory, now)
+        actions, memory = reclaim.reap(dead, elsewhere, memory, now)
         kinds = [isinstance(action, Kick) for action in actions]
         assert kinds == sorted(kinds, reverse=True), "kicks come first"
         returned += [(one.stream_seq, one.delivered) for one in actions if isinstance(one, GiveBack)]
@@ -44,6 +44,6 @@ def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere
 
 @given(st.lists(DEAD, max_size=4))
 def test_nothing_to_do_the_second_time(dead) -> None:
-    _, memory = reaper.reap(dead, {}, reaper.Memory(), 10.0)
-    again, after = reaper.reap(dead, {}, memory, 10.5)
+    _, memory = reclaim.reap(dead, {}, reclaim.Memory(), 10.0)
+    again, after = reclaim.reap(dead, {}, memory, 10.5)
     assert again == [] and after == memory

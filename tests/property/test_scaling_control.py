@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 from mesh.capacity import TOKEN_LABEL
 from mesh.errors import BadInput
 from mesh.messages import Beat, NodeRecord
-from mesh.placement import Member
-from scaling import policy, record, wall
+from mesh.scheduling.placement import Member
+from scaling import settings as policy
 from scaling.config import ScalingConfig
-from scaling.decide import decide
-from scaling.intents import ENDING, INTENDED, JOINED, LAUNCHED, Intent
-from scaling.ledger import everything, spent
+from scaling.decision import launch_guard
+from scaling.decision.decide import decide
+from scaling.decision.recall import recalled
+from scaling.log import decision_record as record
 from scaling.model import Breaker, Memory, Node, Observation, Offer, Pool, PoolMemory
-from scaling.observe import Facts, Flow, flow, observe
+from scaling.observation.observe import Facts, Flow, flow, observe
+from scaling.observation.reconcile import Listing, reconcile
+from scaling.observation.spend import everything, spent
+from scaling.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
 from scaling.providers.base import Instance
-from scaling.recall import recalled
-from scaling.reconcile import Listing, reconcile
-from scaling.state import State
+from scaling.state.memory import State
 
 NOW, SINCE = 1_800_000_000.0, 1_800_000_000.0 - 500
 TOKENS = [f"x{n}" for n in range(6)]
@@ -121,7 +123,7 @@ def test_whatever_is_decided_the_wall_holds(prices, gone_usd, paid, has_key, pan
     nodes: list[Node] = []
     for number, price in enumerate(prices):
         offer = Offer("o", "p", price_usd_h=price)
-        if not wall.refusal(offer, paid, nodes, gone_usd, has_key, panic, config, NOW):
+        if not launch_guard.refusal(offer, paid, nodes, gone_usd, has_key, panic, config, NOW):
             nodes.append(Node(str(number), price_usd_h=price))
     running = sum(one.price_usd_h for one in nodes)
     assert len(nodes) <= most and running <= hour + 1e-6

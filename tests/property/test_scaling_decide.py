@@ -9,9 +9,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.budget import room_usd_h
 from scaling.config import ScalingConfig
-from scaling.decide import decide
+from scaling.decision.budget import room_usd_h
+from scaling.decision.decide import decide
 from scaling.model import (
     DRAINING,
     ON_DEMAND,

@@ -12,11 +12,11 @@ from scaling.backtest.run import TRAINING, Backtest
 from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast import walk as walking
-from scaling.forecast.aim import Aim, sized, whole_nodes
+from scaling.forecast import walk_forward as walking
+from scaling.forecast.capacity_target import Aim, sized, whole_nodes
 from scaling.forecast.gate import delayed_max, gate
 from scaling.forecast.models import models
-from scaling.forecast.walk import ERROR_GRAINS, horizons, pinball, upper, walk
+from scaling.forecast.walk_forward import ERROR_GRAINS, horizons, pinball, upper, walk
 
 STEP_S = 300.0
 QUANTILES = (0.9, 0.99)

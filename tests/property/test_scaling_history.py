@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
 from mesh.lanes import Lane
+from mesh.leader.metrics import OPEN, Sample
 from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
-from mesh.placement import Member
-from mesh.sampling import OPEN, Sample
+from mesh.scheduling.placement import Member
 from scaling.forecast.history import (
     FINEST_MOST,
     HOLD_S,
@@ -25,7 +25,7 @@ from scaling.forecast.history import (
     series,
     step_of,
 )
-from scaling.observe import Facts, Flow, flow, observe, slots_of
+from scaling.observation.observe import Facts, Flow, flow, observe, slots_of
 
 T0 = 1_800_000_000.0
 ECHO = ("echo", OPEN)

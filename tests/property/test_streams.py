@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.bus.streams import fit_to_disk
 from mesh.config import LAN
-from mesh.streams import fit_to_disk
 
 FREE = st.integers(256 << 20, 1 << 45)
 SHARES = st.floats(0.01, 0.6)

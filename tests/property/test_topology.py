@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.bus.topology import (
+from mesh.cluster.topology import (
     Candidate,
     MoveMeta,
     MoveStreams,

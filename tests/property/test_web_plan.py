@@ -5,8 +5,8 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.workloads.web_generator import DIGITS, LONGEST_US
-from node.workloads.web_plan import due_before, due_ns, judged, processes, shares
+from node.workloads.web.generator import DIGITS, LONGEST_US
+from node.workloads.web.plan import due_before, due_ns, judged, processes, shares
 from node.workloads.web_server_load import merged, times
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.messages import KindInfo
-from node.banner import BannerFacts, banner
+from node.identity.banner import BannerFacts, banner
 
 FACTS = BannerFacts(
     node_id="n7f3k2ab",
@@ -82,7 +82,7 @@ def test_another_port_and_another_kind_change_the_commands():
 
 def test_the_suggested_payloads_are_valid():
     from mesh.kinds.table import KINDS
-    from node.banner import FIRST_TASKS
+    from node.identity.banner import FIRST_TASKS
 
     for kind, payload in FIRST_TASKS.items():
         KINDS[kind].payload.model_validate(payload)

@@ -94,7 +94,7 @@ def test_the_environment_says_where_a_figure_comes_from() -> None:
 def test_each_process_of_a_node_is_known() -> None:
     assert role(["nats-server", "-c", "/d/bus/server.conf"]) == "server"
     assert role(["nats-server", "-c", "/d/bus/witness.conf"]) == "witness"
-    assert role(["python", "-P", "-m", "node.child", "1"]) == "worker"
+    assert role(["python", "-P", "-m", "node.executor.worker_main", "1"]) == "worker"
     assert role(["sh", "-c", "…"]) == "guard"
 
 

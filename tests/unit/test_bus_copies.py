@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mesh.bus.copies import Copies, read_held
-from mesh.bus.topology import Stream
+from mesh.cluster.replicas import Copies, read_held
+from mesh.cluster.topology import Stream
 
 ALL = frozenset("abc")
 WORK = Stream("WORK", 3, "a", ALL, ALL)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.bus.meta import Group, leaders_view, peer_id, read_groups, read_stream
-from mesh.bus.rescue import Damage, damage, explain
-from mesh.bus.safety import safety
+from mesh.cluster.durability import safety
+from mesh.cluster.quorum_recovery import Damage, damage, explain
+from mesh.cluster.raft_meta import Group, leaders_view, peer_id, read_groups, read_stream
 
 
 def test_safety_in_words() -> None:

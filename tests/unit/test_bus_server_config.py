@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.bus import server_folder
-from mesh.bus.founding import MetaGroup, meta_group, next_step
-from mesh.bus.server_binary import find_server, parse_version
-from mesh.bus.server_config import ServerConfig, client_urls, local_host, render
-from mesh.bus.server_folder import Founded
-from mesh.bus.server_layout import BusSettings, Layout
-from mesh.bus.server_process import last_complaint
-from mesh.bus.server_restarts import MEMORY_S, remembered, restart_delay_s
+from mesh.bus.server import data_dir
+from mesh.bus.server.binary import find_server, parse_version
+from mesh.bus.server.bootstrap import MetaGroup, meta_group, next_step
+from mesh.bus.server.config import ServerConfig, client_urls, local_host, render
+from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.layout import BusSettings, Layout
+from mesh.bus.server.process import last_complaint
+from mesh.bus.server.restarts import MEMORY_S, remembered, restart_delay_s
 from mesh.errors import CannotStart
 
 CONFIG = ServerConfig(
@@ -189,32 +189,32 @@ def test_a_missing_server_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(server_folder, "MINIMUM_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr(data_dir, "MINIMUM_FREE_BYTES", 1 << 62)
     with pytest.raises(CannotStart, match=r"is full .* make room"):
-        server_folder.prepare(tmp_path)
+        data_dir.prepare(tmp_path)
 
 
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotStart, match="can't be written"):
-        server_folder.prepare(tmp_path / "file" / "bus")
+        data_dir.prepare(tmp_path / "file" / "bus")
 
 
 def test_a_damaged_marker_is_never_taken_for_an_unfinished_founding(tmp_path: Path) -> None:
-    (tmp_path / server_folder.MARKER).write_text("{")
+    (tmp_path / data_dir.MARKER).write_text("{")
     with pytest.raises(CannotStart, match="damaged"):
-        server_folder.read_marker(tmp_path)
+        data_dir.read_marker(tmp_path)
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(CannotStart, match="--interface"):
-        server_folder.free_port("192.0.2.1")
+        data_dir.free_port("192.0.2.1")
 
 
 def test_a_taken_port_is_not_chosen() -> None:
-    port = server_folder.free_port("127.0.0.1")
-    assert server_folder.free_port("127.0.0.1", port) == port
-    assert server_folder.free_port("127.0.0.1", port, (port,)) != port
+    port = data_dir.free_port("127.0.0.1")
+    assert data_dir.free_port("127.0.0.1", port) == port
+    assert data_dir.free_port("127.0.0.1", port, (port,)) != port
 
 
 # --- last words ------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mesh import connections
 from mesh.bus.wire import Message
+from mesh.membership import connections
 
 
 def event(name: str, reason: str = "") -> bytes:

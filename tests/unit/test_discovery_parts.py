@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.announcement import (
+from mesh.discovery.announcement import (
     MEMBER,
     ROLES,
     TTL_S,
@@ -20,7 +20,7 @@ from mesh.announcement import (
     still_valid,
     to_properties,
 )
-from mesh.interfaces import Interface, choose, is_virtual, read_interfaces
+from mesh.discovery.interfaces import Interface, choose, is_virtual, read_interfaces
 
 UP = frozenset({"up", "multicast", "running"})
 LO = Interface("lo", ("127.0.0.1",), frozenset({"up", "loopback"}))

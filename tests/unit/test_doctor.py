@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.announcement import MEMBER, Announcement, Sighting
-from mesh.diagnosis import Facts, diagnose
-from mesh.doctor import _read_status, examine
-from mesh.interfaces import Choice
+from mesh.discovery.announcement import MEMBER, Announcement, Sighting
+from mesh.discovery.interfaces import Choice
+from mesh.doctor.collect import _read_status, examine
+from mesh.doctor.diagnose import Facts, diagnose
 from mesh.messages import KindInfo
 
 PEER = Announcement("home", "m1", "", "n2", ("nats://10.0.0.2:4222",), MEMBER, version="0.1.0")

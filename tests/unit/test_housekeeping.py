@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.blob_refs import orphans
-from mesh.housekeeping import idle_lanes
-from mesh.streams import LaneInfo
+from mesh.bus.streams import LaneInfo
+from mesh.leader.garbage_collection import idle_lanes
+from mesh.tasks.blob_refs import orphans
 
 A, B = ("a", "any", "normal"), ("b", "any", "normal")
 IDLE_S = 600.0

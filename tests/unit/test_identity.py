@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.discovery.identity import MeshIdentity, default_data_dir, new_token, open_data_dir, write_atomically
 from mesh.errors import CannotStart
-from mesh.identity import MeshIdentity, default_data_dir, new_token, open_data_dir, write_atomically
 from mesh.subjects import is_token
 
 MESH = MeshIdentity("mabcdefgh", "blue", 1_700_000_000.5, "nfounder")
@@ -62,7 +62,7 @@ def test_a_second_node_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
 
 def test_a_killed_node_leaves_no_lock(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from mesh.identity import open_data_dir\n"
+        "import sys, pathlib; from mesh.discovery.identity import open_data_dir\n"
         "d = open_data_dir(pathlib.Path(sys.argv[1])); print(d.node_id, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -12,7 +12,7 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
+from node.executor.context import Context, InputFault, load
 
 
 def file(width, name="png"):

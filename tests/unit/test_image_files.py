@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads.image_header import read_header
+from node.executor.context import Context, InputFault, load
+from node.workloads.image.header import read_header
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("jpeg", "png", "webp", "avif", "tiff", "bmp")
@@ -217,7 +217,7 @@ def test_memory_that_is_not_there_is_said_to_be_memory():
         "import resource, cv2, numpy as np\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "cv2.setNumThreads(1)\n"
         "data = cv2.imencode('.png', np.zeros((9, 9, 4), np.uint16))[1].tobytes()\n"
         "used = int(next(line for line in open('/proc/self/status') if line.startswith('VmData')).split()[1]) * 1024\n"

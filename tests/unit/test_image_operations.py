@@ -8,8 +8,8 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads.image_colours import hue_matrix, saturation_matrix, sepia_matrix, spread_table
+from node.executor.context import Context, InputFault, load
+from node.workloads.image.colours import hue_matrix, saturation_matrix, sepia_matrix, spread_table
 
 BOTH = (np.uint8, np.uint16)
 

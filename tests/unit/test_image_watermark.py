@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads.image_watermark import text_mask
+from node.executor.context import Context, InputFault, load
+from node.workloads.image.watermark import text_mask
 
 
 def file(image, name="png"):

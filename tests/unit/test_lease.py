@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh import lease
 from mesh.config import LAN
+from mesh.leader import lease
 
 ME = ("me", "me-1")
 TERM = lease.Term(fence=3, revision=5, renewed_at=100.0)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from mesh import subjects
+from mesh.bus.streams import GROUP, door_config, due_config, lane_config, stream_configs
 from mesh.config import LAN
-from mesh.records import SMALL_BYTES, end_headers
-from mesh.streams import GROUP, door_config, due_config, lane_config, stream_configs
+from mesh.tasks.records import SMALL_BYTES, end_headers
 
 NS = 1_000_000_000
 #: Every number differs from every other, so that a mix-up shows.

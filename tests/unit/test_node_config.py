@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from mesh.config import LAN, LOCAL
 from mesh.errors import CannotStart
 from node import cli
-from node.child import grants_of
 from node.config import NAMES, BadConfig, NodeConfig, build
-from node.worker_process import Allowed
-from node.workload import Context
+from node.executor.context import Context
+from node.executor.process import Allowed
+from node.executor.worker_main import grants_of
 
 
 def flags(*argv: str) -> dict:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import msgspec
 
-from mesh import placement
 from mesh.kinds.base import Resources
 from mesh.messages import Accelerator, Beat, Capabilities, KindInfo, NodeRecord
-from mesh.placement import LAST, Member, Memory
+from mesh.scheduling import placement
+from mesh.scheduling.placement import LAST, Member, Memory
 
 ONE, ALL, GPU = {"k": Resources()}, {"k": Resources(cores="all")}, {"k": Resources(gpu=1)}
 

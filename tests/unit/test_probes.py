@@ -9,7 +9,7 @@ import pytest
 
 from mesh.kinds.base import KindSpec, Need, Payload
 from mesh.messages import Accelerator, encode
-from node.capabilities import probe
+from node.identity.capabilities import probe
 from node.probes import accelerator, packages
 from node.probes.accelerator import gfx_name, parse_apple, parse_nvidia_smi, probe_accelerators
 from node.probes.machine import (

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from mesh import reaper
+from mesh.leader import reclaim
+from mesh.leader.reclaim import Dead, GiveBack, Kick, Memory
 from mesh.messages import Held
-from mesh.reaper import Dead, GiveBack, Kick, Memory
 
 DEAD = Dead("a", "1", (Held(7, 1, "reply", "t-1"),), frozenset({("S", 3)}))
 
 
 def test_a_kick_that_did_not_help_is_repeated_and_a_give_back_is_not() -> None:
-    actions, memory = reaper.reap([DEAD], {}, Memory(), 0.0)
+    actions, memory = reclaim.reap([DEAD], {}, Memory(), 0.0)
     assert actions == [Kick("a", "S", 3), GiveBack("a", "1", "reply", 7, 1)]
-    assert reaper.reap([DEAD], {}, memory, reaper.KICK_AGAIN_S - 0.1)[0] == []
-    assert reaper.reap([DEAD], {}, memory, reaper.KICK_AGAIN_S)[0] == [Kick("a", "S", 3)]
+    assert reclaim.reap([DEAD], {}, memory, reclaim.KICK_AGAIN_S - 0.1)[0] == []
+    assert reclaim.reap([DEAD], {}, memory, reclaim.KICK_AGAIN_S)[0] == [Kick("a", "S", 3)]
 
 
 def test_what_was_given_back_is_forgotten_only_when_no_announcement_can_be_under_way() -> None:
-    _, memory = reaper.reap([DEAD], {}, Memory(), 0.0)
-    _, memory = reaper.reap([], {}, memory, reaper.REMEMBER_S - 1)
+    _, memory = reclaim.reap([DEAD], {}, Memory(), 0.0)
+    _, memory = reclaim.reap([], {}, memory, reclaim.REMEMBER_S - 1)
     assert (7, 1) in memory.returned
-    _, memory = reaper.reap([], {}, memory, reaper.REMEMBER_S + 1)
+    _, memory = reclaim.reap([], {}, memory, reclaim.REMEMBER_S + 1)
     assert memory == Memory()

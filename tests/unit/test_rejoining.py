@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.announcement import CANDIDATE, MEMBER, Announcement
-from mesh.bus.islands import Side
-from mesh.identity import MeshIdentity, open_data_dir
-from mesh.meeting import doubles, holds_work, strangers, twins
-from mesh.membership import GONE, UP
-from mesh.merging import lane_of, ttl_of
+from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
+from mesh.discovery.identity import MeshIdentity, open_data_dir
+from mesh.membership.failure_detector import GONE, UP
+from mesh.merge.detector import doubles, holds_work, strangers, twins
+from mesh.merge.mover import lane_of, ttl_of
+from mesh.merge.policy import Side
 from mesh.messages import Beat, MergeOrder, NodeRecord
-from mesh.placement import Member
-from node.rejoining import adopt, is_time
+from mesh.scheduling.placement import Member
+from node.lifecycle.merge_follow import adopt, is_time
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import sampling
+from mesh.leader import metrics
 from mesh.messages import Beat, NodeRecord, encode
-from mesh.placement import Member
+from mesh.scheduling.placement import Member
 
 LANE, EUROPE = ("echo", "any", "normal"), ("echo", "any@eu", "normal")
 
@@ -18,18 +18,18 @@ def member(tasks: int, incarnation: str = "1") -> Member:
 
 
 def test_a_minute() -> None:
-    none, memory = sampling.sample({LANE: (2, 1, 9)}, [member(10)], sampling.Memory(), 1000.0)
+    none, memory = metrics.sample({LANE: (2, 1, 9)}, [member(10)], metrics.Memory(), 1000.0)
     assert none == [], "the first look only counts"
-    (one,), memory = sampling.sample({LANE: (7, 2, 15)}, [member(16)], memory, 1060.0)
+    (one,), memory = metrics.sample({LANE: (7, 2, 15)}, [member(16)], memory, 1060.0)
     assert one["ends"] == 6 and one["arrivals"] == 12 and one["queued"] == 7 and one["running"] == 2
     assert one["work_s"] == 3.0 and one["interval_s"] == 60.0 and one["slots"] == 4 and one["region"] == ""
-    (after,), _ = sampling.sample({}, [member(3, "2")], memory, 1120.0)
+    (after,), _ = metrics.sample({}, [member(3, "2")], memory, 1120.0)
     assert after["ends"] == 3 and after["arrivals"] == 0, "a restarted node counts from nought"
 
 
 def test_work_is_counted_where_it_comes_from() -> None:
-    _, memory = sampling.sample({LANE: (0, 0, 100), EUROPE: (4, 0, 0)}, [member(100)], sampling.Memory(), 1000.0)
-    (nowhere, europe), _ = sampling.sample(
+    _, memory = metrics.sample({LANE: (0, 0, 100), EUROPE: (4, 0, 0)}, [member(100)], metrics.Memory(), 1000.0)
+    (nowhere, europe), _ = metrics.sample(
         {LANE: (0, 0, 110), EUROPE: (34, 0, 30)}, [member(140)], memory, 1060.0
     )
     assert (nowhere["region"], nowhere["ends"], nowhere["arrivals"]) == ("", 10, 10)
@@ -39,17 +39,17 @@ def test_work_is_counted_where_it_comes_from() -> None:
 
 def test_readers_take_what_is_written_and_are_told_what_asks_for_more_than_any_node() -> None:
     bound = ("echo", "p-0123456789", "normal")
-    _, memory = sampling.sample({LANE: (0, 0, 100), bound: (0, 0, 0)}, [member(100)], sampling.Memory(), 1000.0)
-    (one,), _ = sampling.sample({LANE: (0, 0, 130), bound: (0, 0, 10)}, [member(140)], memory, 1060.0)
-    read = sampling.decode_sample(encode(one | {"fence": 7}))
+    _, memory = metrics.sample({LANE: (0, 0, 100), bound: (0, 0, 0)}, [member(100)], metrics.Memory(), 1000.0)
+    (one,), _ = metrics.sample({LANE: (0, 0, 130), bound: (0, 0, 10)}, [member(140)], memory, 1060.0)
+    read = metrics.decode_sample(encode(one | {"fence": 7}))
     assert (read.kind, read.region, read.at, read.interval_s, read.fence) == ("echo", "", 1060.0, 60.0, 7)
     assert (read.arrivals, read.ends, read.work_s) == (40, 40, 20.0)
-    assert read.pools == {"p-0123456789": 0.25} and read.pool_shares == {sampling.OPEN: 0.75, "p-0123456789": 0.25}
+    assert read.pools == {"p-0123456789": 0.25} and read.pool_shares == {metrics.OPEN: 0.75, "p-0123456789": 0.25}
 
 
 @given(st.integers(0, 10**9), st.dictionaries(st.text(max_size=3), st.integers(0, 10**6), min_size=1, max_size=6))
 def test_shares_are_whole_and_lose_nothing(total: int, weights: dict[str, int]) -> None:
-    parts = sampling.shares(total, weights)
+    parts = metrics.shares(total, weights)
     assert sum(parts.values()) == total and parts.keys() == weights.keys()
     whole = sum(weights.values())
     if whole:

@@ -12,20 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
-from mesh.sampling import OPEN, Sample
+from mesh.leader.metrics import OPEN, Sample
 from scaling.backtest import synthetic
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.config import HYBRID, MODES, REACTIVE, ScalingConfig
 from scaling.forecast import fitting, prophet
-from scaling.forecast.aim import Aim, sized
+from scaling.forecast.capacity_target import Aim, sized
 from scaling.forecast.child import fit
 from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
 from scaling.forecast.gate import expected
 from scaling.forecast.history import HOLD_S, History
 from scaling.model import Offer, Pool
-from scaling.observe import Seen
+from scaling.observation.observe import Seen
 
 T0 = 1_800_000_000.0
 CONFIG = ScalingConfig()

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from scaling.budget import over_the_wall, room_usd_h
 from scaling.config import ScalingConfig
-from scaling.decide import decide
+from scaling.decision.budget import over_the_wall, room_usd_h
+from scaling.decision.decide import decide
+from scaling.decision.policies import cost, geo, predictive, reactive
+from scaling.decision.schedule import parse, scheduled
 from scaling.model import (
     DRAINING,
     ON_DEMAND,
@@ -22,8 +24,6 @@ from scaling.model import (
     Offer,
     Pool,
 )
-from scaling.policies import cost, geo, predictive, reactive
-from scaling.schedule import parse, scheduled
 
 CONFIG = ScalingConfig()
 NOW = 1_800_000_000.0

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
-from mesh.placement import Member
-from scaling.intents import Intent
-from scaling.speeds import LEAST_TASKS, measured, of_pools
+from mesh.scheduling.placement import Member
+from scaling.observation.throughput import LEAST_TASKS, measured, of_pools
+from scaling.orders import Intent
 from tests.integration.scaling_harness import member
 
 RESOURCES = {"small": Resources(cores=1), "whole": Resources(cores="all"), "gpu": Resources(gpu=True)}

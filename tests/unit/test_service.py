@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh import log as log_module
-from mesh.service import RESTART_MAX_S, STEADY_S, Service, ServiceFailed, backoff_s, every, run_services
+from mesh.supervision import RESTART_MAX_S, STEADY_S, Service, ServiceFailed, backoff_s, every, run_services
 
 
 @given(st.integers(1, 10**6), st.floats(0, STEADY_S * 0.99), st.floats(0, 1))
@@ -112,7 +112,7 @@ async def test_every_says_how_late_it_is_and_does_not_catch_up(monkeypatch):
         clock["now"] += seconds + next(stalls)
 
     monkeypatch.setattr(loop, "time", lambda: clock["now"])
-    monkeypatch.setattr("mesh.service.asyncio.sleep", sleep)
+    monkeypatch.setattr("mesh.supervision.asyncio.sleep", sleep)
     seen = []
     async for tick in every(1.0, jitter=0.0):
         seen.append((tick.number, round(tick.late_s, 6), clock["now"]))
@@ -130,20 +130,20 @@ def test_logs_are_one_line_for_people_or_for_programs(as_json):
     stream = io.StringIO()
     try:
         log_module.set_up("INFO", as_json, stream)
-        logging.getLogger("mesh.discovery").debug("not shown")
+        logging.getLogger("mesh.discovery.mdns").debug("not shown")
         try:
             raise OSError("broken")
         except OSError:
-            logging.getLogger("mesh.discovery").warning("It said %s.", "broken", exc_info=sys.exc_info())
+            logging.getLogger("mesh.discovery.mdns").warning("It said %s.", "broken", exc_info=sys.exc_info())
     finally:
         root.handlers[:], root.level = before
     (line,) = stream.getvalue().splitlines()
     if as_json:
         fields = json.loads(line)
-        assert fields["component"] == "mesh.discovery" and fields["level"] == "warning"
+        assert fields["component"] == "mesh.discovery.mdns" and fields["level"] == "warning"
         assert fields["message"] == "It said broken." and "OSError" in fields["traceback"]
     else:
-        assert line.endswith("warning discovery: It said broken.")
+        assert line.endswith("warning discovery.mdns: It said broken.")
 
 
 def test_an_unknown_log_level_is_refused():

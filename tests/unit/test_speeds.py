@@ -11,7 +11,7 @@ import pytest
 from mesh.kinds.base import Need
 from mesh.kinds.table import KINDS, validate
 from mesh.messages import Accelerator, Capabilities, KindInfo
-from node import speeds
+from node.identity import calibration
 
 SPECS = (KINDS["echo"], KINDS["crypto_mining"], KINDS["scientific_computing"])
 HAVE = Capabilities(
@@ -24,7 +24,7 @@ HAVE = Capabilities(
 
 
 def test_only_kinds_with_a_probe_that_can_run_are_measured():
-    assert [spec.name for spec in speeds.measurable(SPECS, HAVE)] == ["crypto_mining"]
+    assert [spec.name for spec in calibration.measurable(SPECS, HAVE)] == ["crypto_mining"]
 
 
 def test_every_probe_is_a_payload_that_needs_nothing_else():
@@ -37,20 +37,20 @@ def test_every_probe_is_a_payload_that_needs_nothing_else():
 
 def test_a_speed_is_found_again_and_a_damaged_file_costs_only_a_measurement(tmp_path):
     spec = KINDS["crypto_mining"]
-    of = speeds.circumstances(spec, HAVE, 2, "1")
-    assert speeds.known(SPECS, HAVE, 2, "1", tmp_path) == {}
-    speeds.keep(spec.name, 0.25, of, tmp_path)
-    speeds.keep("another", 1.0, "x", tmp_path)
-    assert speeds.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.25}
+    of = calibration.circumstances(spec, HAVE, 2, "1")
+    assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
+    calibration.keep(spec.name, 0.25, of, tmp_path)
+    calibration.keep("another", 1.0, "x", tmp_path)
+    assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.25}
     for damaged in ("", "[]", '{"crypto_mining": 3}', json.dumps({"crypto_mining": {"of": of, "seconds": "fast"}})):
-        (tmp_path / speeds.FILE).write_text(damaged)
-        assert speeds.known(SPECS, HAVE, 2, "1", tmp_path) == {}
-    speeds.keep(spec.name, 0.5, of, tmp_path)
-    assert speeds.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.5}
+        (tmp_path / calibration.FILE).write_text(damaged)
+        assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
+    calibration.keep(spec.name, 0.5, of, tmp_path)
+    assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.5}
 
 
 def test_a_folder_that_cannot_be_written_is_no_harm(tmp_path, caplog):
-    speeds.keep("k", 1.0, "x", tmp_path / "absent")
+    calibration.keep("k", 1.0, "x", tmp_path / "absent")
     assert "can't keep how fast k is" in caplog.text
 
 
@@ -60,21 +60,21 @@ def test_a_folder_that_cannot_be_written_is_no_harm(tmp_path, caplog):
 )
 def test_other_hardware_is_measured_anew(change):
     spec = KINDS["crypto_mining"]
-    before = speeds.circumstances(spec, HAVE, 2, "1")
-    assert speeds.circumstances(spec, msgspec.structs.replace(HAVE, **change), 2, "1") != before
+    before = calibration.circumstances(spec, HAVE, 2, "1")
+    assert calibration.circumstances(spec, msgspec.structs.replace(HAVE, **change), 2, "1") != before
 
 
 def test_other_versions_are_measured_anew_and_those_of_others_are_not(monkeypatch):
     spec = replace(KINDS["scientific_computing"], gains=(Need("fast_wheel", "x"),))
-    before = speeds.circumstances(spec, HAVE, 2, "1")
+    before = calibration.circumstances(spec, HAVE, 2, "1")
 
     def with_library(name, version):
         return msgspec.structs.replace(HAVE, libraries={**HAVE.libraries, name: version})
 
-    assert speeds.circumstances(spec, with_library("numpy", "2.5"), 2, "1") != before
-    assert speeds.circumstances(spec, with_library("cv2", "6"), 2, "1") == before
-    assert speeds.circumstances(spec, HAVE, 1, "1") != before
-    assert speeds.circumstances(spec, HAVE, 2, "2") != before
-    assert speeds.circumstances(replace(spec, probe={"n": 9}), HAVE, 2, "1") != before
-    monkeypatch.setattr(speeds, "_installed", lambda name: "1.0")
-    assert speeds.circumstances(spec, HAVE, 2, "1") != before
+    assert calibration.circumstances(spec, with_library("numpy", "2.5"), 2, "1") != before
+    assert calibration.circumstances(spec, with_library("cv2", "6"), 2, "1") == before
+    assert calibration.circumstances(spec, HAVE, 1, "1") != before
+    assert calibration.circumstances(spec, HAVE, 2, "2") != before
+    assert calibration.circumstances(replace(spec, probe={"n": 9}), HAVE, 2, "1") != before
+    monkeypatch.setattr(calibration, "_installed", lambda name: "1.0")
+    assert calibration.circumstances(spec, HAVE, 2, "1") != before

@@ -8,7 +8,7 @@ from mesh.errors import BadInput
 from mesh.kinds.crypto_mining import GENESIS_NONCE
 from mesh.kinds.table import validate
 from mesh.splitting.nonces import FIRST_COUNT, TASK_S, Mined, Part, Range, checked, is_right
-from node.workload import Context, load
+from node.executor.context import Context, load
 
 
 def test_parts_cover_the_range_once_and_follow_the_measured_rate():

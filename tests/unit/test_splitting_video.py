@@ -12,10 +12,10 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from mesh.media import MediaFault
 from mesh.splitting import video_cut, video_join
+from mesh.splitting.media import MediaFault
 from mesh.splitting.video import checked
-from node.workload import Context, load
+from node.executor.context import Context, load
 from tests.videos import psnr, read, video
 
 OPEN = {"x264-params": "open-gop=1:keyint=26:min-keyint=26:scenecut=0:b-adapt=0:b-pyramid=normal", "preset": "fast"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mesh.kinds.table import validate
-from node.workload import Context, load
+from node.executor.context import Context, load
 from node.workloads import ml_training
 from node.workloads.ml_training import due
 

@@ -10,9 +10,9 @@ import pytest
 from mesh.errors import BadInput
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, Output, load
-from node.workloads import sha256_lane
+from node.executor.context import Context, InputFault, Output, load
 from node.workloads.echo import filler
+from node.workloads.mining import sha256_lane
 from node.workloads.scientific_computing import (
     WrongResult,
     check,
@@ -187,7 +187,7 @@ def test_crashes_end_the_process(how, status):
     script = (
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         f"load('echo')(validate('echo', {{'crash': '{how}'}}), Context(1, Path('.'), fault_kinds=True))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)

@@ -14,9 +14,10 @@ import pytest
 from mesh.errors import BadInput
 from mesh.kinds.database_ops import least_streams
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads import database_ops, sql_sandbox, tpch
-from node.workloads.tpch_check import WrongAnswer, difference, expected_rows, missing_rows
+from node.executor.context import Context, InputFault, load
+from node.workloads import database_ops
+from node.workloads.database import sql_sandbox, tpch
+from node.workloads.database.tpch_check import WrongAnswer, difference, expected_rows, missing_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = range(1, 23)
@@ -136,8 +137,8 @@ def test_without_duckdb_the_kind_says_what_is_absent(tmp_path):
         "import sys; sys.modules['duckdb'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.child import error_of\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.worker_main import error_of\n"
+        "from node.executor.context import Context, load\n"
         "try: load('database_ops')(validate('database_ops', {}), Context(1, Path('.')))\n"
         "except ImportError as error: print(error_of('database_ops', error).code, error.name)\n"
     )

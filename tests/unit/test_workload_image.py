@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
+from node.executor.context import Context, InputFault, load
 
 FORMATS = ("jpeg", "png", "webp")
 

@@ -8,10 +8,11 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import KINDS, validate
-from node.child import error_of
+from node.executor.context import Context, InputFault, load
+from node.executor.worker_main import error_of
 from node.probes.packages import probe_packages
-from node.workload import Context, InputFault, load
-from node.workloads import llm_cache, llm_models
+from node.workloads.llm import cache
+from node.workloads.llm import models as llm_models
 from tests.language_models import tiny_gguf, tiny_llama
 
 START = {"prompt": "Once upon a time", "raw": True, "max_tokens": 12}
@@ -29,7 +30,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def models_are_freed():
     yield
-    llm_cache.forget()
+    cache.forget()
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_llama_says_what_the_library_says(run, direct):
 
 
 def test_llama_answers_a_chat_and_is_warm_the_second_time(run):
-    llm_cache.forget()
+    cache.forget()
     told = []
     question = "What is the capital of France?"
     first = run(
@@ -119,7 +120,7 @@ def generated(models, prompt, count):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from node.workloads.llm_torch import place
+    from node.workloads.llm.pytorch import place
 
     tokenizer = AutoTokenizer.from_pretrained(models / "tiny")
     network = AutoModelForCausalLM.from_pretrained(models / "tiny", dtype=place(True)[1])
@@ -175,7 +176,7 @@ def test_a_size_that_is_not_there_gets_random_weights_and_says_so(run):
     result = run({"model": "360m", "prompt": "abc", "max_tokens": 2})
     assert (result["model"], result["weights"], result["backend"]) == ("360M", "random", "torch")
     assert result["parameters"] == 361_821_120 and result["completion_tokens"] == 2
-    llm_cache.forget()
+    cache.forget()
 
 
 def test_both_back_ends_say_the_same_of_one_gguf_file(run):

@@ -10,8 +10,8 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads import llm_cache, llm_models
+from node.executor.context import Context, InputFault, load
+from node.workloads.llm import cache, models
 from tests.language_models import tiny_llama
 
 
@@ -34,7 +34,7 @@ def run(listed, tmp_path, monkeypatch):
         validate("llm_inference", {"prompt": "w1", "max_tokens": 2, **payload}),
         Context(1, tmp_path, memory_mb=memory_mb, grants={"models": (str(listed),)}),
     )
-    llm_cache.forget()
+    cache.forget()
 
 
 def spoil(file, **fields):
@@ -50,7 +50,7 @@ def spoil(file, **fields):
 )
 def test_a_gguf_file_that_was_cut_off(run, listed, part, words):
     """In its head, and in its weights: where only llama.cpp itself can see it."""
-    with open(llm_models.held(())["SmolLM2-135M-Instruct"].path, "rb") as file:
+    with open(models.held(())["SmolLM2-135M-Instruct"].path, "rb") as file:
         (listed / "cut.gguf").write_bytes(file.read(part))
     with pytest.raises(InputFault, match=rf"payload\.model .*{words}"):
         run(model="cut", backend="llama.cpp")
@@ -134,11 +134,11 @@ def test_a_name_is_no_path(name):
 
 def test_links_out_of_the_directory_are_not_followed(run, listed, tmp_path, tiny):
     (listed / "folder").symlink_to(tiny)
-    (listed / "file.gguf").symlink_to(llm_models.held(())["SmolLM2-135M-Instruct"].path)
+    (listed / "file.gguf").symlink_to(models.held(())["SmolLM2-135M-Instruct"].path)
     (listed / "inside").symlink_to(listed / "tiny")
-    assert set(llm_models.labels((str(listed),))) == {"model.tiny", "model.inside"}
+    assert set(models.labels((str(listed),))) == {"model.tiny", "model.inside"}
     for name in ("folder", "file"):
-        with pytest.raises(llm_models.NotHere, match=f"has no model '{name}'"):
+        with pytest.raises(models.NotHere, match=f"has no model '{name}'"):
             run(model=name)
     secret = tmp_path / "secret"
     secret.write_text("{}")
@@ -171,17 +171,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypa
     def made(*_):
         raise AssertionError("it was built")
 
-    monkeypatch.setattr("node.workloads.llm_torch._make", made)
-    monkeypatch.setattr("node.workloads.llm_torch._no_gpu_here", lambda on_cpu: True)
+    monkeypatch.setattr("node.workloads.llm.pytorch._make", made)
+    monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
     with pytest.raises(InputFault, match=r'\.model takes about \d{5} MB, .* 4096 MB.* requires {"memory_mb": \d'):
         run(model="7B")
-    monkeypatch.setattr("node.workloads.llm_llama.LlamaModel", made)
+    monkeypatch.setattr("node.workloads.llm.llama_cpp.LlamaModel", made)
     with pytest.raises(InputFault, match=r"payload\.model takes about \d+ MB, and this task was given 64 MB"):
         run(memory_mb=64)
     # No limit of the task's own, and more than the machine has.
     memory = SimpleNamespace(available=1 << 30, total=4 << 30)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    with pytest.raises(llm_models.NotHere, match=r"takes about \d+ MB, and the machine has 1024 MB free"):
+    with pytest.raises(models.NotHere, match=r"takes about \d+ MB, and the machine has 1024 MB free"):
         run(memory_mb=0, model="70B")
 
 
@@ -195,11 +195,11 @@ def test_a_model_used_longest_ago_goes_when_a_new_one_needs_its_room():
         def close(self):
             closed.append(self.name)
 
-    llm_cache.forget()
+    cache.forget()
     for name in "ab":
-        llm_cache.load(name, lambda name=name: Loaded(name), 40 << 20, 100)
-    assert llm_cache.have(lambda key: key == "a").name == "a" and closed == []
-    llm_cache.load("c", lambda: Loaded("c"), 40 << 20, 100)
-    assert closed == ["b"] and llm_cache.have(lambda key: key == "b") is None
-    llm_cache.forget()
+        cache.load(name, lambda name=name: Loaded(name), 40 << 20, 100)
+    assert cache.have(lambda key: key == "a").name == "a" and closed == []
+    cache.load("c", lambda: Loaded("c"), 40 << 20, 100)
+    assert closed == ["b"] and cache.have(lambda key: key == "b") is None
+    cache.forget()
     assert closed == ["b", "a", "c"]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
-from node.workloads import llm_cache, llm_hub
-from node.workloads.llm_models import NotHere
+from node.executor.context import Context, InputFault, load
+from node.workloads.llm import cache
+from node.workloads.llm import hub as llm_hub
+from node.workloads.llm.models import NotHere
 from tests.language_models import tiny_gguf, tiny_llama
 from tests.model_hub import COMMIT, serve
 
@@ -39,7 +40,7 @@ def hub(models, monkeypatch, tmp_path):
     with serve(folders) as made:
         monkeypatch.setenv("HF_ENDPOINT", made.url)
         yield made
-    llm_cache.forget()
+    cache.forget()
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_model_is_fetched_once_and_says_what_it_says_anywhere(hub, run, tmp_pa
     hub.asked.clear()
     assert run(hub="lab/tiny")["text"] == local["text"] and not hub.asked, "this worker knows it"
     llm_hub._fetched.clear()
-    llm_cache.forget()
+    cache.forget()
     assert run(hub=f"lab/tiny@{COMMIT}")["text"] == local["text"]
     assert hub.asked and not any("/resolve/" in one for one in hub.asked), "another worker finds it on the disk"
     assert held(tmp_path) == [f"lab--tiny@{COMMIT}"]

@@ -10,8 +10,9 @@ import pytest
 
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE
 from mesh.kinds.table import validate
-from node.workload import Context, load
-from node.workloads import crypto_mining, sha256_lane, sha256_vector
+from node.executor.context import Context, load
+from node.workloads import crypto_mining
+from node.workloads.mining import sha256_lane, sha256_vector
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,7 +92,7 @@ def test_without_llvm_the_kind_works_and_says_how(tmp_path):
         "import sys; sys.modules['llvmlite'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "result = load('crypto_mining')(validate('crypto_mining', {'seconds': 0.01}), Context(1, Path('.')))\n"
         "print(result['engine'], result['hashes'] > 0)\n"
     )

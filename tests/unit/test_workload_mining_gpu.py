@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mesh.kinds.crypto_mining import GENESIS_NONCE
 from mesh.kinds.table import validate
-from node.workload import Context, load
-from node.workloads import sha256_gpu
+from node.executor.context import Context, load
+from node.workloads.mining import sha256_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(
@@ -55,8 +55,8 @@ def test_the_kernel_gives_what_hashlib_gives(tmp_path):
         "import random\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
-        "from node.workloads import sha256_gpu, sha256_lane\n"
+        "from node.executor.context import Context, load\n"
+        "from node.workloads.mining import sha256_gpu, sha256_lane\n"
         "gpu, chance, block = sha256_gpu.Gpu('cpu', 'interpreter', 1 << 14), random.Random(3), 1 << 14\n"
         "for bits, count in ((256, block), (246, block + 5), (236, 2 * block), (0, block), (224, 100)):\n"
         "    last = (1 << 32) - count\n"
@@ -77,7 +77,7 @@ def test_the_kernel_compiles_to_machine_code_of_a_gpu(tmp_path):
         "import triton\n"
         "from triton.backends.compiler import GPUTarget\n"
         "from triton.compiler import ASTSource\n"
-        "from node.workloads.sha256_triton import search\n"
+        "from node.workloads.mining.sha256_triton import search\n"
         "signature = {'words': '*i32', 'hits': '*i32', 'count': 'i32', 'CAPACITY': 'constexpr', 'BLOCK': 'constexpr'}\n"
         "source = ASTSource(fn=search, signature=signature, constexprs={'CAPACITY': 4096, 'BLOCK': 128})\n"
         "made = triton.compile(source, target=GPUTarget('cuda', 80, 32))\n"
@@ -108,8 +108,8 @@ def test_without_torch_it_says_what_is_absent(tmp_path):
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.child import error_of\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.worker_main import error_of\n"
+        "from node.executor.context import Context, load\n"
         "payload = validate('crypto_mining', {'device': 'gpu'})\n"
         "try: load('crypto_mining')(payload, Context(1, Path('.')))\n"
         "except ImportError as error: print(error_of('crypto_mining', error).code, error.name)\n"

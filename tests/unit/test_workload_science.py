@@ -13,8 +13,10 @@ from scipy.sparse.linalg import splu
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, load
-from node.workloads import science_random, science_sparse, ticking
+from node.executor.context import Context, load
+from node.workloads import progress_ticker
+from node.workloads.science import monte_carlo
+from node.workloads.science import sparse as science_sparse
 from node.workloads.scientific_computing import WrongResult, check, fft_residual
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,11 +102,11 @@ def test_the_price_is_black_and_scholes_on_any_number_of_cores(run):
 
 
 def test_an_estimate_that_is_off_is_not_returned(run, monkeypatch):
-    real = science_random.exact()
-    monkeypatch.setattr(science_random, "exact", lambda: real + 0.1)
+    real = monte_carlo.exact()
+    monkeypatch.setattr(monte_carlo, "exact", lambda: real + 0.1)
     with pytest.raises(WrongResult, match="standard errors from"):
         run({"operation": "monte_carlo", "n": 3_000_000})
-    assert science_random.off_by(1.0, 0.0) == science_random.off_by(1.0, math.nan) == math.inf
+    assert monte_carlo.off_by(1.0, 0.0) == monte_carlo.off_by(1.0, math.nan) == math.inf
 
 
 def test_wrong_payloads_are_named():
@@ -125,7 +127,7 @@ def test_wrong_payloads_are_named():
 
 
 def test_a_call_that_tells_nothing_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(ticking, "EVERY_S", 0.01)
+    monkeypatch.setattr(progress_ticker, "EVERY_S", 0.01)
     told, enough = [], threading.Event()
 
     def progress(fraction, note=""):
@@ -133,7 +135,7 @@ def test_a_call_that_tells_nothing_is_told_of(tmp_path, monkeypatch):
         if len(told) > 5:
             enough.set()
 
-    with ticking.ticking(Context(1, tmp_path, progress=progress), "run 2 of 2", 0.5, 1.0, expected_s=0.01):
+    with progress_ticker.ticking(Context(1, tmp_path, progress=progress), "run 2 of 2", 0.5, 1.0, expected_s=0.01):
         assert enough.wait(30)
     fractions = [fraction for fraction, _ in told]
     assert fractions[0] == 0.5 and fractions == sorted(fractions) and 0.5 < fractions[-1] < 1.0
@@ -145,8 +147,8 @@ def test_without_scipy_the_kind_says_what_is_absent():
         "import sys; sys.modules['scipy'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.child import error_of\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.worker_main import error_of\n"
+        "from node.executor.context import Context, load\n"
         "payload = validate('scientific_computing', {'operation': 'fft'})\n"
         "try: load('scientific_computing')(payload, Context(1, Path('.')))\n"
         "except ImportError as error: print(error_of('scientific_computing', error).code, error.name)\n"

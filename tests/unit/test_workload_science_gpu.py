@@ -9,8 +9,8 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, load
-from node.workloads import science_torch
+from node.executor.context import Context, load
+from node.workloads.science import dense_gpu
 from node.workloads.scientific_computing import Processor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def torch():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_gives_what_numpy_gives(torch, dtype):
     random = np.random.default_rng(1)
-    ours, theirs = Processor(2), science_torch.Torch("cpu", "the processor, by PyTorch")
+    ours, theirs = Processor(2), dense_gpu.Torch("cpu", "the processor, by PyTorch")
     left, right = (random.random((60, 60)).astype(dtype) for _ in range(2))
     close = {"rtol": 1e-3, "atol": 1e-4} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-11}
     assert np.allclose(ours.product(left, right)[0], theirs.product(left, right)[0], **close)
@@ -43,7 +43,7 @@ def test_torch_gives_what_numpy_gives(torch, dtype):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_whole_work_passes_its_check(torch, tmp_path, monkeypatch, operation):
-    monkeypatch.setattr(science_torch, "gpu", lambda dtype: science_torch.Torch("cpu", "the processor, by PyTorch"))
+    monkeypatch.setattr(dense_gpu, "gpu", lambda dtype: dense_gpu.Torch("cpu", "the processor, by PyTorch"))
     result = run(tmp_path, operation)
     assert result["passed"] and result["device"] == "the processor, by PyTorch" and result["gflops"] > 0
 
@@ -59,7 +59,7 @@ def test_a_real_gpu_passes_its_check(torch, tmp_path, operation):
 def test_where_there_is_none_it_says_so(torch, tmp_path):
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(science_torch.NoGpu, match="has no GPU that PyTorch can use"):
+    with pytest.raises(dense_gpu.NoGpu, match="has no GPU that PyTorch can use"):
         run(tmp_path, "linpack")
 
 
@@ -68,8 +68,8 @@ def test_without_torch_it_says_what_is_absent():
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.child import error_of\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.worker_main import error_of\n"
+        "from node.executor.context import Context, load\n"
         "payload = validate('scientific_computing', {'device': 'gpu'})\n"
         "try: load('scientific_computing')(payload, Context(1, Path('.')))\n"
         "except ImportError as error: print(error_of('scientific_computing', error).code, error.name)\n"

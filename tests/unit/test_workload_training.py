@@ -12,11 +12,11 @@ import torch
 
 from mesh.kinds.ml_training import MEMORY_MB, MlTrainingPayload, parameters
 from mesh.kinds.table import validate
-from node.child import error_of
-from node.workload import Context, InputFault, load
-from node.workloads import training_curve, training_models
+from node.executor.context import Context, InputFault, load
+from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
-from node.workloads.training_data import TEXT_FLOOR, source
+from node.workloads.training import curve, models
+from node.workloads.training.data import TEXT_FLOOR, source
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
@@ -46,27 +46,27 @@ def npz(**arrays):
 
 def count(payload):
     with torch.device("meta"):
-        return sum(one.numel() for one in training_models.build(validate("ml_training", payload)).parameters())
+        return sum(one.numel() for one in models.build(validate("ml_training", payload)).parameters())
 
 
 def test_resnet50_is_that_of_the_paper():
     assert count({"model": "resnet50", "classes": 1000}) == 25_557_032
     with torch.device("meta"):
-        state = training_models.resnet50(1000).state_dict()
+        state = models.resnet50(1000).state_dict()
     # torchvision's names, whose wheel can't be loaded beside PyTorch's CPU build: 267 weights and 53 counters.
     assert len(state) == 320 and state["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
     assert state["layer2.0.downsample.0.weight"].shape == (512, 256, 1, 1) and state["fc.weight"].shape == (1000, 2048)
     # 4.09 billion multiplications forward, twice that back but for the images' own gradients.
     forward = 4.089e9
     assert math.isclose(
-        training_models.flops(MlTrainingPayload(model="resnet50", classes=1000, batch=1)), 6 * forward, rel_tol=0.02
+        models.flops(MlTrainingPayload(model="resnet50", classes=1000, batch=1)), 6 * forward, rel_tol=0.02
     )
 
 
 def test_the_transformer_is_gpt2_of_124_million():
     assert count({"model": "transformer"}) == 124_439_808
     with torch.device("meta"):
-        names = training_models.transformer(50257, 1024, 12, 768, 12).state_dict().keys()
+        names = models.transformer(50257, 1024, 12, 768, 12).state_dict().keys()
     assert {"wte.weight", "wpe.weight", "h.11.attn.c_attn.weight", "h.0.mlp.c_proj.bias", "ln_f.weight"} <= names
 
 
@@ -77,7 +77,7 @@ def test_parameters_are_counted_without_pytorch(payload):
 
 def test_tokens_are_predicted_from_earlier_ones_alone():
     torch.manual_seed(0)
-    model = training_models.transformer(256, 16, 2, 32, 2)
+    model = models.transformer(256, 16, 2, 32, 2)
     tokens = torch.randint(256, (1, 16))
     changed = tokens.clone()
     changed[0, 10] = (changed[0, 10] + 1) % 256
@@ -141,14 +141,14 @@ def test_made_text_has_the_entropy_that_is_said(run):
 
 def test_verdicts():
     falling = [2.0 - 0.01 * step + 0.05 * (-1) ** step for step in range(100)]
-    assert training_curve.judge(falling).fell is True
-    assert training_curve.judge(falling[::-1]).fell is False
-    assert training_curve.judge([2.0 + 0.05 * (-1) ** step for step in range(100)]).fell is False
-    assert training_curve.judge([2.0, 3.5, 0.5, 2.9, 1.0, 3.0] * 4).fell is None
-    assert training_curve.judge([*falling, math.nan]).fell is False
-    assert training_curve.judge(falling[:19]).fell is None and training_curve.judge([]).fell is None
-    assert training_curve.thinned([1.0, 3.0, 5.0, 7.0, 9.0], 3) == [[2, 2.0], [4, 6.0], [5, 9.0]]
-    assert len(training_curve.thinned([1.0] * 100_001)) <= 200
+    assert curve.judge(falling).fell is True
+    assert curve.judge(falling[::-1]).fell is False
+    assert curve.judge([2.0 + 0.05 * (-1) ** step for step in range(100)]).fell is False
+    assert curve.judge([2.0, 3.5, 0.5, 2.9, 1.0, 3.0] * 4).fell is None
+    assert curve.judge([*falling, math.nan]).fell is False
+    assert curve.judge(falling[:19]).fell is None and curve.judge([]).fell is None
+    assert curve.thinned([1.0, 3.0, 5.0, 7.0, 9.0], 3) == [[2, 2.0], [4, 6.0], [5, 9.0]]
+    assert len(curve.thinned([1.0] * 100_001)) <= 200
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
@@ -173,8 +173,8 @@ def test_without_its_libraries_the_kind_says_what_is_absent(absent):
         f"import sys; sys.modules['{absent}'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.child import error_of\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.worker_main import error_of\n"
+        "from node.executor.context import Context, load\n"
         "payload = {'data': b'PK'}\n"
         "try: load('ml_training')(validate('ml_training', payload), Context(1, Path('.')))\n"
         "except ImportError as error: print(error_of('ml_training', error).code, error.name)\n"

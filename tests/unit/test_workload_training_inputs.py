@@ -14,11 +14,11 @@ import torch
 from mesh.errors import BadInput
 from mesh.kinds.ml_training import MEMORY_MB, memory_bytes
 from mesh.kinds.table import validate
-from node.child import error_of
-from node.workload import Context, InputFault, load
-from node.workloads import training_models
+from node.executor.context import Context, InputFault, load
+from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
-from node.workloads.training_data import source
+from node.workloads.training import models
+from node.workloads.training.data import source
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
@@ -48,7 +48,7 @@ def npz(**arrays):
 
 def count(payload):
     with torch.device("meta"):
-        return sum(one.numel() for one in training_models.build(validate("ml_training", payload)).parameters())
+        return sum(one.numel() for one in models.build(validate("ml_training", payload)).parameters())
 
 X, Y = np.random.default_rng(0).normal(size=(64, 5)), np.arange(64) % 3
 GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate": 0.01, "steps": 150}
@@ -107,7 +107,7 @@ def test_bad_arrays_are_refused_in_words(run, data, problem, capsys):
 
 
 def test_an_archive_that_unpacks_into_far_more_is_not_unpacked(run, monkeypatch):
-    monkeypatch.setattr("node.workloads.training_data.MAX_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr("node.workloads.training.data.MAX_ARRAY_BYTES", 1 << 20)
     with pytest.raises(InputFault, match="unpacked"):
         run(GIVEN | {"data": npz(x=np.zeros((1 << 19, 5)), y=Y)})
 
@@ -153,7 +153,7 @@ def test_the_estimate_of_memory_is_near_what_is_taken():
     script = (
         "import json, sys; from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "payload = validate('ml_training', json.loads(sys.argv[1]))\n"
         "print(load('ml_training')(payload, Context(1, Path('.')))['peak_memory_mb'])\n"
     )
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_is_said_to_be_memory(run, monkeypatch):
     def exhausted(self):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("node.workloads.training_run.Training.step", exhausted)
+    monkeypatch.setattr("node.workloads.training.run.Training.step", exhausted)
     with pytest.raises(MemoryError):
         run({})
 

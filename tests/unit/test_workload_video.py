@@ -15,9 +15,9 @@ import pytest
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from mesh.kinds.video import MAX_PIXELS
-from node.workload import Context, InputFault, load
-from node.workloads import video_codecs
-from node.workloads.video_source import Scene, read_number
+from node.executor.context import Context, InputFault, load
+from node.workloads.video import codecs
+from node.workloads.video.test_pattern import Scene, read_number
 from tests.videos import SIZE, psnr, read, video
 
 CODECS = {"h264": ("h264", 32.0), "h265": ("hevc", 32.0), "av1": ("av1", 30.0)}
@@ -58,7 +58,7 @@ def test_no_encoder_makes_this_machine_wait_for_it(encode, clip, codec):
 
     encode(codec, video=clip, progress=look)
     look(1.0)
-    video_codecs.works.__wrapped__(video_codecs.SOFTWARE[codec])
+    codecs.works.__wrapped__(codecs.SOFTWARE[codec])
     look(1.0)
     assert seen == {os.SCHED_OTHER}
 
@@ -231,15 +231,15 @@ def test_other_codecs_and_containers_are_read(encode, codec, container):
 
 
 def test_an_encoder_that_is_not_there_is_said_not_used(encode, clip):
-    from node.workloads import video_codecs
+    from node.workloads.video import codecs
 
     for codec in CODECS:
         chosen = encode(codec, video=clip, encoder="auto", seconds=0.2).info
-        hardware = [name for name in video_codecs.hardware_names(codec) if not video_codecs.works(name)]
-        assert chosen["encoder"] == (hardware or [video_codecs.SOFTWARE[codec]])[0]
+        hardware = [name for name in codecs.hardware_names(codec) if not codecs.works(name)]
+        assert chosen["encoder"] == (hardware or [codecs.SOFTWARE[codec]])[0]
         assert chosen["hardware"] is bool(hardware)
-    for name in video_codecs.hardware_names("h264"):
-        if video_codecs.works(name):
+    for name in codecs.hardware_names("h264"):
+        if codecs.works(name):
             with pytest.raises(InputFault, match="does not open") as caught:
                 encode(video=clip, encoder=name)
             assert caught.value.field == "encoder"

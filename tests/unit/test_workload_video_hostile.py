@@ -11,8 +11,8 @@ import av
 import pytest
 
 from mesh.kinds.table import validate
-from mesh.media import MediaFault, opened
-from node.workload import Context, InputFault, load
+from mesh.splitting.media import MediaFault, opened
+from node.executor.context import Context, InputFault, load
 from tests.videos import sound_only, video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +156,7 @@ def test_a_video_that_lies_in_another_file(refused, clip, tmp_path):
 
 def test_nothing_is_opened_beside_the_file_even_when_a_demuxer_would(clip, monkeypatch):
     """Protocols are off and the hook refuses, each alone."""
-    from mesh import media
+    from mesh.splitting import media
 
     monkeypatch.setattr(media, "DEMUXERS", "hls,concat,sdp,dash")
     for name in ("m3u8", "ffconcat", "sdp"):
@@ -168,7 +168,7 @@ def test_without_the_library_the_kinds_say_so():
     script = (
         "import sys; sys.modules['av'] = None\n"
         "from pathlib import Path\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "from mesh.kinds.table import KINDS, validate\n"
         "for codec in ('h264', 'h265', 'av1'):\n"
         "    spec = KINDS[f'video_encode_{codec}']\n"

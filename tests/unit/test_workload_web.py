@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from mesh.kinds.table import validate
-from node.workload import Context, load
-from node.workloads import web_answers, web_processes, web_server_load
+from node.executor.context import Context, load
+from node.workloads import web_server_load
+from node.workloads.web import answers, processes
 from tests.web_servers import OK, answering
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def run(tmp_path):
 
 def helpers() -> list[psutil.Process]:
     """The servers and generators that this process has started."""
-    return [one for one in psutil.Process().children() if any("node.workloads.web_" in word for word in one.cmdline())]
+    return [one for one in psutil.Process().children() if any("node.workloads.web." in word for word in one.cmdline())]
 
 
 # --- figures
@@ -153,7 +154,7 @@ def test_wrong_answers_are_errors_by_what_is_wrong(run):
 
 
 def test_wrong_answers_of_its_own_server_fail_the_task(run, monkeypatch):
-    monkeypatch.setattr(web_answers, "answer", lambda path, sent: (b"Goodbye, World", "text/plain"))
+    monkeypatch.setattr(answers, "answer", lambda path, sent: (b"Goodbye, World", "text/plain"))
     with pytest.raises(RuntimeError, match=r"answers of its own server were wrong \(wrong length: "):
         run({"requests": 10, "warm_up_s": 0})
     assert not helpers()
@@ -200,7 +201,7 @@ def test_its_own_server_killed_half_way_is_a_sentence(run):
 
     def kill(fraction: float, note: str = "") -> None:
         for one in helpers():
-            if "requests/s" in note and not ended and "node.workloads.web_server" in one.cmdline():
+            if "requests/s" in note and not ended and "node.workloads.web.server" in one.cmdline():
                 ended.append(one)
                 one.kill()
 
@@ -223,7 +224,7 @@ def test_without_its_library_it_says_which():
         "import sys; sys.modules['hdrh'] = None\n"
         "from pathlib import Path\n"
         "from mesh.kinds.table import validate\n"
-        "from node.workload import Context, load\n"
+        "from node.executor.context import Context, load\n"
         "try: load('web_server_load')(validate('web_server_load', {}), Context(1, Path('.')))\n"
         "except ImportError as error: print('absent', error.name)\n"
     )
@@ -233,12 +234,12 @@ def test_without_its_library_it_says_which():
 
 def test_server_and_generator_end_when_whoever_started_them_is_gone(run):
     """Their input closes, however that process ended."""
-    with web_processes.servers(1) as (started, port):
+    with processes.servers(1) as (started, port):
         (order,) = web_server_load.orders(validate("web_server_load", {}), "127.0.0.1", port, "x", 1)
-        generator = web_processes.Helper("a load generator", "node.workloads.web_generator")
+        generator = processes.Helper("a load generator", "node.workloads.web.generator")
         try:
             generator.tell(order)
-            web_processes.await_ready([*started, generator])
+            processes.await_ready([*started, generator])
             now = time.monotonic_ns()
             generator.tell({"start_ns": now, "from_ns": now, "to_ns": now + 60 * 10**9})
             for helper in (generator, *started):

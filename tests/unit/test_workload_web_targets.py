@@ -8,7 +8,7 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.workload import Context, InputFault, load
+from node.executor.context import Context, InputFault, load
 from tests.web_servers import OK, answering
 
 

@@ -1,0 +1,1 @@
+"""`queztl`: the command line."""

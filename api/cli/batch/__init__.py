@@ -1,0 +1,1 @@
+"""`queztl map`: names, journal, progress and the run itself."""

@@ -1,0 +1,76 @@
+"""Blobs: files by reference. What `put` prints goes into payloads as {"blob": "b-…"}."""
+
+from __future__ import annotations
+
+import argparse
+import mimetypes
+import sys
+from pathlib import Path
+
+from api.cli.console import Output
+from api.cli.exit_codes import OK
+from api.cli.result_output import check_target, save
+
+HELP = "upload and download files by reference: put, get"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """`blobs put FILE… | get ID -o FILE`"""
+    actions = parser.add_subparsers(dest="action", metavar="put|get", required=True)
+    putting = actions.add_parser("put", help="upload files")
+    putting.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    putting.add_argument("--keep", action="store_true", help="until deleted, rather than for a day")
+    putting.add_argument("--content-type", metavar="TYPE", help="rather than guessed from the name")
+    getting = actions.add_parser("get", help="download one")
+    getting.add_argument("id", metavar="ID")
+    getting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, not into a pipe")
+
+
+async def run(args: argparse.Namespace, out: Output) -> int:
+    """Do it. Raises: NotFound, StorageFull, BusUnavailable, BadInput, OSError."""
+    return await (_put if args.action == "put" else _get)(args, out)
+
+
+async def _put(args: argparse.Namespace, out: Output) -> int:
+    from mesh.client import Mesh
+    from mesh.errors import BadInput, Fault
+
+    faults = tuple(Fault(str(path), "is no file") for path in args.files if not path.is_file())
+    if faults:
+        raise BadInput("not every FILE can be uploaded: see each", faults)
+    done = []
+    async with Mesh(args.url) as mesh:
+        for path in args.files:
+            content_type = args.content_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            reference = await mesh.put_blob(path, content_type, keep=args.keep)
+            done.append(
+                {"file": str(path), "blob": reference.blob, "size": reference.size, "content_type": content_type}
+            )
+            out.line(f"{reference.blob}  {path}" if len(args.files) > 1 else reference.blob)
+    if out.as_json:
+        out.document({"blobs": done})
+    return OK
+
+
+async def _get(args: argparse.Namespace, out: Output) -> int:
+    from mesh.client import Mesh
+    from mesh.errors import BadInput
+
+    check_target(args.output)
+    if args.output is None and out.as_json:
+        raise BadInput("with --json, write the blob to a file: -o FILE")
+    async with Mesh(args.url) as mesh:
+        reference, source = await mesh.open_blob(args.id)
+        out.refuse_terminal(args.output, reference.content_type)
+        if args.output is None:
+            async for chunk in source:
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            return OK
+        size = await save(source, args.output)
+    document = {"blob": args.id, "file": str(args.output), "size": size, "content_type": reference.content_type}
+    if out.as_json:
+        out.document(document)
+    else:
+        out.note(f"{args.output}: {size} bytes, {reference.content_type}")
+    return OK

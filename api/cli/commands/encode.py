@@ -1,0 +1,123 @@
+"""Encode a long video on every node at once: cut at key frames, a task a part, joined into one file.
+
+  queztl encode holiday.mov -o holiday.mp4 --codec h265 --preset slow --crf 24
+
+Pictures are encoded once, sound is copied; both stay together. This machine cuts and joins, and needs PyAV:
+pip install 'queztl[video]'. Ctrl-C ends the open tasks. Subtitles and chapters are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from api.cli.arguments import add_task_options, json_object, seconds, task_options
+from api.cli.console import Output
+from api.cli.formatting import duration
+from api.cli.result_output import check_target
+
+if TYPE_CHECKING:
+    from mesh.splitting.video import Encoded
+
+HELP = "encode a long video on every node at once"
+SAY_EVERY_S = 5.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """`encode FILE -o OUT` and the options of its tasks."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="the video")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="the result: .mp4 or .mkv")
+    parser.add_argument("--codec", choices=("h264", "h265", "av1"), default="h264", help="[h264]")
+    parser.add_argument("--preset", metavar="NAME", help="ultrafast … veryslow [medium]")
+    parser.add_argument("--crf", metavar="N", type=float, help="quality, lower is better [the codec's usual one]")
+    parser.add_argument("--resolution", metavar="R", help='720p, 1080p, 4K, "1280x720" [as it is]')
+    parser.add_argument("--payload", metavar="JSON", default="{}", help="more fields of the kind's payload; or @FILE")
+    parser.add_argument("--part-seconds", metavar="S", type=seconds, default=5.0, help="video in a part, about [5]")
+    add_task_options(parser)
+
+
+async def run(args: argparse.Namespace, out: Output) -> int:
+    """Encode, and print what came of it. Raises: BadInput, CannotStart, BusUnavailable, TaskFailed, OSError."""
+    from api.cli.exit_codes import OK
+    from mesh.client import Mesh
+    from mesh.errors import BadInput
+    from mesh.splitting.video import checked, encode
+
+    payload = json_object(args.payload, "the option payload")
+    for name in ("preset", "crf", "resolution"):
+        if getattr(args, name) is not None:
+            payload[name] = getattr(args, name)
+    container = args.out.suffix.lower().lstrip(".")
+    if container not in ("mp4", "mkv"):
+        raise BadInput(f"{args.out} must end in .mp4 or .mkv: that says what it will be")
+    payload.setdefault("container", container)
+    checked(args.codec, payload)
+    check_target(args.out)
+    if not args.file.is_file():
+        raise BadInput(f"{args.file} is no file")
+    options = {"part_s": args.part_seconds, **task_options(args)}
+    async with Mesh(args.url) as mesh:
+        with Progress(out) as progress:
+            result = await encode(mesh, args.file, args.out, args.codec, payload, told=progress.tell, **options)
+    out.document(result)
+    return OK
+
+
+class Progress:
+    """How far it is: a bar on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._bar: Any = None
+        self._task: Any = None
+        self._began = self._said = monotonic()
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and not self._out.as_json and not self._out.quiet:
+            self._bar, self._task = _bar()
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def tell(self, so_far: Encoded) -> None:
+        """After every change."""
+        if self._bar is not None:
+            open_now = f"{len(so_far.tasks)} open"
+            self._bar.update(
+                self._task, total=so_far.frames, completed=so_far.done, phase=so_far.phase, tasks=open_now
+            )
+        elif (now := monotonic()) - self._said >= SAY_EVERY_S or so_far.phase == "joining":
+            self._said = now
+            self._out.note(line(so_far, now - self._began))
+
+
+def line(so_far: Encoded, ran_s: float) -> str:
+    """How far it is, on one line."""
+    if so_far.phase == "joining":
+        return f"joining {so_far.parts} parts, {so_far.frames} frames"
+    rate = so_far.done / ran_s if ran_s else 0.0
+    left = f", {duration((so_far.frames - so_far.done) / rate)} left" if rate else ""
+    parts = f"{so_far.parts_done} of {so_far.parts} parts"
+    return f"{so_far.done} of {so_far.frames} frames, {parts}, {rate:.1f} frames/s{left}"
+
+
+def _bar() -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        TextColumn("{task.fields[phase]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[tasks]}"),
+        console=Console(file=sys.stderr),
+    )  # fmt: skip
+    return bar, bar.add_task("encode", total=None, phase="reading", tasks="")

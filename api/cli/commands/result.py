@@ -1,0 +1,33 @@
+"""The result of a task; waits for it if it has not ended. Bytes go to a file (-o) or into a pipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from api.cli.arguments import seconds
+from api.cli.console import Output
+from api.cli.result_output import check_target, show_end
+
+HELP = "the result of a task (waits for it)"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """`result ID [-o FILE]`"""
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument("--within", type=seconds, metavar="S", help="wait at most S seconds (0: not at all)")
+
+
+async def run(args: argparse.Namespace, out: Output) -> int:
+    """Print or write it. Raises: NotFound, TaskFailed, WaitTimeout, BusUnavailable."""
+    from mesh.client import Mesh
+    from mesh.errors import WaitTimeout
+    from mesh.task_states import FINAL
+
+    check_target(args.output)
+    async with Mesh(args.url) as mesh:
+        view = await mesh.status(args.id)  # also turns the number of a door message into an id
+        if view.state not in FINAL and args.within == 0:
+            raise WaitTimeout(f"task {view.id} is {view.state}; it goes on")
+        return await show_end(out, mesh, await mesh.wait(view.id, args.within), args.output)

@@ -1,0 +1,113 @@
+"""Submit one task. Prints its id, or with --wait its result.
+
+queztl submit crypto_mining '{"seconds": 2}' --wait
+queztl submit image_processing '{"width": 320}' --file image=photo.jpg --wait -o small.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import mimetypes
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api.cli.arguments import add_task_options, field_and_path, json_value, seconds, task_options
+from api.cli.console import Output
+from api.cli.exit_codes import OK
+from api.cli.result_output import check_target, show_end
+
+if TYPE_CHECKING:
+    from mesh.client import Mesh
+
+HELP = "submit one task"
+#: Stands for a file that is not uploaded yet while the payload is checked.
+PLACEHOLDER = {"blob": "b-t0"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """`submit KIND [JSON]` and the task's options."""
+    parser.add_argument("kind", metavar="KIND", help="see `queztl kinds`")
+    parser.add_argument("payload", metavar="JSON", nargs="?", help="the payload; - reads stdin, @FILE a file")
+    parser.add_argument(
+        "--file",
+        type=field_and_path,
+        action="append",
+        default=[],
+        metavar="FIELD=PATH",
+        help="upload a file and put it into that field of the payload; may be repeated",
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for the result and print it")
+    parser.add_argument("--within", type=seconds, metavar="S", help="with --wait: no longer than S seconds")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="with --wait: write the result there")
+    add_task_options(parser)
+    parser.add_argument("--key", default="", help="idempotency key: the same key is the same task, submitted once")
+
+
+async def run(args: argparse.Namespace, out: Output) -> int:
+    """Submit. Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, TaskFailed, WaitTimeout."""
+    from mesh.client import Mesh
+    from mesh.views import SubmitRequest
+
+    kind = args.kind.lower()
+    check_options(args)
+    options = task_options(args)
+    payload = json_value(args.payload) if args.payload is not None else None
+    # Everything that can be wrong is found before anything is uploaded.
+    check(kind, with_files(payload, {field: PLACEHOLDER for field, _ in args.file}), options)
+    check_target(args.output)
+    async with Mesh(args.url) as mesh:
+        payload = with_files(payload, {field: await upload(mesh, path) for field, path in args.file})
+        accepted = await mesh.accept(SubmitRequest(kind, payload, idempotency_key=args.key, **options))
+        if not args.wait:
+            if out.as_json:
+                out.document(accepted)
+            else:
+                out.line(accepted.id)
+            return OK
+        out.note(f"task {accepted.id}; Ctrl-C leaves it running")
+        end = await mesh.wait(accepted.id, args.within)
+        return await show_end(out, mesh, end, args.output)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raises: BadInput naming every option that does not go with the others, every file that can't be read."""
+    from mesh.errors import BadInput, Fault
+
+    faults = []
+    if not args.wait:
+        faults += [
+            Fault(name, "needs --wait")
+            for name, value in (("--within", args.within), ("--output", args.output))
+            if value is not None
+        ]
+    missing = [(field, path) for field, path in args.file if not path.is_file()]
+    faults += [Fault(f"--file {field}", f"there is no file {path}") for field, path in missing]
+    if faults:
+        raise BadInput("the options are not right: see each", tuple(faults))
+
+
+def check(kind: str, payload: Any, options: dict[str, Any]) -> None:
+    """What the mesh would refuse, found without one. Raises: UnknownKind, BadInput with every fault."""
+    from mesh.config import LAN
+    from mesh.tasks.validation import prepare
+    from mesh.views import SubmitRequest
+
+    prepare(SubmitRequest(kind, payload, **options), "check-1", 0.0, LAN)
+
+
+def with_files(payload: Any, files: dict[str, Any]) -> Any:
+    """`payload` with the references in their fields. Raises: BadInput when it has no fields."""
+    from mesh.errors import BadInput
+
+    if not files:
+        return payload
+    if payload is not None and not isinstance(payload, dict):
+        raise BadInput('a payload that takes files must be a JSON object, {"field": value, …}')
+    return {**(payload or {}), **files}
+
+
+async def upload(mesh: Mesh, path: Path) -> dict[str, Any]:
+    """Upload a file; returns what stands for it in a payload. Raises: OSError, StorageFull."""
+    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    reference = await mesh.put_blob(path, content_type)
+    return {"blob": reference.blob, "size": reference.size, "content_type": reference.content_type}

@@ -1,0 +1,132 @@
+"""Getting a result out: to the terminal, into a pipe, into a file (as a whole or not at all)."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api.cli.exit_codes import OK
+
+if TYPE_CHECKING:
+    from api.cli.console import Output
+    from mesh.client import Mesh
+    from mesh.messages import TaskEnd
+
+#: Those mimetypes would spell differently on different machines.
+_EXTENSIONS = {
+    "": ".json",
+    "application/octet-stream": ".bin",
+    "application/zip": ".zip",
+    "image/avif": ".avif",
+    "image/bmp": ".bmp",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/tiff": ".tiff",
+    "image/webp": ".webp",
+    "text/plain": ".txt",
+}
+
+
+def extension(content_type: str) -> str:
+    """How a file of that type ends; "" is a plain value, written as JSON."""
+    plain = content_type.partition(";")[0].strip().lower()
+    return _EXTENSIONS.get(plain) or mimetypes.guess_extension(plain, strict=False) or ".bin"
+
+
+async def chunks(mesh: Mesh, end: TaskEnd) -> AsyncIterator[bytes]:
+    """The bytes of a result, a plain value as JSON. Raises: TaskFailed, NotFound."""
+    if end.state == "done" and end.content_type and end.result_ref is not None:
+        async for chunk in await mesh.bus.objects.open(end.result_ref.blob):
+            yield chunk
+        return
+    value = await mesh.value(end)
+    yield value if end.content_type and isinstance(value, bytes) else as_json(value)
+
+
+def as_json(value: Any) -> bytes:
+    """A plain value as a JSON file."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2) + b"\n"
+
+
+def check_target(target: Path | None) -> None:
+    """Raises: BadInput when nothing can be written there."""
+    from mesh.errors import BadInput
+
+    if target is None:
+        return
+    if not target.parent.is_dir():
+        raise BadInput(f"can't write {target}: there is no folder {target.parent}")
+    if target.is_dir():
+        raise BadInput(f"can't write {target}: it is a folder; name a file in it")
+
+
+async def save(source: AsyncIterator[bytes], target: Path) -> int:
+    """Replace `target` by the bytes of `source`; returns their number. Raises: OSError, as `source`."""
+    draft = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+    size = 0
+    try:
+        with draft.open("wb") as file:
+            async for chunk in source:
+                size += file.write(chunk)
+        draft.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    return size
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed in the middle of `save` left behind in `folder`."""
+    for draft in folder.glob(".*.part"):
+        pid = draft.name.split(".")[-2]
+        if pid.isdigit() and not _runs(int(pid)):
+            draft.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # somebody else's
+    return True
+
+
+async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -> int:
+    """Print (or write to `target`) the result of a task that ended.
+
+    Raises: TaskFailed, NotFound, OSError; BadInput when bytes would go to a terminal.
+    """
+    import sys
+
+    from mesh.tasks import status
+
+    if end.state != "done":
+        await mesh.value(end)
+    view = status.of_end(end)
+    if target is not None:
+        size = await save(chunks(mesh, end), target)
+        if out.as_json:
+            out.document(dict(vars(view)) | {"result": None, "file": str(target), "size": size})
+        else:
+            out.note(f"{target}: {size} bytes{', ' + end.content_type if end.content_type else ''}")
+        return OK
+    if end.content_type:
+        out.refuse_terminal(target, end.content_type)
+    if out.as_json:
+        out.document(dict(vars(view)) | {"result": await mesh.value(end)})
+    elif end.content_type:
+        async for chunk in chunks(mesh, end):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    else:
+        out.value(await mesh.value(end))
+    return OK

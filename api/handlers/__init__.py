@@ -1,0 +1,1 @@
+"""One file a resource: what each route of the REST bridge does."""

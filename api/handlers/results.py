@@ -1,0 +1,60 @@
+"""A task's result: its bytes when it is bytes, JSON otherwise (or MessagePack, for who asks for it)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api.documents import render
+from api.http import streaming
+from api.http.bodies import MSGPACK
+from api.http.errors import NotAcceptable, document, json_reply
+from api.http.ids import is_alias, task_id
+from api.http.keys import SERVICES
+from mesh.messages import TaskEnd, decode_any, encode
+
+NIL = encode(None)
+
+
+async def result(request: web.Request) -> web.StreamResponse:
+    """200 with the result; 409 with Retry-After while the task has not ended; 409 with why when it has none."""
+    services, task = request.app[SERVICES], task_id(request)
+    if is_alias(task):
+        task = (await services.status(task)).id
+    end = await services.end(task)
+    if end is None:
+        view = await services.status(task)
+        end = await services.end(task) if view.ended_at else None
+        if end is None:
+            return _not_ended(view)
+    if end.state != "done":
+        return json_reply(render.no_result(end), 409)
+    if end.content_type:
+        return await _bytes(request, end)
+    if end.result_ref is None:
+        return _value(request, bytes(end.result) or NIL)
+    _, chunks = await services.open_blob(end.result_ref.blob)
+    return _value(request, b"".join([chunk async for chunk in chunks]))
+
+
+def _not_ended(view: render.TaskView) -> web.Response:
+    follow = render.links(view.id)["events"]
+    message = f"The task has not ended, it is {view.state}; ask again, or follow {follow}."
+    return json_reply(document("not_ended", message, id=view.id, state=view.state), 409, {"Retry-After": "1"})
+
+
+async def _bytes(request: web.Request, end: TaskEnd) -> web.StreamResponse:
+    if end.result_ref is not None:
+        reference, chunks = await request.app[SERVICES].open_blob(end.result_ref.blob)
+        return await streaming.send(request, chunks, end.content_type, reference.size)
+    data = decode_any(end.result) if len(end.result) else b""
+    body = data if isinstance(data, bytes) else str(data).encode()
+    return web.Response(body=body, headers=streaming.headers(end.content_type))
+
+
+def _value(request: web.Request, packed: bytes) -> web.Response:
+    if request.headers.get("Accept", "").partition(";")[0].strip() in MSGPACK:
+        return web.Response(body=packed, content_type=MSGPACK[0])
+    try:
+        return json_reply(decode_any(packed))
+    except TypeError:
+        raise NotAcceptable from None

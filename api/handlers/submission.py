@@ -1,0 +1,81 @@
+"""From a submit's body to a SubmitRequest: names and shapes here, values at the mesh's own door. Pure.
+
+A request whose envelope is well formed goes on as it is: `Services.accept` checks every value and the payload.
+Only when something is wrong here already are those checks made as well, so that one answer names every fault.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from api.documents.schema import SubmitBody
+from mesh.errors import BadInput, Fault, bad_input
+from mesh.kinds.table import KINDS, validate
+from mesh.messages import encode
+from mesh.tasks.validation import envelope_faults
+from mesh.views import SubmitRequest
+
+FIELDS = frozenset(SubmitBody.model_fields)
+_OPTIONS = FIELDS - {"workload_type", "kind", "payload"}
+MAX_UNKNOWN = 20
+
+
+def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> SubmitRequest:
+    """The wish in `body`; `faults` are those found elsewhere in the same request.
+
+    Raises: BadInput with every fault of envelope and payload.
+    """
+    found = [*faults, *_shape_faults(body)]
+    kind = body.get("workload_type")
+    if kind is None:
+        kind = body.get("kind")
+    given = {name: body[name] for name in _OPTIONS if body.get(name) is not None}
+    requires = given.get("requires")
+    if requires is not None and (fault := _requires_fault(requires)):
+        found.append(fault)
+        del given["requires"]
+    if not found:
+        return SubmitRequest(kind=str(kind).lower(), payload=body.get("payload"), **given)
+    _refuse(found, kind, body.get("payload"), given)
+
+
+def _shape_faults(body: dict[str, Any]) -> list[Fault]:
+    unknown = [name for name in body if not isinstance(name, str) or name not in FIELDS]
+    faults = [
+        Fault(_shown(name), f"is not a field of a submit; those are {', '.join(SubmitBody.model_fields)}")
+        for name in unknown[:MAX_UNKNOWN]
+    ]
+    if len(unknown) > MAX_UNKNOWN:
+        faults.append(Fault("body", f"has {len(unknown) - MAX_UNKNOWN} more unknown fields"))
+    kind, alias = body.get("workload_type"), body.get("kind")
+    if kind in (None, "") and alias in (None, ""):
+        faults.append(Fault("workload_type", f"is required: one of {', '.join(KINDS)}"))
+    elif kind is not None and alias is not None and kind != alias:
+        faults.append(Fault("kind", "contradicts workload_type; give one of the two"))
+    elif not isinstance(kind if kind is not None else alias, str):
+        faults.append(Fault("workload_type" if kind is not None else "kind", "must be text"))
+    return faults
+
+
+def _requires_fault(requires: Any) -> Fault | None:
+    if not isinstance(requires, dict):
+        return Fault("requires", 'must be an object such as {"cores": 2}')
+    try:
+        encode(requires)
+    except (TypeError, ValueError, OverflowError):
+        return Fault("requires", "holds something that can't be carried")
+    return None
+
+
+def _refuse(found: list[Fault], kind: Any, payload: Any, given: dict[str, Any]) -> NoReturn:
+    found += envelope_faults(SubmitRequest(kind="", **given))
+    if isinstance(kind, str) and kind:
+        try:
+            validate(kind.lower(), payload)
+        except BadInput as refused:
+            found += refused.faults or (Fault("workload_type", refused.message.rstrip(".")),)
+    raise bad_input("The request is not valid", found)
+
+
+def _shown(name: Any) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:80])

@@ -1,0 +1,1 @@
+"""HTTP below the handlers: routes, authentication, bodies, errors, streaming, the OpenAPI document."""

@@ -1,0 +1,129 @@
+"""The folder a bus server keeps on disk, and the marker that says it was founded to the end.
+
+The marker is written last. Without it, whatever lies in the folder is a founding that was interrupted: it holds
+nobody's data and is wiped. With it, the folder is a mesh's memory and nothing here ever removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mesh.discovery.identity import write_atomically
+from mesh.errors import CannotStart
+
+MARKER = "founded.json"
+MINIMUM_FREE_BYTES = 100 * 1000 * 1000
+
+
+@dataclass(frozen=True)
+class Founded:
+    """What a founded folder must come back with: the names are part of the store, the ports are a courtesy."""
+
+    mesh_id: str
+    server_name: str
+    client_port: int
+    cluster_port: int
+    witness_port: int
+    peers: tuple[tuple[str, int], ...] = ()
+    """(address, port) where the other servers of the mesh are, as last heard."""
+
+
+def read_marker(folder: Path) -> Founded | None:
+    """What was founded here, or None when nothing was. Raises: CannotStart when the marker is damaged."""
+    file = folder / MARKER
+    try:
+        stored = json.loads(file.read_bytes())
+        peers = tuple((str(host), int(port)) for host, port in stored.pop("peers", ()))
+        return Founded(**{name: stored[name] for name in Founded.__dataclass_fields__ if name != "peers"}, peers=peers)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise CannotStart(
+            f"{file} is damaged; restore it from a copy, or move {folder} away to found a new mesh"
+        ) from None
+
+
+def write_marker(folder: Path, founded: Founded) -> None:
+    """Keep `founded`. Raises: OSError."""
+    if read_marker(folder) != founded:
+        write_atomically(folder / MARKER, json.dumps({"version": 1, **asdict(founded)}, indent=1).encode())
+
+
+def prepare(folder: Path) -> None:
+    """Make `folder` when it is not there. Raises: CannotStart when it can't be written or the disk is full."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < MINIMUM_FREE_BYTES:
+            raise CannotStart(
+                f"the disk of {folder} is full ({free // 1_000_000} MB free, "
+                f"{MINIMUM_FREE_BYTES // 1_000_000} MB needed); make room or give another --data"
+            )
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CannotStart(
+            f"{folder} can't be written ({error.strerror or error}); give another --data"
+        ) from None
+
+
+def wipe(folder: Path) -> None:
+    """Remove what an interrupted founding left. Raises: OSError."""
+    assert not (folder / MARKER).exists(), "a founded folder is never wiped"
+    for entry in folder.iterdir():
+        if entry.name == "store.removed":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def put_aside(folder: Path) -> None:
+    """Forget what was founded here: its server was taken out of the mesh. The store is kept, once, under another name,
+    until the next one is put aside. Raises: OSError."""
+    (folder / MARKER).unlink(missing_ok=True)
+    aside = folder / "store.removed"
+    shutil.rmtree(aside, ignore_errors=True)
+    if (folder / "store").exists():
+        (folder / "store").rename(aside)
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now (nothing keeps it free)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_port(host: str, preferred: int = 0, taken: tuple[int, ...] = ()) -> int:
+    """`preferred` when it is free, else any free port, never one of `taken`.
+
+    Raises: CannotStart when `host` is no address of this machine.
+    """
+    if preferred and preferred not in taken and port_is_free(host, preferred):
+        return preferred
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, 0))
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise CannotStart(
+                    f"the bus can't listen on {host} ({reason}); give an --interface this machine has"
+                ) from None
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port

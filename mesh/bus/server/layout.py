@@ -1,0 +1,128 @@
+"""From a bus' settings and its founded ports to the configuration of each of its servers. Pure.
+
+Who is whose route is decided here: the server and the witness name each other, and the server names those of the
+other machines; while founding, `founding.py` has the server name the boot peer instead, and only it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mesh.bus.server.config import SYSTEM_USER, VOTER_TAG, ServerConfig, client_urls, local_host
+from mesh.bus.server.data_dir import Founded
+
+LOOPBACK = "127.0.0.1"
+_BOOT_STORE_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class BusSettings:
+    """What a bus server needs to know."""
+
+    mesh_id: str
+    mesh_name: str
+    node_id: str
+    system_password: str
+    """For the system account, and between servers."""
+    bind_host: str = "0.0.0.0"
+    """Where clients and servers connect; "127.0.0.1" keeps everything on this machine."""
+    advertise: tuple[str, ...] = ()
+    """Addresses of this machine that others may use; empty: `bind_host`."""
+    client_port: int = 4222
+    """Preferred. A founded folder prefers the one it had."""
+    client_port_required: bool = False
+    """Whether to refuse to start rather than take another port."""
+    store_max_bytes: int = 16 * 1024**3
+    """What all streams together may take on disk."""
+    sync_interval_s: float = 1.0
+    """How often the server writes through to the disk."""
+    ready_timeout_s: float = 60.0
+    """How long a restarted server may take to read its store."""
+    own_group: bool = True
+    """Whether the servers get a process group of their own, so that Ctrl-C reaches the node and not them."""
+
+
+@dataclass(frozen=True)
+class BusAddress:
+    """How to reach a bus. `user` is empty on a mesh without a key: clients need none."""
+
+    client_urls: tuple[str, ...]
+    local_url: str
+    system_user: str
+    system_password: str
+    server_name: str
+    user: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The configurations of the servers in `folder`."""
+
+    folder: Path
+    settings: BusSettings
+
+    def server(self, founded: Founded) -> ServerConfig:
+        """The one with the streams."""
+        settings = self.settings
+        return ServerConfig(
+            name=founded.server_name,
+            cluster=founded.mesh_id,
+            host=settings.bind_host,
+            client_port=founded.client_port,
+            cluster_host=settings.bind_host,
+            cluster_port=founded.cluster_port,
+            routes=((LOOPBACK, founded.witness_port), *founded.peers),
+            password=settings.system_password,
+            log_file=self.folder / "server.log",
+            store=self.folder / "store",
+            store_max_bytes=settings.store_max_bytes,
+            sync_interval_s=settings.sync_interval_s,
+            tags=(VOTER_TAG,),
+            client_advertise=settings.advertise[0] if settings.advertise else "",
+        )
+
+    def newcomer(self, founded: Founded) -> ServerConfig:
+        """The server while it joins those at `founded.peers`.
+
+        How many members a fresh server waits for before it votes is the number of its routes and itself. Two that
+        lead nowhere make that four at least: so two newcomers that meet are no majority, and can't found a group of
+        their own, whose empty catalogue would wipe every stream of the old one.
+        """
+        nowhere = ((LOOPBACK, 1), (LOOPBACK, 2))
+        return replace(self.server(founded), routes=(*founded.peers, *nowhere))
+
+    def witness(self, founded: Founded) -> ServerConfig:
+        """The one that is only there to be a route."""
+        return self._helper(founded, "witness", founded.witness_port)
+
+    def boot(self, founded: Founded, cluster_port: int) -> ServerConfig:
+        """The throw-away peer of a founding: no voter tag, so no stream ever lands on it."""
+        helper = self._helper(founded, "boot", cluster_port)
+        return replace(helper, store=self.folder / "boot", store_max_bytes=_BOOT_STORE_BYTES)
+
+    def address(self, founded: Founded) -> BusAddress:
+        """Where clients find the server."""
+        host = self.settings.bind_host
+        return BusAddress(
+            client_urls=client_urls(host, self.settings.advertise, founded.client_port),
+            local_url=client_urls(host, (), founded.client_port)[0],
+            system_user=SYSTEM_USER,
+            system_password=self.settings.system_password,
+            server_name=founded.server_name,
+        )
+
+    def _helper(self, founded: Founded, name: str, cluster_port: int) -> ServerConfig:
+        return ServerConfig(
+            name=f"{founded.server_name}-{name}",
+            cluster=founded.mesh_id,
+            host=LOOPBACK,
+            client_port=-1,
+            cluster_host=LOOPBACK,
+            cluster_port=cluster_port,
+            routes=((local_host(self.settings.bind_host), founded.cluster_port),),
+            password=self.settings.system_password,
+            log_file=self.folder / f"{name}.log",
+            hidden=True,
+        )

@@ -1,0 +1,331 @@
+"""The bus server of a node: founds itself in an empty folder, or joins others there; comes back, and is kept alive.
+
+Two processes: the *server* with the streams, and a *witness*: a second nats-server without JetStream, there only
+because Raft does not start before one route is up. Either may be killed at any moment: the witness' death stops
+nothing, the server's is over when it has been started again, with everything the bus had confirmed.
+
+Not promised: what was confirmed within the last `sync_interval_s` survives a kill, not a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mesh.bus.server import bootstrap, data_dir
+from mesh.bus.server.binary import find_server
+from mesh.bus.server.bootstrap_client import Admin, AdminError
+from mesh.bus.server.config import local_host, render
+from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
+from mesh.bus.server.process import ServerProcess
+from mesh.bus.server.restarts import remembered, restart_delay_s
+from mesh.cluster.topology import host_of
+from mesh.errors import CannotStart
+
+__all__ = ["BusAddress", "BusServer", "BusSettings"]
+
+log = logging.getLogger(__name__)
+
+#: Where other servers connect if that port is free: one number a firewall can be told of. nats-server's own default.
+_CLUSTER_PORT = 6222
+_POLL_S = 0.01
+_READY_REPLY_S = 0.05
+#: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
+#: time-out, not ours to set): starting afresh is quicker. The last one is for a very slow machine.
+_FOUNDING_TIMEOUTS_S = (1.6, 2.5, 20.0)
+_ATTEMPTS = len(_FOUNDING_TIMEOUTS_S)
+
+
+class BusServer:
+    """The two processes of one node's bus. One object, one `start`, one `stop`."""
+
+    def __init__(
+        self, folder: Path, settings: BusSettings, on_event: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        self.folder, self.settings, self._on_event = folder, settings, on_event
+        self.founded_now = False
+        """Whether `start` made a new bus (and the streams are yet to be declared)."""
+        self._layout = Layout(folder, settings)
+        self._address: BusAddress | None = None
+        self._server: ServerProcess | None = None
+        self._witness: ServerProcess | None = None
+        self._stopping = asyncio.Event()
+        self._watchers: list[asyncio.Task[None]] = []
+        self._founded: Founded | None = None
+
+    @property
+    def name(self) -> str:
+        """What the server is called in its group; known once it was started."""
+        assert self._founded is not None, "start it first"
+        return self._founded.server_name
+
+    @property
+    def routes(self) -> tuple[tuple[str, int], ...]:
+        """(address, port) where other servers reach it; known once it was started."""
+        assert self._founded is not None, "start it first"
+        hosts = self.settings.advertise or (local_host(self.settings.bind_host),)
+        return tuple((host, self._founded.cluster_port) for host in hosts)
+
+    @property
+    def peers(self) -> tuple[tuple[str, int], ...]:
+        """(address, port) of the other machines' servers, as last heard."""
+        return self._founded.peers if self._founded else ()
+
+    @property
+    def address(self) -> BusAddress:
+        """Where it is; known once it was started."""
+        assert self._address is not None, "start it first"
+        return self._address
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The living processes by name: "server", "witness"."""
+        processes = [process for process in (self._server, self._witness) if process]
+        return {process.name: process.pid for process in processes if process.pid is not None}
+
+    async def start(self, join: Sequence[tuple[str, int]] = ()) -> BusAddress:
+        """Found the bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
+
+        It serves when this returns, but for one that came back and whose group has no majority yet.
+        Raises: CannotStart, with the reason, when it can't; nothing runs then.
+        """
+        began = time.monotonic()
+        binary = (await asyncio.to_thread(find_server)).path
+        data_dir.prepare(self.folder)
+        group = self.settings.own_group
+        server = self._server = ServerProcess("server", binary, self.folder, own_group=group)
+        witness = self._witness = ServerProcess("witness", binary, self.folder, own_group=group)
+        boot = ServerProcess("boot", binary, self.folder, own_group=group)
+        for process in (server, witness, boot):
+            if await process.stop_leftover():
+                log.warning("a %s of an earlier run was still there; it was ended", process.name)
+        try:
+            founded = data_dir.read_marker(self.folder)
+            if founded is None and join:
+                founded = await self._join(server, tuple(join))
+                await witness.launch(render(self._layout.witness(founded)))
+            elif founded is None:
+                founded = await self._found(server, boot)
+                self.founded_now = True
+                await witness.launch(render(self._layout.witness(founded)))
+                await self._until_ready(server, founded)
+            else:
+                founded = await self._bring_back(server, witness, founded)
+        except BaseException:
+            await self._end_both()
+            raise
+        self._founded, self._address = founded, self._layout.address(founded)
+        for process, ready in ((server, self._ready_again), (witness, _at_once)):
+            self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
+        took_s = round(time.monotonic() - began, 3)
+        self._on_event("server_founded" if self.founded_now else "server_started", {"took_s": took_s})
+        return self._address
+
+    async def stop(self) -> None:
+        """End both processes in order: the server, which puts its store in order, then the witness."""
+        self._stopping.set()
+        await self._end_both()
+        await asyncio.gather(*self._watchers)
+        self._watchers.clear()
+
+    async def set_peers(self, peers: Sequence[tuple[str, int]]) -> None:
+        """Where the other machines' servers are: for the next start, and for finding them again now."""
+        assert self._founded is not None and self._server is not None, "start it first"
+        if tuple(peers) == self._founded.peers:
+            return
+        self._founded = replace(self._founded, peers=tuple(peers))
+        self._server.write_config(render(self._layout.server(self._founded)))
+        self._server.reload()
+        data_dir.write_marker(self.folder, self._founded)
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """This machine has other addresses now: clients and servers are told of these."""
+        assert self._founded is not None and self._server is not None, "start it first"
+        self.settings = replace(self.settings, advertise=addresses)
+        self._layout = Layout(self.folder, self.settings)
+        self._address = self._layout.address(self._founded)
+        self._server.write_config(render(self._layout.server(self._founded)))
+        self._server.reload()
+
+    async def retire(self) -> None:
+        """End both for good: the server was taken out of its group, and what it holds is out of date from now on."""
+        await self.stop()
+        await asyncio.to_thread(data_dir.put_aside, self.folder)
+
+    async def _end_both(self) -> None:
+        for process in (self._server, self._witness):
+            if process is not None:
+                await process.stop()
+
+    # --- the first time ------------------------------------------------------------------------------
+
+    async def _found(self, server: ServerProcess, boot: ServerProcess) -> Founded:
+        for attempt, timeout_s in enumerate(_FOUNDING_TIMEOUTS_S, start=1):
+            data_dir.wipe(self.folder)
+            founded = self._choose_ports(None)
+            taken = (founded.client_port, founded.cluster_port, founded.witness_port)
+            boot_port = data_dir.free_port(LOOPBACK, 0, taken)
+            boot_config = self._layout.boot(founded, boot_port)
+            config = replace(self._layout.server(founded), routes=((LOOPBACK, boot_port),))
+            try:
+                await bootstrap.found(server, config, boot, boot_config, timeout_s)
+                break
+            except CannotStart as error:
+                if attempt == _ATTEMPTS or not _worth_repeating(error):
+                    raise
+        # From here on the witness is the route: what the next start reads, and the running server as well.
+        server.write_config(render(self._layout.server(founded)))
+        server.reload()
+        data_dir.write_marker(self.folder, founded)
+        return founded
+
+    async def _join(self, server: ServerProcess, peers: tuple[tuple[str, int], ...]) -> Founded:
+        """Become one more member of the group at `peers`. It counts once that group's leader says so."""
+        data_dir.wipe(self.folder)
+        ports = self._choose_ports(None)
+        # A server that was taken out is refused under its old name for minutes: every membership has a name of its own.
+        founded = replace(ports, server_name=f"{self.settings.node_id}~{secrets.token_hex(3)}", peers=peers)
+        await server.launch(render(self._layout.newcomer(founded)))
+        await self._until_ready(server, founded)
+        server.write_config(render(self._layout.server(founded)))
+        server.reload()
+        data_dir.write_marker(self.folder, founded)
+        return founded
+
+    # --- every other time ----------------------------------------------------------------------------
+
+    async def _bring_back(self, server: ServerProcess, witness: ServerProcess, was: Founded) -> Founded:
+        settings = self.settings
+        if (was.mesh_id, host_of(was.server_name)) != (settings.mesh_id, settings.node_id):
+            raise CannotStart(
+                f"{self.folder} holds the bus of mesh {was.mesh_id} on node {was.server_name}, this is mesh "
+                f"{settings.mesh_id} on node {settings.node_id}; give another --data"
+            )
+        for attempt in range(1, _ATTEMPTS + 1):
+            founded = self._choose_ports(was)
+            await witness.launch(render(self._layout.witness(founded)))
+            await server.launch(render(self._layout.server(founded)))
+            try:
+                await self._until_ready(server, founded, alone=not founded.peers)
+                break
+            except CannotStart as error:
+                await self._end_both()
+                if attempt == _ATTEMPTS or not _worth_repeating(error):
+                    raise
+        data_dir.write_marker(self.folder, founded)
+        return founded
+
+    async def _until_ready(self, server: ServerProcess, founded: Founded, alone: bool = True) -> None:
+        """Return once the JetStream API answers, or without `alone` once clients are let in: the others may be away.
+
+        Raises: CannotStart when the server exits or takes too long.
+        """
+        host = local_host(self.settings.bind_host)
+        try:
+            async with asyncio.timeout(self.settings.ready_timeout_s):
+                while not await (_serves if alone else _listens)(host, founded.client_port):
+                    await bootstrap.until_exit(_POLL_S, server)
+        except TimeoutError:
+            raise CannotStart(
+                f"the bus server did not come back within {self.settings.ready_timeout_s:g} s; "
+                f"its log: {server.last_words()}"
+            ) from None
+
+    async def _ready_again(self, server: ServerProcess) -> None:
+        assert self._founded is not None
+        await self._until_ready(server, self._founded, alone=not self._founded.peers)
+
+    # --- keeping them alive --------------------------------------------------------------------------
+
+    async def _watch(self, process: ServerProcess, ready: Callable[[ServerProcess], Awaitable[None]]) -> None:
+        """Start `process` again whenever it dies, until `stop`."""
+        deaths: tuple[float, ...] = ()
+        while True:
+            code = await process.wait()
+            if self._stopping.is_set():
+                return
+            now = time.monotonic()
+            deaths = remembered((*deaths, now), now)
+            delay_s = restart_delay_s(deaths, now)
+            facts = {"exit_code": code, "deaths": len(deaths), "reason": _cause(code, process)}
+            log.error("the bus %s died (%s); started again in %.1f s", process.name, facts["reason"], delay_s)
+            if delay_s:
+                self._on_event(f"{process.name}_failing", {**facts, "retry_in_s": delay_s})
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay_s)
+            if self._stopping.is_set():
+                return
+            try:
+                await process.launch()
+                if self._stopping.is_set():  # stopped between the fork and here
+                    await process.stop()
+                    return
+                await ready(process)
+            except CannotStart as error:
+                if not self._stopping.is_set():
+                    log.error("%s", error)
+                await process.stop()  # its exit is the next death
+                continue
+            took_s = round(time.monotonic() - now - delay_s, 3)
+            self._on_event(f"{process.name}_restarted", {**facts, "took_s": took_s})
+
+    # --- values --------------------------------------------------------------------------------------
+
+    def _choose_ports(self, was: Founded | None) -> Founded:
+        settings, host = self.settings, self.settings.bind_host
+        wanted = settings.client_port
+        if settings.client_port_required:
+            if not data_dir.port_is_free(host, wanted):
+                raise CannotStart(f"port {wanted} of {host} is taken; free it or give the bus another port")
+        elif was is not None:
+            wanted = was.client_port
+        client = data_dir.free_port(host, wanted)
+        cluster = data_dir.free_port(host, was.cluster_port if was else _CLUSTER_PORT, (client,))
+        witness = data_dir.free_port(LOOPBACK, was.witness_port if was else 0, (client, cluster))
+        name, peers = (was.server_name, was.peers) if was else (settings.node_id, ())
+        return Founded(settings.mesh_id, name, client, cluster, witness, peers)
+
+
+def _worth_repeating(error: CannotStart) -> bool:
+    """Bad luck, in an election or in a port that was free a moment ago."""
+    return isinstance(error, bootstrap.NoLeader) or "address already in use" in str(error)
+
+
+async def _serves(host: str, port: int) -> bool:
+    """Whether the JetStream API answers there, with a meta leader behind it."""
+    try:
+        admin = await Admin.open(host, port)
+        try:
+            # Without a meta leader there is no answer at all: ask again soon rather than wait for one.
+            return "error" not in await admin.request("$JS.API.INFO", timeout_s=_READY_REPLY_S)
+        finally:
+            await admin.close()
+    except (AdminError, OSError, TimeoutError):
+        return False
+
+
+async def _listens(host: str, port: int) -> bool:
+    """Whether clients are let in there."""
+    try:
+        await (await Admin.open(host, port)).close()
+        return True
+    except (AdminError, OSError, TimeoutError):
+        return False
+
+
+async def _at_once(process: ServerProcess) -> None:
+    """A witness needs no waiting for: nothing depends on it but the next start."""
+
+
+def _cause(code: int, process: ServerProcess) -> str:
+    if code == 0:
+        return "somebody told it to stop"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}: {process.last_words()}"

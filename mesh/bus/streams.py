@@ -1,0 +1,293 @@
+"""Declares the mesh's streams, buckets and lane consumers. Everything here is idempotent."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mesh import subjects
+from mesh.bus.errors import CONSUMER_NOT_FOUND, ApiError
+from mesh.config import MIB, MeshConfig
+from mesh.lanes import Lane
+from mesh.leader.alarms import Fill
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+
+#: Streams live on voters only, or an R1 stream may land on a boot peer and go with it.
+VOTER = {"tags": ["voter"]}
+GROUP = "all"
+#: So many outcomes of a benchmark are kept for each node.
+BENCH_HISTORY = 16
+_NS = 1_000_000_000
+STREAM_NAME_IN_USE = 10058
+
+
+def fit_to_disk(config: MeshConfig, free_bytes: int) -> tuple[MeshConfig, int]:
+    """(the settings with limits that this much free disk allows, the most bytes each of the two blob stores takes).
+
+    A queue that is full says so and loses nothing; a disk that is full stops the bus.
+    """
+    fitted = replace(
+        config,
+        work_max_bytes=min(config.work_max_bytes, free_bytes // 4),
+        tasks_max_bytes=min(config.tasks_max_bytes, free_bytes // 8),
+    )
+    return fitted, int(free_bytes * config.blobs_disk_share / 2)
+
+
+def stream_configs(config: MeshConfig, blobs_max_bytes: int) -> list[dict[str, Any]]:
+    """Every stream of the mesh, buckets and object stores included, as the server's API wants them."""
+    base = {"storage": "file", "num_replicas": 1, "placement": VOTER, "max_consumers": -1, "max_msgs": -1}
+    return [*_task_streams(base, config), *_history_streams(base, config), *_buckets(base, config, blobs_max_bytes)]
+
+
+def _task_streams(base: dict[str, Any], config: MeshConfig) -> list[dict[str, Any]]:
+    return [
+        base
+        | {
+            "name": subjects.WORK,
+            "subjects": list(subjects.WORK_SUBJECTS),
+            "retention": "workqueue",
+            "discard": "new",
+            "max_bytes": config.work_max_bytes,
+            "duplicate_window": int(config.duplicate_window_s * _NS),
+            "allow_direct": True,
+        },
+        # A stream with schedules can't refuse new messages when full (10052), and a schedule's target must lie
+        # in its own stream: so delayed work has a stream of its own, and any node moves what is due to its lane.
+        base
+        | {
+            "name": subjects.LATER,
+            "subjects": list(subjects.LATER_SUBJECTS),
+            "retention": "workqueue",
+            "discard": "old",
+            "max_bytes": -1,
+            "duplicate_window": int(config.duplicate_window_s * _NS),
+            "allow_msg_schedules": True,
+            "allow_msg_ttl": True,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        },
+        base
+        | {
+            "name": subjects.TASKS,
+            "subjects": list(subjects.TASKS_SUBJECTS),
+            "retention": "limits",
+            "discard": "old",
+            "max_msgs_per_subject": 1,
+            "max_bytes": config.tasks_max_bytes,
+            "max_age": (config.result_ttl_s + 24 * 3600) * _NS,
+            "allow_msg_ttl": True,
+            "allow_direct": True,
+            "duplicate_window": _NS,
+            "republish": {"src": subjects.TASKS_REPUBLISH[0], "dest": subjects.TASKS_REPUBLISH[1]},
+        },
+    ]
+
+
+def _history_streams(base: dict[str, Any], config: MeshConfig) -> list[dict[str, Any]]:
+    return [
+        base
+        | {
+            "name": subjects.EVENTS,
+            "subjects": list(subjects.EVENTS_SUBJECTS),
+            "discard": "old",
+            "max_bytes": config.events_max_bytes,
+            "allow_direct": True,
+        },
+        base
+        | {
+            "name": subjects.DEAD,
+            "subjects": list(subjects.DEAD_SUBJECTS),
+            "discard": "old",
+            "max_msgs_per_subject": 1,
+            "max_bytes": config.dead_max_bytes,
+            "max_age": config.dead_ttl_s * _NS,
+            "allow_direct": True,
+        },
+        base
+        | {
+            "name": subjects.METRICS,
+            "subjects": list(subjects.METRICS_SUBJECTS),
+            "discard": "old",
+            "max_bytes": config.metrics_max_bytes,
+            "max_age": config.metrics_ttl_s * _NS,
+            "allow_direct": True,
+        },
+    ]
+
+
+def _buckets(base: dict[str, Any], config: MeshConfig, blobs_max_bytes: int) -> list[dict[str, Any]]:
+    return [
+        _bucket(base, subjects.KV_NODES),
+        _bucket(base, subjects.KV_LEASE, max_age_s=config.lease_ttl_s * 6),
+        _bucket(base, subjects.KV_POOLS),
+        _bucket(base, subjects.KV_PLAN),
+        _bucket(base, subjects.KV_CLAIMS, max_age_s=config.claim_ttl_s),
+        _bucket(base, subjects.KV_BLOB_REFS, max_age_s=config.blob_ttl_s),
+        _bucket(base, subjects.KV_CHECKPOINTS, max_age_s=config.blob_ttl_s),
+        _bucket(base, subjects.KV_MESH),
+        _bucket(base, subjects.KV_BENCH) | {"max_msgs_per_subject": BENCH_HISTORY},
+        _bucket(base, subjects.KV_SCALING),
+        _object_store(base, subjects.BLOBS, blobs_max_bytes, max_age_s=config.blob_ttl_s),
+        _object_store(base, subjects.BLOBS_KEPT, blobs_max_bytes),
+    ]
+
+
+def _bucket(base: dict[str, Any], name: str, max_age_s: float = 0) -> dict[str, Any]:
+    return base | {
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "max_bytes": 64 * MIB,
+        "max_age": int(max_age_s * _NS),
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+    }
+
+
+def _object_store(base: dict[str, Any], name: str, max_bytes: int, max_age_s: float = 0) -> dict[str, Any]:
+    return base | {
+        "name": f"OBJ_{name}",
+        "subjects": [f"$O.{name}.C.>", f"$O.{name}.M.>"],
+        "discard": "new",
+        "max_bytes": max_bytes,
+        "max_age": int(max_age_s * _NS),
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+    }
+
+
+async def declare_streams(bus: Bus, config: MeshConfig, free_bytes: int) -> None:
+    """Make what is missing, on a disk with `free_bytes` free; what exists is left as it is (its limits may have been
+    set by an operator).
+
+    Raises: ApiError, BusUnavailable.
+    """
+    fitted, blobs_max_bytes = fit_to_disk(config, free_bytes)
+
+    async def declare(stream: dict[str, Any]) -> None:
+        try:
+            await bus.api(f"STREAM.CREATE.{stream['name']}", stream, timeout_s=10)
+        except ApiError as error:
+            if error.error_code != STREAM_NAME_IN_USE:
+                raise
+
+    await asyncio.gather(*(declare(one) for one in stream_configs(fitted, blobs_max_bytes)))
+    await _declare_consumer(bus, subjects.WORK, door_config(config))
+    await _declare_consumer(bus, subjects.LATER, due_config(config))
+
+
+def lane_config(kind: str, pool: str, urgency: str, config: MeshConfig) -> dict[str, Any]:
+    """A lane's durable pull consumer. Whether it has a priority group can't be changed later.
+
+    No `inactive_threshold`: the server would remove a lane that still holds work nobody can do yet. The master
+    removes lanes that stayed empty; a submitter declares its lane again with the first task after a quiet time.
+    """
+    return {
+        "durable_name": subjects.lane_durable(kind, pool, urgency),
+        "name": subjects.lane_durable(kind, pool, urgency),
+        "filter_subject": subjects.lane_filter(kind, pool, urgency),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(config.ack_wait_s * _NS),
+        "max_deliver": -1,
+        "max_ack_pending": 20_000,
+        "max_waiting": 20_000,
+        "priority_groups": [GROUP],
+        "priority_policy": "prioritized",
+    }
+
+
+def door_config(config: MeshConfig) -> dict[str, Any]:
+    """The one consumer of `work.*`: any node takes a door message and puts it into its lane."""
+    return {
+        "durable_name": subjects.DOOR_DURABLE,
+        "name": subjects.DOOR_DURABLE,
+        "filter_subject": subjects.WORK_SUBJECTS[0],
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(config.ack_wait_s * _NS),
+        "max_deliver": -1,
+        "max_ack_pending": 20_000,
+        "max_waiting": 20_000,
+        "priority_groups": [GROUP],
+        "priority_policy": "prioritized",
+    }
+
+
+def due_config(config: MeshConfig) -> dict[str, Any]:
+    """The one consumer of `later.due.*`: any node moves delayed work that is due into its lane."""
+    return door_config(config) | {
+        "durable_name": subjects.DUE_DURABLE,
+        "name": subjects.DUE_DURABLE,
+        "filter_subject": subjects.LATER_SUBJECTS[1],
+    }
+
+
+async def _declare_consumer(bus: Bus, stream: str, consumer: dict[str, Any]) -> None:
+    name = consumer["durable_name"]
+    request = {"stream_name": stream, "config": consumer, "action": ""}
+    endpoint = f"CONSUMER.CREATE.{stream}.{name}.{consumer['filter_subject']}"
+    await bus.api(endpoint, request, timeout_s=10)
+
+
+async def declare_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:
+    """Make a lane's consumer (idempotent, 1 ms alone). Raises: ApiError, BusUnavailable."""
+    await _declare_consumer(bus, subjects.WORK, lane_config(kind, pool, urgency, bus.config))
+
+
+class LaneInfo(NamedTuple):
+    """One lane's counters."""
+
+    waiting: int
+    unacknowledged: int
+    """Delivered and not acknowledged."""
+    delivered: int
+    """Deliveries so far: it stands still while the lane is idle."""
+
+
+async def list_lanes(bus: Bus) -> dict[Lane, LaneInfo]:
+    """Every lane there is. Raises: BusUnavailable, ApiError."""
+    lanes: dict[Lane, LaneInfo] = {}
+    offset = 0
+    while True:
+        answer = await bus.api(f"CONSUMER.LIST.{subjects.WORK}", {"offset": offset})
+        consumers = answer.get("consumers") or []
+        for consumer in consumers:
+            lane = subjects.split_durable(consumer["name"])
+            if lane is not None:
+                delivered = int((consumer.get("delivered") or {}).get("consumer_seq", 0))
+                lanes[lane] = LaneInfo(
+                    int(consumer["num_pending"]), int(consumer["num_ack_pending"]), delivered
+                )
+        offset += len(consumers)
+        if not consumers or offset >= int(answer.get("total", 0)):
+            return lanes
+
+
+async def list_fills(bus: Bus) -> list[Fill]:
+    """How full every stream is. Raises: BusUnavailable, ApiError."""
+    fills: list[Fill] = []
+    while True:
+        answer = await bus.api("STREAM.LIST", {"offset": len(fills)})
+        page = answer.get("streams") or []
+        fills += [
+            Fill(str(one["config"]["name"]), int(one["state"]["bytes"]), int(one["config"].get("max_bytes") or 0))
+            for one in page
+        ]
+        if not page or len(fills) >= int(answer.get("total", 0)):
+            return fills
+
+
+async def remove_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:
+    """Remove an empty lane's consumer; one that is gone already is no error."""
+    try:
+        await bus.api(f"CONSUMER.DELETE.{subjects.WORK}.{subjects.lane_durable(kind, pool, urgency)}")
+    except ApiError as error:
+        if error.error_code != CONSUMER_NOT_FOUND:
+            raise

@@ -1,0 +1,1 @@
+"""`queztl doctor`: collects facts about this machine and explains what is wrong."""

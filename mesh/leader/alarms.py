@@ -1,0 +1,61 @@
+"""Alarms, raised before a limit is reached: too many lanes, stores that fill up. Pure; the leader calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mesh import subjects
+from mesh.config import MeshConfig
+
+LANES = "lanes"
+
+#: stream -> (what fills up, what a full one does)
+_FILLING = {
+    subjects.WORK: ("the queue", "submissions will be refused (503)"),
+    subjects.LATER: ("the delayed work", "delayed submissions will be refused (503)"),
+    subjects.TASKS: ("the store of results", "the oldest results go before their time"),
+    subjects.DEAD: ("the store of dead letters", "the oldest go before their time: replay or remove them"),
+    f"KV_{subjects.KV_CLAIMS}": ("the store of idempotency keys", "submissions with a key will be refused (507)"),
+    f"OBJ_{subjects.BLOBS}": ("the blob store", "uploads will be refused (507)"),
+    f"OBJ_{subjects.BLOBS_KEPT}": ("the store of kept blobs", "uploads with `keep` will be refused (507)"),
+}
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How full one stream is."""
+
+    stream: str
+    size_bytes: int
+    max_bytes: int
+    """0 or less: no limit."""
+
+
+def raised(lanes: int, fills: Iterable[Fill], config: MeshConfig) -> dict[str, str]:
+    """What is alarming now: a stable name -> a sentence that says what happens next, and what to do."""
+    found: dict[str, str] = {}
+    if lanes > config.lanes_alarm:
+        found[LANES] = f"{lanes} lanes are open, more than {config.lanes_alarm}: use fewer different requirements."
+    for fill in fills:
+        # The server can't refuse more delayed work (see mesh/bus/streams.py): its limit is the submitters' own.
+        max_bytes = config.later_max_bytes if fill.stream == subjects.LATER else fill.max_bytes
+        if fill.stream not in _FILLING or max_bytes <= 0:
+            continue
+        share = fill.size_bytes / max_bytes
+        if share >= config.storage_alarm_share:
+            what, then = _FILLING[fill.stream]
+            found[fill.stream] = (
+                f"{what.capitalize()} is {share:.0%} full ({_mib(fill.size_bytes)} of {_mib(max_bytes)} MiB): "
+                f"when it is full, {then}."
+            )
+    return found
+
+
+def news(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of alarms that were not raised before: told once, however their figures move."""
+    return [name for name in now if name not in before]
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 1_048_576:,.0f}"

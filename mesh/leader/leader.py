@@ -1,0 +1,236 @@
+"""What the elected node does, and stops doing the moment it is not elected any more. Work goes on without it.
+
+Placement plan, reaper, journal of joins and deaths, records of nodes that are no more, load samples, alarms, and
+whatever services it was given (capacity). Everything it writes carries its fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mesh import messages, subjects
+from mesh.bus import streams
+from mesh.bus.errors import WrongSequence
+from mesh.config import MeshConfig
+from mesh.errors import QueztlError
+from mesh.kinds.base import Resources
+from mesh.leader import alarms, journal, metrics
+from mesh.leader.reclaimer import Reaping
+from mesh.membership import failure_detector
+from mesh.membership.heartbeat_relay import roll_every_s
+from mesh.scheduling import geo, placement
+from mesh.supervision import every, within
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+    from mesh.leader.election import Election
+    from mesh.membership.connections import OpenSystem
+    from mesh.membership.registry import Registry
+
+log = logging.getLogger(__name__)
+
+#: Runs while this node is master, with its fence; cancelled when it no longer is.
+Service = Callable[[int], Awaitable[None]]
+
+PLACE_EVERY_S = 1.0
+#: Two plans are at least this far apart: each one goes to every node, and many nodes may come at once.
+PLACE_AGAIN_S = 0.2
+SWEEP_EVERY_S = 2.0
+SAMPLE_EVERY_S = 60.0
+ALARMS_EVERY_S = 15.0
+BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Master:
+    """The elected services. `run()` until cancelled."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        me: str,
+        election: Election,
+        registry: Registry,
+        config: MeshConfig,
+        resources: Mapping[str, Resources],
+        *,
+        open_system: OpenSystem | None = None,
+        services: Sequence[Service] = (),
+        more_alarms: Callable[[], Mapping[str, str]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`resources`: what one task of each kind takes; `open_system`: see `mesh/membership/connections.py`."""
+        self._bus, self._me, self._election, self._registry = bus, me, election, registry
+        self._config, self._resources, self._clock = config, resources, clock
+        self._turned = asyncio.Event()
+        self._alarms: dict[str, str] = {}
+        self._more_alarms = more_alarms
+        self._reaping = Reaping(bus, me, election, registry, open_system, clock)
+        self._services: tuple[Service, ...] = (
+            self._call_roll,
+            self._reaping.run,
+            self._place,
+            self._journal,
+            self._sweep,
+            self._sample,
+            self._watch_limits,
+            self._tell_alarms,
+            *services,
+        )
+        election.on_elected.append(lambda _: self._turned.set())
+        election.on_lost.append(self._turned.set)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What the master wants people to know now; nothing while another node is master."""
+        return (*self._alarms.values(), *self._more_alarms().values()) if self._election.is_master else ()
+
+    async def run(self) -> None:
+        """Serve every term this node wins."""
+        while True:
+            fence = self._election.fence
+            self._turned.clear()
+            if fence:
+                await self._serve(fence)
+            else:
+                await self._turned.wait()
+
+    async def _serve(self, fence: int) -> None:
+        tasks = [
+            asyncio.create_task(self._keep(service, fence), name=f"master {service.__qualname__}")
+            for service in self._services
+        ]
+        try:
+            await self._turned.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._alarms = {}
+
+    async def _keep(self, service: Service, fence: int) -> None:
+        """Start a failed service again, later each time; none of them may end the others."""
+        for failures in range(1_000_000):
+            try:
+                return await service(fence)
+            except QueztlError as error:
+                log.warning("%s: %s", service.__qualname__, error.message)
+            except Exception:
+                log.exception("%s failed and is started again", service.__qualname__)
+            await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+
+    # --- the services -------------------------------------------------------------------------------
+    async def _call_roll(self, fence: int) -> None:
+        """Hear everybody, and pass it on to all who then need not."""
+        hearing = self._registry.hearing
+        try:
+            await hearing.lead(True)
+            async for _ in every(roll_every_s(self._config), jitter=0.0):
+                if self._election.fence == fence:
+                    hearing.call_roll(self._me, fence, self._registry.judged())
+        finally:
+            await hearing.lead(False)
+
+    async def _place(self, fence: int) -> None:
+        """Keep the placement plan up to date; never over the plan of a later master."""
+        kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
+        written: tuple[placement.Ranks, tuple[str, ...], dict[str, geo.Point]] | None = None
+        changed = asyncio.Event()
+        unlisten = self._registry.listen(lambda *_: changed.set())
+        try:
+            while True:
+                changed.clear()
+                members = self._registry.members()
+                ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
+                wanted = ranks, placement.regions(members), geo.places(members)
+                if wanted != written and self._election.fence == fence:
+                    entry = await kv.get(subjects.PLAN_KEY)
+                    if entry is not None and messages.decode_plan(entry.value).fence > fence:
+                        return
+                    plan = messages.Plan(
+                        fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1], places=wanted[2]
+                    )
+                    try:
+                        revision = entry.revision if entry else 0
+                        await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)
+                        written = wanted
+                        await asyncio.sleep(PLACE_AGAIN_S)
+                    except WrongSequence:
+                        log.info("another master wrote the plan; reading it again")
+                await within(changed, PLACE_EVERY_S)
+        finally:
+            unlisten()
+
+    async def _journal(self, fence: int) -> None:
+        """Write joins, leaves and deaths into the journal."""
+        news: asyncio.Queue[tuple[str, str, dict[str, str]]] = asyncio.Queue()
+
+        def changed(node: str, before: str, after: str) -> None:
+            if type_ := journal.of_change(before, after):
+                detail = {"was": before}
+                if type_ == journal.NODE_GONE:
+                    # Asked now: a moment later this very master tells everybody that the node is gone.
+                    detail["why"] = failure_detector.cause(self._registry.seen()[node], self._config, self._clock())
+                news.put_nowait((node, type_, detail))
+
+        unlisten = self._registry.listen(changed)
+        try:
+            while True:
+                node, type_, detail = await news.get()
+                # Read afresh: one that was cut off and does not know yet that it was overtaken has nothing to tell.
+                if await self._election.confirm() == fence:
+                    await journal.emit(self._bus, type_, detail, node=node, fence=fence)
+        finally:
+            unlisten()
+
+    async def _sweep(self, fence: int) -> None:
+        """Remove the records of nodes that left, or are gone for an hour."""
+        kv, since = self._bus.kv(subjects.KV_NODES), dict[str, float]()
+        while True:
+            states = {one.record.id: one.state for one in self._registry.members()}
+            nodes, since = failure_detector.overdue(states, since, self._clock())
+            for node in nodes:
+                if self._election.fence != fence:
+                    break
+                try:
+                    await kv.delete(node, last=self._registry.revision_of(node))
+                except WrongSequence:
+                    continue  # it came back and wrote a new one
+                await journal.emit(self._bus, journal.NODE_FORGOTTEN, {}, node=node, fence=fence)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def _sample(self, fence: int) -> None:
+        """One load sample a kind and minute."""
+        memory = metrics.Memory()
+        while True:
+            lanes = await streams.list_lanes(self._bus)
+            samples, memory = metrics.sample(lanes, self._registry.members(), memory, time.time())
+            for one in samples:
+                if self._election.fence == fence:
+                    subject = subjects.metric(one["kind"], one["region"])
+                    await self._bus.store(subject, messages.encode(one | {"fence": fence}))
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def _watch_limits(self, fence: int) -> None:
+        """Raise each alarm once, for as long as there is reason for it."""
+        while True:
+            lanes, fills = await asyncio.gather(streams.list_lanes(self._bus), streams.list_fills(self._bus))
+            found = alarms.raised(len(lanes), fills, self._config)
+            for name in alarms.news(self._alarms, found):
+                log.warning("alarm: %s", found[name])
+                await journal.emit(self._bus, journal.ALARM, {"name": name, "says": found[name]}, fence=fence)
+            self._alarms = found
+            await asyncio.sleep(ALARMS_EVERY_S)
+
+
+    async def _tell_alarms(self, fence: int) -> None:
+        """Keep the alarms where every node can read them."""
+        kv, told = self._bus.kv(subjects.KV_MESH), None
+        while True:
+            if self.alarms != told and self._election.fence == fence:
+                told = self.alarms
+                await kv.put(subjects.ALARMS_KEY, messages.encode(list(told)))
+            await asyncio.sleep(PLACE_EVERY_S)

@@ -1,0 +1,1 @@
+"""How two meshes of one name detect each other and become one."""

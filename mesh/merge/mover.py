@@ -1,0 +1,343 @@
+"""One mesh goes into another: what is moved, in which order, and that nothing is lost on the way.
+
+The order stands in the loser's KV `mesh` (`merge`); its master carries it out (`mesh/merge/detector.py`), its nodes
+leave it (`node/lifecycle/merge_follow.py`). Everything here may be done again after a crash at any point: what is there
+already is not written twice (the same ids, the same conditions), and a message goes from the loser only after the
+winner has confirmed it. A task that is on both sides for a moment runs twice at worst, and ends once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh import subjects
+from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequence
+from mesh.bus.streams import declare_lane
+from mesh.bus.wire import parse_headers
+from mesh.errors import BusUnavailable, Busy, QueztlError
+from mesh.merge.policy import Side
+from mesh.messages import MergeOrder, decode_any, decode_lease, decode_merge, decode_node, decode_task, encode
+from mesh.tasks import records
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+
+log = logging.getLogger(__name__)
+
+#: How long the loser's nodes may take to finish what they run, and a little more.
+DRAIN_WITHIN_S = 45.0
+LOOK_EVERY_S = 0.5
+#: A full queue on the other side is waited for.
+AGAIN_AFTER_S = 1.0
+_CARRIED = ("Nats-Schedule", "Nats-Schedule-Target", "Content-Type")
+
+Confirmed = Callable[[], Awaitable[bool]]
+Told = Callable[[dict[str, int]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One message of a stream."""
+
+    seq: int
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    age_s: float
+
+
+# --- what is read -----------------------------------------------------------------------------------
+async def read_identity(bus: Bus) -> Side:
+    """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), ApiError."""
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+    if entry is None:
+        raise BusUnavailable("what answers there is no mesh")
+    known = decode_any(entry.value)
+    return Side(str(known["id"]), str(known["name"]), str(known.get("founder", "")))
+
+
+async def read_side(bus: Bus) -> Side:
+    """A mesh, as its servers tell. Raises: BusUnavailable (no mesh serves there), ApiError."""
+    who = await read_identity(bus)
+    work, later, tasks, dead = await asyncio.gather(
+        *(bus.api(f"STREAM.INFO.{one}") for one in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
+    )
+    nodes = [decode_node(one.value) for one in await bus.kv(subjects.KV_NODES).entries()]
+    lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
+    return replace(
+        who,
+        nodes=sum(one.state == "up" for one in nodes),
+        age_s=age_of(work),
+        unfinished=sum(int(one["state"]["messages"]) for one in (work, later)),
+        stored=sum(int(one["state"]["messages"]) for one in (tasks, dead)),
+        lease=(decode_lease(lease.value).node, 0) if lease else ("", 0),
+    )
+
+
+def age_of(info: dict[str, Any]) -> float:
+    """How old a stream is, by its own server's clock; 0 when the server does not tell. Pure."""
+    if not info.get("ts") or not info.get("created"):
+        return 0.0
+    return max(0.0, (_moment(info["ts"]) - _moment(info["created"])).total_seconds())
+
+
+def _moment(text: str) -> datetime:
+    """A server's RFC 3339 with nanoseconds, which Python does not read."""
+    head, _, rest = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{head}.{(rest or '0')[:6]:0<6}")
+
+
+async def read_order(bus: Bus) -> MergeOrder | None:
+    """The order that this mesh goes into another one; None while there is none. Raises: BusUnavailable."""
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY)
+    return decode_merge(entry.value) if entry is not None else None
+
+
+async def give_order(bus: Bus, order: MergeOrder) -> None:
+    """Have this mesh go into another one. Raises: KeyExists when it does already, BusUnavailable."""
+    await bus.kv(subjects.KV_MESH).create(subjects.MERGE_KEY, encode(order))
+
+
+async def update_order(bus: Bus, **changes: Any) -> MergeOrder:
+    """Raises: BusUnavailable, also when there is no order."""
+    order = await read_order(bus)
+    if order is None:
+        raise BusUnavailable("there is no order to merge")
+    after = msgspec.structs.replace(order, **changes)
+    await bus.kv(subjects.KV_MESH).put(subjects.MERGE_KEY, encode(after))
+    return after
+
+
+async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[Stored]:
+    """Every message of a stream, the oldest first. Raises: BusUnavailable, ApiError."""
+    sequence = 1
+    # Ages by the server's own clock.
+    now = _moment((await bus.api(f"STREAM.INFO.{stream}"))["ts"]).timestamp()
+    while True:
+        try:
+            answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
+        except ApiError as error:
+            if error.error_code == MESSAGE_NOT_FOUND:
+                return
+            raise
+        found = answer["message"]
+        sequence = int(found["seq"]) + 1
+        stored_at = _moment(found["time"]).timestamp()
+        yield Stored(
+            int(found["seq"]),
+            str(found["subject"]),
+            base64.b64decode(found.get("data") or ""),
+            parse_headers(base64.b64decode(found.get("hdrs") or "")) if found.get("hdrs") else {},
+            max(0.0, now - stored_at),
+        )
+
+
+# --- moving -----------------------------------------------------------------------------------------
+class Mover:
+    """Moves everything from `loser` to `winner`. `confirmed` says before each step whether it may go on."""
+
+    def __init__(
+        self, loser: Bus, winner: Bus, confirmed: Confirmed, told: Told, busy: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`busy`: whether any node of the loser holds work."""
+        self._loser, self._winner, self._confirmed, self._told, self._busy = loser, winner, confirmed, told, busy
+        self.moved: dict[str, int] = {}
+        self._from = ""
+
+    async def run(self) -> None:
+        """All of it, and then the order says `moved`. Raises: Overtaken, BusUnavailable, ApiError."""
+        self._from = (await read_side(self._loser)).id
+        await self._drained()
+        await self._refuse_new_work()
+        await self._objects(subjects.BLOBS)
+        await self._objects(subjects.BLOBS_KEPT)
+        await self._copy(subjects.KV_BLOB_REFS, "names of blobs")
+        await self._copy(subjects.KV_CLAIMS, "idempotency keys")
+        await self._records()
+        await self._letters()
+        await self._delayed()
+        await self._refuse_delayed_work()
+        # Until nothing is left: a door message may still become a task while we look.
+        while await self._delayed() + await self._work():
+            await self._go_on()
+        await self._go_on()
+        await update_order(self._loser, phase="moved", moved=self.moved)
+
+    async def _go_on(self) -> None:
+        if not await self._confirmed():
+            raise Overtaken("another master carries the merge on")
+        await self._told(self.moved)
+
+    def _count(self, what: str) -> None:
+        self.moved[what] = self.moved.get(what, 0) + 1
+
+    async def _drained(self) -> None:
+        """Wait for the loser's nodes to end what they run and to take in what lies at the door (there it gets its id),
+        for a while: what has not ended by then runs again."""
+        deadline = time.monotonic() + DRAIN_WITHIN_S
+        while time.monotonic() < deadline:
+            # Not what the lanes count as delivered: what was given back stays in that count until somebody takes it.
+            request = {"subjects_filter": subjects.WORK_SUBJECTS[0]}
+            door = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}", request))["state"].get("subjects")
+            if not door and not self._busy():
+                return
+            await self._go_on()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _refuse_new_work(self) -> None:
+        """A full queue is what submitters know to come back to: by then they find the other mesh."""
+        config = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}"))["config"]
+        await self._loser.api(f"STREAM.UPDATE.{subjects.WORK}", config | {"max_bytes": 1})
+
+    async def _refuse_delayed_work(self) -> None:
+        """LATER can't be full and refuse (10052), so it takes no subject any more: what would be accepted after it was
+        looked through for the last time would be lost with this mesh's servers."""
+        config = (await self._loser.api(f"STREAM.INFO.{subjects.LATER}"))["config"]
+        await self._loser.api(f"STREAM.UPDATE.{subjects.LATER}", config | {"subjects": [subjects.LATER_CLOSED]})
+
+    async def _objects(self, bucket: str) -> None:
+        """Blobs under their own ids, bytes before the name; what is half there from an earlier try is begun afresh."""
+        stream = f"OBJ_{bucket}"
+        metas = [one async for one in messages(self._loser, stream, f"$O.{bucket}.M.>")]
+        for meta in metas:
+            facts = json.loads(meta.data or b"{}")
+            if not facts or facts.get("deleted") or await records.read_last(self._winner, stream, meta.subject):
+                continue
+            await self._go_on()
+            chunks = f"$O.{bucket}.C.{facts['nuid']}"
+            await self._winner.api(f"STREAM.PURGE.{stream}", {"filter": chunks})
+            async for chunk in messages(self._loser, stream, chunks):
+                await self._store(chunk.subject, chunk.data, {})
+            await self._store(meta.subject, meta.data, {"Nats-Rollup": "sub"})
+            self._count("blobs")
+
+    async def _copy(self, bucket: str, what: str) -> None:
+        """A bucket's values; what the winner has stays."""
+        for entry in await self._loser.kv(bucket).entries():
+            try:
+                await self._winner.kv(bucket).create(entry.key, entry.value)
+                self._count(what)
+            except KeyExists:
+                continue
+
+    async def _records(self) -> None:
+        """Ends and states of tasks, each with what is left of its lifetime; a first end stays the first."""
+        async for one in messages(self._loser, subjects.TASKS):
+            left_s = ttl_of(one.headers) - one.age_s if ttl_of(one.headers) else 0.0
+            if not one.data or left_s < 0:
+                continue
+            headers = {"Nats-TTL": f"{max(1, round(left_s))}s"} if left_s else {}
+            is_end = one.subject.endswith(".end")
+            try:
+                await self._store(one.subject, one.data, headers, expect_last=0)
+                self._count("results" if is_end else "states")
+            except WrongSequence:
+                continue
+            if self.moved.get("results", 0) % 256 == 0:
+                await self._go_on()
+
+    async def _letters(self) -> None:
+        async for one in messages(self._loser, subjects.DEAD):
+            if one.data and not await records.read_last(self._winner, subjects.DEAD, one.subject):
+                await self._store(one.subject, one.data, {})
+                self._count("dead letters")
+
+    async def _delayed(self) -> int:
+        """Schedules, and delayed work that is due."""
+        found = 0
+        async for one in messages(self._loser, subjects.LATER):
+            found += 1
+            headers = {name: one.headers[name] for name in _CARRIED if name in one.headers}
+            await self._store(one.subject, one.data, headers, msg_id=one.subject)
+            await _remove(self._loser, subjects.LATER, one.seq)
+            self._count("delayed tasks")
+        return found
+
+    async def _work(self) -> int:
+        """Tasks in their lanes. What has ended is not moved; the others are marked as maybe a second copy, so that
+        whoever is given one reads the task's records first."""
+        found = 0
+        async for one in messages(self._loser, subjects.WORK):
+            found += 1
+            if found % 64 == 0:
+                await self._go_on()
+            lane = lane_of(one.subject)
+            if lane is not None:
+                task = decode_task(one.data)
+                if not await self._has_ended(task.id):
+                    await self._lane(lane)
+                    await self._store(one.subject, one.data, {"Queztl-Resent": "1"}, msg_id=task.id)
+                    self._winner.send(subjects.wake(*lane), b"")
+                    self._count("tasks")
+            else:
+                await self._store(one.subject, one.data, one.headers, msg_id=f"{self._from}-{one.seq}")
+                self._count("door messages")
+            await _remove(self._loser, subjects.WORK, one.seq)
+        return found
+
+    async def _has_ended(self, task: str) -> bool:
+        """Whether a task has its end; one that came here after the records were looked through is taken along."""
+        if await records.read_end(self._winner, task) is not None:
+            return True
+        late = await records.read_end(self._loser, task)
+        if late is not None:
+            await records.write_end(self._winner, late)
+        return late is not None
+
+    async def _lane(self, lane: tuple[str, str, str]) -> None:
+        pool = await self._loser.kv(subjects.KV_POOLS).get(lane[1])
+        if pool is not None:
+            await self._winner.kv(subjects.KV_POOLS).put(lane[1], pool.value)
+        await declare_lane(self._winner, *lane)
+
+    async def _store(
+        self, subject: str, data: bytes, headers: dict[str, str], msg_id: str = "", expect_last: int | None = None
+    ) -> None:
+        """Raises: WrongSequence; waits while the winner is full."""
+        while True:
+            try:
+                await self._winner.store(
+                    subject, data, msg_id=msg_id, expect_last=expect_last, headers=headers or None, resend=True
+                )
+                return
+            except Busy as full:
+                if isinstance(full, BusUnavailable):
+                    raise
+                log.info("the other mesh's queue is full; waiting")
+                await asyncio.sleep(AGAIN_AFTER_S)
+                await self._go_on()
+
+
+class Overtaken(QueztlError):
+    """This node is not master any more."""
+
+
+def ttl_of(headers: dict[str, str]) -> float:
+    """The lifetime a message was stored with, seconds; 0: none. Pure."""
+    text = headers.get("Nats-TTL", "")
+    return float(text[:-1]) if text.endswith("s") and text[:-1].isdigit() else 0.0
+
+
+def lane_of(subject: str) -> tuple[str, str, str] | None:
+    """The lane of `work.<kind>.<pool>.<urgency>.<id>`; None for a message of the door. Pure."""
+    parts = subject.split(".")
+    return (parts[1], parts[2], parts[3]) if len(parts) == 5 else None
+
+
+async def _remove(bus: Bus, stream: str, seq: int) -> None:
+    """One that is gone already is no error."""
+    try:
+        await bus.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except ApiError as error:
+        if error.error_code != MESSAGE_NOT_FOUND and error.code != 404:
+            log.debug("message %d of %s could not be removed: %s", seq, stream, error)

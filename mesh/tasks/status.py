@@ -1,0 +1,201 @@
+"""From records to what users are shown: where a task is, and why it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mesh import subjects
+from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
+from mesh.errors import NotFound
+from mesh.membership.failure_detector import REGISTERED
+from mesh.messages import (
+    CLAIM_CHECK_BYTES,
+    Task,
+    TaskEnd,
+    TaskState,
+    decode_any,
+    decode_end,
+    decode_node,
+    decode_state,
+)
+from mesh.scheduling.placement import Member, unmet
+from mesh.task_states import FINAL
+from mesh.tasks import records
+from mesh.views import TaskView
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus, Message
+
+
+#: Who is in the mesh now.
+Members = Callable[[], Sequence[Member]]
+
+
+def of_end(end: TaskEnd) -> TaskView:
+    """The view of a task that has ended."""
+    small = len(end.result) and len(end.result) <= CLAIM_CHECK_BYTES and not end.content_type
+    return TaskView(
+        id=end.id,
+        kind=end.kind,
+        state=end.state,
+        attempt=end.attempt,
+        node=end.node,
+        submitted_at=end.submitted_at,
+        started_at=end.started_at,
+        ended_at=end.ended_at,
+        progress=1.0 if end.state == "done" else 0.0,
+        result=decode_any(end.result) if small else None,
+        result_ref=end.result_ref,
+        content_type=end.content_type,
+        info=end.info,
+        error=error_document(end),
+        waiting_helps=False,
+    )
+
+
+def of_state(state: TaskState) -> TaskView:
+    """The view of a task that has a `.state` record."""
+    return TaskView(
+        id=state.id,
+        kind=state.kind,
+        state=state.state,
+        attempt=state.attempt,
+        node=state.node,
+        submitted_at=state.submitted_at,
+        started_at=state.started_at,
+        progress=state.progress,
+        note=state.note,
+        text=state.text,
+        text_from=state.text_from,
+        error=error_document(state),
+    )
+
+
+def error_document(record: TaskEnd | TaskState) -> dict[str, Any] | None:
+    """The error of a record as plain data."""
+    if record.error is None:
+        return None
+    return {
+        "code": record.error.code,
+        "message": record.error.message,
+        "faults": [{"field": field, "problem": problem} for field, problem in record.error.faults],
+    }
+
+
+async def status(bus: Bus, task: str, members: Members | None = None) -> TaskView:
+    """All that is known of a task; a bare number is a sequence of this mesh's WORK stream.
+
+    `members`: who is in the mesh, as a node's registry knows it (deaths included); None: their records are read.
+
+    Raises: NotFound, BusUnavailable.
+    """
+    if task.isascii() and task.isdigit() and len(task) < 19:
+        return await _of_door(bus, int(task), members)
+    try:
+        subjects.split_task_id(task)
+    except ValueError:
+        raise NotFound(f"{task[:80]!r} is no task id; ids look like c0ffee1234-1") from None
+    # Read from the end backwards, most have ended. A task may move on between two reads, but only forwards and stored
+    # there before it is removed here: the schedule, then the lane, then the end are read once in that order too.
+    for _ in range(2):
+        if (end := await records.read_end(bus, task)) is not None:
+            return of_end(end)
+        state, waiting = await asyncio.gather(
+            records.read_state(bus, task), records.read_waiting(bus, task)
+        )
+        if state is not None and state.state not in FINAL and (state.state == "running" or waiting is None):
+            return of_state(state)
+        if waiting is not None:
+            return await _of_waiting(bus, waiting, state, members)
+        if (delayed := await records.read_delayed(bus, task)) is not None:
+            return _queued(delayed, note="waits for its time")
+    if (end := await records.read_end(bus, task)) is not None:
+        return of_end(end)
+    raise NotFound(f"there is no task {task}; results are kept for an hour, small ones for ten minutes")
+
+
+def _queued(task: Task, note: str = "", **more: Any) -> TaskView:
+    return TaskView(
+        id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at, note=note, **more
+    )
+
+
+async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Members | None) -> TaskView:
+    reasons, helps = unmet(task.requires, task.kind, members() if members else await _recorded_members(bus))
+    view = _queued(task, waiting_for=tuple(reasons), waiting_helps=helps)
+    if state is None:
+        return view
+    return TaskView(**{**view.__dict__, "attempt": state.attempt, "error": error_document(state)})
+
+
+async def _recorded_members(bus: Bus) -> list[Member]:
+    nodes = [decode_node(entry.value) for entry in await bus.kv(subjects.KV_NODES).entries()]
+    return [Member(one, REGISTERED if one.registered_by and not one.incarnation else one.state) for one in nodes]
+
+
+async def epoch(bus: Bus) -> str:
+    """The submitter token of door messages: it changes when the WORK stream is made anew."""
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+    return str(decode_any(entry.value)["epoch"]) if entry else "w0"
+
+
+async def _of_door(bus: Bus, sequence: int, members: Members | None) -> TaskView:
+    task = subjects.task_id(await epoch(bus), sequence)
+    try:
+        return await status(bus, task, members)
+    except NotFound:
+        pass
+    answer: dict[str, Any] | None
+    try:
+        answer = await bus.api(f"STREAM.MSG.GET.{subjects.WORK}", {"seq": sequence})
+    except ApiError as error:
+        if error.error_code != MESSAGE_NOT_FOUND:
+            raise
+        answer = None
+    if answer is None:
+        # A door writes where the task went before it removes the message: by now the records tell, or nothing does.
+        try:
+            return await status(bus, task, members)
+        except NotFound:
+            raise NotFound(f"there is no task {sequence}; results are kept for an hour") from None
+    subject = str(answer["message"]["subject"])
+    if subject.count(".") == 1:
+        return TaskView(id=task, kind=subject.partition(".")[2], state="queued", note="at the door")
+    data = base64.b64decode(answer["message"].get("data", ""))
+    return await status(bus, str(decode_any(data)["id"]), members)
+
+
+async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
+    """Each change of a task, starting with how it is now, until it has ended. Raises: NotFound."""
+    news: asyncio.Queue[TaskView] = asyncio.Queue(maxsize=1000)
+
+    def on_told(message: Message) -> None:
+        if not message.data or news.full():
+            return  # a marker, or a reader far behind: the slow check below still brings the end
+        if message.subject.endswith(".end"):
+            news.put_nowait(of_end(decode_end(message.data)))
+        else:
+            news.put_nowait(of_state(decode_state(message.data)))
+
+    first = await status(bus, task)
+    submitter, number = subjects.split_task_id(first.id)
+    subscription = await bus.subscribe(subjects.told_one(submitter, number), on_told)
+    try:
+        view = await status(bus, first.id)
+        yield view
+        while view.state not in FINAL:
+            try:
+                async with asyncio.timeout(5.0):
+                    view = await news.get()
+            except TimeoutError:
+                fresh = await status(bus, first.id)
+                if fresh == view:
+                    continue
+                view = fresh
+            yield view
+    finally:
+        await subscription.close()
+

@@ -1,0 +1,1 @@
+"""Worker processes: how a node runs jobs outside its own process."""

@@ -1,0 +1,83 @@
+"""What goes into the executor and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+from mesh.messages import TaskError
+from node.executor.protocol import ResultFrame
+from node.executor.worker_main import memory_message
+
+
+@dataclass(slots=True)
+class Job:
+    """One task as a worker needs it."""
+
+    id: str
+    kind: str
+    payload: bytes = b""
+    """raw MessagePack of the payload; b"" means all defaults"""
+    cores: int = 1
+    timeout_s: float = 0.0
+    """0: no limit"""
+    memory_mb: int = 0
+    """what it may add to the worker; 0: no limit"""
+    blobs: dict[str, Path] = field(default_factory=dict)
+    resume: Path | None = None
+    """the checkpoint to go on from"""
+    token: Any = None
+    """the caller's own; comes back"""
+
+
+@dataclass(slots=True)
+class Finished:
+    """How a job ended."""
+
+    job: Job
+    ok: bool
+    result: bytes = b""
+    """raw MessagePack; b"" when there is none, or when `result_file` holds it"""
+    result_file: Path | None = None
+    """A result over CLAIM_CHECK_BYTES: the bytes themselves when `content_type` is set, else MessagePack. The
+    receiver moves or deletes it."""
+    content_type: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    error: TaskError | None = None
+    """code: failed, bad_input, unknown_kind, unavailable, timeout, memory, crashed or cancelled"""
+    started_at: float = 0.0
+    """Unix seconds; 0 when it never started"""
+    ran_s: float = 0.0
+    crashed: bool = False
+    """whether the worker died of it"""
+
+
+def answered(job: Job, end: ResultFrame) -> Finished:
+    """A job whose end its worker told."""
+    file = Path(end.file) if end.file else None
+    return Finished(
+        job,
+        end.error is None,
+        end.result,
+        file,
+        end.content_type,
+        end.info or {},
+        end.error,
+        end.started_at,
+        end.ran_s,
+    )
+
+
+def unanswered(job: Job, why: str, ran_s: float = 0.0, how: str = "") -> Finished:
+    """A job whose end its worker did not tell: cancelled, timeout, memory or crashed."""
+    message = {
+        "cancelled": "The task was cancelled.",
+        "timeout": f"{job.kind} ran longer than its limit of {job.timeout_s:g} s; ask for more with timeout_s.",
+        "memory": memory_message(job.kind, job.memory_mb),
+        "crashed": f"{job.kind} ended its worker process, which {how}.",
+    }[why]
+    error = TaskError(why, message, retryable=why != "cancelled")
+    started_at = time() - ran_s if ran_s else 0.0
+    return Finished(job, False, error=error, started_at=started_at, ran_s=ran_s, crashed=why == "crashed")

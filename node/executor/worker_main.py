@@ -1,0 +1,322 @@
+"""Inside a worker process: takes jobs, does them one after the other, sends their results back.
+
+Started as `python -P -m node.child <parent pid> <socket fd> <board fd> <poke fd> <folder> <results folder>
+<fault kinds 0|1> <grants as JSON>`. It says that it is ready before it has loaded the table of kinds, and loads no
+kind's library before its first job. Before each job it writes on the board which one it is on, so that the daemon
+knows the culprit should the process die.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from mesh.errors import BadInput, Fault
+from mesh.messages import CLAIM_CHECK_BYTES, TaskError, decode_any, encode
+from node.executor import limits, protocol
+from node.executor.context import Context, InputFault, Output, load
+
+RECEIVE_BYTES = 256 * 1024
+#: While there are more jobs at hand, results wait for others this long at most, that of the next job included: sent
+#: one by one, each costs the daemon, the bus and the submitter a wake-up, together half of a 1 ms task.
+HOLD_S = 0.008
+HOLD_RESULTS = 32
+#: Traces of a job that ran longer than this are removed before the next one; of shorter ones, which can hardly
+#: have left any, before their results are sent: the three system calls cost as much as a whole no-op.
+TIDY_S = 50e-6
+#: After a job that ran longer than this the memory baseline is taken anew.
+STALE_S = 0.05
+PROGRESS_EVERY_S = 0.1
+#: Of a text that grows while a task runs, so much of its end is told.
+TEXT_CHARS = 4000
+MESSAGE_CHARS = 2000
+
+Validate = Callable[[str, Any], Any]
+
+
+class Child:
+    """The worker's side of the socket. One thread works; another one only flushes results when poked."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        board: memoryview,
+        folder: Path,
+        results: Path,
+        fault_kinds: bool,
+        grants: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self._sock, self._folder, self._results = sock, folder, results
+        self._fault_kinds, self._grants = fault_kinds, grants
+        self._words, self._times = board.cast("Q"), board.cast("d")
+        self._lock = threading.Lock()
+        self._pending: list[protocol.ResultFrame] = []
+        self._pending_since = 0.0
+        self._means: dict[str, float] = {}
+        self._memory_mb, self._stale = -1, True
+        self._validate: Validate | None = None
+        self._folder_fd = self._open_folder()
+        self._progress_at = 0.0
+        self._checkpoints = 0
+        self._clock_offset_s = time() - monotonic()
+        self._untidied = False
+
+    # --- the loop
+
+    def serve(self) -> None:
+        """Works until the daemon closes the socket."""
+        splitter = protocol.Splitter()
+        # One buffer for all: a fresh one of this size is mapped and unmapped by the allocator at every read.
+        buffer = bytearray(RECEIVE_BYTES)
+        view = memoryview(buffer)
+        while size := self._sock.recv_into(buffer):
+            skipped: list[int] = []
+            self._clock_offset_s = time() - monotonic()
+            for kind, body in splitter.feed(view[:size]):
+                if kind == protocol.JOBS:
+                    skipped += [job.seq for job in protocol.decode_jobs(body) if not self._take(job)]
+            self._deliver()
+            if skipped:
+                self._send(protocol.SKIPPED, skipped)
+
+    def flush(self) -> None:
+        """Sends every result that is ready; from any thread."""
+        with self._lock:
+            if self._pending:
+                ready, self._pending = self._pending, []
+                self._sock.sendall(protocol.frame(protocol.RESULTS, ready))
+
+    def _deliver(self) -> None:
+        self.flush()
+        if self._untidied:
+            self._tidy()
+
+    def _send(self, kind: int, body: Any) -> None:
+        with self._lock:
+            self._sock.sendall(protocol.frame(kind, body))
+
+    def _take(self, job: protocol.JobFrame) -> bool:
+        """Does one job; False when the daemon called it back before it started."""
+        start = monotonic()
+        if self._pending and (
+            len(self._pending) >= HOLD_RESULTS
+            or start - self._pending_since + self._means.get(job.kind, 1.0) > HOLD_S
+        ):
+            self._deliver()
+        if self._stale or job.memory_mb != self._memory_mb:
+            self._words[protocol.BASE] = limits.limit_data(job.memory_mb)
+            self._memory_mb, self._stale = job.memory_mb, False
+        self._words[protocol.KEPT] = self._words[protocol.UNKEPT] = 0
+        self._times[protocol.STARTED] = start
+        self._words[protocol.CURRENT] = job.seq
+        # Only now: had the daemon raised the floor earlier, it may have given this job to another worker.
+        if job.seq < self._words[protocol.FLOOR]:
+            return False
+        end = self._run(job, start)
+        self._untidied = True
+        if end.ran_s > TIDY_S:
+            self._tidy()
+        with self._lock:
+            if not self._pending:
+                self._pending_since = end.started_at - self._clock_offset_s + end.ran_s
+            self._pending.append(end)
+        return True
+
+    # --- one job
+
+    def _run(self, job: protocol.JobFrame, start: float) -> protocol.ResultFrame:
+        result, error, content_type, file, info = b"", None, "", "", None
+        kind = job.kind
+        try:
+            validate = self._validate or self._load_validate()
+            payload = validate(kind, decode_any(job.payload) if job.payload else None)
+            run = load(kind)
+            if kind not in self._means:
+                start, self._stale = monotonic(), True
+            value = run(payload, self._context(job))
+            if isinstance(value, Output):
+                result, file = self._pack_output(job.seq, value)
+                content_type, info = value.content_type, value.info or None
+            else:
+                result = encode(value)
+                if len(result) > CLAIM_CHECK_BYTES:
+                    result, file = self._pack(job.seq, result)
+        except MemoryError:
+            error = TaskError(code="memory", message=memory_message(kind, job.memory_mb), retryable=True)
+        except (Exception, SystemExit, KeyboardInterrupt) as problem:
+            error = error_of(kind, problem)
+        ran_s = monotonic() - start
+        mean_s = self._means.get(kind, ran_s)
+        self._means[kind] = mean_s + 0.2 * (ran_s - mean_s)
+        if ran_s > STALE_S:
+            self._stale = True
+        started_at = start + self._clock_offset_s
+        return protocol.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info)
+
+    def warm_up(self) -> None:
+        """Load what every job needs, so that the first one does not wait for it: 0.3 s."""
+        self._load_validate()
+        gc.freeze()
+
+    def _load_validate(self) -> Validate:
+        from mesh.kinds.table import validate
+
+        self._validate = validate
+        return validate
+
+    def _context(self, job: protocol.JobFrame) -> Context:
+        def progress(fraction: float, note: str = "", text: str = "") -> None:
+            now = monotonic()
+            if now - self._progress_at >= PROGRESS_EVERY_S:
+                self._progress_at = now
+                done, before = min(1.0, max(0.0, float(fraction))), max(0, len(text) - TEXT_CHARS)
+                self._send(protocol.PROGRESS, (job.seq, done, str(note)[:200], text[before:], before))
+
+        def checkpoint(data: bytes | Path, note: str = "") -> None:
+            self._checkpoints += 1
+            file = self._results / f"{os.getpid()}-{job.seq}-{self._checkpoints}.checkpoint"
+            if isinstance(data, Path):
+                os.rename(self._own_file(data, "checkpoint"), file)
+            else:
+                file.write_bytes(data)
+            self._send(protocol.CHECKPOINT, (job.seq, str(file), str(note)[:200]))
+
+        def kept() -> tuple[int, int]:
+            return self._words[protocol.KEPT], self._words[protocol.UNKEPT]
+
+        resume = Path(job.resume) if job.resume else None
+        blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
+        return Context(
+            job.cores, self._folder, blobs, progress, resume, checkpoint, kept, job.memory_mb, self._fault_kinds,
+            self._grants,
+        )
+
+    def _own_file(self, given: Path, what: str) -> Path:
+        """Raises: RuntimeError, when a job names a file that is not its own."""
+        path = given.resolve()
+        if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
+            raise RuntimeError(f"its {what} is no file in its own folder")
+        return path
+
+    def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
+        """(the result, "") when it is small, else (b"", the file it was written to)."""
+        if len(data) <= CLAIM_CHECK_BYTES:
+            return data, ""
+        file = self._result_file(seq)
+        file.write_bytes(data)
+        return b"", str(file)
+
+    def _pack_output(self, seq: int, output: Output) -> tuple[bytes, str]:
+        data = output.data
+        if isinstance(data, Path):
+            path = self._own_file(data, "result")
+            if path.stat().st_size > CLAIM_CHECK_BYTES:
+                file = self._result_file(seq)
+                os.rename(path, file)
+                return b"", str(file)
+            data = path.read_bytes()
+        if len(data) <= CLAIM_CHECK_BYTES:
+            return encode(data), ""
+        return self._pack(seq, data)
+
+    def _result_file(self, seq: int) -> Path:
+        return self._results / f"{os.getpid()}-{seq}"
+
+    # --- between two jobs
+
+    def _open_folder(self) -> int:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        folder_fd = os.open(self._folder, os.O_RDONLY)
+        os.fchdir(folder_fd)
+        os.utime(folder_fd, ns=(0, 0))
+        return folder_fd
+
+    def _tidy(self) -> None:
+        """Leaves nothing of a job behind: files, working directory, processes. 7 µs when there is nothing."""
+        self._untidied = False
+        # The folder's time was set to 0 when it was empty: any entry made since has changed that.
+        if os.fstat(self._folder_fd).st_mtime_ns:
+            self._sweep()
+        else:
+            os.fchdir(self._folder_fd)
+        if limits.has_children():
+            limits.end_children()
+
+    def _sweep(self) -> None:
+        import shutil
+
+        os.close(self._folder_fd)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder_fd = self._open_folder()
+        for entry in os.scandir(self._folder):
+            print(f"could not remove {entry.name} after a task", file=sys.stderr)
+
+
+def memory_message(kind: str, memory_mb: int) -> str:
+    """What is said of a job that took too much memory."""
+    return f"{kind} needed more than the {memory_mb} MB it was given; ask for more with requires.memory_mb."
+
+
+def error_of(kind: str, problem: BaseException) -> TaskError:
+    """What a job's exception means to whoever submitted it; a traceback goes to the worker's log only."""
+    if isinstance(problem, BadInput):
+        faults = tuple((fault.field, fault.problem) for fault in problem.faults)
+        return TaskError(code=problem.code, message=problem.message[:MESSAGE_CHARS], faults=faults)
+    if isinstance(problem, InputFault):
+        fault: Fault = problem.fault
+        message = f"The payload of {kind} is not valid: {fault.field} {fault.problem}."
+        return TaskError("bad_input", message[:MESSAGE_CHARS], ((fault.field, fault.problem),))
+    if isinstance(problem, ImportError):
+        message = f"This node can't run {kind}: {problem}."
+        return TaskError("unavailable", message[:MESSAGE_CHARS], retryable=True)
+    traceback.print_exception(problem, file=sys.stderr)
+    said = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+    return TaskError("failed", f"{kind} failed: {said}"[:MESSAGE_CHARS], retryable=True)
+
+
+def grants_of(word: str) -> dict[str, tuple[str, ...]]:
+    """What the operator allows, from the word that `node.executor.process.Allowed` made of it."""
+    return {setting: tuple(listed) for setting, listed in json.loads(word).items()}
+
+
+def _obey_pokes(child: Child, poke_fd: int) -> None:
+    """Flushes whenever the daemon asks; the pipe's end is the daemon's end."""
+    while os.read(poke_fd, 64):
+        child.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    """The process's whole life."""
+    parent, socket_fd, board_fd, poke_fd = (int(word) for word in sys.argv[1:5])
+    folder, results, fault_kinds = Path(sys.argv[5]), Path(sys.argv[6]), sys.argv[7] == "1"
+    grants = grants_of(sys.argv[8])
+    for fd in (socket_fd, board_fd, poke_fd):
+        os.set_inheritable(fd, False)
+    limits.confine(parent)
+    sock = socket.socket(fileno=socket_fd)
+    board = memoryview(mmap.mmap(board_fd, protocol.BOARD_BYTES))
+    child = Child(sock, board, folder, results, fault_kinds, grants)
+    threading.Thread(target=_obey_pokes, args=(child, poke_fd), daemon=True, name="poked").start()
+    sock.sendall(protocol.frame(protocol.READY, os.getpid()))
+    child.warm_up()
+    try:
+        child.serve()
+    except (ConnectionError, protocol.BrokenStream):
+        os._exit(1)
+    # Not a normal exit: threads and hooks that a workload left behind must not hold the process.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

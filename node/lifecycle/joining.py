@@ -1,0 +1,307 @@
+"""The way onto a bus: host the one this machine has, join the one that is there, or found it.
+
+In this order: the bus in this node's own folder, the addresses it was given, what it hears by mDNS, founding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import secrets
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mesh import subjects
+from mesh.bus.client import Bus
+from mesh.bus.server.config import SYSTEM_USER
+from mesh.bus.server.data_dir import put_aside, read_marker
+from mesh.bus.server.supervisor import BusServer, BusSettings
+from mesh.bus.streams import declare_streams
+from mesh.cluster.raft_meta import leaderless
+from mesh.discovery.founding import Found, Me
+from mesh.discovery.identity import DataDir, MeshIdentity, new_token
+from mesh.discovery.join import find_mesh, first_reachable
+from mesh.discovery.mdns import Discovery
+from mesh.errors import BusUnavailable, CannotStart, QueztlError
+from mesh.membership.connections import connection_name, system_password
+from mesh.messages import decode_any, decode_server, encode
+from node.config import NodeConfig
+from node.identity.record import machine_name
+
+log = logging.getLogger(__name__)
+#: A bus that was given by --join, or remembered, may take this long to answer.
+GIVEN_WITHIN_S = 10.0
+#: What all streams together are allowed, whatever the size of the disk: what is reserved is not used yet, each stream
+#: has its own limit, which follows the founder's free disk, and a server with a smaller one must take the copies too.
+STORE_BYTES = 1 << 50
+LED_AGAIN_S = 0.25
+
+
+@dataclass
+class Joined:
+    """A place on a bus."""
+
+    bus: Bus
+    mesh: MeshIdentity
+    epoch: str
+    urls: tuple[str, ...]
+    how: str
+    """founded, hosts or joined"""
+    server: BusServer | None = None
+
+
+async def join(
+    config: NodeConfig,
+    data: DataDir,
+    discovery: Discovery,
+    addresses: tuple[str, ...],
+    *,
+    api: str,
+    version: str,
+    on_event: Callable[[str, dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> Joined:
+    """Get onto a bus. May wait for ever for a mesh this node remembers; `say` tells why.
+
+    Raises: CannotStart.
+    """
+    mine = _hosted_here(config, data)
+    if mine is not None and await _still_a_member(config, data):
+        return await _host(config, data, mine, addresses, "hosts", on_event, say)
+    if config.join:
+        urls = await _given_urls(config, data)
+        try:
+            return await _join(config, data, urls)
+        except BusUnavailable as error:
+            # Something takes connections there, and it is no bus server.
+            raise CannotStart(f"can't join: {error.message}. Check the address.") from None
+    remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
+    if remembered is not None and (first := await first_reachable(data.bus_urls)):
+        with contextlib.suppress(BusUnavailable):
+            return await _join(config, data, (first, *data.bus_urls), say)
+    me = Me(data.node_id, config.mesh_name, "", remembered.id if remembered else "")
+    found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=say)
+    if isinstance(found, Found):
+        mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
+        return await _host(config, data, mesh, addresses, "founded", on_event, say)
+    return await _join(config, data, found.urls, say)
+
+
+def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
+    """The mesh whose bus lies in this node's own folder; None when there is none (or it is another mesh's)."""
+    marker = read_marker(data.bus_folder)
+    if marker is None:
+        return None
+    if data.mesh is None:
+        # Killed between founding and remembering: the folder knows which mesh it is.
+        return MeshIdentity(marker.mesh_id, config.mesh_name, time.time(), data.node_id)
+    if data.mesh.id != marker.mesh_id or data.mesh.name != config.mesh_name:
+        raise CannotStart(
+            f"{data.path} belongs to the mesh {data.mesh.name} and holds its bus; start it with "
+            f"--mesh {data.mesh.name}, or give the mesh {config.mesh_name} another --data"
+        )
+    return data.mesh
+
+
+async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: NodeConfig) -> Bus:
+    """A connection to the bus servers' own account: deaths of connections, kicks. Raises: BusUnavailable."""
+    return await Bus.connect(
+        urls, name=name, config=config.mesh_config, user=SYSTEM_USER, password=system_password(mesh_id)
+    )
+
+
+def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awaitable[Bus]]:
+    """A function that connects to another mesh's bus, by its URLs. It raises BusUnavailable."""
+
+    async def connect(urls: tuple[str, ...]) -> Bus:
+        return await Bus.connect(urls, name=f"meeting {node}", config=config.mesh_config)
+
+    return connect
+
+
+def bus_settings(
+    config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]
+) -> BusSettings:
+    """What a bus server of this node is told."""
+    local = all(address.startswith("127.") for address in addresses)
+    return BusSettings(
+        mesh_id=mesh.id,
+        mesh_name=mesh.name,
+        node_id=data.node_id,
+        system_password=system_password(mesh.id),
+        bind_host="127.0.0.1" if local else "0.0.0.0",
+        advertise=() if local else addresses,
+        client_port=config.bus_port or 4222,
+        client_port_required=bool(config.bus_port),
+        sync_interval_s=config.mesh_config.storage_sync_s,
+        store_max_bytes=STORE_BYTES,
+    )
+
+
+async def _host(
+    config: NodeConfig,
+    data: DataDir,
+    mesh: MeshIdentity,
+    addresses: tuple[str, ...],
+    how: str,
+    on_event: Callable[[str, dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> Joined:
+    disk = shutil.disk_usage(data.path)
+    settings = bus_settings(config, data, mesh, addresses)
+    server = BusServer(data.bus_folder, settings, on_event)
+    address = await server.start()
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(server.stop)
+        try:
+            bus = await _connect(config, data, (address.local_url, *data.bus_urls))
+            undo.push_async_callback(bus.close)
+            if server.peers:
+                await _until_majority(bus, say)
+                await _until_led(bus, say)
+            await declare_streams(bus, config.mesh_config, disk.free)
+            identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
+            with contextlib.suppress(QueztlError):
+                # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.
+                record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
+                await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
+            known = await _identity(bus)
+        except QueztlError as error:
+            raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
+        data.remember_mesh(mesh, address.client_urls)
+        undo.pop_all()
+    return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
+
+
+async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
+    """Whether the bus server in this node's folder may come back; if not, its folder is put aside.
+
+    While this node was away, others may have replaced it; then its group's mesh has no record of it any more. When
+    nobody can be asked, as after a power cut, it comes back: without the others it is no majority.
+    """
+    marker = read_marker(data.bus_folder)
+    assert marker is not None
+    if not marker.peers:
+        return True
+    others = [url for url in data.bus_urls if not url.endswith(f":{marker.client_port}") or len(data.bus_urls) > 1]
+    first = await first_reachable(others)
+    if not first:
+        return True
+    try:
+        bus = await _connect(config, data, (first,))
+    except BusUnavailable:
+        return True
+    try:
+        entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(data.node_id))
+    except BusUnavailable:
+        return True
+    finally:
+        await bus.close()
+    if entry is not None and decode_server(entry.value).name == marker.server_name:
+        return True
+    log.info("this node's bus server was replaced while it was away; its store is put aside")
+    await asyncio.to_thread(put_aside, data.bus_folder)
+    return False
+
+
+async def _until_majority(bus: Bus, say: Callable[[str], None]) -> None:
+    """Return once the bus serves: its servers elect a leader when most of them are back."""
+    told = False
+    while True:
+        try:
+            await bus.api("INFO", timeout_s=2.0)
+            return
+        except QueztlError:
+            if not told:
+                say("this node's bus server is up and waits for most of the others; `queztl bus` on any of them tells")
+            told = True
+
+
+async def _until_led(bus: Bus, say: Callable[[str], None]) -> None:
+    """Return once every stream has a leader: after a power cut each elects its own, some seconds after the bus did."""
+    told = False
+    while True:
+        try:
+            waiting = await leaderless(bus)
+            if not waiting:
+                return
+            why = f"the bus elects who leads {', '.join(sorted(waiting))}; this node waits for it"
+        except QueztlError as error:
+            why = f"this node waits for the bus: {error.message}"
+        if not told:
+            say(why)
+        told = True
+        await asyncio.sleep(LED_AGAIN_S)
+
+
+async def _join(
+    config: NodeConfig, data: DataDir, urls: tuple[str, ...], say: Callable[[str], None] | None = None
+) -> Joined:
+    """`say`: the mesh is known to be one, and is waited for when it comes up just now."""
+    bus = await _connect(config, data, urls)
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(bus.close)
+        try:
+            if say is not None:
+                await _until_led(bus, say)
+            known = await _identity(bus)
+        except QueztlError as error:
+            raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
+        mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
+        if mesh.name != config.mesh_name:
+            raise CannotStart(
+                f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
+            )
+        data.remember_mesh(mesh, urls)
+        undo.pop_all()
+    return Joined(bus, mesh, known["epoch"], urls, "joined")
+
+
+async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Bus:
+    name = connection_name(data.node_id, data.incarnation)
+    return await Bus.connect(urls, name=name, config=config.mesh_config)
+
+
+async def _identity(bus: Bus) -> dict[str, Any]:
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+    if entry is None:
+        raise BusUnavailable("it has no mesh identity")
+    return dict(decode_any(entry.value))
+
+
+async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
+    """The bus behind --join: as given, or as a node's API tells when this node registers there."""
+    urls: list[str] = [url for url in config.join if url.startswith(("nats://", "tls://"))]
+    problems = []
+    for api in (url for url in config.join if url.startswith("http")):
+        body = {"name": machine_name(data.node_id), "id": data.node_id, "labels": config.labels}
+        try:
+            answer = await asyncio.to_thread(_post, f"{api}/api/v1.2/nodes/register", body)
+            urls += answer["bus"]["urls"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"no node answers at {api} ({error})")
+    first = await first_reachable(urls, GIVEN_WITHIN_S)
+    if not first:
+        tried = "; ".join([*problems, *(f"no bus answers at {url}" for url in urls)])
+        raise CannotStart(f"can't join: {tried}. Check the address, and that a firewall lets it through.")
+    return (first, *(url for url in urls if url != first))
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with opener.open(request, timeout=GIVEN_WITHIN_S) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as error:
+        raise OSError(f"{error.code}: {error.read(500).decode(errors='replace')}") from None
+    except http.client.HTTPException:
+        raise OSError("what answers speaks no HTTP") from None

@@ -1,0 +1,1 @@
+"""Where a node connects the REST bridge and the scaler to its own parts."""

@@ -1,0 +1,31 @@
+"""What runs as long as a node does, and what its failure means: started again, or the end of the node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mesh.supervision import Service
+from node.lifecycle import merge_follow
+from node.lifecycle.network_change import roam
+
+if TYPE_CHECKING:
+    from node.daemon import Node
+
+
+def parts(node: Node, held: asyncio.Event) -> list[Service]:
+    """The services of `node`; `held` is set while it holds work."""
+    return [
+        Service("heartbeat", node.heartbeat.run, "stop_node"),
+        Service("pulse", lambda: node.heartbeat.pulse(held), "stop_node"),
+        Service("registry", node.registry.run),
+        Service("door", node.door.run),
+        Service("election", node.election.run),
+        Service("master", node.master.run),
+        Service("hosting", node.hosting.run),
+        Service("roaming", lambda: roam(node)),
+        Service("rejoining", lambda: merge_follow.follow(node)),
+        Service("measuring", node.measuring.run),
+        Service("dead man", node.managed.run),
+        Service("policy", node.capacity.run),
+    ]

@@ -1,0 +1,1 @@
+"""The path of a task through a node: pull, admit, run, settle."""

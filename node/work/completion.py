@@ -1,0 +1,277 @@
+"""From the end of an attempt to a settled message: result first, then ack.
+
+The `.end` record is written once ("expected last sequence 0"); a refusal means somebody ended the task before, and
+counts as success: either way the message is acknowledged only after a stored end is known. Results over 128 KiB
+go into the blob store first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh import subjects
+from mesh.bus.errors import WrongSequence
+from mesh.bus.wire import header_block
+from mesh.errors import QueztlError
+from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskState, encode
+from mesh.tasks import blob_refs, dead_letters, records
+from mesh.tasks.records import SMALL_BYTES, end_headers
+from node.executor.executor import Finished
+from node.work.checkpoints import Checkpoints
+from node.work.deliveries import Deliveries, Delivery
+from node.work.outcome import Again, End, settle
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+
+log = logging.getLogger(__name__)
+#: An end the bus can't take now (full, away) is offered again after this.
+OFFER_AGAIN_S = 1.0
+#: A long task's `.state` is written again this often, so that it outlives its own lifetime.
+STATE_AGAIN_S = 600.0
+PROGRESS_EVERY_S = 0.5
+#: Somebody may be reading along.
+TEXT_EVERY_S = 0.2
+
+
+class Settling:
+    """Writes ends and states for one node."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        node: str,
+        incarnation: str,
+        deliveries: Deliveries,
+        checkpoints: Checkpoints,
+        on_ended: Callable[[Any], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._bus, self._config = bus, bus.config
+        self._node, self._incarnation = node, incarnation
+        self._deliveries, self._on_ended, self._changed = deliveries, on_ended, changed
+        self._checkpoints = checkpoints
+        self._background: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._end_headers = header_block(end_headers(SMALL_BYTES, self._config))
+        self._small_end_headers = header_block(end_headers(0, self._config))
+        self._state_headers = header_block({"Nats-TTL": f"{self._config.result_ttl_s}s"})
+        self.open = 0
+        """Ends written and not yet confirmed."""
+        self.done = self.failed = 0
+
+    # --- ends ---------------------------------------------------------------------------------------
+    def on_finished(self, finished: Sequence[Finished]) -> None:
+        """What the executor brings back, many at once."""
+        for one in finished:
+            delivery: Delivery = one.job.token
+            self._on_ended(one.job)
+            if delivery.withdrawn and not delivery.started_at:
+                self._deliveries.drop(delivery)
+                continue
+            decision = settle(delivery.attempt, one.error, self._node, self._config)
+            if isinstance(decision, Again):
+                self._spawn(self._again(delivery, decision), f"retry {delivery.task.id}")
+            elif one.result_file is not None:
+                self._spawn(self._end_large(delivery, decision, one), f"upload result of {delivery.task.id}")
+            else:
+                self.end(delivery, decision, one)
+        self._changed()
+
+    def end(self, delivery: Delivery, decision: End, finished: Finished | None = None) -> None:
+        """Write the final record; acknowledge once it (or somebody else's) is stored."""
+        if decision.dead_letter:
+            self._spawn(self._bury(delivery, self._record(delivery, decision, finished)), "dead letter")
+            return
+        self._write(delivery, self._record(delivery, decision, finished))
+
+    def _record(
+        self, delivery: Delivery, decision: End, finished: Finished | None, ref: BlobRef | None = None
+    ) -> TaskEnd:
+        task = delivery.task
+        return TaskEnd(
+            id=task.id,
+            kind=task.kind,
+            state=decision.state,
+            node=self._node,
+            attempt=delivery.attempt.number,
+            submitted_at=task.submitted_at,
+            started_at=(finished.started_at if finished else 0.0) or delivery.started_unix,
+            ended_at=time(),
+            result=Raw(finished.result) if finished and finished.result and decision.state == "done" else NOTHING,
+            result_ref=ref,
+            content_type=finished.content_type if finished and decision.state == "done" else "",
+            info=as_plain(finished.info) if finished and decision.state == "done" else {},
+            error=decision.error,
+        )
+
+    def _write(self, delivery: Delivery, end: TaskEnd) -> None:
+        data = encode(end)
+        headers = self._small_end_headers if len(data) < SMALL_BYTES else self._end_headers
+        self.open += 1
+
+        def settled(_: bytes, error: QueztlError | None) -> None:
+            self.open -= 1
+            if error is None:
+                self.done += end.state == "done"
+                self.failed += end.state == "failed"
+                self._settle(delivery)
+            elif isinstance(error, WrongSequence):
+                self._spawn(self._see_who_ended(delivery, end), f"who ended {end.id}")
+            else:
+                log.warning("the bus does not take the end of %s yet: %s", end.id, error)
+                self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
+
+        self._bus.post(subjects.end(end.id), data, headers, settled)
+
+    def _settle(self, delivery: Delivery) -> None:
+        """An end is stored, this node's or another one."""
+        self._deliveries.ack(delivery)
+        self._clean_up(delivery.task)
+
+    async def _see_who_ended(self, delivery: Delivery, end: TaskEnd) -> None:
+        """The bus refused this end because there is one. A server that led and was cut off says so of one that is not
+        committed, and is overruled later: then the end would be lost, had the message been acknowledged for it.
+        """
+        try:
+            there = await records.read_end(self._bus, end.id)
+        except QueztlError as error:
+            log.info("whether %s has ended could not be read: %s", end.id, error)
+            there = None
+        if there is not None:
+            self._settle(delivery)
+        else:
+            self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
+
+    async def _end_large(self, delivery: Delivery, decision: End, finished: Finished) -> None:
+        """A result that travels as a blob: upload, then the end that names it."""
+        path = finished.result_file
+        assert path is not None
+        try:
+            while True:
+                try:
+                    content_type = finished.content_type or "application/msgpack"
+                    ref = await self._bus.objects.put(path, content_type)
+                    break
+                except QueztlError as error:
+                    log.warning("the bus does not take the result of %s yet: %s", delivery.task.id, error)
+                    await asyncio.sleep(OFFER_AGAIN_S)
+        finally:
+            path.unlink(missing_ok=True)
+        self._write(delivery, self._record(delivery, decision, finished, ref))
+
+    async def _bury(self, delivery: Delivery, end: TaskEnd) -> None:
+        """A dead letter first, then the end: a crash between the two repeats both, it loses neither."""
+        while True:
+            try:
+                await dead_letters.bury(self._bus, delivery.task, end)
+                break
+            except QueztlError as error:
+                log.warning("the bus does not take the dead letter of %s yet: %s", end.id, error)
+                await asyncio.sleep(OFFER_AGAIN_S)
+        self._write(delivery, end)
+
+    async def _again(self, delivery: Delivery, decision: Again) -> None:
+        """Note the failed attempt, then give the task back: while it is noted as running here, nobody else takes it."""
+        state = self._state_of(delivery, "queued", 0.0, "")
+        state = msgspec.structs.replace(
+            state, attempt=decision.next_attempt, crashed_on=decision.crashed_on, error=decision.error
+        )
+        while True:
+            try:
+                await self._bus.store(subjects.state(state.id), encode(state), ttl_s=self._config.result_ttl_s)
+                break
+            except QueztlError as error:
+                log.warning("the bus does not take the failed attempt of %s yet: %s", state.id, error)
+                await asyncio.sleep(OFFER_AGAIN_S)
+        await self._checkpoints.release(state.id)
+        self._deliveries.give_back(delivery, decision.delay_s)
+
+    def _clean_up(self, task: Task) -> None:
+        """The claim-checked payload of a task that ended is nobody's any more, nor is its checkpoint."""
+        if self._checkpoints.has(task.id):
+            self._spawn(self._checkpoints.remove(task.id), f"remove checkpoint of {task.id}")
+        if task.payload_ref is not None:
+            self._spawn(self._bus.objects.delete(task.payload_ref.blob), f"remove payload of {task.id}")
+        if task.blobs:
+            self._spawn(blob_refs.release(self._bus, task.blobs, task.id), f"release blobs of {task.id}")
+
+    # --- states -------------------------------------------------------------------------------------
+    def write_states(self, now: float) -> None:
+        """`.state` of what has run for longer than 100 ms, once, and now and then again."""
+        for delivery in self._deliveries.older_than(now - self._config.state_after_s):
+            if not delivery.started_at or now - delivery.started_at < self._config.state_after_s:
+                continue
+            if not delivery.state_at or now - delivery.state_at > STATE_AGAIN_S:
+                self._write_state(delivery, now, 0.0, "")
+
+    def on_progress(self, job: Any, fraction: float, note: str, text: str, text_from: int) -> None:
+        """A running task tells how far it is, and the end of what it has written."""
+        delivery: Delivery = job.token
+        now = self._loop.time()
+        if now - delivery.state_at >= (TEXT_EVERY_S if text else PROGRESS_EVERY_S):
+            self._write_state(delivery, now, fraction, note, text, text_from)
+
+    def unsay_running(self, delivery: Delivery) -> None:
+        """It was noted as running and waits again: whoever is given it next would leave it to this node for ever."""
+        if delivery.state_at:
+            delivery.state_at = 0.0
+            state = self._state_of(delivery, "queued", 0.0, "")
+            self._bus.post(subjects.state(state.id), encode(state), self._state_headers, _log_refusal)
+
+    def _write_state(
+        self, delivery: Delivery, now: float, progress: float, note: str, text: str = "", text_from: int = 0
+    ) -> None:
+        delivery.state_at = now
+        state = self._state_of(delivery, "running", progress, note)
+        if text:
+            state = msgspec.structs.replace(state, text=text, text_from=text_from)
+        self._bus.post(subjects.state(state.id), encode(state), self._state_headers, _log_refusal)
+
+    def _state_of(self, delivery: Delivery, state: str, progress: float, note: str) -> TaskState:
+        task = delivery.task
+        return TaskState(
+            id=task.id,
+            kind=task.kind,
+            state=state,
+            node=self._node,
+            incarnation=self._incarnation,
+            attempt=delivery.attempt.number,
+            submitted_at=task.submitted_at,
+            started_at=delivery.started_unix,
+            updated_at=time(),
+            progress=progress,
+            note=note,
+            crashed_on=delivery.attempt.crashed_on,
+            lost=delivery.attempt.lost,
+        )
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        task = self._loop.create_task(coroutine, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed: %s", task.get_name(), error, exc_info=error)
+
+
+def as_plain(info: Any) -> dict[str, Any]:
+    """The facts about a byte result, as the worker sent them (raw MessagePack or a dict)."""
+    if isinstance(info, (bytes, bytearray)):
+        return dict(msgspec.msgpack.decode(info)) if info else {}
+    return dict(info or {})
+
+
+def _log_refusal(_: bytes, error: QueztlError | None) -> None:
+    if error is not None:
+        log.debug("a task's state was not stored: %s", error)
+

@@ -1,0 +1,161 @@
+"""The door for people: takes what was published to `work.<kind>` and puts it into its lane.
+
+Any node takes a door message (one consumer for all), checks it, and re-publishes it under the id
+`<stream epoch>-<sequence>`, so that doing it twice changes nothing; what is wrong with it becomes its end, with
+every wrong field named. Delayed work that is due comes in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh import subjects
+from mesh.bus.streams import GROUP
+from mesh.errors import BadInput, Busy, QueztlError
+from mesh.messages import Task, TaskEnd, TaskError, decode_any, decode_task
+from mesh.tasks import records
+from mesh.tasks.submitter import Submitter
+from mesh.tasks.validation import Prepared
+from mesh.views import SubmitRequest
+from node.work.deliveries import parse_reply
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus, Message
+
+log = logging.getLogger(__name__)
+_NS = 1_000_000_000
+BATCH = 64
+PULL_S = 2.0
+#: Headers of a door message that set what REST has as fields beside the payload.
+OPTION_HEADERS = {
+    "Queztl-Urgency": "urgency",
+    "Queztl-Timeout-S": "timeout_s",
+    "Queztl-Max-Attempts": "max_attempts",
+    "Queztl-Requires": "requires",
+    "Queztl-Origin": "origin",
+}
+
+
+def decode_payload(data: bytes, content_type: str) -> Any:
+    """The payload of a door message: told apart by its content type, else by its first byte.
+
+    Raises: BadInput.
+    """
+    if not data.strip():
+        return None
+    packed = "msgpack" in content_type or ("json" not in content_type and data.lstrip()[:1] not in b"{[\"n")
+    try:
+        return decode_any(data) if packed else json.loads(data)
+    except RecursionError:
+        raise BadInput("the message is nested too deep; send a flatter object") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadInput(f"the message is neither JSON nor MessagePack ({error})") from None
+    except ValueError as error:
+        hint = 'send an object such as {"seconds": 2}'
+        raise BadInput(f"the message is no valid JSON ({error}); {hint}") from None
+
+
+def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> SubmitRequest:
+    """The wish behind a door message. Raises: BadInput."""
+    fields = headers or {}
+    options: dict[str, Any] = {}
+    for header, option in OPTION_HEADERS.items():
+        if header not in fields:
+            continue
+        text = fields[header]
+        if option in ("urgency", "origin"):
+            options[option] = text
+            continue
+        try:
+            options[option] = json.loads(text)
+        except ValueError:
+            raise BadInput(f"the header {header} must be valid JSON, it is {text!r}") from None
+    return SubmitRequest(kind, decode_payload(data, fields.get("Content-Type", "").lower()), **options)
+
+
+class Door:
+    """One node's share of the door."""
+
+    def __init__(self, bus: Bus, submitter: Submitter, epoch: str, node: str) -> None:
+        self._bus, self._submitter, self._epoch, self._node = bus, submitter, epoch, node
+
+    async def run(self) -> None:
+        """Take door messages and due work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pull(subjects.WORK, subjects.DOOR_DURABLE, self._take_in), name="door pulls")
+            group.create_task(self._pull(subjects.LATER, subjects.DUE_DURABLE, self._move_due), name="due pulls")
+
+    async def _pull(
+        self, stream: str, durable: str, handle: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        inbox = self._bus.new_inbox()
+        arrived: asyncio.Queue[Message] = asyncio.Queue()
+        subscription = await self._bus.subscribe(inbox, arrived.put_nowait)
+        body = {"batch": BATCH, "expires": int(PULL_S * _NS), "group": GROUP, "priority": 5}
+        request = json.dumps(body).encode()
+        try:
+            while True:
+                self._bus.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", request, inbox)
+                await self._drain(arrived, handle)
+        finally:
+            await subscription.close()
+
+    async def _drain(
+        self, arrived: asyncio.Queue[Message], handle: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        """Handle what one pull brings, until its status message (or nothing) says that it is over."""
+        taken = 0
+        while taken < BATCH:
+            try:
+                async with asyncio.timeout(PULL_S + 1.0):
+                    message = await arrived.get()
+            except TimeoutError:
+                return
+            if not message.reply:
+                if (message.headers or {}).get("Status") not in ("404", "408"):
+                    await asyncio.sleep(0.5)  # no such consumer yet, or its leader is moving: ask again
+                return
+            taken += 1
+            try:
+                await handle(message)
+                self._bus.send(message.reply, b"+ACK")
+            except QueztlError as error:
+                delay_s = error.retry_after_s if isinstance(error, Busy) else 2.0
+                log.warning("a message at the door has to wait: %s", error)
+                self._bus.send(message.reply, b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode())
+
+    async def _take_in(self, message: Message) -> None:
+        """One message of `work.<kind>`. Raises: Busy, BusUnavailable (it is tried again)."""
+        kind = message.subject.partition(".")[2]
+        _, sequence, _ = parse_reply(message.reply)
+        task = subjects.task_id(self._epoch, sequence)
+        try:
+            request = request_of(kind, message.data, message.headers)
+            await self._submitter.learn_regions(request)
+            prepared = self._submitter.prepare(request, task)
+            for blob in prepared.task.blobs:
+                await self._bus.objects.info(blob)
+        except QueztlError as refused:
+            if isinstance(refused, Busy):
+                raise  # nothing is wrong with the task: it comes again
+            await records.write_end(self._bus, self._refusal(task, kind, refused))
+            return
+        await self._submitter.publish(prepared)
+
+    async def _move_due(self, message: Message) -> None:
+        """One delayed task whose time has come. Raises: Busy, BusUnavailable (it is tried again)."""
+        task: Task = decode_task(message.data)
+        await self._submitter.publish(Prepared(task, (task.kind, task.pool, task.urgency), 0.0))
+
+    def _refusal(self, task: str, kind: str, refused: QueztlError) -> TaskEnd:
+        faults = refused.faults if isinstance(refused, BadInput) else ()
+        listed = tuple((fault.field, fault.problem) for fault in faults)
+        error = TaskError(refused.code, refused.message, listed)
+        return TaskEnd(id=task, kind=kind, state="failed", node=self._node, ended_at=time(), error=error)

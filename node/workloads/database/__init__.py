@@ -1,0 +1,1 @@
+"""TPC-H and the SQL sandbox behind `database_ops`."""

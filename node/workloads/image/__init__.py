@@ -1,0 +1,1 @@
+"""Decoding, operations and encoding behind `image_processing`."""

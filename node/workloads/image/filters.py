@@ -1,0 +1,99 @@
+"""Operations that look at neighbours: blur, sharpen, edges, threshold, denoise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.kinds.image_operations import Blur, Denoise, Edges, Sharpen, Threshold
+from mesh.kinds.image_sizes import Misfit
+from node.workloads.image.pixels import channels, eight_bits, gray, on_colours, white
+
+if TYPE_CHECKING:
+    from node.workloads.image.pixels import Image
+
+#: OpenCV's median takes larger ones in 8 bits only.
+MAX_MEDIAN_RADIUS_16_BITS = 2
+
+
+def blur(image: Image, step: Blur) -> Image:
+    """Gaussian, median and box smooth alpha too; bilateral leaves it. Raises: Misfit (median of 16 bits)."""
+    import cv2
+
+    side = 2 * step.radius + 1
+    if step.method == "gaussian":
+        return cv2.GaussianBlur(image, (side, side), step.sigma or 0)
+    if step.method == "box":
+        return cv2.blur(image, (side, side))
+    if step.method == "median":
+        if image.dtype.itemsize > 1 and step.radius > MAX_MEDIAN_RADIUS_16_BITS:
+            problem = f"must be at most {MAX_MEDIAN_RADIUS_16_BITS} for median on 16 bits a sample"
+            raise Misfit("radius", problem)
+        return cv2.medianBlur(image, side)
+    return on_colours(image, lambda colours: _bilateral(colours, step, side))
+
+
+def _bilateral(image: Image, step: Blur, side: int) -> Image:
+    """16 bits go through OpenCV's floating point filter, the distance of colours scaled to their range."""
+    import cv2
+    import numpy as np
+
+    if image.dtype.itemsize == 1:
+        return cv2.bilateralFilter(image, side, step.sigma_colour, step.sigma_space)
+    done = cv2.bilateralFilter(image.astype(np.float32), side, step.sigma_colour * 257, step.sigma_space)
+    return np.clip(np.rint(done), 0, white(image)).astype(image.dtype)
+
+
+def sharpen(image: Image, step: Sharpen) -> Image:
+    """(1 + amount) image - amount blurred, where they differ by more than the threshold; alpha stays."""
+    import cv2
+    import numpy as np
+
+    def work(colours: Image) -> Image:
+        blurred = cv2.GaussianBlur(colours, (0, 0), step.sigma)
+        sharp = cv2.addWeighted(colours, 1 + step.amount, blurred, -step.amount, 0)
+        if step.threshold:
+            small = cv2.absdiff(colours, blurred) <= step.threshold * (white(colours) // 255)
+            np.copyto(sharp, colours, where=small)
+        return sharp
+
+    return on_colours(image, work)
+
+
+def edges(image: Image, step: Edges) -> Image:
+    """Of the brightness in 8 bits: one channel of 0 and 255."""
+    import cv2
+
+    return cv2.Canny(
+        eight_bits(gray(image)), step.low, step.high, apertureSize=step.aperture, L2gradient=step.accurate
+    )
+
+
+def threshold(image: Image, step: Threshold) -> Image:
+    """Of the brightness in 8 bits: one channel of 0 and 255."""
+    import cv2
+
+    source = eight_bits(gray(image))
+    kind = cv2.THRESH_BINARY_INV if step.invert else cv2.THRESH_BINARY
+    if step.method == "adaptive":
+        weights = cv2.ADAPTIVE_THRESH_MEAN_C if step.weights == "mean" else cv2.ADAPTIVE_THRESH_GAUSSIAN_C
+        return cv2.adaptiveThreshold(source, 255, weights, kind, step.block, step.offset)
+    if step.method == "otsu":
+        kind |= cv2.THRESH_OTSU
+    return cv2.threshold(source, step.value, 255, kind)[1]
+
+
+def denoise(image: Image, step: Denoise) -> Image:
+    """Non-local means; colours of 8 bits in Lab, those of 16 by their absolute differences; alpha stays."""
+    import cv2
+
+    def work(colours: Image) -> Image:
+        sides = step.patch, step.window
+        if colours.dtype.itemsize > 1:
+            return cv2.fastNlMeansDenoising(colours, [step.strength * 257], None, *sides, cv2.NORM_L1)
+        if channels(colours) == 1:
+            return cv2.fastNlMeansDenoising(colours, None, step.strength, *sides)
+        return cv2.fastNlMeansDenoisingColored(
+            colours, None, step.strength, step.colour_strength or step.strength, *sides
+        )
+
+    return on_colours(image, work)

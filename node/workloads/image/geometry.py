@@ -1,0 +1,93 @@
+"""Operations that move pixels: resize, crop, rotate, flip. All channels move alike, alpha too; bits stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.kinds.image_operations import Crop, Flip, Resize, Rotate
+from mesh.kinds.image_sizes import corner, fit, turned
+from node.workloads.image.pixels import channels, scalar, size_of
+
+if TYPE_CHECKING:
+    from node.workloads.image.pixels import Image
+
+
+def resize(image: Image, step: Resize) -> Image:
+    """By area when a side shrinks and linearly when none does, unless said otherwise."""
+    import cv2
+
+    width, height = size_of(image)
+    new = fit((width, height), step)
+    chosen = step.interpolation or ("area" if new[0] < width or new[1] < height else "linear")
+    return cv2.resize(image, new, interpolation=_interpolation(chosen))
+
+
+def crop(image: Image, step: Crop) -> Image:
+    """A copy, so that the rest is freed."""
+    x, y = corner(size_of(image), step)
+    return image[y : y + step.height, x : x + step.width].copy()
+
+
+def rotate(image: Image, step: Rotate) -> Image:
+    """Anticlockwise about the middle. Multiples of 90 degrees are exact, with `expand` and without."""
+    import cv2
+
+    width, height = size_of(image)
+    new = turned((width, height), step)
+    background = _background(image, step.fill)
+    quarters, rest = divmod(step.angle % 360, 90)
+    if rest == 0:
+        codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+        code = codes.get(int(quarters))
+        done = image if code is None else cv2.rotate(image, code)
+        return done if size_of(done) == new else _centred(done, new, background)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), step.angle, 1.0)
+    matrix[0, 2] += (new[0] - width) / 2
+    matrix[1, 2] += (new[1] - height) / 2
+    return cv2.warpAffine(
+        image,
+        matrix,
+        new,
+        flags=_interpolation(step.interpolation),
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=background,
+    )
+
+
+def flip(image: Image, step: Flip) -> Image:
+    """Mirrored."""
+    import cv2
+
+    return cv2.flip(image, {"horizontal": 1, "vertical": 0, "both": -1}[step.direction])
+
+
+def _interpolation(name: str) -> int:
+    import cv2
+
+    return {
+        "nearest": cv2.INTER_NEAREST,
+        "linear": cv2.INTER_LINEAR,
+        "cubic": cv2.INTER_CUBIC,
+        "area": cv2.INTER_AREA,
+        "lanczos": cv2.INTER_LANCZOS4,
+    }[name]
+
+
+def _background(image: Image, fill: str | None) -> tuple[float, ...]:
+    return scalar(fill, image) if fill else (0.0, 0.0, 0.0, 0.0)
+
+
+def _centred(image: Image, new: tuple[int, int], background: tuple[float, ...]) -> Image:
+    """`image` in the middle of a canvas of another size, cut where it reaches over."""
+    import numpy as np
+
+    count = channels(image)
+    canvas = np.empty((new[1], new[0]) if count == 1 else (new[1], new[0], count), image.dtype)
+    canvas[:] = background[0] if count == 1 else background[:count]
+    places = []
+    for there, wanted in zip(size_of(image), new, strict=True):
+        shared = min(there, wanted)
+        places.append((slice((wanted - shared) // 2, (wanted - shared) // 2 + shared), (there - shared) // 2, shared))
+    (columns, x, width), (rows, y, height) = places
+    canvas[rows, columns] = image[y : y + height, x : x + width]
+    return canvas

@@ -1,0 +1,83 @@
+"""Each operation's function, and a list of them done one after the other to one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.image_operations import Step, Watermark
+from mesh.kinds.image_sizes import Misfit
+from node.executor.context import Context, InputFault
+from node.workloads.image import colours, filters, geometry
+from node.workloads.image.pixels import size_of
+from node.workloads.image.watermark import watermark
+from node.workloads.progress_ticker import ticking
+
+if TYPE_CHECKING:
+    from node.workloads.image.pixels import Image
+
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "resize": geometry.resize,
+    "crop": geometry.crop,
+    "rotate": geometry.rotate,
+    "flip": geometry.flip,
+    "blur": filters.blur,
+    "sharpen": filters.sharpen,
+    "edges": filters.edges,
+    "threshold": filters.threshold,
+    "denoise": filters.denoise,
+    "colour": colours.colour,
+    "color": colours.colour,
+    "grayscale": colours.grayscale,
+    "greyscale": colours.grayscale,
+    "sepia": colours.sepia,
+    "invert": colours.invert,
+    "equalise": colours.equalise,
+    "equalize": colours.equalise,
+}
+#: Images of more pixels are watched by a thread that tells the progress of a long call.
+_LARGE = 1_000_000
+
+Steps = tuple[tuple[str, Step], ...]
+"""(prefix of a step's fields in the payload, the step)"""
+
+
+def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: Context) -> Image:
+    """`steps` in order; progress from 0 to the share that leaves one part for encoding.
+
+    `marks`: prefix of a watermark's step -> its decoded image. Raises: InputFault, MemoryError.
+    """
+    for index, (prefix, step) in enumerate(steps):
+        begin, end = index / (len(steps) + 1), (index + 1) / (len(steps) + 1)
+        width, height = size_of(image)
+        watched = ticking(context, step.op, begin, end) if width * height > _LARGE else nullcontext()
+        with watched, faults(prefix):
+            if isinstance(step, Watermark):
+                image = watermark(image, step, marks.get(prefix))
+            else:
+                image = OPERATIONS[step.op](image, step)
+        context.progress(end, step.op)
+    return image
+
+
+@contextmanager
+def faults(prefix: str) -> Iterator[None]:
+    """What an operation raises, as what it means. Raises: InputFault for a Misfit, MemoryError, or as the body."""
+    import cv2
+
+    try:
+        yield
+    except Misfit as error:
+        raise InputFault(prefix + error.field, error.problem) from None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from None
+        raise
+
+
+def watermarks(steps: Iterable[tuple[str, Step]]) -> dict[str, Watermark]:
+    """Those of `steps` that lay an image over: prefix -> step."""
+    return {
+        prefix: step for prefix, step in steps if isinstance(step, Watermark) and step.image is not None
+    }

@@ -1,0 +1,131 @@
+"""Watermarks: a text or another image laid over an image, by the `over` rule of Porter and Duff."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.kinds.image_operations import Watermark
+from mesh.kinds.image_sizes import Misfit
+from node.workloads.image.pixels import channels, eight_bits, gray, scalar, size_of, white
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from node.workloads.image.pixels import Image
+
+#: Rows laid over at once: the arithmetic is in floating point, four times as large as the image.
+STRIP_ROWS = 256
+#: OpenCV's lines are this thick for a letter of font scale 1.
+_THICKNESS = 2
+_LEAST_FONT_SCALE = 0.1
+
+
+def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
+    """`image` with the mark on it; `mark` is the decoded file of a step that has one. Raises: Misfit.
+
+    A gray image stays gray. The mark is as wide as `scale` says, or less where it would be higher than the image.
+    """
+    import numpy as np
+
+    width, height = size_of(image)
+    if mark is None:
+        cover = text_mask(step.text or "", width, height, step.scale)
+        paint = np.array(scalar(step.colour, image)[: min(3, channels(image))], np.float32)
+        strength = scalar(step.colour, np.empty((1, 1, 4), image.dtype))[3] / white(image)
+    else:
+        mark = _scaled(mark, width, height, step.scale)
+        cover = eight_bits(mark[:, :, 3]) if channels(mark) == 4 else np.full(mark.shape[:2], 255, np.uint8)
+        paint, strength = _like(mark, image), 1.0
+    x, y = place(step.position, step.margin, (width, height), size_of(cover))
+    there = image[y : y + cover.shape[0], x : x + cover.shape[1]]
+    for start in range(0, cover.shape[0], STRIP_ROWS):
+        rows = slice(start, start + STRIP_ROWS)
+        share = cover[rows].astype(np.float32) * np.float32(step.opacity * strength / 255)
+        _lay(there[rows], paint if mark is None else paint[rows], share)
+    return image
+
+
+def place(position: str, margin: int, size: tuple[int, int], mark: tuple[int, int]) -> tuple[int, int]:
+    """(x, y) of a mark's top left pixel; a margin that there is no room for is made smaller."""
+    words = position.split("-")
+    found = []
+    for there, wanted, low, high in ((size[0], mark[0], "left", "right"), (size[1], mark[1], "top", "bottom")):
+        room = there - wanted
+        if low in words:
+            found.append(min(margin, room))
+        elif high in words:
+            found.append(max(0, room - margin))
+        else:
+            found.append(room // 2)
+    return found[0], found[1]
+
+
+def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
+    """White letters on black in 8 bits, about `scale` of `width` wide and never larger than width x height.
+
+    Raises: Misfit when this OpenCV has no letters for them: before version 5 it drew ASCII only.
+    """
+    import cv2
+    import numpy as np
+
+    if not text.isascii() and not hasattr(cv2, "FontFace"):
+        raise Misfit("text", "has letters that this node's OpenCV can't draw; send the mark as an image")
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (wide, high), below = cv2.getTextSize(text, font, 1.0, _THICKNESS)
+    size = max(_LEAST_FONT_SCALE, min(width * scale / max(1, wide), height / max(1, high + below)))
+    thickness = max(1, round(_THICKNESS * size))
+    (wide, high), below = cv2.getTextSize(text, font, size, thickness)
+    below += thickness
+    mask = np.zeros((min(height, max(1, high + below + thickness)), min(width, max(1, wide))), np.uint8)
+    cv2.putText(mask, text, (0, max(0, mask.shape[0] - below)), font, size, (255,), thickness, cv2.LINE_AA)
+    return mask
+
+
+def _scaled(mark: Image, width: int, height: int, scale: float) -> Image:
+    """The mark as large as it is laid over; what is transparent lends no colour to what is not."""
+    import cv2
+    import numpy as np
+
+    old = size_of(mark)
+    factor = min(width * scale / old[0], height / old[1])
+    size = max(1, round(old[0] * factor)), max(1, round(old[1] * factor))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    if channels(mark) < 4:
+        return cv2.resize(mark, size, interpolation=how)
+    weighed = mark.astype(np.float32)
+    weighed[:, :, :3] *= weighed[:, :, 3:] / white(mark)
+    weighed = cv2.resize(weighed, size, interpolation=how)
+    weighed[:, :, :3] /= np.maximum(weighed[:, :, 3:] / white(mark), 1e-6)
+    return np.rint(weighed).clip(0, white(mark)).astype(mark.dtype)
+
+
+def _like(mark: Image, image: Image) -> Image:
+    """The mark's colours with the channels and bits of `image`; its alpha is not among them."""
+    import cv2
+
+    if channels(image) == 1:
+        mark = gray(mark)
+    elif channels(mark) != 3:
+        mark = cv2.cvtColor(mark, cv2.COLOR_GRAY2BGR if channels(mark) == 1 else cv2.COLOR_BGRA2BGR)
+    if mark.dtype == image.dtype:
+        return mark
+    return eight_bits(mark) if image.dtype.itemsize == 1 else mark.astype(image.dtype) * 257
+
+
+def _lay(there: Image, paint: np.ndarray, share: np.ndarray) -> None:
+    """Lay `paint` (rows of pixels, or one colour) over `there`, in place, as far as `share` (0..1) says."""
+    import numpy as np
+
+    if channels(there) == 1:
+        there[:] = np.rint(there + (paint - there.astype(np.float32)) * share)
+        return
+    share = share[:, :, None]
+    under = there[:, :, :3].astype(np.float32)
+    if channels(there) == 3:
+        there[:] = np.rint(under + (paint - under) * share)
+        return
+    rest = there[:, :, 3:].astype(np.float32) / white(there) * (1 - share)
+    whole = share + rest
+    mixed = (paint * share + under * rest) / np.maximum(whole, 1e-6)
+    there[:, :, :3] = np.rint(np.where(whole > 0, mixed, under)).clip(0, white(there))
+    there[:, :, 3:] = np.rint(whole * white(there)).clip(0, white(there))

@@ -1,0 +1,1 @@
+"""Models and back ends behind `llm_inference`."""

@@ -1,0 +1,259 @@
+"""The llama.cpp back end: GGUF models by `xllamacpp`, whose server answers calls from its own process.
+
+That server can't be had without its HTTP listener: it gets a socket file in the task's folder instead of a port, a key
+that nobody knows, and the file is removed as soon as it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mesh.kinds.llm_inference import DEFAULT_CONTEXT, PACKAGE_MODEL, LlmInferencePayload
+from node.executor.context import Context, InputFault
+from node.workloads.llm import cache
+from node.workloads.llm.gguf import Head, read_head
+from node.workloads.llm.models import Model
+from node.workloads.llm.result import Answer, Told
+
+#: Prompts of a batch that are answered at the same time.
+SLOTS = 4
+_BATCH = 512
+#: llama.cpp makes room for a multiple of so many tokens, whatever it was told.
+_CONTEXT_STEP = 256
+_LIBRARY_BYTES = 64 << 20
+#: The package's model goes astray with the system message that its own template adds ("What is the capital of France?"
+#: gets a list of French words, measured in Q4_1); without it it answers.
+_PLAIN_CHAT = (
+    "{% for message in messages %}"
+    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@lru_cache
+def _head(path: Path, changed_ns: int) -> Head:
+    return read_head(path)
+
+
+def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[LlamaModel, float]:
+    """(the model, the seconds it took to load: 0 when it was). Raises: InputFault, NotHere."""
+    try:
+        changed_ns = model.path.stat().st_mtime_ns
+        head = _head(model.path, changed_ns)
+    except (ValueError, OSError) as error:
+        raise InputFault("model", f"is no GGUF file that can be read: {error}") from None
+    room, slots = context_of(head, payload.context), min(SLOTS, len(payload.prompts or (0,)))
+    on_gpu = payload.device == "auto" and has_gpu()
+    key = ("llama.cpp", model.path, changed_ns, room, context.cores, on_gpu)
+    loaded = cache.have(lambda other: other[:-1] == key and other[-1] >= slots)
+    if loaded is not None:
+        return loaded, 0.0
+    return cache.load(
+        (*key, slots),
+        lambda: LlamaModel(model, head, room, slots, context.cores, on_gpu),
+        need_bytes(head, room, slots),
+        context.memory_mb,
+    )
+
+
+class LlamaModel:
+    """A model in memory. `need_bytes` is what it takes there, roughly: weights, cache, working space."""
+
+    weights = "trained"
+
+    def __init__(self, model: Model, head: Head, context: int, slots: int, threads: int, on_gpu: bool) -> None:
+        self.context, self.slots, self.side_by_side = context, slots, slots > 1
+        self.parameters, self.weight_bytes = head.parameters, head.weight_bytes
+        self.need_bytes = need_bytes(head, context, slots)
+        self._server = _serve(model, context * slots, slots, threads, on_gpu)
+        self.device = device(on_gpu)
+        self.dtype = _type_name(head.tensor_type)
+        self._chat = head.chat
+
+    def close(self) -> None:
+        """Frees its memory."""
+        self._server = None
+
+    def answer(self, payload: LlmInferencePayload, told: Told) -> list[Answer]:
+        """One answer a prompt. Raises: InputFault when a prompt is longer than the context."""
+        prompts = payload.prompts or (payload.prompt or "",)
+        chats: list[Any] = [payload.messages] if payload.messages else list(prompts)
+        with ThreadPoolExecutor(min(self.slots, len(chats))) as pool:
+            return list(pool.map(lambda item: self._one(payload, *item, told), enumerate(chats)))
+
+    def _one(self, payload: LlmInferencePayload, index: int, chat: Any, told: Told) -> Answer:
+        ask = _options(payload, index)
+        ask_server: Callable[..., None]
+        if isinstance(chat, tuple):
+            ask["messages"], ask_server = [turn.model_dump() for turn in chat], self._server.handle_chat_completions
+        elif self._chat and not payload.raw:
+            ask["messages"] = [{"role": "user", "content": chat}]
+            ask_server = self._server.handle_chat_completions
+        else:
+            ask["prompt"], ask_server = chat, self._server.handle_completions
+        heard = _Heard(index, told)
+        ask_server(ask, heard.take)
+        return heard.answer(payload)
+
+
+class _Heard:
+    """What the server says of one answer, piece by piece."""
+
+    def __init__(self, index: int, told: Told) -> None:
+        self._index, self._told = index, told
+        self._pieces: list[str] = []
+        self._error: dict[str, Any] | None = None
+        self._last: dict[str, Any] = {}
+        self._reason = ""
+
+    def take(self, chunk: dict[str, Any]) -> bool:
+        """One piece; True ends the answer."""
+        if "error" in chunk:
+            self._error = chunk["error"]
+            return True
+        for choice in chunk.get("choices", ()):
+            piece = choice.get("text") or (choice.get("delta") or {}).get("content")
+            if piece:
+                self._pieces.append(piece)
+                self._told.piece(self._index, piece)
+            self._reason = choice.get("finish_reason") or self._reason
+        if "timings" in chunk:
+            self._last = chunk
+        return False
+
+    def answer(self, payload: LlmInferencePayload) -> Answer:
+        if self._error is not None:
+            self._refuse(payload, self._error)
+        timings, usage = self._last.get("timings", {}), self._last.get("usage", {})
+        return Answer(
+            "".join(self._pieces),
+            self._reason or "length",
+            usage.get("prompt_tokens", timings.get("prompt_n", 0)),
+            usage.get("completion_tokens", timings.get("predicted_n", 0)),
+            timings.get("prompt_ms", 0.0) / 1000,
+            timings.get("predicted_ms", 0.0) / 1000,
+        )
+
+    def _refuse(self, payload: LlmInferencePayload, error: dict[str, Any]) -> None:
+        field = next(name for name in ("messages", "prompts", "prompt") if getattr(payload, name))
+        if error.get("type") == "exceed_context_size_error":
+            raise InputFault(
+                field,
+                f"has {error.get('n_prompt_tokens')} tokens, and there is room for {error.get('n_ctx')}: shorten it, "
+                "or give context a larger number where the model has that much",
+            )
+        if error.get("code") == 400:
+            raise InputFault(field, f"was refused by llama.cpp: {error.get('message')}")
+        raise RuntimeError(f"llama.cpp said {error.get('message')}")
+
+
+def _options(payload: LlmInferencePayload, index: int) -> dict[str, Any]:
+    return {
+        "max_tokens": payload.max_tokens,
+        "temperature": payload.temperature,
+        "top_p": payload.top_p,
+        "top_k": payload.top_k,
+        "min_p": payload.min_p,
+        "repeat_penalty": payload.repeat_penalty,
+        "stop": list(payload.stop),
+        "seed": payload.seed + index,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        # What an earlier task left in the cache would make this one's speed untrue, and its words depend on it.
+        "cache_prompt": False,
+        "reasoning_format": "none",
+    }
+
+
+def context_of(head: Head, wanted: int | None) -> int:
+    """How many tokens there is room for, in llama.cpp's own steps. Raises: InputFault when `wanted` is more than the
+    model was made for."""
+    if wanted is None:
+        wanted = min(head.context, DEFAULT_CONTEXT)
+    if wanted > head.context:
+        raise InputFault("context", f"is {wanted}, and the model was made for {head.context} at most")
+    return -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
+
+
+def need_bytes(head: Head, context: int, slots: int) -> int:
+    """What a model takes of memory, roughly: llama.cpp repacks most weights, so the mapped file does not do."""
+    return head.weight_bytes + head.cache_bytes * context * slots + _BATCH * head.vocabulary * 4 + _LIBRARY_BYTES
+
+
+def has_gpu() -> bool:
+    """Whether the llama.cpp that is installed here can use a GPU that is here. Raises: ImportError."""
+    import xllamacpp
+
+    return any("GPU" in one["type"].name for one in xllamacpp.get_device_info())
+
+
+def device(on_gpu: bool) -> str:
+    """The name of what computes."""
+    import xllamacpp
+
+    if not on_gpu:
+        return "cpu"
+    return next(one["description"] for one in xllamacpp.get_device_info() if "GPU" in one["type"].name)
+
+
+def _type_name(number: int) -> str:
+    import xllamacpp
+
+    return xllamacpp.ggml_type(number).name.removeprefix("GGML_TYPE_")
+
+
+def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -> Any:
+    """llama.cpp with the model loaded. Raises: InputFault when it can't load it."""
+    # Outside a worker, whose environment says so: see `node.executor.limits.clean_environment`.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model.path)
+    params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = context, slots, _BATCH, _BATCH
+    for pool in (params.cpuparams, params.cpuparams_batch):
+        pool.n_threads, pool.poll = threads, 0
+    params.n_gpu_layers = -1 if on_gpu else 0
+    params.fit_params = on_gpu
+    params.cache_ram_mib, params.n_ctx_checkpoints, params.ui = 0, 0, False
+    params.offline, params.endpoint_slots, params.verbosity = True, False, 1
+    params.n_threads_http, params.api_keys = 1, [secrets.token_hex(32)]
+    if model.name == PACKAGE_MODEL:
+        params.chat_template = _PLAIN_CHAT
+    # Relative, for the name of a socket has 108 characters at most; beginning with a dot, so that nothing lists it.
+    socket = Path(f".llama-{secrets.token_hex(4)}.sock")
+    params.hostnames = [str(socket)]
+    with _own_signals():
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError:
+            raise InputFault(
+                "model", "could not be loaded by llama.cpp: its file is broken, incomplete or of a kind it doesn't know"
+            ) from None
+        finally:
+            socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def _own_signals():
+    """llama.cpp takes SIGINT and SIGTERM for itself; they stay this process's own."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+

@@ -1,0 +1,258 @@
+"""The PyTorch back end: what `AutoModelForCausalLM` loads from safetensors, random weights, GGUF without llama.cpp.
+
+Nothing is fetched and no code of a model's own is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.llm_inference import DEFAULT_CONTEXT, LlmInferencePayload
+from node.executor.context import Context, InputFault
+from node.workloads.llm import cache
+from node.workloads.llm.models import Model, NotHere, check_folder
+from node.workloads.llm.result import Answer, Told
+from node.workloads.llm.shapes import Shape, shape_of
+
+if TYPE_CHECKING:
+    import torch
+
+#: What PyTorch and transformers add to a worker, and what a pass through a model takes for a moment.
+_LIBRARY_BYTES = 600 << 20
+_CPU_HAS_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[TorchModel, float]:
+    """(the model, the seconds it took to load: 0 when it was). Raises: InputFault, NotHere."""
+    on_cpu = payload.device == "cpu"
+    key = ("torch", model.path, model.name, _changed_ns(model), on_cpu)
+    start = perf_counter()
+    loaded = cache.have(lambda other: other == key)
+    if loaded is not None:
+        loaded.prepare(payload, context.cores)
+        return loaded, 0.0
+    # Before the two seconds that importing takes: does it fit at all?
+    parameters = _parameters(model)
+    device, dtype_bytes = ("cpu", 2 if cpu_has_bf16() else 4) if _no_gpu_here(on_cpu) else ("", 2)
+    need_bytes = parameters * dtype_bytes + _LIBRARY_BYTES
+    made, _ = cache.load(
+        key, lambda: _make(model, on_cpu, context.cores), need_bytes if device else _LIBRARY_BYTES, context.memory_mb
+    )
+    made.need_bytes = need_bytes
+    made.prepare(payload, context.cores)
+    return made, perf_counter() - start
+
+
+def _make(model: Model, on_cpu: bool, threads: int) -> TorchModel:
+    # Read when the libraries are imported: whatever happens, they ask no hub for anything.
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    device, dtype = place(on_cpu)
+    if model.format == "random":
+        shape = shape_of(model.name)
+        return TorchModel(_random(shape, device, dtype), None, device, shape.context, "random")
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if model.format == "gguf":
+        folder, options["gguf_file"] = model.path.parent, model.path.name
+    else:
+        folder, options["use_safetensors"] = model.path, True
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, **{name: value for name, value in options.items() if name != "use_safetensors"}
+        )
+        network, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **options
+        )
+    except ImportError as error:
+        raise NotHere(f"transformers needs a library for this model: {str(error).strip().splitlines()[0]}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # what `tokenizers` raises is of no narrower class
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise InputFault("model", f"could not be loaded by transformers: {said}") from None
+    # transformers fills such gaps with chance and goes on.
+    if gaps := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        raise InputFault("model", f"lacks {len(gaps)} of the weights that its config.json asks for, {gaps[0]} first")
+    network.to(device).eval()
+    room = getattr(network.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    return TorchModel(network, tokenizer, device, room, "trained")
+
+
+class TorchModel:
+    """A model in memory; a batch is computed as one."""
+
+    side_by_side = False
+
+    def __init__(self, network: Any, tokenizer: Any, device: torch.device, room: int, weights: str) -> None:
+        self._network, self._tokenizer, self._device, self._room = network, tokenizer, device, room
+        self.weights, self.need_bytes = weights, 0
+        self.parameters = sum(part.numel() for part in network.parameters())
+        self.weight_bytes = sum(part.numel() * part.element_size() for part in network.parameters())
+        self.dtype = str(network.dtype).removeprefix("torch.")
+        self.device, self.context = _device_name(device), min(room, DEFAULT_CONTEXT)
+
+    def close(self) -> None:
+        """Frees its memory."""
+        self._network = self._tokenizer = None
+
+    def prepare(self, payload: LlmInferencePayload, threads: int) -> None:
+        """For the next task. Raises: InputFault when it wants more context than there is."""
+        import torch
+
+        torch.set_num_threads(threads)
+        if payload.context is not None and payload.context > self._room:
+            raise InputFault("context", f"is {payload.context}, and the model was made for {self._room} at most")
+        self.context = payload.context or min(self._room, DEFAULT_CONTEXT)
+
+    def answer(self, payload: LlmInferencePayload, told: Told) -> list[Answer]:
+        """One answer a prompt. Raises: InputFault when a prompt is longer than the context."""
+        from node.workloads.llm.generate import generate
+
+        rows = self._rows(payload)
+        longest = max(map(len, rows))
+        if longest >= self.context:
+            field = next(name for name in ("messages", "prompts", "prompt") if getattr(payload, name))
+            raise InputFault(
+                field,
+                f"has {longest} tokens, and there is room for {self.context} with the answer: shorten it, or give "
+                "context a larger number where the model has that much",
+            )
+        return generate(self._network, self._tokenizer, self._device, rows, payload, self.context - longest, told)
+
+    def _rows(self, payload: LlmInferencePayload) -> list[list[int]]:
+        """The tokens of each prompt."""
+        prompts = list(payload.prompts or (payload.prompt or "",))
+        if self._tokenizer is None:
+            # Random weights know no words: a byte is a token, so that lengths are those of the prompts.
+            texts = ["\n".join(turn.content for turn in payload.messages)] if payload.messages else prompts
+            return [list(text.encode()) for text in texts]
+        has_template = bool(getattr(self._tokenizer, "chat_template", None))
+        if payload.messages and not has_template:
+            raise InputFault("messages", "can't be put to this model: it brings no template for chats; use prompt")
+        if payload.messages:
+            chats = [[turn.model_dump() for turn in payload.messages]]
+        elif has_template and not payload.raw:
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        else:
+            return [self._tokenizer(prompt)["input_ids"] for prompt in prompts]
+        put = self._tokenizer.apply_chat_template
+        texts = [put(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def place(on_cpu: bool) -> tuple[torch.device, torch.dtype]:
+    """The device and the type of number that is fast there."""
+    import torch
+
+    if not on_cpu and torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if not on_cpu and torch.backends.mps.is_available():
+        return torch.device("mps"), torch.float16
+    return torch.device("cpu"), torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16: elsewhere it is slower than float32."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return any(name in flags.split() for name in _CPU_HAS_BF16)
+
+
+def _no_gpu_here(on_cpu: bool) -> bool:
+    if on_cpu:
+        return True
+    signs = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/System/Library/Frameworks/Metal.framework")
+    return not any(map(os.path.exists, signs))
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _changed_ns(model: Model) -> int:
+    return 0 if model.format == "random" else model.path.stat().st_mtime_ns
+
+
+def _parameters(model: Model) -> int:
+    """How many numbers it has, by the heads of its files. Raises: InputFault."""
+    if model.format == "random":
+        return shape_of(model.name).parameters
+    if model.format == "gguf":
+        from node.workloads.llm.gguf import read_head
+
+        try:
+            return read_head(model.path).parameters
+        except (ValueError, OSError) as error:
+            raise InputFault("model", f"is no GGUF file that can be read: {error}") from None
+    return sum(map(_numbers_in, check_folder(model.path)))
+
+
+def _numbers_in(file: Path) -> int:
+    """How many numbers a safetensors file holds. Raises: InputFault."""
+    try:
+        with open(file, "rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > min(file.stat().st_size, 100 << 20):
+                raise ValueError("it ends too early")
+            head = json.loads(opened.read(length))
+        shapes = [entry["shape"] for name, entry in head.items() if name != "__metadata__"]
+        ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+        if 8 + length + max(ends, default=0) > file.stat().st_size:
+            raise ValueError("it ends too early")
+        return sum(_product(shape) for shape in shapes)
+    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputFault("model", f"has a file that is no whole safetensors file ({file.name}): {error}") from None
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for length in shape:
+        result *= length
+    return result
+
+
+def _random(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
+    """A Llama of this shape whose weights are chance: small, as an untrained network's are; nothing overflows."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=shape.width, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.cache_heads, vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied, max_position_embeddings=shape.context,
+    )  # fmt: skip
+    with torch.device("meta"):
+        network = LlamaForCausalLM(config)
+    network = network.to(dtype).to_empty(device=device)
+    network.tie_weights()
+    # Not a weight: made from the configuration, and lost with the rest of what was never real.
+    network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
+    source = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(device=device, dtype=dtype)
+    with torch.no_grad():
+        for name, part in network.named_parameters():
+            flat = part.view(-1)
+            if "norm" in name:
+                flat.fill_(1)
+                continue
+            # One block of chance over and over: as fast as memory, where 7 billion drawn numbers take minutes.
+            for start in range(0, flat.numel(), source.numel()):
+                piece = flat[start : start + source.numel()]
+                piece.copy_(source[: piece.numel()])
+    return network.eval()

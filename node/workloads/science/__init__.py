@@ -1,0 +1,1 @@
+"""Monte Carlo, sparse and GPU work behind `scientific_computing`."""

@@ -1,0 +1,86 @@
+"""The dense work of `scientific_computing` on a GPU, by PyTorch; results come back to be checked on the processor."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from node.executor.context import InputFault
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class NoGpu(ImportError):
+    """This node has no GPU that PyTorch can use; ask for one with requires {"accelerator": "gpu"}."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+def gpu(dtype: str) -> Torch:
+    """The GPU of this machine. Raises: NoGpu; ImportError without torch; InputFault when it can't do `dtype`."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Torch("cuda", torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        if dtype == "float64":
+            raise InputFault("dtype", "must be float32 on this GPU, which has no float64")
+        return Torch("mps", "Apple GPU")
+    raise NoGpu
+
+
+class Torch:
+    """`solve`, `product` and `round_trip` of numpy arrays on a device of PyTorch's: (results, seconds).
+
+    Seconds are those of the work on the device alone, without the way there and back; each is done once before, so
+    that no library is loaded and no kernel chosen while the time runs.
+    """
+
+    def __init__(self, device: str, name: str) -> None:
+        self._device, self.name = device, name
+
+    def solve(self, matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+        """x of `matrix @ x = right`, by LU with partial pivoting."""
+        import torch
+
+        (solved,), run_s = self._timed(lambda a, b: (torch.linalg.solve(a, b),), matrix, right)
+        return solved, run_s
+
+    def product(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+        """`left @ right`."""
+        (product,), run_s = self._timed(lambda a, b: (a @ b,), left, right)
+        return product, run_s
+
+    def round_trip(self, signal: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
+        """The transform over `axes`, and its inverse."""
+        import torch
+
+        def there_and_back(here: Any) -> tuple[Any, Any]:
+            there = torch.fft.fftn(here, dim=axes)
+            return there, torch.fft.ifftn(there, dim=axes)
+
+        (there, back), run_s = self._timed(there_and_back, signal)
+        return there, back, run_s
+
+    def _timed(self, work: Any, *arrays: np.ndarray) -> tuple[list[np.ndarray], float]:
+        import torch
+
+        inputs = [torch.from_numpy(array).to(self._device) for array in arrays]
+        work(*inputs)
+        self._finish()
+        started = time.perf_counter()
+        results = work(*inputs)
+        self._finish()
+        run_s = time.perf_counter() - started
+        return [result.cpu().numpy() for result in results], run_s
+
+    def _finish(self) -> None:
+        """Wait for the device: calls return before their work is done."""
+        import torch
+
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        elif self._device == "mps":
+            torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""Models, data and state behind `ml_training`."""

@@ -1,0 +1,236 @@
+"""What `ml_training` learns from: batch number `step` of data made from a seed, or of data that was given.
+
+Every batch follows from the seed and its number alone, so a run that goes on elsewhere sees what it would have seen.
+Made data has structure to learn and no end: patterns for the MLP (two opposite ones a class, which no linear model
+tells apart), coloured gratings for ResNet-50, and text of a Markov source whose entropy is known for the transformer.
+Random numbers are drawn on the device itself: another sort of device draws others from the same distribution.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.ml_training import MlTrainingPayload
+from node.executor.context import Context, InputFault
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Generator, Tensor
+
+#: What unpacked arrays may take, bytes.
+MAX_ARRAY_BYTES = 4 << 30
+#: Each symbol of the made text has four successors, of these probabilities: 1.75 bits a symbol.
+_SUCCESSORS = (0.5, 0.25, 0.125, 0.125)
+TEXT_FLOOR = -sum(share * math.log(share) for share in _SUCCESSORS)
+_ALPHABET = 64
+#: Sequences of made text that are drawn side by side.
+_ROWS = 256
+#: How long a pattern is, where noise of one in each direction lies over it: some samples look
+#: like another class.
+_PATTERN_LENGTH = 7.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Batches: `batch(step)` gives (inputs, targets) on the device."""
+
+    batch: Callable[[int], tuple[Tensor, Tensor]]
+    what: str
+    """One sentence about it."""
+    floor: float | None = None
+    """No model gets below this loss; None: nobody knows."""
+
+
+def source(payload: MlTrainingPayload, context: Context, device: str) -> Source:
+    """Where the batches come from. Raises: InputFault naming `data`."""
+    if payload.data is None:
+        return {"mlp": _patterns, "resnet50": _gratings, "transformer": _made_text}[payload.model](payload, device)
+    data = context.read(payload.data, "data")
+    return _given_text(payload, data, device) if payload.model == "transformer" else _arrays(payload, data, device)
+
+
+def _random(device: str, *numbers: int) -> Generator:
+    """A generator that `numbers` alone decide; SplitMix64 makes unlike seeds of like numbers."""
+    import torch
+
+    state = 0
+    for number in numbers:
+        state = (state ^ number) + 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (1 << 64) - 1
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & (1 << 64) - 1
+        state ^= state >> 31
+    return torch.Generator(device).manual_seed(state >> 1)
+
+
+# --- made ---------------------------------------------------------------------------------------------------
+def _patterns(payload: MlTrainingPayload, device: str) -> Source:
+    import torch
+
+    shape = (payload.classes, payload.features)
+    patterns = torch.randn(shape, generator=_random(device, payload.seed, 1), device=device)
+    patterns *= _PATTERN_LENGTH / math.sqrt(payload.features)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        chance = _random(device, payload.seed, 2, step)
+        targets = torch.randint(payload.classes, (payload.batch,), generator=chance, device=device)
+        signs = torch.randint(2, (payload.batch, 1), generator=chance, device=device) * 2 - 1
+        noise = torch.randn((payload.batch, payload.features), generator=chance, device=device)
+        return signs * patterns[targets] + noise, targets
+
+    return Source(batch, "made from the seed: each class is one pattern and its negative, under noise")
+
+
+def _gratings(payload: MlTrainingPayload, device: str) -> Source:
+    import torch
+
+    chance, size = _random(device, payload.seed, 1), payload.image_size
+    angles = torch.rand(payload.classes, generator=chance, device=device) * math.pi
+    waves = 2 * math.pi * (2 + 6 * torch.rand(payload.classes, generator=chance, device=device))
+    colours = torch.randn((payload.classes, 3), generator=chance, device=device)
+    line = torch.linspace(0, 1, size, device=device)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        chance, many = _random(device, payload.seed, 2, step), payload.batch
+        targets = torch.randint(payload.classes, (many,), generator=chance, device=device)
+        phases = torch.rand(many, generator=chance, device=device) * 2 * math.pi
+        across = (waves * angles.cos())[targets].view(-1, 1, 1) * line
+        down = (waves * angles.sin())[targets].view(-1, 1, 1) * line.view(-1, 1)
+        grating = torch.sin(across + down + phases.view(-1, 1, 1)).unsqueeze(1)
+        noise = torch.randn((many, 3, size, size), generator=chance, device=device)
+        return grating * colours[targets].view(-1, 3, 1, 1) + 0.5 * noise, targets
+
+    return Source(batch, "made from the seed: each class is a direction, a wavelength and a colour of stripes")
+
+
+def _made_text(payload: MlTrainingPayload, device: str) -> Source:
+    import torch
+
+    symbols, length = min(_ALPHABET, payload.vocabulary), payload.context + 1
+    chance = _random("cpu", payload.seed, 1)
+    order, place = (torch.randperm(symbols, generator=chance).to(device) for _ in range(2))
+    tokens = torch.randperm(payload.vocabulary, generator=chance)[:symbols].to(device)
+    shares = torch.tensor(_SUCCESSORS, device=device)
+    kept: tuple[int, Tensor] | None = None
+
+    def shard(number: int) -> Tensor:
+        """`_ROWS` sequences, each begun anew; drawn side by side."""
+        chance = _random(device, payload.seed, 2, number)
+        rows = torch.empty((length, _ROWS), dtype=torch.long, device=device)
+        rows[0] = torch.randint(symbols, (_ROWS,), generator=chance, device=device)
+        which = torch.multinomial(shares, _ROWS * length, True, generator=chance).view(length, _ROWS)
+        for at in range(1, length):
+            rows[at] = order[(place[rows[at - 1]] + which[at]) % symbols]
+        return tokens[rows.T]
+
+    def row(number: int) -> Tensor:
+        nonlocal kept
+        if kept is None or kept[0] != number // _ROWS:
+            kept = number // _ROWS, shard(number // _ROWS)
+        return kept[1][number % _ROWS]
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        drawn = torch.stack([row(step * payload.batch + index) for index in range(payload.batch)])
+        return drawn[:, :-1], drawn[:, 1:]
+
+    what = f"made from the seed: text of {symbols} tokens, each followed by one of four"
+    return Source(batch, what, TEXT_FLOOR)
+
+
+# --- given --------------------------------------------------------------------------------------------------
+def _given_text(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
+    import torch
+
+    length = payload.context
+    if len(data) < length + 2:
+        raise InputFault("data", f"must be longer than context: {length + 2} bytes or more, not {len(data)}")
+    text = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+    offsets = torch.arange(length + 1, device=device)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        chance = _random(device, payload.seed, 2, step)
+        starts = torch.randint(len(text) - length, (payload.batch, 1), generator=chance, device=device)
+        drawn = text[starts + offsets].long()
+        return drawn[:, :-1], drawn[:, 1:]
+
+    return Source(batch, f"given: {len(data)} bytes of text, a byte a token")
+
+
+def _arrays(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
+    import torch
+
+    x, y = checked(payload, *unpacked(data))
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+    count, many = len(y), payload.batch
+
+    def order(epoch: int) -> Tensor:
+        return torch.randperm(count, generator=_random("cpu", payload.seed, 2, epoch))
+
+    known: dict[int, Tensor] = {}
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        """Each sample once an epoch, in an order of the epoch's own."""
+        places = range(step * many, (step + 1) * many)
+        for epoch in {places[0] // count, places[-1] // count} - known.keys():
+            known[epoch] = order(epoch)
+        for epoch in [old for old in known if old < places[0] // count]:
+            del known[epoch]
+        wanted = torch.stack([known.setdefault(at // count, order(at // count))[at % count] for at in places])
+        chosen = inputs[wanted]
+        floats = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
+        return floats.to(device), targets[wanted].to(device)
+
+    return Source(batch, f"given: {count} samples, each seen once an epoch")
+
+
+def unpacked(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of an .npz. Raises: InputFault, when it is none, lacks one, is pickled, or is far larger unpacked."""
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise InputFault("data", f"must be at most {MAX_ARRAY_BYTES >> 30} GiB unpacked, not {size / 2**30:.3g}")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            lacking = [name for name in ("x", "y") if name not in arrays.files]
+            if lacking:
+                raise InputFault("data", f"must hold x and y; {' and '.join(lacking)} is not there")
+            return arrays["x"], arrays["y"]
+    except InputFault:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile, MemoryError) as error:
+        if "pickle" in str(error).lower():
+            raise InputFault("data", "holds Python objects, which are code and are not read") from None
+        raise InputFault("data", f"is no intact .npz: {str(error)[:100] or type(error).__name__}") from None
+
+
+def checked(payload: MlTrainingPayload, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """x as uint8 or float32, y as int64. Raises: InputFault, when shapes, types or values don't fit the model."""
+    import numpy as np
+
+    if payload.model == "mlp":
+        shape, words = (payload.features,), f"samples by {payload.features}, as features says"
+    else:
+        shape = (3, payload.image_size, payload.image_size)
+        words = f"images by 3 by {payload.image_size} by {payload.image_size}, as image_size says"
+    if x.ndim != len(shape) + 1 or x.shape[1:] != shape or not len(x):
+        raise InputFault("data", f"must hold an x of {words}; its shape is {x.shape}")
+    if y.shape != (len(x),):
+        raise InputFault("data", f"must hold a y of {len(x)} classes, one for each x; its shape is {y.shape}")
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise InputFault("data", f"must hold an x of floating-point numbers or uint8, not {x.dtype}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise InputFault("data", f"must hold a y of whole numbers, not {y.dtype}")
+    if y.min() < 0 or y.max() >= payload.classes:
+        raise InputFault("data", f"must hold a y from 0 to {payload.classes - 1}, as classes says")
+    if x.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # what overflows is found next
+            x = np.ascontiguousarray(x, dtype=np.float32)
+        if not np.isfinite(x).all():
+            raise InputFault("data", "holds an x with values that are no finite numbers")
+    return np.ascontiguousarray(x), y.astype(np.int64)

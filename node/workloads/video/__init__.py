@@ -1,0 +1,1 @@
+"""Input, codecs and quality measurement behind the `video_encode_…` kinds."""

@@ -1,0 +1,1 @@
+"""Server, load generators and arithmetic behind `web_server_load`."""

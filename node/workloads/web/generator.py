@@ -1,0 +1,250 @@
+"""A load generator: one process that keeps connections busy, or sends what is due, and counts what comes back.
+
+Run as `python -m node.workloads.web_generator` by `web_processes`; it ends when its input does. Its loop waits with
+`select` on the selector's own descriptor, to the microsecond: event loops wait in whole milliseconds, which is longer
+than most answers take. Latency counts from when a request was *due*. A request nobody answered counts in the
+histogram with the time it was waited for; one that was refused or answered wrongly counts as an error only.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import json
+import os
+import select
+import selectors
+import sys
+import time
+from collections import Counter, deque
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from node.workloads.web.connection import Connection, Expected
+from node.workloads.web.plan import due_before, due_ns, shares
+
+clock = time.monotonic_ns
+
+TICK_NS = 20_000_000
+TELL_NS = 250_000_000
+#: After a connection could not be made, the next try waits so long, doubled up to 64 times.
+RETRY_NS = 5_000_000
+#: What a histogram can hold, µs.
+LONGEST_US = 1_000_000_000
+DIGITS = 3
+TIMED_OUT, NEVER_SENT = "no answer in time", "never sent"
+
+
+class Load:
+    """One process' share of a load test. `order` is what `web_processes.Generators` sends."""
+
+    def __init__(self, order: dict[str, Any], selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._rate, self._index, self._count = order["rate_per_s"], order["index"], order["count"]
+        self._timeout_ns = round(order["timeout_s"] * 1e9)
+        self._left = order["requests"]
+        body = order["body"]
+        expected = Expected(order["status"], None if body is None else base64.b64decode(body), order["sha256"])
+        self._request_bytes = len(base64.b64decode(order["request"]))
+        address, request = (order["address"], order["port"]), base64.b64decode(order["request"])
+        self._connections = [
+            Connection(address, request, expected, order["keep_alive"], selector, self._ended)
+            for _ in range(order["connections"])
+        ]
+        self._free: deque[Connection] = deque(self._connections)
+        self._parked: list[tuple[int, Connection]] = []
+        self._number = 0
+        self._latency, self._late, self._served = (HdrHistogram(1, LONGEST_US, DIGITS) for _ in range(3))
+        self._errors: Counter[str] = Counter()
+        self._right = self._right_in_time = self._started = self._queued = self._wrong = 0
+        self._last_ns = 0
+        self._is_closing = False
+
+    def run(self, start_ns: int, from_ns: int, to_ns: int) -> dict[str, Any]:
+        """Load from `start_ns`, counted from `from_ns`, until `to_ns`; what is out by then is still waited for."""
+        self._start_ns, self._from_ns, self._to_ns = start_ns, from_ns, to_ns
+        tick_at = tell_at = 0
+        before: tuple[int, int] | None = None
+        waiter = self._selector.fileno()
+        while True:
+            now = clock()
+            if now >= tick_at:
+                tick_at = now + TICK_NS
+                self._tick(now)
+                if before is None and now >= from_ns:
+                    before = _effort(now)
+                if now >= tell_at:
+                    tell_at = now + TELL_NS
+                    _say({"done": self._right + sum(self._errors.values())})
+            self._start_due(now)
+            if self._is_over(now):
+                break
+            wait_ns = max(0, min(tick_at, self._wakes_at(now)) - clock())
+            if wait_ns:
+                select.select([waiter], [], [], wait_ns / 1e9)
+            for key, events in self._selector.select(0):
+                key.data.ready(events)
+                if self._free:
+                    self._start_due(clock())
+        return self._summary(before or _effort(now), now)
+
+    # --- what is sent when
+
+    def _due(self, now: int) -> int | None:
+        """When the next request was due, if that is not in the future; None: nothing may be sent now."""
+        if self._is_closing:
+            return None
+        if self._rate is None:
+            return now if self._start_ns <= now < self._to_ns and self._left != 0 else None
+        due = due_ns(self._number, self._index, self._count, self._start_ns, self._rate)
+        return due if due <= now and due < self._to_ns else None
+
+    def _wakes_at(self, now: int) -> int:
+        if now < self._start_ns:
+            return self._start_ns
+        if self._rate is None or not self._free or now >= self._to_ns:
+            return now + TICK_NS
+        return due_ns(self._number, self._index, self._count, self._start_ns, self._rate)
+
+    def _start_due(self, now: int) -> None:
+        while self._free and (due := self._due(now)) is not None:
+            connection = self._free.popleft()  # the one that is free for longest
+            if due >= self._from_ns and self._rate is not None:
+                # What waits for a connection waits for the server; from then on, for this program.
+                self._queued += connection.free_ns > due
+                self._late.record_value(max(1, (now - max(due, connection.free_ns)) // 1000))
+            self._send(connection, due, now)
+            now = clock()
+
+    def _send(self, connection: Connection, due: int, now: int) -> None:
+        self._number += 1
+        if due >= self._from_ns:
+            self._started += 1
+            if self._left is not None:
+                self._left -= 1
+        connection.start(due, now)
+
+    def _is_over(self, now: int) -> bool:
+        if now >= self._to_ns + self._timeout_ns:
+            return True
+        spent = self._left == 0 or now >= self._to_ns
+        return spent and self._due(now) is None and not any(one.busy for one in self._connections)
+
+    # --- what comes of it
+
+    def _ended(self, connection: Connection, error: str | None) -> None:
+        now = clock()
+        self._right_in_time += error is None and self._from_ns <= now <= self._to_ns
+        self._wrong += error is not None and error.startswith(("status", "wrong"))
+        if connection.due_ns >= self._from_ns:
+            self._last_ns = now
+            self._account(connection, error, now)
+        if connection.failures:
+            self._parked.append((now + (RETRY_NS << min(connection.failures - 1, 6)), connection))
+        else:
+            connection.free_ns = now
+            self._free.append(connection)
+
+    def _account(self, connection: Connection, error: str | None, now: int) -> None:
+        if error is None:
+            self._right += 1
+        else:
+            self._errors[error] += 1
+        if error is None or error == TIMED_OUT:
+            self._record(now - connection.due_ns)
+            if self._rate is not None:
+                self._served.record_value(min(max(1, (now - connection.sent_ns) // 1000), LONGEST_US))
+
+    def _record(self, latency_ns: int, count: int = 1) -> None:
+        self._latency.record_value(min(max(1, latency_ns // 1000), LONGEST_US), count)
+
+    def _tick(self, now: int) -> None:
+        for connection in self._connections:
+            if connection.busy and now - connection.sent_ns > self._timeout_ns:
+                connection.fail(TIMED_OUT)
+        ready = [one for at, one in self._parked if at <= now]
+        if ready:
+            self._parked = [parked for parked in self._parked if parked[0] > now]
+            for connection in ready:
+                connection.free_ns = now
+                self._free.append(connection)
+
+    def _give_up(self, now: int) -> None:
+        """Counts what is still out, and what was due and could not be sent."""
+        self._is_closing = True
+        for connection in self._connections:
+            if connection.busy:
+                connection.fail(TIMED_OUT)
+        if self._rate is None:
+            return
+        turn = (self._index, self._count, self._start_ns, self._rate)
+        number = max(self._number, due_before(self._from_ns, *turn))
+        left = max(0, due_before(self._to_ns, *turn) - number)
+        self._errors[NEVER_SENT] += left
+        # In a thousand parts at most: each counts with the wait of its first one.
+        for part in shares(left, min(left, 1000)) if left else ():
+            self._record(now - due_ns(number, *turn), part)
+            number += part
+
+    def _summary(self, before: tuple[int, int], now: int) -> dict[str, Any]:
+        effort_ns, since_ns = (after - first for after, first in zip(_effort(now), before, strict=True))
+        self._give_up(now)
+        for connection in self._connections:
+            connection.close()
+        measured_ns = (self._last_ns if self._left == 0 else self._to_ns) - self._from_ns
+        return {
+            "right": self._right,
+            "right_in_time": self._right if self._left == 0 else self._right_in_time,
+            "wrong": self._wrong,
+            "errors": {error: count for error, count in self._errors.items() if count},
+            "queued": self._queued,
+            "measured_s": measured_ns / 1e9,
+            "sent_bytes": self._number * self._request_bytes,
+            "read_bytes": sum(one.read_bytes for one in self._connections),
+            "busy_share": effort_ns / max(1, since_ns),
+            "cpu_s": time.process_time(),
+            "latency": self._latency.encode().decode(),
+            "late": self._late.encode().decode(),
+            "served": self._served.encode().decode(),
+        }
+
+
+def _effort(now: int) -> tuple[int, int]:
+    """(ns this process was on a processor or, where Linux says so, waited for one; now)."""
+    waited = 0
+    with contextlib.suppress(OSError, IndexError, ValueError), open("/proc/self/schedstat", "rb") as file:
+        waited = int(file.read().split()[1])
+    return time.process_time_ns() + waited, now
+
+
+def _say(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+class _Parent:
+    """The other end of this process' input: when it closes, whoever wanted the load is gone."""
+
+    def ready(self, events: int) -> None:
+        """Something was said (nothing is expected any more), or it is closed."""
+        if not os.read(0, 4096):
+            os._exit(1)
+
+
+def main() -> None:
+    """Reads the order, says that it is ready, reads when to start, and says what came of it."""
+    order = json.loads(sys.stdin.readline())
+    selector = selectors.DefaultSelector()
+    load = Load(order, selector)
+    _say({"ready": True})
+    times = json.loads(sys.stdin.readline())
+    selector.register(0, selectors.EVENT_READ, _Parent())
+    # Nothing here is circular for long, and a collection would be a pause in the figures.
+    gc.freeze()
+    gc.disable()
+    _say({"result": load.run(**times)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Carries out decisions: orders are written, nodes are launched, drained and ended."""

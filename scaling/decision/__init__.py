@@ -1,0 +1,1 @@
+"""How much capacity, which and where: pure functions from an observation to a decision."""

@@ -1,0 +1,31 @@
+"""How many nodes the forecast needs: what is to be held of it at the moment a node started now is ready. Pure.
+
+Up: only what is expected when a start can have an effect. Down: never under what is expected until then, because a node
+given up now is not back earlier. That the drop has been seen as well is reactive's part: the safest proposal wins.
+"""
+
+from __future__ import annotations
+
+from scaling.config import HYBRID, REACTIVE, ScalingConfig
+from scaling.decision.policies.reactive import whole
+from scaling.model import Forecast, Proposal
+
+
+def is_trusted(forecast: Forecast | None, config: ScalingConfig) -> bool:
+    """Whether the forecast may decide."""
+    if forecast is None or config.mode == REACTIVE:
+        return False
+    return forecast.trusted or config.mode != HYBRID
+
+
+def propose(forecast: Forecast, have: int, config: ScalingConfig) -> Proposal:
+    """What the load to come needs. `have`: nodes that are ready or starting."""
+    room = 1.0 + config.forecast_headroom
+    up = whole(max(0.0, forecast.at_start) * room)
+    hold = max(up, whole(max(0.0, forecast.until_start) * room))
+    nodes = max(up, min(have, hold))
+    reason = (
+        f"{forecast.model} expects {forecast.median:.2f} nodes of load, with {forecast.sure:.1%} certainty under "
+        f"{forecast.at_start:.2f} ({forecast.until_start:.2f} until then): {nodes} nodes"
+    )
+    return Proposal("predictive", nodes, reason)

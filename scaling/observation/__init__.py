@@ -1,0 +1,1 @@
+"""What the scaler sees: lanes, nodes, orders, measured throughput and spend."""

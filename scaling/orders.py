@@ -1,0 +1,63 @@
+"""What was ordered: written down before the order, kept until the node is gone, so that no master doubles or loses one.
+
+KV `scaling`, `intent.<token>`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mesh.discovery.identity import new_token
+from scaling.model import DRAINING, OWN, STARTING, Node, Offer
+
+#: Written, the provider not asked yet or its answer not known; it has taken the order; the node joined; it is to go.
+INTENDED, LAUNCHED, JOINED, ENDING = "intended", "launched", "joined", "ending"
+
+
+class Intent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One node that was ordered. Times: Unix seconds of the master that wrote them."""
+
+    token: str
+    provider: str
+    offer: str
+    pool: str
+    place: str = ""
+    """Whose list can tell of it: a provider's `place`."""
+    state: str = INTENDED
+    at: float = 0.0
+    """When it was ordered."""
+    expires_at: float = 0.0
+    fence: int = 0
+    """Of the master that ordered it."""
+    instance: str = ""
+    node: str = ""
+    joined_at: float = 0.0
+    ending_at: float = 0.0
+    why: str = ""
+    """Why it is to go."""
+    price_usd_h: float = 0.0
+    market: str = OWN
+    region: str = ""
+    has_gpu: bool = False
+
+
+def intend(offer: Offer, pool: str, place: str, fence: int, expires_at: float, now: float) -> Intent:
+    """A fresh intent to start one node of `offer`."""
+    return Intent(
+        token=new_token("x"), provider=offer.provider, offer=offer.id, pool=pool, place=place, at=now,
+        expires_at=expires_at, fence=fence, price_usd_h=offer.price_usd_h, market=offer.market, region=offer.region,
+        has_gpu=offer.has_gpu,
+    )  # fmt: skip
+
+
+def as_node(intent: Intent) -> Node:
+    """The node of an intent whose machine has not joined yet, or has left and is not known to be gone."""
+    state = DRAINING if intent.state == ENDING else STARTING
+    return Node(
+        intent.token, intent.offer, state, intent.at, 0, intent.price_usd_h, intent.market, intent.region,
+        intent.has_gpu,
+    )  # fmt: skip
+
+
+encode_intent = msgspec.msgpack.Encoder().encode
+decode_intent = msgspec.msgpack.Decoder(Intent).decode
