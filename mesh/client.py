@@ -301,4 +301,3 @@ class Mesh:
     async def dead_replay(self, task: str) -> Accepted:
         """Submit it again, as a new task; the dead letter goes. Raises: NotFound, as `accept`."""
         return await dead_letters.replay(self.bus, self.submitter, task)
-

@@ -30,7 +30,7 @@ REQUIREMENTS = ("accelerator", "cores", "gpu_memory_mb", "labels", "memory_mb", 
 def requirement_faults(requires: Any) -> list[Fault]:
     """Everything that is wrong with a `requires`; empty when it may be used."""
     if not isinstance(requires, dict):
-        return [Fault("requires", "must be an object such as {\"cores\": 2}")]
+        return [Fault("requires", 'must be an object such as {"cores": 2}')]
     faults = [
         Fault(f"requires.{name}", f"is no requirement; there are {', '.join(REQUIREMENTS)}")
         for name in requires
@@ -56,7 +56,7 @@ def requirement_faults(requires: Any) -> list[Fault]:
         isinstance(labels, dict)
         and all(isinstance(text, str) and is_sendable(text) for pair in labels.items() for text in pair)
     ):
-        faults.append(Fault("requires.labels", "must be an object of texts such as {\"disk\": \"nvme\"}"))
+        faults.append(Fault("requires.labels", 'must be an object of texts such as {"disk": "nvme"}'))
     return faults
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 #: A payload or a result larger than this travels as a blob (claim check), bytes.
 CLAIM_CHECK_BYTES = 128 * 1024
@@ -127,14 +127,13 @@ class HeldSet(Struct, frozen=True):
     held: tuple[Held, ...]
 
 
-class Beat(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`node.<id>.beat`: alive, and how it is doing."""
+class Heartbeat(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`node.<id>.heartbeat`: alive, and how it is doing."""
 
     node: str
     incarnation: str
     seq: int
-    state: str = "up"
-    """up, draining or left"""
+    state: str = "up"  # up, draining or left
     slots: int = 1
     running: int = 0
     queued: int = 0
@@ -148,12 +147,12 @@ class Beat(Struct, frozen=True, omit_defaults=True, kw_only=True):
     interval_s: float = 0.5
 
 
-class Roll(Struct, frozen=True, kw_only=True):
-    """`mesh.roll`: the heartbeats the master heard since its last one, as they came."""
+class HeartbeatDigest(Struct, frozen=True, kw_only=True):
+    """`mesh.heartbeat_digest`: the heartbeats the leader heard since its last one, as they came."""
 
     fence: int
-    master: str
-    beats: tuple[bytes, ...]
+    leader: str
+    heartbeats: tuple[bytes, ...]
 
 
 class KindInfo(Struct, frozen=True, omit_defaults=True):
@@ -327,14 +326,15 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     end: TaskEnd
     died_at: float
 
+
 encode = msgspec.msgpack.Encoder().encode
 
 decode_task = msgspec.msgpack.Decoder(Task).decode
 decode_state = msgspec.msgpack.Decoder(TaskState).decode
 decode_end = msgspec.msgpack.Decoder(TaskEnd).decode
 decode_held = msgspec.msgpack.Decoder(HeldSet).decode
-decode_beat = msgspec.msgpack.Decoder(Beat).decode
-decode_roll = msgspec.msgpack.Decoder(Roll).decode
+decode_heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
+decode_digest = msgspec.msgpack.Decoder(HeartbeatDigest).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode

@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 
 # --- streams ---------------------------------------------------------------------------------------
-WORK = "WORK"          # work queue: doors and lanes
-LATER = "LATER"        # delayed work, as JetStream schedules
-TASKS = "TASKS"        # last per subject: states and ends
-EVENTS = "EVENTS"      # mesh.event.>
-DEAD = "DEAD"          # dead.<kind>.<id>
-METRICS = "METRICS"    # metric.<kind>.<region>
+WORK = "WORK"  # work queue: doors and lanes
+LATER = "LATER"  # delayed work, as JetStream schedules
+TASKS = "TASKS"  # last per subject: states and ends
+EVENTS = "EVENTS"  # mesh.event.>
+DEAD = "DEAD"  # dead.<kind>.<id>
+METRICS = "METRICS"  # metric.<kind>.<region>
 
 WORK_SUBJECTS = ("work.*", "work.*.*.*.*")
 LATER_SUBJECTS = ("later.at.*", "later.due.*")
-LATER_CLOSED = "later.closed.for.good"   # all that LATER takes in a mesh that goes into another one
+LATER_CLOSED = "later.closed.for.good"  # all that LATER takes in a mesh that goes into another one
 TASKS_SUBJECTS = ("task.*.*.state", "task.*.*.end")
-TASKS_REPUBLISH = ("task.*.*.*", "told.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}")
+TASKS_REPUBLISH = ("task.*.*.*", "task_updates.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}")
 EVENTS_SUBJECTS = ("mesh.event.>",)
 DEAD_SUBJECTS = ("dead.*.*",)
 METRICS_SUBJECTS = ("metric.*.*",)
@@ -31,22 +31,22 @@ KV_LEASE = "lease"
 KV_POOLS = "pools"
 KV_PLAN = "plan"
 KV_CLAIMS = "claims"
-KV_BLOB_REFS = "blobrefs"        # <blob>.<task>: who names which blob
-KV_CHECKPOINTS = "checkpoints"   # <task>: its newest checkpoint, and who may replace it
-KV_MESH = "mesh"       # the mesh's own facts: id, name, epoch
-KV_BENCH = "bench"     # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
+KV_BLOB_REFS = "blobrefs"  # <blob>.<task>: who names which blob
+KV_CHECKPOINTS = "checkpoints"  # <task>: its newest checkpoint, and who may replace it
+KV_MESH = "mesh"  # the mesh's own facts: id, name, epoch
+KV_BENCH = "bench"  # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
 KV_SCALING = "scaling"  # policy, intent.<token>, state …: what the scaler must not forget
 BENCH_OUTCOMES = "last.*.*"
-BLOBS = "blobs"                # object store: gone after blob_ttl_s
-BLOBS_KEPT = "blobs-kept"       # object store: kept until deleted
+BLOBS = "blobs"  # object store: gone after blob_ttl_s
+BLOBS_KEPT = "blobs-kept"  # object store: kept until deleted
 
-LEASE_KEY = "master"
+LEASE_KEY = "leader"
 PLAN_KEY = "ranks"
 MESH_KEY = "identity"
-MERGE_KEY = "merge"             # in KV_MESH, of a mesh that goes into another one
-ALARMS_KEY = "alarms"           # in KV_MESH: what the master wants people to know
-BUS_KEY = "bus"                # in KV_MESH: what stands in the way of as many copies as there should be, in words
-SERVER_KEYS = "server.*"       # in KV_MESH: who runs which bus server
+MERGE_KEY = "merge"  # in KV_MESH, of a mesh that goes into another one
+ALARMS_KEY = "alarms"  # in KV_MESH: what the master wants people to know
+BUS_KEY = "bus"  # in KV_MESH: what stands in the way of as many copies as there should be, in words
+SERVER_KEYS = "server.*"  # in KV_MESH: who runs which bus server
 
 
 def server_key(node: str) -> str:
@@ -55,10 +55,10 @@ def server_key(node: str) -> str:
 
 
 # --- durables --------------------------------------------------------------------------------------
-DOOR_DURABLE = "door"                  # on work.*
-DUE_DURABLE = "due"                    # on later.due.*
+INGRESS_DURABLE = "ingress"  # on work.*
+DUE_DURABLE = "due"  # on later.due.*
 
-SERVICE_NAME = "queztl"                # $SRV.PING|INFO|STATS.queztl.<node>
+SERVICE_NAME = "queztl"  # $SRV.PING|INFO|STATS.queztl.<node>
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 URGENCIES = ("high", "normal", "low")
@@ -83,7 +83,7 @@ def split_task_id(task: str) -> tuple[str, str]:
 
 
 # --- WORK ------------------------------------------------------------------------------------------
-def door(kind: str) -> str:
+def ingress(kind: str) -> str:
     """work.<kind>: what people publish to"""
     return f"work.{kind}"
 
@@ -149,33 +149,33 @@ def end(task: str) -> str:
     return f"task.{submitter}.{number}.end"
 
 
-def told_all(submitter: str) -> str:
-    """told.<submitter>.*.*: a client's one subscription; what TASKS *stored*, republished by the server"""
-    return f"told.{submitter}.*.*"
+def all_task_updates(submitter: str) -> str:
+    """task_updates.<submitter>.*.*: a client's one subscription; what TASKS *stored*, republished by the server"""
+    return f"task_updates.{submitter}.*.*"
 
 
-def told_one(submitter: str, number: str) -> str:
-    """told.<submitter>.<n>.*: everything stored of one task"""
-    return f"told.{submitter}.{number}.*"
+def task_updates(submitter: str, number: str) -> str:
+    """task_updates.<submitter>.<n>.*: everything stored of one task"""
+    return f"task_updates.{submitter}.{number}.*"
 
 
 # --- core NATS -------------------------------------------------------------------------------------
-def beat(node: str) -> str:
-    """node.<id>.beat"""
-    return f"node.{node}.beat"
+def heartbeat(node: str) -> str:
+    """node.<id>.heartbeat"""
+    return f"node.{node}.heartbeat"
 
 
-ALL_BEATS = "node.*.beat"
+ALL_HEARTBEATS = "node.*.heartbeat"
 #: the master passes on the beats it heard: what all others listen to
-ROLL = "mesh.roll"
+HEARTBEAT_DIGEST = "mesh.heartbeat_digest"
 
 
-def accusation(node: str) -> str:
-    """node.<id>.gone: the master says that a node is dead, before it gives its work to others"""
-    return f"node.{node}.gone"
+def death_notice(node: str) -> str:
+    """node.<id>.death_notice: the leader declares a node dead, before its work goes to others"""
+    return f"node.{node}.death_notice"
 
 
-ALL_ACCUSATIONS = "node.*.gone"
+ALL_DEATH_NOTICES = "node.*.death_notice"
 
 
 def held(node: str) -> str:
@@ -186,10 +186,9 @@ def held(node: str) -> str:
 ALL_HELD = "node.*.held"
 
 
-def hosting(node: str) -> str:
+def bus_host(node: str) -> str:
     """node.<id>.bus: the master asks a node to run a bus server, or to end it"""
     return f"node.{node}.bus"
-
 
 
 def leave(node: str) -> str:
@@ -240,11 +239,11 @@ def bench_run(run: str) -> str:
 
 
 # --- KV_SCALING ------------------------------------------------------------------------------------
-SCALING_POLICY = "policy"              # the policy in force
-SCALING_STATE = "state"                # what the decisions remember
-SCALING_STATUS = "status"              # what was last seen and decided
-SCALING_MANUAL = "manual"              # what a person asked for, and until when
-SCALING_PANIC = "panic"                # everything paid is to stop
+SCALING_POLICY = "policy"  # the policy in force
+SCALING_STATE = "state"  # what the decisions remember
+SCALING_STATUS = "status"  # what was last seen and decided
+SCALING_MANUAL = "manual"  # what a person asked for, and until when
+SCALING_PANIC = "panic"  # everything paid is to stop
 SCALING_INTENTS = "intent.*"
 SCALING_POLICIES = "version.*"
 

@@ -57,9 +57,7 @@ def backoff_s(failures: int, ran_s: float, share: float) -> tuple[float, int]:
     return full_s * (0.5 + 0.5 * share), failures + 1
 
 
-async def run_services(
-    services: Sequence[Service], stop: asyncio.Event, drain_s: float = DRAIN_S
-) -> None:
+async def run_services(services: Sequence[Service], stop: asyncio.Event, drain_s: float = DRAIN_S) -> None:
     """Run all of `services` until `stop` is set, then end them one by one, the last started first.
 
     Raises: ServiceFailed, when one marked "stop_node" failed (after all the others were drained); ValueError

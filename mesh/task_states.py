@@ -23,9 +23,7 @@ class State(StrEnum):
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED, State.EXPIRED}),
-    State.RUNNING: frozenset(
-        {State.QUEUED, State.RUNNING, State.DONE, State.FAILED, State.CANCELLED, State.EXPIRED}
-    ),
+    State.RUNNING: frozenset({State.QUEUED, State.RUNNING, State.DONE, State.FAILED, State.CANCELLED, State.EXPIRED}),
     State.DONE: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),

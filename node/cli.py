@@ -29,12 +29,12 @@ def parser() -> argparse.ArgumentParser:
     where = made.add_argument_group("which mesh")
     where.add_argument("--mesh", metavar="NAME", help=f"find or found the mesh of this name [{DEFAULT_MESH}]")
     where.add_argument(
-        "--join", metavar="URL", action="append",
+        "--join",
+        metavar="URL",
+        action="append",
         help="also join by this address: nats://HOST:PORT, or http://HOST:PORT of any node; may be repeated",
     )
-    where.add_argument(
-        "--interface", metavar="IFACE", help="use this network interface only; lo: stay on this machine"
-    )
+    where.add_argument("--interface", metavar="IFACE", help="use this network interface only; lo: stay on this machine")
     where.add_argument("--bus-port", metavar="N", help="port of the bus, if hosted here [4222, or a free one]")
     where.add_argument("--preset", metavar="NAME", help="how patient to be: local, lan or wan [lan]")
 
@@ -56,16 +56,13 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument("--region", metavar="R", help="where it is; work is kept near its origin")
     machine.add_argument("--at", metavar="LAT,LON", help="where that is on the earth, for work that says coordinates")
     machine.add_argument(
-        "--web-target", metavar="HOST:PORT", action="append",
+        "--web-target",
+        metavar="HOST:PORT",
+        action="append",
         help="web_server_load may send requests to this server too; may be repeated",
     )
 
-    api = made.add_argument_group("its API")
-    api.add_argument("--api", metavar="HOST:PORT", help=f"where it listens [{DEFAULT_API}]")
-    api.add_argument(
-        "--open-api", action="store_const", const="1",
-        help="off this machine, answer everything to everybody (else health, status, register)",
-    )
+    _api_options(made)
 
     logs = made.add_argument_group("logs and tests")
     logs.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error [info]")
@@ -74,6 +71,17 @@ def parser() -> argparse.ArgumentParser:
         "--fault-kinds", action="store_const", const="1", help="let echo fail, crash, leak and hang on order"
     )
     return made
+
+
+def _api_options(made: argparse.ArgumentParser) -> None:
+    api = made.add_argument_group("its API")
+    api.add_argument("--api", metavar="HOST:PORT", help=f"where it listens [{DEFAULT_API}]")
+    api.add_argument(
+        "--open-api",
+        action="store_const",
+        const="1",
+        help="off this machine, answer everything to everybody (else health, status, register)",
+    )
 
 
 def _add_capacity(parser_: argparse.ArgumentParser) -> None:
@@ -112,7 +120,7 @@ def start(run: Callable[[NodeConfig], Coroutine[Any, Any, int]], config: NodeCon
         print(fault.message, file=sys.stderr)
         return fault.exit_code
     except KeyboardInterrupt:
-        return 130    # before the node could install its own handler: nothing had started
+        return 130  # before the node could install its own handler: nothing had started
     except Exception as error:
         log.debug("the node failed", exc_info=True)
         text = " ".join(str(error).split()) or type(error).__name__

@@ -113,9 +113,28 @@ class BadConfig(CannotStart):
 NAMES = {
     name: ("--" + name.replace("_", "-"), "QUEZTL_" + name.upper())
     for name in (
-        "mesh", "interface", "data", "api", "join", "slots", "label", "region", "at", "log_level", "json_logs",
-        "fault_kinds", "open_api", "preset", "bus_port", "measure_after", "models",
-        "web_target", "max_nodes", "min_nodes", "started_as", "leave_alone",
+        "mesh",
+        "interface",
+        "data",
+        "api",
+        "join",
+        "slots",
+        "label",
+        "region",
+        "at",
+        "log_level",
+        "json_logs",
+        "fault_kinds",
+        "open_api",
+        "preset",
+        "bus_port",
+        "measure_after",
+        "models",
+        "web_target",
+        "max_nodes",
+        "min_nodes",
+        "started_as",
+        "leave_alone",
     )
 }
 

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from mesh import subjects
-from mesh.bus.blob_cache import Near
+from mesh.bus.blob_cache import BlobCache
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.client import Mesh
-from mesh.cluster.controller import Cluster
+from mesh.cluster.controller import ClusterController
 from mesh.discovery.announcement import Announcement
 from mesh.discovery.identity import DataDir, open_data_dir
 from mesh.discovery.interfaces import usable_addresses
@@ -26,32 +26,32 @@ from mesh.errors import CannotStart
 from mesh.kinds.table import KINDS
 from mesh.leader import journal
 from mesh.leader.election import Election
-from mesh.leader.garbage_collection import Housekeeping
-from mesh.leader.leader import Master
+from mesh.leader.garbage_collection import GarbageCollector
+from mesh.leader.leader import Leader
 from mesh.membership import connections
 from mesh.membership.registry import Registry
-from mesh.merge.detector import Meeting
+from mesh.merge.detector import DuplicateMeshDetector
 from mesh.messages import Capabilities, MergeOrder, Plan, decode_plan, encode
 from mesh.supervision import Service, run_services
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
 from node.executor.executor import Executor
-from node.heartbeat import Heartbeat
+from node.heartbeat import HeartbeatPublisher
 from node.identity import calibration, capabilities, record
-from node.identity.calibrator import Measuring
+from node.identity.calibrator import Calibrator
 from node.identity.record import version
 from node.identity.service_info import answer_service_requests
 from node.lifecycle import draining, joining, merge_follow
-from node.lifecycle.bus_host import Hosting
+from node.lifecycle.bus_host import BusHost
 from node.lifecycle.managed import Managed
 from node.wiring import api
 from node.wiring.scaler import Capacity
 from node.wiring.services import parts
-from node.work.admission import Agent
+from node.work.admission import Admission
 from node.work.checkpoints import Checkpoints
-from node.work.completion import Settling
+from node.work.completion import Completion
 from node.work.deliveries import Deliveries
-from node.work.ingress import Door
+from node.work.ingress import Ingress
 from node.work.puller import Puller
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Node:
             await asyncio.gather(probing, return_exceptions=True)
             raise
         self.bus: Bus = self.joined.bus
-        self.bus.objects.near = Near(self.data.path / "near")
+        self.bus.objects.blob_cache = BlobCache(self.data.path / "blob-cache")
         self.capabilities = await probing
         await self._build()
         await self._announce()
@@ -122,7 +122,7 @@ class Node:
         config, bus, data = self.config, self.bus, self.data
         me, incarnation = data.node_id, data.incarnation
         self.slots = config.slots or self.capabilities.cores
-        self.hosting = Hosting(
+        self.bus_host = BusHost(
             bus, joining.bus_settings(config, data, self.joined.mesh, self.addresses), data.bus_folder,
             self.joined.server, self.joined.urls, on_event=self._on_bus_event, on_urls=self._on_urls,
         )  # fmt: skip
@@ -132,43 +132,41 @@ class Node:
         self.mesh = Mesh(config=config.mesh_config, bus=bus, members=self.registry.members)
         self.deliveries = Deliveries(bus, me, incarnation)
         self.checkpoints = Checkpoints(bus, me, self.deliveries)
-        self.agent = Agent(
+        self.admission = Admission(
             bus, node=me, incarnation=incarnation, slots=self.slots, spool=data.path / "spool",
             deliveries=self.deliveries, checkpoints=self.checkpoints, is_alive=self.registry.is_alive,
             changed=self._changed,
         )  # fmt: skip
-        self.settling = Settling(
+        self.completion = Completion(
             bus, node=me, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
-            on_ended=self.agent.on_ended, changed=self._changed,
+            on_ended=self.admission.on_ended, changed=self._changed,
         )  # fmt: skip
         self.executor = self._make_executor()
-        self.agent.wire(self.executor, self.settling)
+        self.admission.wire(self.executor, self.completion)
         self.checkpoints.told = self.executor.tell_kept
-        self.puller = Puller(bus, lambda: self.record, self.agent.load, self._rank, self._on_delivery)
-        self.heartbeat = Heartbeat(
-            bus, node=me, incarnation=incarnation, slots=self.slots, agent=self.agent,
-            settling=self.settling, deliveries=self.deliveries,
+        self.puller = Puller(bus, lambda: self.record, self.admission.load, self._rank, self._on_delivery)
+        self.heartbeat = HeartbeatPublisher(
+            bus, node=me, incarnation=incarnation, slots=self.slots, admission=self.admission,
+            completion=self.completion, deliveries=self.deliveries,
         )  # fmt: skip
         self.election = Election(
             bus, me, incarnation, config.mesh_config, self.registry, is_connected=self._is_connected
         )
         resources = {name: spec.resources for name, spec in KINDS.items()}
-        keeping = Housekeeping(bus, lambda: self.election.fence, config.mesh_config)
-        self.cluster = Cluster(bus, self.election, self.registry, config.mesh_config, self._open_system)
-        self.meeting = Meeting(
+        keeping = GarbageCollector(bus, lambda: self.election.fence, config.mesh_config)
+        self.cluster = ClusterController(bus, self.election, self.registry, config.mesh_config, self._open_system)
+        self.duplicate_mesh_detector = detector = DuplicateMeshDetector(
             bus, me, self.election, self._peers, joining.connector(config, me), self.registry.members
         )
         self.capacity, self.managed = Capacity(self), Managed(self)
-        self.master = Master(
+        self.leader = Leader(
             bus, me, self.election, self.registry, config.mesh_config, resources, open_system=self._open_system,
-            services=(self.cluster.run, keeping.lanes, keeping.blobs, self.meeting.run, self.capacity.controller.run),
-            more_alarms=lambda: self.meeting.alarms,
+            services=(self.cluster.run, keeping.lanes, keeping.blobs, detector.run, self.capacity.controller.run),
+            more_alarms=lambda: detector.alarms,
         )  # fmt: skip
-        await asyncio.gather(
-            self.registry.start(), self.mesh.connect(), self.executor.start(), self.hosting.start()
-        )
+        await asyncio.gather(self.registry.start(), self.mesh.connect(), self.executor.start(), self.bus_host.start())
         self.benchmarking = Benchmarking(bus, me, data.path)
-        self.door = Door(bus, self.mesh.submitter, self.joined.epoch, me)
+        self.ingress = Ingress(bus, self.mesh.submitter, self.joined.epoch, me)
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
             # A plan says itself which one is newer: nobody need read what it has just heard.
@@ -182,7 +180,7 @@ class Node:
     def _build_measuring(self) -> None:
         have, slots, folder = self.capabilities, self.slots, self.data.path
         known = calibration.known(KINDS.values(), have, slots, version(), folder)
-        self.measuring = Measuring(
+        self.calibrator = Calibrator(
             calibration.measurable(KINDS.values(), have),
             lambda spec: calibration.circumstances(spec, have, slots, version()),
             known, slots=slots, folder=folder, idle_s=self.config.measure_after_s, held=self._held,
@@ -192,7 +190,7 @@ class Node:
 
     async def _announce(self) -> None:
         await self._put_record()
-        self.heartbeat.beat()
+        self.heartbeat.publish()
         # It beats from here on: what follows may take long where many nodes start at once.
         # Not ended when the node is told to stop: while it drains it must beat, or its work is given to others.
         self._services = asyncio.create_task(run_services(self._parts(), self._closing), name="services")
@@ -219,11 +217,16 @@ class Node:
 
     def _make_executor(self) -> Executor:
         return Executor(
-            slots=self.slots, folder=self.data.path / "work", fault_kinds=self.config.fault_kinds,
-            grants=self.config.grants, on_started=self.agent.on_started, on_called_back=self.agent.on_called_back,
-            on_finished=self.settling.on_finished, on_progress=self.settling.on_progress,
+            slots=self.slots,
+            folder=self.data.path / "work",
+            fault_kinds=self.config.fault_kinds,
+            grants=self.config.grants,
+            on_started=self.admission.on_started,
+            on_called_back=self.admission.on_called_back,
+            on_finished=self.completion.on_finished,
+            on_progress=self.completion.on_progress,
             on_checkpoint=self.checkpoints.take,
-        )  # fmt: skip
+        )
 
     # --- down ---------------------------------------------------------------------------------------
     async def serve(self) -> None:
@@ -241,12 +244,12 @@ class Node:
         """Leave in order: take nothing new, let what runs end (for `drain_s`, else as set), hand over, say goodbye."""
         await self.capacity.send_away_before_the_end()
         self.heartbeat.state = "draining"
-        self.puller.close_door()
+        self.puller.close_ingress()
         if self.bus.connected:
-            self.heartbeat.beat()
+            self.heartbeat.publish()
         await draining.drain(self, self.drain_s if drain_s is None else drain_s)
         if self.moves_to is None and self.bus.connected and record.has_successor(self):
-            await self.hosting.leave(self.config.mesh_config.bus_leave_s)
+            await self.bus_host.leave(self.config.mesh_config.bus_leave_s)
         await draining.say_goodbye(self)
         await self._tear_down()
 
@@ -261,8 +264,8 @@ class Node:
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
         await draining.close_all(self)
-        if "bus" in self.__dict__ and self.bus.objects.near is not None:
-            self.bus.objects.near.close()
+        if "bus" in self.__dict__ and self.bus.objects.blob_cache is not None:
+            self.bus.objects.blob_cache.close()
         if "data" in self.__dict__:
             if self.moves_to is not None:
                 await asyncio.to_thread(merge_follow.adopt, self.data, self.moves_to, self.joined.mesh.name)
@@ -270,7 +273,7 @@ class Node:
 
     # --- what the parts ask of each other -----------------------------------------------------------
     def _on_delivery(self, message: Message, stream_seq: int, delivered: int) -> None:
-        self.agent.on_message(message, stream_seq, delivered)
+        self.admission.on_message(message, stream_seq, delivered)
         if not self._held.is_set():
             self._held.set()
 
@@ -281,7 +284,7 @@ class Node:
         return self._plan.ranks.get(kind, {}).get(self.data.node_id, 0)
 
     def _on_cancel(self, message: Message) -> None:
-        self.agent.cancel(message.subject.partition(".")[2])
+        self.admission.cancel(message.subject.partition(".")[2])
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -303,7 +306,7 @@ class Node:
 
     async def _on_back(self) -> None:
         """The bus is back: its servers may have changed, and this connection has another number."""
-        self.hosting.look()
+        self.bus_host.look()
         await self._put_record()
         await self._read_plan()
 
@@ -322,12 +325,12 @@ class Node:
         await self.bus.kv(subjects.KV_NODES).put(self.record.id, encode(self.record))
 
     async def _put_speeds(self) -> None:
-        self.capabilities = msgspec.structs.replace(self.capabilities, speeds=dict(self.measuring.seconds))
+        self.capabilities = msgspec.structs.replace(self.capabilities, speeds=dict(self.calibrator.seconds))
         await self._put_record()
 
     async def _open_system(self) -> Bus:
         name = f"system {self.data.node_id}"
-        return await joining.open_system(self.hosting.urls, self.joined.mesh.id, name, self.config)
+        return await joining.open_system(self.bus_host.urls, self.joined.mesh.id, name, self.config)
 
     def _peers(self) -> tuple[Announcement, ...]:
         return self.discovery.peers()

@@ -14,10 +14,10 @@ import psutil
 
 from mesh import subjects
 from mesh.errors import QueztlError
-from mesh.messages import Beat, encode
+from mesh.messages import Heartbeat, encode
 from mesh.supervision import every, within
-from node.work.admission import Agent
-from node.work.completion import Settling
+from node.work.admission import Admission
+from node.work.completion import Completion
 from node.work.deliveries import Deliveries
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ QUIET_S = 0.25
 ANNOUNCE_AGAIN_S = 1.0
 
 
-class Heartbeat:
+class HeartbeatPublisher:
     """One node's beat and pulse."""
 
     def __init__(
@@ -42,49 +42,49 @@ class Heartbeat:
         node: str,
         incarnation: str,
         slots: int,
-        agent: Agent,
-        settling: Settling,
+        admission: Admission,
+        completion: Completion,
         deliveries: Deliveries,
     ) -> None:
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation, self._slots = node, incarnation, slots
-        self._agent, self._settling, self._deliveries = agent, settling, deliveries
+        self._admission, self._completion, self._deliveries = admission, completion, deliveries
         self._sequence = 0
         self.state = "up"
 
-    def beat(self) -> None:
+    def publish(self) -> None:
         """Say it once, now."""
         self._sequence += 1
         rates = {
-            kind: (rate.mean_s, rate.samples) for kind, rate in self._agent.executor.rates.items() if rate.samples
+            kind: (rate.mean_s, rate.samples) for kind, rate in self._admission.executor.rates.items() if rate.samples
         }
-        message = Beat(
+        message = Heartbeat(
             node=self._node,
             incarnation=self._incarnation,
             seq=self._sequence,
             state=self.state,
             slots=self._slots,
-            running=self._agent.executor.running,
-            queued=self._agent.unstarted,
+            running=self._admission.executor.running,
+            queued=self._admission.unstarted,
             cpu_percent=psutil.cpu_percent(None),
             memory_used_bytes=psutil.virtual_memory().used,
-            done=self._settling.done,
-            failed=self._settling.failed,
+            done=self._completion.done,
+            failed=self._completion.failed,
             rates=rates,
             interval_s=self._config.heartbeat_interval_s,
         )
-        self._bus.send(subjects.beat(self._node), encode(message))
+        self._bus.send(subjects.heartbeat(self._node), encode(message))
 
     async def run(self) -> None:
         """Beat until cancelled."""
         async for tick in every(self._config.heartbeat_interval_s, jitter=0.1):
             if tick.late_s > self._config.stall_limit_s:
                 log.warning("this process stood still for %.1f s; others may run its work by now", tick.late_s)
-                self._agent.stalled()
-            self._agent.alive_at = asyncio.get_running_loop().time()
+                self._admission.stalled()
+            self._admission.alive_at = asyncio.get_running_loop().time()
             try:
                 if self._bus.connected:
-                    self.beat()
+                    self.publish()
             except QueztlError as error:
                 log.debug("a beat was not sent: %s", error)
 
@@ -100,10 +100,10 @@ class Heartbeat:
                 again = now - announced_at >= ANNOUNCE_AGAIN_S
                 if again:
                     announced_at = now
-                    self._agent.shed()
+                    self._admission.shed()
                 self._deliveries.announce(now, self._config.announce_after_s, force=again)
                 self._deliveries.renew(now, self._config.ack_wait_s / 3)
-                self._settling.write_states(now)
+                self._completion.write_states(now)
                 if not len(self._deliveries):
                     held.clear()
                     break

@@ -13,8 +13,16 @@ REACTIVE, PREDICTIVE, HYBRID = "reactive", "predictive", "hybrid"
 MODES = (REACTIVE, PREDICTIVE, HYBRID)
 
 #: Loops and limits that would spin, or give up at once.
-_PERIODS = ("decide_every_s", "load_window_s", "join_within_s", "call_timeout_s", "dead_man_s", "journal_every_s",
-            "forecast_limit_s", "history_weeks")
+_PERIODS = (
+    "decide_every_s",
+    "load_window_s",
+    "join_within_s",
+    "call_timeout_s",
+    "dead_man_s",
+    "journal_every_s",
+    "forecast_limit_s",
+    "history_weeks",
+)
 
 
 @dataclass(frozen=True)

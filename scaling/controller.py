@@ -17,15 +17,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from mesh import subjects
-from scaling.actuation.actuator import Acting
-from scaling.actuation.launcher import Launching
+from scaling.actuation.actuator import Actuator
+from scaling.actuation.launcher import Launcher
 from scaling.decision.decide import decide
 from scaling.decision.recall import recalled
-from scaling.forecast.loop import COMMAND, Forecasting
+from scaling.forecast.loop import COMMAND, Forecaster
 from scaling.log import decision_record
 from scaling.log.status import status_document
 from scaling.model import Decision, Observation
-from scaling.observation.collect import Round, Sensing, World
+from scaling.observation.collect import Collector, Cycle, MeshAccess
 from scaling.observation.spend import spent
 from scaling.settings import Policy
 from scaling.state.memory import State
@@ -51,7 +51,7 @@ class Controller:
 
     def __init__(
         self,
-        world: World,
+        world: MeshAccess,
         make_clock: Callable[[], Callable[[], float]] = term_clock,
         forecaster: Sequence[str] = COMMAND,
     ) -> None:
@@ -61,12 +61,12 @@ class Controller:
     async def run(self, fence: int) -> None:
         """Decide for as long as this node is master. Raises: BusUnavailable, WrongSequence; it may be run again."""
         world, store, wished = self._world, Store(self._world.bus), asyncio.Event()
-        launching = Launching(store, world.providers, fence, world.confirm, world.mesh, world.join)
+        launcher = Launcher(store, world.providers, fence, world.confirm, world.mesh, world.join)
         clock = self._make_clock()
-        forecasting = Forecasting(world.bus, world.resources, clock, self._forecaster)
-        term = _Term(world, store, launching, fence, clock, forecasting)
+        forecaster = Forecaster(world.bus, world.resources, clock, self._forecaster)
+        term = _Term(world, store, launcher, fence, clock, forecaster)
         watch = await store.kv.watch(lambda key: wished.set() if key in _WISHES else None)
-        forecasts = asyncio.create_task(forecasting.run(), name="forecasts")
+        forecasts = asyncio.create_task(forecaster.run(), name="forecasts")
         try:
             while True:
                 wished.clear()
@@ -79,7 +79,7 @@ class Controller:
         finally:
             forecasts.cancel()
             await asyncio.gather(forecasts, return_exceptions=True)
-            await launching.close()
+            await launcher.close()
             await watch.close()
 
 
@@ -88,17 +88,17 @@ class _Term:
 
     def __init__(
         self,
-        world: World,
+        world: MeshAccess,
         store: Store,
-        launching: Launching,
+        launcher: Launcher,
         fence: int,
         clock: Callable[[], float],
-        forecasting: Forecasting,
+        forecaster: Forecaster,
     ) -> None:
-        self._world, self._store, self._launching, self._fence = world, store, launching, fence
-        self._sensing = Sensing(world, store, clock)
-        self._forecasting = forecasting
-        self._acting = Acting(world, store, launching, fence, clock)
+        self._world, self._store, self._launcher, self._fence = world, store, launcher, fence
+        self._collector = Collector(world, store, clock)
+        self._forecaster = forecaster
+        self._actuator = Actuator(world, store, launcher, fence, clock)
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
 
@@ -108,26 +108,26 @@ class _Term:
         if given is None or not given.enabled:
             await self._report_off(given)
             return OFF_LOOK_S
-        seen = await self._sensing.look(given)
-        await self._acting.settle(seen)
+        seen = await self._collector.look(given)
+        await self._actuator.settle(seen)
         made, seen.state = await self._decide(seen)
         # Over what was read: a master that was overtaken meanwhile is refused here, before it does anything.
         await self._store.put_state(seen.state)
-        await self._acting.carry_out(seen, made)
-        expected = self._forecasting.document(seen.now)
+        await self._actuator.carry_out(seen, made)
+        expected = self._forecaster.document(seen.now)
         await self._store.put_status(status_document(self._world.me, self._fence, seen, made, expected))
         return seen.config.decide_every_s
 
-    async def _decide(self, seen: Round) -> tuple[Decision, State]:
+    async def _decide(self, seen: Cycle) -> tuple[Decision, State]:
         now, held = seen.now, seen.config
         nodes = {node.id: node for pool in seen.seen.pools for node in pool.nodes}
         state = spent(seen.state, sum(node.price_usd_h for node in nodes.values()), now)
-        failed = (*seen.found.failed, *self._launching.take_failed())
+        failed = (*seen.found.failed, *self._launcher.take_failed())
         joined = tuple(offer for offer, _ in seen.found.joined)
         observation = Observation(seen.seen.pools, state.spent_usd, failed, joined)
-        expected = self._forecasting.look(seen)
-        if self._forecasting.problem:
-            seen.notes.append(f"forecast: {self._forecasting.problem}")
+        expected = self._forecaster.look(seen)
+        if self._forecaster.problem:
+            seen.notes.append(f"forecast: {self._forecaster.problem}")
         memory = recalled(state.memory, held, now)
         inputs = decision_record.Inputs(observation, expected, seen.offers, held, memory, now)
         made, after = decide(observation, expected, seen.offers, held, inputs.memory, now)
@@ -137,7 +137,7 @@ class _Term:
         kept = (*state.decisions, *await self._journal(made, inputs, seen))[-REMEMBERED:]
         return made, replace(state, memory=after, starts_s=starts, decisions=kept)
 
-    async def _journal(self, made: Decision, inputs: decision_record.Inputs, seen: Round) -> list[int]:
+    async def _journal(self, made: Decision, inputs: decision_record.Inputs, seen: Cycle) -> list[int]:
         essence = decision_record.essence(made)
         quiet = essence == self._told and seen.now - self._told_at < inputs.config.journal_every_s
         if quiet and not decision_record.acts(made):

@@ -21,7 +21,7 @@ from scaling.log.reports import OFF, bill, is_late, settings_of
 from scaling.observation.spend import everything
 
 if TYPE_CHECKING:
-    from scaling.observation.collect import World
+    from scaling.observation.collect import MeshAccess
     from scaling.state.store import Store
 
 _POLICY = ("settings", "enabled", "version")
@@ -30,16 +30,14 @@ _POLICY = ("settings", "enabled", "version")
 class ScalingService:
     """The scaler as the API of one node sees it. Every method raises BusUnavailable."""
 
-    def __init__(self, store: Store, world: World) -> None:
+    def __init__(self, store: Store, world: MeshAccess) -> None:
         self._store, self._world = store, world
 
     # --- looking ------------------------------------------------------------------------------------
     async def status(self) -> dict[str, Any]:
         """What was last seen and decided, and what is in force."""
         store, now = self._store, time()
-        told, given, manual, panic = await asyncio.gather(
-            store.status(), store.policy(), store.manual(), store.panic()
-        )
+        told, given, manual, panic = await asyncio.gather(store.status(), store.policy(), store.manual(), store.panic())
         told = told or {}
         enabled, reason = given is not None and given.enabled, ""
         if given is None:

@@ -53,7 +53,7 @@ class Witness:
     async def start(self) -> Witness:
         """Listen."""
         self._subscriptions = [
-            await self._bus.subscribe("told.>", self._on_told),
+            await self._bus.subscribe("task_updates.>", self._on_told),
             await self._bus.subscribe(box := self._bus.new_inbox(), self._on_plan),
         ]
         # What is stored, not what somebody wants to: a master that was cut off offers its old plans when the cable is
@@ -206,9 +206,7 @@ async def fences_never_go_down(bus: Bus, witness: Witness) -> None:
     # A master that was cut off tells of its end late: that is a fact about the past, not an act. What it wrote before
     # may lie in a socket until the cable is back: so its time counts (one clock here), not when the bus got it.
     acts = sorted(
-        (event.at, event.fence, event.type)
-        for event in written
-        if event.fence and event.type != events.LEADER_LOST
+        (event.at, event.fence, event.type) for event in written if event.fence and event.type != events.LEADER_LOST
     )
     fences = [fence for _, fence, _ in acts]
     assert fences == sorted(fences), f"a master acted after its term: {acts}"

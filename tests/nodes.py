@@ -39,9 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def eventually(
-    condition: Callable[[], Awaitable[object]], within_s: float, why: Callable[[], str] | str
-) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], within_s: float, why: Callable[[], str] | str) -> None:
     """Look until `condition` holds; the wait is only a bound. Raises: AssertionError with `why`."""
     deadline = time.monotonic() + within_s
     while not await condition():
@@ -266,7 +264,7 @@ class Cluster:
         """The node with that id."""
         return next(one for one in self.nodes if one.id == node)
 
-    async def master_other_than(self, bus: Bus, *not_these: NodeProcess, within_s: float = 15.0) -> NodeProcess:
+    async def leader_other_than(self, bus: Bus, *not_these: NodeProcess, within_s: float = 15.0) -> NodeProcess:
         """The master, as soon as it is none of `not_these`."""
         changed = asyncio.Event()
         watch = await bus.kv(subjects.KV_LEASE).watch(lambda _: changed.set())
@@ -290,7 +288,7 @@ class Cluster:
         host = self.nodes[0]
         assert await host.terminate() == 0, host.log()
         await host.start()
-        return await self.master_other_than(mesh.bus, host)
+        return await self.leader_other_than(mesh.bus, host)
 
 
 async def lease(bus: Bus) -> Lease | None:

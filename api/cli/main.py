@@ -84,9 +84,7 @@ def _add_global(parser: argparse.ArgumentParser, top: bool) -> None:
     off = False if top else argparse.SUPPRESS
     group.add_argument("--json", action="store_true", default=off, help="print JSON, for programs")
     group.add_argument("--quiet", "-q", action="store_true", default=off, help="print what was asked for, no more")
-    group.add_argument(
-        "--debug", action="store_true", default=off, help="log what happens, show where errors are from"
-    )
+    group.add_argument("--debug", action="store_true", default=off, help="log what happens, show where errors are from")
 
 
 def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

@@ -43,9 +43,7 @@ async def events(request: web.Request) -> web.StreamResponse:
             await close()
 
 
-async def _next(
-    request: web.Request, response: web.StreamResponse, views: AsyncIterator[TaskView]
-) -> TaskView | None:
+async def _next(request: web.Request, response: web.StreamResponse, views: AsyncIterator[TaskView]) -> TaskView | None:
     """The next view; None when there is none, or the bridge is leaving."""
     ping_s = request.app[SETTINGS].event_ping_s
     coming = asyncio.ensure_future(_step(views))

@@ -83,9 +83,7 @@ def of_http(error: web.HTTPException, request: web.Request, max_body_bytes: int)
 
 def of_unexpected(error: Exception, request: web.Request, request_id: str) -> web.Response:
     """What nobody expected: the reason is in the log, under the id in the answer."""
-    log.error(
-        "request %s failed: %s %s: %r", request_id, request.method, request.path, error, exc_info=error
-    )
+    log.error("request %s failed: %s %s: %r", request_id, request.method, request.path, error, exc_info=error)
     return json_reply(
         document(
             "internal",

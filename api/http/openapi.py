@@ -73,9 +73,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[dict[str, Any], dict[type[BaseM
         if route.body is not None:
             models[route.body] = None
     payloads = [spec.payload for spec in KINDS.values()]
-    refs, whole = models_json_schema(
-        [(model, "validation") for model in (*models, *payloads)], ref_template=_REF
-    )
+    refs, whole = models_json_schema([(model, "validation") for model in (*models, *payloads)], ref_template=_REF)
     definitions = whole["$defs"]
     by_model = {model: refs[model, "validation"] for model in models}
     body = definitions.get("SubmitBody")
@@ -99,8 +97,7 @@ def _operation(route: Route, refs: dict[type[BaseModel], dict[str, Any]]) -> dic
         "tags": list(route.tags),
     }
     parameters: list[dict[str, Any]] = [
-        {"name": query.name, "in": "query", "description": query.what, "schema": query.schema}
-        for query in route.query
+        {"name": query.name, "in": "query", "description": query.what, "schema": query.schema} for query in route.query
     ]
     if "{id}" in route.path:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})

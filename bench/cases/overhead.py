@@ -73,9 +73,7 @@ async def _measure(kinds: list[str], pairs: int) -> dict[str, Any]:
     return found
 
 
-async def _pairs(
-    kind: str, pairs: int, mesh: Mesh, node: NodeProcess, direct: subprocess.Popen[str]
-) -> dict[str, Any]:
+async def _pairs(kind: str, pairs: int, mesh: Mesh, node: NodeProcess, direct: subprocess.Popen[str]) -> dict[str, Any]:
     """Pairs in turn, after one of each that loads the libraries."""
     rounds: list[dict[str, float]] = []
     for number in range(pairs + 1):

@@ -32,9 +32,7 @@ SLOTS = 2
 FEWEST = 10
 
 
-def run(
-    quick: bool, pairs: int | None, profile: str | None, nodes: int = 200, wrong_every: int = 0
-) -> dict[str, Any]:
+def run(quick: bool, pairs: int | None, profile: str | None, nodes: int = 200, wrong_every: int = 0) -> dict[str, Any]:
     """The whole document. Raises: BenchFailed.
 
     `wrong_every`: each node process spoils every so-manieth result, to prove that the bench finds it.
@@ -53,7 +51,7 @@ def run(
         except QueztlError as error:
             raise BenchFailed(error.message) from None
         except asyncio.CancelledError:
-            raise KeyboardInterrupt from None    # told to end by SIGTERM: all that was started is gone by now
+            raise KeyboardInterrupt from None  # told to end by SIGTERM: all that was started is gone by now
 
 
 def shared_out(nodes: int, processes: int) -> dict[str, int]:
@@ -71,23 +69,23 @@ async def _run(
     counts = shared_out(nodes, os.cpu_count() or 1)
     facts = environment.describe()
     say("starting two real nodes")
-    async with NodeProcess(folder / "master", SLOTS) as master:
-        urls = await bus_urls(master.api)
+    async with NodeProcess(folder / "leader", SLOTS) as leader:
+        urls = await bus_urls(leader.api)
         specs = {
             name: {
-                "folder": str(folder / name.replace(" ", "-")), "urls": list(urls), "mesh": master.mesh,
+                "folder": str(folder / name.replace(" ", "-")), "urls": list(urls), "mesh": leader.mesh,
                 "slots": SLOTS, "wrong_every": wrong_every,
             }
             for name in counts
         }  # fmt: skip
         async with (
-            NodeProcess(folder / "other", SLOTS, master.mesh, (urls[0],)) as other,
-            Mesh(master.api) as mesh,
+            NodeProcess(folder / "other", SLOTS, leader.mesh, (urls[0],)) as other,
+            Mesh(leader.api) as mesh,
             Swarm(specs) as swarm,
         ):
             journal = Journal(mesh.bus)
             await journal.start()
-            stage = Stage({"master": master, "other": other}, swarm, mesh, journal, counts, say)
+            stage = Stage({"leader": leader, "other": other}, swarm, mesh, journal, counts, say)
             document = await _play(stage, nodes, quick, rounds, profile)
     return document | {"quick": quick, "slots": SLOTS} | facts
 
@@ -115,7 +113,7 @@ async def _play(stage: Stage, nodes: int, quick: bool, rounds: int, profile: str
     say("no-op tasks")
     document |= await scenes.work(stage, rounds, 1_000 if quick else 10_000)
     document["tasks_lost"] = sum(one["tasks_lost"] for one in document["deaths"].values())
-    document["other_masters"] = sorted(set(stage.journal.masters) - {stage.real["master"].id})
+    document["other_leaders"] = sorted(set(stage.journal.leaders) - {stage.real["leader"].id})
     document["verdicts"] = figures.verdicts(document)
     return document
 

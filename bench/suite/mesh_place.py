@@ -18,7 +18,7 @@ from bench.suite.model import Conditions
 from bench.suite.place import WorkFailed
 from mesh import subjects
 from mesh.client import Mesh
-from mesh.messages import Beat, NodeRecord, decode_beat
+from mesh.messages import Heartbeat, NodeRecord, decode_heartbeat
 
 #: A heartbeat tells the load of the half second before it; the last benchmark's must have gone by.
 SETTLE_S = 1.5
@@ -41,17 +41,17 @@ class MeshPlace:
 
     async def begin(self) -> None:
         """See Place."""
-        beats: list[Beat] = []
+        heartbeats: list[Heartbeat] = []
         subscription = await self._mesh.bus.subscribe(
-            subjects.beat(self._node.id), lambda message: beats.append(decode_beat(message.data))
+            subjects.heartbeat(self._node.id), lambda message: heartbeats.append(decode_heartbeat(message.data))
         )
         try:
             await asyncio.sleep(SETTLE_S)
         finally:
             await subscription.close()
-        if not beats:
+        if not heartbeats:
             raise WorkFailed(f"node {self._node.id} is silent")
-        self._load = round(beats[-1].cpu_percent / 100 * _cores(self._node), 2)
+        self._load = round(heartbeats[-1].cpu_percent / 100 * _cores(self._node), 2)
 
     async def end(self) -> Conditions:
         """See Place."""

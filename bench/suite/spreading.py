@@ -93,9 +93,7 @@ async def spread(mesh: Mesh, benchmark: Benchmark, nodes: Sequence[NodeRecord], 
     return steps
 
 
-async def _round(
-    mesh: Mesh, part: Part, payload: dict[str, Any], nodes: Sequence[NodeRecord], each: int
-) -> list[Ran]:
+async def _round(mesh: Mesh, part: Part, payload: dict[str, Any], nodes: Sequence[NodeRecord], each: int) -> list[Ran]:
     handles = [
         await mesh.start(part.kind, payload, requires={"node": node.id}, max_attempts=1)
         for _ in range(each)

@@ -13,7 +13,7 @@ from typing import Any
 from bench.measure import spread
 
 #: The marks of a mesh on one machine of two cores.
-MASTER_CORE_PERCENT, NOTICED_S = 10.0, 5.0
+LEADER_CORE_PERCENT, NOTICED_S = 10.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def each(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
 def verdicts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each mark, what was measured, and whether it holds."""
     killed, frozen = document["deaths"]["killed"], document["deaths"]["frozen"]
-    master = document["cpu_core_percent"]["master"]
+    leader = document["cpu_core_percent"]["leader"]
     false = sorted({*killed["false_deaths"], *frozen["false_deaths"], *document["false_deaths_before"]})
     rows: list[tuple[str, float, float, bool]] = [
-        ("master, % of a core", master["median"], MASTER_CORE_PERCENT, master["median"] < MASTER_CORE_PERCENT)
+        ("leader, % of a core", leader["median"], LEADER_CORE_PERCENT, leader["median"] < LEADER_CORE_PERCENT)
     ]
     for name, one in (("killed", killed), ("frozen", frozen)):
-        worst_s = max(one["all_noticed_everywhere_s"], one["master_s"])
-        held = one["unnoticed"] == 0 and one["master_missed"] == 0 and worst_s <= NOTICED_S
+        worst_s = max(one["all_noticed_everywhere_s"], one["leader_s"])
+        held = one["unnoticed"] == 0 and one["leader_missed"] == 0 and worst_s <= NOTICED_S
         rows.append((f"{name} nodes noticed by all, s", worst_s, NOTICED_S, held))
     rows.append(("false deaths", len(false), 0, not false))
     rows.append(("tasks lost", document["tasks_lost"], 0, document["tasks_lost"] == 0))

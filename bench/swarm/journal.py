@@ -1,4 +1,4 @@
-"""What the master says while a swarm is measured: the mesh's journal and the placement plans, heard from outside."""
+"""What the leader says while a swarm is measured: the mesh's journal and the placement plans, heard from outside."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Journal:
         self._bus = bus
         self._since = time.monotonic() - time.time()
         self._news = asyncio.Event()
-        self.masters: list[str] = []
+        self.leaders: list[str] = []
         """Nodes that were elected since the start, in order."""
         self.joined: dict[str, float] = {}
-        """Node -> when the master wrote that it had joined."""
+        """Node -> when the leader wrote that it had joined."""
         self.gone: dict[str, float] = {}
-        """Node -> when the master first wrote that it was gone, since `forget`."""
+        """Node -> when the leader first wrote that it was gone, since `forget`."""
         self.plans: list[tuple[float, frozenset[str]]] = []
         """(when it was made, the nodes that have a rank for echo) of each plan that was heard, since `forget`."""
 
@@ -39,13 +39,13 @@ class Journal:
         self.gone, self.plans = {}, self.plans[-1:]
 
     async def until_joined(self, nodes: Collection[str], within_s: float) -> float:
-        """When the master had written that the last of `nodes` joined; -1 when it did not in time."""
+        """When the leader had written that the last of `nodes` joined; -1 when it did not in time."""
         if not await self._until(lambda: set(nodes) <= self.joined.keys(), within_s):
             return -1.0
         return max(self.joined[node] for node in nodes)
 
     async def until_gone(self, nodes: Collection[str], within_s: float) -> int:
-        """Wait until the master wrote that all of `nodes` are gone; how many it did not in time."""
+        """Wait until the leader wrote that all of `nodes` are gone; how many it did not in time."""
         await self._until(lambda: set(nodes) <= self.gone.keys(), within_s)
         return len(set(nodes) - self.gone.keys())
 
@@ -71,7 +71,7 @@ class Journal:
         event: MeshEvent = messages.decode_event(message.data)
         at = event.at + self._since
         if event.type == journal.LEADER_ELECTED:
-            self.masters.append(event.node)
+            self.leaders.append(event.node)
         elif event.type in (journal.NODE_JOINED, journal.NODE_BACK):
             self.joined.setdefault(event.node, at)
         elif event.type == journal.NODE_GONE:

@@ -92,7 +92,7 @@ class SwarmNode(Node):
 
     def _make_executor(self) -> Executor:
         return cast(
-            Executor, StandIn(self.slots, self.agent.on_started, self.settling.on_finished, self._is_wrong)
+            Executor, StandIn(self.slots, self.admission.on_started, self.completion.on_finished, self._is_wrong)
         )
 
     def _parts(self) -> list[Service]:

@@ -152,7 +152,7 @@ class Process:
     async def report(self) -> dict[str, Any]:
         """What the nodes here have written down, as one Report."""
         logs = [(node.gone_at, node.suspected) for node in self._nodes]
-        done = {node.data.node_id: node.settling.done for node in self._nodes}
+        done = {node.data.node_id: node.completion.done for node in self._nodes}
         return Report.of(logs, done).as_json()
 
 

@@ -36,7 +36,7 @@ class Stage:
     """All that takes part."""
 
     real: dict[str, NodeProcess]
-    """master, other"""
+    """leader, other"""
     swarm: Swarm
     mesh: Mesh
     journal: Journal
@@ -46,9 +46,9 @@ class Stage:
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far of each process that lives."""
-        master = self.real["master"].cpu_s()
-        found = {"master": master["daemon"], "bus server": master["server"]}
-        found |= {name: node.cpu_s()["daemon"] for name, node in self.real.items() if name != "master"}
+        leader = self.real["leader"].cpu_s()
+        found = {"leader": leader["daemon"], "bus server": leader["server"]}
+        found |= {name: node.cpu_s()["daemon"] for name, node in self.real.items() if name != "leader"}
         return found | {name: one.cpu_s() for name, one in self.swarm.processes.items() if name in self.counts}
 
     def ids(self) -> list[str]:
@@ -71,7 +71,7 @@ def _load() -> float:
 
 
 async def join(stage: Stage) -> dict[str, Any]:
-    """All nodes start at once; until the master, and every node, knows all."""
+    """All nodes start at once; until the leader, and every node, knows all."""
     began, load, cpu = time.monotonic(), _load(), stage.cpu_s()
     joins = [stage.swarm.processes[name].order("join", WITHIN_S, count=count) for name, count in stage.counts.items()]
     answers = await asyncio.gather(*joins)
@@ -85,12 +85,12 @@ async def join(stage: Stage) -> dict[str, Any]:
     )
     missing = sum(one["missing"] for one in up)
     if missing or planned < 0 or known < 0:
-        who = f"{missing} nodes do not know all" if missing else "the master does not know all"
+        who = f"{missing} nodes do not know all" if missing else "the leader does not know all"
         raise BenchFailed(f"joining: {who} of {len(ids)} after {WITHIN_S:g} s; load {_load()}")
     spent = figures.shares(cpu, stage.cpu_s(), 1.0)
     return {
         "started_s": round(max(one["at"] for one in answers) - began, 2),
-        "known_to_master_s": round(known - began, 2),
+        "known_to_leader_s": round(known - began, 2),
         "known_everywhere_s": round(max(one["at"] for one in up) - began, 2),
         "planned_s": round(planned - began, 2),
         "plans_written": len(stage.journal.plans),
@@ -111,14 +111,14 @@ async def idle(stage: Stage, windows: int, window_s: float) -> dict[str, Any]:
     cpu = figures.summed(found)
     swarm = sum(cpu[name]["median"] for name in stage.counts)
     nodes = sum(stage.counts.values())
-    used = stage.real["master"].memory_mb()
+    used = stage.real["leader"].memory_mb()
     swarm_mb = {name: environment.pss_mb(stage.swarm.processes[name].pid) for name in stage.counts}
     ours_s = sum(stage.cpu_s().values()) - began
     return {
         "cpu_core_percent": cpu | {"a swarm node": {"median": round(swarm / nodes, 3)}},
         "cpu_windows": [windows, window_s],
         "pss_mb": {
-            "master": used["daemon"],
+            "leader": used["daemon"],
             "bus server": used["server"],
             "other": stage.real["other"].memory_mb()["daemon"],
             "a swarm node": round(sum(swarm_mb.values()) / nodes, 2),
@@ -175,7 +175,7 @@ async def work(stage: Stage, rounds: int, tasks: int) -> dict[str, Any]:
     await mesh_round(stage.mesh, max(200, tasks // 5), WINDOW)
     before, cpu, load = (await stage.report()).done, stage.cpu_s(), _load()
     rates = [(await mesh_round(stage.mesh, tasks, WINDOW)).per_s for _ in range(rounds)]
-    spent = figures.shares(cpu, stage.cpu_s(), rounds * tasks / 1e4)    # % of a core -> µs a task
+    spent = figures.shares(cpu, stage.cpu_s(), rounds * tasks / 1e4)  # % of a core -> µs a task
     done = (await stage.report()).done
     return {
         "tasks_per_s": figures.each(rates, 0),
@@ -207,8 +207,8 @@ async def die(stage: Stage, how: str, held_s: float) -> dict[str, Any]:
     heard = [stage.journal.gone[node] for node in dead if node in stage.journal.gone]
     found["false_deaths"] = sorted({*found["false_deaths"], *stage.journal.gone.keys() - set(dead)})
     found |= {
-        "master_s": round(max(heard, default=at) - at, 3),
-        "master_missed": missed,
+        "leader_s": round(max(heard, default=at) - at, 3),
+        "leader_missed": missed,
         "plan_made_s": round(planned - at, 3) if planned > 0 else -1,
         "plan_everywhere_s": round(max(one["at"] for one in unranked) - at, 3),
         "plan_missing": sum(one["missing"] for one in unranked),
@@ -223,9 +223,7 @@ async def die(stage: Stage, how: str, held_s: float) -> dict[str, Any]:
     return found
 
 
-async def _hold(
-    stage: Stage, order: Callable[..., Any], held_s: float
-) -> tuple[list[tuple[int, TaskHandle]], int]:
+async def _hold(stage: Stage, order: Callable[..., Any], held_s: float) -> tuple[list[tuple[int, TaskHandle]], int]:
     """(two tasks a node that take a while, how many of them are held by the nodes that are to die)"""
     slots = 2 * len(stage.ids())
     payloads = [{"value": number, "sleep_s": held_s} for number in range(slots)]

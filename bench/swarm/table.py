@@ -11,7 +11,7 @@ def table(document: dict[str, Any]) -> str:
     plan, looks = document["plan"], document["network_status_ms"].items()
     lines = [
         f"{document['nodes']} nodes joined at once, beside {document['real_nodes']} real ones: started in "
-        f"{join['started_s']} s, known to the master in {join['known_to_master_s']}, to every node in "
+        f"{join['started_s']} s, known to the leader in {join['known_to_leader_s']}, to every node in "
         f"{join['known_everywhere_s']}, planned in {join['planned_s']} ({join['plans_written']} plans); "
         f"{join['started_again']} had to be started again; load {join['load'][1]}",
         "",
@@ -27,11 +27,11 @@ def table(document: dict[str, Any]) -> str:
     ]
     for how, one in document["deaths"].items():
         lines.append(
-            f"{one['nodes']} {how} at once       master knew after {one['master_s']} s, all {one['observers']} others "
+            f"{one['nodes']} {how} at once       leader knew after {one['leader_s']} s, all {one['observers']} others "
             f"after {one['all_noticed_everywhere_s']}; plan without them {one['plan_made_s']}, read by all "
             f"{one['plan_everywhere_s']}; {one['tasks_held']} of {one['tasks']} tasks died with them, last result "
             f"{one['last_result_s']} s, "
-            f"lost {one['tasks_lost']}; unnoticed {one['unnoticed'] + one['master_missed']}, "
+            f"lost {one['tasks_lost']}; unnoticed {one['unnoticed'] + one['leader_missed']}, "
             f"false deaths {len(one['false_deaths'])}, doubted {one['suspected_living']}"
         )
     lines += ["", *(_verdict(one) for one in document["verdicts"]), ""]

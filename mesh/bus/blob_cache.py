@@ -29,7 +29,7 @@ class _Copy(NamedTuple):
     size: int
 
 
-class Near:
+class BlobCache:
     """The copies. Nothing here ever fails for its caller: what can't be kept or found comes by the bus."""
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
@@ -77,8 +77,8 @@ class Near:
 class Writing:
     """A copy that is being written, a blob's chunks one after the other."""
 
-    def __init__(self, near: Near, path: Path, most_bytes: int) -> None:
-        self._near, self._path, self._most = near, path, most_bytes
+    def __init__(self, blob_cache: BlobCache, path: Path, most_bytes: int) -> None:
+        self._blob_cache, self._path, self._most = blob_cache, path, most_bytes
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = self._size = 0
@@ -101,7 +101,7 @@ class Writing:
         if self._file is not None and not self._given_up:
             self._file.close()
             self._file = None
-            self._near._add(digest, self._path, self._size)
+            self._blob_cache._add(digest, self._path, self._size)
 
     def close(self) -> None:
         """Remove what was not kept."""

@@ -177,9 +177,7 @@ class Bus:
         self._client._server_pool.extend(map(Srv, new))
 
     # --- core NATS ----------------------------------------------------------------------------------
-    def send(
-        self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None
-    ) -> None:
+    def send(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None) -> None:
         """Publish without suspending: for plain callbacks and the hot path.
 
         `headers` may be a ready block (`wire.header_block`). While the connection is being re-made, messages wait
@@ -339,7 +337,7 @@ class Bus:
                 outcome = callback()
                 if outcome is not None:
                     await outcome
-            except QueztlError as error:    # the next part must hear of it all the same
+            except QueztlError as error:  # the next part must hear of it all the same
                 log.warning("after the bus came back: %s", error)
 
 

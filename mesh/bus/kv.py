@@ -42,9 +42,7 @@ class Kv:
     async def _last(self, key: str) -> tuple[Entry, bool] | None:
         """(entry, whether it is a marker of deletion)"""
         try:
-            answer = await self._bus.api(
-                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._prefix + key}
-            )
+            answer = await self._bus.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._prefix + key})
         except ApiError as error:
             if error.error_code == MESSAGE_NOT_FOUND:
                 return None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mesh import subjects
-from mesh.bus.blob_cache import Near, Writing
+from mesh.bus.blob_cache import BlobCache, Writing
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, DamagedBlob
 from mesh.bus.pages import read_many
 from mesh.errors import BusUnavailable, NotFound, QueztlError
@@ -63,7 +63,7 @@ class Objects:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self.near: Near | None = None
+        self.blob_cache: BlobCache | None = None
         """Where copies are kept; None: nowhere."""
 
     async def put(
@@ -107,10 +107,10 @@ class Objects:
 
     @contextmanager
     def _copying(self) -> Iterator[Writing | None]:
-        if self.near is None:
+        if self.blob_cache is None:
             yield None
             return
-        with closing(self.near.write()) as copy:
+        with closing(self.blob_cache.write()) as copy:
             yield copy
 
     async def info(self, blob: str) -> BlobRef:
@@ -156,7 +156,7 @@ class Objects:
         return _reference(blob, meta)
 
     def _find(self, meta: dict[str, Any]) -> Path | None:
-        return self.near.find(str(meta.get("digest")), int(meta.get("size", -1))) if self.near else None
+        return self.blob_cache.find(str(meta.get("digest")), int(meta.get("size", -1))) if self.blob_cache else None
 
     async def delete(self, blob: str) -> None:
         """Remove a blob; one that is not there is no error."""
@@ -169,9 +169,7 @@ class Objects:
 
     async def _meta(self, blob: str) -> dict[str, Any]:
         try:
-            answer = await self._bus.api(
-                f"STREAM.MSG.GET.OBJ_{bucket_of(blob)}", {"last_by_subj": _meta_subject(blob)}
-            )
+            answer = await self._bus.api(f"STREAM.MSG.GET.OBJ_{bucket_of(blob)}", {"last_by_subj": _meta_subject(blob)})
         except ApiError as error:
             if error.error_code == MESSAGE_NOT_FOUND:
                 raise NotFound(f"there is no blob {blob}; upload it (again) and use the new id") from None

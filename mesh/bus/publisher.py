@@ -83,9 +83,7 @@ class Publisher:
         for pending in self._take_all(lambda _: True):
             pending.settled(b"", BusUnavailable("the connection was closed before the bus answered"))
 
-    def post(
-        self, subject: str, data: bytes, headers: bytes, settled: Settled, resend: bool
-    ) -> int:
+    def post(self, subject: str, data: bytes, headers: bytes, settled: Settled, resend: bool) -> int:
         """Send, remember, and have `settled` called once."""
         self._number = number = self._number + 1
         self._remember(number, _Pending(subject, data, headers, settled, resend, self._loop.time()))

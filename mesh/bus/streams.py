@@ -178,7 +178,7 @@ async def declare_streams(bus: Bus, config: MeshConfig, free_bytes: int) -> None
                 raise
 
     await asyncio.gather(*(declare(one) for one in stream_configs(fitted, blobs_max_bytes)))
-    await _declare_consumer(bus, subjects.WORK, door_config(config))
+    await _declare_consumer(bus, subjects.WORK, ingress_config(config))
     await _declare_consumer(bus, subjects.LATER, due_config(config))
 
 
@@ -203,11 +203,11 @@ def lane_config(kind: str, pool: str, urgency: str, config: MeshConfig) -> dict[
     }
 
 
-def door_config(config: MeshConfig) -> dict[str, Any]:
+def ingress_config(config: MeshConfig) -> dict[str, Any]:
     """The one consumer of `work.*`: any node takes a door message and puts it into its lane."""
     return {
-        "durable_name": subjects.DOOR_DURABLE,
-        "name": subjects.DOOR_DURABLE,
+        "durable_name": subjects.INGRESS_DURABLE,
+        "name": subjects.INGRESS_DURABLE,
         "filter_subject": subjects.WORK_SUBJECTS[0],
         "deliver_policy": "all",
         "ack_policy": "explicit",
@@ -222,7 +222,7 @@ def door_config(config: MeshConfig) -> dict[str, Any]:
 
 def due_config(config: MeshConfig) -> dict[str, Any]:
     """The one consumer of `later.due.*`: any node moves delayed work that is due into its lane."""
-    return door_config(config) | {
+    return ingress_config(config) | {
         "durable_name": subjects.DUE_DURABLE,
         "name": subjects.DUE_DURABLE,
         "filter_subject": subjects.LATER_SUBJECTS[1],
@@ -262,9 +262,7 @@ async def list_lanes(bus: Bus) -> dict[Lane, LaneInfo]:
             lane = subjects.split_durable(consumer["name"])
             if lane is not None:
                 delivered = int((consumer.get("delivered") or {}).get("consumer_seq", 0))
-                lanes[lane] = LaneInfo(
-                    int(consumer["num_pending"]), int(consumer["num_ack_pending"]), delivered
-                )
+                lanes[lane] = LaneInfo(int(consumer["num_pending"]), int(consumer["num_ack_pending"]), delivered)
         offset += len(consumers)
         if not consumers or offset >= int(answer.get("total", 0)):
             return lanes

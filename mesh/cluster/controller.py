@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mesh import messages, subjects
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
-from mesh.cluster.replicas import Copies, read_held
+from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.topology import (
     Candidate,
     MoveMeta,
@@ -56,7 +56,7 @@ def rules_of(config: MeshConfig) -> Rules:
     return Rules(config.bus_servers, config.bus_candidate_s, config.bus_server_gone_s, config.bus_join_s)
 
 
-class Cluster:
+class ClusterController:
     """Keeps the bus on as many machines as it should be on. `run(fence)` until cancelled."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Cluster:
         self._gone_since: dict[str, float] = {}
         self._told_since: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
-        self._copies = Copies(clock)
+        self._copies = Replicas(clock)
         self._reason: str | None = None
         self._told: str | None = None
 
@@ -82,7 +82,7 @@ class Cluster:
         """Look, take one step, look again."""
         system = await self._open_system()
         # What was seen in an earlier term of office says nothing about now.
-        self._reason, self._told, self._copies = None, None, Copies(self._clock)
+        self._reason, self._told, self._copies = None, None, Replicas(self._clock)
         try:
             while True:
                 step = topology.plan(await self._look(system), self._rules)
@@ -254,7 +254,5 @@ async def forget_server(bus: Bus, node: str, server: str) -> None:
 
 async def ask_node(bus: Bus, node: str, request: HostingRequest) -> str:
     """Ask a node to host, or to stop hosting; "" when it does, else why not. Raises: BusUnavailable."""
-    answer = await bus.request(subjects.hosting(node), messages.encode(request), timeout_s=5.0)
+    answer = await bus.request(subjects.bus_host(node), messages.encode(request), timeout_s=5.0)
     return messages.decode_hosting_answer(answer.data).error
-
-

@@ -175,5 +175,3 @@ async def order(system: Bus, subject: str, body: dict[str, Any], timeout_s: floa
         error = answer["error"]
         raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
     return dict(answer)
-
-

@@ -29,7 +29,7 @@ def read_held(answers: Iterable[dict[str, Any]]) -> Held:
     return found
 
 
-class Copies:
+class Replicas:
     """Judges copies by what was seen one look earlier: between two answers of one look a busy stream has grown."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

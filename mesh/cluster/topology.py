@@ -167,11 +167,11 @@ def plan(view: View, rules: Rules) -> Step:
     group = _sort_out(view, rules)
     target = _target(view, group, rules)
     return (
-        _finish_joining(view, group, rules)    # one newcomer at a time, and a failed one is ended first
-        or _grow(group, target)                # somebody new before anybody goes
-        or _listen(view)                       # what is not known can't be judged
-        or _copy(view, group, target)          # then the copies
-        or _shrink(view, group, target)        # then whoever is not wanted any more
+        _finish_joining(view, group, rules)  # one newcomer at a time, and a failed one is ended first
+        or _grow(group, target)  # somebody new before anybody goes
+        or _listen(view)  # what is not known can't be judged
+        or _copy(view, group, target)  # then the copies
+        or _shrink(view, group, target)  # then whoever is not wanted any more
         or Wait(_shortage(view, group, rules))
     )
 

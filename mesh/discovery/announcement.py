@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from mesh.subjects import is_token
 
-MEMBER = "member"          # in a mesh; `urls` lead to its bus
-CANDIDATE = "candidate"    # found no mesh; would found one
-FOUNDING = "founding"      # the bus is being made right now; no urls yet
-SEEKER = "seeker"          # belongs to a mesh it remembers and looks for it; never founds
+MEMBER = "member"  # in a mesh; `urls` lead to its bus
+CANDIDATE = "candidate"  # found no mesh; would found one
+FOUNDING = "founding"  # the bus is being made right now; no urls yet
+SEEKER = "seeker"  # belongs to a mesh it remembers and looks for it; never founds
 
 ROLES = (MEMBER, CANDIDATE, FOUNDING, SEEKER)
 MAX_URLS = 16
@@ -135,7 +135,7 @@ def heard(before: Sighting | None, said: Announcement, now: float, wall: float) 
     `now` is monotonic, `wall` Unix time, both seconds.
     """
     if before and said.at < before.announcement.at and now - before.heard_at < 2.0:
-        return None    # a repeat that was under way while the news overtook it
+        return None  # a repeat that was under way while the news overtook it
     same_role = before is not None and before.announcement.role == said.role
     ahead_s = said.at - wall
     if before and said.at == before.announcement.at:

@@ -120,9 +120,7 @@ def decide(
     return _stand(me, _rivals(others, memory), memory.started_at, now, config.discovery_wait_s), memory
 
 
-def _join(
-    me: Me, others: list[Sighting], memory: Memory, now: float, unreachable: frozenset[str]
-) -> Join | None:
+def _join(me: Me, others: list[Sighting], memory: Memory, now: float, unreachable: frozenset[str]) -> Join | None:
     """A living mesh: the one this node remembers, else (after a while, if it remembers one) the lowest id."""
     meshes: dict[str, list[Sighting]] = {}
     for sighting in others:
@@ -137,9 +135,7 @@ def _join(
         wanted = min(meshes)
     announcers = sorted(meshes[wanted], key=lambda one: (-one.heard_at, one.announcement.node_id))
     urls = dict.fromkeys(url for sighting in announcers for url in sighting.announcement.urls)
-    return Join(
-        tuple(url for url in urls if url not in unreachable), wanted, announcers[0].announcement.node_id
-    )
+    return Join(tuple(url for url in urls if url not in unreachable), wanted, announcers[0].announcement.node_id)
 
 
 def _wait_for_remembered(me: Me, members: list[Announcement], memory: Memory, now: float) -> Wait | None:
@@ -196,14 +192,11 @@ def _rivals(others: list[Sighting], memory: Memory) -> list[Sighting]:
     return [
         one
         for one in others
-        if one.announcement.role == CANDIDATE
-        and (one.announcement.node_id, CANDIDATE) not in memory.given_up
+        if one.announcement.role == CANDIDATE and (one.announcement.node_id, CANDIDATE) not in memory.given_up
     ]
 
 
-def _stand(
-    me: Me, rivals: list[Sighting], started_at: float, now: float, wait_s: float
-) -> Found | Wait:
+def _stand(me: Me, rivals: list[Sighting], started_at: float, now: float, wait_s: float) -> Found | Wait:
     """The candidacy itself, when nobody else goes first; see the top of this file."""
     if now - started_at < wait_s:
         left_s = wait_s - (now - started_at)

@@ -145,9 +145,7 @@ def _lock(path: Path) -> IO[str]:
         lock.seek(0)
         pid = lock.read().strip() or "unknown"
         lock.close()
-        raise CannotStart(
-            f"{path} is in use by another node (pid {pid}); give this one another --data"
-        ) from None
+        raise CannotStart(f"{path} is in use by another node (pid {pid}); give this one another --data") from None
     with contextlib.suppress(OSError):  # the pid is for the sentence above only: a full disk may refuse it
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -72,9 +72,7 @@ async def find_mesh(
             memory = listened(memory, clock() - now, min(step.seconds, LISTEN_S), clock(), config.discovery_wait_s)
 
 
-async def _wait(
-    discovery: Discovery, words: Announcement, step: Wait, said: str, say: Callable[[str], None]
-) -> str:
+async def _wait(discovery: Discovery, words: Announcement, step: Wait, said: str, say: Callable[[str], None]) -> str:
     if step.supports and step.supports != words.supports:
         await discovery.announce(replace(words, supports=step.supports))
     sentence = step.why if step.seconds >= 1.0 else ""

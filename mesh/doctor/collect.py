@@ -54,9 +54,7 @@ async def examine(
     folder = data or default_data_dir()
     choice = usable_addresses(interface)
     facts = Facts(mesh_name=mesh_name, version=version, choice=choice, data=str(folder), api=api.rstrip("/"))
-    facts = replace(
-        facts, multicast_fails_on=tuple(one for one in choice.addresses if not multicasts(one))
-    )
+    facts = replace(facts, multicast_fails_on=tuple(one for one in choice.addresses if not multicasts(one)))
     heard, (server, server_trouble), disk, document = await asyncio.gather(
         _listen(choice.addresses, mesh_name, listen_s, patience_s),
         asyncio.to_thread(_server),

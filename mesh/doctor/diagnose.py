@@ -148,14 +148,10 @@ def _peers(facts: Facts) -> list[Finding]:
         )
     for name in sorted({one.mesh_name for one in said if one.mesh_name != facts.mesh_name}):
         others = [one for one in said if one.mesh_name == name]
-        found.append(
-            warn(f"Another mesh is here: {name} ({_names(others)}).", f"To be in that one: --mesh {name}")
-        )
+        found.append(warn(f"Another mesh is here: {name} ({_names(others)}).", f"To be in that one: --mesh {name}"))
     if len(fitting) < len(ours):
         keyed = [one for one in ours if one not in fitting]
-        found.append(
-            warn(f"{_names(keyed)} in mesh {facts.mesh_name} have another key.", "Give all the same key.")
-        )
+        found.append(warn(f"{_names(keyed)} in mesh {facts.mesh_name} have another key.", "Give all the same key."))
     ids = {one.mesh_id for one in fitting if one.role == MEMBER}
     if len(ids) > 1:
         found.append(
@@ -167,9 +163,7 @@ def _peers(facts: Facts) -> list[Finding]:
     odd = [one for one in fitting if facts.version and one.version and one.version != facts.version]
     if odd:
         versions = ", ".join(sorted({one.version for one in odd}))
-        found.append(
-            warn(f"{_names(odd)} run version {versions}, here it is {facts.version}.", "Upgrade the older.")
-        )
+        found.append(warn(f"{_names(odd)} run version {versions}, here it is {facts.version}.", "Upgrade the older."))
     return found
 
 

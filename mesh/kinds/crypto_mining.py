@@ -47,9 +47,7 @@ class CryptoMiningPayload(Payload):
     seconds: float | None = Field(
         default=None, gt=0, le=3600, allow_inf_nan=False, description="how long to search at most"
     )
-    target_bits: int | None = Field(
-        default=None, ge=0, le=256, description="leading zero bits that the hash must have"
-    )
+    target_bits: int | None = Field(default=None, ge=0, le=256, description="leading zero bits that the hash must have")
     target_hex: str | None = Field(
         default=None, description="up to 64 hexadecimal digits: the hash, as a number, must not be larger"
     )

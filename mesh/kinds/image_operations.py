@@ -36,9 +36,7 @@ class Resize(Payload):
     keep_aspect: bool = Field(
         default=True, description="with both sides given: fit inside them, rather than stretch to them"
     )
-    height: Side | None = Field(
-        default=None, validate_default=True, description="pixels; from the width when left out"
-    )
+    height: Side | None = Field(default=None, validate_default=True, description="pixels; from the width when left out")
     interpolation: Interpolation | None = Field(
         default=None, description="area when it shrinks and linear when it grows, if left out"
     )
@@ -91,9 +89,7 @@ class Blur(Payload):
     method: Literal["gaussian", "median", "bilateral", "box"] = Field(
         default="gaussian", description="median removes specks, bilateral keeps edges"
     )
-    radius: int = Field(
-        default=2, ge=1, le=250, description="pixels; at most 127 for median and 25 for bilateral"
-    )
+    radius: int = Field(default=2, ge=1, le=250, description="pixels; at most 127 for median and 25 for bilateral")
     sigma: float | None = Field(
         default=None, gt=0, le=250, allow_inf_nan=False, description="gaussian only; from the radius when left out"
     )
@@ -129,12 +125,8 @@ class Edges(Payload):
     """Canny's edges: white lines on black, one channel."""
 
     op: Literal["edges"]
-    low: float = Field(
-        default=100.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients below are no edge"
-    )
-    high: float = Field(
-        default=200.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients above always are"
-    )
+    low: float = Field(default=100.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients below are no edge")
+    high: float = Field(default=200.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients above always are")
     aperture: Literal[3, 5, 7] = Field(default=3, description="of the Sobel operator, pixels")
     accurate: bool = Field(default=False, description="gradients by their length, rather than |x| + |y|")
 

@@ -26,9 +26,7 @@ def _format(value: Any) -> Any:
 Format = Literal["jpeg", "png", "webp", "avif", "tiff", "bmp"]
 _List = Annotated[tuple[Data, ...], Field(max_length=MAX_IMAGES), Tag("list")]
 _Names = Annotated[dict[str, Data], Field(max_length=MAX_IMAGES), Tag("names")]
-Images = Annotated[
-    _List | _Names, Discriminator(lambda value: "names" if isinstance(value, dict) else "list")
-]
+Images = Annotated[_List | _Names, Discriminator(lambda value: "names" if isinstance(value, dict) else "list")]
 
 
 class ImageProcessingPayload(Payload):
@@ -76,18 +74,14 @@ class ImageProcessingPayload(Payload):
         if isinstance(self.images, dict):
             return tuple((f"images.{name}", name, data) for name, data in self.images.items())
         width = len(str(len(self.images)))
-        return tuple(
-            (f"images.{place}", f"{place + 1:0{width}}", data) for place, data in enumerate(self.images)
-        )
+        return tuple((f"images.{place}", f"{place + 1:0{width}}", data) for place, data in enumerate(self.images))
 
     @property
     def steps(self) -> tuple[tuple[str, Step], ...]:
         """All operations in order, the short forms first, each after the prefix of its fields' names."""
         short: list[Step] = []
         if self.width is not None or self.height is not None:
-            short.append(
-                Resize(op="resize", width=self.width, height=self.height, keep_aspect=self.keep_aspect)
-            )
+            short.append(Resize(op="resize", width=self.width, height=self.height, keep_aspect=self.keep_aspect))
         if self.blur is not None:
             short.append(Blur(op="blur", radius=self.blur))
         if self.grayscale:

@@ -32,9 +32,7 @@ _FIXED_DTYPES = {"linpack": "float64", "dgemm": "float64", "sgemm": "float32", "
 class ScientificComputingPayload(Payload):
     """What `scientific_computing` takes; the numbers themselves come from the seed."""
 
-    operation: Literal[
-        "linpack", "lu_solve", "matmul", "dgemm", "sgemm", "fft", "sparse_solve", "monte_carlo"
-    ] = Field(
+    operation: Literal["linpack", "lu_solve", "matmul", "dgemm", "sgemm", "fft", "sparse_solve", "monte_carlo"] = Field(
         default="lu_solve",
         description="linpack, lu_solve: n equations by LU with pivoting; matmul, dgemm, sgemm: n x n product; fft: "
         "there and back; sparse_solve: Poisson's equation on n x n points; monte_carlo: an option's price from n paths",

@@ -127,7 +127,7 @@ class VideoPayload(Payload):
 
     @field_validator("bit_rate")
     @classmethod
-    def _one_aim(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _one_capacity_target(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("crf") is not None:
             raise ValueError("must be left out when crf is given")
         return value

@@ -58,7 +58,7 @@ class Election:
         self._is_connected, self._clock = is_connected, clock
         self.on_elected: list[Callable[[int], None]] = [on_elected] if on_elected else []
         self.on_lost: list[Callable[[], None]] = [on_lost] if on_lost else []
-        self._seen = lease.Seen(since=clock())
+        self._seen = lease.LeaseObservation(since=clock())
         self._said = b""
         """What I last wrote, or wanted to."""
         self._term: lease.Term | None = None
@@ -79,7 +79,7 @@ class Election:
         return term.fence if lease.is_held(term, self._config, self._clock()) else 0
 
     @property
-    def is_master(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether I may act as master right now."""
         return self.fence != 0
 
@@ -192,7 +192,7 @@ class Election:
         if not node or (node, incarnation) == self._me or not self._registry.is_gone(node, incarnation):
             self._gone_since = self._clock()
             return False
-        if not self._registry.hearing.is_heir and self._clock() - self._gone_since < HEIRS_FIRST_S:
+        if not self._registry.heartbeat_relay.in_standby_set and self._clock() - self._gone_since < HEIRS_FIRST_S:
             return False
         if self._is_connected is None:
             return True

@@ -24,9 +24,7 @@ EVERY_S = 30.0
 Memory = Mapping[Lane, tuple[int, float]]
 
 
-def idle_lanes(
-    lanes: Mapping[Lane, LaneInfo], memory: Memory, now: float, idle_s: float
-) -> tuple[list[Lane], Memory]:
+def idle_lanes(lanes: Mapping[Lane, LaneInfo], memory: Memory, now: float, idle_s: float) -> tuple[list[Lane], Memory]:
     """The lanes that may go: empty, nothing in flight, and without a delivery for `idle_s`. Pure."""
     after: dict[Lane, tuple[int, float]] = {}
     for lane, info in lanes.items():
@@ -36,7 +34,7 @@ def idle_lanes(
     return [lane for lane, (_, since) in after.items() if now - since >= idle_s], after
 
 
-class Housekeeping:
+class GarbageCollector:
     """Services of the master."""
 
     def __init__(

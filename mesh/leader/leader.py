@@ -19,9 +19,9 @@ from mesh.config import MeshConfig
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.leader import alarms, journal, metrics
-from mesh.leader.reclaimer import Reaping
+from mesh.leader.reclaimer import Reclaimer
 from mesh.membership import failure_detector
-from mesh.membership.heartbeat_relay import roll_every_s
+from mesh.membership.heartbeat_relay import digest_every_s
 from mesh.scheduling import geo, placement
 from mesh.supervision import every, within
 
@@ -45,7 +45,7 @@ ALARMS_EVERY_S = 15.0
 BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
-class Master:
+class Leader:
     """The elected services. `run()` until cancelled."""
 
     def __init__(
@@ -68,10 +68,10 @@ class Master:
         self._turned = asyncio.Event()
         self._alarms: dict[str, str] = {}
         self._more_alarms = more_alarms
-        self._reaping = Reaping(bus, me, election, registry, open_system, clock)
+        self._reclaimer = Reclaimer(bus, me, election, registry, open_system, clock)
         self._services: tuple[Service, ...] = (
-            self._call_roll,
-            self._reaping.run,
+            self._publish_digest,
+            self._reclaimer.run,
             self._place,
             self._journal,
             self._sweep,
@@ -86,7 +86,7 @@ class Master:
     @property
     def alarms(self) -> tuple[str, ...]:
         """What the master wants people to know now; nothing while another node is master."""
-        return (*self._alarms.values(), *self._more_alarms().values()) if self._election.is_master else ()
+        return (*self._alarms.values(), *self._more_alarms().values()) if self._election.is_leader else ()
 
     async def run(self) -> None:
         """Serve every term this node wins."""
@@ -100,7 +100,7 @@ class Master:
 
     async def _serve(self, fence: int) -> None:
         tasks = [
-            asyncio.create_task(self._keep(service, fence), name=f"master {service.__qualname__}")
+            asyncio.create_task(self._keep(service, fence), name=f"leader {service.__qualname__}")
             for service in self._services
         ]
         try:
@@ -123,16 +123,16 @@ class Master:
             await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
 
     # --- the services -------------------------------------------------------------------------------
-    async def _call_roll(self, fence: int) -> None:
+    async def _publish_digest(self, fence: int) -> None:
         """Hear everybody, and pass it on to all who then need not."""
-        hearing = self._registry.hearing
+        heartbeat_relay = self._registry.heartbeat_relay
         try:
-            await hearing.lead(True)
-            async for _ in every(roll_every_s(self._config), jitter=0.0):
+            await heartbeat_relay.lead(True)
+            async for _ in every(digest_every_s(self._config), jitter=0.0):
                 if self._election.fence == fence:
-                    hearing.call_roll(self._me, fence, self._registry.judged())
+                    heartbeat_relay.publish_digest(self._me, fence, self._registry.judged())
         finally:
-            await hearing.lead(False)
+            await heartbeat_relay.lead(False)
 
     async def _place(self, fence: int) -> None:
         """Keep the placement plan up to date; never over the plan of a later master."""
@@ -224,7 +224,6 @@ class Master:
                 await journal.emit(self._bus, journal.ALARM, {"name": name, "says": found[name]}, fence=fence)
             self._alarms = found
             await asyncio.sleep(ALARMS_EVERY_S)
-
 
     async def _tell_alarms(self, fence: int) -> None:
         """Keep the alarms where every node can read them."""

@@ -14,7 +14,7 @@ from mesh.config import MeshConfig
 
 
 @dataclass(frozen=True)
-class Seen:
+class LeaseObservation:
     """The lease key as last read. An absent key or an empty value has no holder."""
 
     revision: int = 0
@@ -73,11 +73,11 @@ class StepDown:
 Action = Create | Renew | TakeOver | StandBy | StepDown
 
 
-def observe(before: Seen, revision: int, node: str, incarnation: str, now: float) -> Seen:
+def observe(before: LeaseObservation, revision: int, node: str, incarnation: str, now: float) -> LeaseObservation:
     """What is known after a read at `now`; an absent key is revision 0 and no node."""
     if before.revision == revision and before.node == node and before.incarnation == incarnation:
         return before
-    return Seen(revision=revision, node=node, incarnation=incarnation, since=now)
+    return LeaseObservation(revision=revision, node=node, incarnation=incarnation, since=now)
 
 
 def self_stop_at(term: Term, config: MeshConfig) -> float:
@@ -91,7 +91,7 @@ def is_held(term: Term | None, config: MeshConfig, now: float) -> bool:
 
 
 def decide(
-    seen: Seen,
+    seen: LeaseObservation,
     term: Term | None,
     me: tuple[str, str],
     holder_gone: bool,
@@ -118,7 +118,7 @@ def decide(
     return StandBy(min(void_at, now + config.lease_renew_s / 2))
 
 
-def _as_holder(seen: Seen, term: Term, me: tuple[str, str], config: MeshConfig, now: float) -> Action:
+def _as_holder(seen: LeaseObservation, term: Term, me: tuple[str, str], config: MeshConfig, now: float) -> Action:
     if now >= self_stop_at(term, config):
         return StepDown("the lease could not be renewed in time")
     if seen.revision > term.revision and (seen.node, seen.incarnation) != me:

@@ -58,7 +58,7 @@ class Memory:
     returned: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
-def reap(
+def plan_reclaim(
     dead: Iterable[Dead], elsewhere: Mapping[int, int], memory: Memory, now: float
 ) -> tuple[list[Kick | GiveBack], Memory]:
     """The actions, in the order they must be done, and the memory for the next time.

@@ -19,7 +19,7 @@ from mesh.leader import journal, reclaim
 from mesh.leader.reclaim import Dead, GiveBack, Kick
 from mesh.membership.connections import Connections, OpenSystem
 from mesh.membership.failure_detector import ALIVE, GONE
-from mesh.messages import Beat, HeldSet
+from mesh.messages import Heartbeat, HeldSet
 from mesh.supervision import within
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ NAK = b"-NAK"
 LOOK_EVERY_S = 0.5
 
 
-class Reaping:
+class Reclaimer:
     """`run(fence)` for one term as master."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Reaping:
         dead, elsewhere = self._sense()
         # Told before it is acted on: an accusation, and the kick, change what there is to tell.
         self._registry.judge()
-        actions, after = reclaim.reap(dead, elsewhere, memory, self._clock())
+        actions, after = reclaim.plan_reclaim(dead, elsewhere, memory, self._clock())
         try:
             if actions:
                 if await self._election.confirm() != fence:
@@ -119,7 +119,7 @@ class Reaping:
 
     async def _act(self, dead: list[Dead], actions: list[Kick | GiveBack], fence: int) -> None:
         for one in dead:
-            self._accuse(one)
+            self._publish_death_notice(one)
         returned: dict[tuple[str, str], int] = {}
         lanes: set[tuple[str, str, str] | None] = set()
         for action in actions:
@@ -139,10 +139,10 @@ class Reaping:
                 self._bus.send(subjects.held(node), messages.encode(nothing))
             await journal.emit(self._bus, journal.WORK_RETURNED, {"deliveries": count}, node=node, fence=fence)
 
-    def _accuse(self, one: Dead) -> None:
+    def _publish_death_notice(self, one: Dead) -> None:
         if self._registry.is_present(one.node, one.incarnation):
-            gone = Beat(node=one.node, incarnation=one.incarnation, seq=0, state=GONE)
-            self._bus.send(subjects.accusation(one.node), messages.encode(gone))
+            gone = Heartbeat(node=one.node, incarnation=one.incarnation, seq=0, state=GONE)
+            self._bus.send(subjects.death_notice(one.node), messages.encode(gone))
 
     async def _kick(self, kick: Kick) -> None:
         if self._connections is None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from mesh.config import MeshConfig
-from mesh.messages import Beat, NodeRecord
+from mesh.messages import Heartbeat, NodeRecord
 
 UP, SUSPECT, GONE = "up", "suspect", "gone"
 DRAINING, LEFT, REGISTERED = "draining", "left", "registered"
@@ -27,7 +27,7 @@ FORGET_GONE_S = 3600.0
 Connection = tuple[str, int]
 
 
-class Seen(Struct, frozen=True):
+class PeerState(Struct, frozen=True):
     """What one observer knows of one node's present incarnation. Times: the observer's monotonic clock."""
 
     node: str
@@ -50,10 +50,10 @@ class Seen(Struct, frozen=True):
     """When its last known connection closed; None when it did not, or came back."""
 
 
-def recorded(seen: Seen | None, record: NodeRecord, now: float) -> Seen:
+def recorded(seen: PeerState | None, record: NodeRecord, now: float) -> PeerState:
     """After reading a node record; a record with another incarnation starts afresh."""
     if seen is None or seen.incarnation != record.incarnation:
-        return Seen(
+        return PeerState(
             record.id,
             record.incarnation,
             recorded=True,
@@ -65,41 +65,43 @@ def recorded(seen: Seen | None, record: NodeRecord, now: float) -> Seen:
     return replace(seen, recorded=True, said=said, registered=seen.registered and bool(record.registered_by))
 
 
-def heard(seen: Seen | None, beat: Beat, grace_s: float, now: float) -> Seen | None:
+def heard(seen: PeerState | None, heartbeat: Heartbeat, grace_s: float, now: float) -> PeerState | None:
     """After a heartbeat; None when it is of an incarnation that is not the recorded one.
 
     A heartbeat well after a cut proves that the node lives on; one right after it may have been under way.
     One that says "gone" is the master's, about a node whose work it is about to give back.
     """
-    if beat.state == GONE:
-        return accused(seen, beat.incarnation, grace_s, now)
-    if seen is None or (seen.incarnation != beat.incarnation and not seen.recorded):
-        seen = Seen(beat.node, beat.incarnation, silent_from=now)
-    elif seen.incarnation != beat.incarnation:
+    if heartbeat.state == GONE:
+        return reported_dead(seen, heartbeat.incarnation, grace_s, now)
+    if seen is None or (seen.incarnation != heartbeat.incarnation and not seen.recorded):
+        seen = PeerState(heartbeat.node, heartbeat.incarnation, silent_from=now)
+    elif seen.incarnation != heartbeat.incarnation:
         return None
-    if beat.seq <= seen.seq:
+    if heartbeat.seq <= seen.seq:
         return seen
     proven = seen.cut_at is None or now - seen.cut_at > grace_s / 2
     return replace(
         seen,
-        said=LEFT if seen.said == LEFT else beat.state,
+        said=LEFT if seen.said == LEFT else heartbeat.state,
         registered=False,
         silent_from=now,
         heard_at=now,
-        seq=beat.seq,
-        interval_s=beat.interval_s,
+        seq=heartbeat.seq,
+        interval_s=heartbeat.interval_s,
         cut_at=None if proven else seen.cut_at,
     )
 
 
-def connected(seen: Seen, incarnation: str, connection: Connection) -> Seen:
+def connected(seen: PeerState, incarnation: str, connection: Connection) -> PeerState:
     """After the bus said that a connection of `incarnation` was opened."""
     if incarnation != seen.incarnation:
         return seen
     return replace(seen, connections=seen.connections | {connection}, cut_at=None)
 
 
-def disconnected(seen: Seen, incarnation: str, connection: Connection, now: float, believed: bool = True) -> Seen:
+def disconnected(
+    seen: PeerState, incarnation: str, connection: Connection, now: float, believed: bool = True
+) -> PeerState:
     """After the bus said that a connection of `incarnation` was closed: a suspicion, if it was the last.
 
     Not `believed` (a bus server is restarting): it only stops counting as open.
@@ -112,45 +114,45 @@ def disconnected(seen: Seen, incarnation: str, connection: Connection, now: floa
     return replace(seen, connections=left, cut_at=now)
 
 
-def accused(seen: Seen | None, incarnation: str, grace_s: float, now: float) -> Seen | None:
+def reported_dead(seen: PeerState | None, incarnation: str, grace_s: float, now: float) -> PeerState | None:
     """After the master said that `incarnation` is gone: believed until the node itself is heard again."""
     if seen is None or seen.incarnation != incarnation:
         return None
     return replace(seen, cut_at=now - 2 * grace_s)
 
 
-def extended(seen: Seen, by_s: float) -> Seen:
+def extended(seen: PeerState, by_s: float) -> PeerState:
     """Every deadline later by the time the observer itself stood still."""
     cut_at = None if seen.cut_at is None else seen.cut_at + by_s
     return replace(seen, silent_from=seen.silent_from + by_s, cut_at=cut_at)
 
 
-def pardoned(seen: Seen, now: float) -> Seen:
+def grace_restarted(seen: PeerState, now: float) -> PeerState:
     """After the bus was away: silence counts from now, and what it said of connections is void."""
     return replace(seen, silent_from=max(seen.silent_from, now), connections=frozenset(), cut_at=None)
 
 
-def unheard(seen: Seen, now: float) -> Seen:
+def unheard(seen: PeerState, now: float) -> PeerState:
     """Nobody could be heard until now: its silence counts from now."""
     return replace(seen, silent_from=max(seen.silent_from, now))
 
 
-def is_cut(seen: Seen, config: MeshConfig, now: float) -> bool:
+def is_cut(seen: PeerState, config: MeshConfig, now: float) -> bool:
     """Whether its connection closed and stayed closed past the grace."""
     return seen.cut_at is not None and now - seen.cut_at >= config.disconnect_grace_s
 
 
-def cause(seen: Seen, config: MeshConfig, now: float) -> str:
+def cause(seen: PeerState, config: MeshConfig, now: float) -> str:
     """Why a gone node is held for gone, for people."""
     return "its connection closed" if is_cut(seen, config, now) else "no heartbeat came"
 
 
-def silence_missed(seen: Seen, config: MeshConfig, now: float) -> float:
+def silence_missed(seen: PeerState, config: MeshConfig, now: float) -> float:
     """Heartbeats missed so far, at the longer of the mesh's and the node's own interval."""
     return (now - seen.silent_from) / max(config.heartbeat_interval_s, seen.interval_s)
 
 
-def verdict(seen: Seen, config: MeshConfig, now: float) -> str:
+def verdict(seen: PeerState, config: MeshConfig, now: float) -> str:
     """What this node is, taken by itself: up, suspect, gone, draining, left or registered."""
     if seen.said == LEFT:
         return LEFT
@@ -173,20 +175,16 @@ def overdue(
     return left + [node for node, at in since.items() if now - at > FORGET_GONE_S], since
 
 
-def verdicts(seen: Mapping[str, Seen], me: str, config: MeshConfig, now: float) -> dict[str, str]:
+def verdicts(seen: Mapping[str, PeerState], me: str, config: MeshConfig, now: float) -> dict[str, str]:
     """What every node is, with the observer's doubts about itself: `me` is the observer's own node id."""
     found = {node: verdict(one, config, now) for node, one in seen.items()}
     silent = [
-        node
-        for node, state in found.items()
-        if state == GONE and node != me and not is_cut(seen[node], config, now)
+        node for node, state in found.items() if state == GONE and node != me and not is_cut(seen[node], config, now)
     ]
     if not silent:
         return found
     own = seen.get(me)
-    deaf = (
-        own is not None and own.heard_at >= 0 and silence_missed(own, config, now) >= config.suspect_after_missed
-    )
+    deaf = own is not None and own.heard_at >= 0 and silence_missed(own, config, now) >= config.suspect_after_missed
     fresh = [node for node in silent if silence_missed(seen[node], config, now) < 2 * config.gone_after_missed]
     living = sum(1 for node, state in found.items() if state in ALIVE and node != me)
     if deaf:

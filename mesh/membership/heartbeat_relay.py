@@ -20,7 +20,7 @@ import msgspec
 from mesh import messages, subjects
 from mesh.config import MeshConfig
 from mesh.membership.failure_detector import GONE, LEFT, UP
-from mesh.messages import Roll
+from mesh.messages import HeartbeatDigest
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message, Subscription
@@ -35,43 +35,43 @@ PATIENCE = 8
 #: Beats in one message of a roll: some 100 KB.
 PIECE = 400
 #: So many nodes, beside the master, hear who holds what.
-HEIRS = 3
+STANDBY_NODES = 3
 
 
-def roll_every_s(config: MeshConfig) -> float:
+def digest_every_s(config: MeshConfig) -> float:
     """How often the master calls the roll."""
     return config.heartbeat_interval_s / ROLLS_A_BEAT
 
 
 def listens_itself(leads: bool, rolled_at: float, now: float, config: MeshConfig) -> bool:
     """Whether a node must hear all beats by itself; `rolled_at`: when it last heard a roll. Pure."""
-    return leads or now - rolled_at > PATIENCE * roll_every_s(config)
+    return leads or now - rolled_at > PATIENCE * digest_every_s(config)
 
 
-def heirs(states: Mapping[str, str], master: str) -> frozenset[str]:
+def standby_set(states: Mapping[str, str], leader: str) -> frozenset[str]:
     """Who takes over first should the master die: the first nodes by id that are up. Pure."""
-    return frozenset(sorted(node for node, state in states.items() if state == UP and node != master)[:HEIRS])
+    return frozenset(sorted(node for node, state in states.items() if state == UP and node != leader)[:STANDBY_NODES])
 
 
-def somebody_listens(states: Mapping[str, str], master: str) -> bool:
+def somebody_listens(states: Mapping[str, str], leader: str) -> bool:
     """Whether there is anybody to call the roll for. Pure."""
-    return any(node != master and state not in (GONE, LEFT) for node, state in states.items())
+    return any(node != leader and state not in (GONE, LEFT) for node, state in states.items())
 
 
-def pieces(beats: list[bytes], size: int = PIECE) -> Iterator[tuple[bytes, ...]]:
+def pieces(heartbeats: list[bytes], size: int = PIECE) -> Iterator[tuple[bytes, ...]]:
     """The beats of a roll, so many a message; one empty message when there are none. Pure."""
-    for start in range(0, max(1, len(beats)), size):
-        yield tuple(beats[start : start + size])
+    for start in range(0, max(1, len(heartbeats)), size):
+        yield tuple(heartbeats[start : start + size])
 
 
-class Hearing:
+class HeartbeatRelay:
     """One node's ears. `await start()`, then `await look(now)` now and then, `await close()`."""
 
     def __init__(
         self,
         bus: Bus,
         config: MeshConfig,
-        on_beat: Callable[[bytes], None],
+        on_heartbeat: Callable[[bytes], None],
         on_held: Callable[[Message], None],
         on_alone: Callable[[str], None],
         clock: Callable[[], float],
@@ -79,16 +79,16 @@ class Hearing:
         """`on_beat` is given each beat, `on_held` each announcement of held work; `on_alone(master)` is called when
         the roll of that master stays away."""
         self._bus, self._config, self._clock = bus, config, clock
-        self._on_beat, self._on_held, self._on_alone = on_beat, on_held, on_alone
+        self._on_heartbeat, self._on_held, self._on_alone = on_heartbeat, on_held, on_alone
         self._all: Subscription | None = None
         self._held: Subscription | None = None
         self._others: list[Subscription] = []
         self._changing = asyncio.Lock()
         self._leads = False
         self._fence = 0
-        self.master = ""
+        self.leader = ""
         """Whose roll was heard last."""
-        self.is_heir = True
+        self.in_standby_set = True
         """Whether this node is one of the master's heirs, as far as it knows."""
         self._rolled_at = float("-inf")
         self._fresh: dict[str, bytes] = {}
@@ -97,15 +97,15 @@ class Hearing:
     async def start(self) -> None:
         """Listen: to everybody, until a roll is heard. Raises: BusUnavailable."""
         self._others = [
-            await self._bus.subscribe(subjects.ROLL, self._on_roll),
-            await self._bus.subscribe(subjects.ALL_ACCUSATIONS, lambda message: self._on_beat(message.data)),
+            await self._bus.subscribe(subjects.HEARTBEAT_DIGEST, self._on_digest),
+            await self._bus.subscribe(subjects.ALL_DEATH_NOTICES, lambda message: self._on_heartbeat(message.data)),
         ]
         self._held = await self._bus.subscribe(subjects.ALL_HELD, self._on_held)
-        self._all = await self._bus.subscribe(subjects.ALL_BEATS, self._hear)
+        self._all = await self._bus.subscribe(subjects.ALL_HEARTBEATS, self._hear)
 
     def heard_until(self, now: float) -> float:
         """Up to when silence means something: `now`, or while it waits for the master's roll, when that was due."""
-        return now if self._all is not None else min(now, self._rolled_at + roll_every_s(self._config))
+        return now if self._all is not None else min(now, self._rolled_at + digest_every_s(self._config))
 
     async def look(self) -> None:
         """Begin or cease to listen to everybody, as it is called for. Waits for no answer."""
@@ -113,12 +113,12 @@ class Hearing:
             itself = listens_itself(self._leads, self._rolled_at, self._clock(), self._config)
             if itself and self._all is None:
                 if not self._leads:
-                    self._on_alone(self.master)
-                self._all = await self._bus.subscribe(subjects.ALL_BEATS, self._hear, wait=False)
+                    self._on_alone(self.leader)
+                self._all = await self._bus.subscribe(subjects.ALL_HEARTBEATS, self._hear, wait=False)
             elif not itself and self._all is not None:
                 ended, self._all = self._all, None
                 await ended.close()
-            keeps = self._leads or self.is_heir
+            keeps = self._leads or self.in_standby_set
             if keeps and self._held is None:
                 self._held = await self._bus.subscribe(subjects.ALL_HELD, self._on_held, wait=False)
             elif not keeps and self._held is not None:
@@ -134,19 +134,19 @@ class Hearing:
     def _hear(self, message: Message) -> None:
         if self._leads:
             self._fresh[message.subject] = message.data
-        self._on_beat(message.data)
+        self._on_heartbeat(message.data)
 
-    def _on_roll(self, message: Message) -> None:
+    def _on_digest(self, message: Message) -> None:
         try:
-            roll = messages.decode_roll(message.data)
+            digest = messages.decode_digest(message.data)
         except msgspec.MsgspecError as error:
             log.debug("a roll can't be read: %s", error)
             return
-        if self._leads or roll.fence < self._fence:
+        if self._leads or digest.fence < self._fence:
             return
-        self._fence, self.master, self._rolled_at = roll.fence, roll.master, self._clock()
-        for beat in roll.beats:
-            self._on_beat(beat)
+        self._fence, self.leader, self._rolled_at = digest.fence, digest.leader, self._clock()
+        for heartbeat in digest.heartbeats:
+            self._on_heartbeat(heartbeat)
 
     # --- the master's part --------------------------------------------------------------------------
     async def lead(self, leads: bool) -> None:
@@ -155,11 +155,14 @@ class Hearing:
         self._fresh.clear()
         await self.look()
 
-    def call_roll(self, master: str, fence: int, states: Mapping[str, str]) -> None:
+    def publish_digest(self, leader: str, fence: int, states: Mapping[str, str]) -> None:
         """Pass on what was heard since the last time, if there is anybody to hear it. Raises: BusUnavailable."""
-        beats = list(self._fresh.values())
+        heartbeats = list(self._fresh.values())
         self._fresh.clear()
-        if not somebody_listens(states, master):
+        if not somebody_listens(states, leader):
             return
-        for piece in pieces(beats):
-            self._bus.send(subjects.ROLL, messages.encode(Roll(fence=fence, master=master, beats=piece)))
+        for piece in pieces(heartbeats):
+            self._bus.send(
+                subjects.HEARTBEAT_DIGEST,
+                messages.encode(HeartbeatDigest(fence=fence, leader=leader, heartbeats=piece)),
+            )

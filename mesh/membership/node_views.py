@@ -10,16 +10,16 @@ from mesh.scheduling.placement import Member
 from mesh.views import NodeView
 
 
-def node_view(member: Member, last_seen_s: float, is_master: bool) -> NodeView:
+def node_view(member: Member, last_seen_s: float, is_leader: bool) -> NodeView:
     """`member` as a NodeView; `last_seen_s`: seconds since its last heartbeat, -1 when none was heard."""
-    record, beat = member.record, member.beat
+    record, heartbeat = member.record, member.heartbeat
     return NodeView(
         id=record.id,
         name=record.name,
         state=member.state,
         slots=record.slots,
-        running=beat.running if beat else 0,
-        queued=beat.queued if beat else 0,
+        running=heartbeat.running if heartbeat else 0,
+        queued=heartbeat.queued if heartbeat else 0,
         load=_load(member),
         capabilities=msgspec.to_builtins(record.capabilities),
         labels=dict(record.labels),
@@ -27,20 +27,20 @@ def node_view(member: Member, last_seen_s: float, is_master: bool) -> NodeView:
         api=record.api,
         host=record.host,
         hosts_bus=record.hosts_bus,
-        master=is_master,
+        master=is_leader,
         version=record.version,
         last_seen_s=round(last_seen_s, 3),
     )
 
 
 def _load(member: Member) -> dict[str, Any]:
-    beat = member.beat
-    if beat is None:
+    heartbeat = member.heartbeat
+    if heartbeat is None:
         return {}
     return {
-        "cpu_percent": beat.cpu_percent,
-        "memory_used_bytes": beat.memory_used_bytes,
-        "done": beat.done,
-        "failed": beat.failed,
-        "rates": {kind: {"mean_s": mean_s, "tasks": tasks} for kind, (mean_s, tasks) in beat.rates.items()},
+        "cpu_percent": heartbeat.cpu_percent,
+        "memory_used_bytes": heartbeat.memory_used_bytes,
+        "done": heartbeat.done,
+        "failed": heartbeat.failed,
+        "rates": {kind: {"mean_s": mean_s, "tasks": tasks} for kind, (mean_s, tasks) in heartbeat.rates.items()},
     }

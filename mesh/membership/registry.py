@@ -19,10 +19,10 @@ from mesh import messages, subjects
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
 from mesh.membership import failure_detector
-from mesh.membership.failure_detector import ALIVE, GONE, Connection, Seen
-from mesh.membership.heartbeat_relay import Hearing, heirs
+from mesh.membership.failure_detector import ALIVE, GONE, Connection, PeerState
+from mesh.membership.heartbeat_relay import HeartbeatRelay, standby_set
 from mesh.membership.node_views import node_view
-from mesh.messages import Beat, Held, HeldSet, NodeRecord
+from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 from mesh.scheduling.placement import Member
 from mesh.supervision import within
 from mesh.views import NodeView
@@ -51,17 +51,17 @@ class Registry:
 
     def __init__(self, bus: Bus, me: str, config: MeshConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus, self._me, self._config, self._clock = bus, me, config, clock
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, PeerState] = {}
         self._records: dict[str, NodeRecord] = {}
         self._revisions: dict[str, int] = {}
-        self._beats: dict[str, Beat] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._held: dict[str, bytes] = {}
         self._former: dict[tuple[str, str], bytes] = {}
         """What incarnations since replaced had announced."""
         self._early: dict[tuple[str, str], set[Connection]] = {}
         """Connections of incarnations whose record has not been read yet."""
         self._states: dict[str, str] = {}
-        self.hearing = Hearing(bus, config, self._on_beat, self._on_held, self._on_alone, clock)
+        self.heartbeat_relay = HeartbeatRelay(bus, config, self._on_heartbeat, self._on_held, self._on_alone, clock)
         self._listeners: list[Changed] = []
         self._subscriptions: list[Subscription] = []
         self._listening_since = self._ticked_at = clock()
@@ -76,7 +76,7 @@ class Registry:
     # --- the loop -----------------------------------------------------------------------------------
     async def start(self) -> None:
         """Listen, and read the records once. Raises: BusUnavailable."""
-        await self.hearing.start()
+        await self.heartbeat_relay.start()
         self._subscriptions = [await self._bus.kv(subjects.KV_NODES).watch(lambda _: self._hint_records())]
         self._listening_since = self._ticked_at = self._clock()
         await self.refresh()
@@ -87,7 +87,7 @@ class Registry:
         while True:
             self._doubt(period_s)
             if self._bus.connected:
-                await self.hearing.look()
+                await self.heartbeat_relay.look()
             self.judge()
             if self._records_due or self._clock() - self._read_at > REREAD_S:
                 await self._reread()
@@ -96,7 +96,7 @@ class Registry:
 
     async def close(self) -> None:
         """Stop listening."""
-        for one in (self.hearing, *self._subscriptions):
+        for one in (self.heartbeat_relay, *self._subscriptions):
             await one.close()
         self._subscriptions.clear()
 
@@ -178,7 +178,7 @@ class Registry:
         before, self._states = self._states, (states := self._verdicts())
         if states == before:
             return
-        self.hearing.is_heir = self._me in heirs(states, self.hearing.master)
+        self.heartbeat_relay.in_standby_set = self._me in standby_set(states, self.heartbeat_relay.leader)
         for node in sorted(before.keys() | states.keys()):
             old, new = before.get(node, ""), states.get(node, "")
             if old != new:
@@ -186,30 +186,30 @@ class Registry:
                     listener(node, old, new)
 
     def _verdicts(self) -> dict[str, str]:
-        heard_until = self.hearing.heard_until(self._clock())
+        heard_until = self.heartbeat_relay.heard_until(self._clock())
         return failure_detector.verdicts(self._seen, self._me, self._config, heard_until)
 
     # --- what comes in ------------------------------------------------------------------------------
-    def _on_beat(self, data: bytes) -> None:
+    def _on_heartbeat(self, data: bytes) -> None:
         try:
-            beat = messages.decode_beat(data)
+            heartbeat = messages.decode_heartbeat(data)
         except msgspec.MsgspecError as error:
             log.debug("a heartbeat can't be read: %s", error)
             return
-        before = self._seen.get(beat.node)
-        after = failure_detector.heard(before, beat, self._config.disconnect_grace_s, self._clock())
+        before = self._seen.get(heartbeat.node)
+        after = failure_detector.heard(before, heartbeat, self._config.disconnect_grace_s, self._clock())
         if (after is None or not after.recorded) and self._clock() - self._read_at > UNKNOWN_AGAIN_S:
             self._hint_records()
         if after is None:
             return
-        self._seen[beat.node] = after
-        self._beats[beat.node] = beat
-        if before is None or self._states.get(beat.node) != after.said:
+        self._seen[heartbeat.node] = after
+        self._heartbeats[heartbeat.node] = heartbeat
+        if before is None or self._states.get(heartbeat.node) != after.said:
             self._look.set()
 
-    def _on_alone(self, master: str) -> None:
+    def _on_alone(self, leader: str) -> None:
         """The master's roll stays away: the others' silence counts from now, when this node begins to listen."""
-        now, but = self._clock(), (master, self._me)
+        now, but = self._clock(), (leader, self._me)
         seen = self._seen
         self._seen = {node: one if node in but else failure_detector.unheard(one, now) for node, one in seen.items()}
 
@@ -245,13 +245,13 @@ class Registry:
         """A bus server went or came: silence counts from now, cuts are not believed for a while."""
         now = self._clock()
         self._believe_cuts_from = now + self._config.heartbeat_interval_s * self._config.gone_after_missed
-        self._seen = {node: failure_detector.pardoned(one, now) for node, one in self._seen.items()}
+        self._seen = {node: failure_detector.grace_restarted(one, now) for node, one in self._seen.items()}
         self._listening_since = now
         self._early.clear()
         self._read_up_to = 0
         self._hint_records()
 
-    def _bury(self, node: str, before: Seen) -> None:
+    def _bury(self, node: str, before: PeerState) -> None:
         """A newer incarnation came: the former one is dead, and what it held is still to be given back."""
         held = self._held.pop(node, None)
         if held is not None and before.incarnation:
@@ -261,7 +261,7 @@ class Registry:
     def _forget(self, node: str) -> None:
         if failure_detector.verdict(self._seen[node], self._config, self._clock()) in ALIVE:
             return  # it beats, and will write a record
-        for known in (self._seen, self._records, self._beats, self._held):
+        for known in (self._seen, self._records, self._heartbeats, self._held):
             known.pop(node, None)
 
     # --- what can be asked --------------------------------------------------------------------------
@@ -326,7 +326,7 @@ class Registry:
         except msgspec.MsgspecError:
             return None
 
-    def seen(self) -> dict[str, Seen]:
+    def seen(self) -> dict[str, PeerState]:
         """Everything known of everybody, by node id (do not change it)."""
         return self._seen
 
@@ -334,15 +334,15 @@ class Registry:
         """Record, state and last heartbeat of every node that has a record."""
         states = self._verdicts()
         return tuple(
-            Member(record, states[node], self._beats.get(node))
+            Member(record, states[node], self._heartbeats.get(node))
             for node, record in sorted(self._records.items())
             if node in states
         )
 
-    def view(self, master: str = "") -> tuple[NodeView, ...]:
+    def view(self, leader: str = "") -> tuple[NodeView, ...]:
         """Every node for people, by name; `master` is the node id of the master."""
         now, views = self._clock(), []
         for one in self.members():
             heard_at = self._seen[one.record.id].heard_at
-            views.append(node_view(one, now - heard_at if heard_at >= 0 else -1.0, one.record.id == master))
+            views.append(node_view(one, now - heard_at if heard_at >= 0 else -1.0, one.record.id == leader))
         return tuple(sorted(views, key=lambda view: (view.name, view.id)))

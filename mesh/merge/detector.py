@@ -20,7 +20,7 @@ from mesh.errors import QueztlError
 from mesh.leader import journal
 from mesh.membership.failure_detector import ALIVE, UP
 from mesh.merge import mover, policy
-from mesh.merge.policy import Side
+from mesh.merge.policy import MeshSummary
 from mesh.messages import MergeOrder
 from mesh.scheduling.placement import Member
 
@@ -46,17 +46,15 @@ COPIED = (
 )
 
 
-class Meeting:
+class DuplicateMeshDetector:
     """`run(fence)` for one term as master."""
 
-    def __init__(
-        self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect, members: Members
-    ) -> None:
+    def __init__(self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect, members: Members) -> None:
         """`peers`: what is announced now; `connect`: to another mesh's bus, by its URLs; `members`: of this mesh."""
         self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
         self._members = members
         self._since: dict[str, float] = {}
-        self._who: Side | None = None
+        self._who: MeshSummary | None = None
         """Who this mesh is."""
         self.alarms: dict[str, str] = {}
         """What people should know: id of the other mesh -> a sentence."""
@@ -81,7 +79,7 @@ class Meeting:
         others = strangers(peers, who) | twins(peers, who.id, ours)
         copied = doubles(peers, who.id, ours, self._members())
         # Eight questions, for a judgement: not every few seconds of a mesh that is alone, as most are.
-        mine = await mover.read_side(self._bus) if others else who
+        mine = await mover.read_mesh_summary(self._bus) if others else who
         now = time.monotonic()
         self._since = {key: self._since.get(key, now) for key in others}
         said = {f"copy-{node}": COPIED.format(node) for node in copied}
@@ -103,21 +101,23 @@ class Meeting:
                 await journal.emit(self._bus, journal.OTHER_MESH, {"id": name, "says": sentence}, fence=fence)
         self.alarms = said
 
-    async def _ask(self, urls: tuple[str, ...]) -> Side | None:
+    async def _ask(self, urls: tuple[str, ...]) -> MeshSummary | None:
         """Who that is, as its own servers tell; None when nobody answers."""
         try:
             bus = await self._connect(urls)
         except QueztlError:
             return None
         try:
-            return await mover.read_side(bus)
+            return await mover.read_mesh_summary(bus)
         except QueztlError as error:
             log.debug("the mesh at %s could not be asked: %s", urls, error.message)
             return None
         finally:
             await bus.close()
 
-    async def _order(self, mine: Side, other: Side, urls: tuple[str, ...], reason: str, fence: int) -> None:
+    async def _order(
+        self, mine: MeshSummary, other: MeshSummary, urls: tuple[str, ...], reason: str, fence: int
+    ) -> None:
         if await self._election.confirm() != fence:
             return
         order = MergeOrder(into=other.id, urls=urls, by=self._me, at=time.time(), mover=self._me)
@@ -153,7 +153,7 @@ class Meeting:
             await winner.close()
 
 
-def strangers(peers: Iterable[Announcement], mine: Side) -> dict[str, tuple[str, ...]]:
+def strangers(peers: Iterable[Announcement], mine: MeshSummary) -> dict[str, tuple[str, ...]]:
     """Other meshes of this name, by id: where their buses are. Pure."""
     found: dict[str, dict[str, None]] = {}
     for one in peers:
@@ -183,5 +183,5 @@ def _is_elsewhere(one: Announcement, mesh: str, ours: frozenset[str]) -> bool:
 
 def holds_work(members: Iterable[Member]) -> bool:
     """Whether any node that lives has taken work it has not ended, by its last heartbeat. Pure."""
-    beats = (one.beat for one in members if one.state in ALIVE)
-    return any(beat is not None and beat.running + beat.queued > 0 for beat in beats)
+    heartbeats = (one.heartbeat for one in members if one.state in ALIVE)
+    return any(heartbeat is not None and heartbeat.running + heartbeat.queued > 0 for heartbeat in heartbeats)

@@ -25,7 +25,7 @@ from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequenc
 from mesh.bus.streams import declare_lane
 from mesh.bus.wire import parse_headers
 from mesh.errors import BusUnavailable, Busy, QueztlError
-from mesh.merge.policy import Side
+from mesh.merge.policy import MeshSummary
 from mesh.messages import MergeOrder, decode_any, decode_lease, decode_merge, decode_node, decode_task, encode
 from mesh.tasks import records
 
@@ -57,16 +57,16 @@ class Stored:
 
 
 # --- what is read -----------------------------------------------------------------------------------
-async def read_identity(bus: Bus) -> Side:
+async def read_identity(bus: Bus) -> MeshSummary:
     """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), ApiError."""
     entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
     if entry is None:
         raise BusUnavailable("what answers there is no mesh")
     known = decode_any(entry.value)
-    return Side(str(known["id"]), str(known["name"]), str(known.get("founder", "")))
+    return MeshSummary(str(known["id"]), str(known["name"]), str(known.get("founder", "")))
 
 
-async def read_side(bus: Bus) -> Side:
+async def read_mesh_summary(bus: Bus) -> MeshSummary:
     """A mesh, as its servers tell. Raises: BusUnavailable (no mesh serves there), ApiError."""
     who = await read_identity(bus)
     work, later, tasks, dead = await asyncio.gather(
@@ -156,7 +156,7 @@ class Mover:
 
     async def run(self) -> None:
         """All of it, and then the order says `moved`. Raises: Overtaken, BusUnavailable, ApiError."""
-        self._from = (await read_side(self._loser)).id
+        self._from = (await read_mesh_summary(self._loser)).id
         await self._drained()
         await self._refuse_new_work()
         await self._objects(subjects.BLOBS)
@@ -188,8 +188,8 @@ class Mover:
         while time.monotonic() < deadline:
             # Not what the lanes count as delivered: what was given back stays in that count until somebody takes it.
             request = {"subjects_filter": subjects.WORK_SUBJECTS[0]}
-            door = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}", request))["state"].get("subjects")
-            if not door and not self._busy():
+            ingress = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}", request))["state"].get("subjects")
+            if not ingress and not self._busy():
                 return
             await self._go_on()
             await asyncio.sleep(LOOK_EVERY_S)

@@ -15,7 +15,7 @@ YOUNG_S = 120.0
 
 
 @dataclass(frozen=True)
-class Side:
+class MeshSummary:
     """One mesh, as its servers tell."""
 
     id: str
@@ -55,7 +55,7 @@ class Verdict:
     reason: str = ""
 
 
-def judge(one: Side, other: Side) -> Verdict:
+def judge(one: MeshSummary, other: MeshSummary) -> Verdict:
     """What to do about two meshes that see each other; the same for either order of the arguments."""
     if one.name != other.name or one == other or (one.id == other.id and one.lease == other.lease):
         return Verdict("nothing")
@@ -71,16 +71,16 @@ def judge(one: Side, other: Side) -> Verdict:
     return Verdict("say", goes.id, "both are in use, or were")
 
 
-def loser(one: Side, other: Side) -> Side:
+def loser(one: MeshSummary, other: MeshSummary) -> MeshSummary:
     """The one that goes: whom nobody would miss, else the one with fewer nodes, the younger, the later name."""
     return max(one, other, key=_weakness)
 
 
-def _weakness(side: Side) -> tuple[Any, ...]:
-    return (side.may_go, -side.nodes, -side.age_s, side.id, side.lease, *astuple(side))
+def _weakness(summary: MeshSummary) -> tuple[Any, ...]:
+    return (summary.may_go, -summary.nodes, -summary.age_s, summary.id, summary.lease, *astuple(summary))
 
 
-def words(mine: Side, other: Side, verdict: Verdict) -> str:
+def words(mine: MeshSummary, other: MeshSummary, verdict: Verdict) -> str:
     """The alarm for people of `mine`; empty when there is nothing to say."""
     if verdict.do != "say":
         return ""
@@ -92,15 +92,15 @@ def words(mine: Side, other: Side, verdict: Verdict) -> str:
     )
 
 
-def _nodes(side: Side) -> str:
-    return f"{side.nodes} node{'' if side.nodes == 1 else 's'}"
+def _nodes(summary: MeshSummary) -> str:
+    return f"{summary.nodes} node{'' if summary.nodes == 1 else 's'}"
 
 
-def _tasks(side: Side) -> str:
-    return f"{side.unfinished} unfinished task{'' if side.unfinished == 1 else 's'}"
+def _tasks(summary: MeshSummary) -> str:
+    return f"{summary.unfinished} unfinished task{'' if summary.unfinished == 1 else 's'}"
 
 
-def explain(goes: Side, stays: Side) -> list[str]:
+def explain(goes: MeshSummary, stays: MeshSummary) -> list[str]:
     """What a merge does, for a person who is asked: sentences."""
     return [
         f"{goes.id} ({_nodes(goes)}, {_tasks(goes)}, {_age(goes)} old) goes into {stays.id} "
@@ -112,8 +112,8 @@ def explain(goes: Side, stays: Side) -> list[str]:
     ]
 
 
-def _age(side: Side) -> str:
+def _age(summary: MeshSummary) -> str:
     for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
-        if side.age_s >= seconds:
-            return f"{side.age_s / seconds:.0f} {unit}"
-    return f"{side.age_s:.0f} s"
+        if summary.age_s >= seconds:
+            return f"{summary.age_s / seconds:.0f} {unit}"
+    return f"{summary.age_s:.0f} s"

@@ -18,7 +18,7 @@ from mesh import lanes
 from mesh.kinds.base import Resources
 from mesh.lanes import LAST
 from mesh.membership.failure_detector import ALIVE, DRAINING, GONE, LEFT, REGISTERED, SUSPECT, UP
-from mesh.messages import Beat, NodeRecord
+from mesh.messages import Heartbeat, NodeRecord
 
 #: Tasks a node must have run before its mean run time counts.
 ENOUGH = 5
@@ -37,17 +37,17 @@ class Member:
 
     record: NodeRecord
     state: str = UP
-    beat: Beat | None = None
+    heartbeat: Heartbeat | None = None
 
     @property
     def rates(self) -> Mapping[str, tuple[float, int]]:
         """kind -> (mean run time in seconds, tasks counted)"""
-        return self.beat.rates if self.beat else {}
+        return self.heartbeat.rates if self.heartbeat else {}
 
     @property
     def is_busy(self) -> bool:
         """Whether it has no free slot right now."""
-        return self.beat is not None and self.beat.running + self.beat.queued >= self.record.slots
+        return self.heartbeat is not None and self.heartbeat.running + self.heartbeat.queued >= self.record.slots
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,24 @@ if TYPE_CHECKING:
 HELD: dict[str, frozenset[str]] = {
     "mp4": frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")),
     "mkv": frozenset(
-        ("aac", "mp3", "mp2", "ac3", "eac3", "dts", "truehd", "alac", "opus", "vorbis", "flac", "pcm_s16le",
-         "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8")
+        (
+            "aac",
+            "mp3",
+            "mp2",
+            "ac3",
+            "eac3",
+            "dts",
+            "truehd",
+            "alac",
+            "opus",
+            "vorbis",
+            "flac",
+            "pcm_s16le",
+            "pcm_s24le",
+            "pcm_s32le",
+            "pcm_f32le",
+            "pcm_u8",
+        )
     ),
 }
 AAC_BITS_A_CHANNEL = 96_000

@@ -1,7 +1,7 @@
 """Waiting for tasks to end: one subscription for all of a client's own, one more per foreign task.
 
-The bus republishes what TASKS *stored* on `told.…`, so the first end heard is the one that stands. Core NATS may
-lose a message (a reconnect, a slow reader): after every reconnect, and for old waits now and then, the records
+The bus republishes what TASKS *stored* on `task_updates.…`, so the first end heard is the one that stands. Core NATS
+may lose a message (a reconnect, a slow reader): after every reconnect, and for old waits now and then, the records
 themselves are read.
 """
 
@@ -43,7 +43,7 @@ class Waiting:
 
     async def start(self) -> None:
         """Listen for the ends of this client's own tasks."""
-        self._subscription = await self._bus.subscribe(subjects.told_all(self._submitter), self._on_told)
+        self._subscription = await self._bus.subscribe(subjects.all_task_updates(self._submitter), self._on_told)
         self._bus.on_back.append(self._catch_up)
         self._recheck = asyncio.create_task(self._recheck_old(), name="recheck of old waits")
 
@@ -87,7 +87,7 @@ class Waiting:
             if not mine:
                 if not task.startswith(f"{self._submitter}-"):
                     submitter, number = subjects.split_task_id(task)
-                    subscription = await self._bus.subscribe(subjects.told_one(submitter, number), self._on_told)
+                    subscription = await self._bus.subscribe(subjects.task_updates(submitter, number), self._on_told)
                 try:
                     end = await records.read_end(self._bus, task)
                 except QueztlError as error:

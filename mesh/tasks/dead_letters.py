@@ -60,9 +60,7 @@ async def show(bus: Bus, task: str) -> DeadLetter:
 async def replay(bus: Bus, submitter: Submitter, task: str) -> Accepted:
     """Submit a dead letter's task again under a new id, then remove the letter. Raises: NotFound."""
     letter = await show(bus, task)
-    fresh = msgspec.structs.replace(
-        letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0
-    )
+    fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0)
     lane = (fresh.kind, fresh.pool, fresh.urgency)
     await submitter.publish(Prepared(fresh, lane, 0.0))
     await bus.api(f"STREAM.PURGE.{subjects.DEAD}", {"filter": subjects.dead(letter.task.kind, task)})

@@ -129,9 +129,7 @@ class _Mapping:
 
     def __init__(self, mesh: Mesh, request: SubmitRequest) -> None:
         self._mesh, self._submitter, self._waiting = mesh, mesh.submitter, mesh.waiting
-        self._envelope = open_envelope(
-            request, mesh.bus.config, mesh.submitter.regions, mesh.submitter.places
-        )
+        self._envelope = open_envelope(request, mesh.bus.config, mesh.submitter.regions, mesh.submitter.places)
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._number = 0

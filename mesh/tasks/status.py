@@ -93,7 +93,7 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
     Raises: NotFound, BusUnavailable.
     """
     if task.isascii() and task.isdigit() and len(task) < 19:
-        return await _of_door(bus, int(task), members)
+        return await _of_ingress(bus, int(task), members)
     try:
         subjects.split_task_id(task)
     except ValueError:
@@ -103,9 +103,7 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
     for _ in range(2):
         if (end := await records.read_end(bus, task)) is not None:
             return of_end(end)
-        state, waiting = await asyncio.gather(
-            records.read_state(bus, task), records.read_waiting(bus, task)
-        )
+        state, waiting = await asyncio.gather(records.read_state(bus, task), records.read_waiting(bus, task))
         if state is not None and state.state not in FINAL and (state.state == "running" or waiting is None):
             return of_state(state)
         if waiting is not None:
@@ -118,9 +116,7 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
 
 
 def _queued(task: Task, note: str = "", **more: Any) -> TaskView:
-    return TaskView(
-        id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at, note=note, **more
-    )
+    return TaskView(id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at, note=note, **more)
 
 
 async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Members | None) -> TaskView:
@@ -142,7 +138,7 @@ async def epoch(bus: Bus) -> str:
     return str(decode_any(entry.value)["epoch"]) if entry else "w0"
 
 
-async def _of_door(bus: Bus, sequence: int, members: Members | None) -> TaskView:
+async def _of_ingress(bus: Bus, sequence: int, members: Members | None) -> TaskView:
     task = subjects.task_id(await epoch(bus), sequence)
     try:
         return await status(bus, task, members)
@@ -182,7 +178,7 @@ async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
 
     first = await status(bus, task)
     submitter, number = subjects.split_task_id(first.id)
-    subscription = await bus.subscribe(subjects.told_one(submitter, number), on_told)
+    subscription = await bus.subscribe(subjects.task_updates(submitter, number), on_told)
     try:
         view = await status(bus, first.id)
         yield view
@@ -198,4 +194,3 @@ async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
             yield view
     finally:
         await subscription.close()
-

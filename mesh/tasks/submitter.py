@@ -113,9 +113,7 @@ class Submitter:
             await self._schedule(task, time() + prepared.delay_s)
             return
         await self.ensure_lane(prepared.lane, task.requires)
-        await self._bus.store(
-            subjects.lane_subject(*prepared.lane, task.id), encode(task), msg_id=task.id, resend=True
-        )
+        await self._bus.store(subjects.lane_subject(*prepared.lane, task.id), encode(task), msg_id=task.id, resend=True)
         self.wake(prepared.lane)
 
     def declared(self, lane: Lane) -> bool:
@@ -176,9 +174,7 @@ class Submitter:
             "Nats-Schedule": f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}",
             "Nats-Schedule-Target": subjects.later_due(task.id),
         }
-        await self._bus.store(
-            subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True
-        )
+        await self._bus.store(subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True)
 
     async def _later_has_room(self) -> None:
         """A stream with schedules can't refuse what is too much (10052), so those who fill it look, now and then.

@@ -63,7 +63,7 @@ class Rate:
 
 
 @dataclass(slots=True)
-class Seat:
+class WorkerSlot:
     """A worker that can take work. `cores` is 0 while it has none."""
 
     cores: int = 0
@@ -93,17 +93,21 @@ def small_s(kind: str, cores: int, rates: Mapping[str, Rate]) -> float:
     return rate.mean_s if rate.mean_s > LEAST_S else LEAST_S
 
 
-def _fits(seat: Seat, expected_s: float, size_bytes: int, limit_s: float) -> bool:
+def _fits(worker_slot: WorkerSlot, expected_s: float, size_bytes: int, limit_s: float) -> bool:
     return (
-        seat.shared
-        and seat.jobs < DEPTH_JOBS
-        and seat.work_s + expected_s <= limit_s
-        and seat.size_bytes + size_bytes <= DEPTH_BYTES
+        worker_slot.shared
+        and worker_slot.jobs < DEPTH_JOBS
+        and worker_slot.work_s + expected_s <= limit_s
+        and worker_slot.size_bytes + size_bytes <= DEPTH_BYTES
     )
 
 
 def assign(
-    waiting: Iterable[Wanted], seats: Sequence[Seat], slots: int, rates: Mapping[str, Rate], starting: int = 0
+    waiting: Iterable[Wanted],
+    worker_slots: Sequence[WorkerSlot],
+    slots: int,
+    rates: Mapping[str, Rate],
+    starting: int = 0,
 ) -> Plan:
     """Who gets what now. `seats` are updated to what they hold afterwards; `starting` workers are on their way.
 
@@ -111,11 +115,11 @@ def assign(
     that is not small gets an idle worker; a small one joins others only where they take under CHUNK_S
     together, or no idle worker or no core is left.
     """
-    free = slots - sum(seat.cores for seat in seats)
+    free = slots - sum(worker_slot.cores for worker_slot in worker_slots)
     batches: list[tuple[int, int]] = []
     at, limit_s, count, taken, blocked = -1, CHUNK_S, 0, 0, False
     known: dict[str, float] = {}
-    seat = Seat()
+    worker_slot = WorkerSlot()
     for job in waiting:
         cores = 1 if job.cores == 1 else min(job.cores, slots)
         kind, size_bytes = job.kind, len(job.payload)
@@ -125,27 +129,27 @@ def assign(
         # Once more what _fits says: this loop runs for every job.
         if (
             not expected_s
-            or not seat.shared
-            or seat.jobs >= DEPTH_JOBS
-            or seat.work_s + expected_s > limit_s
-            or seat.size_bytes + size_bytes > DEPTH_BYTES
+            or not worker_slot.shared
+            or worker_slot.jobs >= DEPTH_JOBS
+            or worker_slot.work_s + expected_s > limit_s
+            or worker_slot.size_bytes + size_bytes > DEPTH_BYTES
         ):
             if count:
                 batches.append((at, count))
             count = 0
-            at = _choose(seats, free, cores, expected_s, size_bytes, kind)
+            at = _choose(worker_slots, free, cores, expected_s, size_bytes, kind)
             if at < 0:
                 blocked = True
                 break
-            seat = seats[at]
+            worker_slot = worker_slots[at]
             # Past CHUNK_S all round: that much for this one, then the least laden is looked for again.
-            limit_s = min(DEPTH_S, seat.work_s + CHUNK_S)
-            if not seat.jobs:
+            limit_s = min(DEPTH_S, worker_slot.work_s + CHUNK_S)
+            if not worker_slot.jobs:
                 free -= cores
-                seat.cores, seat.shared, seat.last = cores, expected_s > 0, kind
-        seat.jobs += 1
-        seat.work_s += expected_s
-        seat.size_bytes += size_bytes
+                worker_slot.cores, worker_slot.shared, worker_slot.last = cores, expected_s > 0, kind
+        worker_slot.jobs += 1
+        worker_slot.work_s += expected_s
+        worker_slot.size_bytes += size_bytes
         count += 1
         taken += 1
     if count:
@@ -153,40 +157,38 @@ def assign(
     if not blocked:
         return Plan(batches)
     ahead = islice(waiting, taken, taken + slots)
-    return Plan(batches, _start(ahead, free, slots, rates, slots - len(seats) - starting, starting))
+    return Plan(batches, _start(ahead, free, slots, rates, slots - len(worker_slots) - starting, starting))
 
 
 def _choose(
-    seats: Sequence[Seat], free: int, cores: int, expected_s: float, size_bytes: int, kind: str
+    worker_slots: Sequence[WorkerSlot], free: int, cores: int, expected_s: float, size_bytes: int, kind: str
 ) -> int:
     """The seat for the job at the head of the queue, an idle one whose last job was of the same kind before other idle
     ones; -1 when it must wait."""
     if expected_s:
-        for index, seat in enumerate(seats):
-            if _fits(seat, expected_s, size_bytes, CHUNK_S):
+        for index, worker_slot in enumerate(worker_slots):
+            if _fits(worker_slot, expected_s, size_bytes, CHUNK_S):
                 return index
     if free >= cores:
         idle = -1
-        for index, seat in enumerate(seats):
-            if not seat.jobs:
-                if seat.last == kind:
+        for index, worker_slot in enumerate(worker_slots):
+            if not worker_slot.jobs:
+                if worker_slot.last == kind:
                     return index
                 idle = index if idle < 0 else idle
         if idle >= 0:
             return idle
     if expected_s:
         least = min(
-            (seat.work_s, index)
-            for index, seat in [(-1, Seat(work_s=float("inf"))), *enumerate(seats)]
-            if index < 0 or _fits(seat, expected_s, size_bytes, DEPTH_S)
+            (worker_slot.work_s, index)
+            for index, worker_slot in [(-1, WorkerSlot(work_s=float("inf"))), *enumerate(worker_slots)]
+            if index < 0 or _fits(worker_slot, expected_s, size_bytes, DEPTH_S)
         )
         return least[1]
     return -1
 
 
-def _start(
-    ahead: Iterable[Wanted], free: int, slots: int, rates: Mapping[str, Rate], room: int, starting: int
-) -> int:
+def _start(ahead: Iterable[Wanted], free: int, slots: int, rates: Mapping[str, Rate], room: int, starting: int) -> int:
     """How many workers to start for the jobs `ahead`, of which `starting` ones will take the first."""
     wanted = 0
     for job in ahead:

@@ -76,7 +76,7 @@ class Executor:
     @property
     def free_cores(self) -> int:
         """Cores that no job has."""
-        return self.slots - sum(worker.seat.cores for worker in self._pool.workers)
+        return self.slots - sum(worker.worker_slot.cores for worker in self._pool.workers)
 
     @property
     def waiting(self) -> int:
@@ -153,7 +153,7 @@ class Executor:
         if not self._waiting or self._stopping:
             return
         ready = [worker for worker in self._pool.workers if worker.ready and worker.verdict is None]
-        plan = assign(self._waiting, [w.seat for w in ready], self.slots, self.rates, self._pool.starting)
+        plan = assign(self._waiting, [w.worker_slot for w in ready], self.slots, self.rates, self._pool.starting)
         batches: dict[int, list[Job]] = {}
         handed: list[Job] = []
         for index, count in plan.batches:
@@ -196,9 +196,7 @@ class Executor:
         self._dispatch()
         self._report(ended)
 
-    def _take_results(
-        self, worker: WorkerProcess, results: list[protocol.ResultFrame], ended: list[Finished]
-    ) -> None:
+    def _take_results(self, worker: WorkerProcess, results: list[protocol.ResultFrame], ended: list[Finished]) -> None:
         held, rates = worker.held, self.rates
         for end in results:
             job = held.pop(end.seq, None)
@@ -274,7 +272,7 @@ class Executor:
         self._wait_again(worker.call_back())
         worker.settle()
         # What it is on is no small job, whatever its kind: nothing joins it.
-        worker.seat.shared = False
+        worker.worker_slot.shared = False
 
     def _wait_again(self, jobs: Sequence[Job]) -> None:
         self._waiting.extendleft(reversed(jobs))

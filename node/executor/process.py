@@ -28,7 +28,7 @@ import msgspec
 
 import node
 from node.executor import limits, protocol
-from node.executor.dispatch import Seat
+from node.executor.dispatch import WorkerSlot
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class WorkerProcess(asyncio.Protocol):
         on_lost: Callable[[WorkerProcess], None],
     ) -> None:
         self.number, self.ready, self.lost, self.retired = number, False, False, False
-        self.seat = Seat()
+        self.worker_slot = WorkerSlot()
         self.held: dict[int, Any] = {}
         """sequence number -> job, for all it was sent and has not answered, in order"""
         self.verdict: tuple[int, str] | None = None
@@ -203,14 +203,15 @@ class WorkerProcess(asyncio.Protocol):
 
     def settle(self) -> None:
         """Brings its seat in line with what it still holds."""
-        seat, left = self.seat, len(self.held)
+        worker_slot, left = self.worker_slot, len(self.held)
         if not left:
-            if seat.jobs:
+            if worker_slot.jobs:
                 self.idle_since = monotonic()
-            self.seat = Seat(last=seat.last)
-        elif left != seat.jobs:
-            share = left / seat.jobs
-            seat.jobs, seat.work_s, seat.size_bytes = left, seat.work_s * share, int(seat.size_bytes * share)
+            self.worker_slot = WorkerSlot(last=worker_slot.last)
+        elif left != worker_slot.jobs:
+            share = left / worker_slot.jobs
+            worker_slot.jobs, worker_slot.work_s = left, worker_slot.work_s * share
+            worker_slot.size_bytes = int(worker_slot.size_bytes * share)
 
     def call_back(self) -> list[Any]:
         """Takes away the jobs it has not started, in order; asks for the results it has ready."""

@@ -109,8 +109,7 @@ class Child:
         """Does one job; False when the daemon called it back before it started."""
         start = monotonic()
         if self._pending and (
-            len(self._pending) >= HOLD_RESULTS
-            or start - self._pending_since + self._means.get(job.kind, 1.0) > HOLD_S
+            len(self._pending) >= HOLD_RESULTS or start - self._pending_since + self._means.get(job.kind, 1.0) > HOLD_S
         ):
             self._deliver()
         if self._stale or job.memory_mb != self._memory_mb:
@@ -197,7 +196,15 @@ class Child:
         resume = Path(job.resume) if job.resume else None
         blobs = {blob: Path(file) for blob, file in job.blobs.items()} if job.blobs else {}
         return Context(
-            job.cores, self._folder, blobs, progress, resume, checkpoint, kept, job.memory_mb, self._fault_kinds,
+            job.cores,
+            self._folder,
+            blobs,
+            progress,
+            resume,
+            checkpoint,
+            kept,
+            job.memory_mb,
+            self._fault_kinds,
             self._grants,
         )
 

@@ -94,8 +94,12 @@ class _Style:
 def _row(label: str, text: str) -> list[str]:
     first = f"  {label:<{_LABEL - 2}}"
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=" " * _LABEL,
-        break_long_words=False, break_on_hyphens=False,
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * _LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
     ) or [first]
 
 

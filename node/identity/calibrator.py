@@ -32,7 +32,7 @@ TIMEOUT_S = 60.0
 LONG_S = 3.0
 
 
-class Measuring:
+class Calibrator:
     """`seconds` is what is known, kind -> seconds of its probe; `publish()` is awaited whenever that has grown."""
 
     def __init__(

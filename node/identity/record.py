@@ -50,7 +50,7 @@ def record_of(node: Node) -> NodeRecord:
         region=config.region,
         api=node.bridge.url,
         host=node.addresses[0],
-        hosts_bus=node.hosting.server is not None,
+        hosts_bus=node.bus_host.server is not None,
         addresses=node.addresses,
         wired=not any(map(is_wireless, node.addresses)),
         server_client_id=node.bus.client_id,
@@ -105,6 +105,6 @@ def announcement_of(node: Node) -> Announcement:
     """What it says of itself on the local network."""
     return Announcement(
         mesh_name=node.joined.mesh.name, mesh_id=node.joined.mesh.id, key_fingerprint="",
-        node_id=node.data.node_id, urls=node.hosting.urls, role=MEMBER, api=node.bridge.url,
+        node_id=node.data.node_id, urls=node.bus_host.urls, role=MEMBER, api=node.bridge.url,
         version=version(),
     )  # fmt: skip

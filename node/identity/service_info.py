@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mesh.subjects import SERVICE_NAME, door
+from mesh.subjects import SERVICE_NAME, ingress
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message, Subscription
@@ -25,7 +25,7 @@ def document(verb: str, node: Node, started: str) -> dict[str, Any]:
     if verb == "PING":
         return base | {"type": "io.nats.micro.v1.ping_response"}
     endpoints = [
-        {"name": kind.kind, "subject": door(kind.kind), "queue_group": "mesh", "metadata": {}}
+        {"name": kind.kind, "subject": ingress(kind.kind), "queue_group": "mesh", "metadata": {}}
         for kind in record.capabilities.kinds
         if kind.available
     ]

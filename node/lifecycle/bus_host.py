@@ -35,7 +35,7 @@ READ_EVERY_S = 30.0
 RETRY_S = 1.0
 
 
-class Hosting:
+class BusHost:
     """`start()`, then `run()` until cancelled; `leave()` before the node stops."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Hosting:
         else:
             await self._bus.kv(subjects.KV_MESH).delete(subjects.server_key(self._settings.node_id))
         self._subscriptions = [
-            await self._bus.subscribe(subjects.hosting(self._settings.node_id), self._on_request),
+            await self._bus.subscribe(subjects.bus_host(self._settings.node_id), self._on_request),
             await self._bus.kv(subjects.KV_MESH).watch(lambda _: self._look.set()),
         ]
         await self._read()

@@ -45,7 +45,7 @@ async def say_goodbye(node: Node) -> None:
         left = msgspec.structs.replace(node.record, state="left")
         await node.bus.kv(subjects.KV_NODES).put(left.id, encode(left))
         node.heartbeat.state = "left"
-        node.heartbeat.beat()
+        node.heartbeat.publish()
         await journal.emit(node.bus, "leave", {"name": node.record.name}, node.record.id, 0)
     except QueztlError as error:
         log.debug("the goodbye was not heard: %s", error)
@@ -72,7 +72,7 @@ async def close_all(node: Node) -> None:
     if "bus" in have:
         steps.append(node.bus.close())
     if "hosting" in have:
-        steps.append(node.hosting.close())
+        steps.append(node.bus_host.close())
     elif "joined" in have and node.joined.server is not None:
         steps.append(node.joined.server.stop())
     for step in steps:

@@ -127,9 +127,7 @@ def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awai
     return connect
 
 
-def bus_settings(
-    config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]
-) -> BusSettings:
+def bus_settings(config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]) -> BusSettings:
     """What a bus server of this node is told."""
     local = all(address.startswith("127.") for address in addresses)
     return BusSettings(

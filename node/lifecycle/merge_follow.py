@@ -46,7 +46,7 @@ async def follow(node: Node) -> None:
                 if not drained:
                     drained = True
                     await _drain(node)
-                if is_time(order, node.data.node_id, node.hosting.server is not None):
+                if is_time(order, node.data.node_id, node.bus_host.server is not None):
                     log.warning("this node goes into the mesh %s", order.into)
                     node.moves_to = order
                     node.stop_asked.set()
@@ -72,7 +72,7 @@ async def _read(node: Node) -> MergeOrder | None:
 
 async def _drain(node: Node) -> None:
     """No new work; what runs may end. It does not say that it drains: its bus server would be taken from it."""
-    node.puller.close_door()
+    node.puller.close_ingress()
     await draining.drain(node, DRAIN_S)
 
 

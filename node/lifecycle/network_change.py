@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 3.0
 
 
-async def roam(node: Node) -> None:
+async def watch_network(node: Node) -> None:
     """Follow this machine's addresses until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
@@ -51,7 +51,7 @@ async def move(node: Node, addresses: tuple[str, ...]) -> None:
     await old.stop()
     await node.discovery.start()
     try:
-        await node.hosting.move(addresses)
+        await node.bus_host.move(addresses)
         await node.tell_where_it_is()
     except QueztlError as error:
         # Told again when the bus is back (Node._on_back).

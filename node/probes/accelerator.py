@@ -74,9 +74,7 @@ def _nvml() -> list[Accelerator]:
         driver = text(pynvml.nvmlSystemGetDriverVersion())
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return [
-            Accelerator(
-                "cuda", text(pynvml.nvmlDeviceGetName(h)), int(pynvml.nvmlDeviceGetMemoryInfo(h).total), driver
-            )
+            Accelerator("cuda", text(pynvml.nvmlDeviceGetName(h)), int(pynvml.nvmlDeviceGetMemoryInfo(h).total), driver)
             for h in handles
         ]
     except pynvml.NVMLError as error:
@@ -123,7 +121,7 @@ def parse_properties(text: str) -> dict[str, int]:
 
 
 def gfx_name(version: int) -> str:
-    """"gfx90a" for 90010: major, minor and stepping are two decimal digits each, the last one written in hex."""
+    """ "gfx90a" for 90010: major, minor and stepping are two decimal digits each, the last one written in hex."""
     return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
 
 

@@ -99,7 +99,7 @@ class NodeServices:
             # Without most of its servers the bus stores nothing; that is when people look here.
             alarms.append("The bus does not serve. What runs goes on; how much waits, and who is up, is not known.")
         nodes = node.registry.view(leader)
-        hosts = {one.node for one in node.hosting.servers}
+        hosts = {one.node for one in node.bus_host.servers}
         up = {one.id for one in nodes if node.bus.connected and one.state not in ("gone", "left")}
         there = [one.name for one in nodes if one.id in hosts & up]
         away = [one.name for one in nodes if one.id in hosts - up]
@@ -108,7 +108,7 @@ class NodeServices:
             mesh_id=node.joined.mesh.id,
             leader=leader,
             fence=node.election.leader_fence,
-            bus_urls=node.hosting.urls,
+            bus_urls=node.bus_host.urls,
             safety=safety(there, away, waits or ""),
             nodes=nodes,
             queued=queued,
@@ -127,7 +127,7 @@ class NodeServices:
                 lanes, told, waits = await asyncio.gather(
                     list_lanes(bus), kv.get(subjects.ALARMS_KEY), kv.get(subjects.BUS_KEY)
                 )
-                alarms = list(self.node.master.alarms) if self.node.election.is_master else None
+                alarms = list(self.node.leader.alarms) if self.node.election.is_leader else None
                 if alarms is None:
                     alarms = [str(one) for one in decode_any(told.value)] if told else []
                 reason = str(decode_any(waits.value)["waits"]) if waits else ""
@@ -152,7 +152,7 @@ class NodeServices:
         )
         if node.registry.state_of(record.id) in ("", "registered"):
             await node.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
-        return record.id, node.hosting.urls
+        return record.id, node.bus_host.urls
 
     async def dead_list(self, kind: str = "") -> list[DeadLetter]:
         """See Services."""
@@ -181,7 +181,7 @@ class NodeServices:
                 problem = f"names {wanted!r}, which is {'several nodes' if found else 'no node'} of this mesh"
                 raise BadInput(f"The benchmark run is not valid: nodes {problem}.", (Fault("nodes", problem),))
             chosen += found
-        return await node.benchmarking.start(node.hosting.urls, names, chosen, quick)
+        return await node.benchmarking.start(node.bus_host.urls, names, chosen, quick)
 
     async def benchmark_run(self, run: str) -> BenchRun:
         """See Services."""

@@ -19,7 +19,7 @@ from mesh.messages import encode
 from node.config import NodeConfig
 from scaling import settings
 from scaling.controller import Controller
-from scaling.observation.collect import World
+from scaling.observation.collect import MeshAccess
 from scaling.providers.base import Provider
 from scaling.providers.local import LocalProvider
 from scaling.service import ScalingService
@@ -40,9 +40,9 @@ class Capacity:
         self.local = LocalProvider(node.data.path / "started", lambda: flags_of(node.config))
         providers: dict[str, Provider] = {self.local.name: self.local}
         mesh = node.joined.mesh
-        self.world = World(
+        self.world = MeshAccess(
             bus=node.bus, me=node.data.node_id, mesh=(mesh.id, mesh.name), members=node.registry.members,
-            confirm=node.election.confirm, join=lambda: node.hosting.urls,
+            confirm=node.election.confirm, join=lambda: node.bus_host.urls,
             resources={name: spec.resources for name, spec in KINDS.items()}, providers=providers,
         )  # fmt: skip
         self.controller = Controller(self.world)
@@ -74,7 +74,7 @@ class Capacity:
         """The mesh ends with this node (its bus is here, and no other machine's node is there): those it started go
         too. What they run goes on for as long as they can; best effort, their dead-man switch does the rest."""
         node = self._node
-        if node.hosting.server is None or not node.bus.connected or node.moves_to is not None:
+        if node.bus_host.server is None or not node.bus.connected or node.moves_to is not None:
             return
         others = [one for one in node.registry.members() if one.state in ALIVE and one.record.id != node.record.id]
         started = [one.record for one in others if one.record.labels.get(TOKEN_LABEL)]

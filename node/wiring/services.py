@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mesh.supervision import Service
 from node.lifecycle import merge_follow
-from node.lifecycle.network_change import roam
+from node.lifecycle.network_change import watch_network
 
 if TYPE_CHECKING:
     from node.daemon import Node
@@ -19,13 +19,13 @@ def parts(node: Node, held: asyncio.Event) -> list[Service]:
         Service("heartbeat", node.heartbeat.run, "stop_node"),
         Service("pulse", lambda: node.heartbeat.pulse(held), "stop_node"),
         Service("registry", node.registry.run),
-        Service("door", node.door.run),
+        Service("ingress", node.ingress.run),
         Service("election", node.election.run),
-        Service("master", node.master.run),
-        Service("hosting", node.hosting.run),
-        Service("roaming", lambda: roam(node)),
+        Service("leader", node.leader.run),
+        Service("hosting", node.bus_host.run),
+        Service("roaming", lambda: watch_network(node)),
         Service("rejoining", lambda: merge_follow.follow(node)),
-        Service("measuring", node.measuring.run),
+        Service("measuring", node.calibrator.run),
         Service("dead man", node.managed.run),
         Service("policy", node.capacity.run),
     ]

@@ -24,7 +24,7 @@ from mesh.messages import TaskError, TaskState, decode_task
 from mesh.tasks import records
 from node.executor.executor import Executor, Job
 from node.work.checkpoints import Checkpoints
-from node.work.completion import Settling
+from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
 from node.work.outcome import Attempt, End, lost_too_often
 from node.work.pull_plan import surplus
@@ -46,7 +46,7 @@ SHED_DELAY_S = 0.05
 DOUBT_S = 1.0
 
 
-class Agent:
+class Admission:
     """Runs what a node pulls."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Agent:
         self._spool, self._deliveries, self._is_alive, self._changed = spool, deliveries, is_alive, changed
         self._checkpoints = checkpoints
         self._executor: Executor | None = None
-        self._settling: Settling | None = None
+        self._completion: Completion | None = None
         self._waiting: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -75,9 +75,9 @@ class Agent:
         """When this process was last known to be running, monotonic; the heartbeat keeps it fresh."""
         self._doubt_until = 0.0
 
-    def wire(self, executor: Executor, settling: Settling) -> None:
+    def wire(self, executor: Executor, completion: Completion) -> None:
         """Connect the parts that need each other."""
-        self._executor, self._settling = executor, settling
+        self._executor, self._completion = executor, completion
 
     @property
     def executor(self) -> Executor:
@@ -86,10 +86,10 @@ class Agent:
         return self._executor
 
     @property
-    def settling(self) -> Settling:
+    def completion(self) -> Completion:
         """Where ends go."""
-        assert self._settling is not None
-        return self._settling
+        assert self._completion is not None
+        return self._completion
 
     def load(self) -> Load:
         """What the puller's plan needs to know."""
@@ -176,7 +176,7 @@ class Agent:
             self._run(delivery, blobs, payload, resume)
         except NotFound as missing:
             error = TaskError("blob_missing", str(missing), (("payload", "names a blob that is not there"),))
-            self.settling.end(delivery, End("failed", error))
+            self.completion.end(delivery, End("failed", error))
         except QueztlError as error:
             log.warning("could not prepare task %s, giving it back: %s", task.id, error)
             self._deliveries.give_back(delivery, TRY_LATER_S)
@@ -214,7 +214,7 @@ class Agent:
         delivery.attempt = attempt_after(state, delivery.attempt, mine)
         over = lost_too_often(delivery.attempt)
         if over is not None:
-            self.settling.end(delivery, over)
+            self.completion.end(delivery, over)
             return False
         return True
 
@@ -229,7 +229,7 @@ class Agent:
         if task.expires_at and time() > task.expires_at:
             self._count_waiting(task.kind, -1)
             error = TaskError("expired", "it was not started before its time was up")
-            self.settling.end(delivery, End("expired", error))
+            self.completion.end(delivery, End("expired", error))
             return
         spec = KINDS.get(task.kind)
         if spec is None:
@@ -265,7 +265,7 @@ class Agent:
         if delivery.started_at:
             delivery.started_at = delivery.started_unix = 0.0
             self._count_waiting(job.kind, 1)
-            self.settling.unsay_running(delivery)
+            self.completion.revert_to_queued(delivery)
 
     def on_ended(self, job: Job) -> None:
         """It left the executor."""
@@ -318,4 +318,3 @@ def attempt_after(state: TaskState, now: Attempt, mine: bool) -> Attempt:
     """The attempt a task is on, given the `.state` left behind: a node that died is no attempt, but counted."""
     lost = state.lost + (1 if state.state == "running" and not mine else 0)
     return Attempt(max(1, state.attempt), now.max_attempts, tuple(state.crashed_on), lost)
-

@@ -40,7 +40,7 @@ PROGRESS_EVERY_S = 0.5
 TEXT_EVERY_S = 0.2
 
 
-class Settling:
+class Completion:
     """Writes ends and states for one node."""
 
     def __init__(
@@ -219,7 +219,7 @@ class Settling:
         if now - delivery.state_at >= (TEXT_EVERY_S if text else PROGRESS_EVERY_S):
             self._write_state(delivery, now, fraction, note, text, text_from)
 
-    def unsay_running(self, delivery: Delivery) -> None:
+    def revert_to_queued(self, delivery: Delivery) -> None:
         """It was noted as running and waits again: whoever is given it next would leave it to this node for ever."""
         if delivery.state_at:
             delivery.state_at = 0.0
@@ -274,4 +274,3 @@ def as_plain(info: Any) -> dict[str, Any]:
 def _log_refusal(_: bytes, error: QueztlError | None) -> None:
     if error is not None:
         log.debug("a task's state was not stored: %s", error)
-

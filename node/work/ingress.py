@@ -50,7 +50,7 @@ def decode_payload(data: bytes, content_type: str) -> Any:
     """
     if not data.strip():
         return None
-    packed = "msgpack" in content_type or ("json" not in content_type and data.lstrip()[:1] not in b"{[\"n")
+    packed = "msgpack" in content_type or ("json" not in content_type and data.lstrip()[:1] not in b'{["n')
     try:
         return decode_any(data) if packed else json.loads(data)
     except RecursionError:
@@ -80,7 +80,7 @@ def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> Submit
     return SubmitRequest(kind, decode_payload(data, fields.get("Content-Type", "").lower()), **options)
 
 
-class Door:
+class Ingress:
     """One node's share of the door."""
 
     def __init__(self, bus: Bus, submitter: Submitter, epoch: str, node: str) -> None:
@@ -89,12 +89,10 @@ class Door:
     async def run(self) -> None:
         """Take door messages and due work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pull(subjects.WORK, subjects.DOOR_DURABLE, self._take_in), name="door pulls")
+            group.create_task(self._pull(subjects.WORK, subjects.INGRESS_DURABLE, self._take_in), name="ingress pulls")
             group.create_task(self._pull(subjects.LATER, subjects.DUE_DURABLE, self._move_due), name="due pulls")
 
-    async def _pull(
-        self, stream: str, durable: str, handle: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    async def _pull(self, stream: str, durable: str, handle: Callable[[Message], Awaitable[None]]) -> None:
         inbox = self._bus.new_inbox()
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         subscription = await self._bus.subscribe(inbox, arrived.put_nowait)
@@ -107,9 +105,7 @@ class Door:
         finally:
             await subscription.close()
 
-    async def _drain(
-        self, arrived: asyncio.Queue[Message], handle: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    async def _drain(self, arrived: asyncio.Queue[Message], handle: Callable[[Message], Awaitable[None]]) -> None:
         """Handle what one pull brings, until its status message (or nothing) says that it is over."""
         taken = 0
         while taken < BATCH:

@@ -132,9 +132,7 @@ def should_take_back(
     return any(one.lane in starving for one in asks)
 
 
-def _for_work(
-    lanes: Sequence[LaneView], credit: _Credit, slots: int, now: float, config: MeshConfig
-) -> list[Ask]:
+def _for_work(lanes: Sequence[LaneView], credit: _Credit, slots: int, now: float, config: MeshConfig) -> list[Ask]:
     """Lanes with work, the most urgent first, then the near ones; equals share, the one served longest ago first."""
     wanting = [view for view in lanes if view.backlog > 0 or now - view.served_at < ACTIVE_S]
     levels: dict[int, list[LaneView]] = {}
@@ -164,15 +162,11 @@ def _has_work(view: LaneView) -> bool:
     return view.backlog > 0 or view.mean_s <= 0
 
 
-def _standing(
-    lanes: Sequence[LaneView], asked_now: set[Lane], credit: _Credit, slots: int, now: float
-) -> list[Ask]:
+def _standing(lanes: Sequence[LaneView], asked_now: set[Lane], credit: _Credit, slots: int, now: float) -> list[Ask]:
     """One pull each on quiet lanes, as far as free slots go, one slot kept for a lane that wakes up."""
     spare = min(credit.slots, credit.count) - (1 if slots > 1 else 0)
     quiet = [
-        view
-        for view in lanes
-        if view.lane not in asked_now and view.asked == 0 and now - view.served_at < FORGOTTEN_S
+        view for view in lanes if view.lane not in asked_now and view.asked == 0 and now - view.served_at < FORGOTTEN_S
     ]
     quiet.sort(key=lambda view: (view.far, URGENCIES.index(view.lane[2]), -view.served_at, view.lane))
     return [Ask(view.lane, 1) for view in quiet[: max(0, spare)]]

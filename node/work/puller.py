@@ -102,7 +102,7 @@ class Puller:
         await self._look_for_lanes()
         self._scanner = asyncio.create_task(self._scan_now_and_then(), name="lane scan")
 
-    def close_door(self) -> None:
+    def close_ingress(self) -> None:
         """Ask for nothing more; what was asked for may still come for up to `pull_expires_s`."""
         self._open = False
 

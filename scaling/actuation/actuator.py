@@ -16,10 +16,10 @@ from mesh import subjects
 from mesh.capacity import LeaveOrder
 from mesh.errors import QueztlError
 from mesh.messages import encode
-from scaling.actuation.launcher import Launching
+from scaling.actuation.launcher import Launcher
 from scaling.decision import launch_guard
 from scaling.model import Decision, Offer
-from scaling.observation.collect import Round, World, answer
+from scaling.observation.collect import Cycle, MeshAccess, answer
 from scaling.observation.spend import everything
 from scaling.orders import ENDING, Intent, intend
 from scaling.state.store import Store
@@ -27,18 +27,18 @@ from scaling.state.store import Store
 log = logging.getLogger(__name__)
 
 
-class Acting:
+class Actuator:
     """The deeds of one term as master."""
 
     def __init__(
-        self, world: World, store: Store, launching: Launching, fence: int, clock: Callable[[], float]
+        self, world: MeshAccess, store: Store, launcher: Launcher, fence: int, clock: Callable[[], float]
     ) -> None:
-        self._world, self._store, self._launching = world, store, launching
+        self._world, self._store, self._launcher = world, store, launcher
         self._fence, self._clock = fence, clock
         self._walls = ""
 
     # --- what was found -----------------------------------------------------------------------------
-    async def settle(self, seen: Round) -> None:
+    async def settle(self, seen: Cycle) -> None:
         """Write what became of the orders; end what nobody accounts for. Raises: WrongSequence, BusUnavailable."""
         found, store = seen.found, self._store
         if not (found.end or found.leave or found.forget or found.write or seen.panic):
@@ -48,7 +48,7 @@ class Acting:
         for intent in found.write:
             await self._write(intent)
         for token in found.forget:
-            if not self._launching.is_under_way(token):
+            if not self._launcher.is_under_way(token):
                 await store.forget(token)
         for what, token, words in found.news:
             log.info("order %s: %s (%s)", token, what, words)
@@ -61,7 +61,7 @@ class Acting:
         await asyncio.gather(*(self._terminate(name, instance, seen) for name, instance in ends))
 
     async def _write(self, intent: Intent) -> None:
-        if self._launching.is_under_way(intent.token):
+        if self._launcher.is_under_way(intent.token):
             return
         if self._store.knows(intent.token):
             await self._store.update(intent)
@@ -72,7 +72,7 @@ class Acting:
         provider = self._world.providers.get(intent.provider)
         return bool(intent.instance) and provider is not None and provider.paid
 
-    async def _terminate(self, name: str, instance: str, seen: Round) -> None:
+    async def _terminate(self, name: str, instance: str, seen: Cycle) -> None:
         provider = self._world.providers.get(name)
         if provider is not None:
             asked: Awaitable[None] = provider.terminate(instance)
@@ -83,7 +83,7 @@ class Acting:
         self._world.bus.send(subjects.leave(node), encode(order))
 
     # --- what was decided ---------------------------------------------------------------------------
-    async def carry_out(self, seen: Round, made: Decision) -> None:
+    async def carry_out(self, seen: Cycle, made: Decision) -> None:
         """Drain, then start. Raises: WrongSequence, BusUnavailable; what was not done is decided again."""
         await self._drain(seen, made)
         by_id = {offer.id: offer for offer in seen.offers}
@@ -93,7 +93,7 @@ class Acting:
                 if not await self._order(by_id[launch.offer], pool, seen):
                     return
 
-    async def _order(self, offer: Offer, pool: str, seen: Round) -> bool:
+    async def _order(self, offer: Offer, pool: str, seen: Cycle) -> bool:
         """Whether to go on: the wall by what is so right now, then the lease, then the order."""
         world, now, held = self._world, self._clock(), seen.config
         intents = {one.token: one for one in await self._store.intents()}
@@ -110,9 +110,9 @@ class Acting:
             return False
         self._walls = ""
         intent = intend(offer, pool, provider.place, self._fence, now + 2 * held.join_within_s, now)
-        return await self._launching.order(intent, held.call_timeout_s, held.dead_man_s)
+        return await self._launcher.order(intent, held.call_timeout_s, held.dead_man_s)
 
-    async def _drain(self, seen: Round, made: Decision) -> None:
+    async def _drain(self, seen: Cycle, made: Decision) -> None:
         """Tell those to go that every pool they work for gives up."""
         by_pool = {one.pool: set(one.drains) for one in made.pools}
         given_up = set().union(*by_pool.values())
@@ -122,7 +122,7 @@ class Acting:
             return
         for token, intent in list(seen.found.intents.items()):
             gone = intent.node in given_up or token in given_up
-            if not gone or intent.state == ENDING or self._launching.is_under_way(token):
+            if not gone or intent.state == ENDING or self._launcher.is_under_way(token):
                 continue
             ending = replace(intent, state=ENDING, ending_at=seen.now, why="scale-in: it is not needed")
             await self._store.update(ending)

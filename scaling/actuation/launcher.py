@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Launching:
+class Launcher:
     """The orders of one term as master. `close()` when it ends: what is under way is left to the next one."""
 
     def __init__(

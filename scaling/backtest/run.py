@@ -15,9 +15,9 @@ from scaling.backtest import shortlist
 from scaling.backtest.simulate import Run, World, replay
 from scaling.backtest.tuning import FORECAST_LEVELS, MANY, ORACLE, POLICIES, QUANTILE, STATIC, Tuned, tune
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast.capacity_target import LEVELS, Aim, Sized, sized
+from scaling.forecast.capacity_target import LEVELS, CapacityPlan, CapacityTarget, sized
 from scaling.forecast.gate import Gate, expected, gate
-from scaling.forecast.walk_forward import Walk, walk
+from scaling.forecast.walk_forward import WalkForward, walk
 from scaling.model import Forecast
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ class Backtest:
         self.demand: list[float] = self.loads.tolist()
         self.world, self.start_steps, self._tell = world, start_steps, tell
         self._more = {name: {ahead: one * self.scale for ahead, one in by.items()} for name, by in (more or {}).items()}
-        self._sized: dict[Aim, Sized] = {}
+        self._sized: dict[CapacityTarget, CapacityPlan] = {}
 
     @cached_property
-    def walk(self) -> Walk:
+    def walk(self) -> WalkForward:
         """The forecasts made at each step."""
         self._tell("forecasts", 0.35)
         quantiles = sorted({*LEVELS, QUANTILE})
@@ -79,7 +79,7 @@ class Backtest:
     @cached_property
     def gate(self) -> Gate:
         """Whether they were trusted."""
-        return gate(self.loads, sized(self.walk, Aim(QUANTILE)), self.world.step_s)
+        return gate(self.loads, sized(self.walk, CapacityTarget(QUANTILE)), self.world.step_s)
 
     def expected(self, tuned: Tuned) -> list[Forecast | None]:
         """The forecast at each step, as `decide` takes it; the truth for the oracle."""

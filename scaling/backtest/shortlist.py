@@ -15,7 +15,7 @@ from scaling.backtest.tuning import BANDS, LEVELS, PRICES, STEP, WINDOWS_S, Tune
 from scaling.config import HYBRID, REACTIVE
 from scaling.forecast.capacity_target import sized
 from scaling.forecast.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
-from scaling.forecast.walk_forward import GRAIN, Walk
+from scaling.forecast.walk_forward import GRAIN, WalkForward
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -42,7 +42,7 @@ def reactive_shapes(loads: ndarray, lag: int, step_s: float, part: slice) -> lis
     return [(Tuned(REACTIVE, 0, window_s, band), level) for _, window_s, level in best for band in BANDS]
 
 
-def forecast_level(loads: ndarray, forecasts: Walk, part: slice) -> int:
+def forecast_level(loads: ndarray, forecasts: WalkForward, part: slice) -> int:
     """The least level at which sizing by the forecasts leaves one violation in a hundred of the steps `part`."""
     import numpy as np
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from scaling.backtest.simulate import Run
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
-from scaling.forecast.capacity_target import Aim
+from scaling.forecast.capacity_target import CapacityTarget
 
 STATIC, ORACLE = "static", "oracle"
 POLICIES = (STATIC, REACTIVE, PREDICTIVE, HYBRID, ORACLE)
@@ -48,9 +48,9 @@ class Tuned:
     """Safety of what is sized by a forecast"""
 
     @property
-    def aim(self) -> Aim:
+    def aim(self) -> CapacityTarget:
         """What is held of a forecast."""
-        return Aim(QUANTILE, PRICE * PRICE_STEP ** min(self.forecast_level, PRICES - 1))
+        return CapacityTarget(QUANTILE, PRICE * PRICE_STEP ** min(self.forecast_level, PRICES - 1))
 
     @property
     def forecast_headroom(self) -> float:
@@ -59,9 +59,9 @@ class Tuned:
 
     def facts(self) -> dict[str, Any]:
         """As a document tells it: what was swept, and the settings that it stands for."""
-        forecasting = self.policy in (PREDICTIVE, HYBRID)
+        forecaster = self.policy in (PREDICTIVE, HYBRID)
         said = {"violation_nodes": self.aim.violation_nodes, "forecast_headroom": self.forecast_headroom}
-        return asdict(self) | (said if forecasting else {})
+        return asdict(self) | (said if forecaster else {})
 
     def config(self, step_s: float) -> ScalingConfig:
         """As settings of the scaler."""

@@ -18,9 +18,7 @@ LONGEST = 16
 def recalled(memory: Memory, config: ScalingConfig, now: float) -> Memory:
     """The same memory, with no time later than `now`, and no pause longer than a breaker makes."""
     longest = now + LONGEST * config.breaker_s
-    breakers = {
-        offer: Breaker(one.failures, min(one.shunned_until, longest)) for offer, one in memory.breakers.items()
-    }
+    breakers = {offer: Breaker(one.failures, min(one.shunned_until, longest)) for offer, one in memory.breakers.items()}
     return Memory({name: _pool(one, now) for name, one in memory.pools.items()}, breakers)
 
 

@@ -18,13 +18,13 @@ from scaling.decision.policies.reactive import GRAIN
 if TYPE_CHECKING:
     from numpy import ndarray
 
-    from scaling.forecast.walk_forward import Walk
+    from scaling.forecast.walk_forward import WalkForward
 
 #: The quantiles by which a load to come is told where violations have a price.
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.965, 0.975, 0.985, 0.99, 0.995)
 
 
-class Aim(NamedTuple):
+class CapacityTarget(NamedTuple):
     """What is held of a load to come."""
 
     quantile: float
@@ -38,7 +38,7 @@ class Aim(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sized:
+class CapacityPlan:
     """What is to be held by the forecasts of a walk, a row an origin; NaN where there is none yet."""
 
     ahead: int
@@ -52,7 +52,7 @@ class Sized:
     """Number of the model in force; -1: none"""
 
 
-def sized(forecasts: Walk, aim: Aim) -> Sized:
+def sized(forecasts: WalkForward, aim: CapacityTarget) -> CapacityPlan:
     """What is to be held, for each origin. Raises: ValueError (the walk has not the quantiles it takes)."""
     import numpy as np
 
@@ -65,7 +65,7 @@ def sized(forecasts: Walk, aim: Aim) -> Sized:
         told = [forecasts.column(one) for one in LEVELS]
         at_start, sure = whole_nodes(forecasts.at_start[:, told], LEVELS, aim.violation_nodes)
         until_start, _ = whole_nodes(forecasts.until_start[:, told], LEVELS, aim.violation_nodes)
-    return Sized(forecasts.ahead, at_start, until_start, forecasts.median, sure, forecasts.names, in_force)
+    return CapacityPlan(forecasts.ahead, at_start, until_start, forecasts.median, sure, forecasts.names, in_force)
 
 
 def whole_nodes(upper: ndarray, quantiles: Sequence[float], violation_nodes: float) -> tuple[ndarray, ndarray]:

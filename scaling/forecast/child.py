@@ -16,7 +16,7 @@ from math import isfinite
 
 import msgspec
 
-from scaling.forecast.capacity_target import Aim, sized
+from scaling.forecast.capacity_target import CapacityTarget, sized
 from scaling.forecast.fitting import Asked, Fit
 from scaling.forecast.gate import expected, gate
 from scaling.forecast.prophet import candidates, lacking
@@ -41,7 +41,7 @@ def fit(asked: Asked) -> Fit:
     more, problem = {}, ""
     if asked.prophet_s and not lacking():
         more, problem = candidates(loads, asked.step_s, asked.start_steps, asked.prophet_s)
-    aim, plain = asked.aim, Aim(asked.aim.quantile)
+    aim, plain = asked.aim, CapacityTarget(asked.aim.quantile)
     low = min(aim.quantile, 1.0 - aim.quantile)
     made = walk(loads, asked.step_s, asked.start_steps, sorted({*aim.quantiles(), low}), more)
     upper = sized(made, plain)

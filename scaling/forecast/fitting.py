@@ -17,10 +17,10 @@ import msgspec
 from mesh.kinds.base import Resources
 from mesh.leader.metrics import OPEN, Work
 from scaling.config import REACTIVE, ScalingConfig
-from scaling.forecast.capacity_target import Aim
+from scaling.forecast.capacity_target import CapacityTarget
 from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
 from scaling.model import Forecast, Offer
-from scaling.observation.observe import Seen, machine_of, slots_of
+from scaling.observation.observe import PoolSnapshot, machine_of, slots_of
 
 #: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter ones leave time for.
 PROPHET_STEP_S = THINNED_S[0]
@@ -49,7 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
     loads: tuple[float, ...]
     step_s: float
     start_steps: int
-    aim: Aim
+    aim: CapacityTarget
     prophet_s: float
     """Seconds that Prophet may take; 0: it is left out."""
 
@@ -84,7 +84,7 @@ class Kept:
     end: float
     """The last load it knew ended then, Unix seconds."""
     step_s: float
-    aim: Aim
+    aim: CapacityTarget
     at: float
     """When it came."""
 
@@ -93,16 +93,16 @@ class Due(NamedTuple):
     """What the next fit would be made of; one that equals the last one would say nothing new."""
 
     within: tuple[float, float, float]
-    aim: Aim
+    aim: CapacityTarget
     pools: tuple[str, ...]
 
 
-def aim_of(config: ScalingConfig) -> Aim:
+def capacity_target_of(config: ScalingConfig) -> CapacityTarget:
     """What the settings want held of a load to come."""
-    return Aim(config.quantile, config.violation_nodes)
+    return CapacityTarget(config.quantile, config.violation_nodes)
 
 
-def looked(seen: Seen, offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
+def looked(seen: PoolSnapshot, offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
     """With the slowest start among the offers that suit the pool, as for the schedule."""
     default = Offer("", "").start_s
     starts = {
@@ -118,7 +118,7 @@ def due(history: History, seen: Looked, last: Due | None, now: float) -> Due | N
     within = bounds(history, now) if seen.config.mode != REACTIVE else None
     if within is None or now - within[1] > within[2] + HOLD_S:
         return None
-    found = Due(within, aim_of(seen.config), tuple(sorted(seen.pools)))
+    found = Due(within, capacity_target_of(seen.config), tuple(sorted(seen.pools)))
     return None if found == last else found
 
 
@@ -149,7 +149,7 @@ def _group(work: Work, seen: Looked, resources: Mapping[str, Resources]) -> str:
 def holds(one: Kept, config: ScalingConfig, now: float) -> bool:
     """Whether it is in force."""
     fresh = now - one.end <= IN_FORCE_STEPS * one.step_s + LATE_S
-    return bool(one.fit.model) and fresh and one.aim == aim_of(config)
+    return bool(one.fit.model) and fresh and one.aim == capacity_target_of(config)
 
 
 def forecasts(kept: Mapping[str, Kept], seen: Looked, now: float) -> dict[str, Forecast]:
@@ -194,7 +194,7 @@ def _missing(one: Kept | None, config: ScalingConfig, history: History, now: flo
         return "the mode is reactive"
     if one is not None and not one.fit.model:
         return one.fit.why
-    if one is not None and one.aim != aim_of(config):
+    if one is not None and one.aim != capacity_target_of(config):
         return "the last forecast was made by other settings"
     if one is not None:
         return f"the last forecast knew the load until {now - one.end:.0f} s ago, and is too old"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scaling.forecast.capacity_target import Sized
+from scaling.forecast.capacity_target import CapacityPlan
 from scaling.forecast.walk_forward import GRAIN, RENEWALS, look_back, running_mean
 from scaling.model import Forecast
 
@@ -45,7 +45,7 @@ class Gate:
         return f"it would have cost {abs(1 - ratio):.0%} {word} than reactive at equal violations lately"
 
 
-def gate(loads: ndarray, forecasts: Sized, step_s: float) -> Gate:
+def gate(loads: ndarray, forecasts: CapacityPlan, step_s: float) -> Gate:
     """For each origin t, by loads[:t] and the forecasts made before it (those of a quantile, not of whole nodes)."""
     import numpy as np
 
@@ -78,7 +78,7 @@ def gate(loads: ndarray, forecasts: Sized, step_s: float) -> Gate:
     return Gate(trusted, ratio)
 
 
-def expected(forecasts: Sized, gated: Gate) -> list[Forecast | None]:
+def expected(forecasts: CapacityPlan, gated: Gate) -> list[Forecast | None]:
     """The forecast made at each origin, as `decide` takes it, the last one for now; None where no model is in force."""
     start, until, sure = (one.tolist() for one in (forecasts.at_start, forecasts.until_start, forecasts.sure))
     force, median, trusted = forecasts.in_force.tolist(), forecasts.median.tolist(), gated.trusted.tolist()
@@ -90,7 +90,7 @@ def expected(forecasts: Sized, gated: Gate) -> list[Forecast | None]:
     ]
 
 
-def planned(loads: ndarray, forecasts: Sized) -> ndarray:
+def planned(loads: ndarray, forecasts: CapacityPlan) -> ndarray:
     """(n): the capacity held in each step by the forecast: what was ordered for it, not less than was seen by then."""
     import numpy as np
 

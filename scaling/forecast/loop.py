@@ -32,7 +32,7 @@ from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
-    from scaling.observation.collect import Round
+    from scaling.observation.collect import Cycle
 
 log = logging.getLogger(__name__)
 #: The history is looked at this often should no sample be heard, and so soon after one, for its siblings to come.
@@ -43,7 +43,7 @@ ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREAD
 COMMAND = (sys.executable, "-P", "-m", "scaling.forecast.child")
 
 
-class Forecasting:
+class Forecaster:
     """The forecasts of one term as master; `run()` is cancelled when it ends."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Forecasting:
         self.problem = ""
         """What is wrong with the last fit, in words; "" for nothing."""
 
-    def look(self, seen: Round) -> dict[str, Forecast]:
+    def look(self, seen: Cycle) -> dict[str, Forecast]:
         """pool -> what is expected of it, for the decision on what was just seen; and what to forecast from now on."""
         before, self._looked = self._looked, fitting.looked(seen.seen, seen.offers, seen.config)
         if before is None or _essence(before) != _essence(self._looked):
@@ -111,9 +111,7 @@ class Forecasting:
             self.problem = f"numpy is not installed ({HOW_TO_INSTALL})"
             return
         # In a thread: weeks of minutes take a tenth of a second. Nobody adds to the history meanwhile.
-        asked = await asyncio.to_thread(
-            fitting.asked, self._history, what, seen, self._resources, self._took_s, now
-        )
+        asked = await asyncio.to_thread(fitting.asked, self._history, what, seen, self._resources, self._took_s, now)
         if not asked:
             return
         fits, self.problem = await self._fit(asked, seen.config.forecast_limit_s)
@@ -175,4 +173,4 @@ class Forecasting:
 
 def _essence(seen: Looked) -> tuple[object, ...]:
     """What of a look makes another forecast worth while."""
-    return seen.config.mode, fitting.aim_of(seen.config), sorted(seen.pools)
+    return seen.config.mode, fitting.capacity_target_of(seen.config), sorted(seen.pools)

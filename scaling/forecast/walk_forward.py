@@ -37,7 +37,7 @@ PHASE_LEAST = 100
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkForward:
     """Forecasts of one series, a row an origin t = 0 … n (which knows loads[:t]); NaN where there is none yet.
 
     `at_start` and `until_start` have a column a quantile of `quantiles`.
@@ -77,7 +77,7 @@ def walk(
     start_steps: int,
     quantiles: Sequence[float],
     more: Mapping[str, Mapping[int, ndarray]] | None = None,
-) -> Walk:
+) -> WalkForward:
     """Forecasts for every origin. `loads`: one a step of `step_s` seconds. `start_steps`: steps a start takes.
 
     `more`: further models as name -> steps ahead -> forecasts, a row an origin, made with the same promise (Prophet's).
@@ -193,7 +193,7 @@ def _best(
     ahead: int,
     quantiles: tuple[float, ...],
     back: int,
-) -> Walk:
+) -> WalkForward:
     """For each origin and quantile, the forecasts of the candidate with the least trailing loss."""
     import numpy as np
 
@@ -225,7 +225,7 @@ def _best(
             in_force[here, column] = names.index(name)
             if column == 0:
                 median[here] = point[here]
-    return Walk(quantiles, ahead, at_start, until_start, median, names, in_force)
+    return WalkForward(quantiles, ahead, at_start, until_start, median, names, in_force)
 
 
 def trailing_mean(values: ndarray, ahead: int, back: int, size: int) -> ndarray:

@@ -86,8 +86,7 @@ def _without_nulls(value: Any) -> Any:
 def essence(made: Decision) -> tuple[Any, ...]:
     """What of a decision is news: when it changes, the decision is journaled at once."""
     return tuple(
-        (one.pool, one.have, one.target, max(one.proposals, key=lambda each: each.nodes).policy)
-        for one in made.pools
+        (one.pool, one.have, one.target, max(one.proposals, key=lambda each: each.nodes).policy) for one in made.pools
     )
 
 

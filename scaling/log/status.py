@@ -13,12 +13,12 @@ from scaling.decision.policies.cost import refusal
 from scaling.log.decision_record import pool_document
 from scaling.log.reports import finite
 from scaling.model import Decision, Offer, Pool
-from scaling.observation.collect import Round
+from scaling.observation.collect import Cycle
 from scaling.observation.spend import month_forecast_usd
 
 
 def status_document(
-    me: str, fence: int, seen: Round, made: Decision, forecast: Mapping[str, Mapping[str, Any]]
+    me: str, fence: int, seen: Cycle, made: Decision, forecast: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """AutoscalerDoc, but for what the reading node adds. `forecast`: by pool, from `fitting.document`."""
     nodes = {node.id: node for pool in seen.seen.pools for node in pool.nodes}
@@ -68,7 +68,7 @@ def _pool(one: Pool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _offer(one: Offer, seen: Round, made: Decision) -> dict[str, Any]:
+def _offer(one: Offer, seen: Cycle, made: Decision) -> dict[str, Any]:
     breakers = seen.state.memory.breakers
     why = {pool.name: refusal(one, pool, breakers, made.at) for pool in seen.seen.pools}
     return {

@@ -27,7 +27,7 @@ from scaling.decision import launch_guard
 from scaling.decision.recall import recalled
 from scaling.model import Offer
 from scaling.observation import throughput
-from scaling.observation.observe import Facts, Flow, Seen, flow, observe
+from scaling.observation.observe import Facts, Flow, PoolSnapshot, flow, observe
 from scaling.observation.reconcile import Listing, Reconciled, reconcile
 from scaling.observation.spend import fitted
 from scaling.providers.base import Provider
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class World:
+class MeshAccess:
     """What the scaler is handed of the mesh."""
 
     bus: Bus
@@ -61,7 +61,7 @@ class World:
 
 
 @dataclass
-class Round:
+class Cycle:
     """What one look saw."""
 
     policy: policy.Policy
@@ -70,21 +70,21 @@ class Round:
     now: float
     state: State
     found: Reconciled
-    seen: Seen
+    seen: PoolSnapshot
     offers: tuple[Offer, ...]
     notes: list[str]
     panic: bool
 
 
-class Sensing:
+class Collector:
     """The looks of one term as master."""
 
-    def __init__(self, world: World, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, world: MeshAccess, store: Store, clock: Callable[[], float]) -> None:
         self._world, self._store, self._clock = world, store, clock
         self._since = clock()
         self._flow, self._first = Flow(), True
 
-    async def look(self, given: policy.Policy) -> Round:
+    async def look(self, given: policy.Policy) -> Cycle:
         """Everything, now. Raises: BusUnavailable, BadInput when the policy is not valid."""
         world, store, notes = self._world, self._store, list[str]()
         config, now = policy.config_of(given), self._clock()
@@ -107,7 +107,7 @@ class Sensing:
         held, by_hand = policy.effective(config, manual, now)
         held = replace(held, places={**places_of(members), **held.places})
         notes += [*seen.notes, *([by_hand] if by_hand else [])]
-        return Round(given, held, now, state, found, seen, offers, notes, panic is not None)
+        return Cycle(given, held, now, state, found, seen, offers, notes, panic is not None)
 
     async def _listings(self, limit_s: float, notes: list[str]) -> dict[str, Listing]:
         async def ask(name: str, provider: Provider) -> tuple[str, Listing] | None:

@@ -63,7 +63,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PoolSnapshot:
     """The pools, and what was left out of them."""
 
     pools: tuple[Pool, ...]
@@ -87,7 +87,7 @@ def flow(before: Flow, lanes: Mapping[Lane, tuple[int, int, int]], window_s: flo
     return Flow(now, seen, tuple(one for one in window if one.at > now - window_s))
 
 
-def observe(facts: Facts, memory: Flow, offers: Sequence[Offer]) -> Seen:
+def observe(facts: Facts, memory: Flow, offers: Sequence[Offer]) -> PoolSnapshot:
     """One pool at least, the main one, whatever there is."""
     groups, notes = _groups(facts, offers)
     task_s = _task_s(facts)
@@ -101,7 +101,7 @@ def observe(facts: Facts, memory: Flow, offers: Sequence[Offer]) -> Seen:
         slots = _mean([one.record.slots for one in ready]) or 1.0
         work_s = _work_s(lanes, task_s, facts.resources, slots)
         waiting = {lane: facts.lanes[lane][0] for lane in lanes if lane in facts.lanes}
-        taken = sum(one.beat.queued for one in ready if one.beat)
+        taken = sum(one.heartbeat.queued for one in ready if one.heartbeat)
         pools.append(
             Pool(
                 name=name, nodes=nodes, load=_load(memory, work_s, slots), cpu=_mean([_use(one) for one in ready]),
@@ -110,7 +110,7 @@ def observe(facts: Facts, memory: Flow, offers: Sequence[Offer]) -> Seen:
             )
         )  # fmt: skip
     named = {(lane[0], OPEN if is_open(lane[1]) else lane[1]): groups.get(lane, "") for lane in facts.lanes}
-    return Seen(tuple(pools), tuple(notes), named)
+    return PoolSnapshot(tuple(pools), tuple(notes), named)
 
 
 def _groups(facts: Facts, offers: Sequence[Offer]) -> tuple[dict[Lane, str], list[str]]:
@@ -181,7 +181,7 @@ def _nodes(facts: Facts, pool: str, needs_gpu: bool, region: str) -> tuple[Node,
                 id=record.id, offer=intent.offer if intent else "", state=NODE_DRAINING if leaving else READY,
                 launched_at=intent.at if intent else 0.0,
                 # Not heard of yet: it may hold anything.
-                running=one.beat.running + one.beat.queued if one.beat else 1,
+                running=one.heartbeat.running + one.heartbeat.queued if one.heartbeat else 1,
                 price_usd_h=intent.price_usd_h if intent else 0.0,
                 market=intent.market if intent else Node("").market, region=record.region, has_gpu=has_gpu,
                 managed=intent is not None and not kept,
@@ -195,10 +195,10 @@ def _nodes(facts: Facts, pool: str, needs_gpu: bool, region: str) -> tuple[Node,
 def _use(member: Member) -> float:
     """Share of a node in use, 0 to 1: slots taken, or its processors while it works. What others do on an idle node's
     machine is not the mesh's load."""
-    beat = member.beat
-    if beat is None or not beat.running + beat.queued:
+    heartbeat = member.heartbeat
+    if heartbeat is None or not heartbeat.running + heartbeat.queued:
         return 0.0
-    return min(1.0, max(beat.running / max(1, member.record.slots), beat.cpu_percent / 100.0))
+    return min(1.0, max(heartbeat.running / max(1, member.record.slots), heartbeat.cpu_percent / 100.0))
 
 
 def _task_s(facts: Facts) -> dict[str, float]:

@@ -179,7 +179,7 @@ def _ending(
         asked_s = now - intent.ending_at
         if member.state != DRAINING:
             found.leave.append((member.record.id, intent.token, intent.why))
-        holds = member.beat is None or member.beat.running + member.beat.queued > 0
+        holds = member.heartbeat is None or member.heartbeat.running + member.heartbeat.queued > 0
         # One that does not drain although it was told may be deaf; one that holds work is left to finish it.
         if asked_s > DRAIN_WITHIN_S or (asked_s > HELP_AFTER_S and not holds):
             found.end += [(intent.provider, one.id) for one in mine]

@@ -91,9 +91,7 @@ def _image(number: int, chance: random.Random) -> Task:
     form = chance.choice(["png", "jpeg", "webp"])
     file = cv2.imencode(f".{form}", pixels)[1].tobytes()
     decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
-    wanted = cv2.GaussianBlur(
-        cv2.resize(decoded, (width // 2, height // 2), interpolation=cv2.INTER_AREA), (3, 3), 0
-    )
+    wanted = cv2.GaussianBlur(cv2.resize(decoded, (width // 2, height // 2), interpolation=cv2.INTER_AREA), (3, 3), 0)
 
     def expected(end: TaskEnd, result: Any) -> None:
         done(end)

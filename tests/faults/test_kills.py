@@ -49,16 +49,14 @@ async def test_freeze_and_waking_after_20_s(field: Field) -> None:
     back = await field.mesh.submit("echo", {"value": "back"}, requires={"node": victim.id}, wait_s=20)
     assert back == {"value": "back"}
     handle_ids = set(field.witness.ends) - set(scene.accepted)
-    await invariants.check(
-        field.mesh, scene.accepted | dict.fromkeys(handle_ids, echoed("back")), field.witness
-    )
+    await invariants.check(field.mesh, scene.accepted | dict.fromkeys(handle_ids, echoed("back")), field.witness)
 
 
 async def test_kill_of_the_masters_node(field: Field) -> None:
     """Nobody is left to reap at first: another node becomes master, and gives it all away."""
     victim = await start_victim(field)
-    master = await field.cluster.hand_over_from_host(field.mesh)
-    assert master is victim
+    leader = await field.cluster.hand_over_from_host(field.mesh)
+    assert leader is victim
     scene = await set_up(field, victim)
     at = await victim.kill9()
     await started_elsewhere(field, scene, at, AFTER_THE_MASTER_S)

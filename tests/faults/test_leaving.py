@@ -19,8 +19,8 @@ async def test_a_node_that_leaves_in_order(field: Field) -> None:
     the next master is there at once."""
     mesh, witness = field.mesh, field.witness
     leaver = await field.cluster.node("--label", "x=1", slots=3).start()
-    master = await field.cluster.hand_over_from_host(mesh)
-    assert master is leaver
+    leader = await field.cluster.hand_over_from_host(mesh)
+    assert leader is leaver
     accepted: dict[str, Expected] = {}
     long = []
     for number in range(2):
@@ -32,7 +32,7 @@ async def test_a_node_that_leaves_in_order(field: Field) -> None:
         handle = await mesh.start("echo", {"value": number, "sleep_s": 0.02})
         accepted[handle.id] = echoed(number)
     assert await leaver.terminate() == 0, leaver.log()
-    await field.cluster.master_other_than(mesh.bus, leaver)
+    await field.cluster.leader_other_than(mesh.bus, leaver)
     await invariants.check(mesh, accepted, witness)
     ends = {task: await mesh.end(task) for task in long}
     assert all(end.node == leaver.id and end.attempt == 1 for end in ends.values())

@@ -111,8 +111,8 @@ async def test_the_next_master_finds_what_was_started_and_gives_it_up(cluster: C
     mesh = await cluster.client()
     witness, store = await Witness(mesh.bus).start(), Store(mesh.bus)
     # The bus lives in the host: its going would be another story. So the master is to be the other one.
-    master = await cluster.hand_over_from_host(mesh)
-    assert master is other
+    leader = await cluster.hand_over_from_host(mesh)
+    assert leader is other
     await set_policy(store, **SETTINGS | {"baseline_nodes": 0})
     accepted = await submit(mesh, 600, 0.03)
 

@@ -9,7 +9,7 @@ import sys
 from mesh import messages, subjects
 from mesh.bus.client import Bus
 from mesh.membership.connections import connection_name
-from mesh.messages import Beat, Held, HeldSet, NodeRecord
+from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
 
 async def main(url: str, node: str, batch: int) -> None:
@@ -35,7 +35,7 @@ async def main(url: str, node: str, batch: int) -> None:
     bus.send(f"$JS.API.CONSUMER.MSG.NEXT.WORK.{lane}", json.dumps(pull).encode(), box)
     print("pulls", flush=True)
     for seq in range(1_000_000):
-        bus.send(subjects.beat(node), messages.encode(Beat(node=node, incarnation="1", seq=seq)))
+        bus.send(subjects.heartbeat(node), messages.encode(Heartbeat(node=node, incarnation="1", seq=seq)))
         await asyncio.sleep(0.5)
 
 

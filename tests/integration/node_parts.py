@@ -13,9 +13,9 @@ from mesh.bus.client import Bus
 from mesh.bus.wire import Message
 from mesh.messages import Task, TaskError, TaskState, encode
 from node.executor.jobs import Finished, Job
-from node.work.admission import Agent
+from node.work.admission import Admission
 from node.work.checkpoints import Checkpoints
-from node.work.completion import Settling
+from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
 
 ACK, RENEW = b"+ACK", b"+WPI"
@@ -78,8 +78,8 @@ class Node:
 
     bus: Bus
     deliveries: Deliveries
-    agent: Agent
-    settling: Settling
+    admission: Admission
+    completion: Completion
     workers: Workers
     spy: Spy
     checkpoints: Checkpoints
@@ -88,12 +88,12 @@ class Node:
         """One delivery comes; its ack subject."""
         reply = f"acks.{seq}.{delivered}"
         data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
-        self.agent.on_message(Message(f"work.echo.any.normal.c1-{seq}", reply, data), seq, delivered)
+        self.admission.on_message(Message(f"work.echo.any.normal.c1-{seq}", reply, data), seq, delivered)
         return reply
 
     async def ran(self) -> list[str]:
         """The tasks that were let in, after everything under way was looked at."""
-        await asyncio.gather(*self.agent._background)
+        await asyncio.gather(*self.admission._background)
         return [job.id for job in self.workers.jobs]
 
     def held(self, seq: int) -> Delivery:
@@ -107,17 +107,17 @@ async def make_node(bus_server: Any, spool: Path) -> Node:
     bus = await bus_server.connect("me/1")
     deliveries, workers = Deliveries(bus, "me", "1"), Workers()
     checkpoints = Checkpoints(bus, "me", deliveries)
-    agent = Agent(
+    admission = Admission(
         bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries, checkpoints=checkpoints,
         is_alive=lambda node, incarnation: node in ("alive", "me") and incarnation == "1", changed=lambda: None,
     )  # fmt: skip
-    settling = Settling(
+    completion = Completion(
         bus, node="me", incarnation="1", deliveries=deliveries, checkpoints=checkpoints,
         on_ended=lambda job: None, changed=lambda: None,
     )  # fmt: skip
-    agent.wire(workers, settling)
+    admission.wire(workers, completion)
     spy = await Spy(await bus_server.connect("spy"), bus).start()
-    return Node(bus, deliveries, agent, settling, workers, spy, checkpoints)
+    return Node(bus, deliveries, admission, completion, workers, spy, checkpoints)
 
 
 async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
@@ -128,4 +128,4 @@ async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
 def done(node: Node, seq: int, error: TaskError | None = None) -> None:
     """A worker is done with that task."""
     job = next(job for job in node.workers.jobs if job.id == f"c1-{seq}")
-    node.settling.on_finished([Finished(job, error is None, b"\xc0", error=error)])
+    node.completion.on_finished([Finished(job, error is None, b"\xc0", error=error)])

@@ -22,12 +22,12 @@ from mesh.client import Mesh
 from mesh.config import LOCAL
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
-from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord, decode_event
+from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord, decode_event
 from mesh.scheduling.placement import Member
 from scaling import settings as policy
 from scaling.controller import Controller, term_clock
 from scaling.forecast.loop import COMMAND
-from scaling.observation.collect import World
+from scaling.observation.collect import MeshAccess
 from scaling.providers.base import Instance, Provider
 from scaling.providers.fake import FakeProvider
 from scaling.state.store import Store
@@ -48,7 +48,7 @@ def member(node: str, token: str = "", state: str = "up", running: int = 0, kind
     able = Capabilities(kinds=tuple(KindInfo(kind, True) for kind in kinds))
     labels = {TOKEN_LABEL: token} if token else {}
     record = NodeRecord(id=node, name=node, incarnation="1", labels=labels, capabilities=able)
-    return Member(record, state, Beat(node=node, incarnation="1", seq=1, running=running))
+    return Member(record, state, Heartbeat(node=node, incarnation="1", seq=1, running=running))
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Scene:
             return fence if self.machines.fence == fence else 0
 
         providers: dict[str, Provider] = dict(self.machines.providers)
-        world = World(
+        world = MeshAccess(
             bus, "person", (MESH_ID, "test"), lambda: tuple(self.machines.members.values()), asked,
             lambda: (self.server.url,), {"echo": Resources()}, providers, has_key,
         )  # fmt: skip
@@ -221,5 +221,5 @@ async def make_scene(server: Any) -> Scene:
 
 def draining(one: Member) -> Member:
     """The same node, on its way out."""
-    assert one.beat is not None
-    return Member(one.record, "draining", msgspec.structs.replace(one.beat, state="draining"))
+    assert one.heartbeat is not None
+    return Member(one.record, "draining", msgspec.structs.replace(one.heartbeat, state="draining"))

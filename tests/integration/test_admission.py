@@ -70,7 +70,7 @@ async def test_a_message_that_may_be_a_second_copy_is_looked_at_first(node: Node
     await records.write_end(node.bus, TaskEnd(id="c1-1", kind="echo", state="done"))
     data = encode(Task(id="c1-1", kind="echo", submitted_at=1.0))
     head = b"NATS/1.0\r\nQueztl-Resent: 1\r\n\r\n"
-    node.agent.on_message(Message("work.echo.any.normal.c1-1", "acks.7.1", data, head), 7, 1)
+    node.admission.on_message(Message("work.echo.any.normal.c1-1", "acks.7.1", data, head), 7, 1)
     assert await node.ran() == [] and await node.spy.said(1) == [("acks.7.1", ACK)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mesh.kinds.base import Resources
 from scaling.model import ON_DEMAND, Offer
-from scaling.observation.collect import World
+from scaling.observation.collect import MeshAccess
 from scaling.providers.base import Provider
 from scaling.service import ScalingService
 from tests.integration.api_harness import Client, Memory, V, bridge, fields
@@ -34,7 +34,7 @@ async def api(scene: Scene) -> AsyncIterator[Client]:
         return 0
 
     providers: dict[str, Provider] = {}
-    world = World(
+    world = MeshAccess(
         scene.bus, "person", (MESH_ID, "test"), lambda: tuple(scene.machines.members.values()), confirm, tuple,
         {"echo": Resources()}, providers,
     )  # fmt: skip

@@ -97,8 +97,10 @@ async def test_no_body_whatever_is_an_error_of_ours(api: Client, memory: Memory)
         st.binary(max_size=200),
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9),
-            lambda inner: st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["kind", "payload", "requires", "delay_s", "x"]), inner, max_size=4),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["kind", "payload", "requires", "delay_s", "x"]), inner, max_size=4)
+            ),
             max_leaves=8,
         ).map(lambda value: json.dumps(value).encode()),
     )

@@ -167,9 +167,7 @@ async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
     wrong = Benchmark("wrong", "", (replace(PART, verify=lambda payload, result: "42 is not 7"),))
     other = replace(SPIN, name="other")
     setting = Setting("r", False, replace(RULES, least=3, most=3, passes=2), 1, "n1", FACTS)
-    outcomes = await run_all(
-        [SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append
-    )
+    outcomes = await run_all([SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
     assert kept == outcomes and [one.state for one in outcomes] == ["ok", "wrong answer", "ok"]
     assert [len(one.figures["spins"].samples) for one in outcomes if one.figures] == [6, 6]
     assert order == ["spin", "wrong", "other"] * 2

@@ -36,20 +36,20 @@ async def test_a_small_swarm_is_measured_to_the_end() -> None:
     assert process.returncode == 0, err.decode()
     document = json.loads(out)
     assert document["join"]["known_everywhere_s"] > 0 and document["join"]["plans_written"] > 0
-    assert {"master", "bus server", "other", "swarm 1", "killed", "frozen"} <= document["cpu_core_percent"].keys()
+    assert {"leader", "bus server", "other", "swarm 1", "killed", "frozen"} <= document["cpu_core_percent"].keys()
     assert document["pss_mb"]["a swarm node"] > 0
-    assert document["network_status_ms"]["master"]["bytes"] > 20 * 300
+    assert document["network_status_ms"]["leader"]["bytes"] > 20 * 300
     assert document["plan"]["everywhere_s"]["median"] > 0
     for how in ("killed", "frozen"):
         death = document["deaths"][how]
-        assert (death["nodes"], death["unnoticed"], death["master_missed"], death["tasks_lost"]) == (2, 0, 0, 0)
+        assert (death["nodes"], death["unnoticed"], death["leader_missed"], death["tasks_lost"]) == (2, 0, 0, 0)
         assert death["observers"] == 20 if how == "killed" else 18
         assert death["tasks_held"] > 0, "they died holding work, and all of it ended elsewhere"
-        assert death["last_result_s"] < 15.0, "given back by the master, not by the bus after ack_wait"
-    assert document["deaths"]["killed"]["master_s"] < document["deaths"]["frozen"]["master_s"]
+        assert death["last_result_s"] < 15.0, "given back by the leader, not by the bus after ack_wait"
+    assert document["deaths"]["killed"]["leader_s"] < document["deaths"]["frozen"]["leader_s"]
     assert document["deaths"]["frozen"]["not_back"] == 0
     assert document["tasks_per_s"]["median"] > 0 and document["nodes_that_worked"] >= 2
-    assert {one["what"] for one in document["verdicts"]} >= {"master, % of a core", "false deaths", "tasks lost"}
+    assert {one["what"] for one in document["verdicts"]} >= {"leader, % of a core", "false deaths", "tasks lost"}
 
 
 @pytest.mark.faults

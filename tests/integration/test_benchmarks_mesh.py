@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 
 async def ask(node: NodeProcess, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
     """(status, document)"""
+
     def call() -> tuple[int, Any]:
         data = json.dumps(body).encode() if body is not None else None
         try:

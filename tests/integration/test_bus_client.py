@@ -306,13 +306,13 @@ async def test_one_of_many_creators_wins(bus_server) -> None:
     buses = [await bus_server.connect(f"b{number}") for number in range(3)]
     for mark in (False, True):
         made = await asyncio.gather(
-            *(bus.kv(subjects.KV_LEASE).create("master", b"%d" % n) for n, bus in enumerate(buses * 4)),
+            *(bus.kv(subjects.KV_LEASE).create("leader", b"%d" % n) for n, bus in enumerate(buses * 4)),
             return_exceptions=True,
         )
         assert sum(isinstance(one, int) for one in made) == 1
         assert all(isinstance(one, (int, KeyExists)) for one in made), made
         if not mark:  # the second round is fought over a marker of deletion
-            await buses[0].kv(subjects.KV_LEASE).delete("master")
+            await buses[0].kv(subjects.KV_LEASE).delete("leader")
 
 
 async def test_an_expired_key_is_absent_and_can_be_made_again(bus_server, eventually) -> None:

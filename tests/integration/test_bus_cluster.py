@@ -99,7 +99,7 @@ async def _grow(trio: Trio, bus: Bus) -> Bus:
         return not few
 
     await eventually(scaled, 30, "three copies of everything asked for")
-    judge = replicas.Copies()
+    judge = replicas.Replicas()
 
     async def copied() -> bool:
         held = replicas.read_held(await raft_meta.ask_all(system, streams=True))

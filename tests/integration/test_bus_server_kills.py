@@ -42,9 +42,7 @@ async def test_a_server_killed_under_load_loses_nothing_confirmed(harness: Harne
     client = await connect(bus)
     await declare(client)
     confirmed: set[int] = set()
-    load = [
-        asyncio.create_task(publish(client, first, first + 500, confirmed)) for first in range(0, 2000, 500)
-    ]
+    load = [asyncio.create_task(publish(client, first, first + 500, confirmed)) for first in range(0, 2000, 500)]
 
     async def some() -> bool:
         return len(confirmed) > 600

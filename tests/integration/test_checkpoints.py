@@ -164,7 +164,7 @@ async def running(node: Node, seq: int = 7, **state) -> Job:
     node.get(seq, 2, kind="ml_training")
     await node.ran()
     (job,) = [job for job in node.workers.jobs if job.id == f"c1-{seq}"]
-    node.agent.on_started(job)
+    node.admission.on_started(job)
     return job
 
 
@@ -186,7 +186,7 @@ async def test_a_task_that_comes_again_goes_on_from_what_was_done(bus_server, tm
     assert found is not None and found.note == "step 80" and told == [(TASK, True)] and not later.exists()
     done(node, 7)
     await node.spy.said(1)
-    await asyncio.gather(*node.settling._background)
+    await asyncio.gather(*node.completion._background)
     assert await record(node.bus) is None and await blobs(node.bus) == 0
 
 
@@ -204,7 +204,7 @@ async def test_a_first_run_asks_nothing_and_keeps_what_it_does(bus_server, tmp_p
     # Another attempt is due: what was handed over is there for it.
     node.checkpoints.take(job, file(b"5"), "5")
     done(node, 7, messages.TaskError("crashed", "it died", retryable=True))
-    await asyncio.gather(*node.settling._background)
+    await asyncio.gather(*node.completion._background)
     assert (await node.spy.said())[-1] == ("acks.7.1", nak(1.0))
     found = await record(node.bus)
     assert found is not None and found.note == "5"
@@ -232,7 +232,7 @@ async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file,
         assert words in caplog.text
     # Its end changes nothing of the other run's.
     done(node, 7)
-    await asyncio.gather(*node.settling._background)
+    await asyncio.gather(*node.completion._background)
     assert await record(node.bus) == found
 
 

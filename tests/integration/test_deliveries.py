@@ -124,7 +124,7 @@ async def test_the_blobs_of_a_delivery_go_with_it_though_it_came_again_meanwhile
     assert job.blobs[ref.blob].read_bytes() == b"bytes"
     node.deliveries.distrust()
     node.get(1, delivered=3)
-    node.agent.on_ended(job)
+    node.admission.on_ended(job)
     assert not job.blobs[ref.blob].parent.exists()
 
 
@@ -132,9 +132,9 @@ async def test_after_a_stall_what_has_not_started_is_dropped_and_what_lay_in_the
     await records.write_end(node.bus, TaskEnd(id="c1-3", kind="echo", state="done"))
     node.get(1)
     node.get(2)
-    node.agent.on_started(node.workers.jobs[0])
+    node.admission.on_started(node.workers.jobs[0])
     loop = asyncio.get_running_loop()
-    node.agent.alive_at = loop.time() - 60.0
+    node.admission.alive_at = loop.time() - 60.0
     node.get(3)  # what comes first after the stall is how it is noticed
     assert node.workers.cancelled == ["c1-2"] and node.held(2).withdrawn and not node.held(1).withdrawn
     assert await node.ran() == ["c1-1", "c1-2"] and await node.spy.said() == []
@@ -142,7 +142,7 @@ async def test_after_a_stall_what_has_not_started_is_dropped_and_what_lay_in_the
     done(node, 2, TaskError("cancelled", "its worker was told so"))
     await node.bus.flush()
     assert await records.read_end(node.bus, "c1-2") is None and node.deliveries.get(2) is None
-    node.agent._doubt_until -= DOUBT_S
+    node.admission._doubt_until -= DOUBT_S
     node.get(4)
     assert [job.id for job in node.workers.jobs][2:] == ["c1-4"] and node.held(4).trusted
 
@@ -152,24 +152,24 @@ async def test_what_was_given_back_while_it_was_let_in_does_not_run_here_as_well
     node.workers.rates = {"echo": Rate(mean_s=1.0, samples=1)}
     for seq in range(1, 11):
         node.get(seq, delivered=2)
-    node.agent.shed()
+    node.admission.shed()
     assert await node.spy.said() == [(f"acks.{seq}.2", nak(SHED_DELAY_S)) for seq in range(5, 11)]
     node.get(10, delivered=3)  # it comes again, before the first time is over
     assert sorted(await node.ran()) == ["c1-1", "c1-10", "c1-2", "c1-3", "c1-4"]
-    assert node.held(10).delivered == 3 and node.agent.unstarted == 5
+    assert node.held(10).delivered == 3 and node.admission.unstarted == 5
 
 
 async def test_what_is_called_back_from_behind_a_long_one_goes_back_to_its_lane(node: Node) -> None:
     for seq in range(1, 11):
         node.get(seq)
     for job in node.workers.jobs:
-        node.agent.on_started(job)
-    assert not node.agent.unstarted
+        node.admission.on_started(job)
+    assert not node.admission.unstarted
     node.workers.rates = {"echo": Rate(mean_s=1.0, samples=1)}
     for job in node.workers.jobs[1:]:
-        node.agent.on_called_back(job)
-    assert node.agent.unstarted == 9
-    node.agent.shed()
+        node.admission.on_called_back(job)
+    assert node.admission.unstarted == 9
+    node.admission.shed()
     assert [reply for reply, _ in await node.spy.said()] == [f"acks.{seq}.1" for seq in range(6, 11)]
 
 
@@ -178,25 +178,25 @@ async def test_what_was_noted_as_running_and_is_called_back_is_no_longer_noted_s
     after_s = node.bus.config.state_after_s + 0.01
     for seq in (1, 2):
         node.get(seq)
-        node.agent.on_started(node.workers.jobs[-1])
+        node.admission.on_started(node.workers.jobs[-1])
     node.held(2).started_at += 1.0
-    node.settling.write_states(node.held(1).started_at + after_s)
+    node.completion.write_states(node.held(1).started_at + after_s)
     for job in node.workers.jobs:
-        node.agent.on_called_back(job)
+        node.admission.on_called_back(job)
     await node.bus.flush()
     assert (await records.read_state(node.bus, "c1-1")).state == "queued"
     assert await records.read_state(node.bus, "c1-2") is None, "of what ran for a moment nothing was said"
-    node.agent.on_started(node.workers.jobs[0])
-    node.settling.write_states(node.held(1).started_at + after_s)
+    node.admission.on_started(node.workers.jobs[0])
+    node.completion.write_states(node.held(1).started_at + after_s)
     await node.bus.flush()
     assert (await records.read_state(node.bus, "c1-1")).state == "running", "it begins anew, and that is told anew"
 
 
 async def test_a_task_that_is_cancelled_while_it_is_let_in_does_not_run(node: Node) -> None:
     reply = node.get(1, delivered=2)
-    node.agent.cancel("c1-1")
+    node.admission.cancel("c1-1")
     assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
-    assert not len(node.deliveries) and not node.agent.unstarted
+    assert not len(node.deliveries) and not node.admission.unstarted
 
 
 async def test_work_is_renewed_at_a_third_of_the_wait(node: Node) -> None:
@@ -251,13 +251,13 @@ async def test_a_state_is_written_only_for_what_runs_past_100_ms(node: Node) -> 
     node.get(1)
     node.get(2)
     job = node.workers.jobs[0]
-    node.agent.on_started(job)
+    node.admission.on_started(job)
     started_at = node.held(1).started_at = node.held(1).taken_at + 5.0  # it waited for a worker
-    node.settling.write_states(started_at + after_s - 0.01)
+    node.completion.write_states(started_at + after_s - 0.01)
     await node.bus.flush()
     assert await records.read_state(node.bus, "c1-1") is None
-    node.settling.write_states(started_at + after_s)
-    node.settling.write_states(started_at + 2 * after_s)
+    node.completion.write_states(started_at + after_s)
+    node.completion.write_states(started_at + 2 * after_s)
     await node.bus.flush()
     state = await records.read_state(node.bus, "c1-1")
     assert (state.state, state.node, state.incarnation, state.attempt) == ("running", "me", "1", 1)

@@ -13,7 +13,7 @@ from mesh.config import LOCAL
 from mesh.leader.election import Election
 from mesh.membership.connections import connection_name, is_connected
 from mesh.membership.registry import Registry
-from mesh.messages import Beat, NodeRecord
+from mesh.messages import Heartbeat, NodeRecord
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1, lease_ttl_s=3.0, lease_renew_s=0.4)
 
@@ -41,16 +41,16 @@ class Node:
             self.bus, self.name, self.incarnation, self.config, self.registry,
             is_connected=connected, on_lost=self._count_lost,
         )  # fmt: skip
-        self.tasks = [asyncio.create_task(one) for one in (self.registry.run(), self.election.run(), self._beat())]
+        self.tasks = [asyncio.create_task(one) for one in (self.registry.run(), self.election.run(), self._heartbeat())]
         return self
 
     def _count_lost(self) -> None:
         self.lost += 1
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         for seq in range(1_000_000):
-            beat = Beat(node=self.name, incarnation=self.incarnation, seq=seq, interval_s=0.1)
-            self.bus.send(subjects.beat(self.name), messages.encode(beat))
+            heartbeat = Heartbeat(node=self.name, incarnation=self.incarnation, seq=seq, interval_s=0.1)
+            self.bus.send(subjects.heartbeat(self.name), messages.encode(heartbeat))
             await asyncio.sleep(0.1)
 
     async def stop(self, close: bool = False) -> None:
@@ -80,25 +80,25 @@ async def nodes(start: Callable[..., Awaitable[Node]]) -> list[Node]:
 
 
 def masters(nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if node.election.is_master]
+    return [node for node in nodes if node.election.is_leader]
 
 
 async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventually: Callable) -> None:
     await eventually(lambda: masters(nodes))
-    (master,) = masters(nodes)
-    fence, kv = master.election.fence, master.bus.kv(subjects.KV_LEASE)
+    (leader,) = masters(nodes)
+    fence, kv = leader.election.fence, leader.bus.kv(subjects.KV_LEASE)
     first = (await kv.get(subjects.LEASE_KEY)).revision
-    await eventually(lambda: all(node.election.leader == master.name for node in nodes))
-    await eventually(lambda: master.election._seen.revision >= first + 3)
-    assert masters(nodes) == [master]
-    assert master.election.fence == fence == await master.election.confirm()
-    assert [await node.election.confirm() for node in nodes] == [fence if node is master else 0 for node in nodes]
+    await eventually(lambda: all(node.election.leader == leader.name for node in nodes))
+    await eventually(lambda: leader.election._seen.revision >= first + 3)
+    assert masters(nodes) == [leader]
+    assert leader.election.fence == fence == await leader.election.confirm()
+    assert [await node.election.confirm() for node in nodes] == [fence if node is leader else 0 for node in nodes]
 
 
 async def test_a_holder_reads_the_lease_once_for_each_renewal(start, bus_server, eventually: Callable) -> None:
     """Its own renewal, of which it hears like everybody, is no news to it."""
     node = await start("a")
-    await eventually(lambda: node.election.is_master)
+    await eventually(lambda: node.election.is_leader)
     said: list[str] = []
     listener = await bus_server.connect("listener")
     await listener.subscribe(f"$JS.API.STREAM.MSG.GET.KV_{subjects.KV_LEASE}", lambda _: said.append("read"))
@@ -114,7 +114,7 @@ async def test_a_clean_leave_hands_over_at_once(start, eventually: Callable) -> 
     (old,) = masters(nodes)
     fence = old.election.fence
     await old.election.resign()
-    assert not old.election.is_master and old.lost == 1
+    assert not old.election.is_leader and old.lost == 1
     rest = [node for node in nodes if node is not old]
     await eventually(lambda: masters(rest), within_s=20.0)
     assert masters(rest)[0].election.fence > fence
@@ -135,24 +135,24 @@ async def test_a_crash_is_taken_over_long_before_the_ttl(start, eventually: Call
 async def test_a_silent_master_that_is_still_connected_keeps_its_lease(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     old = await start("a", config)
-    await eventually(lambda: old.election.is_master)
+    await eventually(lambda: old.election.is_leader)
     other = await start("b", config)
     await old.stop()  # frozen: no beats, no renewals, but its connection stands
     await eventually(lambda: other.registry.state_of("a") == "gone")
     await eventually(lambda: other.asked >= 2)
-    assert not other.election.is_master and other.election.leader == "a"
+    assert not other.election.is_leader and other.election.leader == "a"
     await old.bus.close()
-    await eventually(lambda: other.election.is_master, within_s=20.0)
+    await eventually(lambda: other.election.is_leader, within_s=20.0)
 
 
 async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=1.0)
     old = await start("a", config)
-    await eventually(lambda: old.election.is_master)
+    await eventually(lambda: old.election.is_leader)
     fence = old.election.fence
     other = await start("b", config)
     await old.stop()
-    await eventually(lambda: other.election.is_master, within_s=20.0)
+    await eventually(lambda: other.election.is_leader, within_s=20.0)
     assert other.election.fence > fence
     assert old.election.fence == 0, "its own clock stopped it, without any loop"
 
@@ -161,7 +161,7 @@ async def test_a_cut_master_is_silent_until_it_has_read_the_lease_again(
     bus_server, start, eventually: Callable
 ) -> None:
     node = await start("a", replace(FAST, lease_ttl_s=60.0))
-    await eventually(lambda: node.election.is_master)
+    await eventually(lambda: node.election.is_leader)
     fence = node.election.fence
     bus_server.kill()
     await eventually(lambda: not node.bus.connected)
@@ -173,7 +173,7 @@ async def test_a_cut_master_is_silent_until_it_has_read_the_lease_again(
 
 async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventually: Callable) -> None:
     node = await start("a", replace(FAST, lease_ttl_s=60.0))
-    await eventually(lambda: node.election.is_master)
+    await eventually(lambda: node.election.is_leader)
     fence = node.election.fence
     await node.stop()  # its loops, so that nothing reads the lease but what is asked to
     bus_server.kill()
@@ -185,7 +185,7 @@ async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventu
 
 async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
     node = await start("a")
-    await eventually(lambda: node.election.is_master)
+    await eventually(lambda: node.election.is_leader)
     lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
     await node.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
     assert await node.election.confirm() == 0

@@ -268,7 +268,7 @@ async def test_over_nats(node: NodeProcess) -> None:
     client = await nats.connect(re.findall(r"nats://\S+", node.banner)[0])
     try:
         store = await client.jetstream().object_store("blobs")
-        told = await client.subscribe("told.*.*.end")
+        told = await client.subscribe("task_updates.*.*.end")
         await client.flush()
         wanted: dict[int, tuple[str, bytes, Case | None]] = {}
         jobs = [(name, data, case) for name, data in whole_files().items() for case in CASES]

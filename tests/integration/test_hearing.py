@@ -13,9 +13,9 @@ from mesh import messages, subjects
 from mesh.bus.client import Bus, Message
 from mesh.config import LOCAL
 from mesh.membership import failure_detector
-from mesh.membership.heartbeat_relay import roll_every_s
+from mesh.membership.heartbeat_relay import digest_every_s
 from mesh.membership.registry import Registry
-from mesh.messages import Beat, NodeRecord, Roll
+from mesh.messages import Heartbeat, HeartbeatDigest, NodeRecord
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 
@@ -23,8 +23,8 @@ FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 class Mesh:
     """A master that calls the roll, a follower, and nodes that beat."""
 
-    def __init__(self, bus: Bus, master: Registry, follower: Registry) -> None:
-        self.bus, self.master, self.follower = bus, master, follower
+    def __init__(self, bus: Bus, leader: Registry, follower: Registry) -> None:
+        self.bus, self.leader, self.follower = bus, leader, follower
         self._speaking: dict[str, asyncio.Task[None]] = {}
         self._rolling: asyncio.Task[None] | None = None
 
@@ -35,8 +35,8 @@ class Mesh:
 
         async def speak() -> None:
             for seq in range(1, 100_000):
-                beat = Beat(node=name, incarnation="1", seq=seq, interval_s=0.1, running=3)
-                self.bus.send(subjects.beat(name), messages.encode(beat))
+                heartbeat = Heartbeat(node=name, incarnation="1", seq=seq, interval_s=0.1, running=3)
+                self.bus.send(subjects.heartbeat(name), messages.encode(heartbeat))
                 await asyncio.sleep(0.1)
 
         self._speaking[name] = asyncio.create_task(speak())
@@ -47,14 +47,14 @@ class Mesh:
 
     async def lead(self) -> None:
         """The master hears everybody, and calls the roll from now on."""
-        await self.master.hearing.lead(True)
+        await self.leader.heartbeat_relay.lead(True)
 
-        async def roll() -> None:
+        async def digest() -> None:
             while True:
-                self.master.hearing.call_roll("master", 7, self.master.judged())
-                await asyncio.sleep(roll_every_s(FAST))
+                self.leader.heartbeat_relay.publish_digest("master", 7, self.leader.judged())
+                await asyncio.sleep(digest_every_s(FAST))
 
-        self._rolling = asyncio.create_task(roll())
+        self._rolling = asyncio.create_task(digest())
 
     def fall_silent(self) -> None:
         """No roll any more."""
@@ -85,20 +85,18 @@ async def mesh(bus_server) -> AsyncIterator[Mesh]:
 
 
 def listening(registry: Registry) -> bool:
-    return registry.hearing._all is not None
+    return registry.heartbeat_relay._all is not None
 
 
-async def test_with_a_roll_a_node_ceases_to_hear_each_beat_and_knows_as_much(
-    mesh: Mesh, eventually: Callable
-) -> None:
+async def test_with_a_roll_a_node_ceases_to_hear_each_beat_and_knows_as_much(mesh: Mesh, eventually: Callable) -> None:
     assert listening(mesh.follower), "without a master everybody hears everybody"
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
-    assert listening(mesh.master)
+    assert listening(mesh.leader)
     changes: list[tuple[str, str, str]] = []
     mesh.follower.listen(lambda *change: changes.append(change))
     await mesh.node("b")
-    await eventually(lambda: any(one.record.id == "b" and one.beat for one in mesh.follower.members()))
+    await eventually(lambda: any(one.record.id == "b" and one.heartbeat for one in mesh.follower.members()))
     (seen,) = [one for one in mesh.follower.view() if one.id == "b"]
     assert (seen.state, seen.running) == ("up", 3)
     await asyncio.sleep(FAST.heartbeat_interval_s * 12)
@@ -128,25 +126,28 @@ async def test_when_the_roll_stays_away_a_node_listens_itself_and_holds_only_the
 async def test_a_roll_of_an_earlier_master_is_not_believed(mesh: Mesh, eventually: Callable) -> None:
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
-    ghost = Beat(node="ghost", incarnation="1", seq=1)
-    mesh.bus.send(subjects.ROLL, messages.encode(Roll(fence=6, master="old", beats=(messages.encode(ghost),))))
+    ghost = Heartbeat(node="ghost", incarnation="1", seq=1)
+    mesh.bus.send(
+        subjects.HEARTBEAT_DIGEST,
+        messages.encode(HeartbeatDigest(fence=6, leader="old", heartbeats=(messages.encode(ghost),))),
+    )
     await mesh.node("b")
     await eventually(lambda: mesh.follower.state_of("b") == "up")
-    assert mesh.follower.state_of("ghost") == "" and mesh.follower.hearing.master == "master"
+    assert mesh.follower.state_of("ghost") == "" and mesh.follower.heartbeat_relay.leader == "master"
 
 
 async def test_nobody_calls_a_roll_that_nobody_hears(mesh: Mesh, eventually: Callable) -> None:
     """A node alone would send four messages a second to itself."""
     rolls: list[Message] = []
-    await mesh.bus.subscribe(subjects.ROLL, rolls.append)
+    await mesh.bus.subscribe(subjects.HEARTBEAT_DIGEST, rolls.append)
     await mesh.lead()
     await eventually(lambda: rolls and not listening(mesh.follower))
     for name in ("follower", "a"):
         mesh.silence(name)
-    await eventually(lambda: {mesh.master.judged().get(name) for name in ("follower", "a")} == {"gone"})
+    await eventually(lambda: {mesh.leader.judged().get(name) for name in ("follower", "a")} == {"gone"})
     await mesh.bus.flush()
     rolls.clear()
-    await asyncio.sleep(roll_every_s(FAST) * 10)
+    await asyncio.sleep(digest_every_s(FAST) * 10)
     await mesh.bus.flush()
     assert not rolls
     await mesh.node("b")
@@ -157,19 +158,21 @@ async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, e
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower) and mesh.follower.is_alive("a", "1"))
     mesh.silence("a")
-    mesh.bus.send(subjects.accusation("a"), messages.encode(Beat(node="a", incarnation="1", seq=0, state="gone")))
+    mesh.bus.send(
+        subjects.death_notice("a"), messages.encode(Heartbeat(node="a", incarnation="1", seq=0, state="gone"))
+    )
     await mesh.bus.flush()
     await eventually(lambda: mesh.follower.is_gone("a", "1"))
     assert failure_detector.is_cut(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
 
 
 async def test_only_the_master_and_its_heirs_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:
-    await eventually(lambda: mesh.follower.hearing._held is not None)
-    for name in ("b", "c", "d"):    # before "follower" by id: the three heirs are a, b and c
+    await eventually(lambda: mesh.follower.heartbeat_relay._held is not None)
+    for name in ("b", "c", "d"):  # before "follower" by id: the three heirs are a, b and c
         await mesh.node(name)
     await mesh.lead()
-    await eventually(lambda: mesh.follower.hearing._held is None)
-    assert mesh.master.hearing._held is not None
+    await eventually(lambda: mesh.follower.heartbeat_relay._held is None)
+    assert mesh.leader.heartbeat_relay._held is not None
     for name in ("a", "b", "c", "d"):
         mesh.silence(name)
-    await eventually(lambda: mesh.follower.hearing._held is not None)
+    await eventually(lambda: mesh.follower.heartbeat_relay._held is not None)

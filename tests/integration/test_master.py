@@ -17,8 +17,8 @@ from mesh.config import LOCAL
 from mesh.errors import NotFound
 from mesh.leader import journal
 from mesh.leader.election import Election
-from mesh.leader.garbage_collection import Housekeeping
-from mesh.leader.leader import Master
+from mesh.leader.garbage_collection import GarbageCollector
+from mesh.leader.leader import Leader
 from mesh.membership.connections import connection_name
 from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord, Plan
@@ -30,17 +30,17 @@ async def elected(bus_server, eventually):
     """`bus, election, master = await elected(config)`: a master that is in office."""
     tasks: list[asyncio.Task[None]] = []
 
-    async def start(config) -> tuple[Bus, Election, Master]:
+    async def start(config) -> tuple[Bus, Election, Leader]:
         bus = await bus_server.connect(connection_name("m", "1"))
         await bus.kv(subjects.KV_NODES).put("m", messages.encode(NodeRecord(id="m", name="m", incarnation="1")))
         registry = Registry(bus, "m", config)
         await registry.start()
         election = Election(bus, "m", "1", config, registry)
-        clearing = Housekeeping(bus, lambda: election.fence, config)
-        master = Master(bus, "m", election, registry, config, {}, services=(clearing.lanes,))
-        tasks.extend(asyncio.create_task(one) for one in (registry.run(), election.run(), master.run()))
-        await eventually(lambda: election.is_master)
-        return bus, election, master
+        clearing = GarbageCollector(bus, lambda: election.fence, config)
+        leader = Leader(bus, "m", election, registry, config, {}, services=(clearing.lanes,))
+        tasks.extend(asyncio.create_task(one) for one in (registry.run(), election.run(), leader.run()))
+        await eventually(lambda: election.is_leader)
+        return bus, election, leader
 
     yield start
     for task in tasks:
@@ -49,18 +49,18 @@ async def elected(bus_server, eventually):
 
 
 async def test_too_many_lanes_raise_one_alarm(
-    bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Master]]], eventually
+    bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Leader]]], eventually
 ) -> None:
     bus, told = await bus_server.connect("other"), []
     await bus.subscribe("mesh.event.>", lambda one: told.append(messages.decode_event(one.data)))
     for number in range(3):
         await declare_lane(bus, f"k{number}", "any", "normal")
-    _, election, master = await elected(replace(LOCAL, lanes_alarm=2))
-    await eventually(lambda: master.alarms)
-    assert master.alarms[0].startswith("3 lanes are open, more than 2")
+    _, election, leader = await elected(replace(LOCAL, lanes_alarm=2))
+    await eventually(lambda: leader.alarms)
+    assert leader.alarms[0].startswith("3 lanes are open, more than 2")
     await eventually(lambda: [one for one in told if one.type == journal.ALARM])
     (alarm,) = [one for one in told if one.type == journal.ALARM]
-    assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": master.alarms[0]}
+    assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": leader.alarms[0]}
 
 
 async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_server, elected, eventually) -> None:
@@ -69,9 +69,9 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
     await bus.api(f"STREAM.UPDATE.{subjects.WORK}", info["config"] | {"max_bytes": 100_000})
     for number in range(9):
         await bus.store(subjects.lane_subject("full", "any", "normal", f"c1-{number}"), bytes(10_000))
-    _, _, master = await elected(LOCAL)
-    await eventually(lambda: master.alarms)
-    (alarm,) = master.alarms
+    _, _, leader = await elected(LOCAL)
+    await eventually(lambda: leader.alarms)
+    (alarm,) = leader.alarms
     assert alarm.startswith("The queue is 9") and "will be refused (503)" in alarm
 
 
@@ -129,7 +129,7 @@ async def test_who_is_not_master_removes_nothing(bus_server) -> None:
             asked.set()
         return 0
 
-    task = asyncio.create_task(Housekeeping(bus, fence, replace(LOCAL, lane_idle_s=0.1)).lanes(5))
+    task = asyncio.create_task(GarbageCollector(bus, fence, replace(LOCAL, lane_idle_s=0.1)).lanes(5))
     await asyncio.wait_for(asked.wait(), 10)
     task.cancel()
     assert list(await list_lanes(bus)) == [("idle", "any", "normal")]

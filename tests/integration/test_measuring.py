@@ -16,7 +16,7 @@ from mesh.kinds.table import KINDS
 from mesh.messages import decode_plan
 from mesh.scheduling import placement
 from node.identity.calibration import FILE
-from node.identity.calibrator import Measuring
+from node.identity.calibrator import Calibrator
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
 
@@ -72,7 +72,7 @@ class Scene:
     def __init__(self, folder: Path, *specs: KindSpec, idle_s: float = 0.1) -> None:
         self.held, self.published = asyncio.Event(), asyncio.Event()
         self.seconds: dict[str, float] = {}
-        self.measuring = Measuring(
+        self.calibrator = Calibrator(
             specs, lambda spec: "here", self.seconds,
             slots=1, folder=folder, idle_s=idle_s, held=self.held, publish=self._publish,
         )  # fmt: skip
@@ -90,7 +90,7 @@ def echo() -> KindSpec:
 async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: Path, echo: KindSpec) -> None:
     long = replace(echo, probe={"sleep_s": 50})
     scene = Scene(tmp_path, long)
-    running = asyncio.create_task(scene.measuring.run())
+    running = asyncio.create_task(scene.calibrator.run())
     try:
         folder = tmp_path / "measuring"
         await eventually(lambda: asyncio.to_thread(folder.exists), 30, "the probe starts")
@@ -107,7 +107,7 @@ async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: 
 
 async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: KindSpec) -> None:
     scene = Scene(tmp_path, echo)
-    await asyncio.wait_for(scene.measuring.run(), 60)
+    await asyncio.wait_for(scene.calibrator.run(), 60)
     assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 20
     assert json.loads((tmp_path / FILE).read_text()) == {"echo": {"seconds": scene.seconds["echo"], "of": "here"}}
 
@@ -115,11 +115,11 @@ async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: Kin
 async def test_a_kind_that_fails_is_left_out_and_the_next_one_measured(tmp_path: Path, echo: KindSpec) -> None:
     broken = replace(echo, name="image_processing", probe={"image": "AAAA"})
     scene = Scene(tmp_path, broken, echo)
-    await asyncio.wait_for(scene.measuring.run(), 60)
+    await asyncio.wait_for(scene.calibrator.run(), 60)
     assert set(scene.seconds) == {"echo"}
 
 
 async def test_with_no_idle_time_nothing_is_measured(tmp_path: Path, echo: KindSpec) -> None:
     scene = Scene(tmp_path, echo, idle_s=0)
-    await asyncio.wait_for(scene.measuring.run(), 5)
+    await asyncio.wait_for(scene.calibrator.run(), 5)
     assert scene.seconds == {} and list(tmp_path.iterdir()) == []

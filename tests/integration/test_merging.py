@@ -16,7 +16,7 @@ from mesh.config import LOCAL
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.merge import detector, mover
-from mesh.merge.detector import Meeting
+from mesh.merge.detector import DuplicateMeshDetector
 from mesh.merge.mover import Mover, Overtaken
 from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, records
@@ -173,8 +173,8 @@ async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_serv
         return (Announcement("queztl", mesh, "", "n9", (url,), MEMBER),)
 
     meetings = [
-        Meeting(ours, "n1", Chair(), lambda: says("mb", other_server.url), connect, tuple),
-        Meeting(theirs, "n2", Chair(), lambda: says("ma", bus_server.url), connect, tuple),
+        DuplicateMeshDetector(ours, "n1", Chair(), lambda: says("mb", other_server.url), connect, tuple),
+        DuplicateMeshDetector(theirs, "n2", Chair(), lambda: says("ma", bus_server.url), connect, tuple),
     ]
     running = [asyncio.create_task(one.run(1)) for one in meetings]
     order: MergeOrder | None = None
@@ -205,7 +205,7 @@ async def test_two_in_use_are_told_of_each_other_and_left_alone(
         return await Bus.connect(urls, name="meeting", config=LOCAL)
 
     seen = (Announcement("queztl", "mb", "", "n9", (other_server.url,), MEMBER),)
-    one = Meeting(ours, "n1", Chair(), lambda: seen, connect, tuple)
+    one = DuplicateMeshDetector(ours, "n1", Chair(), lambda: seen, connect, tuple)
     running = asyncio.create_task(one.run(1))
     try:
         await eventually(lambda: one.alarms, within_s=15)

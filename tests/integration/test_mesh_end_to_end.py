@@ -41,7 +41,7 @@ def network(node: NodeProcess) -> dict[str, Any]:
 
 async def knock(mesh: Mesh, kind: str, data: bytes, headers: dict[str, str] | None = None) -> str:
     """Publish to `work.<kind>` as any NATS client would; the id of the task it becomes."""
-    answer = await mesh.bus.request(subjects.door(kind), data, headers=headers)
+    answer = await mesh.bus.request(subjects.ingress(kind), data, headers=headers)
     stored = json.loads(answer.data)
     assert stored["stream"] == subjects.WORK, stored
     return subjects.task_id(await status.epoch(mesh.bus), stored["seq"])

@@ -56,7 +56,7 @@ async def test_door_and_task_subjects(mesh) -> None:
     """`nats req work.echo`, `nats sub 'task.>' --translate`, the sequence as an id, a wrong shape refused."""
     node, client = mesh
     seen = await client.subscribe("task.>")
-    told = await client.subscribe("told.>")
+    told = await client.subscribe("task_updates.>")
     await client.flush()
     headers = {"Queztl-Urgency": "high", "Queztl-Requires": '{"memory_mb": 100}'}
     answer = json.loads((await client.request("work.echo", b'{"value": 7}', headers=headers)).data)
@@ -64,7 +64,7 @@ async def test_door_and_task_subjects(mesh) -> None:
     # A state comes before the end when the task took over 100 ms: its worker may have had to be started first.
     end, stored = await last(seen), await last(told)
     assert re.fullmatch(rf"task\.w[0-9a-f]+\.{answer['seq']}\.end", end.subject)
-    assert stored.subject == end.subject.replace("task.", "told.", 1) and stored.data == end.data
+    assert stored.subject == end.subject.replace("task.", "task_updates.", 1) and stored.data == end.data
     run = partial(subprocess.run, translator(), input=end.data, capture_output=True, check=True)
     shown = await asyncio.to_thread(run)
     assert json.loads(shown.stdout)["result"] == {"value": 7}
@@ -75,7 +75,7 @@ async def test_door_and_task_subjects(mesh) -> None:
     with pytest.raises(NoRespondersError):
         await client.request("work.echo.now", b"{}")
     lanes = {one.name for one in await client.jetstream().consumers_info("WORK")}
-    assert "door" in lanes and any(re.fullmatch(r"echo~p-[0-9a-f]{10}~high", lane) for lane in lanes)
+    assert "ingress" in lanes and any(re.fullmatch(r"echo~p-[0-9a-f]{10}~high", lane) for lane in lanes)
 
 
 async def test_streams_buckets_journal_and_beats(mesh) -> None:
@@ -88,20 +88,20 @@ async def test_streams_buckets_journal_and_beats(mesh) -> None:
     assert listed is not None
     buckets = set(re.findall(r"`(\w+)`", listed[1]))
     assert {name[3:] for name in streams if name.startswith("KV_")} == buckets
-    beats = await client.subscribe("node.*.beat")
-    assert (await beats.next_msg(timeout=10)).subject == f"node.{node.id}.beat"
+    heartbeats = await client.subscribe("node.*.heartbeat")
+    assert (await heartbeats.next_msg(timeout=10)).subject == f"node.{node.id}.heartbeat"
     record = await (await jetstream.key_value("nodes")).get(node.id)
     assert msgspec.msgpack.decode(record.value)["api"] == node.api
     leases = await jetstream.key_value("lease")
 
     async def elected() -> bool:
         try:
-            return bool((await leases.get("master")).value)
+            return bool((await leases.get("leader")).value)
         except KeyNotFoundError:
             return False
 
     await eventually(elected, 10.0, "a single node did not become master")
-    assert msgspec.msgpack.decode((await leases.get("master")).value)["node"] == node.id
+    assert msgspec.msgpack.decode((await leases.get("leader")).value)["node"] == node.id
     subjects = (await jetstream.stream_info("EVENTS", subjects_filter="mesh.event.>")).state.subjects
     assert "mesh.event.join" in subjects
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mesh import subjects
-from mesh.bus.blob_cache import MOST_OF_ALL, Near
+from mesh.bus.blob_cache import MOST_OF_ALL, BlobCache
 from mesh.bus.client import Bus
 from mesh.bus.objects import CHUNK_BYTES
 from mesh.errors import NotFound
@@ -51,7 +51,7 @@ async def reads(bus_server) -> Reads:
 async def bus(bus_server, tmp_path: Path) -> Bus:
     """With a near store."""
     made = await bus_server.connect("a")
-    made.objects.near = Near(tmp_path / "near", ROOM)
+    made.objects.blob_cache = BlobCache(tmp_path / "near", ROOM)
     return made
 
 
@@ -127,7 +127,7 @@ async def test_a_failed_upload_leaves_no_copy(bus, tmp_path) -> None:
 
 async def test_no_more_is_kept_than_there_is_room_for(bus_server, reads, tmp_path) -> None:
     bus = await bus_server.connect("a")
-    bus.objects.near = Near(tmp_path / "near", 3 * 4 * SIZE)
+    bus.objects.blob_cache = BlobCache(tmp_path / "near", 3 * 4 * SIZE)
     blobs = [(await bus.objects.put(os.urandom(SIZE))).blob for _ in range(12)]
     await read(bus, blobs[0])  # used, so that the second is now the longest unused
     large = await bus.objects.put(os.urandom(int(12 * SIZE * MOST_OF_ALL) + 1))
@@ -140,14 +140,14 @@ async def test_no_more_is_kept_than_there_is_room_for(bus_server, reads, tmp_pat
     for blob in (blobs[1], large.blob):
         await read(bus, blob)
         assert await reads.new() > 0, "the longest unused went, and what would take a quarter was not kept"
-    bus.objects.near.close()
+    bus.objects.blob_cache.close()
     assert not (tmp_path / "near").exists()
 
 
 async def test_copies_of_an_earlier_process_are_not_believed(tmp_path) -> None:
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "1").write_bytes(b"half of a file, after a power cut")
-    Near(tmp_path / "near")
+    BlobCache(tmp_path / "near")
     assert copies(tmp_path / "near") == []
 
 
@@ -162,6 +162,6 @@ async def test_a_second_task_on_a_blob_finds_it_on_its_node(tmp_path: Path) -> N
         assert await reads.new() > 0
         assert await mesh.submit("image_processing", image, wait_s=60) == small
         assert await reads.new() == 0
-        assert copies(node.folder / "near") == [len(picture)]
+        assert copies(node.folder / "blob-cache") == [len(picture)]
         await node.terminate()
-        assert not (node.folder / "near").exists()
+        assert not (node.folder / "blob-cache").exists()

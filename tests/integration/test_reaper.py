@@ -19,16 +19,16 @@ from mesh.bus.streams import declare_lane
 from mesh.config import LOCAL
 from mesh.kinds.base import Resources
 from mesh.leader.election import Election
-from mesh.leader.leader import Master
+from mesh.leader.leader import Leader
 from mesh.membership.connections import connection_name, is_connected
 from mesh.membership.registry import Registry
-from mesh.messages import Beat, Held, HeldSet, NodeRecord
+from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
 ROOT = Path(__file__).parents[2]
 LANE = ("echo", "any", "normal")
 
 
-class MasterNode:
+class LeaderNode:
     """A node that is elected and reaps; it pulls work itself, after everybody else."""
 
     def __init__(self, server, bus: Bus, name: str = "boss") -> None:
@@ -40,23 +40,23 @@ class MasterNode:
             return await is_connected(server.system, node, incarnation)
 
         self.election = Election(bus, name, "1", LOCAL, self.registry, is_connected=connected)
-        self.master = Master(
+        self.leader = Leader(
             bus, name, self.election, self.registry, LOCAL, {"echo": Resources()}, open_system=server.system
         )
 
-    async def start(self) -> MasterNode:
+    async def start(self) -> LeaderNode:
         record = NodeRecord(id=self.name, name=self.name, incarnation="1")
         await self.bus.kv(subjects.KV_NODES).put(self.name, messages.encode(record))
         await self.registry.start()
         self.box = self.bus.new_inbox()
         await self.bus.subscribe(self.box, self._on_work)
         await self.bus.subscribe("mesh.event.>", lambda one: self.told.append(messages.decode_event(one.data)))
-        loops = (self.registry.run(), self.election.run(), self.master.run(), self._beat())
+        loops = (self.registry.run(), self.election.run(), self.leader.run(), self._heartbeat())
         self.tasks = [asyncio.create_task(one) for one in loops]
         return self
 
     def reaps(self) -> bool:
-        return self.election.is_master and self.master._reaping._connections is not None
+        return self.election.is_leader and self.leader._reclaimer._connections is not None
 
     def _on_work(self, message) -> None:
         if message.reply:
@@ -66,10 +66,10 @@ class MasterNode:
             if len(self.got) > 1000:
                 raise AssertionError("given back again and again")
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         for seq in range(1_000_000):
-            beat = Beat(node=self.name, incarnation="1", seq=seq)
-            self.bus.send(subjects.beat(self.name), messages.encode(beat))
+            heartbeat = Heartbeat(node=self.name, incarnation="1", seq=seq)
+            self.bus.send(subjects.heartbeat(self.name), messages.encode(heartbeat))
             await asyncio.sleep(0.5)
 
     def pull(self, batch: int) -> None:
@@ -84,8 +84,8 @@ class MasterNode:
 
 
 @pytest.fixture
-async def boss(bus_server, eventually: Callable) -> AsyncIterator[MasterNode]:
-    node = MasterNode(bus_server, await bus_server.connect(connection_name("boss", "1")))
+async def boss(bus_server, eventually: Callable) -> AsyncIterator[LeaderNode]:
+    node = LeaderNode(bus_server, await bus_server.connect(connection_name("boss", "1")))
     await declare_lane(node.bus, *LANE)
     await node.start()
     await eventually(node.reaps)
@@ -94,7 +94,7 @@ async def boss(bus_server, eventually: Callable) -> AsyncIterator[MasterNode]:
 
 
 @pytest.fixture
-async def hold(bus_server, boss: MasterNode, eventually: Callable) -> AsyncIterator[Callable]:
+async def hold(bus_server, boss: LeaderNode, eventually: Callable) -> AsyncIterator[Callable]:
     """`pid = await hold(node, batch, count)`: a process that pulls `batch` and holds `count` tasks."""
     made: list[asyncio.subprocess.Process] = []
 
@@ -123,15 +123,15 @@ async def hold(bus_server, boss: MasterNode, eventually: Callable) -> AsyncItera
 
 
 async def test_work_of_a_killed_process_is_elsewhere_before_its_silence_tells(
-    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+    boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     pid = await hold("a", 20, 20)
     said: list[tuple[str, int]] = []
 
     def hear(message) -> None:
-        said.append((messages.decode_beat(message.data).state, len(boss.got)))
+        said.append((messages.decode_heartbeat(message.data).state, len(boss.got)))
 
-    await boss.bus.subscribe(subjects.accusation("a"), hear)
+    await boss.bus.subscribe(subjects.death_notice("a"), hear)
     boss.pull(100)
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()
@@ -149,7 +149,7 @@ async def test_work_of_a_killed_process_is_elsewhere_before_its_silence_tells(
 
 
 async def test_work_of_a_frozen_process_is_given_to_others(
-    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+    boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     pid = await hold("a", 50, 10)
     boss.pull(100)
@@ -173,9 +173,9 @@ async def test_work_of_a_frozen_process_is_given_to_others(
 
 
 async def test_what_a_dead_master_held_is_given_to_others_by_the_next(
-    bus_server, boss: MasterNode, eventually: Callable
+    bus_server, boss: LeaderNode, eventually: Callable
 ) -> None:
-    heir = MasterNode(bus_server, await bus_server.connect(connection_name("heir", "1")), "heir")
+    heir = LeaderNode(bus_server, await bus_server.connect(connection_name("heir", "1")), "heir")
     await heir.start()
     try:
         boss.pull(5)
@@ -201,7 +201,7 @@ async def test_what_a_dead_master_held_is_given_to_others_by_the_next(
 
 
 async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
-    bus_server, boss: MasterNode, eventually: Callable
+    bus_server, boss: LeaderNode, eventually: Callable
 ) -> None:
     blip = await bus_server.connect(connection_name("b", "1"))
     record = NodeRecord(id="b", name="b", incarnation="1")
@@ -209,7 +209,7 @@ async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
     held = Held(999, 1, "reply.b", "t-1")
     given_back: list[bytes] = []
     await boss.bus.subscribe("reply.b", lambda message: given_back.append(message.data))
-    blip.send(subjects.beat("b"), messages.encode(Beat(node="b", incarnation="1", seq=1)))
+    blip.send(subjects.heartbeat("b"), messages.encode(Heartbeat(node="b", incarnation="1", seq=1)))
     blip.send(subjects.held("b"), messages.encode(HeldSet("b", "1", (held,))))
     await eventually(lambda: boss.registry.held_by("b") and boss.registry.state_of("b") == "up")
     changes: list[tuple[str, str, str]] = []
@@ -221,27 +221,27 @@ async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
     await eventually(lambda: blip.epoch == 2 and blip.connected)
     until = time.monotonic() + 3 * LOCAL.disconnect_grace_s
     while time.monotonic() < until:
-        blip.send(subjects.beat("b"), messages.encode(Beat(node="b", incarnation="1", seq=blip.epoch + 1)))
+        blip.send(subjects.heartbeat("b"), messages.encode(Heartbeat(node="b", incarnation="1", seq=blip.epoch + 1)))
         await asyncio.sleep(0.1)
     assert ("b", "suspect", "gone") not in changes and ("b", "up", "gone") not in changes
     assert given_back == []
 
 
 async def test_a_master_that_was_overtaken_gives_nothing_back(
-    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+    boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     pid = await hold("a", 5, 5)
     boss.pull(100)
     lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
     await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
-    await eventually(lambda: not boss.election.is_master)
+    await eventually(lambda: not boss.election.is_leader)
     os.kill(pid, signal.SIGKILL)
     await eventually(lambda: boss.registry.state_of("a") == "gone")
     assert boss.got == []
 
 
 async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothing_back(
-    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+    boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     """Its loop has not looked: the lease is read again before anything is given back."""
     pid = await hold("a", 5, 5)
@@ -250,14 +250,14 @@ async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothi
     await asyncio.wait([boss.tasks[1]])
     lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
     await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
-    assert boss.election.is_master
+    assert boss.election.is_leader
     os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not boss.election.is_master)
+    await eventually(lambda: not boss.election.is_leader)
     assert boss.registry.state_of("a") == "gone" and boss.got == []
 
 
 async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
-    boss: MasterNode, hold: Callable[..., Awaitable[int]], eventually: Callable
+    boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     """Before its death was noticed; the new incarnation knows nothing of the old one's work. Another node is dead."""
     pids = [await hold(node, 5, 5) for node in ("a", "b")]
@@ -269,7 +269,9 @@ async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
     await boss.bus.kv(subjects.KV_NODES).put("a", messages.encode(record))
     await boss.registry.refresh()
     assert boss.registry.is_present("a", "2")
-    boss.bus.send(subjects.beat("a"), messages.encode(Beat(node="a", incarnation="2", seq=1, interval_s=60.0)))
+    boss.bus.send(
+        subjects.heartbeat("a"), messages.encode(Heartbeat(node="a", incarnation="2", seq=1, interval_s=60.0))
+    )
     await eventually(lambda: len(boss.got) == 10)
     assert len({task for _, task, _ in boss.got}) == 10 and boss.registry.state_of("a") == "up"
     await eventually(lambda: boss.registry.former_holders() == {})
@@ -282,7 +284,7 @@ async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
 
 
 async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
-    bus_server, boss: MasterNode, eventually: Callable
+    bus_server, boss: LeaderNode, eventually: Callable
 ) -> None:
     kinds = messages.Capabilities(kinds=(messages.KindInfo("echo", True),))
     nodes = boss.bus.kv(subjects.KV_NODES)

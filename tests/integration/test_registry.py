@@ -12,7 +12,7 @@ import pytest
 from mesh import messages, subjects
 from mesh.config import LOCAL
 from mesh.membership.registry import Registry
-from mesh.messages import Beat, Held, HeldSet, NodeRecord
+from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
 FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 
@@ -27,10 +27,10 @@ class Speaker:
         record = NodeRecord(id=node, name=node.upper(), incarnation=incarnation, **more)
         await self.bus.kv(subjects.KV_NODES).put(node, messages.encode(record))
 
-    def beat(self, node: str, incarnation: str = "1", **more) -> None:
+    def heartbeat(self, node: str, incarnation: str = "1", **more) -> None:
         self.seq += 1
-        beat = Beat(node=node, incarnation=incarnation, seq=self.seq, **{"interval_s": 0.1} | more)
-        self.bus.send(subjects.beat(node), messages.encode(beat))
+        heartbeat = Heartbeat(node=node, incarnation=incarnation, seq=self.seq, **{"interval_s": 0.1} | more)
+        self.bus.send(subjects.heartbeat(node), messages.encode(heartbeat))
 
     def hold(self, node: str, incarnation: str = "1", *held: Held) -> None:
         told = HeldSet(node=node, incarnation=incarnation, held=held)
@@ -59,10 +59,10 @@ async def test_a_node_that_speaks_is_up_and_one_that_stops_is_gone(
     changes: list[tuple[str, str, str]] = []
     registry.listen(lambda *change: changes.append(change))
     await speaker.record("a", slots=4)
-    speaker.beat("a", running=3)
-    await eventually(lambda: registry.members() and registry.members()[0].beat)
-    (view,) = registry.view(master="a")
-    assert (view.name, view.state, view.running, view.slots, view.master) == ("A", "up", 3, 4, True)
+    speaker.heartbeat("a", running=3)
+    await eventually(lambda: registry.members() and registry.members()[0].heartbeat)
+    (view,) = registry.view(leader="a")
+    assert (view.name, view.state, view.running, view.slots, view.leader) == ("A", "up", 3, 4, True)
     assert registry.is_alive("a", "1") and not registry.is_gone("a", "1")
     await eventually(lambda: ("a", "suspect", "gone") in changes)
     assert changes == [("a", "", "up"), ("a", "up", "suspect"), ("a", "suspect", "gone")]
@@ -73,12 +73,12 @@ async def test_the_masters_word_is_believed_until_the_node_speaks_again(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     await speaker.record("a")
-    speaker.beat("a", interval_s=60)
+    speaker.heartbeat("a", interval_s=60)
     await eventually(lambda: registry.is_alive("a", "1"))
-    speaker.beat("a", state="gone", incarnation="0")
-    speaker.beat("a", state="gone")
+    speaker.heartbeat("a", state="gone", incarnation="0")
+    speaker.heartbeat("a", state="gone")
     await eventually(lambda: registry.is_gone("a", "1"))
-    speaker.beat("a", interval_s=60)
+    speaker.heartbeat("a", interval_s=60)
     await eventually(lambda: registry.state_of("a") == "up")
 
 
@@ -87,15 +87,15 @@ async def test_a_new_incarnation_replaces_the_old_one_for_good(
 ) -> None:
     held = Held(7, 1, "$JS.ACK.x", "t-1")
     await speaker.record("a")
-    speaker.beat("a", interval_s=60)
+    speaker.heartbeat("a", interval_s=60)
     speaker.hold("a", "1", held)
     await eventually(lambda: registry.held_by("a") == (held,))
     await speaker.record("a", incarnation="2")
     await eventually(lambda: registry.is_present("a", "2"))
     assert registry.held_by("a") == ()
     assert registry.former_holders() == {("a", "1"): (held,)}
-    speaker.beat("a", incarnation="1", state="left")
-    speaker.beat("a", incarnation="2", interval_s=60, running=1)
+    speaker.heartbeat("a", incarnation="1", state="left")
+    speaker.heartbeat("a", incarnation="2", interval_s=60, running=1)
     await eventually(lambda: registry.view() and registry.view()[0].running == 1)
     assert registry.state_of("a") == "up"
     assert registry.is_gone("a", "1") and registry.is_alive("a", "2")
@@ -108,7 +108,7 @@ async def test_a_restart_of_the_bus_accuses_nobody(
 ) -> None:
     changes: list[tuple[str, str, str]] = []
     await speaker.record("a")
-    speaker.beat("a")
+    speaker.heartbeat("a")
     await eventually(lambda: registry.is_alive("a", "1"))
     registry.listen(lambda *change: changes.append(change))
     bus_server.kill()
@@ -118,7 +118,7 @@ async def test_a_restart_of_the_bus_accuses_nobody(
     await bus_server.start()
     await eventually(lambda: speaker.bus.connected, within_s=15)
     for _ in range(10):
-        speaker.beat("a")
+        speaker.heartbeat("a")
         await asyncio.sleep(0.05)
     await eventually(lambda: registry.is_alive("a", "1"))
     assert [change for change in changes if change[2] == "gone"] == []
@@ -128,7 +128,7 @@ async def test_a_connection_that_closes_while_a_bus_server_restarts_is_no_suspic
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     await speaker.record("a")
-    speaker.beat("a")
+    speaker.heartbeat("a")
     await eventually(lambda: registry.is_alive("a", "1"))
     for connection in (1, 2):
         registry.connection_opened("a", "1", ("S", connection))
@@ -175,24 +175,24 @@ async def test_records_that_go_are_forgotten(registry: Registry, speaker: Speake
 
 
 async def test_what_is_no_message_is_ignored(registry: Registry, speaker: Speaker, eventually: Callable) -> None:
-    speaker.bus.send(subjects.beat("a"), b"\xc1 no beat")
+    speaker.bus.send(subjects.heartbeat("a"), b"\xc1 no beat")
     speaker.bus.send(subjects.held("b"), b"nonsense")
     await speaker.bus.kv(subjects.KV_NODES).put("c", b"no record")
     await speaker.record("b")
-    speaker.beat("b")
+    speaker.heartbeat("b")
     await eventually(lambda: registry.state_of("b") == "up")
     assert registry.held_by("b") == () and registry.state_of("c") == ""
 
 
 async def test_folding_heartbeats_is_cheap(registry: Registry) -> None:
     rates = {f"kind_{n}": (0.1, 100) for n in range(5)}
-    seen = [messages.encode(Beat(node=f"n{n % 100}", incarnation="1", seq=n, rates=rates)) for n in range(2000)]
-    per_beat_s = []
+    seen = [messages.encode(Heartbeat(node=f"n{n % 100}", incarnation="1", seq=n, rates=rates)) for n in range(2000)]
+    per_heartbeat_s = []
     for start in range(0, len(seen), 200):
         began = time.process_time()
         for data in seen[start : start + 200]:
-            registry._on_beat(data)
-        per_beat_s.append((time.process_time() - began) / 200)
+            registry._on_heartbeat(data)
+        per_heartbeat_s.append((time.process_time() - began) / 200)
     # 100 nodes say 200 heartbeats a second: 50 µs each would be one percent of a core. The best of ten: a neighbour on
     # the same core costs processor time, too.
-    assert min(per_beat_s) < 50e-6
+    assert min(per_heartbeat_s) < 50e-6

@@ -171,9 +171,9 @@ async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) 
     # What its own node then does is measured: slower than the cheap one was.
     (node,) = cloud.running
     rented = scene.machines.members[node]
-    assert rented.beat is not None
-    beat = msgspec.structs.replace(rented.beat, rates={"echo": (2.0, 20)})
-    scene.machines.members[node] = Member(rented.record, "up", beat)
+    assert rented.heartbeat is not None
+    heartbeat = msgspec.structs.replace(rented.heartbeat, rates={"echo": (2.0, 20)})
+    scene.machines.members[node] = Member(rented.record, "up", heartbeat)
 
     async def known() -> bool:
         return (await scene.store.state()).speeds["m5"]["echo"] == 1800.0

@@ -80,14 +80,14 @@ async def test_lower_ranks_are_served_first(bus_server, eventually) -> None:
 
 async def test_the_first_end_wins_and_only_it_is_told(bus_server) -> None:
     bus, heard = await bus_server.connect("a"), []
-    await bus.subscribe(subjects.told_all("c1"), heard.append)
+    await bus.subscribe(subjects.all_task_updates("c1"), heard.append)
     first = TaskEnd(id="c1-1", kind="echo", state="done", result=Raw(encode(1)))
     assert await records.write_end(bus, first) is True
     assert await records.write_end(bus, TaskEnd(id="c1-1", kind="echo", state="cancelled")) is False
     await bus.store(subjects.state("c1-2"), encode(TaskState(id="c1-2", kind="echo", state="running")))
     await bus.store(subjects.end("c2-1"), encode(TaskEnd(id="c2-1", kind="echo", state="done")))
     await bus.flush()
-    assert [message.subject for message in heard] == ["told.c1.1.end", "told.c1.2.state"]
+    assert [message.subject for message in heard] == ["task_updates.c1.1.end", "task_updates.c1.2.state"]
     assert decode_end(heard[0].data).state == "done"
     assert (await records.read_end(bus, "c1-1")).state == "done"
 

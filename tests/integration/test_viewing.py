@@ -24,7 +24,7 @@ from mesh.messages import (
 from mesh.tasks import records, status
 from mesh.tasks.submitter import Submitter
 from mesh.views import SubmitRequest
-from node.work.ingress import Door
+from node.work.ingress import Ingress
 
 
 @pytest.fixture
@@ -121,25 +121,25 @@ async def test_a_delayed_task_waits_for_its_time(bus) -> None:
 
 
 @pytest.fixture
-async def door(bus_server, bus):
+async def ingress(bus_server, bus):
     """A node's door, running; the mesh's epoch is w1."""
     record = {"id": "m1", "name": "m", "founded_at": 0.0, "founder": "n1", "epoch": "w1"}
     await bus.kv(subjects.KV_MESH).put(subjects.MESH_KEY, encode(record))
     theirs = await bus_server.connect("n1/1")
-    running = asyncio.create_task(Door(theirs, Submitter(theirs, "n1"), "w1", "n1").run())
+    running = asyncio.create_task(Ingress(theirs, Submitter(theirs, "n1"), "w1", "n1").run())
     yield running
     running.cancel()
     await asyncio.wait([running])
 
 
 async def test_a_door_message_is_known_by_its_sequence(bus) -> None:
-    sequence = await bus.store(subjects.door("echo"), b'{"value": 1}')
+    sequence = await bus.store(subjects.ingress("echo"), b'{"value": 1}')
     view = await status.status(bus, str(sequence))
     assert (view.id, view.state, view.note) == (f"w0-{sequence}", "queued", "at the door")
 
 
-async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, door, eventually) -> None:
-    sequence = await bus.store(subjects.door("echo"), b'{"value": 1}', headers={"Queztl-Urgency": "high"})
+async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, ingress, eventually) -> None:
+    sequence = await bus.store(subjects.ingress("echo"), b'{"value": 1}', headers={"Queztl-Urgency": "high"})
     async with asyncio.timeout(10):
         while (await status.status(bus, str(sequence))).note:
             await asyncio.sleep(0.02)
@@ -163,11 +163,11 @@ async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, door
         ("echo", b"\xc1", "bad_input"),
     ],
 )
-async def test_what_is_wrong_at_the_door_becomes_its_end(bus, door, kind, data, code) -> None:
-    sequence = await bus.store(subjects.door(kind), data)
+async def test_what_is_wrong_at_the_door_becomes_its_end(bus, ingress, kind, data, code) -> None:
+    sequence = await bus.store(subjects.ingress(kind), data)
     views = [view async for view in status.watch(bus, str(sequence))]
     assert (views[-1].state, views[-1].error["code"]) == ("failed", code)
-    good = await bus.store(subjects.door("echo"), b"{}")  # and the door is still open
+    good = await bus.store(subjects.ingress("echo"), b"{}")  # and the door is still open
     async with asyncio.timeout(10):
         while (await status.status(bus, str(good))).note:
             await asyncio.sleep(0.02)
@@ -176,15 +176,15 @@ async def test_what_is_wrong_at_the_door_becomes_its_end(bus, door, kind, data, 
 @pytest.mark.parametrize("known", [True, False])
 async def test_what_the_door_takes_while_one_looks_is_not_lost(bus, bus_server, monkeypatch, known) -> None:
     """The records are read first: the door takes the message before the second look, at the message itself."""
-    sequence = await bus.store(subjects.door("echo"), b"{}")
-    door, ask, taken = await bus_server.connect("n1/1"), bus.api, []
+    sequence = await bus.store(subjects.ingress("echo"), b"{}")
+    ingress, ask, taken = await bus_server.connect("n1/1"), bus.api, []
 
     async def api(endpoint: str, body: dict | None = None, **options):
         if "seq" in (body or {}) and not taken:
             taken.append(endpoint)
             if known:
-                await records.write_end(door, TaskEnd(id=f"w0-{sequence}", kind="echo", state="failed"))
-            await door.api(f"STREAM.MSG.DELETE.{subjects.WORK}", {"seq": sequence})
+                await records.write_end(ingress, TaskEnd(id=f"w0-{sequence}", kind="echo", state="failed"))
+            await ingress.api(f"STREAM.MSG.DELETE.{subjects.WORK}", {"seq": sequence})
         return await ask(endpoint, body, **options)
 
     monkeypatch.setattr(bus, "api", api)
@@ -219,7 +219,7 @@ async def test_a_task_that_moves_on_between_two_reads_is_not_lost(bus, bus_serve
     assert await read_delayed(bus, "c1-1") is None
 
 
-async def test_delayed_work_that_is_due_goes_into_its_lane(bus, door) -> None:
+async def test_delayed_work_that_is_due_goes_into_its_lane(bus, ingress) -> None:
     accepted = await Submitter(bus, "c1").accept(SubmitRequest("echo", {"value": 2}, delay_s=1.0, urgency="low"))
     async with asyncio.timeout(10):
         while (task := await records.read_waiting(bus, accepted.id)) is None:

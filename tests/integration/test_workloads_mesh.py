@@ -46,7 +46,7 @@ async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
     payload = {"sql": "SELECT * FROM read_text('/etc/passwd')"}
     with pytest.raises(BadInput, match="has no key"):
         await mesh.submit("database_ops", payload)
-    answer = await mesh.bus.request(subjects.door("database_ops"), json.dumps(payload).encode())
+    answer = await mesh.bus.request(subjects.ingress("database_ops"), json.dumps(payload).encode())
     knocked = subjects.task_id(await status.epoch(mesh.bus), json.loads(answer.data)["seq"])
     forged = Task(id=mesh.submitter.next_id(), kind="database_ops", payload=Raw(encode(payload)))
     lane = subjects.lane_subject(forged.kind, forged.pool, forged.urgency, forged.id)

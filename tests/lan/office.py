@@ -18,7 +18,7 @@ from mesh.bus.server.config import SYSTEM_USER
 from mesh.client import Mesh
 from mesh.cluster import raft_meta
 from mesh.cluster.controller import read_servers
-from mesh.cluster.replicas import Copies, Held, read_held
+from mesh.cluster.replicas import Held, Replicas, read_held
 from mesh.cluster.topology import host_of
 from mesh.errors import QueztlError
 from mesh.messages import decode_any
@@ -75,7 +75,7 @@ class Scene:
         self.stall_s = 0.0
         self._submitted = 0
         self._system: Bus | None = None
-        self._copies = Copies()
+        self._copies = Replicas()
 
     @property
     def bus(self) -> Bus:

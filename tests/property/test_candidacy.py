@@ -93,9 +93,7 @@ def simulate(machines: list[Machine], ticks: int, founding_ticks: int) -> None:
 def meshes(draw, dying: bool = False) -> list[Machine]:
     ids = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5, unique=True))
     delays = st.integers(0, WAIT_TICKS)
-    machines = [
-        Machine(id_, draw(st.integers(0, 4 * WAIT_TICKS)), [draw(delays) for _ in ids]) for id_ in ids
-    ]
+    machines = [Machine(id_, draw(st.integers(0, 4 * WAIT_TICKS)), [draw(delays) for _ in ids]) for id_ in ids]
     if dying:
         for machine in machines:
             machine.forgotten_after = draw(st.integers(2 * WAIT_TICKS, 30 * WAIT_TICKS))

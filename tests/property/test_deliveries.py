@@ -12,9 +12,7 @@ TOKEN = st.text("abcXYZ019_-~", min_size=1, max_size=20)
 
 
 @given(TOKEN, TOKEN, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
-def test_every_form_of_an_ack_subject_is_read(
-    stream, consumer, delivered, sequence, c_sequence, at, pending
-) -> None:
+def test_every_form_of_an_ack_subject_is_read(stream, consumer, delivered, sequence, c_sequence, at, pending) -> None:
     tail = f"{stream}.{consumer}.{delivered}.{sequence}.{c_sequence}.{at}.{pending}"
     assert parse_reply(f"$JS.ACK.{tail}") == (delivered, sequence, pending)
     assert parse_reply(f"$JS.ACK.hub.ACCHASH.{tail}") == (delivered, sequence, pending)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.executor import dispatch
-from node.executor.dispatch import Rate, Seat, assign, fate, judge, surplus
+from node.executor.dispatch import Rate, WorkerSlot, assign, fate, judge, surplus
 
 RATES = {
     "tiny": Rate(5e-6, 100),
@@ -46,14 +46,14 @@ def test_every_job_gets_its_turn_in_order_and_cores_are_never_exceeded(jobs, slo
     held: list[deque[Wish]] = [deque() for _ in range(workers)]
     handed: list[int] = []
     while waiting or any(held):
-        seats = [seat_of(queue, slots) for queue in held]
-        plan = assign(waiting, seats, slots, RATES)
+        worker_slots = [worker_slot_of(queue, slots) for queue in held]
+        plan = assign(waiting, worker_slots, slots, RATES)
         for index, count in plan.batches:
             for _ in range(count):
                 job = waiting.popleft()
                 held[index].append(job)
                 handed.append(job.number)
-        check(held, seats, slots)
+        check(held, worker_slots, slots)
         assert any(held), "nothing runs, and something waits"
         max(held, key=len).popleft()
     assert handed == list(range(len(jobs)))
@@ -67,28 +67,28 @@ def small(job, slots):
     return dispatch.small_s(job.kind, min(job.cores, slots), RATES)
 
 
-def seat_of(queue, slots):
+def worker_slot_of(queue, slots):
     if not queue:
-        return Seat()
+        return WorkerSlot()
     expected = [small(job, slots) for job in queue]
     size = sum(len(job.payload) for job in queue)
-    return Seat(min(queue[0].cores, slots), len(queue), sum(expected), size, all(expected))
+    return WorkerSlot(min(queue[0].cores, slots), len(queue), sum(expected), size, all(expected))
 
 
-def check(held, seats, slots):
+def check(held, worker_slots, slots):
     assert sum(min(queue[0].cores, slots) for queue in held if queue) <= slots
-    for queue, seat in zip(held, seats, strict=True):
-        assert len(queue) == seat.jobs <= dispatch.DEPTH_JOBS
+    for queue, worker_slot in zip(held, worker_slots, strict=True):
+        assert len(queue) == worker_slot.jobs <= dispatch.DEPTH_JOBS
         if len(queue) > 1:
             assert all(small(job, slots) for job in queue), "a job that is not small shares a worker"
-            assert seat.work_s <= dispatch.DEPTH_S + 1e-9
-            assert seat.size_bytes <= dispatch.DEPTH_BYTES
+            assert worker_slot.work_s <= dispatch.DEPTH_S + 1e-9
+            assert worker_slot.size_bytes <= dispatch.DEPTH_BYTES
 
 
 @given(wishes, st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
 def test_workers_started_are_wanted_and_never_more_than_slots(jobs, slots, workers, starting):
     workers, starting = min(workers, slots), min(starting, slots - min(workers, slots))
-    plan = assign(jobs, [Seat() for _ in range(workers)], slots, RATES, starting)
+    plan = assign(jobs, [WorkerSlot() for _ in range(workers)], slots, RATES, starting)
     assert 0 <= plan.start <= slots - workers - starting
     taken = sum(count for _, count in plan.batches)
     if taken == len(jobs):
@@ -98,17 +98,17 @@ def test_workers_started_are_wanted_and_never_more_than_slots(jobs, slots, worke
 
 
 def test_a_free_core_is_used_before_a_worker_gets_more_than_a_little():
-    plan = assign([Wish("milli", 1)] * 3, [Seat(), Seat()], 2, RATES)
+    plan = assign([Wish("milli", 1)] * 3, [WorkerSlot(), WorkerSlot()], 2, RATES)
     assert plan.batches == [(0, 1), (1, 1), (0, 1)]
 
 
 def test_no_ops_stay_together():
-    assert assign([Wish("tiny", 1)] * 40, [Seat(), Seat()], 2, RATES).batches == [(0, 40)]
+    assert assign([Wish("tiny", 1)] * 40, [WorkerSlot(), WorkerSlot()], 2, RATES).batches == [(0, 40)]
 
 
 def test_a_wide_job_at_the_head_holds_back_those_behind_it():
-    busy = Seat(cores=1, jobs=1)
-    plan = assign([Wish("long", 2), Wish("tiny", 1)], [busy, Seat()], 2, RATES)
+    busy = WorkerSlot(cores=1, jobs=1)
+    plan = assign([Wish("long", 2), Wish("tiny", 1)], [busy, WorkerSlot()], 2, RATES)
     assert plan.batches == [] and plan.start == 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.merge.policy import YOUNG_S, Side, explain, judge, loser, words
+from mesh.merge.policy import YOUNG_S, MeshSummary, explain, judge, loser, words
 
 SIDES = st.builds(
-    Side,
+    MeshSummary,
     id=st.sampled_from(["ma", "mb", "mc"]),
     name=st.sampled_from(["queztl", "lab"]),
     nodes=st.integers(0, 5),
@@ -21,13 +21,13 @@ SIDES = st.builds(
 
 
 @given(SIDES, SIDES)
-def test_both_sides_come_to_the_same_answer(one: Side, other: Side) -> None:
+def test_both_sides_come_to_the_same_answer(one: MeshSummary, other: MeshSummary) -> None:
     assert judge(one, other) == judge(other, one)
     assert loser(one, other) == loser(other, one)
 
 
 @given(SIDES, SIDES)
-def test_unasked_only_what_can_hurt_nobody(one: Side, other: Side) -> None:
+def test_unasked_only_what_can_hurt_nobody(one: MeshSummary, other: MeshSummary) -> None:
     verdict = judge(one, other)
     if verdict.do != "merge":
         return
@@ -38,18 +38,18 @@ def test_unasked_only_what_can_hurt_nobody(one: Side, other: Side) -> None:
 
 
 @given(SIDES, SIDES)
-def test_strangers_and_other_keys_are_left_alone(one: Side, other: Side) -> None:
+def test_strangers_and_other_keys_are_left_alone(one: MeshSummary, other: MeshSummary) -> None:
     if one.name != other.name or one.key != other.key:
         assert judge(one, other).do == "nothing"
 
 
 @given(SIDES)
-def test_a_mesh_does_not_meet_itself(side: Side) -> None:
+def test_a_mesh_does_not_meet_itself(side: MeshSummary) -> None:
     assert judge(side, side).do == "nothing"
 
 
 @given(SIDES, SIDES)
-def test_whoever_is_told_is_told_what_decides(one: Side, other: Side) -> None:
+def test_whoever_is_told_is_told_what_decides(one: MeshSummary, other: MeshSummary) -> None:
     verdict = judge(one, other)
     said = words(one, other, verdict)
     assert bool(said) is (verdict.do == "say")
@@ -60,7 +60,7 @@ def test_whoever_is_told_is_told_what_decides(one: Side, other: Side) -> None:
 
 
 def test_work_stays_where_it_is_and_the_empty_one_moves() -> None:
-    used = Side("ma", "queztl", nodes=1, age_s=30.0, unfinished=5)
-    fresh = Side("mb", "queztl", nodes=9, age_s=30.0)
+    used = MeshSummary("ma", "queztl", nodes=1, age_s=30.0, unfinished=5)
+    fresh = MeshSummary("mb", "queztl", nodes=9, age_s=30.0)
     assert judge(used, fresh).loser == "mb", "more nodes do not count against work"
-    assert judge(used, Side("mb", "queztl", nodes=9, age_s=500.0)).do == "say"
+    assert judge(used, MeshSummary("mb", "queztl", nodes=9, age_s=500.0)).do == "say"

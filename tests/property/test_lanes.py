@@ -50,9 +50,7 @@ JUNK = st.recursive(
 def test_the_pool_does_not_depend_on_the_order_things_were_named_in(requires, random) -> None:
     items = list(requires.items())
     random.shuffle(items)
-    shuffled = {
-        name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in items
-    }
+    shuffled = {name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in items}
     assert lanes.canonical(shuffled) == lanes.canonical(requires)
     assert lanes.pool_name(shuffled) == lanes.pool_name(requires)
     assert lanes.canonical(lanes.canonical(requires)) == lanes.canonical(requires)

@@ -33,7 +33,7 @@ class Contender:
 
     name: str
     offset: float
-    seen: lease.Seen = field(default_factory=lease.Seen)
+    seen: lease.LeaseObservation = field(default_factory=lease.LeaseObservation)
     term: lease.Term | None = None
 
     def look(self, key: Key, world: float, answered: bool) -> None:
@@ -50,7 +50,7 @@ class Contender:
             renews = isinstance(action, lease.Renew) and self.term is not None
             self.term = lease.Term(self.term.fence if renews else revision, revision, now)
 
-    def is_master(self, world: float) -> bool:
+    def is_leader(self, world: float) -> bool:
         return lease.is_held(self.term, LAN, world + self.offset)
 
 
@@ -66,7 +66,7 @@ def test_never_two_masters_and_fences_only_rise(steps, offsets) -> None:
         world += passes_s
         before = nodes[who].term
         nodes[who].look(key, world, answered)
-        masters = [node for node in nodes if node.is_master(world)]
+        masters = [node for node in nodes if node.is_leader(world)]
         assert len(masters) <= 1
         term = nodes[who].term
         if term is not None and (before is None or before.fence != term.fence):
@@ -76,7 +76,7 @@ def test_never_two_masters_and_fences_only_rise(steps, offsets) -> None:
 
 @given(st.floats(0, 1e6), st.floats(0, 100))
 def test_a_silent_holder_is_left_alone_for_the_whole_ttl(since: float, waited_s: float) -> None:
-    seen = lease.Seen(5, "other", "other-1", since)
+    seen = lease.LeaseObservation(5, "other", "other-1", since)
     now = since + waited_s
     action = lease.decide(seen, None, ("me", "me-1"), False, LAN, now)
     if now > since + LAN.lease_ttl_s:
@@ -90,7 +90,7 @@ def test_a_silent_holder_is_left_alone_for_the_whole_ttl(since: float, waited_s:
 def test_a_holder_stops_itself_before_anybody_may_take_over(silent_s: float) -> None:
     term = lease.Term(fence=3, revision=4, renewed_at=100.0)
     now = 100.0 + silent_s
-    seen = lease.Seen(4, "me", "me-1", 100.0)
+    seen = lease.LeaseObservation(4, "me", "me-1", 100.0)
     action = lease.decide(seen, term, ("me", "me-1"), False, LAN, now)
     assert isinstance(action, lease.StepDown) == (silent_s >= LAN.lease_ttl_s * 2 / 3)
     assert lease.is_held(term, LAN, now) != isinstance(action, lease.StepDown)

@@ -249,5 +249,3 @@ def test_speeds_are_counts_by_times(answers: list[Answer]) -> None:
     seconds = sum(one.prefill_s for one in answers)
     if seconds > 1e-3:
         assert found["prefill_tokens_per_s"] == pytest.approx(found["prompt_tokens"] / seconds, abs=1e-3)
-
-

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.membership import failure_detector
-from mesh.membership.failure_detector import Seen
-from mesh.messages import Beat, NodeRecord
+from mesh.membership.failure_detector import PeerState
+from mesh.messages import Heartbeat, NodeRecord
 
 GRACE_S = LAN.disconnect_grace_s
 GAPS = st.lists(st.floats(0.4, 0.55), min_size=1, max_size=30)
 
 
-def beat(seq: int, incarnation: str = "1", state: str = "up") -> Beat:
-    return Beat(node="a", incarnation=incarnation, seq=seq, state=state)
+def heartbeat(seq: int, incarnation: str = "1", state: str = "up") -> Heartbeat:
+    return Heartbeat(node="a", incarnation=incarnation, seq=seq, state=state)
 
 
-def born(now: float = 0.0, incarnation: str = "1") -> Seen:
+def born(now: float = 0.0, incarnation: str = "1") -> PeerState:
     return failure_detector.recorded(None, NodeRecord(id="a", name="a", incarnation=incarnation), now)
 
 
@@ -27,7 +27,7 @@ def test_who_beats_is_up_and_who_stops_is_suspect_then_gone(gaps: list[float], s
     now, seen = start, born(start)
     for seq, gap_s in enumerate(gaps):
         now += gap_s
-        seen = failure_detector.heard(seen, beat(seq), GRACE_S, now)
+        seen = failure_detector.heard(seen, heartbeat(seq), GRACE_S, now)
         assert seen is not None
         assert failure_detector.verdict(seen, LAN, now + 0.55) == failure_detector.UP
     interval_s = LAN.heartbeat_interval_s
@@ -48,7 +48,7 @@ def test_an_old_incarnation_neither_kills_nor_revives_a_newer_one(told) -> None:
     before = seen
     for kind, number, state in told:
         if kind == "beat":
-            assert failure_detector.heard(seen, beat(number, "1", state), GRACE_S, 2.0) is None
+            assert failure_detector.heard(seen, heartbeat(number, "1", state), GRACE_S, 2.0) is None
         elif kind == "cut":
             seen = failure_detector.disconnected(seen, "1", ("S", number), 2.0)
         else:
@@ -84,7 +84,7 @@ def test_a_blip_costs_nothing_in_whatever_order_it_is_told(order: list[str]) -> 
 
 @given(st.floats(0, 100), st.floats(0, 2.4))
 def test_an_observer_that_stood_still_gives_everybody_that_much_longer(stall_s: float, silent_s) -> None:
-    seen = failure_detector.heard(born(), beat(1), GRACE_S, 0.0)
+    seen = failure_detector.heard(born(), heartbeat(1), GRACE_S, 0.0)
     assert seen is not None
     now = silent_s + stall_s
     late = failure_detector.extended(seen, stall_s)
@@ -93,21 +93,21 @@ def test_an_observer_that_stood_still_gives_everybody_that_much_longer(stall_s: 
 
 @given(st.integers(3, 50), st.floats(2.5, 4.9))
 def test_when_most_fall_silent_at_once_nobody_is_accused_yet(count: int, silent_s: float) -> None:
-    seen = {f"n{number}": Seen(f"n{number}", "1", silent_from=0.0) for number in range(count)}
-    seen["me"] = Seen("me", "1", silent_from=silent_s, heard_at=silent_s)
+    seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
+    seen["me"] = PeerState("me", "1", silent_from=silent_s, heard_at=silent_s)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)
     assert {states[node] for node in seen if node != "me"} == {failure_detector.SUSPECT}
     for node in seen:
         if node != "me":
-            seen[node] = Seen(node, "1", silent_from=0.0)
-    seen["me"] = Seen("me", "1", silent_from=5.1, heard_at=5.1)
+            seen[node] = PeerState(node, "1", silent_from=0.0)
+    seen["me"] = PeerState("me", "1", silent_from=5.1, heard_at=5.1)
     late = failure_detector.verdicts(seen, "me", LAN, 5.1)
     assert {late[node] for node in seen if node != "me"} == {failure_detector.GONE}
 
 
 @given(st.integers(1, 20), st.floats(2.5, 1000))
 def test_who_does_not_hear_itself_accuses_nobody_of_silence(count: int, silent_s: float) -> None:
-    seen = {f"n{number}": Seen(f"n{number}", "1", silent_from=0.0) for number in range(count)}
-    seen["me"] = Seen("me", "1", silent_from=0.0, heard_at=0.0)
+    seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
+    seen["me"] = PeerState("me", "1", silent_from=0.0, heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)
     assert failure_detector.GONE not in {states[node] for node in seen if node != "me"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
-from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
+from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
 from mesh.scheduling import placement
 from mesh.scheduling.placement import LAST, Member, Memory
 
@@ -18,7 +18,7 @@ def made(number: int, facts: tuple[float, int, str, bool, int]) -> Member:
         id=node, name=node, incarnation="1", slots=cores, labels={"market": "spot"} if rented else {},
         capabilities=Capabilities(cores=cores, kinds=(KindInfo("k", True),)),
     )  # fmt: skip
-    return Member(record, state, Beat(node=node, incarnation="1", seq=1, rates={"k": (mean_s, tasks)}))
+    return Member(record, state, Heartbeat(node=node, incarnation="1", seq=1, rates={"k": (mean_s, tasks)}))
 
 
 FACTS = st.tuples(

@@ -57,7 +57,7 @@ def test_regions_are_where_their_first_node_says() -> None:
     def node(name: str, region: str, at: str):
         made = member(name)
         record = msgspec.structs.replace(made.record, region=region, labels={"at": at} if at else {})
-        return type(made)(record, made.state, made.beat)
+        return type(made)(record, made.state, made.heartbeat)
 
     nodes = [node("n2", "eu", "1,1"), node("n1", "eu", "50.1,8.7"), node("n3", "us", ""), node("n4", "", "2,2")]
     assert places([*nodes, node("n0", "us", "here")]) == {"eu": FRANKFURT}

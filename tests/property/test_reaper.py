@@ -31,7 +31,7 @@ def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere
     memory, now, returned = reclaim.Memory(), 0.0, []
     for dead, passes_s in rounds:
         now += passes_s
-        actions, memory = reclaim.reap(dead, elsewhere, memory, now)
+        actions, memory = reclaim.plan_reclaim(dead, elsewhere, memory, now)
         kinds = [isinstance(action, Kick) for action in actions]
         assert kinds == sorted(kinds, reverse=True), "kicks come first"
         returned += [(one.stream_seq, one.delivered) for one in actions if isinstance(one, GiveBack)]
@@ -44,6 +44,6 @@ def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere
 
 @given(st.lists(DEAD, max_size=4))
 def test_nothing_to_do_the_second_time(dead) -> None:
-    _, memory = reclaim.reap(dead, {}, reclaim.Memory(), 10.0)
-    again, after = reclaim.reap(dead, {}, memory, 10.5)
+    _, memory = reclaim.plan_reclaim(dead, {}, reclaim.Memory(), 10.0)
+    again, after = reclaim.plan_reclaim(dead, {}, memory, 10.5)
     assert again == [] and after == memory

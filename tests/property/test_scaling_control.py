@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mesh.capacity import TOKEN_LABEL
 from mesh.errors import BadInput
-from mesh.messages import Beat, NodeRecord
+from mesh.messages import Heartbeat, NodeRecord
 from mesh.scheduling.placement import Member
 from scaling import settings as policy
 from scaling.config import ScalingConfig
@@ -58,7 +58,7 @@ LISTINGS = st.dictionaries(st.sampled_from(["here", "local"]), INSTANCES).map(
 
 def _member(token: str, state: str, running: int) -> Member:
     record = NodeRecord(id=f"n{token}", name=token, incarnation="1", labels={TOKEN_LABEL: token})
-    return Member(record, state, Beat(node=f"n{token}", incarnation="1", seq=1, running=running))
+    return Member(record, state, Heartbeat(node=f"n{token}", incarnation="1", seq=1, running=running))
 
 
 MEMBERS = st.lists(

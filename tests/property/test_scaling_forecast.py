@@ -13,7 +13,7 @@ from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import walk_forward as walking
-from scaling.forecast.capacity_target import Aim, sized, whole_nodes
+from scaling.forecast.capacity_target import CapacityTarget, sized, whole_nodes
 from scaling.forecast.gate import delayed_max, gate
 from scaling.forecast.models import models
 from scaling.forecast.walk_forward import ERROR_GRAINS, horizons, pinball, upper, walk
@@ -37,10 +37,10 @@ def test_the_future_changes_no_forecast_and_no_gate_of_before(loads, cut, seed, 
     known = slice(0, cut + 1)  # origins that know loads[:cut] at most
     for name, model in models(loads, STEP_S).items():
         np.testing.assert_array_equal(model(2)[known], models(other, STEP_S)[name](2)[known], err_msg=name)
-    one, two = (walk(each, STEP_S, start_steps, Aim(0.9, 50.0).quantiles()) for each in (loads, other))
+    one, two = (walk(each, STEP_S, start_steps, CapacityTarget(0.9, 50.0).quantiles()) for each in (loads, other))
     for part in ("at_start", "until_start", "median", "in_force"):
         np.testing.assert_array_equal(getattr(one, part)[known], getattr(two, part)[known], err_msg=part)
-    for aim in (Aim(0.9), Aim(0.9, 50.0)):
+    for aim in (CapacityTarget(0.9), CapacityTarget(0.9, 50.0)):
         sizes = [sized(each, aim) for each in (one, two)]
         for part in ("at_start", "until_start", "sure"):
             before, after = (getattr(each, part)[known] for each in sizes)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mesh.kinds.base import Resources
 from mesh.lanes import Lane
 from mesh.leader.metrics import OPEN, Sample
-from mesh.messages import Beat, Capabilities, KindInfo, NodeRecord
+from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
 from mesh.scheduling.placement import Member
 from scaling.forecast.history import (
     FINEST_MOST,
@@ -152,10 +152,10 @@ def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, 
     """The same minute, once by the look at the lanes, once by the sample."""
     lane: Lane = ("echo", pool_of_lanes, "normal")
     resources = {"echo": Resources(cores=cores)}
-    beat = Beat(node="a", incarnation="1", seq=1, rates={"echo": (task_s, 10)})
+    heartbeat = Heartbeat(node="a", incarnation="1", seq=1, rates={"echo": (task_s, 10)})
     able = Capabilities(kinds=(KindInfo("echo", True),))
     record = NodeRecord(id="a", name="a", incarnation="1", slots=slots, capabilities=able, region="eu")
-    member = Member(record, "up", beat)
+    member = Member(record, "up", heartbeat)
     seen = flow(flow(Flow(), {lane: (0, 0, 5)}, 60.0, T0), {lane: (arrivals, 0, 5)}, 60.0, T0 + 60)
     requires = {"p-0123456789": {"region": "eu"}}
     looked = observe(Facts({lane: (arrivals, 0, 5)}, requires, resources, [member], {}), seen, ())

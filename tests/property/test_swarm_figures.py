@@ -56,12 +56,12 @@ def test_shares_are_of_a_core_and_of_who_is_still_there(before, window_s) -> Non
 
 
 def document(**changes) -> dict:
-    """One in which every mark holds, but for `changes`: "killed.unnoticed", "master" or a key of its own."""
+    """One in which every mark holds, but for `changes`: "killed.unnoticed", "leader" or a key of its own."""
     death = {
-        "false_deaths": [], "unnoticed": 0, "master_missed": 0, "all_noticed_everywhere_s": 2.0, "master_s": 1.0,
+        "false_deaths": [], "unnoticed": 0, "leader_missed": 0, "all_noticed_everywhere_s": 2.0, "leader_s": 1.0,
     }  # fmt: skip
     made = {
-        "cpu_core_percent": {"master": {"median": changes.pop("master", 4.0)}},
+        "cpu_core_percent": {"leader": {"median": changes.pop("leader", 4.0)}},
         "deaths": {"killed": dict(death), "frozen": dict(death)},
         "false_deaths_before": [],
         "tasks_lost": 0,
@@ -78,11 +78,11 @@ def failing(**changes) -> list[str]:
 
 def test_each_mark_fails_by_itself() -> None:
     assert failing() == []
-    assert failing(master=10.0) == ["master, % of a core"]
+    assert failing(leader=10.0) == ["leader, % of a core"]
     assert failing(killed__unnoticed=1) == ["killed nodes noticed by all, s"]
-    assert failing(frozen__master_missed=1) == ["frozen nodes noticed by all, s"]
+    assert failing(frozen__leader_missed=1) == ["frozen nodes noticed by all, s"]
     assert failing(frozen__all_noticed_everywhere_s=5.1) == ["frozen nodes noticed by all, s"]
-    assert failing(killed__master_s=5.1) == ["killed nodes noticed by all, s"]
+    assert failing(killed__leader_s=5.1) == ["killed nodes noticed by all, s"]
     assert failing(killed__false_deaths=["n1"]) == ["false deaths"]
     assert failing(false_deaths_before=["n1"]) == ["false deaths"]
     assert failing(tasks_lost=1) == ["tasks lost"]

@@ -195,7 +195,7 @@ def test_whatever_happens_no_copy_is_the_last_one_to_go(count: int, happenings: 
             hosted = [one for one in world.group if host_of(one) == node]
             alive = [one for one in world.group if world.living(one)]
             if hosted and (len(alive) - 1) * 2 <= len(world.group):
-                continue    # the loss of a majority is a person's case: `queztl bus rescue`
+                continue  # the loss of a majority is a person's case: `queztl bus rescue`
             world.gone.add(node)
         world.run()
         world.elect()
@@ -212,9 +212,7 @@ def test_a_dead_server_is_waited_for_before_it_is_replaced() -> None:
     world.run()
     victim = next(one for one in world.group if one != world.leader)
     view = world.view()
-    dying = tuple(
-        replace(one, gone_s=5.0, current=False) if one.name == victim else one for one in view.servers
-    )
+    dying = tuple(replace(one, gone_s=5.0, current=False) if one.name == victim else one for one in view.servers)
     step = plan(replace(view, servers=dying), RULES)
     assert isinstance(step, Wait) and "away" in step.reason
     world.gone.add(host_of(victim))

@@ -26,9 +26,7 @@ def videos(draw) -> list[Coded]:
         order = draw(st.permutations(trailing)) if len(trailing) < 5 else trailing
         packets += [Coded(key, key=True), *leading, *order]
         at = key + size * step
-    return [
-        Coded(one.pts, one.key, shown=not (one.pts - packets[0].pts) // step < hidden) for one in packets
-    ]
+    return [Coded(one.pts, one.key, shown=not (one.pts - packets[0].pts) // step < hidden) for one in packets]
 
 
 @given(videos(), st.integers(1, 2000))

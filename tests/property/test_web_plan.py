@@ -10,9 +10,7 @@ from node.workloads.web.plan import due_before, due_ns, judged, processes, share
 from node.workloads.web_server_load import merged, times
 
 
-@given(
-    rate=st.floats(0.01, 200_000), count=st.integers(1, 8), start=st.integers(0, 10**15), span=st.integers(0, 10**9)
-)
+@given(rate=st.floats(0.01, 200_000), count=st.integers(1, 8), start=st.integers(0, 10**15), span=st.integers(0, 10**9))
 def test_requests_due_before_a_time_are_those_that_are(rate, count, start, span):
     found = [due_before(start + span, index, count, start, rate) for index in range(count)]
     for index, number in enumerate(found):

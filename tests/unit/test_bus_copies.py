@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.cluster.replicas import Copies, read_held
+from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.topology import Stream
 
 ALL = frozenset("abc")
@@ -22,7 +22,7 @@ def test_what_each_server_holds_is_read_and_a_witness_holds_nothing() -> None:
 
 def test_a_copy_that_is_called_current_and_holds_nothing_is_none() -> None:
     now = 100.0
-    copies = Copies(lambda: now)
+    copies = Replicas(lambda: now)
     (seen,) = copies.judge([WORK], {"WORK": {"a": 200, "b": 0, "c": 200}})
     assert (seen.current, seen.members, seen.behind_s) == ({"a", "c"}, ALL, 0.0)
     now = 107.0
@@ -34,14 +34,14 @@ def test_a_copy_that_is_called_current_and_holds_nothing_is_none() -> None:
 
 
 def test_a_busy_stream_that_grew_between_two_answers_is_whole() -> None:
-    copies = Copies()
+    copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 200, "b": 200, "c": 200}})
     assert copies.judge([WORK], {"WORK": {"a": 300, "b": 250, "c": 201}})[0].current == ALL
     assert copies.judge([WORK], {"WORK": {"a": 400, "b": 300, "c": 299}})[0].current == {"a", "b"}
 
 
 def test_what_did_not_answer_is_not_counted_on() -> None:
-    copies = Copies()
+    copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 200, "b": 200, "c": 200}})
     assert copies.judge([WORK], {"WORK": {"a": 200, "b": 200}})[0].current == {"a", "b"}
     assert copies.judge([WORK], {"WORK": {"b": 200, "c": 200}})[0].current == {"a"}, "its leader's server is silent"
@@ -52,10 +52,10 @@ def test_what_did_not_answer_is_not_counted_on() -> None:
 
 def test_a_log_that_lags_is_no_copy_whatever_it_holds() -> None:
     lagging = Stream("WORK", 3, "a", frozenset("ab"), ALL)
-    assert Copies().judge([lagging], {"WORK": {"a": 9, "b": 9, "c": 9}})[0].current == {"a", "b"}
+    assert Replicas().judge([lagging], {"WORK": {"a": 9, "b": 9, "c": 9}})[0].current == {"a", "b"}
 
 
 def test_a_stream_that_was_made_anew_is_not_measured_by_the_old_one() -> None:
-    copies = Copies()
+    copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 500, "b": 500, "c": 500}})
     assert copies.judge([WORK], {"WORK": {"a": 3, "b": 3, "c": 3}})[0].current == ALL

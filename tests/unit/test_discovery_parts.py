@@ -26,7 +26,8 @@ UP = frozenset({"up", "multicast", "running"})
 LO = Interface("lo", ("127.0.0.1",), frozenset({"up", "loopback"}))
 ETH = Interface("eth0", ("192.168.1.20",), UP)
 MACHINE = (
-    LO, ETH,
+    LO,
+    ETH,
     Interface("docker0", ("172.17.0.1",), UP),
     Interface("veth12ab", ("169.254.3.4",), UP),
     Interface("br-0a1b", ("172.18.0.1",), UP),
@@ -61,8 +62,11 @@ def test_only_real_interfaces_are_used_and_self_made_addresses_last():
 @pytest.mark.parametrize(
     ("named", "addresses"),
     [
-        ("lo", ("127.0.0.1",)), ("docker0", ("172.17.0.1",)), ("10.1.0.5", ("10.1.0.5",)),
-        ("wlan0", ()), ("nope", ()),
+        ("lo", ("127.0.0.1",)),
+        ("docker0", ("172.17.0.1",)),
+        ("10.1.0.5", ("10.1.0.5",)),
+        ("wlan0", ()),
+        ("nope", ()),
     ],
 )
 def test_a_named_interface_is_the_only_one(named, addresses):

@@ -14,20 +14,20 @@ TERM = lease.Term(fence=3, revision=5, renewed_at=100.0)
 @pytest.mark.parametrize(
     ("seen", "term", "gone", "now", "expected"),
     [
-        (lease.Seen(), None, False, 100.0, lease.Create),
-        (lease.Seen(9, "", "", 99.0), None, False, 100.0, lease.Create),
-        (lease.Seen(9, "other", "o-1", 99.0), None, False, 100.0, lease.StandBy),
-        (lease.Seen(9, "other", "o-1", 99.0), None, True, 100.0, lease.TakeOver),
-        (lease.Seen(9, "other", "o-1", 89.9), None, False, 100.0, lease.TakeOver),
-        (lease.Seen(9, "me", "me-1", 99.0), None, False, 100.0, lease.TakeOver),
-        (lease.Seen(9, "me", "me-0", 99.0), None, False, 100.0, lease.StandBy),
-        (lease.Seen(5, *ME, 100.0), TERM, False, 101.0, lease.StandBy),
-        (lease.Seen(5, *ME, 100.0), TERM, False, 102.0, lease.Renew),
-        (lease.Seen(5, *ME, 100.0), TERM, False, 107.0, lease.StepDown),
-        (lease.Seen(6, "other", "o-1", 101.0), TERM, False, 101.0, lease.StepDown),
-        (lease.Seen(0, "", "", 101.0), TERM, False, 101.0, lease.StepDown),
+        (lease.LeaseObservation(), None, False, 100.0, lease.Create),
+        (lease.LeaseObservation(9, "", "", 99.0), None, False, 100.0, lease.Create),
+        (lease.LeaseObservation(9, "other", "o-1", 99.0), None, False, 100.0, lease.StandBy),
+        (lease.LeaseObservation(9, "other", "o-1", 99.0), None, True, 100.0, lease.TakeOver),
+        (lease.LeaseObservation(9, "other", "o-1", 89.9), None, False, 100.0, lease.TakeOver),
+        (lease.LeaseObservation(9, "me", "me-1", 99.0), None, False, 100.0, lease.TakeOver),
+        (lease.LeaseObservation(9, "me", "me-0", 99.0), None, False, 100.0, lease.StandBy),
+        (lease.LeaseObservation(5, *ME, 100.0), TERM, False, 101.0, lease.StandBy),
+        (lease.LeaseObservation(5, *ME, 100.0), TERM, False, 102.0, lease.Renew),
+        (lease.LeaseObservation(5, *ME, 100.0), TERM, False, 107.0, lease.StepDown),
+        (lease.LeaseObservation(6, "other", "o-1", 101.0), TERM, False, 101.0, lease.StepDown),
+        (lease.LeaseObservation(0, "", "", 101.0), TERM, False, 101.0, lease.StepDown),
         # Read before my own last write: it says nothing about me.
-        (lease.Seen(4, "other", "o-1", 99.0), TERM, False, 101.0, lease.StandBy),
+        (lease.LeaseObservation(4, "other", "o-1", 99.0), TERM, False, 101.0, lease.StandBy),
     ],
 )
 def test_rules(seen, term, gone, now, expected) -> None:
@@ -35,11 +35,11 @@ def test_rules(seen, term, gone, now, expected) -> None:
 
 
 def test_a_renewal_whose_answer_was_lost_is_renewed_from_where_it_stands() -> None:
-    action = lease.decide(lease.Seen(7, *ME, 101.0), TERM, ME, False, LAN, 102.5)
+    action = lease.decide(lease.LeaseObservation(7, *ME, 101.0), TERM, ME, False, LAN, 102.5)
     assert action == lease.Renew(7)
 
 
 def test_staleness_counts_from_the_first_sight_of_a_revision() -> None:
-    first = lease.observe(lease.Seen(), 4, "other", "o-1", 10.0)
+    first = lease.observe(lease.LeaseObservation(), 4, "other", "o-1", 10.0)
     assert lease.observe(first, 4, "other", "o-1", 15.0).since == 10.0
     assert lease.observe(first, 5, "other", "o-1", 15.0).since == 15.0

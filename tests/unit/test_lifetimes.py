@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mesh import subjects
-from mesh.bus.streams import GROUP, door_config, due_config, lane_config, stream_configs
+from mesh.bus.streams import GROUP, due_config, ingress_config, lane_config, stream_configs
 from mesh.config import LAN
 from mesh.tasks.records import SMALL_BYTES, end_headers
 
@@ -60,7 +60,7 @@ def test_an_end_is_written_once_and_a_small_one_lives_shorter() -> None:
 
 
 @pytest.mark.parametrize(
-    "consumer", [lane_config("echo", "any", "low", CONFIG), door_config(CONFIG), due_config(CONFIG)]
+    "consumer", [lane_config("echo", "any", "low", CONFIG), ingress_config(CONFIG), due_config(CONFIG)]
 )
 def test_consumers_serve_by_rank_and_are_not_the_limit_of_a_lane(consumer) -> None:
     assert (consumer["priority_groups"], consumer["priority_policy"]) == ([GROUP], "prioritized")

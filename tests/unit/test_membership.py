@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mesh.config import LAN
 from mesh.membership import failure_detector
-from mesh.membership.failure_detector import Seen
-from mesh.messages import Beat, NodeRecord
+from mesh.membership.failure_detector import PeerState
+from mesh.messages import Heartbeat, NodeRecord
 
 
 def record(state: str = "up", incarnation: str = "1", registered_by: str = "") -> NodeRecord:
@@ -17,7 +17,7 @@ def test_states_a_node_says_of_itself() -> None:
     assert failure_detector.verdict(seen, LAN, 0.1) == "draining"
     left = failure_detector.recorded(seen, record("left"), 0.2)
     assert failure_detector.verdict(left, LAN, 99.0) == "left"
-    late = failure_detector.heard(left, Beat(node="a", incarnation="1", seq=9), 0.25, 0.3)
+    late = failure_detector.heard(left, Heartbeat(node="a", incarnation="1", seq=9), 0.25, 0.3)
     assert late is not None and failure_detector.verdict(late, LAN, 0.3) == "left"
 
 
@@ -29,22 +29,22 @@ def test_a_machine_that_only_registered_is_not_gone() -> None:
 
 
 def test_a_pardon_after_the_bus_was_away() -> None:
-    seen = failure_detector.disconnected(Seen("a", "1", silent_from=0.0), "1", ("S", 1), 0.1)
+    seen = failure_detector.disconnected(PeerState("a", "1", silent_from=0.0), "1", ("S", 1), 0.1)
     assert failure_detector.verdict(seen, LAN, 60.0) == "gone"
-    assert failure_detector.verdict(failure_detector.pardoned(seen, 60.0), LAN, 60.1) == "up"
+    assert failure_detector.verdict(failure_detector.grace_restarted(seen, 60.0), LAN, 60.1) == "up"
 
 
 def test_a_cut_is_not_believed_while_a_server_restarts() -> None:
-    seen = failure_detector.connected(Seen("a", "1"), "1", ("S", 1))
+    seen = failure_detector.connected(PeerState("a", "1"), "1", ("S", 1))
     seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1, believed=False)
     assert seen.connections == frozenset() and failure_detector.verdict(seen, LAN, 1.0) == "up"
 
 
 def test_the_masters_word() -> None:
     seen = failure_detector.recorded(None, record(), 0.0)
-    gone = failure_detector.heard(seen, Beat(node="a", incarnation="1", seq=0, state="gone"), 0.25, 0.1)
+    gone = failure_detector.heard(seen, Heartbeat(node="a", incarnation="1", seq=0, state="gone"), 0.25, 0.1)
     assert gone is not None and failure_detector.verdict(gone, LAN, 0.1) == "gone"
-    back = failure_detector.heard(gone, Beat(node="a", incarnation="1", seq=1), 0.25, 0.2)
+    back = failure_detector.heard(gone, Heartbeat(node="a", incarnation="1", seq=1), 0.25, 0.2)
     assert back is not None and failure_detector.verdict(back, LAN, 0.2) == "up"
 
 
@@ -55,8 +55,8 @@ def test_which_records_go() -> None:
     assert failure_detector.overdue({"c": "up"}, {"c": 100.0}, 9999.0) == ([], {})
 
 
-def up(seq: int, **more: float) -> Beat:
-    return Beat(node="a", incarnation="1", seq=seq, **more)
+def up(seq: int, **more: float) -> Heartbeat:
+    return Heartbeat(node="a", incarnation="1", seq=seq, **more)
 
 
 def test_a_heartbeat_that_was_under_way_is_no_sign_of_life() -> None:
@@ -67,19 +67,19 @@ def test_a_heartbeat_that_was_under_way_is_no_sign_of_life() -> None:
 
 
 def test_a_heartbeat_disproves_a_cut_unless_it_may_have_been_sent_before() -> None:
-    cut = failure_detector.disconnected(Seen("a", "1", seq=5), "1", ("S", 1), 10.0)
+    cut = failure_detector.disconnected(PeerState("a", "1", seq=5), "1", ("S", 1), 10.0)
     for at, state in ((10.1, "gone"), (10.2, "up")):
         seen = failure_detector.heard(cut, up(6), 0.25, at)
         assert seen is not None and failure_detector.verdict(seen, LAN, 10.3) == state
 
 
 def test_the_grace_counts_from_the_first_cut() -> None:
-    seen = failure_detector.disconnected(Seen("a", "1"), "1", ("S", 1), 0.1)
+    seen = failure_detector.disconnected(PeerState("a", "1"), "1", ("S", 1), 0.1)
     assert failure_detector.disconnected(seen, "1", ("S", 2), 0.3).cut_at == 0.1
 
 
 def test_after_a_restart_of_the_bus_its_old_connections_hide_no_cut() -> None:
-    seen = failure_detector.pardoned(failure_detector.connected(Seen("a", "1"), "1", ("S", 1)), 1.0)
+    seen = failure_detector.grace_restarted(failure_detector.connected(PeerState("a", "1"), "1", ("S", 1)), 1.0)
     seen = failure_detector.connected(seen, "1", ("T", 1))
     seen = failure_detector.disconnected(seen, "1", ("T", 1), 1.1)
     assert failure_detector.verdict(seen, LAN, 1.4) == "gone"
@@ -91,7 +91,7 @@ def test_a_node_that_beats_more_slowly_is_given_longer() -> None:
 
 
 def test_closed_connections_are_believed_of_most_and_by_the_deaf() -> None:
-    seen = {f"n{number}": Seen(f"n{number}", "1", cut_at=0.0) for number in range(5)}
-    seen["me"] = Seen("me", "1", heard_at=0.0)
+    seen = {f"n{number}": PeerState(f"n{number}", "1", cut_at=0.0) for number in range(5)}
+    seen["me"] = PeerState("me", "1", heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, 60.0)
     assert {states[node] for node in seen if node != "me"} == {"gone"}

@@ -30,8 +30,13 @@ def test_nothing_configured_is_the_default():
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path):
     environ = {
-        "QUEZTL_MESH": "home", "QUEZTL_API": "0.0.0.0:9000", "QUEZTL_JOIN": "nats://a, http://[::1]:1",
-        "QUEZTL_LABEL": "disk=nvme,rack=3", "QUEZTL_OPEN_API": "yes", "QUEZTL_SLOTS": "", "QUEZTL_DATA": "~",
+        "QUEZTL_MESH": "home",
+        "QUEZTL_API": "0.0.0.0:9000",
+        "QUEZTL_JOIN": "nats://a, http://[::1]:1",
+        "QUEZTL_LABEL": "disk=nvme,rack=3",
+        "QUEZTL_OPEN_API": "yes",
+        "QUEZTL_SLOTS": "",
+        "QUEZTL_DATA": "~",
     }
     got = build(flags("--mesh", "lab", "--label", "rack=7", "--preset", "LOCAL", "--json-logs"), environ)
     assert got.mesh_name == "lab" and got.labels == {"rack": "7"} and got.json_logs and got.open_api
@@ -44,7 +49,9 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        ("8001", ("127.0.0.1", 8001)), (":0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)),
+        ("8001", ("127.0.0.1", 8001)),
+        (":0", ("127.0.0.1", 0)),
+        ("[::1]:80", ("::1", 80)),
         ("localhost", ("localhost", 8000)),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from mesh.kinds.base import Resources
-from mesh.messages import Accelerator, Beat, Capabilities, KindInfo, NodeRecord
+from mesh.messages import Accelerator, Capabilities, Heartbeat, KindInfo, NodeRecord
 from mesh.scheduling import placement
 from mesh.scheduling.placement import LAST, Member, Memory
 
@@ -20,7 +20,7 @@ def member(node: str, mean_s: float = 0.0, tasks: int = 0, state: str = "up", ru
     have = Capabilities(cores=cores, kinds=kinds, accelerators=accelerators, memory_bytes=8 << 30)
     record = NodeRecord(id=node, name=node, incarnation="1", slots=cores, capabilities=have, **more)
     rates = {"k": (mean_s, tasks)} if tasks else {}
-    return Member(record, state, Beat(node=node, incarnation="1", seq=1, rates=rates, running=running))
+    return Member(record, state, Heartbeat(node=node, incarnation="1", seq=1, rates=rates, running=running))
 
 
 def ranks(members, resources=ONE, memory=None, now: float = 0.0):

@@ -9,8 +9,8 @@ from mesh.discovery.identity import MeshIdentity, open_data_dir
 from mesh.membership.failure_detector import GONE, UP
 from mesh.merge.detector import doubles, holds_work, strangers, twins
 from mesh.merge.mover import lane_of, ttl_of
-from mesh.merge.policy import Side
-from mesh.messages import Beat, MergeOrder, NodeRecord
+from mesh.merge.policy import MeshSummary
+from mesh.messages import Heartbeat, MergeOrder, NodeRecord
 from mesh.scheduling.placement import Member
 from node.lifecycle.merge_follow import adopt, is_time
 
@@ -35,7 +35,7 @@ def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:
 
     heard = [said("mb"), said("mb", url="nats://b:1"), said("ma"), said("mc", CANDIDATE), said("md", name="lab")]
     heard.append(said("me", url=""))
-    assert strangers(heard, Side("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
+    assert strangers(heard, MeshSummary("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
 
 
 def test_after_it_a_node_belongs_to_the_other_mesh_and_hosts_nothing(tmp_path) -> None:
@@ -73,6 +73,6 @@ def test_work_is_held_by_who_lives_and_has_some() -> None:
     assert holds_work([member("n1"), member("n2", queued=1)])
 
 
-def member(node: str, state: str = UP, **beat: int) -> Member:
+def member(node: str, state: str = UP, **heartbeat: int) -> Member:
     record = NodeRecord(id=node, name=node, incarnation="1")
-    return Member(record, state, Beat(node=node, incarnation="1", seq=1, **beat))
+    return Member(record, state, Heartbeat(node=node, incarnation="1", seq=1, **heartbeat))

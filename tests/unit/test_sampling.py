@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.leader import metrics
-from mesh.messages import Beat, NodeRecord, encode
+from mesh.messages import Heartbeat, NodeRecord, encode
 from mesh.scheduling.placement import Member
 
 LANE, EUROPE = ("echo", "any", "normal"), ("echo", "any@eu", "normal")
@@ -14,7 +14,7 @@ LANE, EUROPE = ("echo", "any", "normal"), ("echo", "any@eu", "normal")
 
 def member(tasks: int, incarnation: str = "1") -> Member:
     record = NodeRecord(id="a", name="a", incarnation=incarnation, slots=4)
-    return Member(record, "up", Beat(node="a", incarnation=incarnation, seq=1, rates={"echo": (0.5, tasks)}))
+    return Member(record, "up", Heartbeat(node="a", incarnation=incarnation, seq=1, rates={"echo": (0.5, tasks)}))
 
 
 def test_a_minute() -> None:
@@ -29,9 +29,7 @@ def test_a_minute() -> None:
 
 def test_work_is_counted_where_it_comes_from() -> None:
     _, memory = metrics.sample({LANE: (0, 0, 100), EUROPE: (4, 0, 0)}, [member(100)], metrics.Memory(), 1000.0)
-    (nowhere, europe), _ = metrics.sample(
-        {LANE: (0, 0, 110), EUROPE: (34, 0, 30)}, [member(140)], memory, 1060.0
-    )
+    (nowhere, europe), _ = metrics.sample({LANE: (0, 0, 110), EUROPE: (34, 0, 30)}, [member(140)], memory, 1060.0)
     assert (nowhere["region"], nowhere["ends"], nowhere["arrivals"]) == ("", 10, 10)
     assert (europe["region"], europe["ends"], europe["arrivals"]) == ("eu", 30, 60)
     assert nowhere["work_s"] == 5.0 and europe["work_s"] == 15.0

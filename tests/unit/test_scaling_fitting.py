@@ -19,17 +19,17 @@ from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.config import HYBRID, MODES, REACTIVE, ScalingConfig
 from scaling.forecast import fitting, prophet
-from scaling.forecast.capacity_target import Aim, sized
+from scaling.forecast.capacity_target import CapacityTarget, sized
 from scaling.forecast.child import fit
 from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
 from scaling.forecast.gate import expected
 from scaling.forecast.history import HOLD_S, History
 from scaling.model import Offer, Pool
-from scaling.observation.observe import Seen
+from scaling.observation.observe import PoolSnapshot
 
 T0 = 1_800_000_000.0
 CONFIG = ScalingConfig()
-AIM = fitting.aim_of(CONFIG)
+AIM = fitting.capacity_target_of(CONFIG)
 SEEN = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)})
 RESOURCES = {"echo": Resources(), "draw": Resources(gpu=1), "sum": Resources(cores="all")}
 
@@ -42,7 +42,7 @@ def history(minutes: int = 10, *kinds: str, pools: dict[str, float] | None = Non
     return made
 
 
-def kept(aim: Aim = AIM, step_s: float = 60.0, **more: Any) -> Kept:
+def kept(aim: CapacityTarget = AIM, step_s: float = 60.0, **more: Any) -> Kept:
     known: dict[str, Any] = {"model": "last", "at_start": 3.0, "until_start": 4.0, "median": 2.0, "lower": 1.0}
     known |= {"upper": 2.5, "sure": 0.97, "trusted": True}
     return Kept(Fit("cpu", 9, 0.5, "it won", **(known | more)), T0, step_s, aim, T0 + 1)
@@ -98,7 +98,11 @@ def test_work_that_asks_for_more_counts_in_the_pool_of_its_lanes_while_there_are
 @given(st.floats(-100, 2000), st.sampled_from([60.0, 300.0]), st.sampled_from(MODES), st.booleans(), st.booleans())
 def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
     seen = Looked(ScalingConfig(mode=mode), SEEN.pools)
-    one = kept(fitting.aim_of(seen.config) if same else Aim(0.95, 50.0), step_s, model="last" if has_model else "")
+    one = kept(
+        fitting.capacity_target_of(seen.config) if same else CapacityTarget(0.95, 50.0),
+        step_s,
+        model="last" if has_model else "",
+    )
     used = fitting.forecasts({"cpu": one, "gone": one}, seen, T0 + age_s)
     shown = fitting.document({"cpu": one}, seen, history(), "", T0 + age_s)
     holds = mode != REACTIVE and same and has_model and age_s <= IN_FORCE_STEPS * step_s + LATE_S
@@ -120,7 +124,7 @@ def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
     assert why(None, history()) == "no forecast has been made yet"
     assert why(None, history(), problem="it broke") == "no forecast has been made yet; it broke"
     assert why(kept(), history()) == "the last forecast knew the load until 900 s ago, and is too old"
-    assert why(kept(Aim(0.5), step_s=300.0), history()) == "the last forecast was made by other settings"
+    assert why(kept(CapacityTarget(0.5), step_s=300.0), history()) == "the last forecast was made by other settings"
     assert why(kept(step_s=300.0, model=""), history()) == "it won"
     assert why(kept(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
 
@@ -128,15 +132,15 @@ def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
 def test_the_slowest_suitable_offer_says_how_long_a_start_takes() -> None:
     offers = (Offer("a", "x", start_s=30.0), Offer("b", "x", start_s=90.0, has_gpu=True), Offer("c", "x", start_s=95.0))
     pools = (Pool("cpu", slots=3), Pool("gpu", slots=2, needs_gpu=True))
-    seen = Seen(pools, groups={("echo", OPEN): "cpu"})
+    seen = PoolSnapshot(pools, groups={("echo", OPEN): "cpu"})
     assert fitting.looked(seen, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
     assert fitting.looked(seen, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
     assert fitting.looked(seen, offers, CONFIG).groups == seen.groups
 
 
 @pytest.mark.parametrize("kind", ["pulses", "regime"])
-@pytest.mark.parametrize("aim", [Aim(0.95), Tuned(HYBRID, 0, forecast_level=21).aim])
-def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, aim: Aim) -> None:
+@pytest.mark.parametrize("aim", [CapacityTarget(0.95), Tuned(HYBRID, 0, forecast_level=21).aim])
+def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, aim: CapacityTarget) -> None:
     test = Backtest(synthetic.make(kind, 1, 1200), World(300.0, default_offers(120.0)), 1)
     row = expected(sized(test.walk, aim), test.gate)[-1]
     made = fit(Asked("cpu", tuple(test.demand), 300.0, 1, aim, 0.0))
@@ -154,19 +158,19 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, aim:
 @pytest.mark.skipif(bool(prophet.lacking()), reason="Prophet is not installed")
 def test_prophet_is_one_more_model_and_what_it_could_not_do_in_time_is_said() -> None:
     loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
-    assert "Prophet took longer than 0.01 s" in fit(Asked("cpu", loads, 300.0, 1, Aim(0.95), 0.01)).why
-    assert "Prophet" not in fit(Asked("cpu", loads, 300.0, 1, Aim(0.95), 60.0)).why
+    assert "Prophet took longer than 0.01 s" in fit(Asked("cpu", loads, 300.0, 1, CapacityTarget(0.95), 0.01)).why
+    assert "Prophet" not in fit(Asked("cpu", loads, 300.0, 1, CapacityTarget(0.95), 60.0)).why
 
 
 def test_short_and_idle_histories_have_no_forecast() -> None:
-    assert fit(Asked("cpu", (0.0,) * 500, 60.0, 1, Aim(0.95), 0.0)).why == "its history holds no load"
-    short = fit(Asked("cpu", (1.0,) * 30, 60.0, 1, Aim(0.95), 0.0))
+    assert fit(Asked("cpu", (0.0,) * 500, 60.0, 1, CapacityTarget(0.95), 0.0)).why == "its history holds no load"
+    short = fit(Asked("cpu", (1.0,) * 30, 60.0, 1, CapacityTarget(0.95), 0.0))
     assert not short.model and short.why == "30 steps of 60 s are too few for a model"
 
 
 def test_the_child_answers_line_by_line_and_ends_itself_when_nobody_does() -> None:
     command = [sys.executable, "-P", "-m", "scaling.forecast.child"]
-    asked = [Asked(pool, (1.0, 2.0) * 200, 60.0, 1, Aim(0.9), 0.0) for pool in ("cpu", "gpu")]
+    asked = [Asked(pool, (1.0, 2.0) * 200, 60.0, 1, CapacityTarget(0.9), 0.0) for pool in ("cpu", "gpu")]
     lines = b"".join(msgspec.json.encode(one) + b"\n" for one in asked)
     environment = prophet.environment()
     done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)

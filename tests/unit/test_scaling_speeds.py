@@ -19,9 +19,9 @@ RESOURCES = {"small": Resources(cores=1), "whole": Resources(cores="all"), "gpu"
 def node(token: str, slots: int, **rates: tuple[float, int]) -> Member:
     """A node of that order which has timed these kinds."""
     made = member(token, token)
-    assert made.beat is not None
+    assert made.heartbeat is not None
     record = msgspec.structs.replace(made.record, slots=slots)
-    return Member(record, "up", msgspec.structs.replace(made.beat, rates=rates))
+    return Member(record, "up", msgspec.structs.replace(made.heartbeat, rates=rates))
 
 
 def intents(**offers: str) -> dict[str, Intent]:

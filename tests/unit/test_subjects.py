@@ -41,7 +41,7 @@ def test_what_is_no_task_id_is_refused(text) -> None:
 def test_the_streams_take_what_is_published(kind, pool, urgency, submitter, number) -> None:
     task = subjects.task_id(submitter, number)
     lane = subjects.lane_subject(kind, pool, urgency, task)
-    assert matches(subjects.WORK_SUBJECTS[0], subjects.door(kind))
+    assert matches(subjects.WORK_SUBJECTS[0], subjects.ingress(kind))
     assert matches(subjects.WORK_SUBJECTS[1], lane) and not matches(subjects.WORK_SUBJECTS[0], lane)
     assert matches(subjects.lane_filter(kind, pool, urgency), lane)
     assert matches(subjects.any_lane_of(task), lane)
@@ -66,14 +66,14 @@ def test_what_tasks_stores_is_told_to_its_submitter(submitter, number) -> None:
         told = target
         for place, token in enumerate(subject.split(".")[1:], 1):
             told = told.replace(f"{{{{wildcard({place})}}}}", token)
-        assert matches(subjects.told_all(submitter), told)
-        assert matches(subjects.told_one(submitter, str(number)), told)
+        assert matches(subjects.all_task_updates(submitter), told)
+        assert matches(subjects.task_updates(submitter, str(number)), told)
 
 
 @given(TOKENS, TOKENS, st.sampled_from(subjects.URGENCIES))
 def test_durables_come_apart_as_they_were_made(kind, pool, urgency) -> None:
     assert subjects.split_durable(subjects.lane_durable(kind, pool, urgency)) == (kind, pool, urgency)
-    assert subjects.split_durable(subjects.DOOR_DURABLE) is None
+    assert subjects.split_durable(subjects.INGRESS_DURABLE) is None
     assert subjects.split_durable(f"{kind}~{pool}~soon") is None
 
 

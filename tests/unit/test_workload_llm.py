@@ -261,5 +261,3 @@ def test_what_is_not_here_may_be_elsewhere(run):
 def test_what_is_no_question_is_refused_at_the_door(payload):
     with pytest.raises(BadInput):
         validate("llm_inference", payload)
-
-

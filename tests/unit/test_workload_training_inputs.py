@@ -50,6 +50,7 @@ def count(payload):
     with torch.device("meta"):
         return sum(one.numel() for one in models.build(validate("ml_training", payload)).parameters())
 
+
 X, Y = np.random.default_rng(0).normal(size=(64, 5)), np.arange(64) % 3
 GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate": 0.01, "steps": 150}
 

@@ -131,9 +131,7 @@ def test_quality_is_that_of_an_independent_computation(encode, clip, codec):
     assert output.info["psnr_min_db"] == pytest.approx(10 * np.log10(255**2 / np.max(weighed)), abs=0.02)
     of_luma = 10 * np.log10(255**2 / np.mean([y for y, _, _ in errors]))
     assert output.info["psnr_y_db"] == pytest.approx(of_luma, abs=0.02)
-    likeness = np.mean(
-        [(4 * _ssim(a[0], b[0]) + _ssim(a[1], b[1]) + _ssim(a[2], b[2])) / 6 for a, b in pairs]
-    )
+    likeness = np.mean([(4 * _ssim(a[0], b[0]) + _ssim(a[1], b[1]) + _ssim(a[2], b[2])) / 6 for a, b in pairs])
     assert output.info["ssim"] == pytest.approx(likeness, abs=0.001)
     assert 20 < output.info["psnr_db"] < 50 and 0.5 < output.info["ssim"] < 1
 

@@ -83,9 +83,7 @@ def _list(document: dict[str, Any], out: Output) -> int:
         return OK
     now = time()
     rows = [
-        (one["name"], *row)
-        for one in document["benchmarks"]
-        for row in _rows(one, now) or [("never run", "", "", "")]
+        (one["name"], *row) for one in document["benchmarks"] for row in _rows(one, now) or [("never run", "", "", "")]
     ]
     out.table(("benchmark", "result", "spread", "node", "when"), rows)
     return OK

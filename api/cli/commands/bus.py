@@ -17,9 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="rescue: what to do when most bus servers are lost; merge: make two meshes of one name one; --yes does it",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="do what rescue or merge tells")
-    parser.add_argument(
-        "--into", metavar="URL|ID", help="merge: this mesh goes into that one [the weaker one goes]"
-    )
+    parser.add_argument("--into", metavar="URL|ID", help="merge: this mesh goes into that one [the weaker one goes]")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:

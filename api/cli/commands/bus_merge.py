@@ -12,7 +12,7 @@ from api.cli.exit_codes import NOT_FOUND, OK
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
-    from mesh.merge.policy import Side
+    from mesh.merge.policy import MeshSummary
 
 LISTEN_S = 3.0
 LOOK_EVERY_S = 0.5
@@ -34,7 +34,7 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
     here = await Bus.connect(tuple(document["bus"]["urls"]), name="queztl merge")
     there = await Bus.connect(urls, name="queztl merge")
     try:
-        mine, other = await mover.read_side(here), await mover.read_side(there)
+        mine, other = await mover.read_mesh_summary(here), await mover.read_mesh_summary(there)
         goes = mine if args.into else policy.loser(mine, other)
         stays, loser, winner = (other, here, there) if goes is mine else (mine, there, here)
         if (problem := _refusal(mine, other)) is not None:
@@ -54,7 +54,7 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
         await there.close()
 
 
-def _refusal(mine: Side, other: Side) -> str | None:
+def _refusal(mine: MeshSummary, other: MeshSummary) -> str | None:
     if mine.id == other.id and mine.lease == other.lease:
         return "that is this very mesh: there is nothing to merge"
     if mine.name != other.name:
@@ -82,14 +82,14 @@ async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
     from mesh.discovery.interfaces import usable_addresses
     from mesh.discovery.mdns import Discovery
     from mesh.merge.detector import strangers
-    from mesh.merge.policy import Side
+    from mesh.merge.policy import MeshSummary
 
     discovery = Discovery(usable_addresses(os.environ.get("QUEZTL_INTERFACE", "")).addresses)
     await discovery.start()
     try:
         deadline = time.monotonic() + LISTEN_S
         while (left := deadline - time.monotonic()) > 0:
-            found = strangers(discovery.peers(), Side(mesh_id, mesh))
+            found = strangers(discovery.peers(), MeshSummary(mesh_id, mesh))
             if into in found:
                 return found[into]
             if found and into is None:
@@ -100,7 +100,7 @@ async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
         await discovery.stop()
 
 
-async def _order(loser: Bus, winner: Bus, stays: Side) -> None:
+async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
     """Tell the mesh that goes. Its master carries it out; one that it has already is followed.
 
     Raises: BadInput when the other one goes somewhere itself.

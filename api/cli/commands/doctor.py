@@ -19,9 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mesh", default=os.environ.get("QUEZTL_MESH") or "queztl", metavar="NAME")
     parser.add_argument("--interface", default=os.environ.get("QUEZTL_INTERFACE", ""), metavar="IFACE")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUEZTL_DATA") or None, metavar="DIR")
-    parser.add_argument(
-        "--listen", type=seconds, metavar="S", help="listen at most S seconds for the first node [10]"
-    )
+    parser.add_argument("--listen", type=seconds, metavar="S", help="listen at most S seconds for the first node [10]")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:

@@ -92,9 +92,7 @@ class Progress:
         """After every change."""
         if self._bar is not None:
             open_now = f"{len(so_far.tasks)} open"
-            self._bar.update(
-                self._task, total=so_far.frames, completed=so_far.done, phase=so_far.phase, tasks=open_now
-            )
+            self._bar.update(self._task, total=so_far.frames, completed=so_far.done, phase=so_far.phase, tasks=open_now)
         elif (now := monotonic()) - self._said >= SAY_EVERY_S or so_far.phase == "joining":
             self._said = now
             self._out.note(line(so_far, now - self._began))

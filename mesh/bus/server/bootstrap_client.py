@@ -26,9 +26,7 @@ class Admin:
         self._last = 0
 
     @classmethod
-    async def open(
-        cls, host: str, port: int, user: str = "", password: str = "", *, timeout_s: float = 2.0
-    ) -> Admin:
+    async def open(cls, host: str, port: int, user: str = "", password: str = "", *, timeout_s: float = 2.0) -> Admin:
         """Connect, and be let in. Raises: AdminError; OSError and TimeoutError when nobody is there."""
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, port)

@@ -116,4 +116,3 @@ def _listen(host: str, port: int) -> str:
 
 def _route(host: str, port: int, password: str) -> str:
     return f"nats-route://{_ROUTE_USER}:{quote(password, safe='')}@{_bracketed(host)}:{port}"
-

@@ -67,9 +67,7 @@ def prepare(folder: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise CannotStart(
-            f"{folder} can't be written ({error.strerror or error}); give another --data"
-        ) from None
+        raise CannotStart(f"{folder} can't be written ({error.strerror or error}); give another --data") from None
 
 
 def wipe(folder: Path) -> None:

@@ -47,9 +47,7 @@ _ATTEMPTS = len(_FOUNDING_TIMEOUTS_S)
 class BusServer:
     """The two processes of one node's bus. One object, one `start`, one `stop`."""
 
-    def __init__(
-        self, folder: Path, settings: BusSettings, on_event: Callable[[str, dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, folder: Path, settings: BusSettings, on_event: Callable[[str, dict[str, Any]], None]) -> None:
         self.folder, self.settings, self._on_event = folder, settings, on_event
         self.founded_now = False
         """Whether `start` made a new bus (and the streams are yet to be declared)."""

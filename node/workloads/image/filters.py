@@ -63,9 +63,7 @@ def edges(image: Image, step: Edges) -> Image:
     """Of the brightness in 8 bits: one channel of 0 and 255."""
     import cv2
 
-    return cv2.Canny(
-        eight_bits(gray(image)), step.low, step.high, apertureSize=step.aperture, L2gradient=step.accurate
-    )
+    return cv2.Canny(eight_bits(gray(image)), step.low, step.high, apertureSize=step.aperture, L2gradient=step.accurate)
 
 
 def threshold(image: Image, step: Threshold) -> Image:

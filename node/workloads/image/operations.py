@@ -78,6 +78,4 @@ def faults(prefix: str) -> Iterator[None]:
 
 def watermarks(steps: Iterable[tuple[str, Step]]) -> dict[str, Watermark]:
     """Those of `steps` that lay an image over: prefix -> step."""
-    return {
-        prefix: step for prefix, step in steps if isinstance(step, Watermark) and step.image is not None
-    }
+    return {prefix: step for prefix, step in steps if isinstance(step, Watermark) and step.image is not None}

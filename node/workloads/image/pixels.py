@@ -52,7 +52,7 @@ def on_colours(image: Image, work: Callable[[Image], Image]) -> Image:
 
 
 def scalar(colour: str, image: Image) -> tuple[float, ...]:
-    """"#rrggbb" or "#rrggbbaa" as the samples of a pixel of `image`; opaque unless said otherwise."""
+    """ "#rrggbb" or "#rrggbbaa" as the samples of a pixel of `image`; opaque unless said otherwise."""
     samples = [int(colour[place : place + 2], 16) * white(image) // 255 for place in range(1, len(colour), 2)]
     red, green, blue = samples[:3]
     if channels(image) == 1:

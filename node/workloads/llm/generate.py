@@ -32,7 +32,7 @@ def generate(
     longest = max(map(len, rows))
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    hearing = _hearing(tokenizer, payload, len(rows), told)
+    heartbeat_relay = _heartbeat_relay(tokenizer, payload, len(rows), told)
     torch.manual_seed(payload.seed)
     start = perf_counter()
     with torch.inference_mode():
@@ -41,12 +41,12 @@ def generate(
             attention_mask=mask,
             max_new_tokens=min(payload.max_tokens, room),
             pad_token_id=padding,
-            streamer=hearing,
-            stopping_criteria=transformers.StoppingCriteriaList([hearing.stops]),
+            streamer=heartbeat_relay,
+            stopping_criteria=transformers.StoppingCriteriaList([heartbeat_relay.stops]),
             **_sampling(payload),
         )
     end = perf_counter()
-    first = hearing.first_at or end
+    first = heartbeat_relay.first_at or end
     share = 1 / len(rows)
     ends = _ends(network)
     return [
@@ -81,7 +81,7 @@ def _ends(network: Any) -> set[int]:
     return set(found if isinstance(found, list) else [found]) - {None}
 
 
-def _hearing(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Told) -> Any:
+def _heartbeat_relay(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Told) -> Any:
     import torch
     from transformers import StoppingCriteria
     from transformers.generation import BaseStreamer
@@ -99,7 +99,7 @@ def _hearing(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Tol
             found = [any(stop in text_of(tokenizer, tail) for stop in payload.stop) for tail in tails]
             return torch.tensor(found, dtype=torch.bool, device=ids.device)
 
-    class Hearing(BaseStreamer):
+    class HeartbeatRelay(BaseStreamer):
         """Hears each token as it is made: first of all the prompts themselves."""
 
         def __init__(self) -> None:
@@ -129,7 +129,7 @@ def _hearing(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Tol
         def end(self) -> None:
             """Nothing is left to tell."""
 
-    return Hearing()
+    return HeartbeatRelay()
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:

@@ -93,4 +93,3 @@ def _fetch(hub: str, tell: Callable[..., None]) -> Model:
     if "wrong" in said:
         raise InputFault("hub", said["wrong"])
     raise NotHere(said.get("away") or f"what fetches {hub} ended without a word")
-

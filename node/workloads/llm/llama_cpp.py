@@ -255,5 +255,3 @@ def _own_signals():
             for number, handler in before.items():
                 if handler is not None:
                     signal.signal(number, handler)
-
-

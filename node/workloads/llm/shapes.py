@@ -54,5 +54,5 @@ def shape_of(name: str) -> Shape:
 
 
 def size_of(name: str) -> float:
-    """ "7B" -> 7e9 """
+    """ "7B" -> 7e9"""
     return float(name[:-1]) * (1e9 if name[-1] in "bB" else 1e6)

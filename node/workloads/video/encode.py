@@ -247,4 +247,3 @@ def _compared(job: _Job, path: Path) -> dict[str, float]:
                 return quality.compare(container.decode(stream), told(source.items), job.pixel_format)
         except MediaFault as fault:
             raise RuntimeError(f"the file that was made {fault}") from None
-
