@@ -71,7 +71,7 @@ async def close_all(node: Node) -> None:
         steps.append(node.discovery.stop())
     if "bus" in have:
         steps.append(node.bus.close())
-    if "hosting" in have:
+    if "bus_host" in have:
         steps.append(node.bus_host.close())
     elif "joined" in have and node.joined.server is not None:
         steps.append(node.joined.server.stop())
