@@ -21,7 +21,7 @@ from mesh.config import LAN, MeshConfig
 from mesh.endpoint import bus_urls
 from mesh.errors import BusUnavailable, QueztlError, TaskFailed
 from mesh.kinds.table import WorkloadType
-from mesh.merge import mover
+from mesh.merge.order import read_order
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.task_states import FINAL
 from mesh.tasks import dead_letters, mapping, records
@@ -117,7 +117,7 @@ class Mesh:
         try:
             # The hint of a change comes before the change can be read everywhere.
             for _ in range(FOLLOW_TRIES):
-                order = await mover.read_order(self.bus)
+                order = await read_order(self.bus)
                 if order is not None:
                     self.bus.learn(order.urls)
                     return
@@ -174,7 +174,9 @@ class Mesh:
 
     async def start(self, kind: str, payload: Any = None, **options: Any) -> TaskHandle:
         """Submit without waiting for the result. `options`: see SubmitRequest. Raises: as `accept`."""
-        request = SubmitRequest(kind=str(kind).lower(), payload=payload, **options)
+        return await self._start(SubmitRequest(kind=str(kind).lower(), payload=payload, **options))
+
+    async def _start(self, request: SubmitRequest) -> TaskHandle:
         if request.idempotency_key:
             accepted = await self.submitter.accept(request)
             return TaskHandle(accepted.id, accepted.kind, self)
@@ -214,7 +216,9 @@ class Mesh:
         **options: Any,
     ) -> AsyncIterator[mapping.MapItem]:
         """One task a payload; items come in order, or as they end. At most `window` are open at once."""
-        return mapping.run(self, kind, payloads, ordered, window, options)
+        client = mapping.MapClient(self.submitter, self.waiting, self.bus.config, self._start, self.value)
+        request = SubmitRequest(kind=str(kind).lower(), **options)
+        return mapping.run(client, request, payloads, ordered=ordered, window=window)
 
     # --- looking ------------------------------------------------------------------------------------
     async def status(self, task: str) -> TaskView:

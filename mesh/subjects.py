@@ -58,6 +58,12 @@ def server_key(node: str) -> str:
 INGRESS_DURABLE = "ingress"  # on work.*
 DUE_DURABLE = "due"  # on later.due.*
 
+
+def host_of(server: str) -> str:
+    """The id of the node that runs the bus server `server`, whose name is <node>~<random>."""
+    return server.partition("~")[0]
+
+
 SERVICE_NAME = "queztl"  # $SRV.PING|INFO|STATS.queztl.<node>
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")

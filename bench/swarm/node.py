@@ -14,7 +14,7 @@ from bench.swarm.standin import StandIn
 from mesh.bus.client import Message
 from mesh.discovery.announcement import Announcement
 from mesh.discovery.mdns import Discovery
-from mesh.membership.failure_detector import GONE, SUSPECT, UP
+from mesh.membership.member import GONE, SUSPECT, UP
 from mesh.messages import Capabilities
 from mesh.supervision import Service
 from node.config import NodeConfig

@@ -10,7 +10,6 @@ from mesh import subjects
 from mesh.bus.errors import CONSUMER_NOT_FOUND, ApiError
 from mesh.config import MIB, MeshConfig
 from mesh.lanes import Lane
-from mesh.leader.alarms import Fill
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -268,18 +267,26 @@ async def list_lanes(bus: Bus) -> dict[Lane, LaneInfo]:
             return lanes
 
 
-async def list_fills(bus: Bus) -> list[Fill]:
-    """How full every stream is. Raises: BusUnavailable, ApiError."""
-    fills: list[Fill] = []
+class StreamUsage(NamedTuple):
+    """How full one stream is."""
+
+    stream: str
+    size_bytes: int
+    max_bytes: int
+    """0 or less: no limit."""
+
+
+async def list_usage(bus: Bus) -> list[StreamUsage]:
+    """The usage of every stream. Raises: BusUnavailable, ApiError."""
+    usages: list[StreamUsage] = []
     while True:
-        answer = await bus.api("STREAM.LIST", {"offset": len(fills)})
+        answer = await bus.api("STREAM.LIST", {"offset": len(usages)})
         page = answer.get("streams") or []
-        fills += [
-            Fill(str(one["config"]["name"]), int(one["state"]["bytes"]), int(one["config"].get("max_bytes") or 0))
-            for one in page
-        ]
-        if not page or len(fills) >= int(answer.get("total", 0)):
-            return fills
+        for info in page:
+            config, state = info["config"], info["state"]
+            usages.append(StreamUsage(str(config["name"]), int(state["bytes"]), int(config.get("max_bytes") or 0)))
+        if not page or len(usages) >= int(answer.get("total", 0)):
+            return usages
 
 
 async def remove_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:

@@ -32,15 +32,15 @@ from mesh.cluster.topology import (
 from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable
 from mesh.leader import journal
-from mesh.membership import failure_detector
+from mesh.membership.member import ALIVE, DRAINING, GONE, LEFT, UP
 from mesh.messages import HostingRequest, ServerRecord
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
     from mesh.leader.election import Election
     from mesh.membership.connections import OpenSystem
+    from mesh.membership.member import Member
     from mesh.membership.registry import Registry
-    from mesh.scheduling.placement import Member
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,8 @@ class ClusterController:
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:
         """Since when, on my own clock: nodes up and gone, servers told of."""
-        up = {(one.record.id, one.record.incarnation) for one in members if one.state == failure_detector.UP}
-        gone = {one.record.id for one in members if one.state in (failure_detector.GONE, failure_detector.LEFT)}
+        up = {(one.record.id, one.record.incarnation) for one in members if one.state == UP}
+        gone = {one.record.id for one in members if one.state in (GONE, LEFT)}
         gone |= {one.node for one in records} - {one.record.id for one in members}
         self._up_since = {who: self._up_since.get(who, now) for who in up}
         self._gone_since = {node: self._gone_since.get(node, now) for node in gone}
@@ -141,7 +141,7 @@ class ClusterController:
         told = {one.name: one for one in records}
         found = []
         for name in sorted({*told, *group.members}):
-            node = topology.host_of(name)
+            node = subjects.host_of(name)
             member = members.get(node)
             gone_at = self._gone_since.get(node)
             found.append(
@@ -154,7 +154,7 @@ class ClusterController:
                     current=group.members.get(name, False),
                     age_s=now - self._told_since.get(name, now),
                     gone_s=0.0 if gone_at is None else max(0.001, now - gone_at),
-                    leaving=member is not None and member.state == failure_detector.DRAINING,
+                    leaving=member is not None and member.state == DRAINING,
                 )
             )
         return tuple(found)
@@ -215,7 +215,7 @@ class ClusterController:
             self._failed_at[node] = self._clock()
 
     async def _stop(self, node: str, server: str, fence: int) -> None:
-        if self._registry.state_of(node) not in failure_detector.ALIVE:
+        if self._registry.state_of(node) not in ALIVE:
             await forget_server(self._bus, node, server)
             return
         try:

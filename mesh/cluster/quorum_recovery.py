@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from mesh import subjects
 from mesh.cluster import raft_meta
 from mesh.cluster.controller import read_servers
-from mesh.cluster.topology import host_of
 from mesh.errors import BusUnavailable, QueztlError
+from mesh.subjects import host_of
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mesh.subjects import host_of
+
 MINIMUM_FREE_BYTES = 1_000_000_000
 
 
@@ -174,11 +176,6 @@ def plan(view: View, rules: Rules) -> Step:
         or _shrink(view, group, target)  # then whoever is not wanted any more
         or Wait(_shortage(view, group, rules))
     )
-
-
-def host_of(server: str) -> str:
-    """The node that runs the server of that name."""
-    return server.partition("~")[0]
 
 
 def pick(candidates: Iterable[Candidate], taken: Iterable[frozenset[str]], rules: Rules) -> list[Candidate]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mesh.errors import CannotStart
+from mesh.files import write_atomically
 from mesh.subjects import is_token
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -45,26 +46,6 @@ def default_data_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "queztl"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "queztl"
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `data`, on the disk, as a whole or not at all. Raises: OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # or a power cut may undo the rename
-    finally:
-        os.close(directory)
 
 
 class DataDir:

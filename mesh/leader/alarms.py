@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.config import MeshConfig
+
+if TYPE_CHECKING:
+    from mesh.bus.streams import StreamUsage
 
 LANES = "lanes"
 
@@ -22,31 +25,21 @@ _FILLING = {
 }
 
 
-@dataclass(frozen=True)
-class Fill:
-    """How full one stream is."""
-
-    stream: str
-    size_bytes: int
-    max_bytes: int
-    """0 or less: no limit."""
-
-
-def raised(lanes: int, fills: Iterable[Fill], config: MeshConfig) -> dict[str, str]:
+def raised(lanes: int, usages: Iterable[StreamUsage], config: MeshConfig) -> dict[str, str]:
     """What is alarming now: a stable name -> a sentence that says what happens next, and what to do."""
     found: dict[str, str] = {}
     if lanes > config.lanes_alarm:
         found[LANES] = f"{lanes} lanes are open, more than {config.lanes_alarm}: use fewer different requirements."
-    for fill in fills:
+    for usage in usages:
         # The server can't refuse more delayed work (see mesh/bus/streams.py): its limit is the submitters' own.
-        max_bytes = config.later_max_bytes if fill.stream == subjects.LATER else fill.max_bytes
-        if fill.stream not in _FILLING or max_bytes <= 0:
+        max_bytes = config.later_max_bytes if usage.stream == subjects.LATER else usage.max_bytes
+        if usage.stream not in _FILLING or max_bytes <= 0:
             continue
-        share = fill.size_bytes / max_bytes
+        share = usage.size_bytes / max_bytes
         if share >= config.storage_alarm_share:
-            what, then = _FILLING[fill.stream]
-            found[fill.stream] = (
-                f"{what.capitalize()} is {share:.0%} full ({_mib(fill.size_bytes)} of {_mib(max_bytes)} MiB): "
+            what, then = _FILLING[usage.stream]
+            found[usage.stream] = (
+                f"{what.capitalize()} is {share:.0%} full ({_mib(usage.size_bytes)} of {_mib(max_bytes)} MiB): "
                 f"when it is full, {then}."
             )
     return found

@@ -217,8 +217,8 @@ class Leader:
     async def _watch_limits(self, fence: int) -> None:
         """Raise each alarm once, for as long as there is reason for it."""
         while True:
-            lanes, fills = await asyncio.gather(streams.list_lanes(self._bus), streams.list_fills(self._bus))
-            found = alarms.raised(len(lanes), fills, self._config)
+            lanes, usages = await asyncio.gather(streams.list_lanes(self._bus), streams.list_usage(self._bus))
+            found = alarms.raised(len(lanes), usages, self._config)
             for name in alarms.news(self._alarms, found):
                 log.warning("alarm: %s", found[name])
                 await journal.emit(self._bus, journal.ALARM, {"name": name, "says": found[name]}, fence=fence)

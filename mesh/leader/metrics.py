@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 
 from mesh.lanes import Lane, is_open, region_of
-from mesh.membership.failure_detector import ALIVE
-from mesh.scheduling.placement import Member
+from mesh.membership.member import ALIVE, Member
 
 #: The pool of what any node may take, wherever it comes from.
 OPEN = ""

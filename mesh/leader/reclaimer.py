@@ -18,7 +18,7 @@ from mesh.errors import QueztlError
 from mesh.leader import journal, reclaim
 from mesh.leader.reclaim import Dead, GiveBack, Kick
 from mesh.membership.connections import Connections, OpenSystem
-from mesh.membership.failure_detector import ALIVE, GONE
+from mesh.membership.member import ALIVE, GONE
 from mesh.messages import Heartbeat, HeldSet
 from mesh.supervision import within
 

@@ -14,11 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from mesh.config import MeshConfig
+from mesh.membership.member import ALIVE, DRAINING, GONE, LEFT, REGISTERED, SUSPECT, UP
 from mesh.messages import Heartbeat, NodeRecord
-
-UP, SUSPECT, GONE = "up", "suspect", "gone"
-DRAINING, LEFT, REGISTERED = "draining", "left", "registered"
-ALIVE = frozenset({UP, SUSPECT, DRAINING})
 
 #: The record of a node gone this long is removed, seconds.
 FORGET_GONE_S = 3600.0

@@ -19,7 +19,7 @@ import msgspec
 
 from mesh import messages, subjects
 from mesh.config import MeshConfig
-from mesh.membership.failure_detector import GONE, LEFT, UP
+from mesh.membership.member import GONE, LEFT, UP
 from mesh.messages import HeartbeatDigest
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mesh.scheduling.placement import Member
+from mesh.membership.member import Member
 from mesh.views import NodeView
 
 

@@ -19,11 +19,11 @@ from mesh import messages, subjects
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
 from mesh.membership import failure_detector
-from mesh.membership.failure_detector import ALIVE, GONE, Connection, PeerState
+from mesh.membership.failure_detector import Connection, PeerState
 from mesh.membership.heartbeat_relay import HeartbeatRelay, standby_set
+from mesh.membership.member import ALIVE, GONE, LEFT, Member
 from mesh.membership.node_views import node_view
 from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
-from mesh.scheduling.placement import Member
 from mesh.supervision import within
 from mesh.views import NodeView
 
@@ -291,7 +291,7 @@ class Registry:
         """Whether that incarnation is certainly not beating: silent for long enough *while we listened*."""
         seen = self._seen.get(node)
         if seen is not None and seen.incarnation == incarnation:
-            return self.state_of(node) in (GONE, failure_detector.LEFT)
+            return self.state_of(node) in (GONE, LEFT)
         if seen is not None and seen.recorded:
             return True
         patience_s = self._config.heartbeat_interval_s * self._config.gone_after_missed

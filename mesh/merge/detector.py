@@ -18,11 +18,11 @@ from mesh.cluster.controller import read_servers
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import QueztlError
 from mesh.leader import journal
-from mesh.membership.failure_detector import ALIVE, UP
+from mesh.membership.member import ALIVE, UP, Member
 from mesh.merge import mover, policy
+from mesh.merge.order import give_order, read_order, update_order
 from mesh.merge.policy import MeshSummary
 from mesh.messages import MergeOrder
-from mesh.scheduling.placement import Member
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -63,7 +63,7 @@ class DuplicateMeshDetector:
         """Look, and act where it may, until cancelled."""
         try:
             while True:
-                order = await mover.read_order(self._bus)
+                order = await read_order(self._bus)
                 if order is not None and order.phase != "moved":
                     await self._move(order, fence)
                 elif order is None:
@@ -124,7 +124,7 @@ class DuplicateMeshDetector:
         log.warning("this mesh (%s) goes into %s: %s", mine.id, other.id, reason)
         await journal.emit(self._bus, journal.MERGE_BEGUN, {"into": other.id, "reason": reason}, fence=fence)
         try:
-            await mover.give_order(self._bus, order)
+            await give_order(self._bus, order)
         except KeyExists:
             return  # somebody else said so in the same moment; carried out at the next look
 
@@ -133,7 +133,7 @@ class DuplicateMeshDetector:
         if await self._election.confirm() != fence:
             return
         if order.mover != self._me:
-            order = await mover.update_order(self._bus, mover=self._me)
+            order = await update_order(self._bus, mover=self._me)
         winner = await self._connect(order.urls)
         told_at = 0.0
 
@@ -144,7 +144,7 @@ class DuplicateMeshDetector:
             nonlocal told_at
             if time.monotonic() - told_at >= TOLD_EVERY_S:
                 told_at = time.monotonic()
-                await mover.update_order(self._bus, moved=dict(moved))
+                await update_order(self._bus, moved=dict(moved))
 
         try:
             await mover.Mover(self._bus, winner, confirmed, told, lambda: holds_work(self._members())).run()

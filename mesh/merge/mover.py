@@ -18,15 +18,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequence
 from mesh.bus.streams import declare_lane
 from mesh.bus.wire import parse_headers
 from mesh.errors import BusUnavailable, Busy, QueztlError
+from mesh.merge.order import update_order
 from mesh.merge.policy import MeshSummary
-from mesh.messages import MergeOrder, decode_any, decode_lease, decode_merge, decode_node, decode_task, encode
+from mesh.messages import decode_any, decode_lease, decode_node, decode_task
 from mesh.tasks import records
 
 if TYPE_CHECKING:
@@ -95,27 +94,6 @@ def _moment(text: str) -> datetime:
     """A server's RFC 3339 with nanoseconds, which Python does not read."""
     head, _, rest = text.rstrip("Z").partition(".")
     return datetime.fromisoformat(f"{head}.{(rest or '0')[:6]:0<6}")
-
-
-async def read_order(bus: Bus) -> MergeOrder | None:
-    """The order that this mesh goes into another one; None while there is none. Raises: BusUnavailable."""
-    entry = await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY)
-    return decode_merge(entry.value) if entry is not None else None
-
-
-async def give_order(bus: Bus, order: MergeOrder) -> None:
-    """Have this mesh go into another one. Raises: KeyExists when it does already, BusUnavailable."""
-    await bus.kv(subjects.KV_MESH).create(subjects.MERGE_KEY, encode(order))
-
-
-async def update_order(bus: Bus, **changes: Any) -> MergeOrder:
-    """Raises: BusUnavailable, also when there is no order."""
-    order = await read_order(bus)
-    if order is None:
-        raise BusUnavailable("there is no order to merge")
-    after = msgspec.structs.replace(order, **changes)
-    await bus.kv(subjects.KV_MESH).put(subjects.MERGE_KEY, encode(after))
-    return after
 
 
 async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[Stored]:

@@ -8,7 +8,7 @@ from math import asin, cos, radians, sin, sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mesh.scheduling.placement import Member
+    from mesh.membership.member import Member
 
 #: (latitude, longitude), degrees, north and east positive
 Point = tuple[float, float]

@@ -17,8 +17,8 @@ from typing import Any
 from mesh import lanes
 from mesh.kinds.base import Resources
 from mesh.lanes import LAST
-from mesh.membership.failure_detector import ALIVE, DRAINING, GONE, LEFT, REGISTERED, SUSPECT, UP
-from mesh.messages import Heartbeat, NodeRecord
+from mesh.membership.member import ALIVE, DRAINING, GONE, LEFT, REGISTERED, SUSPECT, UP, Member
+from mesh.messages import NodeRecord
 
 #: Tasks a node must have run before its mean run time counts.
 ENOUGH = 5
@@ -29,25 +29,6 @@ STEPS = (1.25, 1.6, 2.5, 4.0)
 #: A rank is left only when its border was passed by this factor.
 STICKY = 1.15
 RENTED_AFTER = len(STEPS)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A node as placement sees it: its record, its state, its last heartbeat."""
-
-    record: NodeRecord
-    state: str = UP
-    heartbeat: Heartbeat | None = None
-
-    @property
-    def rates(self) -> Mapping[str, tuple[float, int]]:
-        """kind -> (mean run time in seconds, tasks counted)"""
-        return self.heartbeat.rates if self.heartbeat else {}
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has no free slot right now."""
-        return self.heartbeat is not None and self.heartbeat.running + self.heartbeat.queued >= self.record.slots
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.errors import NotFound
-from mesh.membership.failure_detector import REGISTERED
+from mesh.membership.member import REGISTERED, Member
 from mesh.messages import (
     CLAIM_CHECK_BYTES,
     Task,
@@ -21,7 +21,7 @@ from mesh.messages import (
     decode_node,
     decode_state,
 )
-from mesh.scheduling.placement import Member, unmet
+from mesh.scheduling.placement import unmet
 from mesh.task_states import FINAL
 from mesh.tasks import records
 from mesh.views import TaskView

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mesh.capacity import TOKEN_LABEL, token_of
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.discovery.interfaces import is_wireless
-from mesh.membership.failure_detector import UP
+from mesh.membership.member import UP
 from mesh.messages import NodeRecord
 from mesh.scheduling.geo import AT_LABEL
 from node.config import NodeConfig

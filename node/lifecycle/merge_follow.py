@@ -14,7 +14,7 @@ from mesh import subjects
 from mesh.bus.server.data_dir import put_aside
 from mesh.discovery.identity import DataDir, MeshIdentity
 from mesh.errors import QueztlError
-from mesh.merge import mover
+from mesh.merge.order import read_order
 from mesh.messages import MergeOrder
 from mesh.supervision import within
 from node.lifecycle import draining
@@ -64,7 +64,7 @@ def is_time(order: MergeOrder, me: str, hosts: bool) -> bool:
 
 async def _read(node: Node) -> MergeOrder | None:
     try:
-        return await mover.read_order(node.bus)
+        return await read_order(node.bus)
     except QueztlError as error:
         log.debug("whether this mesh goes into another one could not be read: %s", error.message)
         return None

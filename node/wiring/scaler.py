@@ -14,7 +14,7 @@ from mesh.bus.errors import WrongSequence
 from mesh.capacity import TOKEN_LABEL, LeaveOrder
 from mesh.errors import QueztlError
 from mesh.kinds.table import KINDS
-from mesh.membership.failure_detector import ALIVE
+from mesh.membership.member import ALIVE
 from mesh.messages import encode
 from node.config import NodeConfig
 from scaling import settings

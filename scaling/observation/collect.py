@@ -18,9 +18,9 @@ from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
+from mesh.membership.member import Member
 from mesh.messages import decode_pool
 from mesh.scheduling.geo import places as places_of
-from mesh.scheduling.placement import Member
 from scaling import settings as policy
 from scaling.config import ScalingConfig
 from scaling.decision import launch_guard

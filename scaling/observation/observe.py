@@ -16,8 +16,7 @@ from mesh.capacity import TOKEN_LABEL
 from mesh.kinds.base import Resources
 from mesh.lanes import ANY, Lane, is_open, region_of, runs
 from mesh.leader.metrics import OPEN, Work
-from mesh.membership.failure_detector import ALIVE, DRAINING
-from mesh.scheduling.placement import Member
+from mesh.membership.member import ALIVE, DRAINING, Member
 from scaling.model import DRAINING as NODE_DRAINING
 from scaling.model import READY, Node, Offer, Pool
 from scaling.orders import ENDING, JOINED, Intent, as_node

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from mesh.capacity import TOKEN_LABEL
-from mesh.membership.failure_detector import ALIVE, DRAINING
-from mesh.scheduling.placement import Member
+from mesh.membership.member import ALIVE, DRAINING, Member
 from scaling.config import ScalingConfig
 from scaling.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
 from scaling.providers.base import Instance

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from mesh.capacity import TOKEN_LABEL
-from mesh.membership.failure_detector import ALIVE
-from mesh.scheduling.placement import Member
+from mesh.membership.member import ALIVE, Member
 from scaling.decision.budget import DAY_S
 from scaling.model import READY, Memory, Node
 from scaling.orders import Intent, as_node

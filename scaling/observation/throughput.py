@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from mesh.capacity import TOKEN_LABEL
 from mesh.kinds.base import Resources
-from mesh.scheduling.placement import Member
+from mesh.membership.member import Member
 from scaling.observation.observe import machine_of, slots_of
 from scaling.orders import Intent
 

@@ -22,8 +22,8 @@ from mesh.client import Mesh
 from mesh.config import LOCAL
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
+from mesh.membership.member import Member
 from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord, decode_event
-from mesh.scheduling.placement import Member
 from scaling import settings as policy
 from scaling.controller import Controller, term_clock
 from scaling.forecast.loop import COMMAND

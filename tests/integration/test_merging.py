@@ -18,6 +18,7 @@ from mesh.errors import BusUnavailable, QueztlError
 from mesh.merge import detector, mover
 from mesh.merge.detector import DuplicateMeshDetector
 from mesh.merge.mover import Mover, Overtaken
+from mesh.merge.order import give_order, read_order
 from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, records
 from mesh.tasks.submitter import Submitter
@@ -96,14 +97,14 @@ async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_se
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     has = await fill(loser)
-    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
     await Mover(loser, winner, _yes, _nothing).run()
     await check(winner, has)
     for stream in (subjects.WORK, subjects.LATER):
         assert (await loser.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
     with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the loser's servers
         await loser.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
-    order = await mover.read_order(loser)
+    order = await read_order(loser)
     assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
     lanes = set(await list_lanes(winner))
     assert ("echo", "any", "normal") in lanes and len(lanes) == 2
@@ -118,7 +119,7 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     has = await fill(loser)
-    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
     real, left = winner.store, stores
 
     async def store(*arguments, **options) -> int:
@@ -141,14 +142,14 @@ async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
     await fill(loser)
-    await mover.give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
 
     async def no() -> bool:
         return False
 
     with pytest.raises(Overtaken):
         await Mover(loser, winner, no, _nothing).run()
-    assert (await mover.read_order(loser)).phase == "drain"
+    assert (await read_order(loser)).phase == "drain"
     assert (await winner.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
 
 
@@ -183,8 +184,8 @@ async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_serv
             while order is None or order.phase != "moved":
                 # A hint of a change may come before the change itself can be read.
                 await asyncio.sleep(0.05)
-                order = await mover.read_order(theirs)
-        assert order.into == "ma" and await mover.read_order(ours) is None
+                order = await read_order(theirs)
+        assert order.into == "ma" and await read_order(ours) is None
         assert meetings[0].alarms == {}
     finally:
         for one in running:
@@ -210,7 +211,7 @@ async def test_two_in_use_are_told_of_each_other_and_left_alone(
     try:
         await eventually(lambda: one.alarms, within_s=15)
         assert "queztl bus merge" in one.alarms["mb"] and "1 unfinished task" in one.alarms["mb"]
-        assert await mover.read_order(ours) is None and await mover.read_order(theirs) is None
+        assert await read_order(ours) is None and await read_order(theirs) is None
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -12,7 +12,7 @@ import pytest
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import BadInput
-from mesh.scheduling.placement import Member
+from mesh.membership.member import Member
 from scaling import settings
 from scaling.decision import launch_guard
 from scaling.log.decision_record import replay

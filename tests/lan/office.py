@@ -19,9 +19,9 @@ from mesh.client import Mesh
 from mesh.cluster import raft_meta
 from mesh.cluster.controller import read_servers
 from mesh.cluster.replicas import Held, Replicas, read_held
-from mesh.cluster.topology import host_of
 from mesh.errors import QueztlError
 from mesh.messages import decode_any
+from mesh.subjects import host_of
 from tests import invariants
 from tests.faults.mixed import echoed
 from tests.invariants import Expected, Witness

@@ -6,33 +6,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh import subjects
+from mesh.bus.streams import StreamUsage
 from mesh.config import LAN
 from mesh.leader import alarms
-from mesh.leader.alarms import Fill
 
 names = st.sampled_from([subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD, subjects.EVENTS, "KV_claims"])
-fills = st.lists(
-    st.builds(Fill, names, st.integers(0, 1 << 40), st.integers(-1, 1 << 40)), unique_by=lambda one: one.stream
+usages = st.lists(
+    st.builds(StreamUsage, names, st.integers(0, 1 << 40), st.integers(-1, 1 << 40)),
+    unique_by=lambda usage: usage.stream,
 )
 
 
-@given(st.integers(0, 1000), fills)
-def test_what_is_over_its_limit_and_nothing_else(lanes, fills):
-    limits = {one.stream: one.max_bytes for one in fills} | {subjects.LATER: LAN.later_max_bytes}
+@given(st.integers(0, 1000), usages)
+def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
+    limits = {usage.stream: usage.max_bytes for usage in usages} | {subjects.LATER: LAN.later_max_bytes}
     full = {
-        one.stream
-        for one in fills
-        if limits[one.stream] > 0 and one.size_bytes >= LAN.storage_alarm_share * limits[one.stream]
+        usage.stream
+        for usage in usages
+        if limits[usage.stream] > 0 and usage.size_bytes >= LAN.storage_alarm_share * limits[usage.stream]
     }
     expected = full - {subjects.EVENTS} | ({alarms.LANES} if lanes > LAN.lanes_alarm else set())
-    found = alarms.raised(lanes, fills, LAN)
+    found = alarms.raised(lanes, usages, LAN)
     assert found.keys() == expected
     assert all(sentence.endswith(".") for sentence in found.values())
     assert alarms.news({}, found) == list(found) and alarms.news(found, found) == []
 
 
 def test_the_sentence_says_how_full_and_what_then():
-    half = Fill(subjects.DEAD, 90 << 20, 100 << 20)
+    half = StreamUsage(subjects.DEAD, 90 << 20, 100 << 20)
     (sentence,) = alarms.raised(0, [half], LAN).values()
     assert sentence == (
         "The store of dead letters is 90% full (90 of 100 MiB): when it is full, the oldest go before their time: "

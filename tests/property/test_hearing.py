@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.config import LAN
-from mesh.membership.failure_detector import GONE, UP
 from mesh.membership.heartbeat_relay import PATIENCE, STANDBY_NODES, digest_every_s, listens_itself, pieces, standby_set
+from mesh.membership.member import GONE, UP
 
 STATES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.sampled_from([UP, "suspect", GONE, "left"]))
 

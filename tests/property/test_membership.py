@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mesh.config import LAN
 from mesh.membership import failure_detector
 from mesh.membership.failure_detector import PeerState
+from mesh.membership.member import GONE, SUSPECT, UP
 from mesh.messages import Heartbeat, NodeRecord
 
 GRACE_S = LAN.disconnect_grace_s
@@ -29,10 +30,10 @@ def test_who_beats_is_up_and_who_stops_is_suspect_then_gone(gaps: list[float], s
         now += gap_s
         seen = failure_detector.heard(seen, heartbeat(seq), GRACE_S, now)
         assert seen is not None
-        assert failure_detector.verdict(seen, LAN, now + 0.55) == failure_detector.UP
+        assert failure_detector.verdict(seen, LAN, now + 0.55) == UP
     interval_s = LAN.heartbeat_interval_s
-    assert failure_detector.verdict(seen, LAN, now + 3.1 * interval_s) == failure_detector.SUSPECT
-    assert failure_detector.verdict(seen, LAN, now + 5.1 * interval_s) == failure_detector.GONE
+    assert failure_detector.verdict(seen, LAN, now + 3.1 * interval_s) == SUSPECT
+    assert failure_detector.verdict(seen, LAN, now + 5.1 * interval_s) == GONE
 
 
 OLD = st.one_of(
@@ -64,11 +65,11 @@ def test_a_cut_is_a_suspicion_until_the_grace_is_over(waited_s: float, comes_bac
         seen = failure_detector.connected(seen, "1", ("S", 2))
     state = failure_detector.verdict(seen, LAN, 0.1 + waited_s)
     if comes_back:
-        assert state == failure_detector.UP
+        assert state == UP
     elif 0.1 + waited_s - 0.1 < GRACE_S:
-        assert state == failure_detector.SUSPECT
+        assert state == SUSPECT
     else:
-        assert state == failure_detector.GONE
+        assert state == GONE
 
 
 @given(st.permutations(["cut 1", "connect 2"]))
@@ -79,7 +80,7 @@ def test_a_blip_costs_nothing_in_whatever_order_it_is_told(order: list[str]) -> 
             seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1)
         else:
             seen = failure_detector.connected(seen, "1", ("S", 2))
-    assert failure_detector.verdict(seen, LAN, 1.0) == failure_detector.UP
+    assert failure_detector.verdict(seen, LAN, 1.0) == UP
 
 
 @given(st.floats(0, 100), st.floats(0, 2.4))
@@ -96,13 +97,13 @@ def test_when_most_fall_silent_at_once_nobody_is_accused_yet(count: int, silent_
     seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = PeerState("me", "1", silent_from=silent_s, heard_at=silent_s)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)
-    assert {states[node] for node in seen if node != "me"} == {failure_detector.SUSPECT}
+    assert {states[node] for node in seen if node != "me"} == {SUSPECT}
     for node in seen:
         if node != "me":
             seen[node] = PeerState(node, "1", silent_from=0.0)
     seen["me"] = PeerState("me", "1", silent_from=5.1, heard_at=5.1)
     late = failure_detector.verdicts(seen, "me", LAN, 5.1)
-    assert {late[node] for node in seen if node != "me"} == {failure_detector.GONE}
+    assert {late[node] for node in seen if node != "me"} == {GONE}
 
 
 @given(st.integers(1, 20), st.floats(2.5, 1000))
@@ -110,4 +111,4 @@ def test_who_does_not_hear_itself_accuses_nobody_of_silence(count: int, silent_s
     seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = PeerState("me", "1", silent_from=0.0, heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)
-    assert failure_detector.GONE not in {states[node] for node in seen if node != "me"}
+    assert GONE not in {states[node] for node in seen if node != "me"}

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
+from mesh.membership.member import Member
 from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
 from mesh.scheduling import placement
-from mesh.scheduling.placement import LAST, Member, Memory
+from mesh.scheduling.placement import LAST, Memory
 
 
 def made(number: int, facts: tuple[float, int, str, bool, int]) -> Member:

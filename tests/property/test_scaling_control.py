@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mesh.capacity import TOKEN_LABEL
 from mesh.errors import BadInput
+from mesh.membership.member import Member
 from mesh.messages import Heartbeat, NodeRecord
-from mesh.scheduling.placement import Member
 from scaling import settings as policy
 from scaling.config import ScalingConfig
 from scaling.decision import launch_guard

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mesh.kinds.base import Resources
 from mesh.lanes import Lane
 from mesh.leader.metrics import OPEN, Sample
+from mesh.membership.member import Member
 from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
-from mesh.scheduling.placement import Member
 from scaling.forecast.history import (
     FINEST_MOST,
     HOLD_S,

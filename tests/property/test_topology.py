@@ -21,10 +21,10 @@ from mesh.cluster.topology import (
     Stream,
     View,
     Wait,
-    host_of,
     pick,
     plan,
 )
+from mesh.subjects import host_of
 
 RULES = Rules(servers=3, candidate_s=20, gone_s=60, join_s=30)
 STREAMS = ("WORK", "TASKS", "KV_lease")

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.discovery.identity import MeshIdentity, default_data_dir, new_token, open_data_dir, write_atomically
+from mesh.discovery.identity import MeshIdentity, default_data_dir, new_token, open_data_dir
 from mesh.errors import CannotStart
+from mesh.files import write_atomically
 from mesh.subjects import is_token
 
 MESH = MeshIdentity("mabcdefgh", "blue", 1_700_000_000.5, "nfounder")

@@ -7,9 +7,10 @@ from dataclasses import replace
 import msgspec
 
 from mesh.kinds.base import Resources
+from mesh.membership.member import Member
 from mesh.messages import Accelerator, Capabilities, Heartbeat, KindInfo, NodeRecord
 from mesh.scheduling import placement
-from mesh.scheduling.placement import LAST, Member, Memory
+from mesh.scheduling.placement import LAST, Memory
 
 ONE, ALL, GPU = {"k": Resources()}, {"k": Resources(cores="all")}, {"k": Resources(gpu=1)}
 

@@ -6,12 +6,11 @@ import pytest
 
 from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
 from mesh.discovery.identity import MeshIdentity, open_data_dir
-from mesh.membership.failure_detector import GONE, UP
+from mesh.membership.member import GONE, UP, Member
 from mesh.merge.detector import doubles, holds_work, strangers, twins
 from mesh.merge.mover import lane_of, ttl_of
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Heartbeat, MergeOrder, NodeRecord
-from mesh.scheduling.placement import Member
 from node.lifecycle.merge_follow import adopt, is_time
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.leader import metrics
+from mesh.membership.member import Member
 from mesh.messages import Heartbeat, NodeRecord, encode
-from mesh.scheduling.placement import Member
 
 LANE, EUROPE = ("echo", "any", "normal"), ("echo", "any@eu", "normal")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.kinds.base import Resources
-from mesh.scheduling.placement import Member
+from mesh.membership.member import Member
 from scaling.observation.throughput import LEAST_TASKS, measured, of_pools
 from scaling.orders import Intent
 from tests.integration.scaling_harness import member

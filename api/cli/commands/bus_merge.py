@@ -108,14 +108,14 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
     from mesh.bus.errors import KeyExists
     from mesh.cluster.controller import read_servers
     from mesh.errors import BadInput
-    from mesh.merge import mover
+    from mesh.merge.order import give_order, read_order
     from mesh.messages import MergeOrder
 
-    if await mover.read_order(winner) is not None:
+    if await read_order(winner) is not None:
         raise BadInput(f"{stays.id} goes into another mesh itself; wait until it is there, and merge with that one")
     urls = tuple(url for one in await read_servers(winner) for url in one.client_urls)
     try:
-        await mover.give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))
+        await give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))
     except KeyExists:
         return
 
@@ -127,7 +127,7 @@ async def _follow(loser: Bus, out: Output) -> None:
     """
     from mesh import subjects
     from mesh.errors import BusUnavailable
-    from mesh.merge import mover
+    from mesh.merge.order import read_order
     from mesh.messages import MergeOrder, decode_merge
 
     said, lost_at, latest = "", float("inf"), list[MergeOrder | None]()
@@ -140,7 +140,7 @@ async def _follow(loser: Bus, out: Output) -> None:
     try:
         while True:
             try:
-                order = latest.pop() if latest else await mover.read_order(loser)
+                order = latest.pop() if latest else await read_order(loser)
                 lost_at = float("inf")
             except BusUnavailable:
                 lost_at = min(lost_at, time.monotonic())

@@ -12,8 +12,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mesh.discovery.identity import write_atomically
 from mesh.errors import CannotStart
+from mesh.files import write_atomically
 
 MARKER = "founded.json"
 MINIMUM_FREE_BYTES = 100 * 1000 * 1000

@@ -19,8 +19,8 @@ from typing import IO
 
 import psutil
 
-from mesh.discovery.identity import write_atomically
 from mesh.errors import CannotStart
+from mesh.files import write_atomically
 
 _WRAPPER = str(Path(__file__).with_name("exec.py"))
 _STOP_TIMEOUT_S = 10.0

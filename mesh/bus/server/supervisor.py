@@ -27,8 +27,8 @@ from mesh.bus.server.data_dir import Founded
 from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
 from mesh.bus.server.process import ServerProcess
 from mesh.bus.server.restarts import remembered, restart_delay_s
-from mesh.cluster.topology import host_of
 from mesh.errors import CannotStart
+from mesh.subjects import host_of
 
 __all__ = ["BusAddress", "BusServer", "BusSettings"]
 

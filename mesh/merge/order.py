@@ -1,0 +1,35 @@
+"""The order that a mesh goes into another one: KV `mesh`, key `merge`, of the mesh that goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh import subjects
+from mesh.errors import BusUnavailable
+from mesh.messages import MergeOrder, decode_merge, encode
+
+if TYPE_CHECKING:
+    from mesh.bus.client import Bus
+
+
+async def read_order(bus: Bus) -> MergeOrder | None:
+    """The order of this mesh; None while it has none. Raises: BusUnavailable."""
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY)
+    return decode_merge(entry.value) if entry is not None else None
+
+
+async def give_order(bus: Bus, order: MergeOrder) -> None:
+    """Order this mesh into another one. Raises: KeyExists when it has an order already, BusUnavailable."""
+    await bus.kv(subjects.KV_MESH).create(subjects.MERGE_KEY, encode(order))
+
+
+async def update_order(bus: Bus, **changes: Any) -> MergeOrder:
+    """The order with these fields changed. Raises: BusUnavailable, also when there is no order."""
+    order = await read_order(bus)
+    if order is None:
+        raise BusUnavailable("this mesh has no order to merge")
+    after = msgspec.structs.replace(order, **changes)
+    await bus.kv(subjects.KV_MESH).put(subjects.MERGE_KEY, encode(after))
+    return after
