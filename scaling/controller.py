@@ -20,15 +20,16 @@ from mesh import subjects
 from scaling.actuation.actuator import Actuator
 from scaling.actuation.launcher import Launcher
 from scaling.decision.decide import decide
-from scaling.decision.recall import recalled
+from scaling.decision.handover import recalled
+from scaling.domain.model import Decision, Observation
 from scaling.forecast.loop import COMMAND, Forecaster
 from scaling.log import decision_record
 from scaling.log.status import status_document
-from scaling.model import Decision, Observation
-from scaling.observation.collect import Collector, Cycle, MeshAccess
-from scaling.observation.spend import spent
-from scaling.settings import Policy
+from scaling.observation.collect import Collector, Cycle
+from scaling.observation.mesh_access import MeshAccess
 from scaling.state.memory import State
+from scaling.state.settings import Policy
+from scaling.state.spend import spent
 from scaling.state.store import DECIDED, REMEMBERED, Store
 
 log = logging.getLogger(__name__)

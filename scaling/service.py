@@ -15,13 +15,13 @@ import msgspec
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import Conflict, Fault, bad_input
-from scaling import settings as policy
 from scaling.log.explain import explained
 from scaling.log.reports import OFF, bill, is_late, settings_of
-from scaling.observation.spend import everything
+from scaling.observation.observe import everything
+from scaling.state import settings as policy
 
 if TYPE_CHECKING:
-    from scaling.observation.collect import MeshAccess
+    from scaling.observation.mesh_access import MeshAccess
     from scaling.state.store import Store
 
 _POLICY = ("settings", "enabled", "version")

@@ -17,12 +17,12 @@ from mesh.kinds.table import KINDS
 from mesh.membership.member import ALIVE
 from mesh.messages import encode
 from node.config import NodeConfig
-from scaling import settings
 from scaling.controller import Controller
-from scaling.observation.collect import MeshAccess
+from scaling.observation.mesh_access import MeshAccess
 from scaling.providers.base import Provider
 from scaling.providers.local import LocalProvider
 from scaling.service import ScalingService
+from scaling.state import settings
 from scaling.state.store import Store
 
 if TYPE_CHECKING:

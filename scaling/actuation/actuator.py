@@ -18,10 +18,12 @@ from mesh.errors import QueztlError
 from mesh.messages import encode
 from scaling.actuation.launcher import Launcher
 from scaling.decision import launch_guard
-from scaling.model import Decision, Offer
-from scaling.observation.collect import Cycle, MeshAccess, answer
-from scaling.observation.spend import everything
-from scaling.orders import ENDING, Intent, intend
+from scaling.domain.model import Decision, Offer
+from scaling.observation.collect import Cycle
+from scaling.observation.mesh_access import MeshAccess
+from scaling.observation.observe import everything
+from scaling.providers.calls import call
+from scaling.state.orders import ENDING, Intent, intend
 from scaling.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class Actuator:
         provider = self._world.providers.get(name)
         if provider is not None:
             asked: Awaitable[None] = provider.terminate(instance)
-            await answer(asked, seen.config.call_timeout_s, f"ending {instance} of {name}", seen.notes)
+            await call(asked, seen.config.call_timeout_s, f"ending {instance} of {name}", seen.notes)
 
     def _tell_to_leave(self, node: str, token: str, why: str) -> None:
         order = LeaveOrder(token=token, fence=self._fence, reason=why)

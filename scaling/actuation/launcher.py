@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from mesh.bus.errors import WrongSequence
 from mesh.capacity import TOKEN_LABEL
 from mesh.errors import QueztlError
-from scaling.orders import LAUNCHED, Intent
 from scaling.providers.base import LaunchRefused, NoCapacity, Order, Provider
+from scaling.state.orders import LAUNCHED, Intent
 
 if TYPE_CHECKING:
     from scaling.state.store import Store

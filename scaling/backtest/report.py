@@ -12,16 +12,16 @@ from typing import Any
 
 from scaling.backtest.run import Backtest, Scored
 from scaling.backtest.tuning import ORACLE, POLICIES, QUANTILE
-from scaling.config import HYBRID, REACTIVE
-from scaling.decision.policies.reactive import GRAIN
+from scaling.domain.config import HYBRID, REACTIVE
+from scaling.domain.units import NODE_EPSILON
 
 
 def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> dict[str, Any]:
     """One run in numbers. `demand`: nodes kept busy, of the scored steps."""
     run, steps = scored.run, len(demand)
-    under = [max(0.0, need - have) / max(need, GRAIN) for need, have in zip(demand, run.ready, strict=True)]
+    under = [max(0.0, need - have) / max(need, NODE_EPSILON) for need, have in zip(demand, run.ready, strict=True)]
     over = [
-        max(0.0, have - ceil(need - GRAIN)) / max(1, ceil(need - GRAIN))
+        max(0.0, have - ceil(need - NODE_EPSILON)) / max(1, ceil(need - NODE_EPSILON))
         for need, have in zip(demand, run.ready, strict=True)
     ]
     return {

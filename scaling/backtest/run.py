@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from scaling.backtest import shortlist
 from scaling.backtest.simulate import Run, World, replay
 from scaling.backtest.tuning import FORECAST_LEVELS, MANY, ORACLE, POLICIES, QUANTILE, STATIC, Tuned, tune
-from scaling.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.domain.model import Forecast
 from scaling.forecast.capacity_target import LEVELS, CapacityPlan, CapacityTarget, sized
 from scaling.forecast.gate import Gate, expected, gate
 from scaling.forecast.walk_forward import WalkForward, walk
-from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from numpy import ndarray

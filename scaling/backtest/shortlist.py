@@ -12,7 +12,7 @@ from math import ceil, log
 from typing import TYPE_CHECKING
 
 from scaling.backtest.tuning import BANDS, LEVELS, PRICES, STEP, WINDOWS_S, Tuned
-from scaling.config import HYBRID, REACTIVE
+from scaling.domain.config import HYBRID, REACTIVE
 from scaling.forecast.capacity_target import sized
 from scaling.forecast.gate import VIOLATIONS, cost_and_factor, delayed_max, planned
 from scaling.forecast.walk_forward import GRAIN, WalkForward

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, log
 
-from scaling.config import ScalingConfig
 from scaling.decision.decide import decide
 from scaling.decision.policies.cost import choose
-from scaling.decision.policies.reactive import GRAIN
-from scaling.model import (
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import (
     ON_DEMAND,
     READY,
     SPOT,
@@ -30,6 +29,7 @@ from scaling.model import (
     Pool,
     PoolDecision,
 )
+from scaling.domain.units import NODE_EPSILON
 
 POOL = "work"
 #: A provider tells this long before it takes a spot node away, seconds.
@@ -104,7 +104,7 @@ class SimulatedProvider:
         failed, joined, left = [], [], []
         for before in self.nodes:
             node = before
-            if node.state == STARTING and now - node.launched_at >= self._offers[node.offer].start_s - GRAIN:
+            if node.state == STARTING and now - node.launched_at >= self._offers[node.offer].start_s - NODE_EPSILON:
                 if node.id in self._never:
                     failed.append(node.offer)
                     continue
@@ -172,7 +172,7 @@ def replay(
             spent, day = 0.0, now // 86400
         failed, joined = provider.advance(now)
         load = demand[step - 1] if step else 0.0
-        provider.work(ceil(min(load + backlog, 1e9) - GRAIN))
+        provider.work(ceil(min(load + backlog, 1e9) - NODE_EPSILON))
         use = min(1.0, (load + backlog) / before) if before else 0.0
         queued = int(backlog * world.step_s / world.task_s)
         pool = Pool(POOL, tuple(provider.nodes), load, use, queued, world.task_s)
@@ -188,7 +188,7 @@ def replay(
         spent, total = spent + cost, total + (cost if step >= counted_from else 0.0)
         decided = made.pools[0]
         run.actions += bool(decided.launches or decided.drains)
-        run.violating += demand[step] > before + GRAIN and step >= counted_from
+        run.violating += demand[step] > before + NODE_EPSILON and step >= counted_from
         if keep_decisions:
             run.decisions.append(decided)
         if run.violating > violations_limit or total > cost_limit:

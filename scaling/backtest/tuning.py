@@ -14,7 +14,7 @@ from math import ceil, inf
 from typing import Any
 
 from scaling.backtest.simulate import Run
-from scaling.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
+from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE, ScalingConfig
 from scaling.forecast.capacity_target import CapacityTarget
 
 STATIC, ORACLE = "static", "oracle"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scaling.config import ScalingConfig
-from scaling.model import Node
-
-DAY_S = 86400.0
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Node
+from scaling.domain.units import DAY_S, HOUR_S, USD_EPSILON
 
 
 def running_usd_h(nodes: Iterable[Node]) -> float:
@@ -25,7 +24,7 @@ def room_usd_h(running: float, spent_today_usd: float, config: ScalingConfig, no
     stays within the day's budget.
     """
     hour = config.budget_usd_h - running
-    left_h = min(max(config.commit_s, 1.0), DAY_S - now % DAY_S) / 3600.0
+    left_h = min(max(config.commit_s, 1.0), DAY_S - now % DAY_S) / HOUR_S
     day = (config.budget_usd_day - spent_today_usd) / left_h - running
     if day < hour:
         return day, f"{spent_today_usd:.2f} $ of {config.budget_usd_day:g} $ of the day are spent"
@@ -40,7 +39,7 @@ def over_the_wall(nodes: Iterable[Node], over_usd_h: float) -> tuple[str, ...]:
     over_usd_h -= going
     staying = [node for node in paid if node.state != "draining"]
     for node in sorted(staying, key=lambda one: (one.running > 0, -one.price_usd_h, one.id)):
-        if over_usd_h <= 1e-9:
+        if over_usd_h <= USD_EPSILON:
             break
         chosen.append(node.id)
         over_usd_h -= node.price_usd_h

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scaling.config import ScalingConfig
-from scaling.model import PoolMemory
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import PoolMemory
 
 
 @dataclass(frozen=True, slots=True)

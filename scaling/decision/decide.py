@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from scaling.config import ScalingConfig
-from scaling.decision import budget
+from scaling.decision import breakers, budget
 from scaling.decision.damping import step
 from scaling.decision.policies import cost, predictive, reactive
 from scaling.decision.schedule import scheduled
-from scaling.model import (
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import (
     DRAINING,
     READY,
     Breaker,
@@ -28,9 +28,6 @@ from scaling.model import (
     PoolMemory,
     Proposal,
 )
-
-#: A broken offer's pause is doubled so often at most.
-DOUBLINGS = 4
 
 
 def decide(
@@ -46,7 +43,7 @@ def decide(
     `forecast`: pool -> its forecast, where there is one. `now`: Unix seconds. The same arguments give the same
     decision, and a decision never has an empty trail.
     """
-    breakers = broken(memory.breakers, observation, config, now)
+    open_breakers = breakers.updated(memory.breakers, observation, config, now)
     running = budget.running_usd_h(node for pool in observation.pools for node in pool.nodes)
     room, wall = budget.room_usd_h(running, observation.spent_today_usd, config, now)
     over: set[str] = set()
@@ -58,11 +55,11 @@ def decide(
         if before is None:  # nodes that are there at first sight may just have worked
             before = PoolMemory(asked_at=now) if pool.nodes else PoolMemory()
         decided, remembered[pool.name] = _pool(
-            pool, forecast.get(pool.name), offers, room - launched, wall, over, breakers, config, before, now
+            pool, forecast.get(pool.name), offers, room - launched, wall, over, open_breakers, config, before, now
         )
         launched += sum(one.count * one.price_usd_h for one in decided.launches)
         pools.append(decided)
-    return Decision(now, tuple(pools), running, launched), Memory(remembered, breakers)
+    return Decision(now, tuple(pools), running, launched), Memory(remembered, open_breakers)
 
 
 def _pool(
@@ -72,7 +69,7 @@ def _pool(
     room: float,
     wall: str,
     over: set[str],
-    breakers: Mapping[str, Breaker],
+    open_breakers: Mapping[str, Breaker],
     config: ScalingConfig,
     memory: PoolMemory,
     now: float,
@@ -101,7 +98,7 @@ def _pool(
     if drains:
         trail.append(f"drained because they are taken away or over the budget ({wall}): {', '.join(drains)}")
     if target > have:
-        launches, why = cost.choose(pool, target - have, staying, offers, room, breakers, config, now)
+        launches, why = cost.choose(pool, target - have, staying, offers, room, open_breakers, config, now)
         target = have + sum(one.count for one in launches)
         trail += [f"offers: {reason}" for reason in why]
     elif target < have:
@@ -151,21 +148,3 @@ def proposals(
         if least:
             found.append(Proposal("schedule", least, rule))
     return found, memory
-
-
-def broken(
-    before: Mapping[str, Breaker], observation: Observation, config: ScalingConfig, now: float
-) -> Mapping[str, Breaker]:
-    """The offers' circuit breakers after what failed and what joined since the last decision."""
-    if not observation.failed_offers and not observation.joined_offers:
-        return before
-    after = dict(before)
-    for offer in observation.failed_offers:
-        failures = after.get(offer, Breaker(0, 0.0)).failures + 1
-        beyond = failures - config.breaker_failures
-        until = now + config.breaker_s * 2 ** min(beyond, DOUBLINGS) if beyond >= 0 else 0.0
-        after[offer] = Breaker(failures, until)
-    for offer in observation.joined_offers:
-        if offer not in observation.failed_offers:
-            after.pop(offer, None)
-    return after

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from scaling.decision.policies.reactive import GRAIN
+from scaling.domain.units import NODE_EPSILON
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -80,10 +80,10 @@ def whole_nodes(upper: ndarray, quantiles: Sequence[float], violation_nodes: flo
     best, sure = np.full(len(levels), np.nan), np.full(len(levels), np.nan)
     # Between two quantiles the cost is a straight line, so it is least at the whole nodes next to one of them.
     for level, whole in product(levels.T, (np.floor, np.ceil)):
-        nodes = whole(level + (GRAIN if whole is np.floor else -GRAIN)) + 0.0  # no -0
+        nodes = whole(level + (NODE_EPSILON if whole is np.floor else -NODE_EPSILON)) + 0.0  # no -0
         enough = _chance_under(nodes, levels, quantiles)
         cost = nodes + violation_nodes * (1.0 - enough)
-        better = (cost < least) & (nodes >= levels[:, 0] - GRAIN)  # below the first quantile nothing is known
+        better = (cost < least) & (nodes >= levels[:, 0] - NODE_EPSILON)  # below the first quantile nothing is known
         best, sure, least = (np.where(better, new, old) for new, old in ((nodes, best), (enough, sure), (cost, least)))
     return best, sure
 
@@ -93,7 +93,7 @@ def _chance_under(nodes: ndarray, levels: ndarray, quantiles: Sequence[float]) -
     import numpy as np
 
     rows, known = np.arange(len(nodes)), np.asarray(quantiles)
-    low = np.maximum(0, (levels <= nodes[:, None] + GRAIN).sum(axis=1) - 1)
+    low = np.maximum(0, (levels <= nodes[:, None] + NODE_EPSILON).sum(axis=1) - 1)
     high = np.minimum(low + 1, levels.shape[1] - 1)
     gap = levels[rows, high] - levels[rows, low]
     share = np.where(gap > 0, (nodes - levels[rows, low]) / np.where(gap > 0, gap, 1.0), 0.0)

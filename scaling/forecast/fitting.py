@@ -16,10 +16,10 @@ import msgspec
 
 from mesh.kinds.base import Resources
 from mesh.leader.metrics import OPEN, Work
-from scaling.config import REACTIVE, ScalingConfig
+from scaling.domain.config import REACTIVE, ScalingConfig
+from scaling.domain.model import Forecast, Offer
 from scaling.forecast.capacity_target import CapacityTarget
 from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
-from scaling.model import Forecast, Offer
 from scaling.observation.observe import PoolSnapshot, machine_of, slots_of
 
 #: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter ones leave time for.

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scaling.domain.model import Forecast
 from scaling.forecast.capacity_target import CapacityPlan
 from scaling.forecast.walk_forward import GRAIN, RENEWALS, look_back, running_mean
-from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -24,11 +24,11 @@ from mesh.bus.pages import read_page
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.leader.metrics import decode_sample
+from scaling.domain.model import Forecast
 from scaling.forecast import fitting
 from scaling.forecast.fitting import Asked, Due, Fit, Kept, Looked
 from scaling.forecast.history import History
 from scaling.forecast.prophet import HOW_TO_INSTALL, environment
-from scaling.model import Forecast
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,19 +166,6 @@ def serve(lines: Iterator[str]) -> None:
     for line in lines:
         asked: dict[str, Any] = json.loads(line)
         print(json.dumps(fit(asked["loads"], asked["step_s"], asked["steps"])), flush=True)
-
-
-def timed_fit(steps: int = FIT_STEPS, step_s: float = 60.0) -> float:
-    """Seconds that one fit of that many steps takes out of process, from the call to the curve."""
-    import numpy as np
-
-    at = np.arange(steps)
-    loads = 50 + 30 * np.sin(2 * np.pi * at * step_s / 86400) + np.random.default_rng(1).normal(0, 3, steps)
-    begin = time.monotonic()
-    found, problem = curves([(loads.tolist(), 60)], step_s, 60.0)
-    if not found:
-        raise RuntimeError(problem)
-    return time.monotonic() - begin
 
 
 if __name__ == "__main__":

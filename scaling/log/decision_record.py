@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from mesh.errors import BadInput
-from scaling.config import ScalingConfig
 from scaling.decision.decide import decide
-from scaling.model import Decision, Forecast, Memory, Observation, Offer, PoolDecision
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Decision, Forecast, Memory, Observation, Offer, PoolDecision
 
 VERSION = 1
 

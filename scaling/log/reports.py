@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from scaling.config import ScalingConfig
-from scaling.model import Decision
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Decision
 
 OFF = "off"
 #: A status older than so many looks, and the longest wait for a provider, is late.

@@ -10,11 +10,11 @@ from typing import Any
 
 from scaling.decision import budget
 from scaling.decision.policies.cost import refusal
+from scaling.domain.model import Decision, Offer, Pool
 from scaling.log.decision_record import pool_document
 from scaling.log.reports import finite
-from scaling.model import Decision, Offer, Pool
 from scaling.observation.collect import Cycle
-from scaling.observation.spend import month_forecast_usd
+from scaling.state.spend import month_forecast_usd
 
 
 def status_document(

@@ -7,57 +7,28 @@ might have told counts as unknown, never as nothing.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from mesh import subjects
 from mesh.bus.streams import list_lanes
-from mesh.errors import QueztlError
-from mesh.kinds.base import Resources
-from mesh.membership.member import Member
 from mesh.messages import decode_pool
 from mesh.scheduling.geo import places as places_of
-from scaling import settings as policy
-from scaling.config import ScalingConfig
 from scaling.decision import launch_guard
-from scaling.decision.recall import recalled
-from scaling.model import Offer
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Offer
 from scaling.observation import throughput
+from scaling.observation.mesh_access import MeshAccess
 from scaling.observation.observe import Facts, Flow, PoolSnapshot, flow, observe
 from scaling.observation.reconcile import Listing, Reconciled, reconcile
-from scaling.observation.spend import fitted
 from scaling.providers.base import Provider
-from scaling.state.memory import State
+from scaling.providers.calls import call
+from scaling.state import settings as policy
+from scaling.state.memory import State, handed_over
 from scaling.state.store import Store
-
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus
-
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MeshAccess:
-    """What the scaler is handed of the mesh."""
-
-    bus: Bus
-    me: str
-    mesh: tuple[str, str]
-    """(id, name)"""
-    members: Callable[[], Sequence[Member]]
-    confirm: Callable[[], Awaitable[int]]
-    """The fence after the lease was read again; 0 when this node is not master."""
-    join: Callable[[], tuple[str, ...]]
-    """URLs by which a node finds the mesh now."""
-    resources: Mapping[str, Resources]
-    """kind -> what a task of it takes"""
-    providers: Mapping[str, Provider]
-    has_key: bool = False
 
 
 @dataclass
@@ -90,7 +61,7 @@ class Collector:
         config, now = policy.config_of(given), self._clock()
         state = await store.state()
         if self._first:
-            state, self._first = fitted(state, recalled(state.memory, config, now), now), False
+            state, self._first = handed_over(state, config, now), False
         # Lists first, orders after: whatever is listed had its order written before.
         listings = await self._listings(config.call_timeout_s, notes)
         intents, members = await store.intents(), world.members()
@@ -111,7 +82,7 @@ class Collector:
 
     async def _listings(self, limit_s: float, notes: list[str]) -> dict[str, Listing]:
         async def ask(name: str, provider: Provider) -> tuple[str, Listing] | None:
-            there = await answer(provider.list(self._world.mesh[0]), limit_s, f"{name}'s list", notes)
+            there = await call(provider.list(self._world.mesh[0]), limit_s, f"{name}'s list", notes)
             return None if there is None else (name, Listing(provider.place, there))
 
         answers = await asyncio.gather(*(ask(name, one) for name, one in self._world.providers.items()))
@@ -122,7 +93,7 @@ class Collector:
         notes += [f"there is no provider {name} on this node" for name in config.providers if name not in there]
         asked = [(name, there[name]) for name in config.providers if name in there]
         answers = await asyncio.gather(
-            *(answer(one.offers(), config.call_timeout_s, f"{name}'s offers", notes) for name, one in asked)
+            *(call(one.offers(), config.call_timeout_s, f"{name}'s offers", notes) for name, one in asked)
         )
         offers = [offer for some in answers if some is not None for offer in some]
         measured = throughput.of_pools(state.speeds, self._world.resources)
@@ -133,8 +104,7 @@ class Collector:
 
     def _permitted(self, offers: tuple[Offer, ...], panic: bool, notes: list[str]) -> tuple[Offer, ...]:
         """Without those that the wall would refuse whatever else holds."""
-        why = "" if self._world.has_key else launch_guard.NO_KEY
-        why = why or (launch_guard.PANIC if panic else "")
+        why = launch_guard.paid_refusal(self._world.has_key, panic)
         paid = [one for one in offers if self._world.providers[one.provider].paid]
         if not why or not paid:
             return offers
@@ -146,19 +116,3 @@ class Collector:
             return {}
         entries = await self._world.bus.kv(subjects.KV_POOLS).entries()
         return {entry.key: decode_pool(entry.value).requires for entry in entries}
-
-
-async def answer(asked: Awaitable[T], limit_s: float, what: str, notes: list[str]) -> T | None:
-    """What a provider says; None, and a note, when it fails or takes longer than `limit_s`."""
-    try:
-        async with asyncio.timeout(limit_s):
-            return await asked
-    except TimeoutError:
-        notes.append(f"{what} did not come within {limit_s:g} s")
-    except QueztlError as error:
-        notes.append(f"{what}: {error.message}")
-    except Exception as error:
-        # A provider's own mistake must not stop the others.
-        notes.append(f"{what} failed: {' '.join(str(error).split()) or type(error).__name__}")
-        log.debug("%s failed", what, exc_info=True)
-    return None

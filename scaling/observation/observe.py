@@ -17,9 +17,9 @@ from mesh.kinds.base import Resources
 from mesh.lanes import ANY, Lane, is_open, region_of, runs
 from mesh.leader.metrics import OPEN, Work
 from mesh.membership.member import ALIVE, DRAINING, Member
-from scaling.model import DRAINING as NODE_DRAINING
-from scaling.model import READY, Node, Offer, Pool
-from scaling.orders import ENDING, JOINED, Intent, as_node
+from scaling.domain.model import DRAINING as NODE_DRAINING
+from scaling.domain.model import READY, Node, Offer, Pool
+from scaling.state.orders import ENDING, JOINED, Intent, as_node
 
 #: The pool that bounds, baseline, schedule and spares are about.
 MAIN = "cpu"
@@ -189,6 +189,18 @@ def _nodes(facts: Facts, pool: str, needs_gpu: bool, region: str) -> tuple[Node,
     coming = [one for token, one in sorted(facts.intents.items()) if token not in there]
     found += [as_node(one) for one in coming if one.state != JOINED and (one.pool or MAIN) == pool]
     return tuple(found)
+
+
+def everything(members: Iterable[Member], intents: Mapping[str, Intent]) -> list[Node]:
+    """Every node of the mesh and every one on its way or not known to be gone, whoever started it."""
+    found, there = [], set()
+    for one in members:
+        if one.state in ALIVE:
+            token = one.record.labels.get(TOKEN_LABEL, "")
+            there.add(token)
+            intent = intents.get(token)
+            found.append(Node(one.record.id, state=READY, price_usd_h=intent.price_usd_h if intent else 0.0))
+    return found + [as_node(one) for token, one in intents.items() if token not in there]
 
 
 def _use(member: Member) -> float:

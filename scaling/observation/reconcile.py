@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from mesh.capacity import TOKEN_LABEL
 from mesh.membership.member import ALIVE, DRAINING, Member
-from scaling.config import ScalingConfig
-from scaling.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
+from scaling.domain.config import ScalingConfig
 from scaling.providers.base import Instance
+from scaling.state.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
 
 #: A node that drains and holds nothing leaves by itself; after this long it is helped, seconds.
 HELP_AFTER_S = 20.0

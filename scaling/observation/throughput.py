@@ -13,7 +13,7 @@ from mesh.capacity import TOKEN_LABEL
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
 from scaling.observation.observe import machine_of, slots_of
-from scaling.orders import Intent
+from scaling.state.orders import Intent
 
 #: A node that has done fewer tasks of a kind says nothing of it yet.
 LEAST_TASKS = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from mesh.errors import QueztlError
-from scaling.model import Offer
+from scaling.domain.model import Offer
 
 STARTING, RUNNING, ENDING = "starting", "running", "ending"
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from scaling.model import OWN, Offer
+from scaling.domain.model import OWN, Offer
 from scaling.providers.base import ENDING, RUNNING, STARTING, Instance, LaunchRefused, Order
 
 #: An answer that never comes.

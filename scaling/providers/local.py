@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from mesh.subjects import is_token
-from scaling.model import OWN, Offer
+from scaling.domain.model import OWN, Offer
 from scaling.providers.base import ENDING, RUNNING, Instance, LaunchRefused, NoCapacity, Order
 
 log = logging.getLogger(__name__)

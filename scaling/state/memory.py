@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
-from scaling.model import Memory
+from scaling.decision.handover import recalled
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Memory
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -25,6 +28,11 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     month_usd: float = 0.0
     month: int = -1
     """Months since 1970 that `month_usd` is of."""
+
+
+def handed_over(state: State, config: ScalingConfig, now: float) -> State:
+    """The previous leader's state, with no timestamp later than the local clock's `now`."""
+    return replace(state, memory=recalled(state.memory, config, now), at=min(state.at, now))
 
 
 encode_state = msgspec.msgpack.Encoder().encode

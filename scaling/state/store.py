@@ -16,10 +16,10 @@ import msgspec
 from mesh import messages, subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
 from mesh.errors import NotFound
-from scaling import settings as policies
-from scaling.orders import Intent, decode_intent, encode_intent
-from scaling.settings import Manual, Panic, Policy
+from scaling.state import settings as policies
 from scaling.state.memory import State, decode_state, encode_state
+from scaling.state.orders import Intent, decode_intent, encode_intent
+from scaling.state.settings import Manual, Panic, Policy
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus

@@ -16,7 +16,7 @@ from mesh.kinds.table import KINDS
 from mesh.task_states import diagram
 from node.cli import parser as node_parser
 from node.config import NAMES, NodeConfig, build
-from scaling.config import ScalingConfig
+from scaling.domain.config import ScalingConfig
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("mesh", "node", "api", "bench", "scaling")

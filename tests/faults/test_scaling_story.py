@@ -12,8 +12,8 @@ import pytest
 from mesh.capacity import TOKEN_LABEL
 from mesh.client import Mesh
 from mesh.messages import TaskEnd
-from scaling import settings as policy
 from scaling.log.decision_record import replay
+from scaling.state import settings as policy
 from scaling.state.store import Store
 from tests import invariants
 from tests.faults.mixed import echoed

@@ -24,12 +24,12 @@ from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
 from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord, decode_event
-from scaling import settings as policy
 from scaling.controller import Controller, term_clock
 from scaling.forecast.loop import COMMAND
-from scaling.observation.collect import MeshAccess
+from scaling.observation.mesh_access import MeshAccess
 from scaling.providers.base import Instance, Provider
 from scaling.providers.fake import FakeProvider
+from scaling.state import settings as policy
 from scaling.state.store import Store
 from tests.nodes import eventually
 

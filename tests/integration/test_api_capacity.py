@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mesh.kinds.base import Resources
-from scaling.model import ON_DEMAND, Offer
-from scaling.observation.collect import MeshAccess
+from scaling.domain.model import ON_DEMAND, Offer
+from scaling.observation.mesh_access import MeshAccess
 from scaling.providers.base import Provider
 from scaling.service import ScalingService
 from tests.integration.api_harness import Client, Memory, V, bridge, fields

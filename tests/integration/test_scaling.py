@@ -13,12 +13,12 @@ import pytest
 from mesh.bus.errors import WrongSequence
 from mesh.errors import BadInput
 from mesh.membership.member import Member
-from scaling import settings
 from scaling.decision import launch_guard
+from scaling.domain.model import ON_DEMAND, Offer
 from scaling.log.decision_record import replay
-from scaling.model import ON_DEMAND, Offer
-from scaling.settings import Manual
+from scaling.state import settings
 from scaling.state.memory import State
+from scaling.state.settings import Manual
 from tests.integration.scaling_harness import Scene, make_scene, member
 from tests.nodes import eventually
 

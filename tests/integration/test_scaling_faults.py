@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scaling.model import Offer
+from scaling.domain.model import Offer
 from scaling.providers.base import Instance, NoCapacity, ProviderUnavailable
 from scaling.providers.fake import HANG
 from tests.integration.scaling_harness import MESH_ID, Scene, draining, make_scene

@@ -15,7 +15,7 @@ import pytest
 from mesh import messages, subjects
 from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
-from scaling.config import PREDICTIVE
+from scaling.domain.config import PREDICTIVE
 from scaling.log.decision_record import replay
 from tests.integration.scaling_harness import WITHIN_S, Scene, make_scene
 from tests.nodes import eventually

@@ -15,19 +15,19 @@ from mesh.capacity import TOKEN_LABEL
 from mesh.errors import BadInput
 from mesh.membership.member import Member
 from mesh.messages import Heartbeat, NodeRecord
-from scaling import settings as policy
-from scaling.config import ScalingConfig
 from scaling.decision import launch_guard
 from scaling.decision.decide import decide
-from scaling.decision.recall import recalled
+from scaling.decision.handover import recalled
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Breaker, Memory, Node, Observation, Offer, Pool, PoolMemory
 from scaling.log import decision_record as record
-from scaling.model import Breaker, Memory, Node, Observation, Offer, Pool, PoolMemory
-from scaling.observation.observe import Facts, Flow, flow, observe
+from scaling.observation.observe import Facts, Flow, everything, flow, observe
 from scaling.observation.reconcile import Listing, reconcile
-from scaling.observation.spend import everything, spent
-from scaling.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
 from scaling.providers.base import Instance
+from scaling.state import settings as policy
 from scaling.state.memory import State
+from scaling.state.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
+from scaling.state.spend import spent
 
 NOW, SINCE = 1_800_000_000.0, 1_800_000_000.0 - 500
 TOKENS = [f"x{n}" for n in range(6)]

@@ -8,9 +8,9 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.config import ScalingConfig
 from scaling.decision.policies import cost
-from scaling.model import ON_DEMAND, SPOT, Node, Pool
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import ON_DEMAND, SPOT, Node, Pool
 
 NOW = 10_000.0
 PRICES = {ON_DEMAND: st.floats(1.0, 2.0), SPOT: st.floats(0.1, 0.9)}

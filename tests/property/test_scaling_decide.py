@@ -9,10 +9,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.config import ScalingConfig
 from scaling.decision.budget import room_usd_h
 from scaling.decision.decide import decide
-from scaling.model import (
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import (
     DRAINING,
     ON_DEMAND,
     OWN,

@@ -11,7 +11,7 @@ from scaling.backtest import synthetic
 from scaling.backtest.run import TRAINING, Backtest
 from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
-from scaling.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import walk_forward as walking
 from scaling.forecast.capacity_target import CapacityTarget, sized, whole_nodes
 from scaling.forecast.gate import delayed_max, gate

@@ -17,7 +17,7 @@ from scaling.backtest import synthetic, traces
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers, replay
 from scaling.backtest.tuning import FORECAST_LEVELS, ORACLE, POLICIES, PRICES, Tuned
-from scaling.config import HYBRID, PREDICTIVE, REACTIVE
+from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import prophet
 
 ROOT = Path(__file__).parents[2]

@@ -17,14 +17,14 @@ from scaling.backtest import synthetic
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import Tuned
-from scaling.config import HYBRID, MODES, REACTIVE, ScalingConfig
+from scaling.domain.config import HYBRID, MODES, REACTIVE, ScalingConfig
+from scaling.domain.model import Offer, Pool
 from scaling.forecast import fitting, prophet
 from scaling.forecast.capacity_target import CapacityTarget, sized
 from scaling.forecast.child import fit
 from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
 from scaling.forecast.gate import expected
 from scaling.forecast.history import HOLD_S, History
-from scaling.model import Offer, Pool
 from scaling.observation.observe import PoolSnapshot
 
 T0 = 1_800_000_000.0

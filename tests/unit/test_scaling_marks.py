@@ -11,7 +11,7 @@ from scaling.backtest import traces
 from scaling.backtest.run import Backtest
 from scaling.backtest.simulate import World, default_offers
 from scaling.backtest.tuning import POLICIES
-from scaling.config import HYBRID, REACTIVE
+from scaling.domain.config import HYBRID, REACTIVE
 
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from scaling.config import ScalingConfig
 from scaling.decision.budget import over_the_wall, room_usd_h
 from scaling.decision.decide import decide
 from scaling.decision.policies import cost, geo, predictive, reactive
 from scaling.decision.schedule import parse, scheduled
-from scaling.model import (
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import (
     DRAINING,
     ON_DEMAND,
     SPOT,

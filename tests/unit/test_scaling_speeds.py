@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
 from scaling.observation.throughput import LEAST_TASKS, measured, of_pools
-from scaling.orders import Intent
+from scaling.state.orders import Intent
 from tests.integration.scaling_harness import member
 
 RESOURCES = {"small": Resources(cores=1), "whole": Resources(cores="all"), "gpu": Resources(gpu=True)}

@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil, inf
 
-from scaling.config import ScalingConfig
 from scaling.decision.policies.geo import distance_km, may_stay, most_wanting
-from scaling.model import OWN, SPOT, Breaker, Launch, Node, Offer, Pool
-
-#: Budgets are compared with this much slack, dollars an hour: sums of prices are floats.
-CENT = 1e-9
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import OWN, SPOT, Breaker, Launch, Node, Offer, Pool
+from scaling.domain.units import USD_EPSILON
 
 
 def usd_per_unit(offer: Offer, pool: str, offers: Sequence[Offer], config: ScalingConfig) -> float:
@@ -79,7 +77,7 @@ def choose(
     by_id = {offer.id: offer for offer in able}
     for number in range(count):
         left = _by_market([one for one in able if picked[one.id] < one.available], there, by_id, config)
-        fits = [offer for offer in left if offer.price_usd_h <= room_usd_h + CENT]
+        fits = [offer for offer in left if offer.price_usd_h <= room_usd_h + USD_EPSILON]
         if not fits:
             why = f"the budget leaves {room_usd_h:.4f} $/h" if left else "no offer is left"
             reasons.append(f"{count - number} of {count} nodes not started: {why}")

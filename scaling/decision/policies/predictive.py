@@ -6,9 +6,9 @@ given up now is not back earlier. That the drop has been seen as well is reactiv
 
 from __future__ import annotations
 
-from scaling.config import HYBRID, REACTIVE, ScalingConfig
-from scaling.decision.policies.reactive import whole
-from scaling.model import Forecast, Proposal
+from scaling.domain.config import HYBRID, REACTIVE, ScalingConfig
+from scaling.domain.model import Forecast, Proposal
+from scaling.domain.units import whole_nodes
 
 
 def is_trusted(forecast: Forecast | None, config: ScalingConfig) -> bool:
@@ -21,8 +21,8 @@ def is_trusted(forecast: Forecast | None, config: ScalingConfig) -> bool:
 def propose(forecast: Forecast, have: int, config: ScalingConfig) -> Proposal:
     """What the load to come needs. `have`: nodes that are ready or starting."""
     room = 1.0 + config.forecast_headroom
-    up = whole(max(0.0, forecast.at_start) * room)
-    hold = max(up, whole(max(0.0, forecast.until_start) * room))
+    up = whole_nodes(max(0.0, forecast.at_start) * room)
+    hold = max(up, whole_nodes(max(0.0, forecast.until_start) * room))
     nodes = max(up, min(have, hold))
     reason = (
         f"{forecast.model} expects {forecast.median:.2f} nodes of load, with {forecast.sure:.1%} certainty under "

@@ -6,13 +6,9 @@ waiting tasks or higher use never make it want fewer.
 
 from __future__ import annotations
 
-from math import ceil
-
-from scaling.config import ScalingConfig
-from scaling.model import Pool, Proposal
-
-#: Below this, float noise: 3.0000000001 nodes are three.
-GRAIN = 1e-9
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Pool, Proposal
+from scaling.domain.units import whole_nodes
 
 
 def propose(pool: Pool, have: int, ready: int, config: ScalingConfig, trusted: bool) -> Proposal:
@@ -23,7 +19,7 @@ def propose(pool: Pool, have: int, ready: int, config: ScalingConfig, trusted: b
     seen = max(pool.load, pool.cpu * ready)
     over = pool.queued > config.queue_target_tasks * max(ready, 1)
     backlog = backlog_nodes(pool, config) if over else 0.0
-    sized = whole((seen + backlog) * (1.0 + (config.seen_headroom if trusted else config.headroom)))
+    sized = whole_nodes((seen + backlog) * (1.0 + (config.seen_headroom if trusted else config.headroom)))
     if over:
         each = pool.queued / max(ready, 1)
         why = f"{pool.queued} tasks wait ({each:.0f} a node, target {config.queue_target_tasks:g})"
@@ -45,8 +41,3 @@ def backlog_nodes(pool: Pool, config: ScalingConfig) -> float:
     if pool.task_s > 0:
         return pool.queued * pool.task_s / max(1, pool.slots) / config.backlog_target_s
     return pool.queued / config.queue_target_tasks
-
-
-def whole(nodes: float) -> int:
-    """The next whole number of nodes; an endless need is a very large one."""
-    return ceil(min(nodes, 1e9) - GRAIN)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scaling.config import ScalingConfig
-from scaling.model import Breaker, Memory, PoolMemory
-
-#: A broken offer is left alone for at most so many times `breaker_s` (see `decide.DOUBLINGS`).
-LONGEST = 16
+from scaling.decision.breakers import longest_pause_s
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Breaker, Memory, PoolMemory
 
 
 def recalled(memory: Memory, config: ScalingConfig, now: float) -> Memory:
     """The same memory, with no time later than `now`, and no pause longer than a breaker makes."""
-    longest = now + LONGEST * config.breaker_s
+    longest = now + longest_pause_s(config)
     breakers = {offer: Breaker(one.failures, min(one.shunned_until, longest)) for offer, one in memory.breakers.items()}
     return Memory({name: _pool(one, now) for name, one in memory.pools.items()}, breakers)
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from mesh.errors import Fault, bad_input
-from scaling.config import ScalingConfig
 from scaling.decision.schedule import problems
-from scaling.model import Offer
+from scaling.domain.config import ScalingConfig
+from scaling.domain.model import Offer
 
 #: Who made a policy.
 BY_FLAGS, BY_HAND = "flags", "hand"

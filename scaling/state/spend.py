@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from mesh.capacity import TOKEN_LABEL
-from mesh.membership.member import ALIVE, Member
-from scaling.decision.budget import DAY_S
-from scaling.model import READY, Memory, Node
-from scaling.orders import Intent, as_node
+from scaling.domain.units import DAY_S, HOUR_S
 from scaling.state.memory import State
 
 #: A gap in the books longer than this is not charged: nobody knows what ran then, seconds.
-LONGEST_GAP_S = 6 * 3600.0
-
-
-def everything(members: Iterable[Member], intents: Mapping[str, Intent]) -> list[Node]:
-    """Every node of the mesh and every one on its way or not known to be gone, whoever started it."""
-    found, there = [], set()
-    for one in members:
-        if one.state in ALIVE:
-            token = one.record.labels.get(TOKEN_LABEL, "")
-            there.add(token)
-            intent = intents.get(token)
-            found.append(Node(one.record.id, state=READY, price_usd_h=intent.price_usd_h if intent else 0.0))
-    return found + [as_node(one) for token, one in intents.items() if token not in there]
+LONGEST_GAP_S = 6 * HOUR_S
 
 
 def spent(state: State, running_usd_h: float, now: float) -> State:
     """The books after another look: what runs has run since the last one."""
     day, month = int(now // DAY_S), _month(now)
     passed_s = min(max(0.0, now - state.at), LONGEST_GAP_S) if state.at else 0.0
-    usd = running_usd_h * passed_s / 3600.0
+    usd = running_usd_h * passed_s / HOUR_S
     today = usd + (state.spent_usd if day == state.day else 0.0)
     this_month = usd + (state.month_usd if month == state.month else 0.0)
     return replace(state, at=now, spent_usd=today, day=day, month_usd=this_month, month=month)
-
-
-def fitted(state: State, memory: Memory, now: float) -> State:
-    """As another master left it, on this one's clock."""
-    return replace(state, memory=memory, at=min(state.at, now))
 
 
 def month_forecast_usd(state: State, running_usd_h: float, now: float) -> float:
@@ -50,7 +28,7 @@ def month_forecast_usd(state: State, running_usd_h: float, now: float) -> float:
     at = datetime.fromtimestamp(now, UTC)
     end = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
     so_far = state.month_usd if state.month == _month(now) else 0.0
-    return so_far + running_usd_h * (end - at).total_seconds() / 3600.0
+    return so_far + running_usd_h * (end - at).total_seconds() / HOUR_S
 
 
 def _month(now: float) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from mesh.discovery.identity import new_token
-from scaling.model import DRAINING, OWN, STARTING, Node, Offer
+from scaling.domain.model import DRAINING, OWN, STARTING, Node, Offer
 
 #: Written, the provider not asked yet or its answer not known; it has taken the order; the node joined; it is to go.
 INTENDED, LAUNCHED, JOINED, ENDING = "intended", "launched", "joined", "ending"
