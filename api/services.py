@@ -1,6 +1,6 @@
-"""What the bridge asks of the mesh: the one seam between HTTP and everything behind it.
+"""What the REST bridge needs of a node: the one seam between HTTP and the mesh.
 
-The bridge keeps no state of its own. Every method may raise BusUnavailable; what else it raises stands beside it.
+The bridge keeps no state of its own. Every method may raise BusUnavailable; its docstring names what else it raises.
 """
 
 from __future__ import annotations
@@ -13,8 +13,61 @@ from mesh.messages import BlobRef, DeadLetter, TaskEnd
 from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
 
 
+class MeshServices(Protocol):
+    """Tasks, blobs and dead letters: the part of `mesh.client.Mesh` that the bridge calls.
+
+    Task ids that reach it have the form of a task id (see api.http.ids).
+    """
+
+    async def status(self, task: str, /) -> TaskView:
+        """A task's view; a bare number is the sequence of an ingress message. Raises: NotFound."""
+
+    async def end(self, task: str, /) -> TaskEnd | None:
+        """A task's result record; None while it has not ended, or when there is no such task."""
+
+    async def wait(self, task: str, wait_s: float, /) -> TaskEnd:
+        """A task's result record as soon as it exists. Raises: WaitTimeout after `wait_s` seconds."""
+
+    async def cancel(self, task: str, /) -> TaskView:
+        """Cancel a task; one that has ended stays as it is. Raises: NotFound."""
+
+    def watch(self, task: str, /) -> AsyncIterator[TaskView]:
+        """The task's view now and after each change, until it has ended. Raises: NotFound (on the first step)."""
+
+    async def put_blob(self, source: AsyncIterator[bytes], content_type: str, keep: bool, /) -> BlobRef:
+        """Store a stream of bytes; a failed upload leaves nothing. Raises: StorageFull."""
+
+    async def open_blob(self, blob: str, /) -> tuple[BlobRef, AsyncIterator[bytes]]:
+        """A blob's reference and its bytes. Raises: NotFound."""
+
+    async def dead_list(self, kind: str = "", /) -> list[DeadLetter]:
+        """The dead letters, of one kind or of all."""
+
+    async def dead_show(self, task: str, /) -> DeadLetter:
+        """The dead letter of a task. Raises: NotFound."""
+
+    async def dead_replay(self, task: str, /) -> Accepted:
+        """Submit a dead task again as a new task. Raises: NotFound, and what `Services.accept` raises."""
+
+
+class BenchmarkServices(Protocol):
+    """The benchmark suite on the nodes of the mesh."""
+
+    async def latest(self) -> dict[str, list[dict[str, Any]]]:
+        """benchmark -> the latest outcome of each node, the newest first; only benchmarks that have run."""
+
+    async def start(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        """Start a run on `nodes` (ids or names; None: this node; empty: all nodes). Raises: BadInput, Conflict."""
+
+    async def status(self, run: str) -> BenchRun:
+        """The progress of a run. Raises: NotFound."""
+
+    async def cancel(self, run: str) -> BenchRun:
+        """Stop a run; one that has ended stays as it is. Raises: NotFound, Conflict."""
+
+
 class CapacityServices(Protocol):
-    """The scaler, as the bridge sees it: plain data in and out (the documents of api.schema_capacity)."""
+    """The scaler: plain data in and out (the documents of api.documents.capacity)."""
 
     async def status(self) -> dict[str, Any]:
         """AutoscalerDoc"""
@@ -23,7 +76,7 @@ class CapacityServices(Protocol):
         """ForecastsDoc"""
 
     async def decisions(self, limit: int) -> dict[str, Any]:
-        """DecisionsDoc, of so many at most."""
+        """DecisionsDoc with at most `limit` decisions."""
 
     async def decision(self, number: int) -> dict[str, Any]:
         """DecisionReplayDoc. Raises: NotFound."""
@@ -48,31 +101,22 @@ class CapacityServices(Protocol):
 
 
 class Services(Protocol):
-    """The mesh, as the bridge sees it. Task ids that reach it have the shape of a task id (see api.ids)."""
+    """One node, as its REST bridge sees it. The properties raise BusUnavailable while the node joins its mesh."""
+
+    @property
+    def mesh(self) -> MeshServices:
+        """Tasks, blobs and dead letters."""
+
+    @property
+    def benchmarks(self) -> BenchmarkServices:
+        """The benchmark suite."""
+
+    @property
+    def capacity(self) -> CapacityServices:
+        """The scaler."""
 
     async def accept(self, request: SubmitRequest) -> Accepted:
-        """Durable when it returns. Raises: UnknownKind, BadInput (every fault), Conflict, Busy, StorageFull."""
-
-    async def status(self, task: str) -> TaskView:
-        """All that is known of a task; a bare number is a sequence of the door. Raises: NotFound."""
-
-    async def end(self, task: str) -> TaskEnd | None:
-        """How a task ended; None while it has not, or never was."""
-
-    async def wait(self, task: str, timeout_s: float) -> TaskEnd:
-        """How a task ended, as soon as it has. Raises: WaitTimeout."""
-
-    async def cancel(self, task: str) -> TaskView:
-        """End a task; one that has ended stays as it is. Raises: NotFound."""
-
-    def watch(self, task: str) -> AsyncIterator[TaskView]:
-        """Its view now, then each change, until it has ended. Raises: NotFound (on the first step)."""
-
-    async def put_blob(self, chunks: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
-        """Store a stream of bytes; a failed upload leaves nothing. Raises: StorageFull."""
-
-    async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
-        """A blob's reference and its bytes. Raises: NotFound."""
+        """Store a task durably. Raises: UnknownKind, BadInput (every fault), Conflict, Busy, StorageFull."""
 
     async def network(self) -> NetworkView:
         """The whole mesh, as this node sees it now."""
@@ -80,32 +124,7 @@ class Services(Protocol):
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
     ) -> tuple[str, tuple[str, ...]]:
-        """(node id, bus URLs) for a machine that can't see the LAN; `node_id`: the one it has already, if any."""
-
-    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
-        """The tasks that used up their attempts or are poison."""
-
-    async def dead_show(self, task: str) -> DeadLetter:
-        """One of them. Raises: NotFound."""
-
-    async def dead_replay(self, task: str) -> Accepted:
-        """Submit it again as a new task. Raises: NotFound, and what `accept` does."""
-
-    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
-        """benchmark -> the latest outcome of each node, the newest first; only those that ever ran."""
-
-    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
-        """Start a run on these nodes (ids or names; None: this one; empty: all). Raises: BadInput, Conflict."""
-
-    async def benchmark_run(self, run: str) -> BenchRun:
-        """Where a run is. Raises: NotFound."""
-
-    async def cancel_benchmarks(self, run: str) -> BenchRun:
-        """Stop a run; one that has ended stays as it is. Raises: NotFound, Conflict."""
-
-    @property
-    def capacity(self) -> CapacityServices:
-        """The scaler."""
+        """Record a machine that can't see the LAN: (node id, bus URLs). `node_id`: the one it already has."""
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether this node can serve, and each check with "ok" or what is wrong. Never raises."""
+        """Whether this node can serve, and each check with "ok" or its problem. Never raises."""

@@ -1,7 +1,7 @@
-"""Runs the benchmark suite for whoever asks this node: as a program of its own, whose progress the mesh can read.
+"""Runs the benchmark suite on request, as a separate program, and publishes its progress in the mesh.
 
-The suite knows the mesh, the mesh does not know the suite: it is started as `python -m bench run … --events` and
-submits ordinary tasks to the nodes it measures. One run at a time: two would measure each other.
+The suite depends on the mesh, not the other way round: the node starts `python -m bench run … --events`, which submits
+ordinary tasks to the nodes it measures. A node runs one suite at a time: two would distort each other's figures.
 """
 
 from __future__ import annotations
@@ -14,57 +14,92 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 
 from mesh import benchmarks
 from mesh.benchmarks import BenchRun
+from mesh.bus.client import Bus
 from mesh.discovery.identity import new_token
-from mesh.errors import Conflict, QueztlError
+from mesh.errors import BadInput, Conflict, Fault, QueztlError
+from mesh.views import NodeView
 from node.executor.process import code_folder
-
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus
 
 log = logging.getLogger(__name__)
 
-#: Progress is written into the mesh at most this often.
-TELL_EVERY_S = 0.5
-#: A run that was told to stop has this long to end the task it has under way.
+#: The progress of a run is published at most this often, seconds.
+PUBLISH_EVERY_S = 0.5
+#: A cancelled run may take this long to end its current task before it is killed, seconds.
 STOP_WITHIN_S = 10.0
-SAID_CHARS = 500
+#: The reason of a failed run is the end of what it wrote to stderr, characters.
+REASON_CHARS = 500
+_NOT_MEASURABLE = ("gone", "left", "registered")
 
 
 class Benchmarking:
-    """`await start(…)` answers at once; `await close()` ends what is under way."""
+    """The benchmark runs that this node drives. `close()` ends the one under way."""
 
-    def __init__(self, bus: Bus, node: str, folder: Path) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        node: str,
+        folder: Path,
+        *,
+        nodes: Callable[[], Sequence[NodeView]],
+        urls: Callable[[], Sequence[str]],
+    ) -> None:
+        """`node`: this node's id; `nodes()`: every node of the mesh; `urls()`: the client URLs of the bus."""
         self._bus, self._node, self._folder = bus, node, folder
+        self._nodes, self._urls = nodes, urls
         self._run: BenchRun | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._following: asyncio.Task[None] | None = None
         self._cancelled = False
 
-    async def start(self, urls: Sequence[str], names: Sequence[str], nodes: Sequence[str], quick: bool) -> BenchRun:
-        """Begin a run of `names` on `nodes` (ids). Raises: Conflict while one is under way here; BusUnavailable."""
+    async def latest(self) -> dict[str, list[dict[str, Any]]]:
+        """benchmark -> the latest outcome of each node, the newest first. Raises: BusUnavailable."""
+        return await benchmarks.latest(self._bus)
+
+    async def start(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        """Start a run of the benchmarks `names` on `nodes`: ids or names; None: this node; empty: all nodes.
+
+        Raises: BadInput for an unknown node; Conflict while a run is under way on this node; BusUnavailable.
+        """
+        chosen = self._chosen(nodes)
         if self._run is not None and self._run.under_way:
             raise Conflict(f"benchmark run {self._run.id} is under way on this node; cancel it or wait for its end")
         run = BenchRun(
-            id=new_token("r"), names=tuple(names), nodes=tuple(nodes), quick=quick, runner=self._node,
-            began_at=time.time(), total=len(names) * len(nodes),
+            id=new_token("r"), names=tuple(names), nodes=tuple(chosen), quick=quick, runner=self._node,
+            began_at=time.time(), total=len(names) * len(chosen),
         )  # fmt: skip
         self._run, self._cancelled = run, False
         try:
             await benchmarks.put_run(self._bus, run)
-            self._process = await self._launch(urls, run)
+            process = self._process = await self._launch(run)
         except (QueztlError, OSError):
             self._run = None
             raise
-        self._following = asyncio.create_task(self._follow(self._process), name=f"benchmark run {run.id}")
+        self._following = asyncio.create_task(self._follow(process, run), name=f"benchmark run {run.id}")
         return run
+
+    def _chosen(self, nodes: Sequence[str] | None) -> list[str]:
+        """The ids of the nodes to measure. Raises: BadInput."""
+        if nodes is None:
+            return [self._node]
+        present = [view for view in self._nodes() if view.state not in _NOT_MEASURABLE]
+        if not nodes:
+            return [view.id for view in present]
+        chosen: list[str] = []
+        for requested in nodes:
+            found = [view.id for view in present if requested in (view.id, view.name)]
+            if len(found) != 1:
+                problem = f"names {requested!r}, which is {'several nodes' if found else 'no node'} of this mesh"
+                raise BadInput(f"The benchmark run is not valid: nodes {problem}.", (Fault("nodes", problem),))
+            chosen += found
+        return chosen
 
     async def cancel(self, run: str) -> BenchRun:
         """Stop a run of this node; one that has ended stays as it is. Raises: NotFound, Conflict, BusUnavailable."""
@@ -77,13 +112,13 @@ class Benchmarking:
         return self._run
 
     async def status(self, run: str) -> BenchRun:
-        """Where a run of any node is. Raises: NotFound, BusUnavailable."""
+        """The progress of a run of any node. Raises: NotFound, BusUnavailable."""
         if self._run is not None and self._run.id == run:
             return self._run
         return await benchmarks.read_run(self._bus, run)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Stop the run under way, if there is one."""
         if self._run is not None and self._run.under_way:
             await self._stop()
 
@@ -101,51 +136,50 @@ class Benchmarking:
         if self._following is not None:
             await self._following
 
-    async def _launch(self, urls: Sequence[str], run: BenchRun) -> asyncio.subprocess.Process:
-        words = [*run.names, "--mesh", ",".join(urls), "--events", "--out", str(self._folder / "bench")]
+    async def _launch(self, run: BenchRun) -> asyncio.subprocess.Process:
+        arguments = [*run.names, "--mesh", ",".join(self._urls()), "--events", "--out", str(self._folder / "bench")]
         for node in run.nodes:
-            words += ["--node", node]
+            arguments += ["--node", node]
         if run.quick:
-            words.append("--quick")
+            arguments.append("--quick")
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "bench", "run", *words,
+            sys.executable, "-P", "-m", "bench", "run", *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             cwd=self._folder, env=os.environ | {"PYTHONPATH": str(code_folder())}, start_new_session=True,
         )  # fmt: skip
 
-    async def _follow(self, process: asyncio.subprocess.Process) -> None:
-        """Until it ends: its progress into the mesh, then how it ended."""
+    async def _follow(self, process: asyncio.subprocess.Process, run: BenchRun) -> None:
+        """Publish the progress of the suite until it ends, then how it ended."""
         assert process.stdout is not None and process.stderr is not None
-        said = asyncio.create_task(process.stderr.read(), name="what the suite says")
-        told_at = 0.0
+        reading = asyncio.create_task(process.stderr.read(), name="stderr of the benchmark suite")
+        published_at = 0.0
         async for line in process.stdout:
-            self._take(line)
+            run = self._run = with_progress(run, line)
             now = time.monotonic()
-            if now - told_at >= TELL_EVERY_S:
-                told_at = now
-                await self._put()
-        code, words = await process.wait(), (await said).decode(errors="replace").strip()
-        assert self._run is not None
-        # 1: some benchmark has no figures, and its outcome says why. The run as such is done.
-        done = code in (0, 1) and self._run.done == self._run.total
+            if now - published_at >= PUBLISH_EVERY_S:
+                published_at = now
+                await self._publish(run)
+        code, errors = await process.wait(), (await reading).decode(errors="replace").strip()
+        # Exit code 1: a benchmark has no figures, and its outcome says why. The run itself is done.
+        done = code in (0, 1) and run.done == run.total
         state = "cancelled" if self._cancelled else "done" if done else "failed"
-        reason = "" if state != "failed" else words[-SAID_CHARS:] or f"it ended with exit code {code}"
-        self._run = msgspec.structs.replace(self._run, state=state, reason=reason, ended_at=time.time())
-        await self._put()
+        reason = "" if state != "failed" else errors[-REASON_CHARS:] or f"it ended with exit code {code}"
+        run = self._run = msgspec.structs.replace(run, state=state, reason=reason, ended_at=time.time())
+        await self._publish(run)
 
-    def _take(self, line: bytes) -> None:
-        """One line of progress."""
+    async def _publish(self, run: BenchRun) -> None:
         try:
-            told = json.loads(line)
-            fields = {name: told[name] for name in ("total", "done", "benchmark", "node", "repetition", "last")}
-        except (ValueError, KeyError, TypeError):
-            log.warning("the suite said something that is no progress: %s", line[:200])
-            return
-        self._run = msgspec.structs.replace(self._run, state="running", **fields)
-
-    async def _put(self) -> None:
-        assert self._run is not None
-        try:
-            await benchmarks.put_run(self._bus, self._run)
+            await benchmarks.put_run(self._bus, run)
         except QueztlError as error:
-            log.info("where benchmark run %s is could not be written just now: %s", self._run.id, error.message)
+            log.info("could not save the progress of benchmark run %s: %s", run.id, error.message)
+
+
+def with_progress(run: BenchRun, line: bytes) -> BenchRun:
+    """The run after one line of the suite's output; a line that is no progress event changes nothing."""
+    try:
+        event = json.loads(line)
+        fields = {name: event[name] for name in ("total", "done", "benchmark", "node", "repetition", "last")}
+    except (ValueError, KeyError, TypeError):
+        log.warning("ignoring a line of the benchmark suite that is no progress event: %s", line[:200])
+        return run
+    return msgspec.structs.replace(run, state="running", **fields)

@@ -165,7 +165,7 @@ class Node:
             more_alarms=lambda: detector.alarms,
         )  # fmt: skip
         await asyncio.gather(self.registry.start(), self.mesh.connect(), self.executor.start(), self.bus_host.start())
-        self.benchmarking = Benchmarking(bus, me, data.path)
+        self.benchmarking = Benchmarking(bus, me, data.path, nodes=self.registry.view, urls=lambda: self.bus_host.urls)
         self.ingress = Ingress(bus, self.mesh.submitter, self.joined.epoch, me)
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),

@@ -23,7 +23,7 @@ _OUTCOME = ("node", "state", "at", "reason", "headline", "figures", "quick")
 
 async def listed(request: web.Request) -> web.Response:
     """Every benchmark with its last result, or `never run`."""
-    known = await request.app[SERVICES].benchmarks()
+    known = await request.app[SERVICES].benchmarks.latest()
     return json_reply({"benchmarks": [_benchmark(name, known.get(name, [])) for name in NAMES]})
 
 
@@ -31,19 +31,19 @@ async def run(request: web.Request) -> web.Response:
     """202: a run has begun; where it is."""
     body = read_run(await read_object(request))
     nodes = [] if body.nodes == "all" else body.nodes
-    begun = await request.app[SERVICES].run_benchmarks(body.names or list(NAMES), nodes, body.quick)
+    begun = await request.app[SERVICES].benchmarks.start(body.names or list(NAMES), nodes, body.quick)
     document = run_document(begun)
     return json_reply(document, 202, {"Location": document["links"]["status"]})
 
 
 async def status(request: web.Request) -> web.Response:
     """Where a run is."""
-    return json_reply(run_document(await request.app[SERVICES].benchmark_run(_id(request))))
+    return json_reply(run_document(await request.app[SERVICES].benchmarks.status(_id(request))))
 
 
 async def cancel(request: web.Request) -> web.Response:
     """Stop a run; what was measured until then stays."""
-    return json_reply(run_document(await request.app[SERVICES].cancel_benchmarks(_id(request))))
+    return json_reply(run_document(await request.app[SERVICES].benchmarks.cancel(_id(request))))
 
 
 def read_run(body: dict[str, Any]) -> BenchRunBody:

@@ -27,14 +27,14 @@ async def upload(request: web.Request) -> web.Response:
         raise _too_large(limit)
     given = request.headers.get("Content-Type", streaming.OCTETS)
     content_type = streaming.OCTETS if request.content_type == _FORM else streaming.clean_type(given)
-    reference = await request.app[SERVICES].put_blob(_pieces(request, limit), content_type, _keep(request))
+    reference = await request.app[SERVICES].mesh.put_blob(_pieces(request, limit), content_type, _keep(request))
     document = {"blob": reference.blob, "size": reference.size, "content_type": reference.content_type}
     return json_reply(document, 201, {"Location": f"{request.path}/{reference.blob}"})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
     """The bytes of a blob."""
-    reference, chunks = await request.app[SERVICES].open_blob(blob_id(request))
+    reference, chunks = await request.app[SERVICES].mesh.open_blob(blob_id(request))
     return await streaming.send(request, chunks, reference.content_type, reference.size)
 
 

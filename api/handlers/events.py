@@ -20,7 +20,7 @@ from mesh.views import TaskView
 
 async def events(request: web.Request) -> web.StreamResponse:
     """The stream. A quiet one sends a comment now and then, which also notices that the reader has gone."""
-    views = request.app[SERVICES].watch(task_id(request))
+    views = request.app[SERVICES].mesh.watch(task_id(request))
     try:
         view: TaskView | None = await anext(views, None)  # an unknown task is still a proper 404 here
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})

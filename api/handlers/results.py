@@ -17,13 +17,13 @@ NIL = encode(None)
 
 async def result(request: web.Request) -> web.StreamResponse:
     """200 with the result; 409 with Retry-After while the task has not ended; 409 with why when it has none."""
-    services, task = request.app[SERVICES], task_id(request)
+    mesh, task = request.app[SERVICES].mesh, task_id(request)
     if is_alias(task):
-        task = (await services.status(task)).id
-    end = await services.end(task)
+        task = (await mesh.status(task)).id
+    end = await mesh.end(task)
     if end is None:
-        view = await services.status(task)
-        end = await services.end(task) if view.ended_at else None
+        view = await mesh.status(task)
+        end = await mesh.end(task) if view.ended_at else None
         if end is None:
             return _not_ended(view)
     if end.state != "done":
@@ -32,7 +32,7 @@ async def result(request: web.Request) -> web.StreamResponse:
         return await _bytes(request, end)
     if end.result_ref is None:
         return _value(request, bytes(end.result) or NIL)
-    _, chunks = await services.open_blob(end.result_ref.blob)
+    _, chunks = await mesh.open_blob(end.result_ref.blob)
     return _value(request, b"".join([chunk async for chunk in chunks]))
 
 
@@ -44,7 +44,7 @@ def _not_ended(view: render.TaskView) -> web.Response:
 
 async def _bytes(request: web.Request, end: TaskEnd) -> web.StreamResponse:
     if end.result_ref is not None:
-        reference, chunks = await request.app[SERVICES].open_blob(end.result_ref.blob)
+        reference, chunks = await request.app[SERVICES].mesh.open_blob(end.result_ref.blob)
         return await streaming.send(request, chunks, end.content_type, reference.size)
     data = decode_any(end.result) if len(end.result) else b""
     body = data if isinstance(data, bytes) else str(data).encode()

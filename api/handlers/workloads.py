@@ -51,7 +51,7 @@ async def _ended(request: web.Request, task: str, wait_s: float) -> TaskEnd | No
 
     No error here may reach the client: the task is accepted, and an error would make it submit again.
     """
-    waiting = asyncio.ensure_future(request.app[SERVICES].wait(task, wait_s))
+    waiting = asyncio.ensure_future(request.app[SERVICES].mesh.wait(task, wait_s))
     closing = asyncio.ensure_future(request.app[CLOSING].wait())
     try:
         await asyncio.wait({waiting, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -65,12 +65,12 @@ async def _ended(request: web.Request, task: str, wait_s: float) -> TaskEnd | No
 
 async def status(request: web.Request) -> web.Response:
     """Everything that is known of a task."""
-    return status_reply(await request.app[SERVICES].status(task_id(request)))
+    return status_reply(await request.app[SERVICES].mesh.status(task_id(request)))
 
 
 async def cancel(request: web.Request) -> web.Response:
     """End a task, wherever it is; its status, which is that of before when it had ended."""
-    return status_reply(await request.app[SERVICES].cancel(task_id(request)))
+    return status_reply(await request.app[SERVICES].mesh.cancel(task_id(request)))
 
 
 def status_reply(view: render.TaskView) -> web.Response:

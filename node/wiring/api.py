@@ -6,7 +6,6 @@ It listens before the node has joined, so that a taken port is known at once; un
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,15 @@ from api.app import build_app
 from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
 from api.services import CapacityServices
-from mesh import benchmarks, subjects
-from mesh.benchmarks import BenchRun
+from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
 from mesh.cluster.durability import safety
 from mesh.discovery.identity import new_token
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
-from mesh.messages import BlobRef, Capabilities, DeadLetter, NodeRecord, TaskEnd, decode_any, encode
-from mesh.views import Accepted, NetworkView, SubmitRequest, TaskView
+from mesh.messages import Capabilities, NodeRecord, decode_any, encode
+from mesh.views import Accepted, NetworkView, SubmitRequest
+from node.benchmarking import Benchmarking
 from node.config import NodeConfig
 
 if TYPE_CHECKING:
@@ -61,34 +60,6 @@ class NodeServices:
     async def accept(self, request: SubmitRequest) -> Accepted:
         """See Services. Work that does not say where it comes from comes from here."""
         return await self.mesh.accept(replace(request, origin=request.origin or self.node.record.region))
-
-    async def status(self, task: str) -> TaskView:
-        """See Services."""
-        return await self.mesh.status(task)
-
-    async def end(self, task: str) -> TaskEnd | None:
-        """See Services."""
-        return await self.mesh.end(task)
-
-    async def wait(self, task: str, timeout_s: float) -> TaskEnd:
-        """See Services."""
-        return await self.mesh.wait(task, timeout_s)
-
-    async def cancel(self, task: str) -> TaskView:
-        """See Services."""
-        return await self.mesh.cancel(task)
-
-    def watch(self, task: str) -> AsyncIterator[TaskView]:
-        """See Services."""
-        return self.mesh.watch(task)
-
-    async def put_blob(self, chunks: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
-        """See Services."""
-        return await self.mesh.put_blob(chunks, content_type, keep)
-
-    async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
-        """See Services."""
-        return await self.mesh.open_blob(blob)
 
     async def network(self) -> NetworkView:
         """See Services."""
@@ -154,42 +125,10 @@ class NodeServices:
             await node.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
         return record.id, node.bus_host.urls
 
-    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
+    @property
+    def benchmarks(self) -> Benchmarking:
         """See Services."""
-        return await self.mesh.dead_list(kind)
-
-    async def dead_show(self, task: str) -> DeadLetter:
-        """See Services."""
-        return await self.mesh.dead_show(task)
-
-    async def dead_replay(self, task: str) -> Accepted:
-        """See Services."""
-        return await self.mesh.dead_replay(task)
-
-    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
-        """See Services."""
-        return await benchmarks.latest(self.node.bus)
-
-    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
-        """See Services."""
-        node = self.node
-        here = [one for one in node.registry.view() if one.state not in ("gone", "left", "registered")]
-        chosen = [node.data.node_id] if nodes is None else [one.id for one in here] if not nodes else []
-        for wanted in nodes or ():
-            found = [one.id for one in here if wanted in (one.id, one.name)]
-            if len(found) != 1:
-                problem = f"names {wanted!r}, which is {'several nodes' if found else 'no node'} of this mesh"
-                raise BadInput(f"The benchmark run is not valid: nodes {problem}.", (Fault("nodes", problem),))
-            chosen += found
-        return await node.benchmarking.start(node.bus_host.urls, names, chosen, quick)
-
-    async def benchmark_run(self, run: str) -> BenchRun:
-        """See Services."""
-        return await self.node.benchmarking.status(run)
-
-    async def cancel_benchmarks(self, run: str) -> BenchRun:
-        """See Services."""
-        return await self.node.benchmarking.cancel(run)
+        return self.node.benchmarking
 
     @property
     def capacity(self) -> CapacityServices:

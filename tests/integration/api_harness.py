@@ -97,9 +97,9 @@ class Memory:
         await self.changed.wait()
         yield self._look(task)
 
-    async def put_blob(self, chunks: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
+    async def put_blob(self, source: AsyncIterator[bytes], content_type: str, keep: bool) -> BlobRef:
         data = bytearray()
-        async for chunk in chunks:
+        async for chunk in source:
             self.largest_piece = max(self.largest_piece, len(chunk))
             data += chunk
         if self.refuse:
@@ -142,24 +142,14 @@ class Memory:
     async def dead_replay(self, task: str) -> Accepted:
         return await self.accept(SubmitRequest("echo"))
 
-    async def benchmarks(self) -> dict[str, list[dict[str, Any]]]:
-        figure = {"unit": "MH/s", "median": 2.0, "low": 1.0, "high": 3.0, "spread": 1.0, "samples": [1.0, 2.0, 3.0]}
-        facts = {"node": "n1", "state": "ok", "at": 1.5e9, "reason": "", "headline": "sha256d", "quick": False}
-        return {"crypto_mining": [facts | {"figures": {"sha256d": figure}}]}
+    @property
+    def mesh(self) -> Memory:
+        """The tasks, blobs and dead letters are here as well."""
+        return self
 
-    async def run_benchmarks(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
-        if self.refuse:
-            raise self.refuse
-        chosen = tuple(nodes or ("n1",))
-        return BenchRun(id="r1", names=tuple(names), nodes=chosen, quick=quick, began_at=1.5e9, total=len(names))
-
-    async def benchmark_run(self, run: str) -> BenchRun:
-        if run != "r1":
-            raise NotFound(f"there is no benchmark run {run}")
-        return BenchRun(id="r1", state="running", names=("crypto_mining",), nodes=("n1",), total=2, done=1, last="x")
-
-    async def cancel_benchmarks(self, run: str) -> BenchRun:
-        return msgspec.structs.replace(await self.benchmark_run(run), state="cancelled", ended_at=1.6e9)
+    @property
+    def benchmarks(self) -> MemoryBenchmarks:
+        return MemoryBenchmarks(self)
 
     @property
     def capacity(self) -> CapacityServices:
@@ -169,6 +159,32 @@ class Memory:
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         return self.is_ready, {"bus": "ok" if self.is_ready else "not reachable"}
+
+
+class MemoryBenchmarks:
+    """The benchmark suite that never runs; `Memory.refuse` is what `start` raises."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    async def latest(self) -> dict[str, list[dict[str, Any]]]:
+        figure = {"unit": "MH/s", "median": 2.0, "low": 1.0, "high": 3.0, "spread": 1.0, "samples": [1.0, 2.0, 3.0]}
+        facts = {"node": "n1", "state": "ok", "at": 1.5e9, "reason": "", "headline": "sha256d", "quick": False}
+        return {"crypto_mining": [facts | {"figures": {"sha256d": figure}}]}
+
+    async def start(self, names: Sequence[str], nodes: Sequence[str] | None, quick: bool) -> BenchRun:
+        if self._memory.refuse:
+            raise self._memory.refuse
+        chosen = tuple(nodes or ("n1",))
+        return BenchRun(id="r1", names=tuple(names), nodes=chosen, quick=quick, began_at=1.5e9, total=len(names))
+
+    async def status(self, run: str) -> BenchRun:
+        if run != "r1":
+            raise NotFound(f"there is no benchmark run {run}")
+        return BenchRun(id="r1", state="running", names=("crypto_mining",), nodes=("n1",), total=2, done=1, last="x")
+
+    async def cancel(self, run: str) -> BenchRun:
+        return msgspec.structs.replace(await self.status(run), state="cancelled", ended_at=1.6e9)
 
 
 class Client:
