@@ -12,8 +12,9 @@ from typing import Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
 from node.executor.context import Context, InputFault
+from node.probes.models import Format
 from node.workloads.llm import cache, hub, models
-from node.workloads.llm.models import Format, NotHere
+from node.workloads.llm.models import NotHere
 from node.workloads.llm.result import Told, figures
 
 #: What each back end imports, and the extra that installs it.

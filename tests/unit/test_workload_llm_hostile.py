@@ -11,6 +11,7 @@ import pytest
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, load
+from node.probes.models import labels
 from node.workloads.llm import cache, models
 from tests.language_models import tiny_llama
 
@@ -136,7 +137,7 @@ def test_links_out_of_the_directory_are_not_followed(run, listed, tmp_path, tiny
     (listed / "folder").symlink_to(tiny)
     (listed / "file.gguf").symlink_to(models.held(())["SmolLM2-135M-Instruct"].path)
     (listed / "inside").symlink_to(listed / "tiny")
-    assert set(models.labels((str(listed),))) == {"model.tiny", "model.inside"}
+    assert set(labels((str(listed),))) == {"model.tiny", "model.inside"}
     for name in ("folder", "file"):
         with pytest.raises(models.NotHere, match=f"has no model '{name}'"):
             run(model=name)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from node.executor.context import InputFault
+from node.probes.models import Format
 from node.workloads.llm.hub import choose, folder_of
-from node.workloads.llm.models import Format
 
 #: Kept free on the disk, whatever is fetched.
 KEEP_FREE = 1 << 30

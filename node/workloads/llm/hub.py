@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from node.executor.context import InputFault
+from node.probes.models import Format, Model
 from node.probes.packages import shared_folder
-from node.workloads.llm.models import Format, Model, NotHere
+from node.workloads.llm.models import NotHere
 
 #: What describes a model, beside its weights; none of it is code.
 _DESCRIPTIONS = re.compile(r"[^/]+\.(json|txt|model|jinja)")

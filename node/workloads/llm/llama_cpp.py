@@ -19,9 +19,9 @@ from typing import Any
 
 from mesh.kinds.llm_inference import DEFAULT_CONTEXT, PACKAGE_MODEL, LlmInferencePayload
 from node.executor.context import Context, InputFault
+from node.probes.models import Model
 from node.workloads.llm import cache
 from node.workloads.llm.gguf import Head, read_head
-from node.workloads.llm.models import Model
 from node.workloads.llm.result import Answer, Told
 
 #: Prompts of a batch that are answered at the same time.

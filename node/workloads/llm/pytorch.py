@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.llm_inference import DEFAULT_CONTEXT, LlmInferencePayload
 from node.executor.context import Context, InputFault
+from node.probes.models import Model
 from node.workloads.llm import cache
-from node.workloads.llm.models import Model, NotHere, check_folder
+from node.workloads.llm.models import NotHere, check_folder
 from node.workloads.llm.result import Answer, Told
 from node.workloads.llm.shapes import Shape, shape_of
 
