@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from mesh.config import LAN, MeshConfig
 from mesh.endpoint import bus_urls
 from mesh.errors import BusUnavailable, QueztlError, TaskFailed
 from mesh.kinds.table import WorkloadType
+from mesh.membership.mesh_record import check_wire_version, read_mesh_record_anywhere
 from mesh.merge.order import read_order
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.task_states import FINAL
@@ -31,6 +33,8 @@ from mesh.tasks.submitter import Submitter
 from mesh.views import Accepted, SubmitRequest, TaskView
 
 __all__ = ["Mesh", "TaskHandle", "WorkloadType"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,12 @@ class Mesh:
         await self.close()
 
     async def connect(self) -> None:
-        """Reach the bus. Raises: BusUnavailable, with what to do."""
+        """Reach the bus. Raises: BusUnavailable, with what to do; IncompatibleMesh (another wire version)."""
         if self._bus is None:
             self._bus = await Bus.connect(await bus_urls(self._url), name=self.name, config=self._config)
         try:
+            if self._owns_bus:
+                await _check_mesh(self._bus)
             self._submitter = Submitter(self._bus, self.name)
             self._waiting = Waiting(self._bus, self.name)
             await self._waiting.start()
@@ -305,3 +311,15 @@ class Mesh:
     async def dead_replay(self, task: str) -> Accepted:
         """Submit it again, as a new task; the dead letter goes. Raises: NotFound, as `accept`."""
         return await dead_letters.replay(self.bus, self.submitter, task)
+
+
+async def _check_mesh(bus: Bus) -> None:
+    """Refuse a mesh of another wire version. Raises: IncompatibleMesh."""
+    try:
+        record = await read_mesh_record_anywhere(bus)
+    except BusUnavailable as error:
+        # Every call says so itself; a client that waits for the bus to come back may connect.
+        log.debug("the wire version of the mesh could not be read: %s", error)
+        return
+    if record is not None:
+        check_wire_version(record)

@@ -146,6 +146,12 @@ class CannotStart(QueztlError):
     exit_code = 2
 
 
+class IncompatibleMesh(CannotStart):
+    """The mesh speaks another wire version than this program; upgrade the older of the two."""
+
+    code = "incompatible_mesh"
+
+
 # --- the task itself -------------------------------------------------------------------------------
 
 

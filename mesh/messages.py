@@ -221,73 +221,6 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Set on a record that `nodes/register` made for a machine that has not connected yet."""
 
 
-class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """KV `mesh`, `server.<node>`: the bus server a node runs. Written by that node."""
-
-    node: str
-    name: str
-    """What the server is called in the meta group: another one each time a node begins to host."""
-    routes: tuple[tuple[str, int], ...] = ()
-    """(address, port) where other servers reach it."""
-    client_urls: tuple[str, ...] = ()
-    since: float = 0.0
-
-
-class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """KV `mesh`, `merge`, of a mesh that goes into another one."""
-
-    into: str  # id of the mesh it goes into
-    urls: tuple[str, ...]  # where that one's bus is
-    phase: str = "drain"
-    """drain: its nodes finish what they run and go; moved: everything is over there, and the bus servers end."""
-    by: str = ""  # who gave the order
-    at: float = 0.0
-    moved: dict[str, int] = {}  # what is over there so far: tasks, results, blobs …
-    mover: str = ""  # the node that moves it; it stays until the end
-
-
-class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`node.<id>.bus`: run a bus server that joins those at `routes`, or end the one called `name`."""
-
-    do: str
-    """host or stop"""
-    fence: int
-    name: str = ""
-    routes: tuple[tuple[str, int], ...] = ()
-
-
-class HostingAnswer(Struct, frozen=True, omit_defaults=True):
-    """What the node makes of it: "" when it does so, else why not."""
-
-    error: str = ""
-
-
-class Pool(Struct, frozen=True):
-    """KV `pools`: what a pool's tasks require, under its short stable name."""
-
-    name: str
-    requires: dict[str, Any]
-
-
-class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """KV `plan`: per kind, each node's pull priority, 0 (first) to 9."""
-
-    fence: int
-    made_at: float
-    ranks: dict[str, dict[str, int]] = {}
-    regions: tuple[str, ...] = ()
-    """Where there are nodes, "" for those that name no region."""
-    places: dict[str, tuple[float, float]] = {}  # region -> (latitude, longitude), degrees, where a node says so
-
-
-class Lease(Struct, frozen=True):
-    """KV `lease`: who is master. The revision of the key is the fencing number."""
-
-    node: str
-    incarnation: str
-    at: float
-
-
 class Claim(Struct, frozen=True):
     """KV `claims`: an idempotency key, and the task it stands for."""
 
@@ -309,16 +242,6 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
 
-class MeshEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Stream EVENTS: something people may want to know later."""
-
-    type: str
-    at: float
-    node: str = ""
-    fence: int = 0
-    detail: dict[str, Any] = {}
-
-
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """A task that used up its attempts or is poison: kept to be read and replayed."""
 
@@ -336,15 +259,7 @@ decode_held = msgspec.msgpack.Decoder(HeldSet).decode
 decode_heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
 decode_digest = msgspec.msgpack.Decoder(HeartbeatDigest).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
-decode_pool = msgspec.msgpack.Decoder(Pool).decode
-decode_plan = msgspec.msgpack.Decoder(Plan).decode
-decode_lease = msgspec.msgpack.Decoder(Lease).decode
-decode_server = msgspec.msgpack.Decoder(ServerRecord).decode
-decode_merge = msgspec.msgpack.Decoder(MergeOrder).decode
-decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
-decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
 decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
-decode_event = msgspec.msgpack.Decoder(MeshEvent).decode
 decode_dead = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_any = msgspec.msgpack.Decoder().decode

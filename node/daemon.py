@@ -18,6 +18,7 @@ from mesh.bus.blob_cache import BlobCache
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.client import Mesh
 from mesh.cluster.controller import ClusterController
+from mesh.coordination import MergeOrder, Plan, decode_plan
 from mesh.discovery.announcement import Announcement
 from mesh.discovery.identity import DataDir, open_data_dir
 from mesh.discovery.interfaces import usable_addresses
@@ -31,7 +32,7 @@ from mesh.leader.leader import Leader
 from mesh.membership import connections
 from mesh.membership.registry import Registry
 from mesh.merge.detector import DuplicateMeshDetector
-from mesh.messages import Capabilities, MergeOrder, Plan, decode_plan, encode
+from mesh.messages import Capabilities, encode
 from mesh.supervision import Service, run_services
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig

@@ -16,14 +16,15 @@ from typing import Any
 
 import msgspec
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus import streams
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.client import Mesh
+from mesh.coordination import MeshEvent
 from mesh.errors import BusUnavailable, WaitTimeout
 from mesh.leader import journal as events
-from mesh.messages import MeshEvent, TaskEnd, TaskState
+from mesh.messages import TaskEnd, TaskState
 from mesh.tasks import records
 
 #: Takes the end and, when the task is done, its value; raises AssertionError when either is wrong.
@@ -77,7 +78,7 @@ class Witness:
 
     def _on_plan(self, message: Message) -> None:
         if message.data:
-            self.plan_fences.append(messages.decode_plan(message.data).fence)
+            self.plan_fences.append(coordination.decode_plan(message.data).fence)
 
     def runs(self, task: str) -> list[TaskState]:
         """The first `running` state of each run of a task, in order."""
@@ -194,7 +195,7 @@ async def journal(bus: Bus) -> list[MeshEvent]:
             if error.error_code != MESSAGE_NOT_FOUND:
                 raise
             continue
-        found.append(messages.decode_event(base64.b64decode(answer["message"]["data"])))
+        found.append(coordination.decode_event(base64.b64decode(answer["message"]["data"])))
     return found
 
 

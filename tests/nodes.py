@@ -22,10 +22,11 @@ from types import TracebackType
 
 import psutil
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.client import Bus
 from mesh.client import Mesh
-from mesh.messages import Lease, NodeRecord
+from mesh.coordination import Lease
+from mesh.messages import NodeRecord
 
 READY_WITHIN_S = 30.0
 LEAVE_WITHIN_S = 40.0
@@ -294,7 +295,7 @@ class Cluster:
 async def lease(bus: Bus) -> Lease | None:
     """Who holds the lease now."""
     entry = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
-    return messages.decode_lease(entry.value) if entry is not None else None
+    return coordination.decode_lease(entry.value) if entry is not None else None
 
 
 async def records(bus: Bus) -> dict[str, NodeRecord]:

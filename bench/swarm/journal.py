@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Collection
 
-from mesh import messages, subjects
+from mesh import coordination, subjects
 from mesh.bus.client import Bus, Message
+from mesh.coordination import MeshEvent, Plan
 from mesh.leader import journal
-from mesh.messages import MeshEvent, Plan
 
 
 class Journal:
@@ -68,7 +68,7 @@ class Journal:
         return True
 
     def _on_event(self, message: Message) -> None:
-        event: MeshEvent = messages.decode_event(message.data)
+        event: MeshEvent = coordination.decode_event(message.data)
         at = event.at + self._since
         if event.type == journal.LEADER_ELECTED:
             self.leaders.append(event.node)
@@ -79,6 +79,6 @@ class Journal:
         self._news.set()
 
     def _on_plan(self, value: bytes) -> None:
-        plan: Plan = messages.decode_plan(value)
+        plan: Plan = coordination.decode_plan(value)
         self.plans.append((plan.made_at + self._since, frozenset(plan.ranks.get("echo", {}))))
         self._news.set()

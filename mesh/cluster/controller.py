@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
 from mesh.cluster.replicas import Replicas, read_held
@@ -30,10 +30,10 @@ from mesh.cluster.topology import (
     Wait,
 )
 from mesh.config import MeshConfig
+from mesh.coordination import HostingRequest, ServerRecord
 from mesh.errors import BusUnavailable
 from mesh.leader import journal
 from mesh.membership.member import ALIVE, DRAINING, GONE, LEFT, UP
-from mesh.messages import HostingRequest, ServerRecord
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -241,18 +241,18 @@ def _addresses(member: Member) -> frozenset[str]:
 async def read_servers(bus: Bus) -> list[ServerRecord]:
     """Every bus server its node tells of. Raises: BusUnavailable."""
     entries = await bus.kv(subjects.KV_MESH).entries(subjects.SERVER_KEYS)
-    return sorted((messages.decode_server(entry.value) for entry in entries), key=lambda one: one.name)
+    return sorted((coordination.decode_server(entry.value) for entry in entries), key=lambda one: one.name)
 
 
 async def forget_server(bus: Bus, node: str, server: str) -> None:
     """Remove the record of a server that runs no more, unless its node runs another one by now."""
     kv = bus.kv(subjects.KV_MESH)
     entry = await kv.get(subjects.server_key(node))
-    if entry is not None and messages.decode_server(entry.value).name == server:
+    if entry is not None and coordination.decode_server(entry.value).name == server:
         await kv.delete(subjects.server_key(node), last=entry.revision)
 
 
 async def ask_node(bus: Bus, node: str, request: HostingRequest) -> str:
     """Ask a node to host, or to stop hosting; "" when it does, else why not. Raises: BusUnavailable."""
     answer = await bus.request(subjects.bus_host(node), messages.encode(request), timeout_s=5.0)
-    return messages.decode_hosting_answer(answer.data).error
+    return coordination.decode_hosting_answer(answer.data).error

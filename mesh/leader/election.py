@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
@@ -178,7 +178,7 @@ class Election:
         node = incarnation = ""
         if entry is not None:
             try:
-                held = messages.decode_lease(entry.value)
+                held = coordination.decode_lease(entry.value)
                 node, incarnation = held.node, held.incarnation
             except msgspec.MsgspecError:
                 # Written by something else: void like a silent holder's, once it has stood for the TTL.
@@ -209,7 +209,7 @@ class Election:
             return 0.0
         if isinstance(action, lease.StandBy):
             return action.until - sent_at
-        record = self._said = messages.encode(messages.Lease(*self._me, at=time.time()))
+        record = self._said = messages.encode(coordination.Lease(*self._me, at=time.time()))
         try:
             if isinstance(action, lease.Create):
                 revision = await self._kv.create(subjects.LEASE_KEY, record)

@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.errors import QueztlError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MERGE_BEGUN = "merge.begun"
 
 async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:
     """Writes one event into stream EVENTS under `mesh.event.<type>`; logs, and goes on, when it can't."""
-    event = messages.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail or {})
+    event = coordination.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail or {})
     try:
         await bus.store(subjects.event(type_), messages.encode(event))
     except QueztlError as error:

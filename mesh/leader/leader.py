@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus import streams
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
@@ -148,9 +148,9 @@ class Leader:
                 wanted = ranks, placement.regions(members), geo.places(members)
                 if wanted != written and self._election.fence == fence:
                     entry = await kv.get(subjects.PLAN_KEY)
-                    if entry is not None and messages.decode_plan(entry.value).fence > fence:
+                    if entry is not None and coordination.decode_plan(entry.value).fence > fence:
                         return
-                    plan = messages.Plan(
+                    plan = coordination.Plan(
                         fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1], places=wanted[2]
                     )
                     try:

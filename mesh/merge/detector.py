@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mesh.bus.errors import KeyExists
 from mesh.cluster.controller import read_servers
+from mesh.coordination import MergeOrder
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import QueztlError
 from mesh.leader import journal
@@ -22,7 +23,6 @@ from mesh.membership.member import ALIVE, UP, Member
 from mesh.merge import mover, policy
 from mesh.merge.order import give_order, read_order, update_order
 from mesh.merge.policy import MeshSummary
-from mesh.messages import MergeOrder
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus

@@ -22,10 +22,12 @@ from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequence
 from mesh.bus.streams import declare_lane
 from mesh.bus.wire import parse_headers
+from mesh.coordination import decode_lease
 from mesh.errors import BusUnavailable, Busy, QueztlError
+from mesh.membership.mesh_record import check_wire_version, read_mesh_record
 from mesh.merge.order import update_order
 from mesh.merge.policy import MeshSummary
-from mesh.messages import decode_any, decode_lease, decode_node, decode_task
+from mesh.messages import decode_node, decode_task
 from mesh.tasks import records
 
 if TYPE_CHECKING:
@@ -57,16 +59,16 @@ class Stored:
 
 # --- what is read -----------------------------------------------------------------------------------
 async def read_identity(bus: Bus) -> MeshSummary:
-    """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), ApiError."""
-    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
-    if entry is None:
+    """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), IncompatibleMesh, ApiError."""
+    record = await read_mesh_record(bus)
+    if record is None:
         raise BusUnavailable("what answers there is no mesh")
-    known = decode_any(entry.value)
-    return MeshSummary(str(known["id"]), str(known["name"]), str(known.get("founder", "")))
+    check_wire_version(record)
+    return MeshSummary(record.id, record.name, record.founder)
 
 
 async def read_mesh_summary(bus: Bus) -> MeshSummary:
-    """A mesh, as its servers tell. Raises: BusUnavailable (no mesh serves there), ApiError."""
+    """A mesh, as its servers tell. Raises: as `read_identity`."""
     who = await read_identity(bus)
     work, later, tasks, dead = await asyncio.gather(
         *(bus.api(f"STREAM.INFO.{one}") for one in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh import subjects
+from mesh.coordination import MergeOrder, decode_merge
 from mesh.errors import BusUnavailable
-from mesh.messages import MergeOrder, decode_merge, encode
+from mesh.messages import encode
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
+from mesh.coordination import MeshRecord
 from mesh.errors import NotFound
 from mesh.membership.member import REGISTERED, Member
+from mesh.membership.mesh_record import read_mesh_record
 from mesh.messages import (
     CLAIM_CHECK_BYTES,
     Task,
@@ -133,9 +135,9 @@ async def _recorded_members(bus: Bus) -> list[Member]:
 
 
 async def epoch(bus: Bus) -> str:
-    """The submitter token of door messages: it changes when the WORK stream is made anew."""
-    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
-    return str(decode_any(entry.value)["epoch"]) if entry else "w0"
+    """The submitter token of task ids that the ingress gives: another one for each WORK stream."""
+    record = await read_mesh_record(bus)
+    return record.epoch if record is not None else MeshRecord().epoch
 
 
 async def _of_ingress(bus: Bus, sequence: int, members: Members | None) -> TaskView:

@@ -20,9 +20,10 @@ from mesh import subjects
 from mesh.bus.errors import KeyExists
 from mesh.bus.publisher import Settled
 from mesh.bus.streams import declare_lane
+from mesh.coordination import Pool, decode_plan
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
 from mesh.lanes import Lane, canonical, is_open
-from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Pool, Task, decode_claim, decode_plan, encode
+from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Task, decode_claim, encode
 from mesh.scheduling.geo import Point
 from mesh.tasks import blob_refs, records
 from mesh.tasks.validation import Prepared, prepare

@@ -19,14 +19,9 @@ from mesh import subjects
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
+from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord, decode_hosting_request
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
-from mesh.messages import (
-    HostingAnswer,
-    HostingRequest,
-    ServerRecord,
-    decode_hosting_request,
-    encode,
-)
+from mesh.messages import encode
 from mesh.supervision import within
 
 log = logging.getLogger(__name__)

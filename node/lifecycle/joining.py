@@ -26,13 +26,15 @@ from mesh.bus.server.data_dir import put_aside, read_marker
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.bus.streams import declare_streams
 from mesh.cluster.raft_meta import leaderless
+from mesh.coordination import MeshRecord, decode_server
 from mesh.discovery.founding import Found, Me
 from mesh.discovery.identity import DataDir, MeshIdentity, new_token
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
-from mesh.errors import BusUnavailable, CannotStart, QueztlError
+from mesh.errors import BusUnavailable, CannotStart, IncompatibleMesh, QueztlError
 from mesh.membership.connections import connection_name, system_password
-from mesh.messages import decode_any, decode_server, encode
+from mesh.membership.mesh_record import check_wire_version, create_mesh_record, read_mesh_record
+from mesh.messages import WIRE_VERSION
 from node.config import NodeConfig
 from node.identity.record import machine_name
 
@@ -165,18 +167,22 @@ async def _host(
             if server.peers:
                 await _until_majority(bus, say)
                 await _until_led(bus, say)
+            if (before := await read_mesh_record(bus)) is not None:
+                check_wire_version(before)  # before the streams are changed to what this version needs
             await declare_streams(bus, config.mesh_config, disk.free)
-            identity = {"id": mesh.id, "name": mesh.name, "founded_at": mesh.founded_at, "founder": mesh.founder}
             with contextlib.suppress(QueztlError):
-                # Made once, with the streams: the epoch names this WORK stream in the ids of door messages.
-                record = identity | {"epoch": f"w{secrets.token_hex(4)}"}
-                await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
+                # Written once, with the streams: the epoch names this WORK stream in the task ids of the ingress.
+                await create_mesh_record(bus, _new_record(mesh))
             known = await _identity(bus)
+        except IncompatibleMesh as error:
+            raise CannotStart(
+                f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
+            ) from None
         except QueztlError as error:
             raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
         data.remember_mesh(mesh, address.client_urls)
         undo.pop_all()
-    return Joined(bus, mesh, known["epoch"], address.client_urls, how, server)
+    return Joined(bus, mesh, known.epoch, address.client_urls, how, server)
 
 
 async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
@@ -251,16 +257,18 @@ async def _join(
             if say is not None:
                 await _until_led(bus, say)
             known = await _identity(bus)
+        except IncompatibleMesh:
+            raise
         except QueztlError as error:
             raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
-        mesh = MeshIdentity(known["id"], known["name"], known["founded_at"], known["founder"])
+        mesh = MeshIdentity(known.id, known.name, known.founded_at, known.founder)
         if mesh.name != config.mesh_name:
             raise CannotStart(
                 f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
             )
         data.remember_mesh(mesh, urls)
         undo.pop_all()
-    return Joined(bus, mesh, known["epoch"], urls, "joined")
+    return Joined(bus, mesh, known.epoch, urls, "joined")
 
 
 async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Bus:
@@ -268,11 +276,24 @@ async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> 
     return await Bus.connect(urls, name=name, config=config.mesh_config)
 
 
-async def _identity(bus: Bus) -> dict[str, Any]:
-    entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
-    if entry is None:
+def _new_record(mesh: MeshIdentity) -> MeshRecord:
+    return MeshRecord(
+        id=mesh.id,
+        name=mesh.name,
+        founded_at=mesh.founded_at,
+        founder=mesh.founder,
+        epoch=f"w{secrets.token_hex(4)}",
+        wire_version=WIRE_VERSION,
+    )
+
+
+async def _identity(bus: Bus) -> MeshRecord:
+    """The record of the mesh on this bus. Raises: BusUnavailable, IncompatibleMesh."""
+    record = await read_mesh_record(bus)
+    if record is None:
         raise BusUnavailable("it has no mesh identity")
-    return dict(decode_any(entry.value))
+    check_wire_version(record)
+    return record
 
 
 async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:

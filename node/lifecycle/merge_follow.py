@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus.server.data_dir import put_aside
+from mesh.coordination import MergeOrder
 from mesh.discovery.identity import DataDir, MeshIdentity
 from mesh.errors import QueztlError
 from mesh.merge.order import read_order
-from mesh.messages import MergeOrder
 from mesh.supervision import within
 from node.lifecycle import draining
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.bus.streams import GROUP, list_lanes
+from mesh.coordination import decode_pool
 from mesh.errors import QueztlError
 from mesh.lanes import Lane, is_open, near_first, pulls_from, region_of
-from mesh.messages import NodeRecord, decode_pool
+from mesh.messages import NodeRecord
 from node.work import pull_plan
 from node.work.deliveries import parse_reply
 

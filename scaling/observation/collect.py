@@ -15,7 +15,7 @@ import msgspec
 
 from mesh import subjects
 from mesh.bus.streams import list_lanes
-from mesh.messages import decode_pool
+from mesh.coordination import decode_pool
 from mesh.scheduling.geo import places as places_of
 from scaling.decision import launch_guard
 from scaling.domain.config import ScalingConfig

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
 from mesh.errors import NotFound
 from scaling.state import settings as policies
@@ -157,14 +157,14 @@ class Store:
     # --- the journal --------------------------------------------------------------------------------
     async def emit(self, type_: str, detail: dict[str, Any], node: str = "", fence: int = 0) -> int:
         """One event; its number in the journal."""
-        event = messages.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail)
+        event = coordination.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail)
         return await self._bus.store(subjects.event(type_), messages.encode(event))
 
     async def decision(self, number: int) -> dict[str, Any]:
         """A journaled decision, by its number. Raises: NotFound."""
         try:
             answer = await self._bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": number})
-            event = messages.decode_event(base64.b64decode(answer["message"].get("data", "")))
+            event = coordination.decode_event(base64.b64decode(answer["message"].get("data", "")))
         except (ApiError, msgspec.MsgspecError) as error:
             if isinstance(error, ApiError) and error.error_code != MESSAGE_NOT_FOUND:
                 raise

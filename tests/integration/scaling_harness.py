@@ -20,10 +20,11 @@ from mesh.bus.client import Bus, Message
 from mesh.capacity import TOKEN_LABEL, decode_leave
 from mesh.client import Mesh
 from mesh.config import LOCAL
+from mesh.coordination import decode_event
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
-from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord, decode_event
+from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
 from scaling.controller import Controller, term_clock
 from scaling.forecast.loop import COMMAND
 from scaling.observation.mesh_access import MeshAccess

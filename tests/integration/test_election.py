@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.config import LOCAL
 from mesh.leader.election import Election
 from mesh.membership.connections import connection_name, is_connected
@@ -186,15 +186,15 @@ async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventu
 async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
     node = await start("a")
     await eventually(lambda: node.election.is_leader)
-    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    lease = messages.encode(coordination.Lease("z", "z-1", at=0.0))
     await node.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
     assert await node.election.confirm() == 0
     await eventually(lambda: node.lost == 1)
 
 
 async def test_terms_are_in_the_journal_with_rising_fences(nodes: list[Node], eventually: Callable) -> None:
-    told: list[messages.MeshEvent] = []
-    await nodes[0].bus.subscribe("mesh.event.>", lambda one: told.append(messages.decode_event(one.data)))
+    told: list[coordination.MeshEvent] = []
+    await nodes[0].bus.subscribe("mesh.event.>", lambda one: told.append(coordination.decode_event(one.data)))
     await eventually(lambda: masters(nodes))
     (old,) = masters(nodes)
     await old.election.resign()

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.kv import Kv
 from mesh.bus.streams import declare_lane, list_lanes
 from mesh.config import LOCAL
+from mesh.coordination import Plan
 from mesh.errors import NotFound
 from mesh.leader import journal
 from mesh.leader.election import Election
@@ -21,7 +22,7 @@ from mesh.leader.garbage_collection import GarbageCollector
 from mesh.leader.leader import Leader
 from mesh.membership.connections import connection_name
 from mesh.membership.registry import Registry
-from mesh.messages import NodeRecord, Plan
+from mesh.messages import NodeRecord
 from mesh.tasks import blob_refs
 
 
@@ -52,7 +53,7 @@ async def test_too_many_lanes_raise_one_alarm(
     bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Leader]]], eventually
 ) -> None:
     bus, told = await bus_server.connect("other"), []
-    await bus.subscribe("mesh.event.>", lambda one: told.append(messages.decode_event(one.data)))
+    await bus.subscribe("mesh.event.>", lambda one: told.append(coordination.decode_event(one.data)))
     for number in range(3):
         await declare_lane(bus, f"k{number}", "any", "normal")
     _, election, leader = await elected(replace(LOCAL, lanes_alarm=2))

@@ -11,9 +11,9 @@ import pytest
 
 from mesh import subjects
 from mesh.client import Mesh
+from mesh.coordination import decode_plan
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
-from mesh.messages import decode_plan
 from mesh.scheduling import placement
 from node.identity.calibration import FILE
 from node.identity.calibrator import Calibrator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import time
 
 import pytest
 
@@ -13,13 +12,14 @@ from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.streams import declare_streams, list_lanes
 from mesh.config import LOCAL
+from mesh.coordination import MergeOrder, MeshRecord
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.merge import detector, mover
 from mesh.merge.detector import DuplicateMeshDetector
 from mesh.merge.mover import Mover, Overtaken
 from mesh.merge.order import give_order, read_order
-from mesh.messages import MergeOrder, Raw, Task, TaskEnd, TaskError, TaskState, encode
+from mesh.messages import WIRE_VERSION, Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, records
 from mesh.tasks.submitter import Submitter
 from mesh.views import SubmitRequest
@@ -43,8 +43,8 @@ async def other_server(tmp_path: Path) -> AsyncIterator[BusServer]:
 
 
 async def name_it(bus: Bus, mesh: str) -> None:
-    facts = {"id": mesh, "name": "queztl", "founded_at": time(), "founder": "n1", "epoch": "w1"}
-    await bus.kv(subjects.KV_MESH).put(subjects.MESH_KEY, encode(facts))
+    record = MeshRecord(id=mesh, name="queztl", founder="n1", epoch="w1", wire_version=WIRE_VERSION)
+    await bus.kv(subjects.KV_MESH).put(subjects.MESH_KEY, encode(record))
 
 
 async def fill(bus: Bus) -> dict[str, str]:

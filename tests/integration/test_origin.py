@@ -8,7 +8,7 @@ from pathlib import Path
 from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
-from mesh.messages import decode_plan
+from mesh.coordination import decode_plan
 from tests.nodes import Cluster, eventually
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh import messages, subjects
+from mesh import coordination, messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.streams import declare_lane
 from mesh.config import LOCAL
@@ -50,7 +50,7 @@ class LeaderNode:
         await self.registry.start()
         self.box = self.bus.new_inbox()
         await self.bus.subscribe(self.box, self._on_work)
-        await self.bus.subscribe("mesh.event.>", lambda one: self.told.append(messages.decode_event(one.data)))
+        await self.bus.subscribe("mesh.event.>", lambda one: self.told.append(coordination.decode_event(one.data)))
         loops = (self.registry.run(), self.election.run(), self.leader.run(), self._heartbeat())
         self.tasks = [asyncio.create_task(one) for one in loops]
         return self
@@ -232,7 +232,7 @@ async def test_a_master_that_was_overtaken_gives_nothing_back(
 ) -> None:
     pid = await hold("a", 5, 5)
     boss.pull(100)
-    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    lease = messages.encode(coordination.Lease("z", "z-1", at=0.0))
     await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
     await eventually(lambda: not boss.election.is_leader)
     os.kill(pid, signal.SIGKILL)
@@ -248,7 +248,7 @@ async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothi
     boss.pull(100)
     boss.tasks[1].cancel()
     await asyncio.wait([boss.tasks[1]])
-    lease = messages.encode(messages.Lease("z", "z-1", at=0.0))
+    lease = messages.encode(coordination.Lease("z", "z-1", at=0.0))
     await boss.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, lease)
     assert boss.election.is_leader
     os.kill(pid, signal.SIGKILL)
@@ -293,9 +293,9 @@ async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
         await nodes.put(node, messages.encode(record))
     plans = boss.bus.kv(subjects.KV_PLAN)
 
-    async def plan() -> messages.Plan | None:
+    async def plan() -> coordination.Plan | None:
         entry = await plans.get(subjects.PLAN_KEY)
-        return messages.decode_plan(entry.value) if entry else None
+        return coordination.decode_plan(entry.value) if entry else None
 
     async with asyncio.timeout(10):
         while (found := await plan()) is None or set(found.ranks.get("echo", {})) != {"boss", "c"}:

@@ -8,8 +8,11 @@ import base64
 import pytest
 
 from mesh import subjects
+from mesh.coordination import MeshRecord
 from mesh.errors import NotFound
+from mesh.membership.mesh_record import create_mesh_record
 from mesh.messages import (
+    WIRE_VERSION,
     BlobRef,
     Capabilities,
     KindInfo,
@@ -123,8 +126,7 @@ async def test_a_delayed_task_waits_for_its_time(bus) -> None:
 @pytest.fixture
 async def ingress(bus_server, bus):
     """A node's door, running; the mesh's epoch is w1."""
-    record = {"id": "m1", "name": "m", "founded_at": 0.0, "founder": "n1", "epoch": "w1"}
-    await bus.kv(subjects.KV_MESH).put(subjects.MESH_KEY, encode(record))
+    await create_mesh_record(bus, MeshRecord(id="m1", name="m", founder="n1", epoch="w1", wire_version=WIRE_VERSION))
     theirs = await bus_server.connect("n1/1")
     running = asyncio.create_task(Ingress(theirs, Submitter(theirs, "n1"), "w1", "n1").run())
     yield running

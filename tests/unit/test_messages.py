@@ -1,4 +1,4 @@
-"""Every wire type survives the trip, ignores what a newer node adds, and names itself in one file."""
+"""Every wire type survives the trip, ignores what a newer node adds, and stays as it was made."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import inspect
 import msgspec
 import pytest
 
-from mesh import messages
+from mesh import coordination, messages
 from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskError, TaskState, encode
 
 WIRE = sorted(
-    (kind for _, kind in inspect.getmembers(messages, inspect.isclass) if kind.__module__ == "mesh.messages"),
+    (
+        kind
+        for module in (messages, coordination)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == module.__name__
+    ),
     key=lambda kind: kind.__name__,
 )
 SAMPLES = {

@@ -107,9 +107,9 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
     """
     from mesh.bus.errors import KeyExists
     from mesh.cluster.controller import read_servers
+    from mesh.coordination import MergeOrder
     from mesh.errors import BadInput
     from mesh.merge.order import give_order, read_order
-    from mesh.messages import MergeOrder
 
     if await read_order(winner) is not None:
         raise BadInput(f"{stays.id} goes into another mesh itself; wait until it is there, and merge with that one")
@@ -126,9 +126,9 @@ async def _follow(loser: Bus, out: Output) -> None:
     The bus that goes ends soon after it said so: what it says is heard, and read only in case that was missed.
     """
     from mesh import subjects
+    from mesh.coordination import MergeOrder, decode_merge
     from mesh.errors import BusUnavailable
     from mesh.merge.order import read_order
-    from mesh.messages import MergeOrder, decode_merge
 
     said, lost_at, latest = "", float("inf"), list[MergeOrder | None]()
 

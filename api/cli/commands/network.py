@@ -49,8 +49,9 @@ def _from_api(given: str) -> dict[str, Any]:
 async def _from_bus(urls: str) -> dict[str, Any]:
     from mesh import subjects
     from mesh.client import Mesh
+    from mesh.coordination import MeshRecord, decode_lease
+    from mesh.membership.mesh_record import read_mesh_record
     from mesh.membership.registry import Registry
-    from mesh.messages import decode_any, decode_lease
     from mesh.views import NetworkView
 
     async with Mesh(urls) as mesh:
@@ -62,13 +63,12 @@ async def _from_bus(urls: str) -> dict[str, Any]:
             await asyncio.sleep(LISTEN_S)
             registry.judge()
             lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
-            identity = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+            record = await read_mesh_record(bus) or MeshRecord()
             queue = await bus.api(f"STREAM.INFO.{subjects.WORK}", {})
-            known = decode_any(identity.value) if identity else {}
             leader = decode_lease(lease.value).node if lease and lease.value else ""
             return NetworkView(
-                mesh=str(known.get("name", "")),
-                mesh_id=str(known.get("id", "")),
+                mesh=record.name,
+                mesh_id=record.id,
                 leader=leader,
                 fence=lease.revision if lease else 0,
                 bus_urls=tuple(urls.split(",")),

@@ -1,0 +1,120 @@
+"""How the nodes of a mesh coordinate: its identity, lease, placement plan, bus servers, merge order and journal.
+
+Frozen and encoded as MessagePack, like `mesh/messages.py`. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class MeshRecord(Struct, frozen=True, kw_only=True):
+    """KV `mesh`, `identity`: which mesh this is. Written once, by the node that creates the mesh."""
+
+    id: str = ""
+    name: str = ""
+    founded_at: float = 0.0
+    founder: str = ""
+    """Id of the node that created the mesh."""
+    epoch: str = "w0"
+    """The submitter token of task ids that the ingress gives: another one for each WORK stream."""
+    wire_version: int = 1
+    """The version of the messages its nodes exchange. Records without the field are of version 1."""
+
+
+class Lease(Struct, frozen=True):
+    """KV `lease`: who is leader. The revision of the key is the fencing number."""
+
+    node: str
+    incarnation: str
+    at: float
+
+
+class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `plan`: for each kind, the pull priority of each node, 0 (first) to 9."""
+
+    fence: int
+    made_at: float
+    ranks: dict[str, dict[str, int]] = {}
+    """kind -> node id -> priority"""
+    regions: tuple[str, ...] = ()
+    """The regions that have nodes; "" stands for nodes without a region."""
+    places: dict[str, tuple[float, float]] = {}
+    """region -> (latitude, longitude) in degrees, for regions where a node states its position"""
+
+
+class Pool(Struct, frozen=True):
+    """KV `pools`: the requirements behind the short name of a pool."""
+
+    name: str
+    requires: dict[str, Any]
+
+
+class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `mesh`, `server.<node>`: the bus server that a node runs. Written by that node."""
+
+    node: str
+    name: str
+    """Its name in the meta group: a new one each time a node begins to host a server."""
+    routes: tuple[tuple[str, int], ...] = ()
+    """(address, port) where other servers reach it."""
+    client_urls: tuple[str, ...] = ()
+    since: float = 0.0
+
+
+class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`node.<id>.bus`: start a bus server that joins those at `routes`, or stop the one called `name`."""
+
+    do: str
+    """host or stop"""
+    fence: int
+    name: str = ""
+    routes: tuple[tuple[str, int], ...] = ()
+
+
+class HostingAnswer(Struct, frozen=True, omit_defaults=True):
+    """The node's answer to a HostingRequest: "" when it complies, else the reason why not."""
+
+    error: str = ""
+
+
+class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `mesh`, `merge`: this mesh is merged into another one and ends."""
+
+    into: str
+    """Id of the other mesh."""
+    urls: tuple[str, ...]
+    """Client URLs of its bus."""
+    phase: str = "drain"
+    """drain: the nodes finish what they run and leave; moved: everything is copied, and the bus servers stop."""
+    by: str = ""
+    """Node id (or program) that gave the order."""
+    at: float = 0.0
+    moved: dict[str, int] = {}
+    """What was copied so far -> how many: tasks, results, blobs …"""
+    mover: str = ""
+    """The node that copies; it stays until the end."""
+
+
+class MeshEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Stream EVENTS: one entry of the journal."""
+
+    type: str
+    at: float
+    node: str = ""
+    fence: int = 0
+    detail: dict[str, Any] = {}
+
+
+decode_mesh = msgspec.msgpack.Decoder(MeshRecord).decode
+decode_lease = msgspec.msgpack.Decoder(Lease).decode
+decode_plan = msgspec.msgpack.Decoder(Plan).decode
+decode_pool = msgspec.msgpack.Decoder(Pool).decode
+decode_server = msgspec.msgpack.Decoder(ServerRecord).decode
+decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
+decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
+decode_merge = msgspec.msgpack.Decoder(MergeOrder).decode
+decode_event = msgspec.msgpack.Decoder(MeshEvent).decode
