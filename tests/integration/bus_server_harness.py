@@ -34,7 +34,7 @@ NODE = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
 import psutil
-from mesh.bus import server_folder
+from mesh.bus.server import data_dir as server_folder
 from mesh.bus.server.bootstrap_client import Admin
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.bus.server.process import ServerProcess

@@ -1,4 +1,4 @@
-"""Fetches one model of a hub, in a process of its own: `python -m node.workloads.llm_download OWNER/NAME REVISION`.
+"""Fetches one model of a hub, in a process of its own: `python -m node.workloads.llm.download OWNER/NAME REVISION`.
 
 Says JSON lines: {"share", "bytes"} on the way, and last {"model", "format"}, or {"wrong"} (there is no such model) or
 {"away"} (the hub can't be had just now, or the disk is full).

@@ -1,6 +1,6 @@
 """A load generator: one process that keeps connections busy, or sends what is due, and counts what comes back.
 
-Run as `python -m node.workloads.web_generator` by `web_processes`; it ends when its input does. Its loop waits with
+Run as `python -m node.workloads.web.generator` by `web_processes`; it ends when its input does. Its loop waits with
 `select` on the selector's own descriptor, to the microsecond: event loops wait in whole milliseconds, which is longer
 than most answers take. Latency counts from when a request was *due*. A request nobody answered counts in the
 histogram with the time it was waited for; one that was refused or answered wrongly counts as an error only.

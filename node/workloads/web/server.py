@@ -2,7 +2,7 @@
 
 aiohttp because the project depends on it already (its own API runs on it), parses in C, and is what many servers that
 people load-test in Python are; without its router it answers a third more. Run as
-`python -m node.workloads.web_server <socket fd>` by `web_processes`; it ends when its input does.
+`python -m node.workloads.web.server <socket fd>` by `web_processes`; it ends when its input does.
 """
 
 from __future__ import annotations
