@@ -171,7 +171,7 @@ class Node:
         self._subscriptions = [
             await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel),
             # A plan says itself which one is newer: nobody need read what it has just heard.
-            await bus.kv(subjects.KV_PLAN).hear(lambda _, value: self._take_plan(value)),
+            await bus.kv(subjects.KV_PLAN).watch_writes(lambda _, value: self._take_plan(value)),
             *await answer_service_requests(bus, self),
             *await self.managed.listen(),
         ]

@@ -32,7 +32,7 @@ class Journal:
         """Listen. Raises: BusUnavailable."""
         await self._bus.subscribe(subjects.EVENTS_SUBJECTS[0], self._on_event)
         # Heard, not read after a hint: that comes before the bus has stored what it tells of.
-        await self._bus.kv(subjects.KV_PLAN).hear(lambda _, value: self._on_plan(value))
+        await self._bus.kv(subjects.KV_PLAN).watch_writes(lambda _, value: self._on_plan(value))
 
     def forget(self) -> None:
         """Begin anew."""

@@ -1,16 +1,19 @@
-"""What the bus refuses, as types."""
+"""The refusals of the bus, as types."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from mesh.errors import BusUnavailable, Busy, QueztlError, StorageFull
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
 IN_PROCESS = (10164, 10158)
-"""An earlier copy of the message, or of another one under its condition, is not committed yet, and may never be: a
-leader that was cut off answers so and is overruled later."""
+"""An earlier copy of the message, or of another one with the same condition, is not committed yet and may never be: a
+leader that is cut off answers so, and a later leader overrules it."""
 NOT_YET = 10008
-"""The servers have no leader right now, or the one asked just came up: nothing was done, it may be asked again."""
+"""The servers have no leader at the moment, or the one asked has just started: nothing was done, a retry is safe."""
 STREAM_NOT_FOUND = 10059
+STREAM_NAME_IN_USE = 10058
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
 STREAM_FULL = (10077, 10047, 10023)
@@ -26,7 +29,7 @@ class ApiError(QueztlError):
 
 
 class NobodyAnswers(BusUnavailable):
-    """Nobody listens on that subject right now: its group has no leader, or there is no such service."""
+    """Nobody subscribes to that subject at the moment: its Raft group has no leader, or there is no such service."""
 
 
 class WrongSequence(QueztlError):
@@ -40,17 +43,23 @@ class KeyExists(WrongSequence):
 
 
 class DamagedBlob(BusUnavailable):
-    """A blob of which a part is lost or wrong, for good."""
+    """A part of the blob is lost or wrong, for good."""
 
 
-def refusal(error: dict[str, object], subject: str) -> QueztlError:
-    """The typed error for a JetStream `error` object in answer to a publish on `subject`."""
-    code = int(str(error.get("err_code", 0)))
-    text = str(error.get("description", "refused"))
-    if code in WRONG_LAST_SEQUENCE:
+def api_error(error: Mapping[str, object]) -> ApiError:
+    """The typed error for a JetStream `error` object."""
+    description = str(error.get("description", ""))
+    return ApiError(int(str(error.get("code", 0))), int(str(error.get("err_code", 0))), description)
+
+
+def refusal(error: Mapping[str, object], subject: str) -> QueztlError:
+    """The typed error for a JetStream `error` object in reply to a publish on `subject`."""
+    refused = api_error(error)
+    if refused.error_code in WRONG_LAST_SEQUENCE:
         return WrongSequence(f"somebody else wrote {subject} first")
-    if code in STREAM_FULL:
+    if refused.error_code in STREAM_FULL:
         if subject.startswith("work."):
             return Busy("the queue is full; try again in a few seconds", retry_after_s=5.0)
+        text = refused.description or "refused"
         return StorageFull(f"the bus has no room left ({text}); free disk space or raise the limit")
-    return ApiError(int(str(error.get("code", 0))), code, text)
+    return refused

@@ -1,8 +1,8 @@
-"""Pipelined publishing into streams: one inbox for all confirmations, resent until the bus answers.
+"""Pipelined publishing into streams: one inbox for all confirmations, repeated until the bus answers.
 
-Waiting for each PubAck in turn is ten times slower than keeping many in flight. A message whose confirmation
-was lost is sent again when that is harmless: it carries an id the stream de-duplicates by, or a condition
-("expected last sequence 0") that a first copy already fulfilled.
+Waiting for each PubAck before the next publish is ten times slower than keeping many in flight. A message whose
+confirmation is lost is sent again when that is harmless: it carries an id that the stream de-duplicates by, or a
+condition ("expected last sequence 0") that the first copy already fulfilled.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
+from mesh.bus.connection import Connection
 from mesh.bus.errors import IN_PROCESS, NOT_YET, refusal
-from mesh.bus.wire import header_block, parse_headers
+from mesh.bus.wire import Message, header_block, parse_headers
 from mesh.errors import BusUnavailable, QueztlError
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message
-
-#: Called with (the bus's answer, None) when stored, (b"", error) when refused or given up.
+#: Called with (the PubAck, None) when the message is stored, with (b"", error) when it is refused or given up.
 Settled = Callable[[bytes, QueztlError | None], None]
 
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
-#: A publish the bus has not answered for this long is sent again (or given up).
+#: A publish without a confirmation is sent again, or given up, after this time.
 ANSWER_WITHIN_S = 3.0
-#: While anything is unconfirmed, that is looked for this often; _ask_again_soon counts on it.
+#: Interval of the sweep for overdue confirmations, which runs while there are pending messages.
 SWEEP_EVERY_S = 0.25
 
 
-def sequence_of(answer: bytes) -> int:
-    """The stream sequence in a confirmation."""
-    found = _SEQUENCE.search(answer)
+def sequence_of(confirmation: bytes) -> int:
+    """The stream sequence in a PubAck."""
+    found = _SEQUENCE.search(confirmation)
     return int(found.group(1)) if found else 0
 
 
@@ -53,41 +50,40 @@ class _Pending:
 
 
 class Publisher:
-    """Keeps what was published until the bus confirmed it."""
+    """Keeps published messages until the bus has confirmed them."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._box = bus.new_inbox()
-        self._prefix = len(self._box) + 1
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = connection.new_inbox()
+        self._prefix = len(self._inbox) + 1
         self._number = 0
         self._pending: dict[int, _Pending] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._subscription: Any = None
         self._loop = asyncio.get_running_loop()
 
     @property
     def unconfirmed(self) -> int:
-        """Messages sent and not answered yet."""
+        """Number of messages sent and not confirmed yet."""
         return len(self._pending)
 
     async def start(self) -> None:
         """Subscribe to the confirmations."""
-        self._subscription = await self._bus.subscribe(f"{self._box}.*", self._on_answer, wait=False)
+        await self._connection.subscribe(f"{self._inbox}.*", self._on_answer, wait=False)
 
-    async def stop(self) -> None:
-        """Give up on everything unconfirmed."""
+    def stop(self) -> None:
+        """Give up everything that is unconfirmed."""
         self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for pending in self._take_all(lambda _: True):
+        for pending in self._take(lambda _: True):
             pending.settled(b"", BusUnavailable("the connection was closed before the bus answered"))
 
     def post(self, subject: str, data: bytes, headers: bytes, settled: Settled, resend: bool) -> int:
-        """Send, remember, and have `settled` called once."""
+        """Publish; `settled` is called once. Returns the number under which the message is pending."""
         self._number = number = self._number + 1
-        self._remember(number, _Pending(subject, data, headers, settled, resend, self._loop.time()))
-        self._bus.send(subject, data, f"{self._box}.{number}", headers)
+        self._add(number, _Pending(subject, data, headers, settled, resend, self._loop.time()))
+        self._connection.send(subject, data, f"{self._inbox}.{number}", headers)
         return number
 
     async def store(
@@ -101,7 +97,7 @@ class Publisher:
         resend: bool,
         timeout_s: float,
     ) -> int:
-        """See `Bus.store`."""
+        """See `JetStream.store`."""
         fields = dict(headers or {})
         if msg_id:
             fields["Nats-Msg-Id"] = msg_id
@@ -111,11 +107,11 @@ class Publisher:
             fields["Nats-TTL"] = f"{max(1, round(ttl_s))}s"
         future: asyncio.Future[int] = self._loop.create_future()
 
-        def settled(answer: bytes, error: QueztlError | None) -> None:
+        def settled(confirmation: bytes, error: QueztlError | None) -> None:
             if future.done():
                 return
             if error is None:
-                future.set_result(sequence_of(answer))
+                future.set_result(sequence_of(confirmation))
             else:
                 future.set_exception(error)
 
@@ -129,24 +125,24 @@ class Publisher:
             self._pending.pop(number, None)
 
     def resend_all(self) -> None:
-        """After a reconnect: what may be sent twice is, the rest is given up with its outcome unknown."""
+        """After a reconnect: send again what may be sent twice; give up the rest, whose outcome is unknown."""
         now = self._loop.time()
-        for pending in self._take_all(lambda one: not one.resend):
+        for pending in self._take(lambda pending: not pending.resend):
             pending.settled(b"", BusUnavailable("the connection broke before the bus answered"))
         for number, pending in list(self._pending.items()):
-            self._send_again(number, pending, now)
+            self._resend(number, pending, now)
 
-    def _send_again(self, number: int, pending: _Pending, now: float) -> None:
+    def _resend(self, number: int, pending: _Pending, now: float) -> None:
         pending.sent_at = now
         headers = parse_headers(pending.headers) if pending.headers else {}
-        # Marks a message that may be a second copy: after an unclean restart of the server its table of
-        # ids is gone, so whoever is given this one first reads the task's records.
+        # The mark of a possible second copy. After an unclean restart the server has lost its table of ids, so a node
+        # that is given a marked message reads the task's records first.
         headers["Queztl-Resent"] = "1"
-        self._bus.send(pending.subject, pending.data, f"{self._box}.{number}", header_block(headers))
+        self._connection.send(pending.subject, pending.data, f"{self._inbox}.{number}", header_block(headers))
 
-    def _take_all(self, wanted: Callable[[_Pending], bool]) -> list[_Pending]:
-        taken = [number for number, pending in self._pending.items() if wanted(pending)]
-        return [self._pending.pop(number) for number in taken]
+    def _take(self, selected: Callable[[_Pending], bool]) -> list[_Pending]:
+        numbers = [number for number, pending in self._pending.items() if selected(pending)]
+        return [self._pending.pop(number) for number in numbers]
 
     def _on_answer(self, message: Message) -> None:
         pending = self._pending.pop(int(message.subject[self._prefix :]), None)
@@ -156,24 +152,23 @@ class Publisher:
         if b'"error"' in data:
             error = json.loads(data)["error"]
             if pending.resend and error.get("err_code") in (*IN_PROCESS, NOT_YET):
-                self._ask_again_soon(message, pending)
+                self._retry_at_next_sweep(message, pending)
             else:
                 pending.settled(b"", refusal(error, pending.subject))
         elif data:
             pending.settled(data, None)
         elif pending.resend:
             # "No responders": the stream has no leader yet (a restart, an election).
-            self._ask_again_soon(message, pending)
+            self._retry_at_next_sweep(message, pending)
         else:
             pending.settled(b"", BusUnavailable(f"no stream takes {pending.subject} right now; try again shortly"))
 
-    def _ask_again_soon(self, message: Message, pending: _Pending) -> None:
-        """Have the sweep send it again."""
+    def _retry_at_next_sweep(self, message: Message, pending: _Pending) -> None:
         pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + SWEEP_EVERY_S
-        self._remember(int(message.subject[self._prefix :]), pending)
+        self._add(int(message.subject[self._prefix :]), pending)
 
-    def _remember(self, number: int, pending: _Pending) -> None:
-        """Until it is confirmed; while anything is not, lost confirmations are looked for."""
+    def _add(self, number: int, pending: _Pending) -> None:
+        """Keep a message until it is confirmed, with the sweep running."""
         self._pending[number] = pending
         if self._sweeper is None and not self._stopped:
             self._sweeper = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
@@ -183,13 +178,13 @@ class Publisher:
         if not self._pending:
             return
         self._sweeper = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
-        if not self._bus.connected:
+        if not self._connection.connected:
             return
         now = self._loop.time()
-        late = [(n, p) for n, p in self._pending.items() if now - p.sent_at > ANSWER_WITHIN_S]
-        for number, pending in late:
+        overdue = [item for item in self._pending.items() if now - item[1].sent_at > ANSWER_WITHIN_S]
+        for number, pending in overdue:
             if pending.resend:
-                self._send_again(number, pending, now)
+                self._resend(number, pending, now)
             else:
                 del self._pending[number]
                 pending.settled(b"", BusUnavailable(f"the bus did not confirm {pending.subject}"))

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mesh import subjects
-from mesh.bus.errors import CONSUMER_NOT_FOUND, ApiError
+from mesh.bus.errors import STREAM_NAME_IN_USE, ApiError
+from mesh.bus.jetstream import JetStream
 from mesh.config import MIB, MeshConfig
 from mesh.lanes import Lane
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus
-
-#: Streams live on voters only, or an R1 stream may land on a boot peer and go with it.
+#: Streams are placed on voters only: a stream with one copy could land on a boot peer, and be removed with it.
 VOTER = {"tags": ["voter"]}
+#: The priority group of every consumer; pulls name it.
 GROUP = "all"
-#: So many outcomes of a benchmark are kept for each node.
+#: Outcomes kept of each benchmark, per node.
 BENCH_HISTORY = 16
 _NS = 1_000_000_000
-STREAM_NAME_IN_USE = 10058
 
 
 def fit_to_disk(config: MeshConfig, free_bytes: int) -> tuple[MeshConfig, int]:
-    """(the settings with limits that this much free disk allows, the most bytes each of the two blob stores takes).
+    """(`config` with the limits that this much free disk allows, the size limit of each of the two blob stores, bytes).
 
-    A queue that is full says so and loses nothing; a disk that is full stops the bus.
+    A full queue refuses new work and loses nothing; a full disk stops the bus.
     """
     fitted = replace(
         config,
@@ -37,7 +35,7 @@ def fit_to_disk(config: MeshConfig, free_bytes: int) -> tuple[MeshConfig, int]:
 
 
 def stream_configs(config: MeshConfig, blobs_max_bytes: int) -> list[dict[str, Any]]:
-    """Every stream of the mesh, buckets and object stores included, as the server's API wants them."""
+    """The configurations of all streams of the mesh, buckets and object stores included, for the server's API."""
     base = {"storage": "file", "num_replicas": 1, "placement": VOTER, "max_consumers": -1, "max_msgs": -1}
     return [*_task_streams(base, config), *_history_streams(base, config), *_buckets(base, config, blobs_max_bytes)]
 
@@ -54,8 +52,8 @@ def _task_streams(base: dict[str, Any], config: MeshConfig) -> list[dict[str, An
             "duplicate_window": int(config.duplicate_window_s * _NS),
             "allow_direct": True,
         },
-        # A stream with schedules can't refuse new messages when full (10052), and a schedule's target must lie
-        # in its own stream: so delayed work has a stream of its own, and any node moves what is due to its lane.
+        # A stream with schedules can't refuse new messages when it is full (10052), and a schedule's target must be in
+        # the same stream. So delayed work has a stream of its own, and any node moves what is due to its lane.
         base
         | {
             "name": subjects.LATER,
@@ -161,30 +159,29 @@ def _object_store(base: dict[str, Any], name: str, max_bytes: int, max_age_s: fl
     }
 
 
-async def declare_streams(bus: Bus, config: MeshConfig, free_bytes: int) -> None:
-    """Make what is missing, on a disk with `free_bytes` free; what exists is left as it is (its limits may have been
-    set by an operator).
+async def declare_streams(jetstream: JetStream, config: MeshConfig, free_bytes: int) -> None:
+    """Create the streams that are missing, on a disk with `free_bytes` free.
 
-    Raises: ApiError, BusUnavailable.
+    Existing ones stay as they are: an operator may have set their limits. Raises: ApiError, BusUnavailable.
     """
     fitted, blobs_max_bytes = fit_to_disk(config, free_bytes)
 
     async def declare(stream: dict[str, Any]) -> None:
         try:
-            await bus.api(f"STREAM.CREATE.{stream['name']}", stream, timeout_s=10)
+            await jetstream.create_stream(stream)
         except ApiError as error:
             if error.error_code != STREAM_NAME_IN_USE:
                 raise
 
-    await asyncio.gather(*(declare(one) for one in stream_configs(fitted, blobs_max_bytes)))
-    await _declare_consumer(bus, subjects.WORK, ingress_config(config))
-    await _declare_consumer(bus, subjects.LATER, due_config(config))
+    await asyncio.gather(*(declare(stream) for stream in stream_configs(fitted, blobs_max_bytes)))
+    await jetstream.create_consumer(subjects.WORK, ingress_config(config))
+    await jetstream.create_consumer(subjects.LATER, due_config(config))
 
 
 def lane_config(kind: str, pool: str, urgency: str, config: MeshConfig) -> dict[str, Any]:
     """A lane's durable pull consumer. Whether it has a priority group can't be changed later.
 
-    No `inactive_threshold`: the server would remove a lane that still holds work nobody can do yet. The master
+    No `inactive_threshold`: the server would remove a lane that still holds work that no node can do yet. The leader
     removes lanes that stayed empty; a submitter declares its lane again with the first task after a quiet time.
     """
     return {
@@ -203,7 +200,7 @@ def lane_config(kind: str, pool: str, urgency: str, config: MeshConfig) -> dict[
 
 
 def ingress_config(config: MeshConfig) -> dict[str, Any]:
-    """The one consumer of `work.*`: any node takes a door message and puts it into its lane."""
+    """The one consumer of `work.*`: any node takes an ingress message and puts it into its lane."""
     return {
         "durable_name": subjects.INGRESS_DURABLE,
         "name": subjects.INGRESS_DURABLE,
@@ -220,7 +217,7 @@ def ingress_config(config: MeshConfig) -> dict[str, Any]:
 
 
 def due_config(config: MeshConfig) -> dict[str, Any]:
-    """The one consumer of `later.due.*`: any node moves delayed work that is due into its lane."""
+    """The one consumer of `later.due.*`: any node moves delayed work that is due to its lane."""
     return ingress_config(config) | {
         "durable_name": subjects.DUE_DURABLE,
         "name": subjects.DUE_DURABLE,
@@ -228,43 +225,29 @@ def due_config(config: MeshConfig) -> dict[str, Any]:
     }
 
 
-async def _declare_consumer(bus: Bus, stream: str, consumer: dict[str, Any]) -> None:
-    name = consumer["durable_name"]
-    request = {"stream_name": stream, "config": consumer, "action": ""}
-    endpoint = f"CONSUMER.CREATE.{stream}.{name}.{consumer['filter_subject']}"
-    await bus.api(endpoint, request, timeout_s=10)
-
-
-async def declare_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:
-    """Make a lane's consumer (idempotent, 1 ms alone). Raises: ApiError, BusUnavailable."""
-    await _declare_consumer(bus, subjects.WORK, lane_config(kind, pool, urgency, bus.config))
+async def declare_lane(jetstream: JetStream, kind: str, pool: str, urgency: str) -> None:
+    """Create a lane's consumer (idempotent, 1 ms on an idle bus). Raises: ApiError, BusUnavailable."""
+    await jetstream.create_consumer(subjects.WORK, lane_config(kind, pool, urgency, jetstream.config))
 
 
 class LaneInfo(NamedTuple):
-    """One lane's counters."""
+    """Counters of one lane."""
 
     waiting: int
     unacknowledged: int
     """Delivered and not acknowledged."""
     delivered: int
-    """Deliveries so far: it stands still while the lane is idle."""
+    """Deliveries so far: constant while the lane is idle."""
 
 
-async def list_lanes(bus: Bus) -> dict[Lane, LaneInfo]:
-    """Every lane there is. Raises: BusUnavailable, ApiError."""
+async def list_lanes(jetstream: JetStream) -> dict[Lane, LaneInfo]:
+    """Every lane. Raises: BusUnavailable, ApiError."""
     lanes: dict[Lane, LaneInfo] = {}
-    offset = 0
-    while True:
-        answer = await bus.api(f"CONSUMER.LIST.{subjects.WORK}", {"offset": offset})
-        consumers = answer.get("consumers") or []
-        for consumer in consumers:
-            lane = subjects.split_durable(consumer["name"])
-            if lane is not None:
-                delivered = int((consumer.get("delivered") or {}).get("consumer_seq", 0))
-                lanes[lane] = LaneInfo(int(consumer["num_pending"]), int(consumer["num_ack_pending"]), delivered)
-        offset += len(consumers)
-        if not consumers or offset >= int(answer.get("total", 0)):
-            return lanes
+    for consumer in await jetstream.list_consumers(subjects.WORK):
+        lane = subjects.split_durable(consumer.name)
+        if lane is not None:
+            lanes[lane] = LaneInfo(consumer.pending, consumer.ack_pending, consumer.delivered)
+    return lanes
 
 
 class StreamUsage(NamedTuple):
@@ -276,23 +259,14 @@ class StreamUsage(NamedTuple):
     """0 or less: no limit."""
 
 
-async def list_usage(bus: Bus) -> list[StreamUsage]:
-    """The usage of every stream. Raises: BusUnavailable, ApiError."""
-    usages: list[StreamUsage] = []
-    while True:
-        answer = await bus.api("STREAM.LIST", {"offset": len(usages)})
-        page = answer.get("streams") or []
-        for info in page:
-            config, state = info["config"], info["state"]
-            usages.append(StreamUsage(str(config["name"]), int(state["bytes"]), int(config.get("max_bytes") or 0)))
-        if not page or len(usages) >= int(answer.get("total", 0)):
-            return usages
+async def list_usage(jetstream: JetStream) -> list[StreamUsage]:
+    """The usage of every stream that answers. Raises: BusUnavailable, ApiError."""
+    return [
+        StreamUsage(info.name, info.size_bytes, int(info.config.get("max_bytes") or 0))
+        for info in (await jetstream.list_streams()).streams
+    ]
 
 
-async def remove_lane(bus: Bus, kind: str, pool: str, urgency: str) -> None:
-    """Remove an empty lane's consumer; one that is gone already is no error."""
-    try:
-        await bus.api(f"CONSUMER.DELETE.{subjects.WORK}.{subjects.lane_durable(kind, pool, urgency)}")
-    except ApiError as error:
-        if error.error_code != CONSUMER_NOT_FOUND:
-            raise
+async def remove_lane(jetstream: JetStream, kind: str, pool: str, urgency: str) -> None:
+    """Remove an empty lane's consumer; one that is gone is no error. Raises: BusUnavailable, ApiError."""
+    await jetstream.delete_consumer(subjects.WORK, subjects.lane_durable(kind, pool, urgency))

@@ -1,10 +1,10 @@
-"""The hot path of the connection: a faster parser and writer under nats-py's client.
+"""The hot path of a connection: a faster parser and writer underneath nats-py's client.
 
-nats-py matches every line against regular expressions and takes each message through a queue and a task: without
-that, a node's daemon took about 85 instead of 146 us of CPU for a small task (single runs, busy machine). This parser
-cuts lines by hand and calls a subscription's callback at once; everything that is no message (INFO, PING, -ERR …) is
-left to nats-py's own parser, and so are connecting, reconnecting and re-subscribing. It touches private names of the
-client (`_ps`, `_pending`, `_flush_queue`, `_pongs`, `_send_ping`, `_bare_io_writer`), all here.
+nats-py matches every line against regular expressions and takes each message through a queue and a task. This parser
+cuts lines by hand and calls a subscription's callback directly, which brings the CPU time of a node's daemon for a
+small task from 146 to about 85 us (single runs, busy machine). nats-py's own parser gets everything that is no message
+(INFO, PING, -ERR …), and nats-py connects, reconnects and re-subscribes. `check_library` lists the private names used
+here and in `connection.py`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,47 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import ParseResult
 
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
+
+from mesh.errors import CannotStart
 
 log = logging.getLogger(__name__)
 
-#: No line of a server is longer than this, bytes; INFO, the longest, lists the servers of a cluster.
+#: The releases of nats-py whose private names were tested; pyproject.toml pins the same.
+NATS_PY = ">=2.16,<2.17"
+#: Limit of one line from a server, bytes; INFO, the longest, lists the servers of a cluster.
 MAX_LINE_BYTES = 1024 * 1024
 _CRLF = b"\r\n"
 _VERSION = b"NATS/1.0"
 
 
+@cache
+def check_library() -> None:
+    """Check that nats-py has the private names that `mesh.bus` uses. Raises: CannotStart, which names a missing one."""
+    client = Client()
+    _require(client, "_pending", "_pending_data_size", "_flush_queue", "_transport", "_server_info", "_server_pool")
+    _require(client, "_pings_outstanding", "_pongs", "_pongs_received", "_send_ping", "_process_msg", "_ps", "options")
+    _require(client._ps, "buf", "parse", "reset")
+    _require(TcpTransport(), "_bare_io_writer")
+    _require(Subscription(client), "_id")
+
+
+def _require(owner: object, *names: str) -> None:
+    for name in names:
+        if not hasattr(owner, name):
+            found = f"nats-py {version('nats-py')} has no {type(owner).__name__}.{name}"
+            raise CannotStart(f"{found}, which the bus client uses; install nats-py{NATS_PY}")
+
+
 class Message:
-    """One message as it came; headers are looked at only when somebody asks."""
+    """One message as received; headers are parsed on first use."""
 
     __slots__ = ("_headers", "data", "raw_headers", "reply", "subject")
 
@@ -36,14 +62,14 @@ class Message:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Name -> value; a status line is under "Status" and "Description"."""
+        """Name -> value; the status line is in "Status" and "Description"."""
         if self._headers is None:
             self._headers = parse_headers(self.raw_headers) if self.raw_headers else {}
         return self._headers
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:
-    """The header block of a message: `NATS/1.0[ status[ description]]`, then `Name: value` lines."""
+    """Parse a header block: `NATS/1.0[ status[ description]]`, then `Name: value` lines."""
     lines = raw.split(_CRLF)
     found: dict[str, str] = {}
     status = lines[0][len(_VERSION) :].strip()
@@ -60,7 +86,7 @@ def parse_headers(raw: bytes) -> dict[str, str]:
 
 
 def header_block(headers: dict[str, str]) -> bytes:
-    """The header block for `headers`; line breaks in them become spaces."""
+    """The header block for `headers`; line breaks inside them become spaces."""
     lines = [_VERSION]
     for name, value in headers.items():
         lines.append(f"{name}: {value}".replace("\r", " ").replace("\n", " ").encode())
@@ -68,7 +94,7 @@ def header_block(headers: dict[str, str]) -> bytes:
 
 
 class Parser:
-    """Stands in for nats-py's parser: `parse(bytes)` and `reset()` are all the client calls."""
+    """Replaces nats-py's parser, of which the client calls `parse(bytes)` and `reset()` only."""
 
     def __init__(self, client: Any) -> None:
         self._client, self._base = client, client._ps
@@ -76,18 +102,18 @@ class Parser:
         self._large: list[bytes] = []
         self._missing = 0
         self.direct: dict[bytes, Callable[[Message], None]] = {}
-        """Subscription number (as the server writes it) -> callback, called in the order of the messages."""
+        """Subscription number, as the server writes it -> callback, called in the order of the messages."""
 
     def reset(self) -> None:
-        """Forget a half-read message: a new connection begins."""
+        """Drop a half-read message: a new connection begins."""
         self._rest, self._missing = b"", 0
         self._large.clear()
         self._base.reset()
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take what was read. Raises: nats-py's ProtocolError for what is no NATS."""
+        """Process bytes read from the socket. Raises: nats-py's ProtocolError for anything that is not NATS."""
         if self._missing > 0:
-            # A large message comes in many reads: joined once, not at every read.
+            # A large message arrives in many reads, which are joined once, not at every read.
             self._large.append(data)
             self._missing -= len(data)
             if self._missing > 0:
@@ -108,14 +134,14 @@ class Parser:
             try:
                 number, end = parts[2], start + int(parts[-1])
                 if first == 0x4D:
-                    split, right = start, parts[0] == b"MSG" and 4 <= len(parts) <= 5
+                    split, valid = start, parts[0] == b"MSG" and 4 <= len(parts) <= 5
                     reply = parts[3] if len(parts) == 5 else b""
                 else:
-                    split, right = start + int(parts[-2]), parts[0] == b"HMSG" and 5 <= len(parts) <= 6
+                    split, valid = start + int(parts[-2]), parts[0] == b"HMSG" and 5 <= len(parts) <= 6
                     reply = parts[3] if len(parts) == 6 else b""
             except (ValueError, IndexError):
-                right = False
-            if not right or not start <= split <= end:
+                return await self._refuse()
+            if not valid or not start <= split <= end:
                 return await self._refuse()
             if size < end + 2:
                 self._large.append(data[at:])
@@ -132,31 +158,30 @@ class Parser:
             try:
                 callback(Message(parts[1].decode(), reply.decode(), data[split:end], data[start:split]))
             except Exception:
-                # One bad message must not end the connection's reader; the callback's author must see it.
-                log.exception("taking a message on %s failed", parts[1].decode("utf-8", "replace"))
+                # One failing callback must not end the reader of the connection; its author finds it in the log.
+                log.exception("handling a message on %s failed", parts[1].decode("utf-8", "replace"))
         self._rest = data[at:]
         if len(self._rest) > MAX_LINE_BYTES:
             await self._refuse()
 
     async def _control(self, line: bytes) -> None:
-        """A line that begins no message."""
+        """Process a line that does not begin a message."""
         if line == b"PONG\r\n":
             return self._pong()
         try:
             await self._base.parse(line)
-        except (ValueError, TypeError, AttributeError):  # what nats-py's makes of an INFO or -ERR that is none
+        except (ValueError, TypeError, AttributeError):  # nats-py raises these for a malformed INFO or -ERR
             await self._refuse()
-        if self._base.buf:  # what it takes for the beginning of something would be before all that follows
+        if self._base.buf:  # it waits for the rest of a malformed line, which would swallow what follows
             await self._refuse()
 
     async def _refuse(self) -> None:
-        """Raises nats-py's ProtocolError, so that it connects again: of any other one its reader dies, and nothing
-        would be heard any more."""
+        """Raise nats-py's ProtocolError, on which it reconnects; any other exception ends its reader for good."""
         self._base.reset()
         await self._base.parse(b"?\r\n")
 
     def _pong(self) -> None:
-        """nats-py's reader dies of the answer to a flush whose caller was cancelled or had given up."""
+        """In place of nats-py's own, whose reader ends on a PONG for a flush that was cancelled or timed out."""
         client = self._client
         if client._pongs:
             waiting = client._pongs.pop(0)
@@ -166,10 +191,10 @@ class Parser:
             client._pings_outstanding = 0
 
 
-def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes, soon: bool = True) -> None:
-    """Queue one publish for the client's flusher; the caller has checked that the client is connected.
+def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes, flush: bool = True) -> None:
+    """Queue one publish for the client's flusher; the caller has checked that the client is not closed.
 
-    Not `soon`: it goes with whatever is written next, or with `flush_soon`.
+    Without `flush` it is written together with the next message, or by `flush_soon`.
     """
     if headers:
         sizes = f"{len(headers)} {len(headers) + len(data)}"
@@ -178,57 +203,57 @@ def write(client: Any, subject: str, data: bytes, reply: str, headers: bytes, so
         command = b"".join((f"PUB {subject} {reply} {len(data)}\r\n".encode(), data, _CRLF))
     client._pending.append(command)
     client._pending_data_size += len(command)
-    if soon:
+    if flush:
         flush_soon(client)
 
 
 def flush_soon(client: Any) -> None:
-    """Have what is queued written once this turn of the loop is over."""
+    """Have the queue written at the end of this iteration of the event loop."""
     queue = client._flush_queue
     if queue.empty():
         queue.put_nowait(asyncio.get_running_loop().create_future())
 
 
 async def ping(client: Any) -> None:
-    """Wait for the server's answer to a PING behind all that was written; nothing to wait for when not connected."""
+    """Wait for the PONG to a PING behind everything queued so far; returns at once when not connected."""
     if client.is_connected:
-        if client._pending:  # nats-py writes its PING at once, before what its flusher has not written yet
+        if client._pending:  # nats-py writes its PING at once, ahead of what its flusher has not written yet
             client._transport.writelines(client._pending)
-            client._pending, client._pending_data_size = [], 0
+            client._pending, client._pending_data_size = list[bytes](), 0
         answered = asyncio.get_running_loop().create_future()
         await client._send_ping(answered)
         await answered
 
 
 class Line(TcpTransport):
-    """The TCP connection under nats-py's client, hung up at once.
+    """The TCP connection underneath nats-py's client, which is always reset, never closed gracefully.
 
-    nats-py itself waits for a server that is frozen or cut off to take what is left before it turns to another one
-    (whoever asked sends again what waits), and drops a connection on which no INFO came without closing it.
+    nats-py itself waits until a frozen or unreachable server has taken all pending data before it tries another server
+    (the publisher sends that data again anyway), and leaks a connection on which no INFO arrived.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._over = False
+        self._closed = False
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """In place of the connection there was. Raises: OSError, TimeoutError."""
+        """Connect, and reset the previous connection. Raises: OSError, TimeoutError."""
         self.close()
         await super().connect(uri, buffer_size, connect_timeout)
-        if self._over:  # hung up while it was made: nobody else would
+        if self._closed:  # by `hang_up` while it was being made: nobody else would close it
             self.close()
             raise ConnectionAbortedError("this client has been closed")
 
     def hang_up(self) -> None:
-        """Reset the connection that stands, and any that is just being made."""
-        self._over = True
+        """Reset the connection, also one that is being made now."""
+        self._closed = True
         self.close()
 
     def close(self) -> None:
-        """Reset the connection that stands, if one does."""
+        """Reset the connection, if there is one."""
         if self._bare_io_writer is not None:
             self._bare_io_writer.transport.abort()
 
     def __bool__(self) -> bool:
-        """Not "is it connected": nats-py puts one of its own in the place of what is false."""
+        """True also while not connected: nats-py replaces a false transport with one of its own."""
         return True

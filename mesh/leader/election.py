@@ -110,7 +110,7 @@ class Election:
     async def run(self) -> None:
         """Contend, renew, step down; returns after `resign()`."""
         unlisten = self._registry.listen(self._on_change)
-        watch = await self._kv.hear(self._on_said)
+        watch = await self._kv.watch_writes(self._on_said)
         try:
             while not self._resigned:
                 self._look.clear()

@@ -5,14 +5,13 @@ A task's truth is, in this order: its `.end` record, its `.state` record, its me
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
-from mesh.bus.pages import read_many
+from mesh.bus.pages import read_last_of
 from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable
 from mesh.messages import (
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 #: End records under this size live shorter: they are the many small ones.
 SMALL_BYTES = 1024
 _BATCH = 256
-#: One answer may take so long, seconds; what did not come is asked for again after a moment, for so long in all.
-READ_ONCE_S, READ_AGAIN_S, READ_WITHIN_S = 3.0, 0.25, 10.0
 
 
 def end_ttl_s(size: int, config: MeshConfig) -> int:
@@ -91,29 +88,10 @@ async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
     wanted, found = list(tasks), {}
     for start in range(0, len(wanted), _BATCH):
         batch = [subjects.end(task) for task in wanted[start : start + _BATCH]]
-        for data in await _multi_last(bus, subjects.TASKS, batch):
+        for data in await read_last_of(bus, subjects.TASKS, batch):
             end = decode_end(data)
             found[end.id] = end
     return found
-
-
-async def _multi_last(bus: Bus, stream: str, batch: list[str]) -> list[bytes]:
-    """Asked again where nobody answers: while copies elect who leads, or when the line to the one asked is bad."""
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + READ_WITHIN_S
-    while True:
-        found, status = await _ask_last(bus, stream, batch)
-        if status in ("204", "404"):
-            return found
-        if clock() + READ_AGAIN_S > deadline:
-            raise BusUnavailable("the bus did not answer in time; try again shortly")
-        await asyncio.sleep(READ_AGAIN_S)
-
-
-async def _ask_last(bus: Bus, stream: str, batch: list[str]) -> tuple[list[bytes], str]:
-    """(the values of one answer, the status it ended with; "": it did not end)"""
-    found, end = await read_many(bus, stream, {"multi_last": batch}, READ_ONCE_S)
-    return [one.data for one in found if one.data] if end else [], str(end.get("Status", ""))
 
 
 async def write_end(bus: Bus, end: TaskEnd) -> bool:

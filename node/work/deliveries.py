@@ -137,7 +137,7 @@ class Deliveries:
         ours = self._ours(delivery)
         self.drop(delivery)
         if ours:
-            self._bus.send_along(delivery.reply, b"+ACK")
+            self._bus.ack(delivery.reply)
 
     def give_back(self, delivery: Delivery, delay_s: float) -> None:
         """Somebody (else) shall have it, after `delay_s`."""

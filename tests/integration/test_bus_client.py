@@ -135,7 +135,7 @@ async def test_a_flush_waits_for_all_that_was_sent_before(bus_server) -> None:
         bus.send("some.subject", str(number).encode())
         await bus.flush()
         assert len(heard) == number + 1
-    bus.send_along("some.subject", b"x")
+    bus.send_deferred("some.subject", b"x")
     await bus.flush()
     assert heard[-1] == b"x"
 
@@ -144,7 +144,7 @@ async def test_what_goes_along_needs_no_company(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
     heard: list[bytes] = []
     await bus.subscribe("some.subject", lambda message: heard.append(message.data))
-    bus.send_along("some.subject", b"x")
+    bus.send_deferred("some.subject", b"x")
     await eventually(lambda: heard == [b"x"])
 
 

@@ -130,5 +130,5 @@ async def test_one_message_may_not_lie_in_two_lanes(bus_server) -> None:
     await streams.declare_lane(bus, "echo", "any", "normal")
     overlapping = streams.lane_config("echo", "any", "normal", LOCAL) | {"durable_name": "x", "name": "x"}
     with pytest.raises(ApiError) as refused:
-        await streams._declare_consumer(bus, subjects.WORK, overlapping)
+        await bus.create_consumer(subjects.WORK, overlapping)
     assert refused.value.error_code == 10100

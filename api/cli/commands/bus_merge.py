@@ -136,7 +136,7 @@ async def _follow(loser: Bus, out: Output) -> None:
         if key == subjects.MERGE_KEY:
             latest[:] = [decode_merge(value) if value else None]
 
-    listening = await loser.kv(subjects.KV_MESH).hear(hear)
+    listening = await loser.kv(subjects.KV_MESH).watch_writes(hear)
     try:
         while True:
             try:

@@ -1,0 +1,246 @@
+"""JetStream on a connection: streams, consumers, stored messages, and what a consumer says about its deliveries.
+
+No other package knows the names of the API, its JSON, or the bodies of acknowledgements. `store` and `post` send again
+what the bus did not confirm when that is harmless, and report it when it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mesh.bus.connection import Connection
+from mesh.bus.errors import CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND, NOT_YET, ApiError, NobodyAnswers, api_error
+from mesh.bus.publisher import Publisher, Settled
+from mesh.bus.replies import (
+    ConsumerInfo,
+    StoredMessage,
+    StreamInfo,
+    StreamList,
+    consumer_info,
+    stored_message,
+    stream_info,
+)
+from mesh.config import MeshConfig
+from mesh.errors import BusUnavailable
+
+_NS = 1_000_000_000
+_ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
+#: Pause before an API call is repeated while the servers have no leader, seconds.
+NOT_YET_S = 0.25
+#: Changes of streams and consumers are replicated before they are confirmed: they get more time, seconds.
+_CHANGE_S = 10.0
+
+
+class JetStream(Connection):
+    """A connection that also speaks JetStream. All calls raise BusUnavailable while the bus does not answer."""
+
+    def __init__(self, config: MeshConfig) -> None:
+        super().__init__(config)
+        self._publisher = Publisher(self)
+
+    async def _open(self, servers: list[str], attempts: int, **options: Any) -> None:
+        await super()._open(servers, attempts, **options)
+        await self._publisher.start()
+
+    async def close(self) -> None:
+        """Give up unconfirmed messages, send what is pending, then close the connection."""
+        self._publisher.stop()
+        await super().close()
+
+    async def _on_reconnected(self) -> None:
+        self._publisher.resend_all()
+        await super()._on_reconnected()
+
+    async def api(
+        self, endpoint: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0, repeat: bool = True
+    ) -> dict[str, Any]:
+        """One call of the JetStream API: `endpoint` without the leading `$JS.API.`; `repeat`: see `request`.
+
+        A refusal for want of a leader is not final and is repeated: elections end within seconds.
+        Raises: ApiError (the server's refusal), BusUnavailable.
+        """
+        data, clock = json.dumps(body).encode() if body is not None else b"", asyncio.get_running_loop().time
+        subject, deadline = f"$JS.API.{endpoint}", clock() + timeout_s
+        while True:
+            try:
+                reply = await self.request(subject, data, max(0.01, deadline - clock()), repeat=repeat)
+            except NobodyAnswers:
+                if not repeat or clock() + NOT_YET_S > deadline:
+                    raise
+            else:
+                document: dict[str, Any] = json.loads(reply.data)
+                error = document.get("error")
+                if error is None:
+                    return document
+                if error.get("err_code") != NOT_YET:
+                    raise api_error(error)
+                if clock() + NOT_YET_S > deadline:
+                    raise BusUnavailable("the bus has no leader right now; try again in some seconds")
+            await asyncio.sleep(NOT_YET_S)
+
+    # --- writing ------------------------------------------------------------------------------------
+    async def store(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        msg_id: str = "",
+        expect_last: int | None = None,
+        ttl_s: float = 0,
+        headers: dict[str, str] | None = None,
+        resend: bool | None = None,
+        timeout_s: float = 10.0,
+    ) -> int:
+        """Publish into a stream and wait for the confirmation; returns the sequence.
+
+        `msg_id`: the stream drops a second message with the same id. `expect_last`: store only if this is the last
+        sequence of the subject. `resend` (default: when `msg_id` is set): send again after a reconnect, or when the
+        server is silent. Raises: WrongSequence, StorageFull, Busy, BusUnavailable (it is unknown then whether the
+        message was stored).
+        """
+        return await self._publisher.store(
+            subject, data, msg_id, expect_last, ttl_s, headers, bool(msg_id) if resend is None else resend,
+            timeout_s,
+        )  # fmt: skip
+
+    def post(self, subject: str, data: bytes, headers: bytes, settled: Settled) -> None:
+        """`store` for the hot path: sent again until the bus answers, then `settled(confirmation, error)` is called."""
+        self._publisher.post(subject, data, headers, settled, resend=True)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Number of stored messages that the bus has not confirmed yet."""
+        return self._publisher.unconfirmed
+
+    # --- reading, at the stream's leader ------------------------------------------------------------
+    async def read_last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message on `subject`, wildcards allowed; None when there is none. Raises: ApiError."""
+        return await self._read(stream, {"last_by_subj": subject})
+
+    async def read_at(self, stream: str, sequence: int) -> StoredMessage | None:
+        """The message with that sequence; None when it is gone, or was never there. Raises: ApiError."""
+        return await self._read(stream, {"seq": sequence})
+
+    async def read_next(self, stream: str, subject: str, start: int) -> StoredMessage | None:
+        """The first message on `subject`, wildcards allowed, from sequence `start` on. Raises: ApiError."""
+        return await self._read(stream, {"seq": start, "next_by_subj": subject})
+
+    async def _read(self, stream: str, query: dict[str, Any]) -> StoredMessage | None:
+        try:
+            return stored_message((await self.api(f"STREAM.MSG.GET.{stream}", query))["message"])
+        except ApiError as error:
+            if error.error_code == MESSAGE_NOT_FOUND:
+                return None
+            raise
+
+    # --- deliveries ---------------------------------------------------------------------------------
+    def pull(
+        self,
+        stream: str,
+        consumer: str,
+        inbox: str,
+        *,
+        batch: int,
+        expires_s: float,
+        group: str,
+        priority: int,
+        max_bytes: int = 0,
+    ) -> None:
+        """Ask a pull consumer for up to `batch` messages within `expires_s`; they arrive at `inbox`.
+
+        `replies.parse_ack_subject` reads a message's reply subject; a message without one ends the pull, see
+        `replies.pull_end`. `group`, `priority`: the consumer's priority group, lower numbers are served first.
+        """
+        body = {"batch": batch, "expires": int(expires_s * _NS), "group": group, "priority": priority}
+        if max_bytes:
+            body["max_bytes"] = max_bytes
+        self.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(body).encode(), inbox)
+
+    def ack(self, reply: str) -> None:
+        """Have a delivered message removed: it is settled. Sent with the next write, see `send_deferred`.
+
+        The server does not fence any of the four: a late one applies to whoever holds the message by then.
+        """
+        self.send_deferred(reply, _ACK)
+
+    def nak(self, reply: str, delay_s: float | None = None) -> None:
+        """Return a delivered message, to be delivered again at once or after `delay_s`."""
+        body = _NAK if delay_s is None else b"%s %s" % (_NAK, json.dumps({"delay": int(delay_s * _NS)}).encode())
+        self.send(reply, body)
+
+    def term(self, reply: str) -> None:
+        """Have a delivered message removed because it can never be processed."""
+        self.send(reply, _TERM)
+
+    def in_progress(self, reply: str) -> None:
+        """Restart the acknowledgement timeout (`ack_wait`) of a delivered message."""
+        self.send(reply, _IN_PROGRESS)
+
+    # --- streams ------------------------------------------------------------------------------------
+    async def stream_info(self, stream: str, subject: str = "") -> StreamInfo:
+        """One stream; with `subject` also how many messages are on each subject that matches. Raises: ApiError."""
+        body = {"subjects_filter": subject} if subject else None
+        return stream_info(await self.api(f"STREAM.INFO.{stream}", body))
+
+    async def list_streams(self) -> StreamList:
+        """Every stream. Raises: ApiError."""
+        streams: dict[str, StreamInfo] = {}
+        silent: set[str] = set()
+        while True:
+            answer = await self.api("STREAM.LIST", {"offset": len(streams.keys() | silent)})
+            page = {info.name: info for info in map(stream_info, answer.get("streams") or ())}
+            missing = {str(name) for name in answer.get("missing") or ()}
+            streams |= page
+            silent |= missing
+            # A stream without any copy is in both lists.
+            if not (page or missing) or len(streams.keys() | silent) >= int(answer.get("total", 0)):
+                return StreamList(list(streams.values()), sorted(silent - streams.keys()))
+
+    async def create_stream(self, config: Mapping[str, Any]) -> None:
+        """Create a stream. Raises: ApiError (STREAM_NAME_IN_USE when there is one with another configuration)."""
+        await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_s=_CHANGE_S)
+
+    async def update_stream(self, stream: str, **changes: Any) -> None:
+        """Change fields of a stream's configuration. Raises: ApiError."""
+        config = (await self.stream_info(stream)).config
+        await self.api(f"STREAM.UPDATE.{stream}", {**config, **changes}, timeout_s=_CHANGE_S)
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Remove all messages on `subject`, wildcards allowed. Raises: ApiError."""
+        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+
+    async def delete_message(self, stream: str, sequence: int) -> None:
+        """Remove one message, without overwriting it on the disk. Raises: ApiError when it can't be removed."""
+        await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+
+    async def move_leader(self, stream: str, server: str) -> None:
+        """Have the leader of `stream` hand over to the copy on `server`. Raises: ApiError."""
+        body = {"placement": {"preferred": server}}
+        await self.api(f"STREAM.LEADER.STEPDOWN.{stream}", body, repeat=False)
+
+    # --- consumers ----------------------------------------------------------------------------------
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> None:
+        """Create a durable consumer with one filter subject; an equal one may exist. Raises: ApiError."""
+        endpoint = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
+        await self.api(endpoint, {"stream_name": stream, "config": config, "action": ""}, timeout_s=_CHANGE_S)
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove a consumer; one that is gone is no error. Raises: ApiError."""
+        try:
+            await self.api(f"CONSUMER.DELETE.{stream}.{consumer}")
+        except ApiError as error:
+            if error.error_code != CONSUMER_NOT_FOUND:
+                raise
+
+    async def list_consumers(self, stream: str) -> list[ConsumerInfo]:
+        """Every consumer of a stream. Raises: ApiError."""
+        found: list[ConsumerInfo] = []
+        while True:
+            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            page = answer.get("consumers") or []
+            found += map(consumer_info, page)
+            if not page or len(found) >= int(answer.get("total", 0)):
+                return found
