@@ -1,1 +1,1 @@
-"""The REST bridge and the queztl command."""
+"""The REST bridge of a node, and the `queztl` command line."""

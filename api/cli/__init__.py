@@ -1,1 +1,1 @@
-"""`queztl`: the command line."""
+"""`queztl`: the mesh from the command line."""

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from api.cli import exit_codes
 from api.cli.commands import (
     bench,
     blobs,
@@ -32,7 +31,8 @@ from api.cli.commands import (
     submit,
     watch,
 )
-from api.cli.console import Output
+from api.cli.output import exit_codes
+from api.cli.output.console import Output
 
 COMMANDS: dict[str, ModuleType] = {
     "nodes": nodes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from api.http.route import PREFIX
 from mesh.messages import DeadLetter, TaskEnd, TaskError, decode_any
+from mesh.node_api import API_PREFIX
 from mesh.task_states import FINAL
 from mesh.views import Accepted, TaskView
 
@@ -20,7 +20,7 @@ def rfc3339(at: float) -> str | None:
 
 def links(task: str) -> dict[str, str]:
     """Where to go on from a task."""
-    base = f"{PREFIX}/workload/{task}"
+    base = f"{API_PREFIX}/workload/{task}"
     return {"status": f"{base}/status", "result": f"{base}/result", "cancel": base, "events": f"{base}/events"}
 
 
@@ -85,7 +85,7 @@ def no_result(end: TaskEnd) -> dict[str, Any]:
 def dead(letter: DeadLetter, whole: bool = False) -> dict[str, Any]:
     """DeadDoc; the payload only when `whole`."""
     task, end = letter.task, letter.end
-    base = f"{PREFIX}/dead/{task.id}"
+    base = f"{API_PREFIX}/dead/{task.id}"
     document: dict[str, Any] = {
         "id": task.id,
         "kind": task.kind,

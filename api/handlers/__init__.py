@@ -1,1 +1,1 @@
-"""One file a resource: what each route of the REST bridge does."""
+"""What each route of the REST bridge does: a file a resource."""

@@ -12,10 +12,10 @@ from api.documents.schema import BenchRunBody
 from api.http.bodies import read_object
 from api.http.errors import json_reply
 from api.http.keys import SERVICES
-from api.http.route import PREFIX
 from mesh.benchmarks import NAMES, BenchRun
 from mesh.errors import Fault, NotFound, bad_input
 from mesh.kinds.faults import problem_of
+from mesh.node_api import API_PREFIX
 from mesh.subjects import is_token
 
 _OUTCOME = ("node", "state", "at", "reason", "headline", "figures", "quick")
@@ -69,7 +69,7 @@ def read_run(body: dict[str, Any]) -> BenchRunBody:
 
 def run_document(one: BenchRun) -> dict[str, Any]:
     """A run as clients see it. Pure."""
-    here = f"{PREFIX}/benchmarks/realworld/runs/{one.id}"
+    here = f"{API_PREFIX}/benchmarks/realworld/runs/{one.id}"
     return {
         "id": one.id,
         "state": one.state,
@@ -86,7 +86,7 @@ def run_document(one: BenchRun) -> dict[str, Any]:
         "began_at": rfc3339(one.began_at),
         "ended_at": rfc3339(one.ended_at),
         "reason": one.reason,
-        "links": {"status": here, "cancel": here, "results": f"{PREFIX}/benchmarks/realworld"},
+        "links": {"status": here, "cancel": here, "results": f"{API_PREFIX}/benchmarks/realworld"},
     }
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from api.http.bodies import read_object
 from api.http.errors import json_reply
 from api.http.keys import SERVICES
-from api.services import CapacityServices
+from api.services.capacity import CapacityServices
 from mesh.errors import Fault, NotFound, bad_input
 
 #: Decisions that are listed unless `limit` says otherwise, and at most.

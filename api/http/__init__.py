@@ -1,1 +1,1 @@
-"""HTTP below the handlers: routes, authentication, bodies, errors, streaming, the OpenAPI document."""
+"""HTTP below the handlers: routes, access rules, bodies, errors, streaming, the OpenAPI document."""

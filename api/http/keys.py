@@ -9,7 +9,7 @@ from aiohttp import web
 
 from api.http.auth import Guard
 from api.http.route import Route
-from api.services import Services
+from api.services.node import Services
 from mesh.config import MIB
 
 

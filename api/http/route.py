@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from mesh.node_api import API_PREFIX
 
-PREFIX = "/api/v1.2"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A method and a path below PREFIX (or "/"), its handler and its description."""
+    """A method and a path below API_PREFIX (or "/"), its handler and its description."""
 
     method: str
     path: str
@@ -53,4 +53,4 @@ class Route:
     @property
     def full_path(self) -> str:
         """The path as clients write it."""
-        return self.path if self.path == "/" else PREFIX + self.path
+        return self.path if self.path == "/" else API_PREFIX + self.path

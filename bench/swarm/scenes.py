@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from bench.swarm.journal import Journal
 from bench.swarm.processes import Swarm
 from mesh.client import Mesh, TaskHandle
 from mesh.errors import QueztlError
+from mesh.node_api import API_PREFIX, send
 
 KILLED, FROZEN = "killed", "frozen"
 #: No wait is longer than this.
@@ -29,6 +29,7 @@ WITHIN_S = 60.0
 #: What is not noticed within this is unnoticed.
 NOTICE_WITHIN_S = 20.0
 WINDOW = 1000
+STATUS_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -135,7 +136,8 @@ async def look(stage: Stage, times: int) -> dict[str, Any]:
         took_ms = []
         for _ in range(times):
             began = time.perf_counter()
-            body = await asyncio.to_thread(_get, f"{node.api}/api/v1.2/network/status")
+            url = f"{node.api}{API_PREFIX}/network/status"
+            body = (await asyncio.to_thread(send, url, timeout_s=STATUS_TIMEOUT_S)).body
             took_ms.append((time.perf_counter() - began) * 1000)
             await asyncio.sleep(0.1)
         listed = json.loads(body)["registry"]["total_nodes"]
@@ -143,12 +145,6 @@ async def look(stage: Stage, times: int) -> dict[str, Any]:
             raise BenchFailed(f"network/status of {name} lists {listed} of {total} nodes")
         found[name] = figures.each(took_ms, 1) | {"bytes": len(body), "max": round(max(took_ms), 1)}
     return {"network_status_ms": found}
-
-
-def _get(url: str) -> bytes:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=30.0) as answer:
-        return bytes(answer.read())
 
 
 async def change(stage: Stage, times: int) -> dict[str, Any]:

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import shutil
 import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,9 +26,9 @@ from mesh.discovery.mdns import REPEAT_S, Discovery, multicasts
 from mesh.doctor.diagnose import Facts, Finding, diagnose
 from mesh.errors import CannotStart
 from mesh.messages import KindInfo
+from mesh.node_api import API_PREFIX, send
 
 ASK_WITHIN_S = 3.0
-MAX_ANSWER_BYTES = 16 * 2**20
 #: How long to listen for all there are, and for the first one, seconds: an answer to a question may get lost or come
 #: late, so "nobody" is said only after each node had to repeat itself (every `REPEAT_S`, a fifth later at most).
 LISTEN_S, PATIENCE_S = 2.5, 1.25 * REPEAT_S
@@ -148,13 +144,11 @@ def _disk(folder: Path) -> dict[str, Any]:
 
 def _ask(api: str) -> dict[str, Any]:
     """What the node behind `api` says of itself and its mesh; nothing when it does not answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{api}/api/v1.2/network/status", timeout=ASK_WITHIN_S) as answer:
-            document = json.loads(answer.read(MAX_ANSWER_BYTES))
-            date = answer.headers.get("Date")
-        return {"api_answers": True, **_read_status(document, api, date, time.time())}
-    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError):
+        reply = send(f"{api}{API_PREFIX}/network/status", timeout_s=ASK_WITHIN_S)
+        date = reply.headers.get("Date")
+        return {"api_answers": True, **_read_status(reply.document(), api, date, time.time())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError):
         return {}
 
 

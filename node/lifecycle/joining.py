@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
-import json
 import logging
 import secrets
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh import subjects
+from mesh import node_api, subjects
 from mesh.bus.client import Bus
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import put_aside, read_marker
@@ -303,24 +299,14 @@ async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
     for api in (url for url in config.join if url.startswith("http")):
         body = {"name": machine_name(data.node_id), "id": data.node_id, "labels": config.labels}
         try:
-            answer = await asyncio.to_thread(_post, f"{api}/api/v1.2/nodes/register", body)
+            answer = await node_api.call(api, "POST", "/nodes/register", body, timeout_s=GIVEN_WITHIN_S)
             urls += answer["bus"]["urls"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"no node answers at {api} ({error})")
+        except QueztlError as error:
+            problems.append(error.message)
+        except (KeyError, TypeError):
+            problems.append(f"{api} answers, but not as a node of a mesh")
     first = await first_reachable(urls, GIVEN_WITHIN_S)
     if not first:
         tried = "; ".join([*problems, *(f"no bus answers at {url}" for url in urls)])
         raise CannotStart(f"can't join: {tried}. Check the address, and that a firewall lets it through.")
     return (first, *(url for url in urls if url != first))
-
-
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    try:
-        with opener.open(request, timeout=GIVEN_WITHIN_S) as answer:
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        raise OSError(f"{error.code}: {error.read(500).decode(errors='replace')}") from None
-    except http.client.HTTPException:
-        raise OSError("what answers speaks no HTTP") from None

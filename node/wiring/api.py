@@ -15,7 +15,7 @@ import msgspec
 from api.app import build_app
 from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
-from api.services import CapacityServices
+from api.services.capacity import CapacityServices
 from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
@@ -36,7 +36,7 @@ QUEUE_WITHIN_S = 1.0
 
 
 class NodeServices:
-    """`api.services.Services`, on one node."""
+    """`api.services.node.Services`, on one node."""
 
     def __init__(self) -> None:
         self._node: Node | None = None

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from api.app import build_app
 from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
-from api.services import CapacityServices
+from api.services.capacity import CapacityServices
 from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable, NotFound, WaitTimeout

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.app import ROUTE_TABLE, build_app
+from api.app import build_app
 from api.http.keys import GUARD, ApiSettings
 from api.http.serving import serve
+from api.routes import ROUTE_TABLE
 from mesh.errors import CannotStart
 from tests.integration.api_harness import Client, Memory, V, bridge
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate as validate_openapi
 
-from api.app import ROUTE_TABLE
+from api.routes import ROUTE_TABLE
 from mesh.errors import Busy, Conflict, StorageFull
 from mesh.messages import BlobRef, Raw, TaskError, encode
 from tests.integration.api_harness import Client, Memory, V, bridge, fields, submit

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from api.cli.exit_codes import MEANINGS
 from api.cli.main import COMMANDS
+from api.cli.output.exit_codes import MEANINGS
 from mesh.kinds.table import KINDS
 from tests.integration.queztl_process import Ran, queztl, start
 from tests.nodes import Cluster, NodeProcess, free_port

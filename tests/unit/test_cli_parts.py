@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli import exit_codes, result_output
-from api.cli.arguments import count, field_and_path, json_object, json_value, seconds
 from api.cli.batch import journal as map_journal
 from api.cli.batch.journal import NAME, Journal, Remembered, missing, read
 from api.cli.batch.names import MAX_STEM_BYTES, allot, data_fields, file_field
 from api.cli.commands.kinds import type_of
 from api.cli.commands.map import list_inputs
-from api.cli.console import Output
-from api.cli.formatting import duration, moment, printable, size
+from api.cli.input.arguments import count, field_and_path, json_object, json_value, seconds
+from api.cli.output import exit_codes, results
+from api.cli.output.console import Output
+from api.cli.output.formatting import duration, moment, printable, size
 from mesh import errors
 from mesh.errors import BadInput, Fault
 from mesh.kinds.table import KINDS, find
@@ -259,9 +259,9 @@ async def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     target = tmp_path / "out"
     target.write_bytes(b"old")
     with pytest.raises(errors.BusUnavailable):
-        await result_output.save(source(breaks=True), target)
+        await results.save(source(breaks=True), target)
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
-    assert await result_output.save(source(breaks=False), target) == 11
+    assert await results.save(source(breaks=False), target) == 11
     assert target.read_bytes() == b"new content" and list(tmp_path.iterdir()) == [target]
 
 
@@ -271,13 +271,13 @@ def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
     names = {f".a.json.{ended.pid}.part": False, f".a.json.{os.getpid()}.part": True, ".x.part": True, "a.part": True}
     for name in names:
         (tmp_path / name).write_bytes(b"")
-    result_output.remove_drafts(tmp_path)
+    results.remove_drafts(tmp_path)
     assert {name: (tmp_path / name).exists() for name in names} == names
 
 
 def test_extensions_are_the_same_on_every_machine() -> None:
     types = {"": ".json", "image/jpeg": ".jpg", "IMAGE/PNG; q=1": ".png", "text/plain": ".txt", "x/odd": ".bin"}
-    assert {name: result_output.extension(name) for name in types} == types
+    assert {name: results.extension(name) for name in types} == types
 
 
 def test_every_error_has_a_code_that_the_help_explains() -> None:

@@ -1,1 +1,1 @@
-"""`queztl map`: names, journal, progress and the run itself."""
+"""`queztl map`: names of outputs, journal, progress and the run itself."""

@@ -6,11 +6,11 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from api.cli.formatting import printable
+from api.cli.output.formatting import printable
 
 if TYPE_CHECKING:
     from api.cli.batch.run import Outcome
-    from api.cli.console import Output
+    from api.cli.output.console import Output
 
 
 class Progress:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli.commands.submit import upload
-from api.cli.result_output import chunks, extension, save
+from api.cli.input.task import upload
+from api.cli.output.results import chunks, extension, save
 
 if TYPE_CHECKING:
     from api.cli.batch.journal import Journal
@@ -156,7 +156,7 @@ def failure(end: TaskEnd) -> dict[str, Any]:
 
 def refusal(error: Exception) -> dict[str, Any]:
     """Why there is no task, or no output of one."""
-    from api.cli.exit_codes import error_document
+    from api.cli.output.exit_codes import error_document
 
     document = error_document(error)["error"]
     return {

@@ -1,1 +1,1 @@
-"""The commands of `queztl`: one file each, with `add(parser)` and `run(args, out)`; helpers beside them."""
+"""The commands of `queztl`: a file each, with `add(parser)` and `run(args, out)`."""

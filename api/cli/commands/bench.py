@@ -9,9 +9,9 @@ import argparse
 from time import time
 from typing import Any
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK, TASK_FAILED
-from api.cli.formatting import moment
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK, TASK_FAILED
+from api.cli.output.formatting import moment
 
 HELP = "benchmarks of nodes: list, run"
 _PATH = "/benchmarks/realworld"
@@ -32,12 +32,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Do it. Raises: BadInput, Conflict, NotFound, BusUnavailable."""
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
     if args.action == "list":
-        return _list(await call(args.url, "GET", _PATH), out)
+        return _list(await call_node(args.url, "GET", _PATH), out)
     body = {"names": args.names, "nodes": "all" if args.all else args.node, "quick": args.quick}
-    begun = await call(args.url, "POST", f"{_PATH}/run", body)
+    begun = await call_node(args.url, "POST", f"{_PATH}/run", body)
     if args.detach:
         out.line(begun["id"])
         if out.as_json:
@@ -47,7 +47,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     ended = await _until_ended(args.url, begun, out)
     if ended["state"] == "failed":
         out.note(f"the run failed: {ended['reason']}")
-    known = await call(args.url, "GET", _PATH)
+    known = await call_node(args.url, "GET", _PATH)
     chosen = [one for one in known["benchmarks"] if one["name"] in begun["names"]]
     for one in chosen:
         one["nodes"] = [outcome for outcome in one["nodes"] if outcome["node"] in begun["nodes"]]
@@ -59,12 +59,12 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 async def _until_ended(url: str | None, run_: dict[str, Any], out: Output) -> dict[str, Any]:
     import asyncio
 
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
     path, said = f"{_PATH}/runs/{run_['id']}", ""
     try:
         while True:
-            run_ = await call(url, "GET", path)
+            run_ = await call_node(url, "GET", path)
             now = f"{run_['benchmark']} on {run_['node']} ({run_['done'] + 1} of {run_['total']})"
             if run_["state"] not in ("starting", "running"):
                 return run_
@@ -73,7 +73,7 @@ async def _until_ended(url: str | None, run_: dict[str, Any], out: Output) -> di
                 out.note(now)
             await asyncio.sleep(LOOK_EVERY_S)
     except asyncio.CancelledError:
-        await call(url, "DELETE", path)
+        await call_node(url, "DELETE", path)
         raise
 
 

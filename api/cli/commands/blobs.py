@@ -7,9 +7,9 @@ import mimetypes
 import sys
 from pathlib import Path
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.result_output import check_target, save
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.results import check_target, save
 
 HELP = "upload and download files by reference: put, get"
 

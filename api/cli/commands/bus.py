@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from api.cli.console import Output
-from api.cli.exit_codes import NOT_REACHABLE, OK
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import NOT_REACHABLE, OK
 
 HELP = "where the bus listens, how safe queued work is"
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Print it, or rescue it."""
-    from api.cli.commands.network import network_document
+    from api.cli.input.network import network_document
 
     if args.what == "rescue":
         return await _rescue(args, out)
@@ -51,7 +51,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 async def _rescue(args: argparse.Namespace, out: Output) -> int:
     """Say what is lost and what may be done; with --yes do it. Needs a node's API to know where the servers are."""
-    from api.cli.commands.network import network_document
+    from api.cli.input.network import network_document
     from mesh.bus.client import Bus
     from mesh.bus.server.config import SYSTEM_USER
     from mesh.cluster import quorum_recovery

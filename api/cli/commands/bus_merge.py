@@ -7,8 +7,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from api.cli.console import Output
-from api.cli.exit_codes import NOT_FOUND, OK
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import NOT_FOUND, OK
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -22,7 +22,7 @@ LOST_S = 30.0
 
 async def merge(args: argparse.Namespace, out: Output) -> int:
     """Show both sides and who would go; with --yes have it done. Raises: BadInput, BusUnavailable, NotFound."""
-    from api.cli.commands.network import network_document
+    from api.cli.input.network import network_document
     from mesh.bus.client import Bus
     from mesh.merge import mover, policy
 
@@ -66,7 +66,7 @@ def _refusal(mine: MeshSummary, other: MeshSummary) -> str | None:
 
 async def _other_urls(into: str | None, mesh: str, mesh_id: str, out: Output) -> tuple[str, ...]:
     """Where the other mesh's bus is: as named, else as announced on this network."""
-    from api.cli.commands.network import network_document
+    from api.cli.input.network import network_document
 
     if into and into.startswith(("nats://", "tls://")):
         return (into,)

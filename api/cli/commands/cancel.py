@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
 
 HELP = "end a task, wherever it is"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from time import time
-from typing import Any
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.formatting import moment
+from api.cli.output.capacity import budget
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import moment
 
 HELP = "what costs money now, today and this month"
 
@@ -19,9 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Print the bill. Raises: BusUnavailable."""
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
-    document = await call(args.url, "GET", "/cost")
+    document = await call_node(args.url, "GET", "/cost")
     if out.as_json:
         out.document(document)
         return OK
@@ -46,16 +46,3 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         )
     )
     return OK
-
-
-def budget(document: dict[str, Any]) -> str:
-    """The limits and what they leave, in words. Pure."""
-    limits = [
-        f"{document[name]:g} $ {words}"
-        for name, words in (("budget_usd_h", "an hour"), ("budget_usd_day", "a day"))
-        if document[name] is not None
-    ]
-    if not limits:
-        return "none set"
-    room = document["room_usd_h"]
-    return " and ".join(limits) + (f"; {max(0.0, room):.4f} $/h may still be started" if room is not None else "")

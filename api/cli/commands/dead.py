@@ -7,9 +7,9 @@ import base64
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.formatting import moment
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import moment
 
 if TYPE_CHECKING:
     from mesh.client import Mesh

@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from api.cli.arguments import seconds
-from api.cli.console import Output
-from api.cli.exit_codes import OK, TASK_FAILED
+from api.cli.input.arguments import seconds
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK, TASK_FAILED
 
 HELP = "what is wrong here, and what to do about it"
 MARKS = {"ok": "ok   ", "warn": "warn ", "fail": "FAIL "}
@@ -27,14 +27,14 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     from importlib import metadata
 
     from mesh.doctor.collect import LISTEN_S, PATIENCE_S, examine
-    from mesh.endpoint import LOCAL_API
+    from mesh.node_api import API_SCHEMES, LOCAL_API, mesh_address
 
     try:
         version = metadata.version("queztl")
     except metadata.PackageNotFoundError:
         version = ""
-    given = args.url or os.environ.get("QUEZTL_URL", "")
-    api = given if given.startswith(("http://", "https://")) else LOCAL_API
+    address = mesh_address(args.url)
+    api = address if address.startswith(API_SCHEMES) else LOCAL_API
     out.note("looking and listening, a few seconds…")
     patience_s = PATIENCE_S if args.listen is None else args.listen
     findings = await examine(
@@ -52,7 +52,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         from rich.console import Console
         from rich.text import Text
 
-        from api.cli.formatting import STYLES, printable
+        from api.cli.output.formatting import STYLES, printable
 
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         for finding in findings:

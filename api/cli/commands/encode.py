@@ -15,10 +15,10 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from api.cli.arguments import add_task_options, json_object, seconds, task_options
-from api.cli.console import Output
-from api.cli.formatting import duration
-from api.cli.result_output import check_target
+from api.cli.input.arguments import add_task_options, json_object, seconds, task_options
+from api.cli.output.console import Output
+from api.cli.output.formatting import duration
+from api.cli.output.results import check_target
 
 if TYPE_CHECKING:
     from mesh.splitting.video import Encoded
@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Encode, and print what came of it. Raises: BadInput, CannotStart, BusUnavailable, TaskFailed, OSError."""
-    from api.cli.exit_codes import OK
+    from api.cli.output.exit_codes import OK
     from mesh.client import Mesh
     from mesh.errors import BadInput
     from mesh.splitting.video import checked, encode

@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.formatting import duration
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import duration
 
 if TYPE_CHECKING:
     from mesh.kinds.base import KindSpec

@@ -15,16 +15,16 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from api.cli.arguments import add_task_options, count, json_object, task_options
 from api.cli.batch import journal as map_journal
 from api.cli.batch.journal import FAILURES, Journal
 from api.cli.batch.names import allot, file_field
 from api.cli.batch.progress import Progress, document
-from api.cli.commands.submit import PLACEHOLDER, check
-from api.cli.console import Output
-from api.cli.exit_codes import OK, TASK_FAILED
-from api.cli.formatting import duration
-from api.cli.result_output import as_json, remove_drafts
+from api.cli.input.arguments import add_task_options, count, json_object, task_options
+from api.cli.input.task import PLACEHOLDER, check
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK, TASK_FAILED
+from api.cli.output.formatting import duration
+from api.cli.output.results import as_json, remove_drafts
 
 if TYPE_CHECKING:
     from api.cli.batch.run import Outcome

@@ -9,8 +9,8 @@ import argparse
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from api.cli.arguments import add_task_options, json_object, task_options
-from api.cli.console import Output
+from api.cli.input.arguments import add_task_options, json_object, task_options
+from api.cli.output.console import Output
 
 if TYPE_CHECKING:
     from mesh.splitting.nonces import Mined
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Search, and print what was found. Raises: BadInput, BusUnavailable, TaskFailed."""
-    from api.cli.exit_codes import OK
+    from api.cli.output.exit_codes import OK
     from mesh.client import Mesh
     from mesh.splitting.mining import mine
     from mesh.splitting.nonces import checked

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.formatting import duration, size
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import duration, size
 
 HELP = "the nodes: state, load, hardware, kinds"
 COLUMNS = (
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Print them."""
-    from api.cli.commands.network import network_document
+    from api.cli.input.network import network_document
 
     document = await network_document(args.url)
     if out.as_json:

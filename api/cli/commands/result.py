@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from api.cli.arguments import seconds
-from api.cli.console import Output
-from api.cli.result_output import check_target, show_end
+from api.cli.input.arguments import seconds
+from api.cli.output.console import Output
+from api.cli.output.results import check_target, show_end
 
 HELP = "the result of a task (waits for it)"
 

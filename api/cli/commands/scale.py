@@ -11,10 +11,10 @@ import json
 from time import time
 from typing import Any
 
-from api.cli import scale_text as words
-from api.cli.arguments import count, seconds
-from api.cli.console import Output
-from api.cli.exit_codes import OK, TASK_FAILED
+from api.cli.input.arguments import count, seconds
+from api.cli.output import capacity as words
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK, TASK_FAILED
 
 HELP = "capacity: status, set, explain, policy, panic"
 
@@ -49,9 +49,9 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _status(args: argparse.Namespace, out: Output) -> int:
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
-    document = await call(args.url, "GET", "/autoscaler/status")
+    document = await call_node(args.url, "GET", "/autoscaler/status")
     if out.as_json:
         out.document(document)
         return OK
@@ -72,15 +72,15 @@ async def _status(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _set(args: argparse.Namespace, out: Output) -> int:
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
     if args.nodes is None:
-        document = await call(args.url, "DELETE", "/scale/manual")
+        document = await call_node(args.url, "DELETE", "/scale/manual")
         said = "back to what is seen" if document["was"] else "nothing was set by hand"
     else:
         body = {**args.nodes, **({"for_s": args.for_s} if args.for_s is not None else {})}
         body |= {"provider": args.provider} if args.provider else {}
-        document = await call(args.url, "POST", "/scale/manual", body)
+        document = await call_node(args.url, "POST", "/scale/manual", body)
         said = f"{document['have']} nodes now, {document['target']} wanted for {document['for_s']:.0f} s"
     if out.as_json:
         out.document(document)
@@ -89,13 +89,13 @@ async def _set(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _explain(args: argparse.Namespace, out: Output) -> int:
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
     from mesh.errors import NotFound
 
     number = args.id
     if number is None:
         limit = min(args.limit, 200) if args.list else 1
-        listed = await call(args.url, "GET", f"/autoscaler/decisions?limit={limit}")
+        listed = await call_node(args.url, "GET", f"/autoscaler/decisions?limit={limit}")
         if args.list:
             if out.as_json:
                 out.document(listed)
@@ -105,7 +105,7 @@ async def _explain(args: argparse.Namespace, out: Output) -> int:
         if not listed["decisions"]:
             raise NotFound("no decision has been made in this mesh yet")
         number = listed["decisions"][0]["id"]
-    document = await call(args.url, "GET", f"/autoscaler/decisions/{number}")
+    document = await call_node(args.url, "GET", f"/autoscaler/decisions/{number}")
     if out.as_json:
         out.document(document)
     for line in document["says"]:
@@ -114,17 +114,17 @@ async def _explain(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _policy(args: argparse.Namespace, out: Output) -> int:
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
     if args.changes or args.on or args.off:
         body: dict[str, Any] = {"settings": dict(args.changes)}
         if args.on or args.off:
             body["enabled"] = args.on
-        document = await call(args.url, "PUT", "/autoscaler/policy", body)
+        document = await call_node(args.url, "PUT", "/autoscaler/policy", body)
         if not document["enabled"]:
             out.note("the policy is off: no node is started until `queztl scale policy --on`")
     else:
-        document = await call(args.url, "GET", "/autoscaler/policy")
+        document = await call_node(args.url, "GET", "/autoscaler/policy")
     if out.as_json:
         out.document(document)
         return OK
@@ -138,9 +138,9 @@ async def _policy(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _panic(args: argparse.Namespace, out: Output) -> int:
-    from api.cli.api_call import call
+    from api.cli.input.network import call_node
 
-    document = await call(args.url, "POST", "/autoscaler/panic", {"on": not args.undo})
+    document = await call_node(args.url, "POST", "/autoscaler/panic", {"on": not args.undo})
     if out.as_json:
         out.document(document)
     out.line(

@@ -7,9 +7,9 @@ import json
 from time import time
 from typing import TYPE_CHECKING
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.formatting import duration, moment, size
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import duration, moment, size
 
 if TYPE_CHECKING:
     from mesh.views import TaskView

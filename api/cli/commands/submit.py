@@ -7,21 +7,15 @@ queztl submit image_processing '{"width": 320}' --file image=photo.jpg --wait -o
 from __future__ import annotations
 
 import argparse
-import mimetypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from api.cli.arguments import add_task_options, field_and_path, json_value, seconds, task_options
-from api.cli.console import Output
-from api.cli.exit_codes import OK
-from api.cli.result_output import check_target, show_end
-
-if TYPE_CHECKING:
-    from mesh.client import Mesh
+from api.cli.input.arguments import add_task_options, field_and_path, json_value, seconds, task_options
+from api.cli.input.task import PLACEHOLDER, check, upload, with_files
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK
+from api.cli.output.results import check_target, show_end
 
 HELP = "submit one task"
-#: Stands for a file that is not uploaded yet while the payload is checked.
-PLACEHOLDER = {"blob": "b-t0"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -84,30 +78,3 @@ def check_options(args: argparse.Namespace) -> None:
     faults += [Fault(f"--file {field}", f"there is no file {path}") for field, path in missing]
     if faults:
         raise BadInput("the options are not right: see each", tuple(faults))
-
-
-def check(kind: str, payload: Any, options: dict[str, Any]) -> None:
-    """What the mesh would refuse, found without one. Raises: UnknownKind, BadInput with every fault."""
-    from mesh.config import LAN
-    from mesh.tasks.validation import prepare
-    from mesh.views import SubmitRequest
-
-    prepare(SubmitRequest(kind, payload, **options), "check-1", 0.0, LAN)
-
-
-def with_files(payload: Any, files: dict[str, Any]) -> Any:
-    """`payload` with the references in their fields. Raises: BadInput when it has no fields."""
-    from mesh.errors import BadInput
-
-    if not files:
-        return payload
-    if payload is not None and not isinstance(payload, dict):
-        raise BadInput('a payload that takes files must be a JSON object, {"field": value, …}')
-    return {**(payload or {}), **files}
-
-
-async def upload(mesh: Mesh, path: Path) -> dict[str, Any]:
-    """Upload a file; returns what stands for it in a payload. Raises: OSError, StorageFull."""
-    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    reference = await mesh.put_blob(path, content_type)
-    return {"blob": reference.blob, "size": reference.size, "content_type": reference.content_type}

@@ -6,8 +6,8 @@ import argparse
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
-from api.cli.console import Output
-from api.cli.exit_codes import OK, TASK_FAILED
+from api.cli.output.console import Output
+from api.cli.output.exit_codes import OK, TASK_FAILED
 
 if TYPE_CHECKING:
     from mesh.views import TaskView

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli.exit_codes import OK
+from api.cli.output.exit_codes import OK
 
 if TYPE_CHECKING:
-    from api.cli.console import Output
+    from api.cli.output.console import Output
     from mesh.client import Mesh
     from mesh.messages import TaskEnd
 

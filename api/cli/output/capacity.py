@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from api.cli.commands.cost import budget
-from api.cli.formatting import duration, moment
+from api.cli.output.formatting import duration, moment
 
 POOL_COLUMNS = ("pool", "ready", "starting", "draining", "running", "queued", "load", "use", "expected")
 ORDER_COLUMNS = ("order", "state", "provider", "offer", "node", "since", "why")
@@ -86,3 +85,16 @@ def versions(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...
     for one in document["versions"]:
         given = ", ".join(f"{name}={value}" for name, value in one["settings"].items())
         yield one["version"], moment(one["at"], now), one["by"], "on" if one["enabled"] else "off", given
+
+
+def budget(document: dict[str, Any]) -> str:
+    """The limits and what they leave, in words. Pure."""
+    limits = [
+        f"{document[name]:g} $ {words}"
+        for name, words in (("budget_usd_h", "an hour"), ("budget_usd_day", "a day"))
+        if document[name] is not None
+    ]
+    if not limits:
+        return "none set"
+    room = document["room_usd_h"]
+    return " and ".join(limits) + (f"; {max(0.0, room):.4f} $/h may still be started" if room is not None else "")

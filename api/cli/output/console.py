@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from api.cli.exit_codes import error_document, sentence
-from api.cli.formatting import STYLES, printable
+from api.cli.output.exit_codes import error_document, sentence
+from api.cli.output.formatting import STYLES, printable
 
 #: A pipe has no width: wide enough that no cell is cut.
 PIPE_COLUMNS = 400

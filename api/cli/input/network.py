@@ -1,0 +1,71 @@
+"""Asking the mesh: calls of a node's API, and the status of the whole mesh, from a node's API or from the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+#: Over the bus: how long to listen, seconds; every node sends two heartbeats a second.
+LISTEN_S = 0.7
+STATUS_TIMEOUT_S = 5.0
+
+
+async def call_node(url: str | None, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Call the API of the node that `url` names (see mesh.node_api.mesh_address); returns the JSON document.
+
+    Raises: what mesh.node_api.call raises, and BadInput when `url` names a bus server.
+    """
+    from mesh.errors import BadInput
+    from mesh.node_api import BUS_SCHEMES, LOCAL_API, call, mesh_address
+
+    address = mesh_address(url)
+    if address.startswith(BUS_SCHEMES):
+        raise BadInput(f"this command needs a node's API, such as {LOCAL_API}, not {address!r}")
+    return await call(address, method, path, body)
+
+
+async def network_document(url: str | None) -> dict[str, Any]:
+    """What `GET /api/v1.2/network/status` shows. Raises: BusUnavailable, BadInput.
+
+    Over the bus alone `bus.safety` is "" and `alarms` is empty: only a node knows them.
+    """
+    from mesh.node_api import BUS_SCHEMES, mesh_address, network_status
+
+    address = mesh_address(url)
+    if address.startswith(BUS_SCHEMES):
+        return await _from_bus(address)
+    return await network_status(address, timeout_s=STATUS_TIMEOUT_S)
+
+
+async def _from_bus(urls: str) -> dict[str, Any]:
+    from mesh import subjects
+    from mesh.client import Mesh
+    from mesh.coordination import MeshRecord, decode_lease
+    from mesh.membership.mesh_record import read_mesh_record
+    from mesh.membership.registry import Registry
+    from mesh.views import NetworkView
+
+    async with Mesh(urls) as mesh:
+        bus = mesh.bus
+        registry = Registry(bus, "", bus.config)
+        await registry.start()
+        try:
+            # There is no event to wait for: a node that sends no heartbeat is known only after this time.
+            await asyncio.sleep(LISTEN_S)
+            registry.judge()
+            lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
+            record = await read_mesh_record(bus) or MeshRecord()
+            queue = await bus.api(f"STREAM.INFO.{subjects.WORK}", {})
+            leader = decode_lease(lease.value).node if lease and lease.value else ""
+            return NetworkView(
+                mesh=record.name,
+                mesh_id=record.id,
+                leader=leader,
+                fence=lease.revision if lease else 0,
+                bus_urls=tuple(urls.split(",")),
+                safety="",
+                nodes=registry.view(leader),
+                queued=int(queue["state"]["messages"]),
+            ).as_json()
+        finally:
+            await registry.close()

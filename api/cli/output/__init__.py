@@ -1,0 +1,1 @@
+"""What `queztl` prints: tables, results, errors and exit codes."""

@@ -1,0 +1,1 @@
+"""The interfaces through which the REST bridge reaches the mesh and the scaler."""
