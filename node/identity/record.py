@@ -16,7 +16,7 @@ from mesh.messages import NodeRecord
 from mesh.scheduling.geo import AT_LABEL
 from node.config import NodeConfig
 from node.identity.banner import BannerFacts, banner
-from node.workloads.llm import models
+from node.probes import models
 
 if TYPE_CHECKING:
     from node.daemon import Node
