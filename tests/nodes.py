@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -27,17 +26,11 @@ from mesh.bus.client import Bus
 from mesh.client import Mesh
 from mesh.coordination import Lease
 from mesh.messages import NodeRecord
+from tests.ports import free_port
 
 READY_WITHIN_S = 30.0
 LEAVE_WITHIN_S = 40.0
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def eventually(condition: Callable[[], Awaitable[object]], within_s: float, why: Callable[[], str] | str) -> None:

@@ -19,7 +19,8 @@ from scaling.providers import local
 from scaling.providers.base import Instance, LaunchRefused, Order, Provider
 from scaling.providers.fake import FakeProvider
 from scaling.providers.local import LocalProvider, read_tag
-from tests.nodes import eventually, free_port
+from tests.nodes import eventually
+from tests.ports import free_port
 
 #: Generous: a process that is told to end while it is still importing ends when it has installed its handlers.
 GONE_WITHIN_S = 60.0

@@ -16,6 +16,7 @@ import pytest
 from mesh.bus.client import Bus
 from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
+from tests.ports import free_port
 
 CONFIG = """
 listen: "127.0.0.1:{port}"
@@ -40,7 +41,7 @@ class BusServer:
 
     async def start(self) -> None:
         """Start it, on the port it had before if it ran before."""
-        port = self.url.rpartition(":")[2] or "-1"
+        port = self.url.rpartition(":")[2] or free_port()
         config = self.folder / "server.conf"
         config.write_text(CONFIG.format(port=port, name="test", folder=self.folder))
         binary = os.environ.get("NATS_SERVER") or str(Path(sys.executable).parent / "nats-server")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mesh.discovery.identity import open_data_dir
-from tests.nodes import ROOT, free_port
+from tests.nodes import ROOT
+from tests.ports import free_port
 
 WITHIN_S = 30.0
 

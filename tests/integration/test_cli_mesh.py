@@ -14,7 +14,8 @@ from api.cli.main import COMMANDS
 from api.cli.output.exit_codes import MEANINGS
 from mesh.kinds.table import KINDS
 from tests.integration.queztl_process import Ran, queztl, start
-from tests.nodes import Cluster, NodeProcess, free_port
+from tests.nodes import Cluster, NodeProcess
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

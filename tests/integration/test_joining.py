@@ -21,7 +21,8 @@ from mesh.leader import journal as events
 from node.worker_node import WorkerNode
 from tests.integration.queztl_process import environment
 from tests.invariants import journal
-from tests.nodes import ROOT, Cluster, eventually, free_port, records
+from tests.nodes import ROOT, Cluster, eventually, records
+from tests.ports import free_port
 
 V = "/api/v1.2"
 

@@ -16,7 +16,8 @@ from mesh.client import WorkloadType
 from mesh.errors import BadInput, BusUnavailable, NotFound, TaskFailed, UnknownKind, WaitTimeout
 from mesh.sync import SyncMesh
 from tests.integration.queztl_process import environment
-from tests.nodes import ROOT, Cluster, NodeProcess, free_port
+from tests.nodes import ROOT, Cluster, NodeProcess
+from tests.ports import free_port
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
