@@ -77,26 +77,27 @@ def _etag(file: Path) -> str:
 def serve(folders: dict[str, Path]) -> Iterator[Hub]:
     """A hub in a thread; its `url` is what HF_ENDPOINT is to be."""
     hub, loop, ready = Hub(folders), asyncio.new_event_loop(), threading.Event()
-    runner = web.AppRunner(hub.app(), shutdown_timeout=1.0)
+    over = asyncio.Event()
 
-    async def start() -> None:
+    async def run() -> None:
+        runner = web.AppRunner(hub.app(), shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         hub.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         ready.set()
+        # Not `loop.stop`: a stop that comes before the loop is waiting here would end the start and not the service.
+        await over.wait()
+        await runner.cleanup()
 
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
+    def serve_until_over() -> None:
+        loop.run_until_complete(run())
         loop.close()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=serve_until_over)
     thread.start()
     ready.wait()
     try:
         yield hub
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join()

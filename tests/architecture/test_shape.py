@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -20,11 +21,15 @@ _WILDCARD = re.compile(rf"(?:{_STEM}|node)\.(?:[\w.*-]*\.)?[*>](?:\.[\w.*>-]+)?"
 
 def sources(*folders: str) -> list[tuple[str, ast.Module, str]]:
     """(path from the root, syntax tree, text) of every Python file under `folders`."""
+    return [source for folder in folders for source in _sources(folder)]
+
+
+@functools.cache
+def _sources(folder: str) -> list[tuple[str, ast.Module, str]]:
     found = []
-    for folder in folders:
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            text = file.read_text()
-            found.append((str(file.relative_to(ROOT)), ast.parse(text), text))
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        text = file.read_text()
+        found.append((str(file.relative_to(ROOT)), ast.parse(text), text))
     return found
 
 
