@@ -1,254 +1,231 @@
-"""What users hold: `async with Mesh() as mesh: result = await mesh.submit("echo", {"value": 1})`.
+"""The Python API of a mesh: `async with Mesh() as mesh: result = await mesh.submit("echo", {"value": 1})`.
 
-Promises: when `accept` (or `start`) returns, the bus holds the task durably; `wait` returns how it really ended;
-nothing here keeps state that its loss would lose. The bridge and the command line are built on this class too.
+When `accept` or `start` returns, the bus holds the task durably; `wait` returns how the task really ended. The client
+keeps no state whose loss would lose a task. The REST bridge and the command line are built on this class too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 from typing import Any
 
 from mesh import subjects
-from mesh.bus.client import Bus, Subscription
-from mesh.config import LAN, MeshConfig
-from mesh.endpoint import bus_urls
-from mesh.errors import BusUnavailable, QueztlError, TaskFailed
+from mesh.client_connection import ClientConnection
+from mesh.errors import TaskFailed
 from mesh.kinds.table import WorkloadType
-from mesh.membership.mesh_record import check_wire_version, read_mesh_record_anywhere
-from mesh.merge.order import read_order
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.task_states import FINAL
 from mesh.tasks import dead_letters, mapping, records
-from mesh.tasks import status as viewing
-from mesh.tasks.completions import Waiting
-from mesh.tasks.submitter import Submitter
+from mesh.tasks import status as task_status
+from mesh.tasks.mapping import MapItem
 from mesh.views import Accepted, SubmitRequest, TaskView
 
 __all__ = ["Mesh", "TaskHandle", "WorkloadType"]
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class TaskHandle:
-    """A task the mesh has accepted."""
+    """A task that the mesh has accepted."""
 
     id: str
     kind: str
     mesh: Mesh
     ending: asyncio.Future[TaskEnd] | None = None
-    """Made before the task was published; None for a task somebody accepted earlier."""
+    """Resolves with the end of the task. None for a task that was accepted earlier, under its idempotency key."""
 
-    async def result(self, timeout_s: float | None = None) -> Any:
-        """Its result, once it has one. Raises: TaskFailed, WaitTimeout."""
-        return await self.mesh.value(await self.end(timeout_s))
+    async def result(self, wait_s: float | None = None) -> Any:
+        """Wait at most `wait_s` seconds (None: without limit) for the result: plain data, or bytes.
 
-    async def end(self, timeout_s: float | None = None) -> TaskEnd:
-        """How it ended. Raises: WaitTimeout."""
+        Raises: TaskFailed; WaitTimeout (the task goes on); NotFound when the blob of the result is gone.
+        """
+        return await self.mesh.value(await self.end(wait_s))
+
+    async def end(self, wait_s: float | None = None) -> TaskEnd:
+        """Wait at most `wait_s` seconds for the end record, whatever the final state. Raises: WaitTimeout."""
         if self.ending is None:
-            return await self.mesh.wait(self.id, timeout_s)
-        return await self.mesh.waiting.until(self.ending, self.id, timeout_s)
+            return await self.mesh.wait(self.id, wait_s)
+        return await self.mesh.completions.until(self.ending, self.id, wait_s)
 
     async def cancel(self) -> TaskView:
-        """End it, wherever it is."""
+        """End the task, wherever it is. Raises: as `Mesh.cancel`."""
         return await self.mesh.cancel(self.id)
 
 
-#: How often, and after how long, a merge that was hinted at is looked for.
-FOLLOW_TRIES, FOLLOW_AGAIN_S = 10, 0.2
+class Mesh(ClientConnection):
+    """A client of a mesh.
 
+    `url`: nats://HOST:PORT of a bus server, or http://HOST:PORT of any node's API. None: the environment variable
+    QUEZTL_URL, else the node on this machine.
 
-class Mesh:
-    """A program's way into a mesh.
+    The methods that submit take the same options:
 
-    `url`: nats://… of a bus server or http://… of any node's API; None: QUEZTL_URL, else the local node.
+    - `requires`: what a node must have: cores, memory_mb, accelerator, gpu_memory_mb, labels, region, node
+    - `urgency`: "high", "normal" or "low"
+    - `timeout_s`: longest run time of one attempt, seconds; 0: the default of the kind
+    - `max_attempts`: 1 to 100; 0: the default of the mesh
+    - `delay_s`: start no earlier than this many seconds from now
+    - `expires_s`: expire if not started within this many seconds (after the delay); 0: never
+    - `idempotency_key`: submitting again with the same key, kind and payload returns the first task
+    - `origin`: where the work comes from: a region, or "LATITUDE,LONGITUDE" in degrees
+
+    `wait_s` is how long the caller waits, seconds; the task goes on afterwards. None: without limit.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        config: MeshConfig = LAN,
-        bus: Bus | None = None,
-        members: viewing.Members | None = None,
-    ) -> None:
-        self._url, self._config, self._members = url, config, members
-        self._bus, self._owns_bus = bus, bus is None
-        self.name = f"c{secrets.token_hex(5)}"
-        self._submitter: Submitter | None = None
-        self._waiting: Waiting | None = None
-        self._watching: Subscription | None = None
-        self._following: asyncio.Task[None] | None = None
-
-    # --- its own life -------------------------------------------------------------------------------
-    async def __aenter__(self) -> Mesh:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def connect(self) -> None:
-        """Reach the bus. Raises: BusUnavailable, with what to do; IncompatibleMesh (another wire version)."""
-        if self._bus is None:
-            self._bus = await Bus.connect(await bus_urls(self._url), name=self.name, config=self._config)
-        try:
-            if self._owns_bus:
-                await _check_mesh(self._bus)
-            self._submitter = Submitter(self._bus, self.name)
-            self._waiting = Waiting(self._bus, self.name)
-            await self._waiting.start()
-            self._watching = await self._bus.kv(subjects.KV_MESH).watch(self._on_mesh)
-        except BaseException:  # `async with` closes only what it has entered
-            await self.close()
-            self._watching = self._waiting = None
-            if self._owns_bus:
-                self._bus = None
-            raise
-
-    def _on_mesh(self, key: str) -> None:
-        """This mesh may go into another one: then its bus is looked for there, too."""
-        if key == subjects.MERGE_KEY and self._following is None:
-            self._following = asyncio.create_task(self._follow(), name="follow the mesh")
-
-    async def _follow(self) -> None:
-        try:
-            # The hint of a change comes before the change can be read everywhere.
-            for _ in range(FOLLOW_TRIES):
-                order = await read_order(self.bus)
-                if order is not None:
-                    self.bus.learn(order.urls)
-                    return
-                await asyncio.sleep(FOLLOW_AGAIN_S)
-        except QueztlError:
-            return  # the next hint comes with the next step of the merge
-        finally:
-            self._following = None
-
-    async def close(self) -> None:
-        """Stop waiting, and close the connection unless it is somebody else's."""
-        if self._following is not None:
-            self._following.cancel()
-        try:
-            # Whether the bus heard of it does not matter any more.
-            with contextlib.suppress(BusUnavailable):
-                if self._watching is not None:
-                    await self._watching.close()
-            with contextlib.suppress(BusUnavailable):
-                if self._waiting is not None:
-                    await self._waiting.stop()
-        finally:
-            if self._bus is not None and self._owns_bus:
-                await self._bus.close()
-
-    @property
-    def bus(self) -> Bus:
-        """The connection. Raises: RuntimeError before `connect`."""
-        if self._bus is None:
-            raise RuntimeError("use `async with Mesh() as mesh:` or `await mesh.connect()` first")
-        return self._bus
-
-    @property
-    def submitter(self) -> Submitter:
-        """Publishes this client's tasks. Raises: RuntimeError before `connect`."""
-        if self._submitter is None:
-            raise RuntimeError("use `async with Mesh() as mesh:` or `await mesh.connect()` first")
-        return self._submitter
-
-    @property
-    def waiting(self) -> Waiting:
-        """This client's open waits. Raises: RuntimeError before `connect`."""
-        if self._waiting is None:
-            raise RuntimeError("use `async with Mesh() as mesh:` or `await mesh.connect()` first")
-        return self._waiting
 
     # --- submitting ---------------------------------------------------------------------------------
     async def accept(self, request: SubmitRequest) -> Accepted:
-        """Check a wish and make it durable.
+        """Validate a request and make it durable.
 
-        Raises: UnknownKind, BadInput (every fault), Conflict, Busy, BusUnavailable, StorageFull.
+        Raises: UnknownKind; BadInput with every fault; Conflict (the idempotency key stands for another payload);
+        Busy (the queue is full); StorageFull; BusUnavailable.
         """
         return await self.submitter.accept(replace(request, kind=str(request.kind).lower()))
 
-    async def start(self, kind: str, payload: Any = None, **options: Any) -> TaskHandle:
-        """Submit without waiting for the result. `options`: see SubmitRequest. Raises: as `accept`."""
-        return await self._start(SubmitRequest(kind=str(kind).lower(), payload=payload, **options))
+    async def start(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        requires: dict[str, Any] | None = None,
+        urgency: str = "normal",
+        timeout_s: float = 0.0,
+        max_attempts: int = 0,
+        delay_s: float = 0.0,
+        expires_s: float = 0.0,
+        idempotency_key: str = "",
+        origin: str = "",
+    ) -> TaskHandle:
+        """Submit a task and return its handle without waiting for the result. Raises: as `accept`."""
+        request = SubmitRequest(
+            str(kind).lower(), payload, requires if requires is not None else {}, urgency, timeout_s,
+            max_attempts, delay_s, expires_s, idempotency_key, origin,
+        )  # fmt: skip
+        return await self._start(request)
 
     async def _start(self, request: SubmitRequest) -> TaskHandle:
         if request.idempotency_key:
             accepted = await self.submitter.accept(request)
             return TaskHandle(accepted.id, accepted.kind, self)
-        # The future exists before the task does, so an end can't be told before somebody listens.
+        # The future exists before the task does, so the end can't be published before somebody listens.
         task = self.submitter.next_id()
-        ending = self.waiting.expect(task)
+        ending = self.completions.expect(task)
         try:
             await self.submitter.learn_regions(request)
             prepared = self.submitter.prepare(request, task)
             await self.submitter.publish(prepared)
         except BaseException:
-            self.waiting.forget(task)
+            self.completions.forget(task)
             raise
         return TaskHandle(task, prepared.task.kind, self, ending)
 
-    async def submit(self, kind: str, payload: Any = None, *, wait_s: float | None = None, **options: Any) -> Any:
-        """Submit and return the result: a plain value, or bytes (an encoded image, say).
+    async def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        wait_s: float | None = None,
+        requires: dict[str, Any] | None = None,
+        urgency: str = "normal",
+        timeout_s: float = 0.0,
+        max_attempts: int = 0,
+        delay_s: float = 0.0,
+        expires_s: float = 0.0,
+        idempotency_key: str = "",
+        origin: str = "",
+    ) -> Any:
+        """Submit a task, wait for it at most `wait_s` seconds, and return its result: plain data, or bytes.
 
-        Raises: as `accept`; TaskFailed; WaitTimeout after `wait_s` (the task goes on).
+        Raises: as `accept`; TaskFailed; WaitTimeout (the task goes on).
         """
-        handle = await self.start(kind, payload, **options)
+        handle = await self.start(
+            kind, payload, requires=requires, urgency=urgency, timeout_s=timeout_s, max_attempts=max_attempts,
+            delay_s=delay_s, expires_s=expires_s, idempotency_key=idempotency_key, origin=origin,
+        )  # fmt: skip
         return await handle.result(wait_s)
 
     async def submit_workload(
-        self, workload_type: WorkloadType | str, payload: Mapping[str, Any] | None = None, **options: Any
+        self,
+        workload_type: WorkloadType | str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        wait_s: float | None = None,
+        requires: dict[str, Any] | None = None,
+        urgency: str = "normal",
+        timeout_s: float = 0.0,
+        max_attempts: int = 0,
+        delay_s: float = 0.0,
+        expires_s: float = 0.0,
+        idempotency_key: str = "",
+        origin: str = "",
     ) -> Any:
-        """`submit` under the names REST uses."""
-        return await self.submit(workload_type, dict(payload) if payload is not None else None, **options)
+        """`submit` under the names that REST uses. Raises: as `submit`."""
+        return await self.submit(
+            workload_type, dict(payload) if payload is not None else None, wait_s=wait_s, requires=requires,
+            urgency=urgency, timeout_s=timeout_s, max_attempts=max_attempts, delay_s=delay_s, expires_s=expires_s,
+            idempotency_key=idempotency_key, origin=origin,
+        )  # fmt: skip
 
     def map(
         self,
         kind: str,
-        payloads: Iterable[Any] | AsyncIterator[Any],
+        payloads: Iterable[Any] | AsyncIterable[Any],
         *,
         ordered: bool = True,
         window: int = 256,
-        **options: Any,
-    ) -> AsyncIterator[mapping.MapItem]:
-        """One task a payload; items come in order, or as they end. At most `window` are open at once."""
-        client = mapping.MapClient(self.submitter, self.waiting, self.bus.config, self._start, self.value)
-        request = SubmitRequest(kind=str(kind).lower(), **options)
+        requires: dict[str, Any] | None = None,
+        urgency: str = "normal",
+        timeout_s: float = 0.0,
+        max_attempts: int = 0,
+        delay_s: float = 0.0,
+        expires_s: float = 0.0,
+        idempotency_key: str = "",
+        origin: str = "",
+    ) -> AsyncIterator[MapItem]:
+        """Submit one task per payload and yield the outcomes: in the order of the payloads, or as tasks end.
+
+        At most `window` tasks are open at once; `payloads` is read no further. A task that fails, and a payload that
+        is not valid, is the error of its item.
+        Raises: UnknownKind; BadInput for wrong options; ValueError for a window below 1; whatever `payloads` raises.
+        """
+        request = SubmitRequest(
+            str(kind).lower(), None, requires if requires is not None else {}, urgency, timeout_s,
+            max_attempts, delay_s, expires_s, idempotency_key, origin,
+        )  # fmt: skip
+        client = mapping.MapClient(self.submitter, self.completions, self.bus.config, self._start, self.value)
         return mapping.run(client, request, payloads, ordered=ordered, window=window)
 
-    # --- looking ------------------------------------------------------------------------------------
+    # --- tasks --------------------------------------------------------------------------------------
     async def status(self, task: str) -> TaskView:
         """All that is known of a task. Raises: NotFound, BusUnavailable."""
-        return await viewing.status(self.bus, task, self._members)
+        return await task_status.status(self.bus, task, self._members)
 
     async def end(self, task: str) -> TaskEnd | None:
-        """How a task ended; None while it has not."""
+        """The end record of a task; None while it has not ended. Raises: BusUnavailable."""
         return await records.read_end(self.bus, task)
 
-    async def wait(self, task: str, timeout_s: float | None = None) -> TaskEnd:
-        """How a task ended, as soon as it has. Raises: WaitTimeout."""
-        return await self.waiting.wait(task, timeout_s)
+    async def wait(self, task: str, wait_s: float | None = None) -> TaskEnd:
+        """Wait at most `wait_s` seconds for the end record of a task, whoever submitted it.
 
-    async def result(self, task: str, timeout_s: float | None = None) -> Any:
-        """A task's result, anybody's task. Raises: NotFound, TaskFailed, WaitTimeout."""
+        Raises: WaitTimeout; BusUnavailable.
+        """
+        return await self.completions.wait(task, wait_s)
+
+    async def result(self, task: str, wait_s: float | None = None) -> Any:
+        """Wait at most `wait_s` seconds for the result of a task, whoever submitted it: plain data, or bytes.
+
+        Raises: NotFound; TaskFailed; WaitTimeout; BusUnavailable.
+        """
         end = await self.end(task)
         if end is None:
             await self.status(task)
-            end = await self.wait(task, timeout_s)
+            end = await self.wait(task, wait_s)
         return await self.value(end)
 
     async def value(self, end: TaskEnd) -> Any:
-        """The value of an end: plain data, or bytes. Raises: TaskFailed; NotFound when its blob is gone."""
+        """The result in an end record: plain data, or bytes. Raises: TaskFailed; NotFound when its blob is gone."""
         if end.state != "done":
             reason = end.error.message if end.error else end.state
             raise TaskFailed(f"task {end.id} {end.state}: {reason}", end.id, end.state, reason)
@@ -258,11 +235,11 @@ class Mesh:
         return decode_any(end.result) if len(end.result) else None
 
     def watch(self, task: str) -> AsyncIterator[TaskView]:
-        """Each change of a task's state, until it has ended. Raises: NotFound (on the first step)."""
-        return viewing.watch(self.bus, task)
+        """The task as it is now and after each change, until it has ended. Raises: NotFound (on the first step)."""
+        return task_status.watch(self.bus, task)
 
     async def cancel(self, task: str) -> TaskView:
-        """End a task wherever it is; one that has ended stays as it is. Raises: NotFound."""
+        """End a task, wherever it is; one that has ended stays as it is. Raises: NotFound, BusUnavailable."""
         view = await self.status(task)
         if view.state in FINAL:
             return view
@@ -282,7 +259,7 @@ class Mesh:
         return await self.status(view.id)
 
     async def nodes(self) -> list[NodeRecord]:
-        """Every node's record."""
+        """The record of every node. Raises: BusUnavailable."""
         return [decode_node(entry.value) for entry in await self.bus.kv(subjects.KV_NODES).entries()]
 
     # --- blobs --------------------------------------------------------------------------------------
@@ -292,34 +269,35 @@ class Mesh:
         content_type: str = "application/octet-stream",
         keep: bool = False,
     ) -> BlobRef:
-        """Upload; the reference goes into payloads as {"blob": id}. Raises: StorageFull."""
+        """Upload bytes, a file or chunks; a payload names the blob as {"blob": reference.blob}.
+
+        `keep`: until it is deleted; otherwise it goes when no task names it any more, or after a day.
+        Raises: StorageFull, BusUnavailable, OSError.
+        """
         return await self.bus.objects.put(source, content_type, keep)
 
     async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
-        """A blob's reference and its bytes. Raises: NotFound."""
+        """The reference of a blob, and its content in chunks. Raises: NotFound, BusUnavailable."""
         return await self.bus.objects.look(blob)
+
+    async def get_blob(self, blob: str) -> bytes:
+        """The content of a blob, all in memory. Raises: NotFound, BusUnavailable."""
+        _, chunks = await self.open_blob(blob)
+        return b"".join([chunk async for chunk in chunks])
+
+    async def save_blob(self, blob: str, target: Path) -> BlobRef:
+        """Write a blob to the file `target`, chunk by chunk. Raises: NotFound, BusUnavailable, OSError."""
+        return await self.bus.objects.fetch(blob, target)
 
     # --- dead letters -------------------------------------------------------------------------------
     async def dead_list(self, kind: str = "") -> list[DeadLetter]:
-        """The tasks that used up their attempts or are poison. Raises: BadInput for what can be no kind."""
+        """The dead letters (of one kind), oldest first. Raises: BadInput for what can be no kind; BusUnavailable."""
         return await dead_letters.list_all(self.bus, kind)
 
     async def dead_show(self, task: str) -> DeadLetter:
-        """One of them. Raises: NotFound."""
+        """The dead letter of a task. Raises: NotFound, BusUnavailable."""
         return await dead_letters.show(self.bus, task)
 
     async def dead_replay(self, task: str) -> Accepted:
-        """Submit it again, as a new task; the dead letter goes. Raises: NotFound, as `accept`."""
+        """Submit the task of a dead letter again under a new id; the letter goes. Raises: NotFound; as `accept`."""
         return await dead_letters.replay(self.bus, self.submitter, task)
-
-
-async def _check_mesh(bus: Bus) -> None:
-    """Refuse a mesh of another wire version. Raises: IncompatibleMesh."""
-    try:
-        record = await read_mesh_record_anywhere(bus)
-    except BusUnavailable as error:
-        # Every call says so itself; a client that waits for the bus to come back may connect.
-        log.debug("the wire version of the mesh could not be read: %s", error)
-        return
-    if record is not None:
-        check_wire_version(record)

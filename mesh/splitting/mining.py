@@ -21,22 +21,38 @@ if TYPE_CHECKING:
 #: Tasks open for each node, so that none waits for the submitter; each takes all cores of its node.
 OPEN_PER_NODE = 2
 
-Told = Callable[[Mined, list[str]], None]
+OnProgress = Callable[[Mined, list[str]], None]
 
 
 async def mine(
-    mesh: Mesh, payload: dict[str, Any] | None = None, *, told: Told | None = None, **options: Any
+    mesh: Mesh,
+    payload: dict[str, Any] | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    requires: dict[str, Any] | None = None,
+    urgency: str = "normal",
+    timeout_s: float = 0.0,
+    max_attempts: int = 0,
+    delay_s: float = 0.0,
+    expires_s: float = 0.0,
+    origin: str = "",
 ) -> dict[str, Any]:
-    """Search a range of nonces (all 2**32 unless the payload says which) on every node.
+    """Search a range of nonces on every node of the mesh.
 
-    `told(so far, ids of the open tasks)` is called after every change; `options`: see SubmitRequest.
-    Returns found, nonce, hash_hex, best_nonce, best_hash_hex, hashes, parts, seconds, hash_rate_hs, nodes. Where
-    several nonces meet the target, any of them may be the one that is found first.
+    `payload`: fields of crypto_mining; without `nonce_start` and `nonce_count` all 2**32 nonces are searched.
+    `on_progress(totals so far, ids of the open tasks)` is called after every change. The other options apply to each
+    task, see `mesh.client.Mesh`.
+    Returns {found, nonce, hash_hex, best_nonce, best_hash_hex, hashes, parts, seconds, hash_rate_hs (hashes a second),
+    nodes (ids)}. Where several nonces meet the target, any of them may be found first.
 
     Raises: BadInput; TaskFailed when a task failed for good or its result is wrong; as `Mesh.start`.
     """
     whole = checked(payload)
-    search = _Search(mesh, payload or {}, options, Range(*whole.nonces), told)
+    options = {
+        "requires": requires, "urgency": urgency, "timeout_s": timeout_s, "max_attempts": max_attempts,
+        "delay_s": delay_s, "expires_s": expires_s, "origin": origin,
+    }  # fmt: skip
+    search = _Search(mesh, payload or {}, options, Range(*whole.nonces), on_progress)
     started = time.perf_counter()
     try:
         await search.run(whole)
@@ -59,10 +75,10 @@ async def mine(
 
 class _Search:
     def __init__(
-        self, mesh: Mesh, payload: dict[str, Any], options: dict[str, Any], left: Range, told: Told | None
+        self, mesh: Mesh, payload: dict[str, Any], options: dict[str, Any], left: Range, on_progress: OnProgress | None
     ) -> None:
         self._mesh, self._payload, self._options, self._left = mesh, payload, options, left
-        self.mined, self._told = Mined(left.end - left.next), told
+        self.mined, self._on_progress = Mined(left.end - left.next), on_progress
         self.nodes: set[str] = set()
         self._open: dict[asyncio.Task[dict[str, Any]], tuple[TaskHandle, Part]] = {}
 
@@ -81,7 +97,7 @@ class _Search:
                     raise TaskFailed(f"task {handle.id}: {reason}", handle.id, "done", reason)
                 self.mined.take_in(result)
                 self._left.rate_hs = result["hash_rate_hs"]
-            self._tell()
+            self._report()
 
     async def stop(self) -> None:
         """End what is still open, here and on the nodes."""
@@ -98,13 +114,13 @@ class _Search:
             payload = {**self._payload, "nonce_start": part.start, "nonce_count": part.count}
             handle = await self._mesh.start(KIND, payload, **self._options)
             self._open[asyncio.create_task(self._result(handle))] = handle, part
-            self._tell()
+            self._report()
 
     async def _result(self, handle: TaskHandle) -> dict[str, Any]:
         end = await handle.end()
         self.nodes.add(end.node)
         return dict(await self._mesh.value(end))
 
-    def _tell(self) -> None:
-        if self._told is not None:
-            self._told(self.mined, [handle.id for handle, _ in self._open.values()])
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.mined, [handle.id for handle, _ in self._open.values()])

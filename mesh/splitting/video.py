@@ -52,7 +52,7 @@ class Encoded:
     """Ids of the open tasks."""
 
 
-Told = Callable[[Encoded], None]
+OnProgress = Callable[[Encoded], None]
 
 
 def checked(codec: str, payload: dict[str, Any] | None) -> VideoPayload:
@@ -80,13 +80,22 @@ async def encode(
     payload: dict[str, Any] | None = None,
     *,
     part_s: float = PART_S,
-    told: Told | None = None,
-    **options: Any,
+    on_progress: OnProgress | None = None,
+    requires: dict[str, Any] | None = None,
+    urgency: str = "normal",
+    timeout_s: float = 0.0,
+    max_attempts: int = 0,
+    delay_s: float = 0.0,
+    expires_s: float = 0.0,
+    origin: str = "",
 ) -> dict[str, Any]:
-    """Encode the file `source` into `target` on every node. `payload`: fields of video_encode_<codec>, without `video`.
+    """Encode the file `source` into `target` on every node of the mesh, in parts of about `part_s` seconds.
 
-    `told(how far)` is called after every change; `options`: see SubmitRequest. Returns file, bytes, codec, encoder,
-    frames, duration_s, width, height, bit_rate (of the video), audio, parts, nodes, seconds, fps, realtime.
+    `codec`: h264, h265 or av1; `payload`: fields of video_encode_<codec>, without `video`. `on_progress` is called
+    after every change. The other options apply to each task, see `mesh.client.Mesh`; `requires` defaults to the
+    `threads` of the payload as cores.
+    Returns {file, bytes, codec, encoder, frames, duration_s, width, height, bit_rate (of the video, bits a second),
+    audio, parts, nodes (ids), seconds, fps, realtime (seconds of video encoded a second)}.
 
     Raises: BadInput (the file too); CannotStart without `av`; TaskFailed when a task failed for good or its part is
     not what it should be; OSError; as `Mesh.start`.
@@ -94,13 +103,16 @@ async def encode(
     wanted = checked(codec, payload)
     _require_av()
     given = {**DEFAULTS, **(payload or {}), "audio": "drop", "container": "mp4"}
-    options["requires"] = {"cores": wanted.threads or 1, **(options.get("requires") or {})}
+    options = {
+        "requires": {"cores": wanted.threads or 1, **(requires or {})}, "urgency": urgency, "timeout_s": timeout_s,
+        "max_attempts": max_attempts, "delay_s": delay_s, "expires_s": expires_s, "origin": origin,
+    }  # fmt: skip
     began = time.perf_counter()
     beside = target.resolve().parent
     with tempfile.TemporaryDirectory(prefix=".queztl-encode-", dir=beside, ignore_cleanup_errors=True) as folder:
         try:
             film = await asyncio.to_thread(video_cut.look, source, part_s)
-            work = _Work(mesh, f"video_encode_{codec}", given, options, film, Path(folder), told)
+            work = _Work(mesh, f"video_encode_{codec}", given, options, film, Path(folder), on_progress)
             try:
                 parts = await work.run()
             finally:
@@ -146,10 +158,10 @@ class _Work:
         options: dict[str, Any],
         film: video_cut.Film,
         folder: Path,
-        told: Told | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self._mesh, self._kind, self._payload, self._options = mesh, kind, payload, options
-        self._film, self._folder, self._told = film, folder, told
+        self._film, self._folder, self._on_progress = film, folder, on_progress
         self.encoded = Encoded(film.frames, len(film.pieces))
         self.encoders: set[str] = set()
         self.size = (0, 0)
@@ -174,7 +186,7 @@ class _Work:
                 self.encoded.done += len(part.times)
                 self.encoded.parts_done += 1
                 await self._forget(blob)
-            self._tell()
+            self._report()
         return [self._parts[number] for number in range(len(self._film.pieces))]
 
     async def stop(self) -> None:
@@ -208,7 +220,7 @@ class _Work:
             waiting = asyncio.create_task(self._part(self._next, piece, handle), name=f"part {self._next}")
             self._open[waiting] = self._next, blob, handle
             self._next += 1
-            self._tell()
+            self._report()
 
     async def _start(self, piece: Piece, blob: str, zero: int) -> TaskHandle:
         try:
@@ -273,13 +285,13 @@ class _Work:
     def phase(self, name: str) -> None:
         """Another part of the work begins."""
         self.encoded.phase, self.encoded.done = name, 0
-        self._tell()
+        self._report()
 
     def tell_joined(self, frames: int) -> None:
         """While the parts are joined; from another thread."""
         self.encoded.done = frames
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self.encoded.tasks = [handle.id for _, _, handle in self._open.values()]
-        if self._told is not None:
-            self._told(self.encoded)
+        if self._on_progress is not None:
+            self._on_progress(self.encoded)

@@ -20,7 +20,7 @@ from mesh.views import SubmitRequest
 
 if TYPE_CHECKING:
     from mesh.config import MeshConfig
-    from mesh.tasks.completions import Waiting
+    from mesh.tasks.completions import Completions
     from mesh.tasks.submitter import Submitter
 
 
@@ -66,7 +66,7 @@ class MapClient:
     """What a map uses of the client that runs it."""
 
     submitter: Submitter
-    completions: Waiting
+    completions: Completions
     config: MeshConfig
     start: Callable[[SubmitRequest], Awaitable[StartedTask]]
     """Submits one task the long way: with blobs, a delay or an idempotency key."""

@@ -47,7 +47,7 @@ async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(c
 
     killing = asyncio.create_task(kill_one_at_work(mesh, others, tasks))
     payload = {"nonce_start": 1_000_000, "nonce_count": COUNT, "target_bits": 200}
-    result = await mine(mesh, payload, told=told)
+    result = await mine(mesh, payload, on_progress=told)
     dead, lost = await asyncio.wait_for(killing, 1)
     header = validate("crypto_mining", payload).header
     kernel = sha256_vector.kernel()
@@ -64,7 +64,7 @@ async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(c
 async def _the_finder_stops_the_others(mesh: Mesh) -> None:
     seen: set[str] = set()
     payload = {"block": "genesis", "nonce_start": GENESIS_NONCE - 1000, "nonce_count": (1 << 32) - GENESIS_NONCE}
-    result = await mine(mesh, payload, told=lambda _, tasks: seen.update(tasks))
+    result = await mine(mesh, payload, on_progress=lambda _, tasks: seen.update(tasks))
     assert (result["found"], result["nonce"], result["hash_hex"]) == (True, GENESIS_NONCE, GENESIS_HASH)
     ends = [await mesh.wait(task, 30) for task in seen]
     states = [end.state for end in ends]

@@ -53,7 +53,7 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
         return seen
 
     killing = asyncio.create_task(kill_one_at_work(mesh, cluster.nodes[1:], tasks))
-    result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, told=told)
+    result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, on_progress=told)
     dead, lost = await asyncio.wait_for(killing, 1)
     assert (tmp_path / "three.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
     assert len(result["nodes"]) >= 2 and len(seen) == PARTS and max(open_at_once) <= 6, (result, open_at_once)

@@ -62,7 +62,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     options = {"part_s": args.part_seconds, **task_options(args)}
     async with Mesh(args.url) as mesh:
         with Progress(out) as progress:
-            result = await encode(mesh, args.file, args.out, args.codec, payload, told=progress.tell, **options)
+            result = await encode(mesh, args.file, args.out, args.codec, payload, on_progress=progress.tell, **options)
     out.document(result)
     return OK
 

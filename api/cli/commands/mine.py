@@ -47,5 +47,5 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             out.note(f"{so_far.hashes / so_far.total:.1%} of {so_far.total} nonces, {rate:.1f} MH/s")
 
     async with Mesh(args.url) as mesh:
-        out.document(await mine(mesh, payload, told=tell, **task_options(args)))
+        out.document(await mine(mesh, payload, on_progress=tell, **task_options(args)))
     return OK

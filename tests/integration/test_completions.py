@@ -8,10 +8,9 @@ import pytest
 
 from mesh.client import Mesh
 from mesh.errors import BusUnavailable, WaitTimeout
-from mesh.messages import TaskEnd, TaskState, encode
-from mesh.subjects import state as state_subject
+from mesh.messages import TaskEnd
 from mesh.tasks import records
-from mesh.tasks.completions import Waiting
+from mesh.tasks.completions import Completions
 from tests.proxy import Proxy
 
 
@@ -21,10 +20,10 @@ def done(task: str) -> TaskEnd:
 
 @pytest.fixture
 async def client(bus_server):
-    waiting = Waiting(await bus_server.connect("client"), "c1")
-    await waiting.start()
-    yield waiting
-    await waiting.stop()
+    completions = Completions(await bus_server.connect("client"), "c1")
+    await completions.start()
+    yield completions
+    await completions.stop()
 
 
 @pytest.fixture
@@ -104,23 +103,11 @@ async def test_an_end_nobody_told_is_found_by_looking_now_and_then(client, node)
         assert (await future).state == "done"
 
 
-async def test_watchers_hear_states_and_the_end(client, node) -> None:
-    heard = []
-    undo = client.watch("c1-1", heard.append)
-    await node.store(state_subject("c1-1"), encode(TaskState(id="c1-1", kind="echo", state="running", progress=0.5)))
-    await records.write_end(node, done("c1-1"))
-    await client._bus.flush()
-    assert [one.state for one in heard] == ["running", "done"]
-    undo()
-    undo()
-    assert not client._watchers
-
-
 async def test_stopping_ends_open_waits(bus_server) -> None:
-    waiting = Waiting(await bus_server.connect("client"), "c9")
-    await waiting.start()
-    future = waiting.expect("c9-1")
-    await waiting.stop()
+    completions = Completions(await bus_server.connect("client"), "c9")
+    await completions.start()
+    future = completions.expect("c9-1")
+    await completions.stop()
     assert future.cancelled()
 
 
@@ -129,12 +116,12 @@ async def test_a_client_that_gets_in_half_way_leaves_nothing_open(bus_server, ev
     proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
     mesh = Mesh(f"nats://127.0.0.1:{await proxy.start()}")
 
-    async def fail(_: Waiting) -> None:
+    async def fail(_: Completions) -> None:
         raise BusUnavailable("the bus did not answer")
 
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(Waiting, "start", fail)
+            patched.setattr(Completions, "start", fail)
             with pytest.raises(BusUnavailable):
                 await mesh.connect()
         assert proxy.accepted == 1
