@@ -126,16 +126,15 @@ async def encode(
         except MediaFault as fault:
             raise BadInput(f"{source} {fault}.", (Fault("FILE", str(fault)),)) from None
         draft.replace(target)
-    seconds = time.perf_counter() - began
+    made = {"file": str(target), "bytes": target.stat().st_size, "codec": codec, "audio": audio}
+    return {**made, **_speed(film, time.perf_counter() - began), **work.facts(parts)}
+
+
+def _speed(film: video_cut.Film, seconds: float) -> dict[str, float]:
     return {
-        "file": str(target),
-        "bytes": target.stat().st_size,
-        "codec": codec,
-        "audio": audio,
         "seconds": round(seconds, 3),
         "fps": round(film.frames / seconds, 2),
         "realtime": round(film.seconds / seconds, 3),
-        **work.facts(parts),
     }
 
 
