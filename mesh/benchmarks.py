@@ -5,14 +5,12 @@ The suite itself is `bench/`, which nothing else imports: a node starts it as a 
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.errors import NotFound
 
 if TYPE_CHECKING:
@@ -98,16 +96,5 @@ async def latest(bus: Bus) -> dict[str, list[dict[str, Any]]]:
 
 async def history(bus: Bus, benchmark: str, node: str) -> list[dict[str, Any]]:
     """All kept outcomes of one benchmark on one node, the oldest first. Raises: BusUnavailable."""
-    subject = f"$KV.{subjects.KV_BENCH}.{subjects.bench_outcome(benchmark, node)}"
-    found, sequence = [], 1
-    while True:
-        try:
-            request = {"seq": sequence, "next_by_subj": subject}
-            answer = await bus.api(f"STREAM.MSG.GET.KV_{subjects.KV_BENCH}", request)
-        except ApiError as error:
-            if error.error_code == MESSAGE_NOT_FOUND:
-                return found
-            raise
-        message = answer["message"]
-        found.append(json.loads(base64.b64decode(message["data"])))
-        sequence = int(message["seq"]) + 1
+    entries = await bus.kv(subjects.KV_BENCH).history(subjects.bench_outcome(benchmark, node))
+    return [json.loads(entry.value) for entry in entries]

@@ -120,13 +120,6 @@ def split_durable(durable: str) -> tuple[str, str, str] | None:
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 and parts[2] in URGENCIES else None
 
 
-def lane_of_ack(reply: str) -> tuple[str, str, str] | None:
-    """The lane behind an ack subject, $JS.ACK.[<domain>.<account>.]<stream>.<durable>…; None when it is none."""
-    parts = reply.split(".")
-    at = 5 if len(parts) >= 11 else 3
-    return split_durable(parts[at]) if len(parts) > at else None
-
-
 def later_at(task: str) -> str:
     """later.at.<id>: a schedule"""
     return f"later.at.{task}"

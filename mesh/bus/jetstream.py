@@ -81,6 +81,10 @@ class JetStream(Connection):
                     raise BusUnavailable("the bus has no leader right now; try again in some seconds")
             await asyncio.sleep(NOT_YET_S)
 
+    async def check_ready(self, timeout_s: float) -> None:
+        """Return once JetStream answers. Raises: BusUnavailable after `timeout_s`, ApiError."""
+        await self.api("INFO", timeout_s=timeout_s)
+
     # --- writing ------------------------------------------------------------------------------------
     async def store(
         self,
@@ -90,7 +94,7 @@ class JetStream(Connection):
         msg_id: str = "",
         expect_last: int | None = None,
         ttl_s: float = 0,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         resend: bool | None = None,
         timeout_s: float = 10.0,
     ) -> int:
@@ -213,8 +217,12 @@ class JetStream(Connection):
         await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
 
     async def delete_message(self, stream: str, sequence: int) -> None:
-        """Remove one message, without overwriting it on the disk. Raises: ApiError when it can't be removed."""
-        await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        """Remove one message, without overwriting it on disk; one that is gone is no error. Raises: ApiError."""
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except ApiError as error:
+            if error.error_code != MESSAGE_NOT_FOUND:
+                raise
 
     async def move_leader(self, stream: str, server: str) -> None:
         """Have the leader of `stream` hand over to the copy on `server`. Raises: ApiError."""

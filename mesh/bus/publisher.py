@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mesh.bus.connection import Connection
 from mesh.bus.errors import IN_PROCESS, NOT_YET, refusal
@@ -93,7 +93,7 @@ class Publisher:
         msg_id: str,
         expect_last: int | None,
         ttl_s: float,
-        headers: dict[str, str] | None,
+        headers: Mapping[str, str] | None,
         resend: bool,
         timeout_s: float,
     ) -> int:

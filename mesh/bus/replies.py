@@ -89,6 +89,11 @@ class StreamInfo(NamedTuple):
     """The server's clock when it replied. Both are RFC 3339; "" when the server does not say."""
 
     @property
+    def now(self) -> float:
+        """The server's clock when it replied, Unix seconds."""
+        return unix_seconds(self.server_time)
+
+    @property
     def age_s(self) -> float:
         """Age of the stream by its server's clock, seconds; 0 when the server does not say."""
         if not self.created or not self.server_time:

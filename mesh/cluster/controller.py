@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mesh import coordination, messages, subjects
+from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
 from mesh.cluster.replicas import Replicas, read_held
@@ -186,11 +187,11 @@ class ClusterController:
                 case Promote(node):
                     await self._promote(node, fence)
                 case Scale(streams, replicas):
-                    await _all(raft_meta.scale(self._bus, one, replicas) for one in streams)
+                    await _all(self._bus.update_stream(stream, num_replicas=replicas) for stream in streams)
                 case MoveStreams(streams, to):
-                    await _all(raft_meta.move_stream(self._bus, one, to) for one in streams)
+                    await _all(self._bus.move_leader(stream, to) for stream in streams)
                 case MoveMeta(to):
-                    await raft_meta.move_meta(system, to)
+                    await admin_api.move_meta_leader(system, to)
                 case Remove(server):
                     await raft_meta.remove(system, server)
                 case Stop(node, server):

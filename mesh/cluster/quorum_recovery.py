@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mesh import subjects
+from mesh.bus import admin_api
 from mesh.cluster import raft_meta
 from mesh.cluster.controller import read_servers
 from mesh.errors import BusUnavailable, QueztlError
@@ -81,14 +82,14 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
     """Go on with the servers that are there. Raises: BusUnavailable when they elect no leader, ApiError."""
     found = await look(system)
     say(f"{', '.join(map(host_of, found.there))} may decide alone from now on")
-    await raft_meta.order(system, raft_meta.RESCUE, {"quorum_needed": len(found.there) // 2 + 1})
+    await admin_api.lower_quorum(system, len(found.there) // 2 + 1)
     group = await _until_led(system, len(found.there))
     for name in sorted(set(group.members) - set(found.there)):
         say(f"{name} is taken out of the group")
         await raft_meta.remove(system, name)
     group = await _until_led(system, len(found.there))
     for stream in await raft_meta.list_streams(bus):
-        await raft_meta.scale(bus, stream.name, min(len(found.there), 1 if len(found.there) == 2 else 3))
+        await bus.update_stream(stream.name, num_replicas=min(len(found.there), 1 if len(found.there) == 2 else 3))
     say("each stream elects a leader, which takes up to half a minute")
     await _until_served(bus, len(found.there))
     for one in await read_servers(bus):

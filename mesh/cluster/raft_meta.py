@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mesh.bus.errors import ApiError
+from mesh.bus import admin_api
+from mesh.bus.replies import Replica, StreamInfo
 from mesh.bus.server.config import MESH_ACCOUNT
 from mesh.cluster.topology import Stream
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
 JSZ = "$SYS.REQ.SERVER.PING.JSZ"
-REMOVE = "$JS.API.SERVER.REMOVE"
-META_STEP_DOWN = "$JS.API.META.LEADER.STEPDOWN"
-RESCUE = "$JS.API.META.RESCUE"
 _ID_LENGTH = 8
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: Servers that have not answered this long after the last one that did are not waited for; those known to run, longer.
@@ -110,15 +108,9 @@ async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ())
 async def list_streams(bus: Bus) -> tuple[Stream, ...]:
     """Every stream of the mesh with its copies. One whose copies did not answer in time is there with its name only:
     it is certainly not safe, and nobody may take it for one that does not exist. Raises: BusUnavailable, ApiError."""
-    found: dict[str, Stream] = {}
-    while True:
-        answer = await bus.api("STREAM.LIST", {"offset": len(found)})
-        page = {one.name: one for one in map(read_stream, answer.get("streams") or ())}
-        # The servers wait some seconds for each other. (A stream without any copy is told of in both ways.)
-        silent = {str(name): Stream(str(name), 0, "", frozenset(), frozenset()) for name in answer.get("missing") or ()}
-        found |= silent | page
-        if not (page or silent) or len(found) >= int(answer.get("total", 0)):
-            return tuple(found.values())
+    listed = await bus.list_streams()
+    silent = (Stream(name, 0, "", frozenset(), frozenset()) for name in listed.silent)
+    return (*map(read_stream, listed.streams), *silent)
 
 
 async def leaderless(bus: Bus) -> list[str]:
@@ -126,52 +118,24 @@ async def leaderless(bus: Bus) -> list[str]:
     return [stream.name for stream in await list_streams(bus) if not stream.leader]
 
 
-def read_stream(info: dict[str, Any]) -> Stream:
-    """One stream from its INFO. Pure."""
-    cluster = info.get("cluster") or {}
-    leader = str(cluster.get("leader") or "")
-    copies = {str(one["name"]): _is_sound(one) for one in cluster.get("replicas") or ()}
-    current = {name for name, sound in copies.items() if sound} | ({leader} if leader else set())
+def read_stream(info: StreamInfo) -> Stream:
+    """One stream with its copies. Pure."""
+    leader = {info.leader} if info.leader else set()
+    current = {copy.server for copy in info.replicas if _is_sound(copy)}
     return Stream(
-        name=str(info["config"]["name"]),
-        replicas=int(info["config"].get("num_replicas", 1)),
-        leader=leader,
-        current=frozenset(current),
-        members=frozenset(copies) | ({leader} if leader else set()),
+        name=info.name,
+        replicas=int(info.config.get("num_replicas", 1)),
+        leader=info.leader,
+        current=frozenset(current | leader),
+        members=frozenset({copy.server for copy in info.replicas} | leader),
     )
 
 
-def _is_sound(copy: dict[str, Any]) -> bool:
-    heard = int(copy.get("active") or 0) < _SILENT_NS
-    return bool(copy.get("current")) and not copy.get("offline") and heard
-
-
-async def scale(bus: Bus, stream: str, replicas: int) -> None:
-    """Have `stream` kept in so many copies. Raises: ApiError, BusUnavailable."""
-    config = (await bus.api(f"STREAM.INFO.{stream}"))["config"]
-    await bus.api(f"STREAM.UPDATE.{stream}", config | {"num_replicas": replicas}, timeout_s=10)
-
-
-async def move_stream(bus: Bus, stream: str, to: str) -> None:
-    """Have the copy on `to` lead. Raises: ApiError, BusUnavailable."""
-    await bus.api(f"STREAM.LEADER.STEPDOWN.{stream}", {"placement": {"preferred": to}}, repeat=False)
-
-
-async def move_meta(system: Bus, to: str) -> None:
-    """Have `to` lead the meta group. Raises: ApiError, BusUnavailable."""
-    await order(system, META_STEP_DOWN, {"placement": {"preferred": to}})
+def _is_sound(copy: Replica) -> bool:
+    return copy.current and not copy.offline and copy.silent_ns < _SILENT_NS
 
 
 async def remove(system: Bus, server: str) -> None:
     """Take a server, by name or id (`Group.members`), out of the meta group. Raises: ApiError, BusUnavailable."""
     by_id = server if server.isalnum() and len(server) == _ID_LENGTH else peer_id(server)
-    await order(system, REMOVE, {"peer": "", "peer_id": by_id})
-
-
-async def order(system: Bus, subject: str, body: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:
-    """An order to the bus servers over the system account. Raises: ApiError, BusUnavailable."""
-    answer = json.loads((await system.request(subject, json.dumps(body).encode(), timeout_s)).data)
-    if "error" in answer:
-        error = answer["error"]
-        raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
-    return dict(answer)
+    await admin_api.remove_server(system, by_id)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh import messages, subjects
+from mesh.bus.replies import consumer_of_ack
 from mesh.errors import QueztlError
+from mesh.lanes import Lane
 from mesh.leader import journal, reclaim
 from mesh.leader.reclaim import Dead, GiveBack, Kick
 from mesh.membership.connections import Connections, OpenSystem
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAK = b"-NAK"
 #: It looks at least this often, seconds: an announcement may come after the death was noticed.
 LOOK_EVERY_S = 0.5
 
@@ -121,16 +122,17 @@ class Reclaimer:
         for one in dead:
             self._publish_death_notice(one)
         returned: dict[tuple[str, str], int] = {}
-        lanes: set[tuple[str, str, str] | None] = set()
+        lanes: set[Lane] = set()
         for action in actions:
             if isinstance(action, Kick):
                 await self._kick(action)
             elif self._election.fence == fence:
-                self._bus.send(action.reply, NAK)
+                self._bus.nak(action.reply)
                 who = (action.node, action.incarnation)
                 returned[who] = returned.get(who, 0) + 1
-                lanes.add(subjects.lane_of_ack(action.reply))
-        for lane in lanes - {None}:
+                if (lane := subjects.split_durable(consumer_of_ack(action.reply))) is not None:
+                    lanes.add(lane)
+        for lane in lanes:
             self._bus.send(subjects.wake(*lane), b"")
         for (node, incarnation), count in returned.items():
             log.info("gave back %d deliveries that %s held when it died", count, node)

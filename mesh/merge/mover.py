@@ -9,19 +9,17 @@ winner has confirmed it. A task that is on both sides for a moment runs twice at
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, KeyExists, WrongSequence
+from mesh.bus.errors import ApiError, KeyExists, WrongSequence
+from mesh.bus.replies import StoredMessage
 from mesh.bus.streams import declare_lane
-from mesh.bus.wire import parse_headers
 from mesh.coordination import decode_lease
 from mesh.errors import BusUnavailable, Busy, QueztlError
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
@@ -46,17 +44,6 @@ Confirmed = Callable[[], Awaitable[bool]]
 Told = Callable[[dict[str, int]], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One message of a stream."""
-
-    seq: int
-    subject: str
-    data: bytes
-    headers: dict[str, str]
-    age_s: float
-
-
 # --- what is read -----------------------------------------------------------------------------------
 async def read_identity(bus: Bus) -> MeshSummary:
     """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), IncompatibleMesh, ApiError."""
@@ -71,55 +58,26 @@ async def read_mesh_summary(bus: Bus) -> MeshSummary:
     """A mesh, as its servers tell. Raises: as `read_identity`."""
     who = await read_identity(bus)
     work, later, tasks, dead = await asyncio.gather(
-        *(bus.api(f"STREAM.INFO.{one}") for one in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
+        *(bus.stream_info(stream) for stream in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
     )
     nodes = [decode_node(one.value) for one in await bus.kv(subjects.KV_NODES).entries()]
     lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
     return replace(
         who,
         nodes=sum(one.state == "up" for one in nodes),
-        age_s=age_of(work),
-        unfinished=sum(int(one["state"]["messages"]) for one in (work, later)),
-        stored=sum(int(one["state"]["messages"]) for one in (tasks, dead)),
+        age_s=work.age_s,
+        unfinished=work.messages + later.messages,
+        stored=tasks.messages + dead.messages,
         lease=(decode_lease(lease.value).node, 0) if lease else ("", 0),
     )
 
 
-def age_of(info: dict[str, Any]) -> float:
-    """How old a stream is, by its own server's clock; 0 when the server does not tell. Pure."""
-    if not info.get("ts") or not info.get("created"):
-        return 0.0
-    return max(0.0, (_moment(info["ts"]) - _moment(info["created"])).total_seconds())
-
-
-def _moment(text: str) -> datetime:
-    """A server's RFC 3339 with nanoseconds, which Python does not read."""
-    head, _, rest = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{head}.{(rest or '0')[:6]:0<6}")
-
-
-async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[Stored]:
+async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[StoredMessage]:
     """Every message of a stream, the oldest first. Raises: BusUnavailable, ApiError."""
-    sequence = 1
-    # Ages by the server's own clock.
-    now = _moment((await bus.api(f"STREAM.INFO.{stream}"))["ts"]).timestamp()
-    while True:
-        try:
-            answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
-        except ApiError as error:
-            if error.error_code == MESSAGE_NOT_FOUND:
-                return
-            raise
-        found = answer["message"]
-        sequence = int(found["seq"]) + 1
-        stored_at = _moment(found["time"]).timestamp()
-        yield Stored(
-            int(found["seq"]),
-            str(found["subject"]),
-            base64.b64decode(found.get("data") or ""),
-            parse_headers(base64.b64decode(found.get("hdrs") or "")) if found.get("hdrs") else {},
-            max(0.0, now - stored_at),
-        )
+    start = 1
+    while (stored := await bus.read_next(stream, subject, start)) is not None:
+        yield stored
+        start = stored.sequence + 1
 
 
 # --- moving -----------------------------------------------------------------------------------------
@@ -167,8 +125,7 @@ class Mover:
         deadline = time.monotonic() + DRAIN_WITHIN_S
         while time.monotonic() < deadline:
             # Not what the lanes count as delivered: what was given back stays in that count until somebody takes it.
-            request = {"subjects_filter": subjects.WORK_SUBJECTS[0]}
-            ingress = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}", request))["state"].get("subjects")
+            ingress = (await self._loser.stream_info(subjects.WORK, subjects.WORK_SUBJECTS[0])).subjects
             if not ingress and not self._busy():
                 return
             await self._go_on()
@@ -176,14 +133,12 @@ class Mover:
 
     async def _refuse_new_work(self) -> None:
         """A full queue is what submitters know to come back to: by then they find the other mesh."""
-        config = (await self._loser.api(f"STREAM.INFO.{subjects.WORK}"))["config"]
-        await self._loser.api(f"STREAM.UPDATE.{subjects.WORK}", config | {"max_bytes": 1})
+        await self._loser.update_stream(subjects.WORK, max_bytes=1)
 
     async def _refuse_delayed_work(self) -> None:
         """LATER can't be full and refuse (10052), so it takes no subject any more: what would be accepted after it was
         looked through for the last time would be lost with this mesh's servers."""
-        config = (await self._loser.api(f"STREAM.INFO.{subjects.LATER}"))["config"]
-        await self._loser.api(f"STREAM.UPDATE.{subjects.LATER}", config | {"subjects": [subjects.LATER_CLOSED]})
+        await self._loser.update_stream(subjects.LATER, subjects=[subjects.LATER_CLOSED])
 
     async def _objects(self, bucket: str) -> None:
         """Blobs under their own ids, bytes before the name; what is half there from an earlier try is begun afresh."""
@@ -195,7 +150,7 @@ class Mover:
                 continue
             await self._go_on()
             chunks = f"$O.{bucket}.C.{facts['nuid']}"
-            await self._winner.api(f"STREAM.PURGE.{stream}", {"filter": chunks})
+            await self._winner.purge(stream, chunks)
             async for chunk in messages(self._loser, stream, chunks):
                 await self._store(chunk.subject, chunk.data, {})
             await self._store(meta.subject, meta.data, {"Nats-Rollup": "sub"})
@@ -212,8 +167,10 @@ class Mover:
 
     async def _records(self) -> None:
         """Ends and states of tasks, each with what is left of its lifetime; a first end stays the first."""
+        now = (await self._loser.stream_info(subjects.TASKS)).now  # ages by the server's own clock
         async for one in messages(self._loser, subjects.TASKS):
-            left_s = ttl_of(one.headers) - one.age_s if ttl_of(one.headers) else 0.0
+            ttl_s = ttl_of(one.headers)
+            left_s = ttl_s - max(0.0, now - one.stored_at) if ttl_s else 0.0
             if not one.data or left_s < 0:
                 continue
             headers = {"Nats-TTL": f"{max(1, round(left_s))}s"} if left_s else {}
@@ -239,7 +196,7 @@ class Mover:
             found += 1
             headers = {name: one.headers[name] for name in _CARRIED if name in one.headers}
             await self._store(one.subject, one.data, headers, msg_id=one.subject)
-            await _remove(self._loser, subjects.LATER, one.seq)
+            await _remove(self._loser, subjects.LATER, one.sequence)
             self._count("delayed tasks")
         return found
 
@@ -260,9 +217,9 @@ class Mover:
                     self._winner.send(subjects.wake(*lane), b"")
                     self._count("tasks")
             else:
-                await self._store(one.subject, one.data, one.headers, msg_id=f"{self._from}-{one.seq}")
+                await self._store(one.subject, one.data, one.headers, msg_id=f"{self._from}-{one.sequence}")
                 self._count("door messages")
-            await _remove(self._loser, subjects.WORK, one.seq)
+            await _remove(self._loser, subjects.WORK, one.sequence)
         return found
 
     async def _has_ended(self, task: str) -> bool:
@@ -281,13 +238,13 @@ class Mover:
         await declare_lane(self._winner, *lane)
 
     async def _store(
-        self, subject: str, data: bytes, headers: dict[str, str], msg_id: str = "", expect_last: int | None = None
+        self, subject: str, data: bytes, headers: Mapping[str, str], msg_id: str = "", expect_last: int | None = None
     ) -> None:
         """Raises: WrongSequence; waits while the winner is full."""
         while True:
             try:
                 await self._winner.store(
-                    subject, data, msg_id=msg_id, expect_last=expect_last, headers=headers or None, resend=True
+                    subject, data, msg_id=msg_id, expect_last=expect_last, headers=headers, resend=True
                 )
                 return
             except Busy as full:
@@ -302,7 +259,7 @@ class Overtaken(QueztlError):
     """This node is not master any more."""
 
 
-def ttl_of(headers: dict[str, str]) -> float:
+def ttl_of(headers: Mapping[str, str]) -> float:
     """The lifetime a message was stored with, seconds; 0: none. Pure."""
     text = headers.get("Nats-TTL", "")
     return float(text[:-1]) if text.endswith("s") and text[:-1].isdigit() else 0.0
@@ -314,10 +271,9 @@ def lane_of(subject: str) -> tuple[str, str, str] | None:
     return (parts[1], parts[2], parts[3]) if len(parts) == 5 else None
 
 
-async def _remove(bus: Bus, stream: str, seq: int) -> None:
+async def _remove(bus: Bus, stream: str, sequence: int) -> None:
     """One that is gone already is no error."""
     try:
-        await bus.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+        await bus.delete_message(stream, sequence)
     except ApiError as error:
-        if error.error_code != MESSAGE_NOT_FOUND and error.code != 404:
-            log.debug("message %d of %s could not be removed: %s", seq, stream, error)
+        log.debug("message %d of %s could not be removed: %s", sequence, stream, error)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from time import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.errors import BadInput, Fault, NotFound
 from mesh.messages import DeadLetter, Task, TaskEnd, decode_dead, encode
 from mesh.tasks.validation import Prepared
@@ -33,20 +31,14 @@ async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
     if kind and not subjects.is_token(kind):
         raise BadInput("that is no kind of work", (Fault("kind", "must be letters, digits, '_' or '-'"),))
     pattern = subjects.dead(kind or "*", "*")
-    answer = await bus.api(f"STREAM.INFO.{subjects.DEAD}", {"subjects_filter": pattern})
-    names = list((answer.get("state") or {}).get("subjects") or {})
+    names = (await bus.stream_info(subjects.DEAD, pattern)).subjects
     letters = await asyncio.gather(*(_read(bus, name) for name in names))
     return sorted((letter for letter in letters if letter), key=lambda letter: letter.died_at)
 
 
 async def _read(bus: Bus, subject: str) -> DeadLetter | None:
-    try:
-        answer = await bus.api(f"STREAM.MSG.GET.{subjects.DEAD}", {"last_by_subj": subject})
-    except ApiError as error:
-        if error.error_code == MESSAGE_NOT_FOUND:
-            return None
-        raise
-    return decode_dead(base64.b64decode(answer["message"]["data"]))
+    stored = await bus.read_last(subjects.DEAD, subject)
+    return decode_dead(stored.data) if stored is not None else None
 
 
 async def show(bus: Bus, task: str) -> DeadLetter:
@@ -63,5 +55,5 @@ async def replay(bus: Bus, submitter: Submitter, task: str) -> Accepted:
     fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0)
     lane = (fresh.kind, fresh.pool, fresh.urgency)
     await submitter.publish(Prepared(fresh, lane, 0.0))
-    await bus.api(f"STREAM.PURGE.{subjects.DEAD}", {"filter": subjects.dead(letter.task.kind, task)})
+    await bus.purge(subjects.DEAD, subjects.dead(letter.task.kind, task))
     return Accepted(fresh.id, fresh.kind)

@@ -5,12 +5,11 @@ A task's truth is, in this order: its `.end` record, its `.state` record, its me
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
+from mesh.bus.errors import WrongSequence
 from mesh.bus.pages import read_last_of
 from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable
@@ -46,14 +45,8 @@ def end_headers(size: int, config: MeshConfig) -> dict[str, str]:
 
 async def read_last(bus: Bus, stream: str, subject: str) -> bytes | None:
     """What a stream holds last on a subject; None: nothing, or a marker. Raises: BusUnavailable, ApiError."""
-    try:
-        answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-    except ApiError as error:
-        if error.error_code == MESSAGE_NOT_FOUND:
-            return None
-        raise
-    data = base64.b64decode(answer["message"].get("data", ""))
-    return data or None
+    stored = await bus.read_last(stream, subject)
+    return stored.data or None if stored is not None else None
 
 
 async def read_end(bus: Bus, task: str) -> TaskEnd | None:
@@ -114,7 +107,7 @@ async def remove_waiting(bus: Bus, task: str) -> None:
         (subjects.WORK, subjects.any_lane_of(task)),
         (subjects.LATER, subjects.any_later_of(task)),
     ):
-        await bus.api(f"STREAM.PURGE.{stream}", {"filter": pattern})
+        await bus.purge(stream, pattern)
 
 
 def failed(task: Task, now: float, code: str, message: str, state: str = "failed") -> TaskEnd:

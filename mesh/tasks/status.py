@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.coordination import MeshRecord
 from mesh.errors import NotFound
 from mesh.membership.member import REGISTERED, Member
@@ -146,24 +144,16 @@ async def _of_ingress(bus: Bus, sequence: int, members: Members | None) -> TaskV
         return await status(bus, task, members)
     except NotFound:
         pass
-    answer: dict[str, Any] | None
-    try:
-        answer = await bus.api(f"STREAM.MSG.GET.{subjects.WORK}", {"seq": sequence})
-    except ApiError as error:
-        if error.error_code != MESSAGE_NOT_FOUND:
-            raise
-        answer = None
-    if answer is None:
+    stored = await bus.read_at(subjects.WORK, sequence)
+    if stored is None:
         # A door writes where the task went before it removes the message: by now the records tell, or nothing does.
         try:
             return await status(bus, task, members)
         except NotFound:
             raise NotFound(f"there is no task {sequence}; results are kept for an hour") from None
-    subject = str(answer["message"]["subject"])
-    if subject.count(".") == 1:
-        return TaskView(id=task, kind=subject.partition(".")[2], state="queued", note="at the door")
-    data = base64.b64decode(answer["message"].get("data", ""))
-    return await status(bus, str(decode_any(data)["id"]), members)
+    if stored.subject.count(".") == 1:
+        return TaskView(id=task, kind=stored.subject.partition(".")[2], state="queued", note="at the door")
+    return await status(bus, str(decode_any(stored.data)["id"]), members)
 
 
 async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:

@@ -184,8 +184,8 @@ class Submitter:
         """
         now = self._loop.time()
         if now - self._later_looked_at >= LATER_FRESH_S:
-            info = await self._bus.api(f"STREAM.INFO.{subjects.LATER}")
-            self._later_full = int(info["state"]["bytes"]) >= self._bus.config.later_max_bytes
+            info = await self._bus.stream_info(subjects.LATER)
+            self._later_full = info.size_bytes >= self._bus.config.later_max_bytes
             self._later_looked_at = now
         if self._later_full:
             raise Busy("there is too much delayed work already; try again later", retry_after_s=60.0)

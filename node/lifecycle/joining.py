@@ -217,7 +217,7 @@ async def _until_majority(bus: Bus, say: Callable[[str], None]) -> None:
     told = False
     while True:
         try:
-            await bus.api("INFO", timeout_s=2.0)
+            await bus.check_ready(timeout_s=2.0)
             return
         except QueztlError:
             if not told:

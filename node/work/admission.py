@@ -133,7 +133,7 @@ class Admission:
         except msgspec.MsgspecError as error:
             # Published into a lane by something that is no Queztl client: end it, or it comes back for ever.
             log.warning("a message on %s is no task (%s); it is dropped", message.subject, error)
-            self._bus.send(message.reply, b"+TERM")
+            self._bus.term(message.reply)
             return
         resent = b"Queztl-Resent" in message.raw_headers
         doubtful = now < self._doubt_until

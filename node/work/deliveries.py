@@ -8,7 +8,6 @@ other one the node says nothing but a conditional `.end`.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,6 @@ from mesh.bus.client import Bus
 from mesh.messages import Held, HeldSet, Task, encode
 from mesh.subjects import held as held_subject
 from node.work.outcome import Attempt
-
-_NS = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -48,14 +45,6 @@ class Delivery:
     """Somebody ended the task before it was handed to a worker: it is not run."""
     folder: Path | None = None
     """Where its blobs are, if it needed any. One for each delivery: a task may come back while it is still let in."""
-
-
-def parse_reply(reply: str) -> tuple[int, int, int]:
-    """(delivered, stream sequence, pending) of an ack subject, with or without a domain in it."""
-    parts = reply.split(".")
-    if len(parts) >= 11:
-        parts = parts[2:]
-    return int(parts[4]), int(parts[5]), int(parts[8])
 
 
 class Deliveries:
@@ -145,14 +134,14 @@ class Deliveries:
         delivery.withdrawn = True
         self.drop(delivery)
         if ours:
-            self._bus.send(delivery.reply, b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode())
+            self._bus.nak(delivery.reply, delay_s)
 
     def renew(self, now: float, every_s: float) -> None:
         """Tell the server of work that still goes on, at a third of `ack_wait`."""
         for delivery in self.older_than(now - every_s):
             if now - max(delivery.renewed_at, delivery.taken_at) >= every_s and self._ours(delivery):
                 delivery.renewed_at = now
-                self._bus.send(delivery.reply, b"+WPI")
+                self._bus.in_progress(delivery.reply)
 
     def _ours(self, delivery: Delivery) -> bool:
         return delivery.trusted and delivery.epoch == self._bus.epoch and self._bus.connected

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh import subjects
+from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP
 from mesh.errors import BadInput, Busy, QueztlError
 from mesh.messages import Task, TaskEnd, TaskError, decode_any, decode_task
@@ -24,13 +25,11 @@ from mesh.tasks import records
 from mesh.tasks.submitter import Submitter
 from mesh.tasks.validation import Prepared
 from mesh.views import SubmitRequest
-from node.work.deliveries import parse_reply
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message
 
 log = logging.getLogger(__name__)
-_NS = 1_000_000_000
 BATCH = 64
 PULL_S = 2.0
 #: Headers of a door message that set what REST has as fields beside the payload.
@@ -96,11 +95,9 @@ class Ingress:
         inbox = self._bus.new_inbox()
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         subscription = await self._bus.subscribe(inbox, arrived.put_nowait)
-        body = {"batch": BATCH, "expires": int(PULL_S * _NS), "group": GROUP, "priority": 5}
-        request = json.dumps(body).encode()
         try:
             while True:
-                self._bus.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", request, inbox)
+                self._bus.pull(stream, durable, inbox, batch=BATCH, expires_s=PULL_S, group=GROUP, priority=5)
                 await self._drain(arrived, handle)
         finally:
             await subscription.close()
@@ -115,22 +112,22 @@ class Ingress:
             except TimeoutError:
                 return
             if not message.reply:
-                if (message.headers or {}).get("Status") not in ("404", "408"):
+                if pull_end(message) is not PullEnd.EXPIRED:
                     await asyncio.sleep(0.5)  # no such consumer yet, or its leader is moving: ask again
                 return
             taken += 1
             try:
                 await handle(message)
-                self._bus.send(message.reply, b"+ACK")
+                self._bus.ack(message.reply)
             except QueztlError as error:
                 delay_s = error.retry_after_s if isinstance(error, Busy) else 2.0
                 log.warning("a message at the door has to wait: %s", error)
-                self._bus.send(message.reply, b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode())
+                self._bus.nak(message.reply, delay_s)
 
     async def _take_in(self, message: Message) -> None:
         """One message of `work.<kind>`. Raises: Busy, BusUnavailable (it is tried again)."""
         kind = message.subject.partition(".")[2]
-        _, sequence, _ = parse_reply(message.reply)
+        _, sequence, _ = parse_ack_subject(message.reply)
         task = subjects.task_id(self._epoch, sequence)
         try:
             request = request_of(kind, message.data, message.headers)

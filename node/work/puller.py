@@ -8,26 +8,24 @@ The server forgets the pulls of an inbox that nobody listens to any more: so the
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
+from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
 from mesh.coordination import decode_pool
 from mesh.errors import QueztlError
 from mesh.lanes import Lane, is_open, near_first, pulls_from, region_of
 from mesh.messages import NodeRecord
 from node.work import pull_plan
-from node.work.deliveries import parse_reply
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message, Subscription
 
 log = logging.getLogger(__name__)
-_NS = 1_000_000_000
 #: The server answers a pull within its expiry; a pull this much older was lost on the way.
 LOST_AFTER_S = 0.5
 #: A lane that has work answers a pull at once: when nothing came for this long, nothing waits there.
@@ -197,22 +195,23 @@ class Puller:
         state = self._lanes[ask.lane]
         state.asked_at, state.pulls[self._number] = now, [ask.batch, now + expires_s + LOST_AFTER_S]
         self._lane_of_pull[self._number] = ask.lane
-        body = {
-            "batch": ask.batch,
-            "expires": int(expires_s * _NS),
-            "max_bytes": MAX_BYTES,
-            "group": GROUP,
-            "priority": near_first(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
-        }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK}.{subjects.lane_durable(*ask.lane)}"
-        self._bus.send(subject, json.dumps(body).encode(), f"{self._box}.{self._number}")
+        self._bus.pull(
+            subjects.WORK,
+            subjects.lane_durable(*ask.lane),
+            f"{self._box}.{self._number}",
+            batch=ask.batch,
+            expires_s=expires_s,
+            max_bytes=MAX_BYTES,
+            group=GROUP,
+            priority=near_first(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
+        )
 
     # --- what comes ---------------------------------------------------------------------------------
     def _on_delivery(self, message: Message) -> None:
         if not message.reply:
             self._on_status(message)
             return
-        delivered, stream_seq, pending = parse_reply(message.reply)
+        delivered, stream_seq, pending = parse_ack_subject(message.reply)
         kind, pool, urgency = message.subject.split(".")[1:4]
         state = self._lanes.get((kind, pool, urgency))
         if state is not None:
@@ -233,12 +232,11 @@ class Puller:
         number = int(message.subject.rpartition(".")[2])
         lane = self._lane_of_pull.get(number)
         self._forget(number)
-        status = (message.headers or {}).get("Status", "")
-        if lane is not None and status in ("503", "409") and lane in self._lanes:
-            # No such consumer any more (or it is going): the scan or a hint brings it back if it returns.
-            if status == "503" or "Deleted" in (message.headers or {}).get("Description", ""):
-                self._drop_lane(lane)
-        elif lane in self._lanes and status in ("404", "408"):
+        end = pull_end(message)
+        if lane in self._lanes and end is PullEnd.NO_CONSUMER:
+            # The consumer is gone, or going: the scan or a hint brings the lane back if it returns.
+            self._drop_lane(lane)
+        elif lane in self._lanes and end is PullEnd.EXPIRED:
             self._lanes[lane].backlog = 0
             self._lanes[lane].waiting_since = 0.0
         self.plan_soon()

@@ -124,8 +124,8 @@ class Forecaster:
 
     async def _read(self, keep_s: float) -> None:
         """What METRICS holds since the last time. Raises: BusUnavailable, ApiError."""
-        info = await self._bus.api(f"STREAM.INFO.{subjects.METRICS}")
-        if int(info["state"]["last_seq"]) < self._after:  # the stream was made anew
+        info = await self._bus.stream_info(subjects.METRICS)
+        if info.last_sequence < self._after:  # the stream was made anew
             self._history, self._after = History(), 0
         more, oldest = True, self._clock() - keep_s
         while more:

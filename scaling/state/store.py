@@ -7,14 +7,13 @@ refused by the bus (WrongSequence), whatever it believes. Every method raises Bu
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mesh import coordination, messages, subjects
-from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError, WrongSequence
+from mesh.bus.errors import WrongSequence
 from mesh.errors import NotFound
 from scaling.state import settings as policies
 from scaling.state.memory import State, decode_state, encode_state
@@ -95,12 +94,9 @@ class Store:
     # --- orders -------------------------------------------------------------------------------------
     async def intents(self) -> list[Intent]:
         """Every order that is not over, as the bucket's leader knows them."""
-        # Asked of the bucket's leader: any copy lists entries, and one that lags would hide what was just ordered.
-        start = f"$KV.{subjects.KV_SCALING}."
-        body = {"subjects_filter": start + subjects.SCALING_INTENTS}
-        info = await self._bus.api(f"STREAM.INFO.KV_{subjects.KV_SCALING}", body)
-        names = [name.removeprefix(start) for name in (info["state"].get("subjects") or {})]
-        entries = await asyncio.gather(*(self.kv.get(name) for name in names))
+        # Any copy answers `entries`, and one that lags would hide what was just ordered.
+        keys = await self.kv.keys_at_leader(subjects.SCALING_INTENTS)
+        entries = await asyncio.gather(*(self.kv.get(key) for key in keys))
         there = [entry for entry in entries if entry is not None]
         for entry in there:  # an order that is under way may have been written again while this was read
             self._revisions[entry.key] = max(entry.revision, self._revisions.get(entry.key, 0))
@@ -125,10 +121,7 @@ class Store:
         """It is over. Raises: WrongSequence."""
         key = subjects.scaling_intent(token)
         # With a lifetime: every token is another key, and the mark that it is gone would stay for ever.
-        await self._bus.store(
-            f"$KV.{subjects.KV_SCALING}.{key}", b"", expect_last=self._revisions.pop(key, None), ttl_s=MARK_S,
-            headers={"KV-Operation": "DEL"},
-        )  # fmt: skip
+        await self.kv.delete(key, last=self._revisions.pop(key, None), marker_ttl_s=MARK_S)
 
     # --- what is remembered -------------------------------------------------------------------------
     async def state(self) -> State:
@@ -162,12 +155,10 @@ class Store:
 
     async def decision(self, number: int) -> dict[str, Any]:
         """A journaled decision, by its number. Raises: NotFound."""
+        stored = await self._bus.read_at(subjects.EVENTS, number)
         try:
-            answer = await self._bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": number})
-            event = coordination.decode_event(base64.b64decode(answer["message"].get("data", "")))
-        except (ApiError, msgspec.MsgspecError) as error:
-            if isinstance(error, ApiError) and error.error_code != MESSAGE_NOT_FOUND:
-                raise
+            event = coordination.decode_event(stored.data) if stored is not None else None
+        except msgspec.MsgspecError:
             event = None
         if event is None or event.type != DECIDED:
             raise NotFound(f"the journal has no decision {number} (any more)")

@@ -95,7 +95,7 @@ async def _grow(trio: Trio, bus: Bus) -> Bus:
         few = [one.name for one in await raft_meta.list_streams(bus) if one.replicas < 3]
         with contextlib.suppress(ApiError):  # a server just heard of is "offline" for a moment: asked again, as ever
             for name in few:
-                await raft_meta.scale(bus, name, 3)
+                await bus.update_stream(name, num_replicas=3)
         return not few
 
     await eventually(scaled, 30, "three copies of everything asked for")

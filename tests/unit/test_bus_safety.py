@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mesh.bus.replies import stream_info
 from mesh.cluster.durability import safety
 from mesh.cluster.quorum_recovery import Damage, damage, explain
 from mesh.cluster.raft_meta import Group, leaders_view, peer_id, read_groups, read_stream
@@ -39,7 +40,7 @@ def test_a_member_that_was_not_heard_for_long_is_not_there() -> None:
     silent = {"name": "b", "peer": "y", "current": True, "active": 4_000_000_000}
     assert read_groups([jsz("a", "a", 2, silent)])["a"].members == {"a": True, "b": False}
     info = {"config": {"name": "WORK", "num_replicas": 3}, "cluster": {"leader": "a", "replicas": [silent]}}
-    stream = read_stream(info)
+    stream = read_stream(stream_info(info))
     assert (stream.replicas, stream.leader, stream.current, stream.members) == (3, "a", {"a"}, {"a", "b"})
 
 

@@ -55,7 +55,7 @@ async def _from_bus(urls: str) -> dict[str, Any]:
             registry.judge()
             lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
             record = await read_mesh_record(bus) or MeshRecord()
-            queue = await bus.api(f"STREAM.INFO.{subjects.WORK}", {})
+            queue = await bus.stream_info(subjects.WORK)
             leader = decode_lease(lease.value).node if lease and lease.value else ""
             return NetworkView(
                 mesh=record.name,
@@ -65,7 +65,7 @@ async def _from_bus(urls: str) -> dict[str, Any]:
                 bus_urls=tuple(urls.split(",")),
                 safety="",
                 nodes=registry.view(leader),
-                queued=int(queue["state"]["messages"]),
+                queued=queue.messages,
             ).as_json()
         finally:
             await registry.close()

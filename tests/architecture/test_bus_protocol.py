@@ -1,0 +1,72 @@
+"""JetStream's API subjects and the bodies of acknowledgements are spelled in `mesh/bus/` and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("mesh", "node", "api", "scaling", "bench")
+#: Files outside `mesh/bus/` that may spell the protocol, each with the reason.
+EXCEPTIONS = {
+    "bench/raw.py": "measures the raw broker with nats-py alone, so nothing of mesh.bus may be in the path",
+}
+#: `$JS.API.…` and `$JS.ACK.…`; a verb such as STREAM.MSG.GET or CONSUMER.CREATE; the body of an acknowledgement.
+_PROTOCOL = re.compile(
+    r"\$JS\b|(?<!\$SYS\.REQ\.)\b(?:STREAM|CONSUMER|META|SERVER|DIRECT)\.[A-Z]{3,}\b|(?:\+ACK|-NAK|\+TERM|\+WPI|\+NXT)\b"
+)
+
+
+def protocol_in(source: str) -> list[str]:
+    """Every string and bytes literal of `source`, parts of f-strings included, that spells the protocol, and every call
+    of a method `api`, which takes such a name. Docstrings may explain it.
+    """
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "api":
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        if not isinstance(node, ast.Constant) or id(node) in docstrings:
+            continue
+        text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+        if isinstance(text, str) and _PROTOCOL.search(text):
+            found.append(f"line {node.lineno}: {node.value!r}")
+    return found
+
+
+def test_only_the_bus_spells_the_protocol():
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(file.relative_to(ROOT)): protocol_in(file.read_text()) for file in files}
+    spelled = {path for path, where in found.items() if where}
+    assert EXCEPTIONS.keys() <= spelled, "an exception that is not needed any more"
+    outside = {path: found[path] for path in spelled - EXCEPTIONS.keys() if not path.startswith("mesh/bus/")}
+    assert not outside
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'subject = "$JS.API.INFO"',
+        'answer = api(f"STREAM.MSG.GET.{stream}", {})',
+        'api(f"{verb}", {}) or api("CONSUMER.CREATE.WORK.x")',
+        'REMOVE = "$JS.API.SERVER.REMOVE"',
+        'send(reply, b"+ACK")',
+        'send(reply, b"-NAK " + delay)',
+        'send(reply, b"%s" % b"+TERM")',
+        'send(reply, "+WPI".encode())',
+        "await bus.api(name)",
+    ],
+)
+def test_the_protocol_is_found(line):
+    assert protocol_in(line)
+
+
+@pytest.mark.parametrize(
+    "text", ["$SYS.REQ.SERVER.PING.JSZ", "$SYS.SERVER.*.SHUTDOWN", "STREAM", "+ACKNOWLEDGED", "a.b"]
+)
+def test_other_strings_are_not_taken_for_it(text):
+    assert not protocol_in(f'"""Sends b"+ACK" to $JS.ACK."""\nname = {text!r}')
