@@ -1,18 +1,18 @@
-"""Says that this node lives, and watches whether it does: a beat every half second, a pulse while it holds work.
+"""Publishes the node's heartbeat twice a second, and keeps its deliveries up to date while it holds tasks.
 
-The beat comes from this process, which no workload can starve (they run in niced processes of their own). When the
-loop stood still for longer than `stall_limit_s`, what this node holds is no longer its own to acknowledge.
+The heartbeat comes from the daemon process, which no workload can starve: workloads run in niced processes of their
+own. When the event loop stood still for longer than `stall_limit_s`, other nodes may hold this node's deliveries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from mesh import subjects
+from mesh.bus.client import Bus
 from mesh.errors import QueztlError
 from mesh.messages import Heartbeat, encode
 from mesh.supervision import every, within
@@ -20,20 +20,17 @@ from node.work.admission import Admission
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus
-
 log = logging.getLogger(__name__)
-#: Held work is looked at this often: announcements and states are at most this late.
-PULSE_S = 0.025
-#: Nothing was taken, begun or dropped for so long: what is held is looked at this often, or as soon as something is.
+#: How often held deliveries are checked, seconds: announcements and states are at most this late.
+UPKEEP_EVERY_S = 0.025
+#: Deliveries that have not changed for so long are checked this often, or as soon as one changes, seconds.
 QUIET_S = 0.25
-#: A set that is not empty is announced again this often, for a master that is new.
+#: A held set is announced again this often, for a new leader, seconds.
 ANNOUNCE_AGAIN_S = 1.0
 
 
 class HeartbeatPublisher:
-    """One node's beat and pulse."""
+    """The heartbeat of one node, and the upkeep of its deliveries."""
 
     def __init__(
         self,
@@ -53,7 +50,7 @@ class HeartbeatPublisher:
         self.state = "up"
 
     def publish(self) -> None:
-        """Say it once, now."""
+        """Send one heartbeat now. Raises: BusUnavailable."""
         self._sequence += 1
         rates = {
             kind: (rate.mean_s, rate.samples) for kind, rate in self._admission.executor.rates.items() if rate.samples
@@ -76,24 +73,27 @@ class HeartbeatPublisher:
         self._bus.send(subjects.heartbeat(self._node), encode(message))
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Publish heartbeats until cancelled."""
         async for tick in every(self._config.heartbeat_interval_s, jitter=0.1):
             if tick.late_s > self._config.stall_limit_s:
-                log.warning("this process stood still for %.1f s; others may run its work by now", tick.late_s)
+                log.warning("this process stood still for %.1f s; other nodes may run its tasks now", tick.late_s)
                 self._admission.stalled()
             self._admission.alive_at = asyncio.get_running_loop().time()
             try:
                 if self._bus.connected:
                     self.publish()
             except QueztlError as error:
-                log.debug("a beat was not sent: %s", error)
+                log.debug("could not send a heartbeat: %s", error)
 
-    async def pulse(self, held: asyncio.Event) -> None:
-        """While work is held: announce it, renew it, write its states."""
+    async def keep_deliveries(self, held: asyncio.Event) -> None:
+        """While tasks are held: announce the deliveries, renew them and write task states. Until cancelled.
+
+        `held`: set whenever the node takes a delivery; cleared here when it holds none.
+        """
         announced_at = 0.0
         while True:
             await held.wait()
-            async for _ in every(PULSE_S, jitter=0.0, first=False):
+            async for _ in every(UPKEEP_EVERY_S, jitter=0.0, first=False):
                 now = asyncio.get_running_loop().time()
                 if not self._bus.connected:
                     continue
@@ -108,6 +108,6 @@ class HeartbeatPublisher:
                     held.clear()
                     break
                 if now - self._deliveries.changed_at > QUIET_S:
-                    # Long tasks are not looked at forty times a second.
-                    self._deliveries.news.clear()
-                    await within(self._deliveries.news, QUIET_S)
+                    # Checking long tasks forty times a second would cost the daemon CPU time for nothing.
+                    self._deliveries.changed.clear()
+                    await within(self._deliveries.changed, QUIET_S)

@@ -1,4 +1,4 @@
-"""A node inside somebody else's program: `worker = WorkerNode("http://HOST:8000"); await worker.start()`."""
+"""A node inside another Python program: `worker = WorkerNode("http://HOST:8000"); await worker.start()`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from node.daemon import Node
 
 
 class WorkerNode:
-    """A node embedded in this process; its workers are processes of their own all the same.
+    """A node embedded in this process; its tasks run in worker processes all the same.
 
-    `join`: any node's API (http://…) or a bus server (nats://…); empty: find or found a mesh as usual.
-    `port`: of its own API; 0 takes any free one. `data`: where it keeps its identity; None: a temporary
-    directory, so that it is a new node each time. `options`: any further field of NodeConfig.
+    `join`: any node's API (http://…) or a bus server (nats://…); empty: find or create a mesh. `host` and `port`: of
+    its own API; port 0 takes any free one. `data`: its data directory; None: a temporary one, so that it is a new node
+    each time. `slots`: tasks at the same time; 0: one per usable core. `options`: further fields of NodeConfig.
     """
 
     def __init__(
@@ -45,30 +45,30 @@ class WorkerNode:
 
     @property
     def id(self) -> str:
-        """Its node id."""
-        return self.node.record.id
+        """The id of this node."""
+        return self.node.context.node_id
 
     @property
     def api(self) -> str:
-        """http://host:port of its bridge."""
+        """http://host:port of its REST bridge."""
         return self.node.bridge.url
 
     async def start(self) -> None:
-        """Join and begin to work. Raises: CannotStart."""
+        """Join the mesh and begin to work. Raises: CannotStart."""
         node = Node(self.config)
         try:
             await node.start()
         except BaseException:
-            self._tidy()
+            self._remove_temporary()
             raise
         self._node = node
-        self._following = asyncio.create_task(self._follow(node), name="follow the mesh")
+        self._following = asyncio.create_task(self._follow_merges(node), name="follow merges")
 
-    async def _follow(self, node: Node) -> None:
-        """A node whose mesh goes into another one is started again there."""
+    async def _follow_merges(self, node: Node) -> None:
+        """Start the node again in the other mesh when its mesh merges into that one."""
         while True:
-            await node.stop_asked.wait()
-            if node.moves_to is None or self._node is not node:
+            await node.shutdown.requested.wait()
+            if node.shutdown.merge_order is None or self._node is not node:
                 return
             await node.stop()
             self.config = replace(self.config, join=())
@@ -76,15 +76,15 @@ class WorkerNode:
             await node.start()
 
     async def stop(self, drain_s: float = 30.0) -> None:
-        """Finish what runs (for `drain_s`), then leave in order."""
+        """Let running tasks end, for `drain_s` seconds at most, then leave in order."""
         if self._node is not None:
             node, self._node = self._node, None
             await node.stop(drain_s)
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
-        self._tidy()
+        self._remove_temporary()
 
-    def _tidy(self) -> None:
+    def _remove_temporary(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from bench.swarm.standin import StandIn
 from mesh.bus.client import Message
 from mesh.discovery.announcement import Announcement
+from mesh.discovery.identity import DataDir
 from mesh.discovery.mdns import Discovery
 from mesh.membership.member import GONE, SUSPECT, UP
 from mesh.messages import Capabilities
@@ -20,10 +21,10 @@ from mesh.supervision import Service
 from node.config import NodeConfig
 from node.daemon import Node
 from node.executor.executor import Executor
-from node.wiring.api import Bridge
+from node.wiring.api import AnsweringParts, Bridge
 
 #: What a swarm node does not run: its machine is the swarm's, and measured by nobody.
-LEFT_OUT = ("roaming", "measuring")
+LEFT_OUT = ("network watcher", "calibrator")
 
 
 class NoBridge:
@@ -31,7 +32,7 @@ class NoBridge:
 
     url = ""
 
-    def attach(self, node: Node) -> None:
+    def attach(self, parts: AnsweringParts) -> None:
         """Nothing to serve."""
 
     async def close(self) -> None:
@@ -81,24 +82,29 @@ class SwarmNode(Node):
         self.gone_at, self.suspected, self.unranked_at = {}, {}, {}
 
     # --- what it has not ----------------------------------------------------------------------------
-    async def _open_bridge(self) -> Bridge:
+    async def _open_bridge(self, addresses: tuple[str, ...]) -> Bridge:
         return cast(Bridge, NoBridge())
 
-    async def _open_discovery(self) -> Discovery:
+    async def _open_discovery(self, addresses: tuple[str, ...]) -> Discovery:
         return cast(Discovery, NoDiscovery())
 
-    async def _probe(self) -> Capabilities:
+    async def _probe(self, data: DataDir) -> Capabilities:
         return self._probed
 
     def _make_executor(self) -> Executor:
         return cast(
-            Executor, StandIn(self.slots, self.admission.on_started, self.completion.on_finished, self._is_wrong)
+            Executor,
+            StandIn(self.context.slots, self.admission.on_started, self.completion.on_finished, self._is_wrong),
         )
 
-    def _parts(self) -> list[Service]:
-        return [one for one in super()._parts() if one.name not in LEFT_OUT]
+    def _service_table(self) -> list[Service]:
+        return [service for service in super()._service_table() if service.name not in LEFT_OUT]
 
     # --- what it writes down ------------------------------------------------------------------------
+    def _build_work(self) -> None:
+        super()._build_work()
+        self.placement_plan.on_change = self._on_plan
+
     async def _build(self) -> None:
         await super()._build()
         # What it tells from now on is what changes from here: begun with anything else than what was judged (those with
@@ -111,9 +117,9 @@ class SwarmNode(Node):
         super()._on_delivery(message, stream_seq, delivered)
         self.on_news()
 
-    async def _put_record(self) -> None:
+    async def _publish_record(self) -> None:
         self.recorded_at = self.recorded_at or time.monotonic()
-        await super()._put_record()
+        await super()._publish_record()
 
     def _on_change(self, node: str, before: str, after: str) -> None:
         if after == UP:
@@ -126,12 +132,8 @@ class SwarmNode(Node):
             self.suspected[node] = self.suspected.get(node, 0) + 1
         self.on_news()
 
-    def _take_plan(self, value: bytes) -> None:
-        before: Any = self._plan
-        super()._take_plan(value)
-        if self._plan is before:
-            return
-        now, ranked = time.monotonic(), self._plan.ranks.get("echo", {})
+    def _on_plan(self) -> None:
+        now, ranked = time.monotonic(), self.placement_plan.plan.ranks.get("echo", {})
         for node in self.ranked_at.keys() - ranked.keys():
             del self.ranked_at[node]
             self.unranked_at[node] = now

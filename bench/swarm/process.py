@@ -58,7 +58,7 @@ class Process:
         self._again = 0
         nodes = await asyncio.gather(*(self._start(first + number) for number in range(count)))
         self._nodes += nodes
-        recorded = {node.data.node_id: node.recorded_at for node in nodes}
+        recorded = {node.context.node_id: node.recorded_at for node in nodes}
         if first == 0:
             gc.collect()
             gc.freeze()
@@ -152,7 +152,7 @@ class Process:
     async def report(self) -> dict[str, Any]:
         """What the nodes here have written down, as one Report."""
         logs = [(node.gone_at, node.suspected) for node in self._nodes]
-        done = {node.data.node_id: node.completion.done for node in self._nodes}
+        done = {node.context.node_id: node.completion.done for node in self._nodes}
         return Report.of(logs, done).as_json()
 
 

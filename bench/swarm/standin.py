@@ -83,8 +83,8 @@ class StandIn:
         self._look_soon()
         return True
 
-    def tell_kept(self, job: Job, kept: bool) -> None:
-        """What became of a checkpoint: an echo makes none."""
+    def report_checkpoint(self, job: Job, kept: bool) -> None:
+        """Whether a checkpoint was stored: an echo makes none."""
 
     def _look_soon(self) -> None:
         if not self._due:

@@ -138,12 +138,12 @@ class Executor:
                 return True
         return False
 
-    def tell_kept(self, job: Job, kept: bool) -> None:
+    def report_checkpoint(self, job: Job, kept: bool) -> None:
         """Lets the work know what became of a checkpoint of it."""
         for worker in self._pool.workers:
             for seq, held in worker.held.items():
                 if held is job:
-                    worker.tell_kept(seq, kept)
+                    worker.report_checkpoint(seq, kept)
 
     # --- handing out
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import msgspec
 
-import node
 from node.executor import limits, protocol
 from node.executor.dispatch import WorkerSlot
 
@@ -49,7 +48,7 @@ done
 
 def code_folder() -> Path:
     """The directory from which workers import `node`: the one that ours comes from."""
-    return Path(node.__path__[0]).parent
+    return Path(__file__).parents[2]
 
 
 Hear = Callable[["WorkerProcess", Iterable[tuple[int, Any]]], None]
@@ -196,7 +195,7 @@ class WorkerProcess(asyncio.Protocol):
         current = self._words[protocol.CURRENT]
         return sum(seq > current for seq in self.held)
 
-    def tell_kept(self, seq: int, kept: bool) -> None:
+    def report_checkpoint(self, seq: int, kept: bool) -> None:
         """What became of a checkpoint of the job `seq`, should it still be on that."""
         if self._words[protocol.CURRENT] == seq:
             self._words[protocol.KEPT if kept else protocol.UNKEPT] += 1

@@ -1,6 +1,6 @@
-"""What `python -m node` prints once it is in a mesh: who, where, what it can do, and how to use it. Pure.
+"""The banner that `python -m node` prints once it is in a mesh: its identity, its abilities and a first command. Pure.
 
-The last lines are commands that work as they stand when pasted; they are never wrapped.
+The last lines are commands to paste into a shell; they are never wrapped.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ WIDTH = 80
 _LABEL = 11
 _BOLD, _DIM, _WARN, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[0m"
 
-#: The first task to suggest: the first of these that the node can run.
+#: The banner suggests the first of these tasks that the node can run: kind -> payload.
 FIRST_TASKS = {"crypto_mining": {"algorithm": "SHA256"}, "echo": {"value": "hello"}}
 
 
 @dataclass(frozen=True)
 class BannerFacts:
-    """All that the banner says."""
+    """Everything that the banner shows."""
 
     node_id: str
     name: str
@@ -30,9 +30,9 @@ class BannerFacts:
     mesh_name: str
     mesh_id: str
     how: str
-    """founded, joined or resumed"""
+    """created, joined or resumed"""
     by: str
-    """Node id or address it was joined by; empty when founded."""
+    """The bus URL that the node joined through; empty unless it joined."""
     api: str
     """http://host:port"""
     bus_urls: tuple[str, ...]
@@ -42,19 +42,19 @@ class BannerFacts:
     kinds: tuple[KindInfo, ...]
     data: str
     accelerators: tuple[str, ...] = ()
-    """Their names."""
+    """Names of the devices."""
     has_key: bool = False
     api_is_local: bool = True
     open_api: bool = False
     this_machine_only: bool = False
-    """The bus listens on loopback only."""
+    """Whether the bus listens on loopback only."""
     notices: tuple[str, ...] = ()
-    """Sentences worth reading: no multicast, no network …"""
+    """Sentences that the user must read: no multicast, no network …"""
     colour: bool = False
 
 
 def banner(facts: BannerFacts) -> str:
-    """The text, lines of at most 80 columns (but for commands), with a final newline."""
+    """The text, with a final newline; its lines are 80 columns at most, except for commands."""
     style = _Style(facts.colour)
     lines = [
         style.bold(f"Queztl {facts.version}".rstrip()),
@@ -62,7 +62,7 @@ def banner(facts: BannerFacts) -> str:
         *_row("mesh", _mesh(facts)),
         *_row("machine", _machine(facts)),
         *_row("runs", ", ".join(kind.kind for kind in facts.kinds if kind.available) or "nothing"),
-        *_lacking(facts.kinds, style),
+        *_missing(facts.kinds, style),
         *_row("API", facts.api),
         *_row("bus", ", ".join(facts.bus_urls) or "none"),
         *_row("data", facts.data),
@@ -70,7 +70,7 @@ def banner(facts: BannerFacts) -> str:
     for sentence in (*_warnings(facts), *facts.notices):
         wrapped = textwrap.wrap("! " + sentence, WIDTH, subsequent_indent="  ")
         lines += ["", *(style.warn(line) for line in wrapped)]
-    lines += ["", *_first_task(facts), "", "Ctrl-C finishes what runs and leaves the mesh."]
+    lines += ["", *_first_task(facts), "", "Ctrl-C finishes running tasks and leaves the mesh."]
     return "\n".join(lines) + "\n"
 
 
@@ -104,8 +104,8 @@ def _row(label: str, text: str) -> list[str]:
 
 
 def _mesh(facts: BannerFacts) -> str:
-    ways = {"founded": "founded by this node", "resumed": "resumed by this node, which hosts its bus"}
-    how = ways.get(facts.how, f"joined by way of {facts.by}" if facts.by else facts.how)
+    ways = {"created": "created by this node", "resumed": "resumed by this node, which hosts its bus"}
+    how = ways.get(facts.how, f"joined through {facts.by}" if facts.by else facts.how)
     return f"{facts.mesh_name} ({facts.mesh_id}), {how}"
 
 
@@ -120,50 +120,50 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _lacking(kinds: tuple[KindInfo, ...], style: _Style) -> list[str]:
-    lines = []
+def _missing(kinds: tuple[KindInfo, ...], style: _Style) -> list[str]:
+    lines: list[str] = []
     for kind in kinds:
         if kind.available:
             continue
-        lines += _row("lacks", f"{kind.kind}: {kind.reason or 'not available here'}")
+        lines += _row("missing", f"{kind.kind}: {kind.reason or 'not available on this machine'}")
         if kind.how_to_install:
             lines.append(" " * _LABEL + style.dim(kind.how_to_install))
     return lines
 
 
 def _warnings(facts: BannerFacts) -> list[str]:
-    found = []
+    found: list[str] = []
     if not facts.has_key:
         who = "any program on this machine" if facts.this_machine_only else "any machine on this network"
         found.append(
-            f"This mesh has no key: {who} can join it, submit work and remove it. It runs built-in kinds of "
-            "work only, and spends no money."
+            f"This mesh has no key: {who} can join it, submit tasks and cancel them. It runs built-in kinds "
+            "only, and spends no money."
         )
     if not facts.api_is_local and not facts.has_key:
         found.append(
-            "The API answers everything to everybody who can reach it (--open-api)."
+            "The API answers every request of every machine that can reach it (--open-api)."
             if facts.open_api
-            else "Without a key, only register, health and status are answered from other machines; "
-            "--open-api lifts that."
+            else "Without a key the API answers only register, health and status requests of other machines; "
+            "--open-api lifts that limit."
         )
     return found
 
 
 def _first_task(facts: BannerFacts) -> list[str]:
-    able = {kind.kind for kind in facts.kinds if kind.available}
-    kind = next((name for name in FIRST_TASKS if name in able), "")
+    available = {kind.kind for kind in facts.kinds if kind.available}
+    kind = next((name for name in FIRST_TASKS if name in available), "")
     if not kind:
-        return ["This node runs no work itself; others may. Submit a first task:", *_commands(facts, "echo")]
+        return ["This node can't run any kind; other nodes may. Submit a first task:", *_commands(facts, "echo")]
     return ["Submit a first task:", *_commands(facts, kind)]
 
 
 def _commands(facts: BannerFacts, kind: str) -> list[str]:
     payload = FIRST_TASKS[kind]
     body = json.dumps({"workload_type": kind, "payload": payload}, separators=(",", ":"))
-    # `queztl` looks at this address by itself
-    where = "" if facts.api == "http://127.0.0.1:8000" else f"QUEZTL_URL={facts.api} "
+    # `queztl` uses this address by default.
+    variable = "" if facts.api == "http://127.0.0.1:8000" else f"QUEZTL_URL={facts.api} "
     return [
         f"  curl -X POST {facts.api}/api/v1.2/workload/submit \\",
         f"    -d '{body}'",
-        f"  {where}queztl submit {kind} '{json.dumps(payload)}' --wait",
+        f"  {variable}queztl submit {kind} '{json.dumps(payload)}' --wait",
     ]

@@ -1,7 +1,7 @@
-"""How fast this machine does each kind: what is known of it, and what is still to be measured.
+"""The measured speeds of this machine: which are known, and which kinds can be measured.
 
-A speed is the run time in seconds of the kind's `probe` (mesh/kinds). It is kept in the data folder and holds for as
-long as nothing changes that it may depend on: hardware, slots, versions, the probe itself.
+A speed is the run time of the kind's `probe` (mesh/kinds) in seconds. It is stored in the data directory, and valid as
+long as everything that it may depend on stays the same: hardware, slots, versions, the probe itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from mesh.files import write_atomically
+from mesh.discovery.identity import write_atomically
 from mesh.kinds.base import KindSpec
 from mesh.messages import Capabilities
 
@@ -26,13 +26,16 @@ log = logging.getLogger(__name__)
 FILE = "speeds.json"
 
 
-def circumstances(spec: KindSpec, have: Capabilities, slots: int, version: str) -> str:
-    """A short name of everything that a speed of `spec` may depend on; `version` is that of Queztl."""
-    machine = (have.os, have.arch, have.cpu_model, have.cpu_features, have.cores, have.memory_bytes, slots, version)
-    devices = [msgspec.structs.astuple(one) for one in have.accelerators]
+def circumstances(spec: KindSpec, capabilities: Capabilities, slots: int, version: str) -> str:
+    """A digest of everything that a speed of `spec` may depend on; `version`: of Queztl."""
+    machine = (
+        capabilities.os, capabilities.arch, capabilities.cpu_model, capabilities.cpu_features, capabilities.cores,
+        capabilities.memory_bytes, slots, version,
+    )  # fmt: skip
+    devices = [msgspec.structs.astuple(accelerator) for accelerator in capabilities.accelerators]
     needed = sorted(need.module for need in spec.needs)
-    libraries = [(module, have.libraries.get(module, "")) for module in ("python", *needed)]
-    optional = [*spec.gains, *(need for one in spec.either for need in one)]
+    libraries = [(module, capabilities.libraries.get(module, "")) for module in ("python", *needed)]
+    optional = [*spec.gains, *(need for alternative in spec.either for need in alternative)]
     libraries += [(need.module, _installed(need.module)) for need in optional]
     facts = (machine, devices, libraries, spec.probe, asdict(spec.resources))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -45,35 +48,37 @@ def _installed(distribution: str) -> str:
         return ""
 
 
-def measurable(specs: Iterable[KindSpec], have: Capabilities) -> list[KindSpec]:
-    """The kinds that have a probe and can run here."""
-    able = {info.kind for info in have.kinds if info.available}
-    return [spec for spec in specs if spec.probe is not None and spec.name in able]
+def measurable(specs: Iterable[KindSpec], capabilities: Capabilities) -> list[KindSpec]:
+    """The kinds that have a probe and can run on this machine."""
+    available = {info.kind for info in capabilities.kinds if info.available}
+    return [spec for spec in specs if spec.probe is not None and spec.name in available]
 
 
-def known(specs: Iterable[KindSpec], have: Capabilities, slots: int, version: str, folder: Path) -> dict[str, float]:
-    """kind -> seconds, of those that were measured under the same circumstances."""
+def known(
+    specs: Iterable[KindSpec], capabilities: Capabilities, slots: int, version: str, folder: Path
+) -> dict[str, float]:
+    """kind -> seconds, of the kinds that were measured under the same circumstances; `folder`: the data directory."""
     stored = _load(folder / FILE)
-    found = {}
-    for spec in measurable(specs, have):
+    found: dict[str, float] = {}
+    for spec in measurable(specs, capabilities):
         entry = stored.get(spec.name)
-        if isinstance(entry, dict) and entry.get("of") == circumstances(spec, have, slots, version):
+        if isinstance(entry, dict) and entry.get("of") == circumstances(spec, capabilities, slots, version):
             seconds = entry.get("seconds")
             if isinstance(seconds, (int, float)) and seconds > 0:
                 found[spec.name] = float(seconds)
     return found
 
 
-def keep(kind: str, seconds: float, of: str, folder: Path) -> None:
-    """Remember a speed for the next start; a folder that can't be written costs only a measurement."""
+def save(kind: str, seconds: float, of: str, folder: Path) -> None:
+    """Store a speed for the next start; `of`: its circumstances. A failure costs only another measurement."""
     stored = _load(folder / FILE) | {kind: {"seconds": seconds, "of": of}}
     try:
         write_atomically(folder / FILE, json.dumps(stored, indent=1).encode())
     except OSError as error:
-        log.warning("can't keep how fast %s is, the next start measures it again: %s", kind, error)
+        log.warning("could not save the measured speed of %s; the next start measures it again: %s", kind, error)
 
 
-def _load(file: Path) -> Mapping[str, Any]:
+def _load(file: Path) -> dict[str, Any]:
     try:
         stored = json.loads(file.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What this machine can do: the probes' findings as one record."""
+"""What this machine can do: the results of all probes as one record."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from node.probes.packages import probe_packages, shared_folder
 
 
 async def probe(folder: Path, specs: Iterable[KindSpec] = tuple(KINDS.values())) -> Capabilities:
-    """Look at processor, memory, disk, accelerators and libraries, side by side; nothing blocks the loop.
+    """Probe processor, memory, disk, accelerators and libraries at the same time, in threads.
 
-    `folder` is the node's data directory: free disk is measured there. What importing libraries proved is kept for all
-    nodes of this user (a start with nothing known takes as long as those imports, any other one some milliseconds).
+    `folder`: the node's data directory, where free disk is measured. The results of importing libraries are cached for
+    all nodes of this user: the first start takes as long as those imports, later ones some milliseconds.
     """
     machine, accelerators, (kinds, libraries) = await asyncio.gather(
         asyncio.to_thread(probe_machine, folder),

@@ -1,7 +1,7 @@
-"""This node's part in the bus: whether it runs a bus server, for whom that is reachable, and where the others are.
+"""This node's part in hosting the bus: it starts and stops a bus server on the leader's request.
 
-The master decides who hosts (`mesh/cluster/topology.py`) and asks; the node does it, and tells of it in KV `mesh` under
-`server.<node>`. Every node reads these records: they are where the bus is found.
+The leader decides which nodes host a server (`mesh/cluster/topology.py`) and sends a request; the node carries it out
+and publishes its server in KV `mesh` under `server.<node>`. Every node reads these records to find the bus.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from mesh import subjects
-from mesh.bus.client import Bus, Message, Subscription
+from mesh.bus.client import Bus, Message
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
 from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord, decode_hosting_request
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
+from mesh.membership.member import UP, Member
 from mesh.messages import encode
 from mesh.supervision import within
 
@@ -30,109 +32,118 @@ READ_EVERY_S = 30.0
 RETRY_S = 1.0
 
 
+def has_successor(members: Iterable[Member], node: str, addresses: tuple[str, ...]) -> bool:
+    """Whether another machine could take over the bus server of `node`, which is at `addresses`. Pure."""
+    own = set(addresses)
+    others = [member.record for member in members if member.record.id != node and member.state == UP]
+    return any(not own & set(record.addresses) for record in others)
+
+
 class BusHost:
-    """`start()`, then `run()` until cancelled; `leave()` before the node stops."""
+    """Call `start()`, then `run()` until cancelled; `leave()` before the node stops."""
 
     def __init__(
         self,
         bus: Bus,
         settings: BusSettings,
-        folder: Any,
+        folder: Path,
         server: BusServer | None,
         urls: tuple[str, ...],
         *,
         on_event: Callable[[str, dict[str, Any]], None],
         on_urls: Callable[[tuple[str, ...]], None],
     ) -> None:
-        """`folder`: where a bus server keeps its store; `on_urls` is called with each new list of client URLs."""
+        """`folder`: the store of the bus server; `server`: one that runs already; `urls`: client URLs known now.
+
+        `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs.
+        """
         self._bus, self._settings, self._folder = bus, settings, folder
         self._on_event, self._on_urls = on_event, on_urls
         self.server = server
         self.urls = urls
-        """Where clients reach the bus: each address of each server."""
+        """Client URLs of the bus: each address of each server, this node's server first."""
         self.servers: tuple[ServerRecord, ...] = ()
-        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
         self._retired = asyncio.Event()
         self._busy: asyncio.Task[None] | None = None
-        self._subscriptions: list[Subscription] = []
         self._fence = 0
 
     async def start(self) -> None:
-        """Tell of the server that runs here, and listen. Raises: BusUnavailable."""
+        """Publish the server that runs here, and listen for requests. Raises: BusUnavailable."""
         if self.server is not None:
-            await self._tell(self.server)
+            await self._publish(self.server)
         else:
             await self._bus.kv(subjects.KV_MESH).delete(subjects.server_key(self._settings.node_id))
-        self._subscriptions = [
-            await self._bus.subscribe(subjects.bus_host(self._settings.node_id), self._on_request),
-            await self._bus.kv(subjects.KV_MESH).watch(lambda _: self._look.set()),
-        ]
+        await self._bus.subscribe(subjects.bus_host(self._settings.node_id), self._on_request)
+        await self._bus.kv(subjects.KV_MESH).watch(lambda _: self._changed.set())
         await self._read()
 
     async def run(self) -> None:
-        """Keep up with where the servers are."""
+        """Keep the list of bus servers up to date, until cancelled."""
         while True:
-            self._look.clear()
+            self._changed.clear()
             wait_s = READ_EVERY_S
             try:
                 await self._read()
             except QueztlError as error:
-                log.debug("the list of bus servers could not be read: %s", error.message)
+                log.debug("could not read the list of bus servers: %s", error.message)
                 wait_s = RETRY_S
-            await within(self._look, wait_s)
+            await within(self._changed, wait_s)
 
-    def look(self) -> None:
-        """Read the list again soon."""
-        self._look.set()
+    def refresh_soon(self) -> None:
+        """Read the list of bus servers again soon."""
+        self._changed.set()
 
     async def move(self, addresses: tuple[str, ...]) -> None:
-        """This machine is reached at `addresses` now. Raises: BusUnavailable (told again when the bus is back)."""
+        """This machine's addresses changed. Raises: BusUnavailable; `refresh_soon` publishes them later."""
         if self._settings.bind_host == "127.0.0.1":
             return
         self._settings = replace(self._settings, advertise=addresses)
         if self.server is not None:
             self.server.move(addresses)
-            await self._tell(self.server)
+            await self._publish(self.server)
 
     async def leave(self, limit_s: float) -> None:
-        """Give the master time to hand over what this node's server holds; at once when there is nobody else."""
+        """Wait until the leader has moved this node's server elsewhere, for `limit_s` seconds at most."""
         if self.server is None:
             return
         began = time.monotonic()
         try:
             async with asyncio.timeout(limit_s):
                 await self._retired.wait()
-            log.info("this node's bus server handed over in %.1f s", time.monotonic() - began)
+            log.info("this node's bus server was replaced in %.1f s", time.monotonic() - began)
         except TimeoutError:
-            log.warning("nobody took over this node's bus server within %.0f s; it comes back with this node", limit_s)
+            log.warning(
+                "no other node replaced this node's bus server within %.0f s; it starts again with this node", limit_s
+            )
 
     async def close(self) -> None:
-        """Stop listening; a server that runs is ended in order and comes back with the node."""
+        """Stop the bus server, if one runs here; its store stays for the next start of the node."""
         if self._busy is not None:
             self._busy.cancel()
             await asyncio.gather(self._busy, return_exceptions=True)
         if self.server is not None:
             await self.server.stop()
 
-    # --- where the others are -----------------------------------------------------------------------
+    # --- the list of bus servers --------------------------------------------------------------------
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
-        me = self._settings.node_id
-        mine = next((one for one in self.servers if one.node == me), None)
-        if self.server is not None and self._busy is None and mine is not None and mine.routes != self.server.routes:
-            await self._tell(self.server)
-        peers = [route for one in self.servers if one.node != me for route in one.routes]
+        node = self._settings.node_id
+        own = next((record for record in self.servers if record.node == node), None)
+        if self.server is not None and self._busy is None and own is not None and own.routes != self.server.routes:
+            await self._publish(self.server)
+        peers = [route for record in self.servers if record.node != node for route in record.routes]
         if self.server is not None and self._busy is None:
             await self.server.set_peers(peers)
-        # One's own first: a node that hosts talks to its own server.
-        order = sorted(self.servers, key=lambda one: (one.node != me, one.since))
-        urls = tuple(dict.fromkeys(url for one in order for url in one.client_urls))
+        # A node that hosts a server connects to it first.
+        order = sorted(self.servers, key=lambda record: (record.node != node, record.since))
+        urls = tuple(dict.fromkeys(url for record in order for url in record.client_urls))
         if urls and urls != self.urls:
             self.urls = urls
             self._bus.learn(urls)
             self._on_urls(urls)
 
-    async def _tell(self, server: BusServer) -> None:
+    async def _publish(self, server: BusServer) -> None:
         record = ServerRecord(
             node=self._settings.node_id,
             name=server.name,
@@ -142,25 +153,25 @@ class BusHost:
         )
         await self._bus.kv(subjects.KV_MESH).put(subjects.server_key(record.node), encode(record))
 
-    # --- what the master asks -----------------------------------------------------------------------
+    # --- requests of the leader ---------------------------------------------------------------------
     def _on_request(self, message: Message) -> None:
         try:
             error = self._accept(decode_hosting_request(message.data))
         except msgspec.MsgspecError:
-            error = "this version does not understand the request"
+            error = "this version can't decode the request"
         if message.reply:
             self._bus.send(message.reply, encode(HostingAnswer(error)))
 
     def _accept(self, request: HostingRequest) -> str:
-        """Begin what is asked; "" or why not."""
+        """Begin to carry out a request; "" or the reason for a refusal."""
         if request.fence < self._fence:
-            return "a later master was here"
+            return "a later leader has sent a request"
         self._fence = request.fence
         if self._busy is not None:
-            return "it is busy with an earlier request"
+            return "it is carrying out an earlier request"
         if request.do == "host":
             if self.server is not None:
-                return "it runs one already"
+                return "it runs a bus server already"
             work = self._host(request.routes)
         elif self.server is None or self.server.name != request.name:
             return ""
@@ -169,31 +180,31 @@ class BusHost:
         self._busy = asyncio.get_running_loop().create_task(self._guarded(work), name="hosting")
         return ""
 
-    async def _guarded(self, work: Any) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except (QueztlError, OSError) as error:
-            log.warning("bus server: %s", error)
+            log.warning("could not carry out a request of the leader about this node's bus server: %s", error)
         finally:
             self._busy = None
-            self._look.set()
+            self._changed.set()
 
     async def _host(self, routes: tuple[tuple[str, int], ...]) -> None:
         server = BusServer(self._folder, self._settings, self._on_event)
         try:
             await server.start(join=routes)
             self.server = server
-            await self._tell(server)
+            await self._publish(server)
         except (CannotStart, BusUnavailable):
             self.server = None
             await server.retire()
             raise
-        log.info("this node runs a bus server now: %s", server.name)
+        log.info("this node now runs the bus server %s", server.name)
 
     async def _retire(self, server: BusServer) -> None:
         name, self.server = server.name, None
-        # The servers that stay are told of first: this node's own connection goes with its server.
+        # Remove the record first: this node's connection may end with its server.
         await forget_server(self._bus, self._settings.node_id, name)
         await server.retire()
         self._retired.set()
-        log.info("this node runs no bus server any more")
+        log.info("this node no longer runs a bus server")

@@ -1,82 +1,56 @@
-"""How a node leaves in order: what has not started goes back, what runs may end, others are told."""
+"""How a node leaves in order: it returns what has not started, lets running tasks end, and announces that it left."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mesh import subjects
 from mesh.errors import QueztlError
 from mesh.leader import journal
+from mesh.leader.election import Election
 from mesh.messages import encode
-
-if TYPE_CHECKING:
-    from node.daemon import Node
+from node.context import NodeContext
+from node.executor.executor import Executor
+from node.heartbeat import HeartbeatPublisher
+from node.work.checkpoints import Checkpoints
+from node.work.deliveries import Deliveries
 
 log = logging.getLogger(__name__)
+#: The server redelivers a returned message after this, seconds: at once, but never with a bare NAK.
+RETURN_DELAY_S = 0.001
 
 
-async def drain(node: Node, drain_s: float) -> None:
-    """What has not started goes back at once; what runs may end."""
-    for delivery in node.deliveries:
+async def drain(deliveries: Deliveries, executor: Executor, checkpoints: Checkpoints, drain_s: float) -> None:
+    """Return unstarted tasks to their lanes at once, and running ones after `drain_s` seconds."""
+    for delivery in deliveries:
         if not delivery.started_at:
-            node.deliveries.give_back(delivery, 0.001)
-            node.executor.cancel(delivery.task.id)
+            deliveries.give_back(delivery, RETURN_DELAY_S)
+            executor.cancel(delivery.task.id)
     try:
         async with asyncio.timeout(drain_s):
-            await node.deliveries.none_held.wait()
+            await deliveries.none_held.wait()
     except TimeoutError:
-        log.warning("%d tasks did not end within %.0f s", len(node.deliveries), drain_s)
-    await node.checkpoints.release_all()
-    for delivery in node.deliveries:
-        log.warning("task %s did not end in time; it goes back to its lane", delivery.task.id)
-        node.deliveries.give_back(delivery, 0.001)
+        log.warning("%d tasks did not end within %.0f s of draining", len(deliveries), drain_s)
+    await checkpoints.release_all()
+    for delivery in deliveries:
+        log.warning("task %s did not end in time; returning it to its lane", delivery.task.id)
+        deliveries.give_back(delivery, RETURN_DELAY_S)
 
 
-async def say_goodbye(node: Node) -> None:
-    """Hand over leadership, and tell that this node has left."""
-    if not node.bus.connected:
+async def say_goodbye(context: NodeContext, election: Election, heartbeat: HeartbeatPublisher) -> None:
+    """Resign as leader, and publish that this node has left."""
+    bus = context.bus
+    if not bus.connected:
         return
     try:
-        await node.election.resign()
-        left = msgspec.structs.replace(node.record, state="left")
-        await node.bus.kv(subjects.KV_NODES).put(left.id, encode(left))
-        node.heartbeat.state = "left"
-        node.heartbeat.publish()
-        await journal.emit(node.bus, "leave", {"name": node.record.name}, node.record.id, 0)
+        await election.resign()
+        left = msgspec.structs.replace(context.record, state="left")
+        await bus.kv(subjects.KV_NODES).put(left.id, encode(left))
+        heartbeat.state = "left"
+        heartbeat.publish()
+        await journal.emit(bus, "leave", {"name": left.name}, left.id, 0)
     except QueztlError as error:
-        log.debug("the goodbye was not heard: %s", error)
-
-
-async def close_all(node: Node) -> None:
-    """Close whatever was opened, in reverse."""
-    have = node.__dict__
-    steps: list[Any] = []
-    if "bridge" in have:
-        steps.append(node.bridge.close())
-    if "benchmarking" in have:
-        steps.append(node.benchmarking.close())
-    if "puller" in have:
-        steps.append(node.puller.stop())
-    if "executor" in have:
-        steps.append(node.executor.stop(0.0))
-    if "mesh" in have and node.mesh._waiting is not None:
-        steps.append(node.mesh.close())
-    if "registry" in have:
-        steps.append(node.registry.close())
-    if "discovery" in have:
-        steps.append(node.discovery.stop())
-    if "bus" in have:
-        steps.append(node.bus.close())
-    if "bus_host" in have:
-        steps.append(node.bus_host.close())
-    elif "joined" in have and node.joined.server is not None:
-        steps.append(node.joined.server.stop())
-    for step in steps:
-        try:
-            await step
-        except QueztlError as error:
-            log.debug("while closing: %s", error)
+        log.debug("could not publish that this node leaves: %s", error)

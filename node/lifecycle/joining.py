@@ -1,6 +1,7 @@
-"""The way onto a bus: host the one this machine has, join the one that is there, or found it.
+"""How a node gets onto a bus: it restarts the server it hosts, joins an existing mesh, or creates one.
 
-In this order: the bus in this node's own folder, the addresses it was given, what it hears by mDNS, founding.
+In this order: the bus server in its own data directory, the addresses of `--join`, the servers it remembers, the meshes
+it hears by mDNS, a new mesh.
 """
 
 from __future__ import annotations
@@ -35,25 +36,29 @@ from node.config import NodeConfig
 from node.identity.record import machine_name
 
 log = logging.getLogger(__name__)
-#: A bus that was given by --join, or remembered, may take this long to answer.
-GIVEN_WITHIN_S = 10.0
-#: What all streams together are allowed, whatever the size of the disk: what is reserved is not used yet, each stream
-#: has its own limit, which follows the founder's free disk, and a server with a smaller one must take the copies too.
+#: An address of --join may take this long to answer, seconds.
+ANSWER_WITHIN_S = 10.0
+#: The server's own limit for all streams together, whatever the size of the disk. Every stream has a limit that follows
+#: the free disk of the node that created the mesh, and a server with a smaller disk must be able to take the replicas.
 STORE_BYTES = 1 << 50
-LED_AGAIN_S = 0.25
+LEADERS_CHECK_S = 0.25
+#: What the node tells the user while it waits.
+Report = Callable[[str], None]
+OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass
 class Joined:
-    """A place on a bus."""
+    """A connection to the bus of a mesh."""
 
     bus: Bus
     mesh: MeshIdentity
     epoch: str
     urls: tuple[str, ...]
     how: str
-    """founded, hosts or joined"""
+    """created, resumed or joined"""
     server: BusServer | None = None
+    """The bus server that this node hosts."""
 
 
 async def join(
@@ -64,69 +69,71 @@ async def join(
     *,
     api: str,
     version: str,
-    on_event: Callable[[str, dict[str, Any]], None],
-    say: Callable[[str], None],
+    on_event: OnEvent,
+    report: Report,
 ) -> Joined:
-    """Get onto a bus. May wait for ever for a mesh this node remembers; `say` tells why.
+    """Get onto a bus. Waits without limit for a mesh that this node remembers; `report` says what it waits for.
 
-    Raises: CannotStart.
+    `addresses`: of this machine, for a bus server that it hosts; `api`: URL of the node's REST bridge; `on_event(kind,
+    facts)` gets the events of the bus server. Raises: CannotStart.
     """
-    mine = _hosted_here(config, data)
-    if mine is not None and await _still_a_member(config, data):
-        return await _host(config, data, mine, addresses, "hosts", on_event, say)
+    own_mesh = _hosted_here(config, data)
+    if own_mesh is not None and await _still_a_member(config, data):
+        return await _host(config, data, own_mesh, addresses, "resumed", on_event, report)
     if config.join:
-        urls = await _given_urls(config, data)
+        urls = await _configured_urls(config, data)
         try:
             return await _join(config, data, urls)
         except BusUnavailable as error:
-            # Something takes connections there, and it is no bus server.
+            # A program accepts connections at that address, but it is not a bus server.
             raise CannotStart(f"can't join: {error.message}. Check the address.") from None
     remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
     if remembered is not None and (first := await first_reachable(data.bus_urls)):
         with contextlib.suppress(BusUnavailable):
-            return await _join(config, data, (first, *data.bus_urls), say)
+            return await _join(config, data, (first, *data.bus_urls), report)
     me = Me(data.node_id, config.mesh_name, "", remembered.id if remembered else "")
-    found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=say)
+    found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=report)
     if isinstance(found, Found):
         mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
-        return await _host(config, data, mesh, addresses, "founded", on_event, say)
-    return await _join(config, data, found.urls, say)
+        return await _host(config, data, mesh, addresses, "created", on_event, report)
+    return await _join(config, data, found.urls, report)
 
 
 def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
+    """The mesh whose bus server has its store in this data directory. Raises: CannotStart when it has another name."""
     """The mesh whose bus lies in this node's own folder; None when there is none (or it is another mesh's)."""
     marker = read_marker(data.bus_folder)
     if marker is None:
         return None
     if data.mesh is None:
-        # Killed between founding and remembering: the folder knows which mesh it is.
+        # The node was killed after it created the mesh and before it stored its identity: the store names the mesh.
         return MeshIdentity(marker.mesh_id, config.mesh_name, time.time(), data.node_id)
     if data.mesh.id != marker.mesh_id or data.mesh.name != config.mesh_name:
         raise CannotStart(
-            f"{data.path} belongs to the mesh {data.mesh.name} and holds its bus; start it with "
-            f"--mesh {data.mesh.name}, or give the mesh {config.mesh_name} another --data"
+            f"{data.path} belongs to the mesh {data.mesh.name} and holds its bus store; start the node with "
+            f"--mesh {data.mesh.name}, or use another --data for the mesh {config.mesh_name}"
         )
     return data.mesh
 
 
 async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: NodeConfig) -> Bus:
-    """A connection to the bus servers' own account: deaths of connections, kicks. Raises: BusUnavailable."""
+    """A connection to the system account of the bus, which shows and ends connections. Raises: BusUnavailable."""
     return await Bus.connect(
         urls, name=name, config=config.mesh_config, user=SYSTEM_USER, password=system_password(mesh_id)
     )
 
 
 def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awaitable[Bus]]:
-    """A function that connects to another mesh's bus, by its URLs. It raises BusUnavailable."""
+    """A function that connects to the bus of another mesh, given its URLs. It raises BusUnavailable."""
 
     async def connect(urls: tuple[str, ...]) -> Bus:
-        return await Bus.connect(urls, name=f"meeting {node}", config=config.mesh_config)
+        return await Bus.connect(urls, name=f"duplicate-mesh detector {node}", config=config.mesh_config)
 
     return connect
 
 
 def bus_settings(config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]) -> BusSettings:
-    """What a bus server of this node is told."""
+    """The settings of a bus server that this node hosts; on loopback it is reachable from this machine only."""
     local = all(address.startswith("127.") for address in addresses)
     return BusSettings(
         mesh_id=mesh.id,
@@ -148,9 +155,10 @@ async def _host(
     mesh: MeshIdentity,
     addresses: tuple[str, ...],
     how: str,
-    on_event: Callable[[str, dict[str, Any]], None],
-    say: Callable[[str], None],
+    on_event: OnEvent,
+    report: Report,
 ) -> Joined:
+    """Start the bus server of this node and connect to it. Raises: CannotStart."""
     disk = shutil.disk_usage(data.path)
     settings = bus_settings(config, data, mesh, addresses)
     server = BusServer(data.bus_folder, settings, on_event)
@@ -161,13 +169,13 @@ async def _host(
             bus = await _connect(config, data, (address.local_url, *data.bus_urls))
             undo.push_async_callback(bus.close)
             if server.peers:
-                await _until_majority(bus, say)
-                await _until_led(bus, say)
+                await _until_majority(bus, report)
+                await _until_led(bus, report)
             if (before := await read_mesh_record(bus)) is not None:
                 check_wire_version(before)  # before the streams are changed to what this version needs
             await declare_streams(bus, config.mesh_config, disk.free)
             with contextlib.suppress(QueztlError):
-                # Written once, with the streams: the epoch names this WORK stream in the task ids of the ingress.
+                # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress messages.
                 await create_mesh_record(bus, _new_record(mesh))
             known = await _identity(bus)
         except IncompatibleMesh as error:
@@ -175,17 +183,17 @@ async def _host(
                 f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
             ) from None
         except QueztlError as error:
-            raise CannotStart(f"the bus server runs, but does not serve: {error.message}") from None
+            raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
         data.remember_mesh(mesh, address.client_urls)
         undo.pop_all()
     return Joined(bus, mesh, known.epoch, address.client_urls, how, server)
 
 
 async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
-    """Whether the bus server in this node's folder may come back; if not, its folder is put aside.
+    """Whether the bus server of this data directory may start again; if not, its store is put aside.
 
-    While this node was away, others may have replaced it; then its group's mesh has no record of it any more. When
-    nobody can be asked, as after a power cut, it comes back: without the others it is no majority.
+    While the node was away, the leader may have replaced its server; then the mesh has no record of it. When no other
+    server is reachable, as after a power cut, it starts: without the others it has no majority.
     """
     marker = read_marker(data.bus_folder)
     assert marker is not None
@@ -207,56 +215,57 @@ async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
         await bus.close()
     if entry is not None and decode_server(entry.value).name == marker.server_name:
         return True
-    log.info("this node's bus server was replaced while it was away; its store is put aside")
+    log.info("the mesh replaced this node's bus server while the node was away; putting its store aside")
     await asyncio.to_thread(put_aside, data.bus_folder)
     return False
 
 
-async def _until_majority(bus: Bus, say: Callable[[str], None]) -> None:
-    """Return once the bus serves: its servers elect a leader when most of them are back."""
-    told = False
+async def _until_majority(bus: Bus, report: Report) -> None:
+    """Return once the bus answers: its servers elect a leader when a majority of them runs."""
+    reported = False
     while True:
         try:
             await bus.check_ready(timeout_s=2.0)
             return
         except QueztlError:
-            if not told:
-                say("this node's bus server is up and waits for most of the others; `queztl bus` on any of them tells")
-            told = True
+            if not reported:
+                report("this node's bus server is up and waits for a majority of the servers; `queztl bus` lists them")
+            reported = True
 
 
-async def _until_led(bus: Bus, say: Callable[[str], None]) -> None:
-    """Return once every stream has a leader: after a power cut each elects its own, some seconds after the bus did."""
-    told = False
+async def _until_led(bus: Bus, report: Report) -> None:
+    """Return once every stream has a leader: after a power cut each elects one, some seconds after the bus did."""
+    reported = False
     while True:
         try:
             waiting = await leaderless(bus)
             if not waiting:
                 return
-            why = f"the bus elects who leads {', '.join(sorted(waiting))}; this node waits for it"
+            reason = f"waiting for the bus to elect the leaders of the streams {', '.join(sorted(waiting))}"
         except QueztlError as error:
-            why = f"this node waits for the bus: {error.message}"
-        if not told:
-            say(why)
-        told = True
-        await asyncio.sleep(LED_AGAIN_S)
+            reason = f"waiting for the bus: {error.message}"
+        if not reported:
+            report(reason)
+        reported = True
+        await asyncio.sleep(LEADERS_CHECK_S)
 
 
-async def _join(
-    config: NodeConfig, data: DataDir, urls: tuple[str, ...], say: Callable[[str], None] | None = None
-) -> Joined:
-    """`say`: the mesh is known to be one, and is waited for when it comes up just now."""
+async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], report: Report | None = None) -> Joined:
+    """Connect to the bus at `urls`. With `report` it is known to be a mesh: then wait until it has started.
+
+    Raises: CannotStart; BusUnavailable when nothing answers.
+    """
     bus = await _connect(config, data, urls)
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(bus.close)
         try:
-            if say is not None:
-                await _until_led(bus, say)
+            if report is not None:
+                await _until_led(bus, report)
             known = await _identity(bus)
         except IncompatibleMesh:
             raise
         except QueztlError as error:
-            raise CannotStart(f"what answers at {', '.join(urls)} is no Queztl mesh: {error.message}") from None
+            raise CannotStart(f"the bus at {', '.join(urls)} is not a Queztl mesh: {error.message}") from None
         mesh = MeshIdentity(known.id, known.name, known.founded_at, known.founder)
         if mesh.name != config.mesh_name:
             raise CannotStart(
@@ -292,20 +301,23 @@ async def _identity(bus: Bus) -> MeshRecord:
     return record
 
 
-async def _given_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
-    """The bus behind --join: as given, or as a node's API tells when this node registers there."""
+async def _configured_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
+    """The bus URLs behind --join, a reachable one first. A node's API returns them when this node registers there.
+
+    Raises: CannotStart.
+    """
     urls: list[str] = [url for url in config.join if url.startswith(("nats://", "tls://"))]
-    problems = []
+    problems: list[str] = []
     for api in (url for url in config.join if url.startswith("http")):
         body = {"name": machine_name(data.node_id), "id": data.node_id, "labels": config.labels}
         try:
-            answer = await node_api.call(api, "POST", "/nodes/register", body, timeout_s=GIVEN_WITHIN_S)
+            answer = await node_api.call(api, "POST", "/nodes/register", body, timeout_s=ANSWER_WITHIN_S)
             urls += answer["bus"]["urls"]
         except QueztlError as error:
             problems.append(error.message)
         except (KeyError, TypeError):
             problems.append(f"{api} answers, but not as a node of a mesh")
-    first = await first_reachable(urls, GIVEN_WITHIN_S)
+    first = await first_reachable(urls, ANSWER_WITHIN_S)
     if not first:
         tried = "; ".join([*problems, *(f"no bus answers at {url}" for url in urls)])
         raise CannotStart(f"can't join: {tried}. Check the address, and that a firewall lets it through.")

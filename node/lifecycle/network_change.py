@@ -1,58 +1,65 @@
-"""A machine changes its network while its node runs: a card comes or goes, an address is another one now.
+"""How a running node follows its machine to another network: an interface comes or goes, an address changes.
 
-The loop beside `mesh/discovery/interfaces.py`, which decides what may be used. Connections that the old address carried
-are re-made by themselves; what others must know is announced anew, written into the record, and told of the bus server.
+`mesh/discovery/interfaces.py` decides which addresses may be used. Connections over an old address reconnect by
+themselves; the watcher publishes the new addresses in mDNS, in the node record and to the bus server of this node.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
 
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.discovery.interfaces import usable_addresses
 from mesh.discovery.mdns import Discovery
 from mesh.errors import QueztlError
-
-if TYPE_CHECKING:
-    from node.daemon import Node
+from node.context import NodeContext
+from node.lifecycle.bus_host import BusHost
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 3.0
+CHECK_EVERY_S = 3.0
 
 
-async def watch_network(node: Node) -> None:
-    """Follow this machine's addresses until cancelled."""
-    while True:
-        await asyncio.sleep(LOOK_EVERY_S)
-        if not node.bus.connected:
-            # The bus may have moved as well; whoever is still on it announces where it is.
-            node.bus.learn(announced_urls(node.discovery.peers(), node.joined.mesh.id))
-        choice = await asyncio.to_thread(usable_addresses, node.config.interface)
-        # No address at all is a cable that is out: the old one is likely to come back, and nobody could be told.
-        if not choice.addresses or choice.addresses == node.addresses or choice.reason:
-            continue
-        log.info("this machine's addresses are %s now", ", ".join(choice.addresses))
-        await move(node, choice.addresses)
+class NetworkWatcher:
+    """Keeps `context.addresses` and `context.discovery` true."""
+
+    def __init__(
+        self, context: NodeContext, bus_host: BusHost, publish_location: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`publish_location()` announces the node and writes its record; it raises QueztlError."""
+        self._context, self._bus_host, self._publish_location = context, bus_host, publish_location
+
+    async def run(self) -> None:
+        """Follow this machine's addresses until cancelled."""
+        context = self._context
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            if not context.bus.connected:
+                # The bus may have moved as well; nodes that still reach it announce its URLs.
+                context.bus.learn(announced_urls(context.discovery.peers(), context.mesh.id))
+            choice = await asyncio.to_thread(usable_addresses, context.config.interface)
+            # Without any address the cable is out: the old address is likely to return, and no peer is reachable.
+            if not choice.addresses or choice.addresses == context.addresses or choice.reason:
+                continue
+            log.info("this machine's addresses changed to %s", ", ".join(choice.addresses))
+            await self._move(choice.addresses)
+
+    async def _move(self, addresses: tuple[str, ...]) -> None:
+        context = self._context
+        context.addresses = addresses
+        previous, context.discovery = context.discovery, Discovery(addresses)
+        await previous.stop()
+        await context.discovery.start()
+        try:
+            await self._bus_host.move(addresses)
+            await self._publish_location()
+        except QueztlError as error:
+            # Node._on_reconnect publishes the record again when the bus is back.
+            log.info("could not publish the new addresses yet: %s", error.message)
 
 
 def announced_urls(peers: Iterable[Announcement], mesh_id: str) -> list[str]:
-    """Where members of this very mesh say that the bus is. Pure."""
-    return [url for one in peers if one.mesh_id == mesh_id and one.role == MEMBER for url in one.urls]
-
-
-async def move(node: Node, addresses: tuple[str, ...]) -> None:
-    """Be found at `addresses` from now on."""
-    node.addresses = addresses
-    old, node.discovery = node.discovery, Discovery(addresses)
-    await old.stop()
-    await node.discovery.start()
-    try:
-        await node.bus_host.move(addresses)
-        await node.tell_where_it_is()
-    except QueztlError as error:
-        # Told again when the bus is back (Node._on_back).
-        log.info("the new addresses could not be told yet: %s", error.message)
+    """The bus URLs that members of the mesh `mesh_id` announce. Pure."""
+    return [url for peer in peers if peer.mesh_id == mesh_id and peer.role == MEMBER for url in peer.urls]

@@ -1,14 +1,14 @@
-"""The node's own REST bridge: what `api` asks of the mesh, answered by this node's parts.
+"""Connects the REST bridge to a node: it answers the requests of `api` from the node's own parts.
 
-It listens before the node has joined, so that a taken port is known at once; until then it answers 503.
+The bridge listens before the node has joined, so that a taken port is reported at once; until then it answers 503.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -22,95 +22,127 @@ from mesh.client import Mesh
 from mesh.cluster.durability import safety
 from mesh.discovery.identity import new_token
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
+from mesh.leader.election import Election
+from mesh.leader.leader import Leader
+from mesh.membership.registry import Registry
 from mesh.messages import Capabilities, NodeRecord, decode_any, encode
 from mesh.views import Accepted, NetworkView, SubmitRequest
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
+from node.context import NodeContext
+from node.heartbeat import HeartbeatPublisher
+from node.lifecycle.bus_host import BusHost
 
-if TYPE_CHECKING:
-    from node.daemon import Node
+#: How long the mesh document waits for the bus to report the backlog, seconds.
+BACKLOG_WITHIN_S = 1.0
 
 
-#: How long the document of the mesh waits for the bus to say how much is queued.
-QUEUE_WITHIN_S = 1.0
+@dataclass(frozen=True)
+class AnsweringParts:
+    """The parts of a running node that answer REST requests."""
+
+    context: NodeContext
+    mesh: Mesh
+    registry: Registry
+    election: Election
+    leader: Leader
+    bus_host: BusHost
+    heartbeat: HeartbeatPublisher
+    benchmarks: Benchmarking
+    capacity: CapacityServices
 
 
 class NodeServices:
-    """`api.services.node.Services`, on one node."""
+    """`api.services.node.Services` of one node."""
 
     def __init__(self) -> None:
-        self._node: Node | None = None
+        self._parts: AnsweringParts | None = None
 
-    def attach(self, node: Node) -> None:
-        """The node is in its mesh: answer from now on."""
-        self._node = node
+    def attach(self, parts: AnsweringParts) -> None:
+        """The node has joined its mesh: answer from now on."""
+        self._parts = parts
 
     @property
-    def node(self) -> Node:
-        """The node. Raises: BusUnavailable while it is still joining."""
-        if self._node is None:
+    def parts(self) -> AnsweringParts:
+        """The parts that answer. Raises: BusUnavailable while the node is joining."""
+        if self._parts is None:
             raise BusUnavailable("this node is still joining its mesh; try again in a second")
-        return self._node
+        return self._parts
 
     @property
     def mesh(self) -> Mesh:
-        """The node's own client."""
-        return self.node.mesh
+        """See Services."""
+        return self.parts.mesh
+
+    @property
+    def benchmarks(self) -> Benchmarking:
+        """See Services."""
+        return self.parts.benchmarks
+
+    @property
+    def capacity(self) -> CapacityServices:
+        """See Services."""
+        return self.parts.capacity
 
     async def accept(self, request: SubmitRequest) -> Accepted:
-        """See Services. Work that does not say where it comes from comes from here."""
-        return await self.mesh.accept(replace(request, origin=request.origin or self.node.record.region))
+        """See Services. The origin of a task defaults to the region of this node."""
+        parts = self.parts
+        return await parts.mesh.accept(replace(request, origin=request.origin or parts.context.config.region))
 
     async def network(self) -> NetworkView:
         """See Services."""
-        node = self.node
-        leader = node.election.leader
-        queued, waits, alarms = await self._queued()
-        if waits is None:
-            # Without most of its servers the bus stores nothing; that is when people look here.
-            alarms.append("The bus does not serve. What runs goes on; how much waits, and who is up, is not known.")
-        nodes = node.registry.view(leader)
-        hosts = {one.node for one in node.bus_host.servers}
-        up = {one.id for one in nodes if node.bus.connected and one.state not in ("gone", "left")}
-        there = [one.name for one in nodes if one.id in hosts & up]
-        away = [one.name for one in nodes if one.id in hosts - up]
+        parts = self.parts
+        context, leader = parts.context, parts.election.leader
+        queued, replica_wait, alarms = await self._backlog()
+        if replica_wait is None:
+            # The bus stores nothing without a majority of its servers; users read this document then.
+            alarms.append("The bus does not answer: running tasks go on, but the backlog and node states are unknown.")
+        nodes = parts.registry.view(leader)
+        hosts = {record.node for record in parts.bus_host.servers}
+        up = {view.id for view in nodes if context.bus.connected and view.state not in ("gone", "left")}
+        hosts_up = [view.name for view in nodes if view.id in hosts & up]
+        hosts_down = [view.name for view in nodes if view.id in hosts - up]
         return NetworkView(
-            mesh=node.joined.mesh.name,
-            mesh_id=node.joined.mesh.id,
+            mesh=context.mesh.name,
+            mesh_id=context.mesh.id,
             leader=leader,
-            fence=node.election.leader_fence,
-            bus_urls=node.bus_host.urls,
-            safety=safety(there, away, waits or ""),
+            fence=parts.election.leader_fence,
+            bus_urls=parts.bus_host.urls,
+            safety=safety(hosts_up, hosts_down, replica_wait or ""),
             nodes=nodes,
             queued=queued,
             alarms=tuple(alarms),
         )
 
-    async def _queued(self) -> tuple[int, str | None, list[str]]:
-        """(how many tasks wait, what copies of the streams wait for or None when the bus does not answer, what the
-        master wants people to know). Quick: clients wait for this document a few seconds only."""
-        bus = self.node.bus
+    async def _backlog(self) -> tuple[int, str | None, list[str]]:
+        """(tasks in all lanes; what the replicas of the streams wait for, None when the bus does not answer; alarms).
+
+        Takes BACKLOG_WITHIN_S at most: clients wait a few seconds for the mesh document.
+        """
+        parts = self.parts
+        bus = parts.context.bus
         if not bus.connected:
             return 0, None, []
         try:
-            async with asyncio.timeout(QUEUE_WITHIN_S):
+            async with asyncio.timeout(BACKLOG_WITHIN_S):
                 kv = bus.kv(subjects.KV_MESH)
-                lanes, told, waits = await asyncio.gather(
+                lanes, published, waits = await asyncio.gather(
                     list_lanes(bus), kv.get(subjects.ALARMS_KEY), kv.get(subjects.BUS_KEY)
                 )
-                alarms = list(self.node.leader.alarms) if self.node.election.is_leader else None
-                if alarms is None:
-                    alarms = [str(one) for one in decode_any(told.value)] if told else []
-                reason = str(decode_any(waits.value)["waits"]) if waits else ""
-                return sum(info.waiting for info in lanes.values()), reason, alarms
         except (QueztlError, TimeoutError):
             return 0, None, []
+        if parts.election.is_leader:
+            alarms = list(parts.leader.alarms)
+        else:
+            alarms = [str(alarm) for alarm in decode_any(published.value)] if published else []
+        reason = str(decode_any(waits.value)["waits"]) if waits else ""
+        return sum(info.waiting for info in lanes.values()), reason, alarms
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
     ) -> tuple[str, tuple[str, ...]]:
         """See Services."""
-        node = self.node
+        parts = self.parts
         record = NodeRecord(
             id=node_id or new_token("n"),
             name=name,
@@ -119,36 +151,26 @@ class NodeServices:
             labels=labels,
             joined_at=time(),
             capabilities=_capabilities(capabilities),
-            registered_by=node.record.id,
+            registered_by=parts.context.node_id,
         )
-        if node.registry.state_of(record.id) in ("", "registered"):
-            await node.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
-        return record.id, node.bus_host.urls
-
-    @property
-    def benchmarks(self) -> Benchmarking:
-        """See Services."""
-        return self.node.benchmarking
-
-    @property
-    def capacity(self) -> CapacityServices:
-        """See Services."""
-        return self.node.capacity.service
+        if parts.registry.state_of(record.id) in ("", "registered"):
+            await parts.context.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
+        return record.id, parts.bus_host.urls
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """See Services."""
-        if self._node is None:
+        if self._parts is None:
             return False, {"mesh": "still joining"}
-        node = self._node
+        connected, state = self._parts.context.bus.connected, self._parts.heartbeat.state
         checks = {
-            "bus": "ok" if node.bus.connected else "the connection to the bus is lost; reconnecting",
-            "state": "ok" if node.heartbeat.state == "up" else node.heartbeat.state,
+            "bus": "ok" if connected else "the connection to the bus is lost; reconnecting",
+            "state": "ok" if state == "up" else state,
         }
-        return all(text == "ok" for text in checks.values()), checks
+        return all(check == "ok" for check in checks.values()), checks
 
 
 def _capabilities(given: dict[str, Any]) -> Capabilities:
-    """What a machine says it has. Raises: BadInput."""
+    """The capabilities in a register request. Raises: BadInput."""
     try:
         return msgspec.convert(given, Capabilities)
     except msgspec.ValidationError as error:
@@ -156,7 +178,7 @@ def _capabilities(given: dict[str, Any]) -> Capabilities:
 
 
 class Bridge:
-    """The bridge of one node: it listens at once, and serves when the node is in its mesh."""
+    """The REST bridge of one node: it listens from the start, and answers when the node is in its mesh."""
 
     def __init__(self, services: NodeServices, running: Running) -> None:
         self._services, self._running = services, running
@@ -166,17 +188,17 @@ class Bridge:
         """http://host:port"""
         return self._running.url
 
-    def attach(self, node: Node) -> None:
-        """Serve this node."""
-        self._services.attach(node)
+    def attach(self, parts: AnsweringParts) -> None:
+        """Answer requests from `parts`."""
+        self._services.attach(parts)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening. May be called twice."""
         await self._running.close()
 
 
 async def listen(config: NodeConfig, addresses: tuple[str, ...], version: str) -> Bridge:
-    """Take the port; `addresses`: those of this machine that others may use. Raises: CannotStart."""
+    """Take the port of the API. `addresses`: where other machines reach this one. Raises: CannotStart."""
     services = NodeServices()
     advertise = addresses[0] if addresses and not config.api_is_local else ""
     app = build_app(services, ApiSettings(open_api=config.open_api, advertise_host=advertise, version=version))

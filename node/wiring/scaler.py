@@ -1,22 +1,25 @@
-"""Where a node meets the scaler: what it is handed of the mesh, and what the node's own flags say to its policy.
+"""Connects the scaler to a node: its access to the mesh, and the policy that the node's own flags set.
 
-Beside `node/wiring/api.py` the one file that knows two of the three packages in the middle.
+Beside `node/wiring/api.py` this is the only file that imports two of the packages node, api and scaling.
 """
 
 from __future__ import annotations
 
 import logging
 from time import time
-from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus.errors import WrongSequence
 from mesh.capacity import TOKEN_LABEL, LeaveOrder
 from mesh.errors import QueztlError
 from mesh.kinds.table import KINDS
+from mesh.leader.election import Election
 from mesh.membership.member import ALIVE
+from mesh.membership.registry import Registry
 from mesh.messages import encode
 from node.config import NodeConfig
+from node.context import NodeContext
+from node.lifecycle.bus_host import BusHost
 from scaling.controller import Controller
 from scaling.observation.mesh_access import MeshAccess
 from scaling.providers.base import Provider
@@ -25,79 +28,82 @@ from scaling.service import ScalingService
 from scaling.state import settings
 from scaling.state.store import Store
 
-if TYPE_CHECKING:
-    from node.daemon import Node
-
 log = logging.getLogger(__name__)
 
 
-class Capacity:
-    """The scaler of one node: it decides while that node is master, and answers its API always."""
+class Scaler:
+    """The scaler of one node: `controller` decides while the node is leader, `service` always answers the API."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.store = Store(node.bus)
-        self.local = LocalProvider(node.data.path / "started", lambda: flags_of(node.config))
-        providers: dict[str, Provider] = {self.local.name: self.local}
-        mesh = node.joined.mesh
-        self.world = MeshAccess(
-            bus=node.bus, me=node.data.node_id, mesh=(mesh.id, mesh.name), members=node.registry.members,
-            confirm=node.election.confirm, join=lambda: node.bus_host.urls,
+    def __init__(self, context: NodeContext, registry: Registry, election: Election, bus_host: BusHost) -> None:
+        self._context, self._registry, self._election, self._bus_host = context, registry, election, bus_host
+        self._store = Store(context.bus)
+        local = LocalProvider(context.data.path / "started", lambda: flags_like(context.config))
+        providers: dict[str, Provider] = {local.name: local}
+        access = MeshAccess(
+            bus=context.bus, me=context.node_id, mesh=(context.mesh.id, context.mesh.name), members=registry.members,
+            confirm=election.confirm, join=lambda: bus_host.urls,
             resources={name: spec.resources for name, spec in KINDS.items()}, providers=providers,
         )  # fmt: skip
-        self.controller = Controller(self.world)
-        self.service = ScalingService(self.store, self.world)
+        self.controller = Controller(access)
+        self.service = ScalingService(self._store, access)
 
     async def run(self) -> None:
-        """Once, at the start: what the flags say becomes the mesh's policy, unless people set one by hand."""
-        config = self._node.config
+        """Once, at the start: make the node's flags the policy of the mesh, unless a person has set the policy."""
+        config = self._context.config
         given = {"max_nodes": config.max_nodes, "min_nodes": config.min_nodes}
         flags = {name: value for name, value in given.items() if value is not None}
         while flags:
-            before = await self.store.policy()
+            before = await self._store.policy()
             if before is not None and before.by == settings.BY_HAND:
                 log.warning(
-                    "the mesh's policy was set by hand (version %d), so --max-nodes and --min-nodes of this node do "
-                    "not count", before.version,
-                )  # fmt: skip
-            after = settings.from_flags(before, flags, self._node.data.node_id, time())
+                    "ignoring --max-nodes and --min-nodes: version %d of the policy of this mesh was set by hand",
+                    before.version,
+                )
+            after = settings.from_flags(before, flags, self._context.node_id, time())
             if after is None:
                 return
             try:
-                await self.store.put_policy(before, after)
-                log.info("this mesh may have up to %s nodes now", after.settings.get("max_nodes", "100"))
+                await self._store.put_policy(before, after)
+                log.info("the limit of this mesh is now %s nodes", after.settings.get("max_nodes", "100"))
                 return
             except WrongSequence:
-                log.debug("another node's flags were written first; looking again")
+                log.debug("another node has written the policy in the meantime; reading it again")
 
-    async def send_away_before_the_end(self) -> None:
-        """The mesh ends with this node (its bus is here, and no other machine's node is there): those it started go
-        too. What they run goes on for as long as they can; best effort, their dead-man switch does the rest."""
-        node = self._node
-        if node.bus_host.server is None or not node.bus.connected or node.moves_to is not None:
+    async def dismiss_started_nodes(self) -> None:
+        """Order the nodes that the scaler started to leave, if the mesh ends with this node.
+
+        The mesh ends when its only bus server is here and all other nodes were started by the scaler. They finish
+        their running tasks as far as possible. Best effort: their dead-man switch does the rest.
+        """
+        context = self._context
+        if self._bus_host.server is None or not context.bus.connected or context.shutdown.merge_order is not None:
             return
-        others = [one for one in node.registry.members() if one.state in ALIVE and one.record.id != node.record.id]
-        started = [one.record for one in others if one.record.labels.get(TOKEN_LABEL)]
+        others = [
+            member.record
+            for member in self._registry.members()
+            if member.state in ALIVE and member.record.id != context.node_id
+        ]
+        started = [record for record in others if record.labels.get(TOKEN_LABEL)]
         if not started or len(started) < len(others):
             return
-        log.info("%d nodes that were started for this mesh leave with it", len(started))
-        for one in started:
-            order = LeaveOrder(token=one.labels[TOKEN_LABEL], fence=node.election.fence, reason="the mesh ends")
+        log.info("this mesh ends with this node: ordering the %d nodes that the scaler started to leave", len(started))
+        for record in started:
+            order = LeaveOrder(token=record.labels[TOKEN_LABEL], fence=self._election.fence, reason="the mesh ends")
             try:
-                node.bus.send(subjects.leave(one.id), encode(order))
+                context.bus.send(subjects.leave(record.id), encode(order))
             except QueztlError as error:
-                log.debug("%s was not told: %s", one.id, error)
+                log.debug("could not order node %s to leave: %s", record.id, error)
 
 
-def flags_of(config: NodeConfig) -> list[str]:
-    """How a node on this machine is to run so that it is like this one. Pure."""
+def flags_like(config: NodeConfig) -> list[str]:
+    """The flags that start another node on this machine with the same settings. Pure."""
     flags = ["--preset", config.preset, "--log-level", config.log_level, "--measure-after", "0"]
     pairs = [
         ("--interface", config.interface), ("--region", config.region), ("--at", config.at),
         ("--slots", str(config.slots) if config.slots else ""),
-        *(("--label", f"{name}={text}") for name, text in config.labels.items()),
-        *(("--models", one) for one in config.models),
-        *(("--web-target", one) for one in config.web_targets),
+        *(("--label", f"{name}={value}") for name, value in config.labels.items()),
+        *(("--models", folder) for folder in config.models),
+        *(("--web-target", target) for target in config.web_targets),
     ]  # fmt: skip
-    flags += [word for flag, text in pairs if text for word in (flag, text)]
+    flags += [argument for flag, value in pairs if value for argument in (flag, value)]
     return flags + (["--fault-kinds"] if config.fault_kinds else []) + (["--json-logs"] if config.json_logs else [])

@@ -56,11 +56,11 @@ class _Keeping:
 
 
 class Checkpoints:
-    """Of one node. `told(job, kept)` is called for each checkpoint, once it is known whether the mesh has it."""
+    """Of one node. `report(job, kept)` is called for each checkpoint, once it is known whether the mesh has it."""
 
     def __init__(self, bus: Bus, node: str, deliveries: Deliveries) -> None:
         self._bus, self._node, self._deliveries = bus, node, deliveries
-        self.told: Callable[[Job, bool], None] = lambda job, kept: None
+        self.report: Callable[[Job, bool], None] = lambda job, kept: None
         self._keepings: dict[str, _Keeping] = {}
 
     async def resume(self, delivery: Delivery, folder: Path) -> Path | None:
@@ -99,7 +99,7 @@ class Checkpoints:
         if why:
             log.warning("a checkpoint of task %s is not kept: %s", job.id, why)
             file.unlink(missing_ok=True)
-            self.told(job, False)
+            self.report(job, False)
             return
         if keeping is None:
             keeping = self._keepings[job.id] = _Keeping(checkpoints.new_hold(self._node))
@@ -157,7 +157,7 @@ class Checkpoints:
                     log.warning("a checkpoint of task %s could not be kept: %s", job.id, error)
                 finally:
                     file.unlink(missing_ok=True)
-                self.told(job, kept)
+                self.report(job, kept)
         finally:
             keeping.working = None
             if keeping.waiting is not None:

@@ -60,7 +60,7 @@ class Deliveries:
         self.none_held.set()
         self.changed_at = float("-inf")
         """When something was last taken, begun or dropped, monotonic."""
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         """Set by that; cleared by whoever waits for it."""
         bus.on_lost.append(self.distrust)
 
@@ -112,7 +112,7 @@ class Deliveries:
     def touch(self, now: float) -> None:
         """Something changed, of which others may have to be told."""
         self.changed_at = now
-        self.news.set()
+        self.changed.set()
 
     def distrust(self) -> None:
         """The connection broke, or this process stood still: others may hold these messages by now."""

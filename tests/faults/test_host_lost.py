@@ -41,10 +41,10 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         document = await asyncio.to_thread(network, other.api)
         assert "start the node there" in document["bus"]["safety"] and document["registry"]["total_nodes"] == 2
-        assert document["alarms"][0].startswith("The bus does not serve")
+        assert document["alarms"][0].startswith("The bus does not answer")
         # The command waits three seconds for an answer: the node must not have waited for its bus.
         shown = await queztl("nodes", url=other.api)
-        assert shown.code == 0 and "The bus does not serve" in shown.out
+        assert shown.code == 0 and "The bus does not answer" in shown.out
         refused = await queztl("submit", "echo", "{}", url=other.api)
         assert refused.code != 0 and "no bus server answers" in refused.err and "Traceback" not in refused.err
         await host.start()

@@ -178,7 +178,7 @@ async def test_a_task_that_comes_again_goes_on_from_what_was_done(bus_server, tm
     job = await running(node)
     assert job.resume is not None and job.resume.read_bytes() == b"half-way"
     told = []
-    node.checkpoints.told = lambda job, kept: told.append((job.id, kept))
+    node.checkpoints.report = lambda job, kept: told.append((job.id, kept))
     later = file(b"further")
     node.checkpoints.take(job, later, "step 80")
     await settled(node)
@@ -215,7 +215,7 @@ async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file,
     caplog.set_level("INFO")
     node.bus.config = replace(node.bus.config, checkpoint_max_bytes=1000)
     job, told = await running(node), []
-    node.checkpoints.told = lambda job, kept: told.append(kept)
+    node.checkpoints.report = lambda job, kept: told.append(kept)
     before = await record(node.bus)
     node.checkpoints.take(job, file(b"x" * 1001), "too large")
     node.held(7).trusted = False

@@ -88,7 +88,7 @@ async def test_by_the_address_of_a_node_or_of_the_bus(cluster: Cluster, scheme: 
     """An address that does not answer beside one that does; it works, and it leaves in order."""
     address = cluster.nodes[0].api if scheme == "http" else cluster.url
     joiner = await cluster.node("--join", f"{scheme}://127.0.0.1:{free_port()}", "--join", address).start()
-    assert f"joined by way of {cluster.url}" in joiner.banner
+    assert f"joined through {cluster.url}" in joiner.banner
     mesh = await cluster.client()
     record = (await records(mesh.bus))[joiner.id]
     assert (record.state, record.registered_by, record.hosts_bus) == ("up", "", False)
@@ -161,7 +161,7 @@ async def test_embedded_in_a_program(cluster: Cluster) -> None:
     with pytest.raises(RuntimeError, match="start the node first"):
         _ = worker.id
     await worker.start()
-    folder = worker.node.data.path
+    folder = worker.node.context.data.path
     try:
         assert worker.api == f"http://127.0.0.1:{port}"
         assert (await asyncio.to_thread(call, f"{worker.api}{V}/readyz"))[0] == 200

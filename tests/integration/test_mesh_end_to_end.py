@@ -120,7 +120,7 @@ async def test_three_nodes_started_together_are_one_mesh(cluster: Cluster) -> No
     """One founds, two join; every node shows the same three, one master; labels decide who gets what."""
     nodes = [cluster.node(), cluster.node("--label", "disk=nvme"), cluster.node()]
     await asyncio.gather(*(node.start() for node in nodes))
-    assert sorted("founded by this node" in node.banner for node in nodes) == [False, False, True]
+    assert sorted("created by this node" in node.banner for node in nodes) == [False, False, True]
     mesh = await cluster.client()
     witness = await Witness(mesh.bus).start()
     assert set(await node_records(mesh.bus)) == {node.id for node in nodes}

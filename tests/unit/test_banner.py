@@ -17,7 +17,7 @@ FACTS = BannerFacts(
     version="0.1.0",
     mesh_name="queztl",
     mesh_id="m42abcde",
-    how="founded",
+    how="created",
     by="",
     api="http://127.0.0.1:8000",
     bus_urls=("nats://192.168.1.20:4222",),
@@ -40,7 +40,7 @@ def commands(text: str) -> list[list[str]]:
 
 def test_it_says_who_where_and_what():
     text = banner(FACTS)
-    mesh = "queztl (m42abcde), founded by this node"
+    mesh = "queztl (m42abcde), created by this node"
     for part in ("n7f3k2ab", "kitchen", mesh, "crypto_mining, echo", "8.0 GiB"):
         assert part in text
     assert "image_processing: cv2 is not installed\n           pip install 'queztl[vision]'\n" in text
@@ -95,5 +95,5 @@ def test_who_may_do_what_is_said_as_it_is():
     assert "has no key" not in flat(has_key=True)
     assert "any program on this machine" in flat(this_machine_only=True)
     assert "--open-api lifts that" in flat(api_is_local=False)
-    assert "answers everything to everybody" in flat(api_is_local=False, open_api=True)
+    assert "answers every request of every machine" in flat(api_is_local=False, open_api=True)
     assert "\x1b[" in banner(replace(FACTS, colour=True)) and "\x1b[" not in banner(FACTS)

@@ -12,7 +12,7 @@ from mesh.merge.detector import doubles, holds_work, strangers, twins
 from mesh.merge.mover import lane_of, ttl_of
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Heartbeat, NodeRecord
-from node.lifecycle.merge_follow import adopt, is_time
+from node.lifecycle.merge_follow import adopt, may_leave
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from node.lifecycle.merge_follow import adopt, is_time
     ],
 )
 def test_who_is_needed_until_the_end_stays_until_then(phase, me, hosts, goes) -> None:
-    assert is_time(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts) is goes
+    assert may_leave(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts) is goes
 
 
 def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:

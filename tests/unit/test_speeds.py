@@ -39,19 +39,19 @@ def test_a_speed_is_found_again_and_a_damaged_file_costs_only_a_measurement(tmp_
     spec = KINDS["crypto_mining"]
     of = calibration.circumstances(spec, HAVE, 2, "1")
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
-    calibration.keep(spec.name, 0.25, of, tmp_path)
-    calibration.keep("another", 1.0, "x", tmp_path)
+    calibration.save(spec.name, 0.25, of, tmp_path)
+    calibration.save("another", 1.0, "x", tmp_path)
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.25}
     for damaged in ("", "[]", '{"crypto_mining": 3}', json.dumps({"crypto_mining": {"of": of, "seconds": "fast"}})):
         (tmp_path / calibration.FILE).write_text(damaged)
         assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
-    calibration.keep(spec.name, 0.5, of, tmp_path)
+    calibration.save(spec.name, 0.5, of, tmp_path)
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.5}
 
 
 def test_a_folder_that_cannot_be_written_is_no_harm(tmp_path, caplog):
-    calibration.keep("k", 1.0, "x", tmp_path / "absent")
-    assert "can't keep how fast k is" in caplog.text
+    calibration.save("k", 1.0, "x", tmp_path / "absent")
+    assert "could not save the measured speed of k" in caplog.text
 
 
 @pytest.mark.parametrize(
