@@ -96,7 +96,7 @@ class Executor:
     async def stop(self, drain_s: float) -> list[Job]:
         """Waits `drain_s` seconds for what workers have, then ends them. The jobs that did not end."""
         self._stopping = True
-        if self.running:
+        if self.running and drain_s > 0:
             try:
                 await asyncio.wait_for(self._quiet.wait(), drain_s)
             except TimeoutError:

@@ -69,7 +69,7 @@ class Calibrator:
             return
         await self._until_idle()
         count = len(self._missing)
-        log.info("measuring how fast this machine runs each kind (%d of %d)", count, self._measurable)
+        log.info("measuring how fast this machine runs each kind (%d of %d to measure)", count, self._measurable)
         while self._missing:
             await self._until_idle()
             spec = self._missing[0]
@@ -87,7 +87,7 @@ class Calibrator:
                 await asyncio.gather(probing, interrupted, return_exceptions=True)
             self._missing.pop(0)
             await self._take(spec, probing.result())
-        log.info("measured how fast this machine runs each kind: %d of %d known", len(self.seconds), self._measurable)
+        log.info("measured how fast this machine runs each kind (%d of %d known)", len(self.seconds), self._measurable)
 
     async def _take(self, spec: KindSpec, seconds: float) -> None:
         if seconds:
