@@ -347,5 +347,4 @@ class Node:
         await self._publish_record()
 
     def _on_bus_event(self, kind: str, facts: dict[str, Any]) -> None:
-        details = ", ".join(f"{name} {value}" for name, value in facts.items())
-        log.info("bus: %s%s", kind.replace("_", " "), f" ({details})" if details else "")
+        log.info("bus: %s", " ".join([kind.replace("_", " "), *(f"{name}={value}" for name, value in facts.items())]))
