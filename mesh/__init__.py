@@ -1,1 +1,1 @@
-"""What two nodes must agree on, and the bus between them."""
+"""What nodes and clients share: the wire messages, the bus, and the parts of the mesh built on it."""

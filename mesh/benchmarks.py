@@ -1,6 +1,7 @@
-"""What the mesh keeps of benchmarks: each node's latest outcomes with history, and runs that are under way.
+"""Benchmark records of the mesh: the outcomes of each node with their history, and the runs.
 
-The suite itself is `bench/`, which nothing else imports: a node starts it as a program. Outcomes are its JSON lines.
+The suite itself is `bench/`, which nothing else imports: a node starts it as a program. An outcome is one of its JSON
+lines.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mesh.errors import NotFound
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
-#: name -> title, in the order in which they are shown.
+#: Benchmark -> title, in display order.
 NAMES = {
     "llm_inference": "Language model: prefill and decode",
     "image_processing": "JPEG: load, turn, resize, blur, save",
@@ -27,39 +28,39 @@ NAMES = {
     "web_server_load": "HTTP server under closed and open load",
     "ml_training": "Training: ResNet-50 and a transformer",
 }
-#: A run's state is kept this long after its last change.
+#: The record of a run expires this long after its last change, seconds.
 RUN_TTL_S = 24 * 3600
 UNDER_WAY = frozenset({"starting", "running"})
 
 
 class BenchRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the suite that a node was asked for."""
+    """One run of the suite."""
 
     id: str
     state: str = "starting"
     """starting, running, done, failed or cancelled."""
     names: tuple[str, ...]
     nodes: tuple[str, ...]
-    """Ids of the nodes that are measured, one after the other."""
+    """Ids of the nodes to measure, one after the other."""
     quick: bool = False
     runner: str = ""
-    """The node that drives it."""
+    """Id of the node that controls the run."""
     began_at: float = 0.0
     ended_at: float = 0.0
     total: int = 0
-    """Benchmarks times nodes."""
+    """Number of benchmarks times number of nodes."""
     done: int = 0
     benchmark: str = ""
     node: str = ""
     repetition: int = 0
     last: str = ""
-    """The latest figure, in words."""
+    """The latest figure, as text."""
     reason: str = ""
-    """Why it failed."""
+    """Why the run failed."""
 
     @property
     def under_way(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the run has not ended."""
         return self.state in UNDER_WAY
 
 
@@ -67,34 +68,34 @@ _DECODER = msgspec.json.Decoder(BenchRun)
 
 
 async def put_run(bus: Bus, run: BenchRun) -> None:
-    """Write where a run is. Raises: BusUnavailable."""
+    """Write the state of a run. Raises: BusUnavailable."""
     await bus.kv(subjects.KV_BENCH).put(subjects.bench_run(run.id), msgspec.json.encode(run), ttl_s=RUN_TTL_S)
 
 
 async def read_run(bus: Bus, run: str) -> BenchRun:
-    """Raises: NotFound, BusUnavailable."""
+    """The state of a run. Raises: NotFound, BusUnavailable."""
     entry = await bus.kv(subjects.KV_BENCH).get(subjects.bench_run(run))
     if entry is None:
         raise NotFound(f"there is no benchmark run {run}; runs are remembered for a day")
     return _DECODER.decode(entry.value)
 
 
-async def keep(bus: Bus, outcome: dict[str, Any]) -> None:
-    """Keep one outcome as its node's latest of that benchmark. Raises: BusUnavailable."""
+async def store_outcome(bus: Bus, outcome: dict[str, Any]) -> None:
+    """Store one outcome as the latest of its node and benchmark. Raises: BusUnavailable."""
     key = subjects.bench_outcome(outcome["benchmark"], outcome["node"])
     await bus.kv(subjects.KV_BENCH).put(key, json.dumps(outcome).encode())
 
 
 async def latest(bus: Bus) -> dict[str, list[dict[str, Any]]]:
-    """benchmark -> the latest outcome of each node, the newest first. Raises: BusUnavailable."""
+    """Benchmark -> the latest outcome of each node, newest first. Raises: BusUnavailable."""
     found: dict[str, list[dict[str, Any]]] = {}
     for entry in await bus.kv(subjects.KV_BENCH).entries(subjects.BENCH_OUTCOMES):
         outcome = json.loads(entry.value)
         found.setdefault(outcome["benchmark"], []).append(outcome)
-    return {name: sorted(outcomes, key=lambda one: -one["at"]) for name, outcomes in found.items()}
+    return {name: sorted(outcomes, key=lambda outcome: -outcome["at"]) for name, outcomes in found.items()}
 
 
 async def history(bus: Bus, benchmark: str, node: str) -> list[dict[str, Any]]:
-    """All kept outcomes of one benchmark on one node, the oldest first. Raises: BusUnavailable."""
+    """All stored outcomes of one benchmark on one node, oldest first. Raises: BusUnavailable, ApiError."""
     entries = await bus.kv(subjects.KV_BENCH).history(subjects.bench_outcome(benchmark, node))
     return [json.loads(entry.value) for entry in entries]

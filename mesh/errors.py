@@ -1,8 +1,7 @@
-"""Errors that say who must act now, and how.
+"""Errors, grouped by who must act: the caller with another request, the caller later, or the operator.
 
-Each class answers one question for the caller: fix your input, come back later, or call the operator.
-The class carries the HTTP status the bridge answers with and a stable `code` for programs; the message is
-one sentence for people that says what happened and what to do. Nothing here may show a traceback to a user.
+Each class has the HTTP status that the REST bridge answers with, and a stable `code` for programs. The message is one
+sentence for people: what happened and what to do. Users never see a traceback.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import msgspec
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong with an input: `field` is a dotted path ("payload.width"), `problem` a phrase."""
+    """One fault of an input: `field` is a dotted path ("payload.width"), `problem` a phrase ("must be at least 1")."""
 
     field: str
     problem: str
 
 
 class QueztlError(Exception):
-    """Something went wrong inside the mesh; the node's log has the details."""
+    """The mesh had an internal error; the node's log has the details."""
 
     http_status = 500
     code = "internal"
@@ -49,8 +48,8 @@ class BadInput(QueztlError):
 
 
 def bad_input(what: str, faults: Sequence[Fault]) -> BadInput:
-    """`what` ("The request is not valid") with every fault in one sentence, and listed."""
-    listed = "; ".join(f"{one.field} {one.problem}" for one in faults)
+    """A BadInput with `what` ("The request is not valid") and every fault, both in the sentence and in `faults`."""
+    listed = "; ".join(f"{fault.field} {fault.problem}" for fault in faults)
     return BadInput(f"{what}: {listed}.", tuple(faults))
 
 

@@ -1,9 +1,9 @@
-"""Which lane a task goes into, and which lanes a node may pull from. Pure.
+"""Lanes: which lane a task is queued in, and which lanes a node may pull from. Pure.
 
-A lane is (kind, pool, urgency). A pool is a set of requirements in canonical form under a short stable name;
-`any` is the empty one, `node-<id>` the lane of one named node. In a mesh of several regions work that asks for
-nothing, but says where it comes from, goes into `any@<region>`: all may pull from it, the near ones first. Every
-accepted requirement is listed here.
+A lane is (kind, pool, urgency). A pool is a set of requirements in canonical form, under a short stable name: `any` has
+no requirements, `node-<id>` is for one named node. In a mesh of several regions a task with an origin and without
+requirements goes into `any@<region>`: all nodes may pull from it, those of the region first. The accepted requirements
+are defined here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mesh.subjects import URGENCIES, is_token
 
 Lane = tuple[str, str, str]
 ANY = "any"
-#: The lowest priority of a pull.
+#: The lowest priority of a pull request; 0 is the highest.
 LAST = 9
 ACCELERATORS = ("gpu", "cuda", "rocm", "mps", "ane", "tpu")
-#: More cores or megabytes than this no machine has.
-MOST = 1_000_000_000
+#: The largest accepted number of cores or megabytes.
+MAX_AMOUNT = 1_000_000_000
 REQUIREMENTS = ("accelerator", "cores", "gpu_memory_mb", "labels", "memory_mb", "node", "region")
 
 
 def requirement_faults(requires: Any) -> list[Fault]:
-    """Everything that is wrong with a `requires`; empty when it may be used."""
+    """All faults of a `requires`; empty when it is valid."""
     if not isinstance(requires, dict):
         return [Fault("requires", 'must be an object such as {"cores": 2}')]
     faults = [
-        Fault(f"requires.{name}", f"is no requirement; there are {', '.join(REQUIREMENTS)}")
+        Fault(f"requires.{name}", f"is not a requirement; there are {', '.join(REQUIREMENTS)}")
         for name in requires
         if name not in REQUIREMENTS
     ]
@@ -42,8 +42,8 @@ def requirement_faults(requires: Any) -> list[Fault]:
             continue
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-            faults.append(Fault(f"requires.{name}", f"must be a whole number from 1 to {MOST}"))
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_AMOUNT:
+            faults.append(Fault(f"requires.{name}", f"must be a whole number from 1 to {MAX_AMOUNT}"))
     if "accelerator" in requires and requires["accelerator"] not in ACCELERATORS:
         faults.append(Fault("requires.accelerator", f"must be one of {', '.join(ACCELERATORS)}"))
     faults += [
@@ -61,40 +61,42 @@ def requirement_faults(requires: Any) -> list[Fault]:
 
 
 def is_sendable(text: str) -> bool:
-    """Whether UTF-8 can carry it: JSON may hold half of a surrogate pair."""
-    return not any("\ud800" <= one <= "\udfff" for one in text)
+    """Whether `text` can be encoded as UTF-8: JSON may contain half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def canonical(requires: dict[str, Any]) -> dict[str, Any]:
-    """The same requirements in the one form that decides the pool.
+    """The requirements in the canonical form that determines the pool.
 
-    Cores that any machine has (1) and "all" (whatever the node has) ask nothing of a node, so they make no pool.
+    One core (any machine has it) and "all" cores (of whatever node runs the task) require nothing of a node, so they
+    make no pool.
     """
-    wanted = {name: value for name, value in sorted(requires.items()) if value not in (None, "", {})}
-    if wanted.get("cores") in (1, "all"):
-        del wanted["cores"]
-    if "labels" in wanted:
-        wanted["labels"] = dict(sorted(wanted["labels"].items()))
-    return wanted
+    required = {name: value for name, value in sorted(requires.items()) if value not in (None, "", {})}
+    if required.get("cores") in (1, "all"):
+        del required["cores"]
+    if "labels" in required:
+        required["labels"] = dict(sorted(required["labels"].items()))
+    return required
 
 
 def pool_name(requires: dict[str, Any]) -> str:
     """`any`, `node-<id>` for one named node, else `p-` and 10 hex digits of the canonical form."""
-    wanted = canonical(requires)
-    if not wanted:
+    required = canonical(requires)
+    if not required:
         return ANY
-    if set(wanted) == {"node"}:
-        return f"node-{wanted['node']}"
-    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
+    if set(required) == {"node"}:
+        return f"node-{required['node']}"
+    text = json.dumps(required, sort_keys=True, separators=(",", ":"))
     return f"p-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def lane_for(
     kind: str, requires: dict[str, Any], urgency: str, origin: str = "", regions: Collection[str] = ()
 ) -> Lane:
-    """The lane a task of `kind` goes into; `regions`: those of the mesh's nodes, "" for nodes that name none.
+    """The lane of a task. `regions`: the regions of the mesh's nodes, "" for nodes without a region.
 
-    An origin where no node is makes no lane of its own, or anybody could make any number of them.
+    An origin in a region without nodes gets no lane of its own: otherwise submitters could create any number of lanes.
+    Raises: ValueError for an unknown urgency.
     """
     if urgency not in URGENCIES:
         raise ValueError(f"urgency must be one of {', '.join(URGENCIES)}")
@@ -105,20 +107,20 @@ def lane_for(
 
 
 def is_open(pool: str) -> bool:
-    """Whether any node may pull from it."""
+    """Whether every node may pull from the pool."""
     return pool == ANY or pool.startswith(f"{ANY}@")
 
 
 def region_of(pool: str) -> str:
-    """Where the work of a pool comes from; "" when nobody said, or it does not matter."""
+    """The region where the work of a pool comes from; "" when it has none."""
     return pool.partition("@")[2]
 
 
-def near_first(pool: str, region: str, rank: int) -> int:
-    """The priority of a pull, 0 (first) to 9, of a node in `region` whose rank for the kind is `rank`.
+def pull_priority(pool: str, region: str, rank: int) -> int:
+    """The priority, 0 (first) to 9, of a pull request by a node in `region` with `rank` for the kind.
 
-    Where work has an origin all near nodes come before all far ones, by rank within each; 9 stays 9: those leave,
-    or may be dead.
+    If the pool has an origin, the nodes of that region come before all others, each group ordered by rank. Rank 9 stays
+    9: those nodes are leaving or may be dead.
     """
     origin = region_of(pool)
     if not origin or rank >= LAST:
@@ -127,42 +129,43 @@ def near_first(pool: str, region: str, rank: int) -> int:
 
 
 def meets(requires: dict[str, Any], node: NodeRecord) -> tuple[str, ...]:
-    """Why `node` can't take work with these requirements; empty when it can."""
-    wanted, have, unmet = canonical(requires), node.capabilities, []
-    if "node" in wanted and wanted["node"] not in (node.id, node.name):
-        unmet.append(f"is not the node {wanted['node']}")
-    if "region" in wanted and wanted["region"] != node.region:
-        unmet.append(f"is not in region {wanted['region']}")
-    if wanted.get("cores", 1) > node.slots:
-        unmet.append(f"has {node.slots} of {wanted['cores']} cores")
-    if wanted.get("memory_mb", 0) * 1_048_576 > have.memory_bytes:
-        unmet.append(f"has {have.memory_bytes // 1_048_576} of {wanted['memory_mb']} MB of memory")
-    accelerator, gpu_memory_mb = wanted.get("accelerator"), wanted.get("gpu_memory_mb", 0)
+    """Why `node` can't run tasks with these requirements, a phrase each; empty when it can."""
+    required, have = canonical(requires), node.capabilities
+    unmet: list[str] = []
+    if "node" in required and required["node"] not in (node.id, node.name):
+        unmet.append(f"is not the node {required['node']}")
+    if "region" in required and required["region"] != node.region:
+        unmet.append(f"is not in region {required['region']}")
+    if required.get("cores", 1) > node.slots:
+        unmet.append(f"has {node.slots} of {required['cores']} cores")
+    if required.get("memory_mb", 0) * 1_048_576 > have.memory_bytes:
+        unmet.append(f"has {have.memory_bytes // 1_048_576} of {required['memory_mb']} MB of memory")
+    accelerator, gpu_memory_mb = required.get("accelerator"), required.get("gpu_memory_mb", 0)
     if accelerator or gpu_memory_mb:
         fitting = [
-            one
-            for one in have.accelerators
-            if accelerator in (None, one.type) or (accelerator == "gpu" and one.type in ("cuda", "rocm", "mps"))
+            device
+            for device in have.accelerators
+            if accelerator in (None, device.type) or (accelerator == "gpu" and device.type in ("cuda", "rocm", "mps"))
         ]
         if not fitting:
             unmet.append(f"has no {accelerator or 'GPU'}")
-        elif max(one.memory_bytes for one in fitting) < gpu_memory_mb * 1_048_576:
+        elif max(device.memory_bytes for device in fitting) < gpu_memory_mb * 1_048_576:
             unmet.append(f"has less than {gpu_memory_mb} MB of memory on any fitting accelerator")
-    labels = wanted.get("labels", {})
+    labels = required.get("labels", {})
     unmet += [f"has no label {key}={value}" for key, value in labels.items() if node.labels.get(key) != value]
     return tuple(unmet)
 
 
 def runs(kind: str, node: NodeRecord) -> str:
     """Why `node` can't run `kind`; "" when it can."""
-    for one in node.capabilities.kinds:
-        if one.kind == kind:
-            return "" if one.available else (one.reason or f"can't run {kind}")
+    for info in node.capabilities.kinds:
+        if info.kind == kind:
+            return "" if info.available else (info.reason or f"can't run {kind}")
     return f"does not know {kind}"
 
 
 def pulls_from(pool: str, requires: dict[str, Any] | None, node: NodeRecord) -> bool:
-    """Whether `node` may take work of a pool; `requires` is None while the pool's record is unknown."""
+    """Whether `node` may pull from a pool; `requires` is None while the record of the pool is unknown."""
     if is_open(pool):
         return True
     if pool.startswith("node-"):
@@ -171,6 +174,6 @@ def pulls_from(pool: str, requires: dict[str, Any] | None, node: NodeRecord) -> 
 
 
 def cores_for(requires: dict[str, Any], declared: int | str, slots: int) -> int:
-    """How many cores a task is given on a node of `slots`: what it asks, else what its kind declares."""
-    wanted = requires.get("cores") or declared
-    return slots if wanted == "all" else min(int(wanted), slots)
+    """The cores of a task on a node with `slots`: what it requires, else what its kind declares."""
+    cores = requires.get("cores") or declared
+    return slots if cores == "all" else min(int(cores), slots)

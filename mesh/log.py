@@ -1,7 +1,7 @@
-"""How the program logs: one line an event, for people or (`--json-logs`) for programs.
+"""Logging: one line per event, as text for people or (`--json-logs`) as JSON for programs.
 
-Each module logs under its own dotted name; a person sees it without the top-level package. Everything goes to stderr:
-stdout belongs to what a command prints.
+Each module logs under its own dotted name; the text form omits the top-level package. All logs go to stderr: stdout is
+for the output of a command.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TextIO
 
 LEVELS = ("debug", "info", "warning", "error")
 
-#: Libraries that have more to say than an operator wants to read.
+#: Libraries whose messages below warning are not for operators.
 _CHATTY = ("asyncio", "nats", "zeroconf", "aiohttp", "aiohttp.access", "urllib3")
 
 
@@ -27,7 +27,7 @@ class PeopleFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one line (and its traceback, where wanted)."""
+        """One record as one line, followed by its traceback if tracebacks are enabled."""
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         component = record.name.partition(".")[2] or record.name
         line = f"{at} {record.levelname.lower():<7} {component}: {record.getMessage()}"
@@ -37,7 +37,7 @@ class PeopleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, component, message, task and, if there is one, traceback."""
+    """One JSON object per line: at, level, component, message, and where present task and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as one line of JSON."""
@@ -55,9 +55,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(level: str = "info", as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Configure logging of this process; calling it again replaces what was set.
+    """Configure the logging of this process, replacing any earlier configuration.
 
-    `level` is one of LEVELS (case does not matter). Raises: ValueError when it is none of them.
+    `level` is one of LEVELS, in any case. Raises: ValueError for another level.
     """
     if level.lower() not in LEVELS:
         raise ValueError(f"log level must be one of {', '.join(LEVELS)}, not {level!r}")

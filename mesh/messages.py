@@ -1,8 +1,8 @@
-"""Everything that crosses the bus, defined once.
+"""The messages of tasks and nodes, as they cross the bus; `mesh/coordination.py` has those of the mesh itself.
 
-Frozen, with a version where it matters; readers ignore fields they don't know, so nodes can be upgraded one
-at a time. Encoded as MessagePack. A payload is carried as raw MessagePack (`msgspec.Raw`): only the submitter
-and the worker process look inside it. Times are Unix seconds (float), sizes bytes.
+Frozen and encoded as MessagePack. Readers ignore unknown fields, so nodes can be upgraded one at a time within a wire
+version. A payload is raw MessagePack (`msgspec.Raw`) that only the submitter and the worker process decode. Times are
+Unix seconds (float), sizes bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+#: Changes with every incompatible change of a message or subject; see `mesh/membership/mesh_record.py`.
 WIRE_VERSION = 2
 
-#: A payload or a result larger than this travels as a blob (claim check), bytes.
+#: A larger payload or result is sent as a blob (claim check), bytes.
 CLAIM_CHECK_BYTES = 128 * 1024
-#: No payload, no result: exactly this object is left out of a message (another empty `Raw` would corrupt it).
+#: No payload or no result. Only this very object is omitted from a message; another empty `Raw` would corrupt it.
 NOTHING = Raw()
 
 
@@ -29,39 +30,39 @@ class BlobRef(Struct, frozen=True, omit_defaults=True):
 
 
 class Task(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One accepted piece of work, as it lies in a lane. Exactly one of `payload` and `payload_ref` is set."""
+    """An accepted task, as stored in a lane. Exactly one of `payload` and `payload_ref` is set."""
 
     id: str
     kind: str
     payload: Raw = NOTHING
     payload_ref: BlobRef | None = None
     blobs: tuple[str, ...] = ()
-    """Ids of the blobs the payload names: the executing node fetches them for its worker."""
+    """Ids of the blobs that the payload names; the executing node fetches them for its worker."""
     pool: str = "any"
     urgency: str = "normal"
     requires: dict[str, Any] = {}
     submitted_at: float = 0.0
     timeout_s: float = 0.0
-    """Longest run time; 0 means the kind's own default."""
+    """Longest run time of one attempt; 0: the default of the kind."""
     max_attempts: int = 3
     expires_at: float = 0.0
-    """Not worth starting after this time; 0 means never."""
+    """The task expires unless it has started by this time; 0: never."""
     origin: str = ""
     version: int = WIRE_VERSION
 
 
 class TaskError(Struct, frozen=True, omit_defaults=True):
-    """Why a task has no result. `code` is for programs, `message` one sentence for people."""
+    """Why a task has no result: `code` for programs, `message` one sentence for people."""
 
     code: str
     message: str
     faults: tuple[tuple[str, str], ...] = ()
-    """(field, problem) pairs, when the input was at fault."""
+    """(field, problem) pairs, when the input is at fault."""
     retryable: bool = False
 
 
 class TaskState(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The `.state` record: overwritten while a task waits or runs; written only past 100 ms."""
+    """The `.state` record: overwritten while a task waits or runs. Tasks that end within 100 ms have none."""
 
     id: str
     kind: str
@@ -76,19 +77,19 @@ class TaskState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """0 to 1."""
     note: str = ""
     text: str = ""
-    """The end of what the task has written so far, when it writes a text."""
+    """The end of the text that the task has written so far, if it writes one."""
     text_from: int = 0
-    """How many characters lie before `text`."""
+    """Number of characters before `text`."""
     crashed_on: tuple[str, ...] = ()
-    """Nodes on which this task killed its worker: two different ones make it poison."""
+    """Nodes on which this task killed its worker; after two different nodes it is poison."""
     lost: int = 0
-    """How often its node died under it: not attempts, but past a limit the task is poison too."""
+    """How often its node died while it ran. These are not attempts, but beyond a limit the task is poison."""
     error: TaskError | None = None
     """Why the last attempt failed, when another one follows."""
 
 
 class TaskEnd(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The `.end` record: written once, first final state wins."""
+    """The `.end` record: written once; the first final state wins."""
 
     id: str
     kind: str
@@ -102,25 +103,25 @@ class TaskEnd(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Any MessagePack value; absent when the result is a blob or there is none."""
     result_ref: BlobRef | None = None
     content_type: str = ""
-    """Set when the result is bytes of that type (in `result` or behind `result_ref`)."""
+    """Set when the result is bytes of that type, in `result` or behind `result_ref`."""
     info: dict[str, Any] = {}
-    """Facts about a result that is bytes: width, height, format …"""
+    """Properties of a result that is bytes: width, height, format …"""
     error: TaskError | None = None
     version: int = WIRE_VERSION
 
 
 class Held(Struct, frozen=True):
-    """One delivery a node has held for more than 50 ms."""
+    """One delivery that a node has held for more than 50 ms."""
 
     stream_seq: int
     delivered: int
     reply: str
-    """The ack subject, with which the reaper gives the delivery back on a dead node's behalf."""
+    """The ack subject, with which the leader NAKs the delivery of a dead node."""
     task: str
 
 
 class HeldSet(Struct, frozen=True):
-    """`node.<id>.held`: all the deliveries a node holds now (replaces what it said before)."""
+    """`node.<id>.held`: all deliveries that a node holds now; replaces its previous message."""
 
     node: str
     incarnation: str
@@ -128,7 +129,7 @@ class HeldSet(Struct, frozen=True):
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`node.<id>.heartbeat`: alive, and how it is doing."""
+    """`node.<id>.heartbeat`: the node is alive; its load and counters."""
 
     node: str
     incarnation: str
@@ -137,18 +138,18 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, kw_only=True):
     slots: int = 1
     running: int = 0
     queued: int = 0
-    """Taken from a lane, not started yet."""
+    """Tasks taken from a lane and not started yet."""
     cpu_percent: float = 0.0
     memory_used_bytes: int = 0
     done: int = 0
     failed: int = 0
     rates: dict[str, tuple[float, int]] = {}
-    """kind -> (exponential mean of run time in seconds, tasks counted)"""
+    """kind -> (exponential mean of the run time in seconds, number of tasks)"""
     interval_s: float = 0.5
 
 
 class HeartbeatDigest(Struct, frozen=True, kw_only=True):
-    """`mesh.heartbeat_digest`: the heartbeats the leader heard since its last one, as they came."""
+    """`mesh.heartbeat_digest`: the heartbeats that the leader received since its last digest, still encoded."""
 
     fence: int
     leader: str
@@ -156,7 +157,7 @@ class HeartbeatDigest(Struct, frozen=True, kw_only=True):
 
 
 class KindInfo(Struct, frozen=True, omit_defaults=True):
-    """Whether a node can run a kind; if not, why, and the command that adds it."""
+    """Whether a node can run a kind; if not, why not, and the command that installs it."""
 
     kind: str
     available: bool
@@ -165,7 +166,7 @@ class KindInfo(Struct, frozen=True, omit_defaults=True):
 
 
 class Accelerator(Struct, frozen=True, omit_defaults=True):
-    """A device that computes: `type` is cuda, rocm, mps, ane, tpu, …"""
+    """A compute device: `type` is cuda, rocm, mps, ane, tpu …"""
 
     type: str
     name: str
@@ -174,14 +175,14 @@ class Accelerator(Struct, frozen=True, omit_defaults=True):
 
 
 class Capabilities(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a machine is and has."""
+    """The hardware and software of a machine."""
 
     os: str = ""
     arch: str = ""
     cpu_model: str = ""
     cpu_features: tuple[str, ...] = ()
     cores: int = 1
-    """Usable by this process (affinity and cgroup limits counted)."""
+    """Usable by the node: CPU affinity and cgroup limits are taken into account."""
     cores_physical: int = 0
     memory_bytes: int = 0
     disk_free_bytes: int = 0
@@ -190,11 +191,11 @@ class Capabilities(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """name -> version"""
     kinds: tuple[KindInfo, ...] = ()
     speeds: dict[str, float] = {}
-    """kind -> seconds that its probe took here; less is faster. Measured once, when the node is idle."""
+    """kind -> run time of its probe on this node in seconds. Measured once, when the node is idle."""
 
 
 class NodeRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """KV `nodes`: who a node is. Rewritten when something in it changes, never per beat."""
+    """KV `nodes`: the node record. Rewritten when something in it changes, not with every heartbeat."""
 
     id: str
     name: str
@@ -205,45 +206,45 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     labels: dict[str, str] = {}
     region: str = ""
     api: str = ""
-    """http://host:port of its bridge"""
+    """http://HOST:PORT of its REST bridge"""
     host: str = ""
     hosts_bus: bool = False
     addresses: tuple[str, ...] = ()
-    """Where other machines reach it: two nodes that share one are on one machine."""
+    """Addresses where other machines reach it. Two nodes that share an address are on one machine."""
     wired: bool = True
-    """Whether none of its addresses is a wireless card's."""
+    """Whether none of its addresses belongs to a wireless interface."""
     server_client_id: int = 0
-    """The bus server's id of this node's connection: what a KICK names."""
+    """The bus server's id of this node's connection, for closing it (KICK)."""
     server_id: str = ""
     joined_at: float = 0.0
     capabilities: Capabilities = Capabilities()
     registered_by: str = ""
-    """Set on a record that `nodes/register` made for a machine that has not connected yet."""
+    """Set when `nodes/register` made the record for a machine that has not connected yet."""
 
 
 class Claim(Struct, frozen=True):
-    """KV `claims`: an idempotency key, and the task it stands for."""
+    """KV `claims`: the task that an idempotency key stands for."""
 
     id: str
     digest: str
-    """SHA-256 of the payload, so that the same key with another payload is a conflict."""
+    """SHA-256 of the payload: the same key with another payload is a conflict."""
     at: float = 0.0
 
 
 class Checkpoint(Struct, frozen=True, omit_defaults=True):
-    """KV `checkpoints`: what a running task has got done, and which of its runs may replace that."""
+    """KV `checkpoints`: the newest checkpoint of a running task, and the run that may replace it."""
 
     holder: str
-    """The run that may: the node, and a name that no other run has."""
+    """The run that may replace it: node id, and a random name of the run."""
     blob: str = ""
-    """"" while none was stored."""
+    """Id of the blob with the checkpoint; empty while there is none."""
     size: int = 0
     note: str = ""
     at: float = 0.0
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A task that used up its attempts or is poison: kept to be read and replayed."""
+    """A task that used up its attempts or is poison, kept for reading and replay."""
 
     task: Task
     end: TaskEnd

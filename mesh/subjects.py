@@ -1,7 +1,7 @@
-"""Every subject, stream, bucket and durable name of the mesh. No f-string subject anywhere else.
+"""The names of all subjects, streams, buckets and durable consumers. No other file builds a subject.
 
-A task id is `<submitter>-<n>`: one token in WORK subjects, two tokens (`<submitter>.<n>`) in TASKS subjects, so
-that a client listens to everything of its own with one subscription. Tokens hold A-Z a-z 0-9 _ - only.
+A task id is `<submitter>-<n>`: one token in WORK subjects, two tokens (`<submitter>.<n>`) in TASKS subjects, so that a
+client receives the updates of all its tasks with one subscription. Tokens consist of A-Z a-z 0-9 _ - only.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 
 # --- streams ---------------------------------------------------------------------------------------
-WORK = "WORK"  # work queue: doors and lanes
+WORK = "WORK"  # work queue: the ingress and the lanes
 LATER = "LATER"  # delayed work, as JetStream schedules
-TASKS = "TASKS"  # last per subject: states and ends
+TASKS = "TASKS"  # the last message per subject: states and ends
 EVENTS = "EVENTS"  # mesh.event.>
 DEAD = "DEAD"  # dead.<kind>.<id>
 METRICS = "METRICS"  # metric.<kind>.<region>
 
 WORK_SUBJECTS = ("work.*", "work.*.*.*.*")
 LATER_SUBJECTS = ("later.at.*", "later.due.*")
-LATER_CLOSED = "later.closed.for.good"  # all that LATER takes in a mesh that goes into another one
+LATER_CLOSED = "later.closed.for.good"  # the only subject of LATER while the mesh is merged into another one
 TASKS_SUBJECTS = ("task.*.*.state", "task.*.*.end")
 TASKS_REPUBLISH = ("task.*.*.*", "task_updates.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}")
 EVENTS_SUBJECTS = ("mesh.event.>",)
@@ -31,26 +31,26 @@ KV_LEASE = "lease"
 KV_POOLS = "pools"
 KV_PLAN = "plan"
 KV_CLAIMS = "claims"
-KV_BLOB_REFS = "blobrefs"  # <blob>.<task>: who names which blob
-KV_CHECKPOINTS = "checkpoints"  # <task>: its newest checkpoint, and who may replace it
-KV_MESH = "mesh"  # the mesh's own facts: id, name, epoch
+KV_BLOB_REFS = "blobrefs"  # <blob>.<task>: which task names which blob
+KV_CHECKPOINTS = "checkpoints"  # <task>: its newest checkpoint, and the run that may replace it
+KV_MESH = "mesh"  # the mesh's own records: identity, alarms, bus servers, merge
 KV_BENCH = "bench"  # last.<benchmark>.<node>: outcomes; run.<id>: runs under way
-KV_SCALING = "scaling"  # policy, intent.<token>, state …: what the scaler must not forget
+KV_SCALING = "scaling"  # policy, intent.<token>, state …: the durable state of the scaler
 BENCH_OUTCOMES = "last.*.*"
-BLOBS = "blobs"  # object store: gone after blob_ttl_s
-BLOBS_KEPT = "blobs-kept"  # object store: kept until deleted
+BLOBS = "blobs"  # object store: blobs expire after blob_ttl_s
+BLOBS_KEPT = "blobs-kept"  # object store: blobs are kept until deleted
 
 LEASE_KEY = "leader"
 PLAN_KEY = "ranks"
 MESH_KEY = "identity"
-MERGE_KEY = "merge"  # in KV_MESH, of a mesh that goes into another one
-ALARMS_KEY = "alarms"  # in KV_MESH: what the master wants people to know
-BUS_KEY = "bus"  # in KV_MESH: what stands in the way of as many copies as there should be, in words
-SERVER_KEYS = "server.*"  # in KV_MESH: who runs which bus server
+MERGE_KEY = "merge"  # in KV_MESH: the order to merge this mesh into another one
+ALARMS_KEY = "alarms"  # in KV_MESH: the current alarms
+BUS_KEY = "bus"  # in KV_MESH: why the bus has fewer copies than it should, as text
+SERVER_KEYS = "server.*"  # in KV_MESH: the bus servers
 
 
 def server_key(node: str) -> str:
-    """server.<node>: the bus server that node runs"""
+    """server.<node>: the bus server that the node runs"""
     return f"server.{node}"
 
 
@@ -71,7 +71,7 @@ URGENCIES = ("high", "normal", "low")
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` may stand as one token of a subject (and as a kind, node id or task id)."""
+    """Whether `text` may be one token of a subject, and thus a kind, node id or task id."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -81,16 +81,16 @@ def task_id(submitter: str, number: int) -> str:
 
 
 def split_task_id(task: str) -> tuple[str, str]:
-    """(submitter, n). Raises: ValueError when `task` is no task id."""
+    """(submitter, n). Raises: ValueError when `task` is not a task id."""
     submitter, dash, number = task.rpartition("-")
     if not dash or not is_token(submitter) or not (number.isascii() and number.isdigit()):
-        raise ValueError(f"{task!r} is no task id")
+        raise ValueError(f"{task!r} is not a task id")
     return submitter, number
 
 
 # --- WORK ------------------------------------------------------------------------------------------
 def ingress(kind: str) -> str:
-    """work.<kind>: what people publish to"""
+    """work.<kind>: where programs without a client publish tasks"""
     return f"work.{kind}"
 
 
@@ -100,22 +100,22 @@ def lane_subject(kind: str, pool: str, urgency: str, task: str) -> str:
 
 
 def lane_filter(kind: str, pool: str, urgency: str) -> str:
-    """work.<kind>.<pool>.<urgency>.*: what one lane's consumer takes"""
+    """work.<kind>.<pool>.<urgency>.*: the filter of a lane's consumer"""
     return f"work.{kind}.{pool}.{urgency}.*"
 
 
 def any_lane_of(task: str) -> str:
-    """work.*.*.*.<id>: wherever that task waits"""
+    """work.*.*.*.<id>: a task in any lane"""
     return f"work.*.*.*.{task}"
 
 
 def lane_durable(kind: str, pool: str, urgency: str) -> str:
-    """<kind>~<pool>~<urgency>: a lane's durable consumer"""
+    """<kind>~<pool>~<urgency>: the durable consumer of a lane"""
     return f"{kind}~{pool}~{urgency}"
 
 
 def split_durable(durable: str) -> tuple[str, str, str] | None:
-    """(kind, pool, urgency), or None when `durable` is no lane."""
+    """(kind, pool, urgency); None when `durable` is not the consumer of a lane."""
     parts = durable.split("~")
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 and parts[2] in URGENCIES else None
 
@@ -126,12 +126,12 @@ def later_at(task: str) -> str:
 
 
 def later_due(task: str) -> str:
-    """later.due.<id>: what the schedule publishes when its time has come"""
+    """later.due.<id>: where the schedule publishes the task at its time"""
     return f"later.due.{task}"
 
 
 def any_later_of(task: str) -> str:
-    """later.*.<id>"""
+    """later.*.<id>: a delayed task, scheduled or due"""
     return f"later.*.{task}"
 
 
@@ -149,12 +149,12 @@ def end(task: str) -> str:
 
 
 def all_task_updates(submitter: str) -> str:
-    """task_updates.<submitter>.*.*: a client's one subscription; what TASKS *stored*, republished by the server"""
+    """task_updates.<submitter>.*.*: what TASKS has *stored* of a client's tasks, republished by the server"""
     return f"task_updates.{submitter}.*.*"
 
 
 def task_updates(submitter: str, number: str) -> str:
-    """task_updates.<submitter>.<n>.*: everything stored of one task"""
+    """task_updates.<submitter>.<n>.*: what TASKS has stored of one task"""
     return f"task_updates.{submitter}.{number}.*"
 
 
@@ -165,12 +165,12 @@ def heartbeat(node: str) -> str:
 
 
 ALL_HEARTBEATS = "node.*.heartbeat"
-#: the master passes on the beats it heard: what all others listen to
+#: The leader republishes the heartbeats it received; all other nodes subscribe to this.
 HEARTBEAT_DIGEST = "mesh.heartbeat_digest"
 
 
 def death_notice(node: str) -> str:
-    """node.<id>.death_notice: the leader declares a node dead, before its work goes to others"""
+    """node.<id>.death_notice: the leader declares a node dead, before it reclaims its deliveries"""
     return f"node.{node}.death_notice"
 
 
@@ -186,17 +186,17 @@ ALL_HELD = "node.*.held"
 
 
 def bus_host(node: str) -> str:
-    """node.<id>.bus: the master asks a node to run a bus server, or to end it"""
+    """node.<id>.bus: the leader asks a node to start a bus server, or to stop it"""
     return f"node.{node}.bus"
 
 
 def leave(node: str) -> str:
-    """node.<id>.leave: the master tells a node that the scaler started to finish what it runs and go"""
+    """node.<id>.leave: the leader orders a node that the scaler started to finish what it runs and leave"""
     return f"node.{node}.leave"
 
 
 def wake(kind: str, pool: str, urgency: str) -> str:
-    """lane.<kind>.<pool>.<urgency>.wake: a quiet lane got work (a hint; nodes also look by themselves)"""
+    """lane.<kind>.<pool>.<urgency>.wake: a quiet lane got work (a hint: nodes also list the lanes periodically)"""
     return f"lane.{kind}.{pool}.{urgency}.wake"
 
 
@@ -204,7 +204,7 @@ ALL_WAKES = "lane.*.*.*.wake"
 
 
 def cancel(task: str) -> str:
-    """cancel.<id>: whoever runs that task ends it (a hint; the `.end` record is what counts)"""
+    """cancel.<id>: the node that runs the task ends it (a hint: the `.end` record is authoritative)"""
     return f"cancel.{task}"
 
 
@@ -239,19 +239,19 @@ def bench_run(run: str) -> str:
 
 # --- KV_SCALING ------------------------------------------------------------------------------------
 SCALING_POLICY = "policy"  # the policy in force
-SCALING_STATE = "state"  # what the decisions remember
-SCALING_STATUS = "status"  # what was last seen and decided
-SCALING_MANUAL = "manual"  # what a person asked for, and until when
-SCALING_PANIC = "panic"  # everything paid is to stop
+SCALING_STATE = "state"  # what decisions remember from cycle to cycle
+SCALING_STATUS = "status"  # the last observation and decision
+SCALING_MANUAL = "manual"  # a manual override, and until when it holds
+SCALING_PANIC = "panic"  # everything that is paid for stops
 SCALING_INTENTS = "intent.*"
 SCALING_POLICIES = "version.*"
 
 
 def scaling_intent(token: str) -> str:
-    """intent.<token>: one node that was ordered, from before the order until it is gone"""
+    """intent.<token>: the order of one node, written before it is placed and kept until the node is gone"""
     return f"intent.{token}"
 
 
 def scaling_version(number: int) -> str:
-    """version.<n>: a policy that was in force"""
+    """version.<n>: an earlier policy"""
     return f"version.{number}"

@@ -1,8 +1,8 @@
-"""The life of a task: the table of legal transitions, and the only place that knows it.
+"""The states of a task and the table of legal transitions, which is defined only here.
 
-queued -> running -> done | failed | cancelled | expired. A task that is given back or whose node died goes
-from running to queued again. The first final state wins: on the bus that is the `.end` record, written with
-"expected last sequence 0", which a second writer can't overwrite.
+queued -> running -> done | failed | cancelled | expired. A task that a node gives back, or whose node dies, goes from
+running to queued again. The first final state wins: it is the `.end` record, which is written with "expected last
+sequence 0", so a second writer can't overwrite it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a task is."""
+    """The state of a task."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -34,7 +34,7 @@ FINAL = frozenset(state for state, nexts in TRANSITIONS.items() if not nexts)
 
 
 class IllegalTransition(ValueError):
-    """A step the table does not allow."""
+    """A transition that the table does not contain."""
 
     def __init__(self, before: State, after: State) -> None:
         super().__init__(f"a task can't go from {before} to {after}")
@@ -42,9 +42,9 @@ class IllegalTransition(ValueError):
 
 
 def step(before: State, after: State) -> State:
-    """`after`, if the table allows it from `before`.
+    """`after`, if the table allows the transition.
 
-    Raises: IllegalTransition, with both states in it.
+    Raises: IllegalTransition, which names both states.
     """
     if after not in TRANSITIONS[before]:
         raise IllegalTransition(before, after)
@@ -52,7 +52,7 @@ def step(before: State, after: State) -> State:
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram (ARCHITECTURE.md holds it; a test keeps the two the same)."""
+    """The table as a Mermaid state diagram. ARCHITECTURE.md shows it; a test compares the two."""
     lines = ["stateDiagram-v2", "    [*] --> queued"]
     for before, nexts in TRANSITIONS.items():
         lines += [f"    {before} --> {after}" for after in State if after in nexts]

@@ -1,4 +1,4 @@
-"""What users are shown and what they ask for: plain frozen values, the same for REST, the SDK and the CLI."""
+"""Requests and views: plain frozen values that REST, the Python API and the command line share."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from mesh.messages import BlobRef
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """A wish, not yet validated against its kind's schema."""
+    """A request to run a task, not validated yet."""
 
     kind: str
     payload: Any = None
     requires: dict[str, Any] = field(default_factory=dict)
-    """cores, memory_mb, accelerator, gpu_memory_mb, labels, region, node"""
+    """What a node must have: cores, memory_mb, accelerator, gpu_memory_mb, labels, region, node."""
     urgency: str = "normal"
+    """high, normal or low"""
     timeout_s: float = 0.0
+    """Longest run time of one attempt; 0: the default of the kind."""
     max_attempts: int = 0
-    """0: the mesh's default"""
+    """0: the default of the mesh"""
     delay_s: float = 0.0
     """Start no earlier than this many seconds from now."""
     expires_s: float = 0.0
-    """Not worth starting later than this many seconds from now; 0: always worth it."""
+    """Expire if not started within this many seconds, counted from the end of the delay; 0: never."""
     idempotency_key: str = ""
+    """A second request with the same key, kind and payload returns the first task; "": no key."""
     origin: str = ""
+    """Where the work comes from: a region, or "LATITUDE,LONGITUDE" in degrees; "": not stated."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The mesh holds the task durably."""
+    """The answer to a submission: the mesh holds the task durably."""
 
     id: str
     kind: str
     state: str = "queued"
     duplicate: bool = False
-    """True when an idempotency key named a task accepted before."""
+    """Whether the idempotency key stands for a task that was accepted before."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,9 @@ class TaskView:
     progress: float = 0.0
     note: str = ""
     text: str = ""
-    """The end of what a running task has written so far, 4,000 characters at most."""
+    """The end of the text that a running task has written so far, at most 4,000 characters."""
     text_from: int = 0
-    """How many characters lie before `text`."""
+    """Number of characters before `text`."""
     result: Any = None
     """The value, when it is small and not bytes."""
     result_ref: BlobRef | None = None
@@ -64,16 +68,16 @@ class TaskView:
     """Set when the result is bytes."""
     info: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
-    """{"code", "message", "faults": [[field, problem], …]}"""
+    """{"code", "message", "faults": [{"field", "problem"}, …]}"""
     waiting_for: tuple[str, ...] = ()
-    """Why a queued task has not started: each requirement nobody meets, in words."""
+    """Why a queued task has not started: phrases such as "2 of 5 nodes: no cv2"."""
     waiting_helps: bool = True
-    """False when no node now in the mesh could ever run it."""
+    """False when no node of the mesh could ever run it."""
 
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node, as the mesh sees it."""
+    """A node as an observer in the mesh sees it."""
 
     id: str
     name: str
@@ -103,18 +107,18 @@ class NetworkView:
     mesh: str
     mesh_id: str
     leader: str
-    """Node id of the master, "" while there is none."""
+    """Node id of the leader; "" while there is none."""
     fence: int
     bus_urls: tuple[str, ...]
     safety: str
-    """How safe queued work is, in words."""
+    """How safe queued work is, one sentence."""
     nodes: tuple[NodeView, ...]
     queued: int
     """Tasks waiting in all lanes."""
     alarms: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The document of network/status."""
+        """The document of `network/status`."""
         return {
             "mesh": self.mesh,
             "mesh_id": self.mesh_id,

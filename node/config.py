@@ -304,7 +304,7 @@ def _started_as(text: str) -> str:
 
 
 def _web_target(text: str) -> str:
-    target = targets.spelled(text)
+    target = targets.canonical(text)
     host, _ = targets.parse(target)
     if targets.is_address(host) and (why := targets.forbidden(host)):
         raise ValueError(f"{why}: no load test is sent there")

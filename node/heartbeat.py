@@ -15,7 +15,7 @@ from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.errors import QueztlError
 from mesh.messages import Heartbeat, encode
-from mesh.supervision import every, within
+from mesh.supervision import every, wait_until_set
 from node.work.admission import Admission
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries
@@ -110,4 +110,4 @@ class HeartbeatPublisher:
                 if now - self._deliveries.changed_at > QUIET_S:
                     # Checking long tasks forty times a second would cost the daemon CPU time for nothing.
                     self._deliveries.changed.clear()
-                    await within(self._deliveries.changed, QUIET_S)
+                    await wait_until_set(self._deliveries.changed, QUIET_S)

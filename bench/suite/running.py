@@ -65,7 +65,7 @@ class Run:
             for place, node in enumerate(nodes):
                 found += await self._on_node(mesh, node, _shifted(told, place, len(nodes), self._steps, node.id))
                 for outcome in found[-len(self.chosen) :]:
-                    await benchmarks.keep(mesh.bus, msgspec.to_builtins(outcome))
+                    await benchmarks.store_outcome(mesh.bus, msgspec.to_builtins(outcome))
         return found
 
     async def _on_node(self, mesh: Mesh, node: NodeRecord, told: Told) -> list[Outcome]:

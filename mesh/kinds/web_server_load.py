@@ -108,7 +108,7 @@ class WebServerLoadPayload(Payload):
     @field_validator("target")
     @classmethod
     def _one_spelling(cls, value: str | None) -> str | None:
-        return None if value is None else targets.spelled(value)
+        return None if value is None else targets.canonical(value)
 
     @field_validator("path")
     @classmethod

@@ -21,7 +21,7 @@ from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
 from mesh.errors import QueztlError
 from mesh.leader import journal, lease
-from mesh.supervision import within
+from mesh.supervision import wait_until_set
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -153,7 +153,7 @@ class Election:
     async def _wait(self, wait_s: float) -> None:
         if self._term is not None:
             wait_s = min(wait_s, lease.self_stop_at(self._term, self._config) - self._clock())
-        await within(self._look, max(0.01, wait_s))
+        await wait_until_set(self._look, max(0.01, wait_s))
 
     async def _round(self) -> float:
         """One look and one step; seconds until the next one is due."""

@@ -23,7 +23,7 @@ from mesh.leader.reclaimer import Reclaimer
 from mesh.membership import failure_detector
 from mesh.membership.heartbeat_relay import digest_every_s
 from mesh.scheduling import geo, placement
-from mesh.supervision import every, within
+from mesh.supervision import every, wait_until_set
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -160,7 +160,7 @@ class Leader:
                         await asyncio.sleep(PLACE_AGAIN_S)
                     except WrongSequence:
                         log.info("another master wrote the plan; reading it again")
-                await within(changed, PLACE_EVERY_S)
+                await wait_until_set(changed, PLACE_EVERY_S)
         finally:
             unlisten()
 

@@ -22,7 +22,7 @@ from mesh.leader.reclaim import Dead, GiveBack, Kick
 from mesh.membership.connections import Connections, OpenSystem
 from mesh.membership.member import ALIVE, GONE
 from mesh.messages import Heartbeat, HeldSet
-from mesh.supervision import within
+from mesh.supervision import wait_until_set
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -62,7 +62,7 @@ class Reclaimer:
                 self._look.clear()
                 await self._open()
                 memory = await self._reap(fence, memory)
-                await within(self._look, LOOK_EVERY_S)
+                await wait_until_set(self._look, LOOK_EVERY_S)
         finally:
             unlisten()
             if self._connections is not None:

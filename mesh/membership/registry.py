@@ -24,7 +24,7 @@ from mesh.membership.heartbeat_relay import HeartbeatRelay, standby_set
 from mesh.membership.member import ALIVE, GONE, LEFT, Member
 from mesh.membership.node_views import node_view
 from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
-from mesh.supervision import within
+from mesh.supervision import wait_until_set
 from mesh.views import NodeView
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Registry:
             self.judge()
             if self._records_due or self._clock() - self._read_at > REREAD_S:
                 await self._reread()
-            await within(self._look, period_s)
+            await wait_until_set(self._look, period_s)
             self._look.clear()
 
     async def close(self) -> None:

@@ -97,7 +97,7 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
     try:
         subjects.split_task_id(task)
     except ValueError:
-        raise NotFound(f"{task[:80]!r} is no task id; ids look like c0ffee1234-1") from None
+        raise NotFound(f"{task[:80]!r} is not a task id; ids look like c0ffee1234-1") from None
     # Read from the end backwards, most have ended. A task may move on between two reads, but only forwards and stored
     # there before it is removed here: the schedule, then the lane, then the end are read once in that order too.
     for _ in range(2):

@@ -24,7 +24,7 @@ from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord, decod
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.membership.member import UP, Member
 from mesh.messages import encode
-from mesh.supervision import within
+from mesh.supervision import wait_until_set
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class BusHost:
             except QueztlError as error:
                 log.debug("could not read the list of bus servers: %s", error.message)
                 wait_s = RETRY_S
-            await within(self._changed, wait_s)
+            await wait_until_set(self._changed, wait_s)
 
     def refresh_soon(self) -> None:
         """Read the list of bus servers again soon."""

@@ -16,7 +16,7 @@ from mesh.coordination import MergeOrder
 from mesh.discovery.identity import DataDir, MeshIdentity
 from mesh.errors import QueztlError
 from mesh.merge.order import read_order
-from mesh.supervision import within
+from mesh.supervision import wait_until_set
 from node.context import NodeContext
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class MergeFollower:
                     shutdown.merge_order = order
                     shutdown.request()
                     return
-            await within(changed, READ_EVERY_S)
+            await wait_until_set(changed, READ_EVERY_S)
             changed.clear()
 
     async def _read(self) -> MergeOrder | None:

@@ -18,7 +18,7 @@ from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
 from mesh.coordination import decode_pool
 from mesh.errors import QueztlError
-from mesh.lanes import Lane, is_open, near_first, pulls_from, region_of
+from mesh.lanes import Lane, is_open, pull_priority, pulls_from, region_of
 from mesh.messages import NodeRecord
 from node.work import pull_plan
 
@@ -203,7 +203,7 @@ class Puller:
             expires_s=expires_s,
             max_bytes=MAX_BYTES,
             group=GROUP,
-            priority=near_first(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
+            priority=pull_priority(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
         )
 
     # --- what comes ---------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ async def test_dead_letters(url: str, mesh: Mesh) -> None:
     [
         (("submit", "telepathy"), 2, "the kinds are echo, crypto_mining"),
         (("submit", "telepathy", "--wait"), 2, "There is no kind 'telepathy'"),
-        (("status", "nonsense"), 4, "is no task id"),
+        (("status", "nonsense"), 4, "is not a task id"),
         (("status", "c0ffee-1"), 4, "there is no task c0ffee-1"),
         (("status", "999999"), 4, "there is no task 999999"),
         (("result", "c0ffee-1"), 4, "there is no task c0ffee-1"),

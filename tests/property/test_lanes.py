@@ -138,10 +138,10 @@ RANKS = st.integers(0, lanes.LAST)
 @given(TOKENS, TOKENS, RANKS, RANKS)
 def test_near_nodes_come_before_far_ones_and_ranks_decide_among_each(origin, region, one, other) -> None:
     pool = f"{lanes.ANY}@{origin}"
-    near, far = (lanes.near_first(pool, where, one) for where in (origin, f"not-{origin}"))
+    near, far = (lanes.pull_priority(pool, where, one) for where in (origin, f"not-{origin}"))
     assert 0 <= near <= far <= lanes.LAST
-    assert near < lanes.near_first(pool, f"not-{origin}", other) or one == lanes.LAST
+    assert near < lanes.pull_priority(pool, f"not-{origin}", other) or one == lanes.LAST
     assert (near == lanes.LAST) == (far == lanes.LAST) == (one == lanes.LAST)
     if one <= other:
-        assert lanes.near_first(pool, region, one) <= lanes.near_first(pool, region, other)
-    assert lanes.near_first(lanes.ANY, region, one) == one, "without an origin the rank is all there is"
+        assert lanes.pull_priority(pool, region, one) <= lanes.pull_priority(pool, region, other)
+    assert lanes.pull_priority(lanes.ANY, region, one) == one, "without an origin the rank is all there is"

@@ -35,7 +35,7 @@ def test_a_forbidden_address_is_refused_in_every_disguise(address):
         assert targets.forbidden(text), text
         # Although listed, in that very spelling.
         target = f"[{text}]:80" if ":" in text else f"{text}:80"
-        listed = targets.spelled(target)
+        listed = targets.canonical(target)
         with pytest.raises(ValueError, match="never contacted"):
             targets.decide(listed, [listed], [text])
 
@@ -44,7 +44,7 @@ def test_a_forbidden_address_is_refused_in_every_disguise(address):
 def test_a_forbidden_ipv6_address_is_refused_with_and_without_a_zone(address, zone):
     assert targets.forbidden(f"{address}{zone}")
     with pytest.raises(ValueError, match=r"leads to|zone"):
-        listed = targets.spelled(f"[{address}{zone}]:1")
+        listed = targets.canonical(f"[{address}{zone}]:1")
         targets.decide(listed, [listed], [f"{address}{zone}"])
 
 
@@ -57,25 +57,25 @@ def test_an_ipv4_address_has_one_spelling_and_all_others_are_refused(address):
         ".".join(hex(int(part)) for part in parts), f"{parts[0]}.{number & 0xFFFFFF}",
         f"{parts[0]}.{parts[1]}.{number & 0xFFFF}", f"{address}.", f"0{address}",
     ]  # fmt: skip
-    assert targets.spelled(f" {address}:080 ") == f"{address}:80"
+    assert targets.canonical(f" {address}:080 ") == f"{address}:80"
     for text in odd:
         with pytest.raises(ValueError, match=r"IPv4|host name"):
-            targets.spelled(f"{text}:80")
+            targets.canonical(f"{text}:80")
 
 
 @given(st.ip_addresses(v=6))
 def test_an_ipv6_address_has_one_spelling(address):
-    assert targets.spelled(f"[{address.exploded.upper()}]:0443") == f"[{address.compressed}]:443"
+    assert targets.canonical(f"[{address.exploded.upper()}]:0443") == f"[{address.compressed}]:443"
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_spelled_once_or_refused_in_words(text):
     try:
-        once = targets.spelled(text)
+        once = targets.canonical(text)
     except ValueError as error:
         assert str(error).startswith(("must", "has"))
     else:
-        assert targets.spelled(once) == once and once.isascii() and once == once.strip().lower()
+        assert targets.canonical(once) == once and once.isascii() and once == once.strip().lower()
         assert not set(once) & set(" \r\n\t/@?#\\")
 
 
