@@ -1,17 +1,17 @@
-"""The settings of one node: flag, else environment, else default. Pure but for reading `environ`.
+"""The settings of one node: each from its flag, else its environment variable, else its default.
 
-Every field is a flag and a `QUEZTL_…` variable (`api_host` and `api_port` share `--api`). All faults are found
-in one go: a person who mistyped three things hears of three things.
+Every field is a flag and a `QUEZTL_…` variable (`api_host` and `api_port` share `--api`). All invalid settings are
+reported at once. `build` reads nothing but its arguments.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from mesh import targets
@@ -28,81 +28,84 @@ MAX_SLOTS = 4096
 MAX_MEASURE_AFTER_S = 24 * 3600
 MAX_NODES = 10_000
 MAX_LEAVE_ALONE_S = 7 * 24 * 3600
-#: The settings, lists of texts, that work may ask for with `context.granted(field)`.
+#: The settings that tasks can read with `context.granted(field)`: lists of strings.
 GRANTS = ("models", "web_targets")
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """How this node runs. Units last in the name."""
+    """The settings of a node. A field name ends in its unit."""
 
     mesh_name: str = DEFAULT_MESH
-    """Which mesh to find or found (`--mesh`): nodes of another name are strangers."""
+    """Name of the mesh to find or create (`--mesh`). Meshes of another name are ignored."""
     interface: str = ""
-    """The only network interface to use; empty: every real one. `lo`: this machine only."""
+    """The only network interface to use; empty: every real one; `lo`: this machine only."""
     data: Path = field(default_factory=default_data_dir)
-    """Where the node keeps its identity and, if it hosts the bus, the queue. One node per directory."""
+    """Data directory: the identity of the node and, if it hosts a bus server, its store. One node per directory."""
     api_host: str = "127.0.0.1"
-    """Address the REST bridge listens on."""
+    """Address on which the REST bridge listens."""
     api_port: int = 8000
     """Port of the REST bridge; 0: any free one."""
     join: tuple[str, ...] = ()
-    """URLs to join by, beside mDNS: a bus (nats://…) or any node's API (http://…)."""
+    """Where to join a mesh, besides mDNS: a bus server (nats://…) or the API of any node (http://…)."""
     slots: int = 0
-    """Tasks run at the same time; 0: one per usable core."""
+    """Tasks at the same time; 0: one per usable core."""
     labels: dict[str, str] = field(default_factory=dict)
-    """What work can ask for by name."""
+    """Labels that a task can require."""
     region: str = ""
-    """Where this machine is: work is kept near its origin."""
+    """Region of this machine: tasks run near their origin."""
     at: str = ""
-    """Where that is on the earth, as LATITUDE,LONGITUDE in degrees: work that says coordinates goes to the nearest
-    region of which one node says so."""
+    """Coordinates of that region, LATITUDE,LONGITUDE in degrees: a task whose origin is coordinates runs in the nearest
+    region for which a node gives them."""
     log_level: str = "info"
     """debug, info, warning or error."""
     json_logs: bool = False
-    """Log one JSON object a line."""
+    """Log one JSON object per line."""
     fault_kinds: bool = False
-    """Let `echo` fail, crash, leak and hang on order: for tests."""
+    """Let `echo` fail, crash, leak memory and hang on request: for tests."""
     open_api: bool = False
-    """Answer everything to everybody although the API listens off loopback and there is no key."""
+    """Answer every request of other machines, although there is no key (`api_host` is not loopback)."""
     preset: str = "lan"
-    """local, lan or wan: how patient the mesh is (see `mesh_config`)."""
+    """local, lan or wan: the timeouts of the mesh (see `mesh_config`)."""
     max_nodes: int | None = None
-    """Most nodes the mesh may have; more of them are started as work needs them. 0: none ever; not given: none either,
-    unless the mesh's policy says so."""
+    """Most nodes of the mesh; the scaler starts nodes as tasks need them. 0: it starts none; None: the policy of the
+    mesh decides, which starts none by default."""
     min_nodes: int | None = None
-    """Fewest nodes the mesh keeps, where it may start any."""
+    """Fewest nodes that the scaler keeps, where it may start any."""
     started_as: str = ""
-    """What the scaler calls this node, which it started and may tell to go: MESH.OFFER.TOKEN.EXPIRES."""
+    """The name that the scaler gives a node it starts, and may order to leave: MESH.OFFER.TOKEN.EXPIRES."""
     leave_alone_s: int = 0
-    """A node that has not reached the bus for so long leaves (`--leave-alone`); 0: it waits for ever."""
+    """Leave when the bus was unreachable for this long, seconds (`--leave-alone`); 0: never."""
     bus_port: int = 0
-    """Port of the bus server, should this node host it; 0: 4222 if that is free, else any free one."""
+    """Port of the bus server, if this node hosts one; 0: 4222 if that is free, else any free one."""
     measure_after_s: int = 10
-    """Idle for so long, a node measures once how fast it does each kind (`--measure-after`); 0: never."""
+    """Measure how fast this machine runs each kind, once, after so many idle seconds (`--measure-after`); 0:
+    never."""
     models: tuple[str, ...] = ()
-    """Directories whose models `llm_inference` may load, by the name of a file or folder there."""
+    """Directories whose models `llm_inference` may load, by the name of a file or folder in them."""
     web_targets: tuple[str, ...] = ()
-    """HOST:PORT of servers that `web_server_load` may send requests to (`--web-target`); beside its own, no other."""
+    """HOST:PORT of servers that `web_server_load` may send requests to (`--web-target`), besides its own."""
 
     @property
     def mesh_config(self) -> MeshConfig:
-        """The settings of the mesh that `preset` names."""
+        """The mesh settings of `preset`."""
         return PRESETS[self.preset]
 
     @property
     def grants(self) -> dict[str, tuple[str, ...]]:
-        """What worker processes are told of these settings, by field: what tasks may use that the operator listed."""
+        """field -> listed values, of the settings that tasks can read; only those that are set."""
         return {name: getattr(self, name) for name in GRANTS if getattr(self, name)}
 
     @property
     def api_is_local(self) -> bool:
-        """Whether only this machine can reach the API."""
+        """Whether the API is reachable from this machine only."""
         return self.api_host == "localhost" or self.api_host.startswith("127.") or self.api_host == "::1"
 
 
 class BadConfig(CannotStart):
-    """The settings are not valid."""
+    """Invalid settings; `faults` has one sentence per setting."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -142,7 +145,7 @@ NAMES = {
 def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> NodeConfig:
     """The configuration from parsed flags (None or absent: not given) and the environment.
 
-    Lists in the environment are separated by commas. Raises: BadConfig, with one sentence per fault.
+    A list in the environment is separated by commas. Raises: BadConfig, with every fault.
     """
     reader = _Reader(flags, environ)
     host, port = reader.read("api", _address, ("127.0.0.1", 8000))
@@ -172,7 +175,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         leave_alone_s=reader.read("leave_alone", _number(0, MAX_LEAVE_ALONE_S), 0),
     )
     if config.min_nodes and config.max_nodes is None:
-        reader.faults.append(f"--min-nodes {config.min_nodes}: needs --max-nodes, how many there may be.")
+        reader.faults.append(f"--min-nodes {config.min_nodes}: needs --max-nodes as well.")
     elif config.min_nodes and config.max_nodes and config.min_nodes > config.max_nodes:
         reader.faults.append(f"--min-nodes {config.min_nodes}: must not be above --max-nodes {config.max_nodes}.")
     if reader.faults:
@@ -181,7 +184,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
 
 
 class _Reader:
-    """Takes each setting from its first source and collects what is wrong with it."""
+    """Reads each setting from its first source, and collects the faults."""
 
     def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         self._flags, self._environ = flags, environ
@@ -193,28 +196,31 @@ class _Reader:
             return flag, self._flags[name]
         return variable, self._environ.get(variable) or None
 
-    def _parse(self, source: str, text: Any, parse, default):
+    def _parse(self, source: str, text: object, parse: Callable[[str], T]) -> T | None:
         try:
             return parse(str(text).strip())
         except ValueError as error:
             self.faults.append(f"{source} {str(text)!r}: {error}.")
-            return default
+            return None
 
-    def read(self, name: str, parse, default):
+    def read(self, name: str, parse: Callable[[str], T], default: D) -> T | D:
         source, text = self._source(name)
-        return default if text is None else self._parse(source, text, parse, default)
+        if text is None:
+            return default
+        value = self._parse(source, text, parse)
+        return default if value is None else value
 
-    def read_list(self, name: str, parse) -> tuple:
+    def read_list(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
         source, given = self._source(name)
         texts = given.split(",") if isinstance(given, str) else given or ()
-        values = [self._parse(source, text, parse, None) for text in texts if str(text).strip()]
+        values = [self._parse(source, text, parse) for text in texts if str(text).strip()]
         return tuple(value for value in values if value is not None)
 
 
-# --- one parser a form; each raises ValueError with a phrase ---------------------------------------
+# --- the parsers; each raises ValueError with a phrase that follows the setting -----------------------
 
 
-def _token(what: str):
+def _token(what: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not is_token(text):
             raise ValueError(f"{what} is 1 to 64 letters, digits, '_' or '-'")
@@ -223,7 +229,7 @@ def _token(what: str):
     return parse
 
 
-def _number(low: int, high: int):
+def _number(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
@@ -232,7 +238,7 @@ def _number(low: int, high: int):
     return parse
 
 
-def _one_of(values: tuple[str, ...]):
+def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in values:
             raise ValueError(f"must be one of {', '.join(values)}")
@@ -251,19 +257,18 @@ def _boolean(text: str) -> bool:
 
 def _interface(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:@ -]{1,64}", text):
-        raise ValueError("is no name of a network interface, such as eth0 or lo")
+        raise ValueError("is not the name of a network interface, such as eth0 or lo")
     return text
 
 
 def _directory(text: str) -> Path:
     try:
         path = Path(text).expanduser().absolute()
-        usable = "\0" not in text and (path.is_dir() or not path.exists())
-    except (RuntimeError, OSError):  # ~ of a user there is not; a name that is too long
-        usable = False
-    if not usable:
-        raise ValueError("is not a directory; name one that may be created or used")
-    return path
+        if "\0" not in text and (path.is_dir() or not path.exists()):
+            return path
+    except (RuntimeError, OSError):
+        pass  # ~ of an unknown user, or a name that is too long
+    raise ValueError("is not a directory; name one that exists or can be created")
 
 
 def _existing_directory(text: str) -> str:
@@ -293,13 +298,13 @@ def _join_url(text: str) -> str:
             return f"{parts.scheme}://{host}:{port}"
     except ValueError:
         pass
-    raise ValueError("must be nats://HOST:PORT (a bus) or http://HOST:PORT (any node's API)")
+    raise ValueError("must be nats://HOST:PORT (a bus server) or http://HOST:PORT (the API of any node)")
 
 
 def _started_as(text: str) -> str:
     parts = text.split(".")
     if len(parts) != 4 or not all(is_token(part) for part in parts):
-        raise ValueError("is no name that the scaler gives: MESH.OFFER.TOKEN.EXPIRES")
+        raise ValueError("is not a name that the scaler gives: MESH.OFFER.TOKEN.EXPIRES")
     return text
 
 
@@ -307,7 +312,7 @@ def _web_target(text: str) -> str:
     target = targets.canonical(text)
     host, _ = targets.parse(target)
     if targets.is_address(host) and (why := targets.forbidden(host)):
-        raise ValueError(f"{why}: no load test is sent there")
+        raise ValueError(f"{why}: load tests are not sent there")
     return target
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from node.config import NodeConfig
+from node.config import DEFAULT_MESH, NodeConfig
 from node.daemon import Node
 
 
 class WorkerNode:
     """A node embedded in this process; its tasks run in worker processes all the same.
 
-    `join`: any node's API (http://…) or a bus server (nats://…); empty: find or create a mesh. `host` and `port`: of
-    its own API; port 0 takes any free one. `data`: its data directory; None: a temporary one, so that it is a new node
-    each time. `slots`: tasks at the same time; 0: one per usable core. `options`: further fields of NodeConfig.
+    `join`: the API of any node (http://…) or a bus server (nats://…); empty: find or create a mesh. `host` and `port`:
+    of its own API; port 0 takes any free one. `data`: its data directory; None: a temporary one, so that it is a new
+    node each time. The other arguments are the fields of the same name in NodeConfig.
     """
 
     def __init__(
@@ -28,12 +28,27 @@ class WorkerNode:
         port: int = 0,
         data: str | Path | None = None,
         slots: int = 0,
-        **options: Any,
+        mesh_name: str = DEFAULT_MESH,
+        interface: str = "",
+        labels: Mapping[str, str] | None = None,
+        region: str = "",
+        at: str = "",
+        preset: str = "lan",
+        bus_port: int = 0,
+        measure_after_s: int = 10,
+        models: Sequence[str] = (),
+        web_targets: Sequence[str] = (),
+        open_api: bool = False,
+        fault_kinds: bool = False,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="queztl-") if data is None else None
-        folder = Path(self._temporary.name if self._temporary else str(data))
-        config = NodeConfig(data=folder, api_host=host, api_port=port, slots=slots)
-        self.config = replace(config, join=(join,) if join else (), **options)
+        self.config = NodeConfig(
+            data=Path(self._temporary.name if self._temporary else str(data)), join=(join,) if join else (),
+            api_host=host, api_port=port, slots=slots, mesh_name=mesh_name, interface=interface,
+            labels=dict(labels or {}), region=region, at=at, preset=preset, bus_port=bus_port,
+            measure_after_s=measure_after_s, models=tuple(models), web_targets=tuple(web_targets),
+            open_api=open_api, fault_kinds=fault_kinds,
+        )  # fmt: skip
         self._node: Node | None = None
 
     @property

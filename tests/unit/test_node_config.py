@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_targets_are_listed_in_one_spelling_and_never_forbidden_ones():
     with pytest.raises(BadConfig) as caught:
         build({}, {"QUEZTL_WEB_TARGET": bad})
     assert len(caught.value.faults) == 7
-    assert "no load test is sent there" in caught.value.faults[0]
+    assert "load tests are not sent there" in caught.value.faults[0]
 
 
 @given(st.dictionaries(st.sampled_from([variable for _, variable in NAMES.values()]), st.text(max_size=40)))
@@ -151,3 +152,9 @@ def test_how_many_nodes_there_may_be_is_said_or_nothing_is_started():
     for argv in (["--min-nodes", "3"], ["--min-nodes", "3", "--max-nodes", "2"]):
         with pytest.raises(BadConfig, match="--min-nodes 3"):
             build(flags(*argv), {})
+
+
+def test_the_version_names_all_that_a_report_of_a_fault_needs(capsys):
+    assert cli.main(["--version"]) == 0
+    pattern = r"queztl-node \S+ \(wire version \d+, Python \d+\.\d+\.\d+\S*, nats-server \d+\.\d+\.\d+\)\n"
+    assert re.fullmatch(pattern, capsys.readouterr().out)
