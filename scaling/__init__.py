@@ -1,1 +1,1 @@
-"""Capacity that follows demand."""
+"""The autoscaler: capacity that follows demand."""

@@ -1,15 +1,14 @@
-"""Capacity follows demand: the loop that looks, decides and acts. A service of the master.
+"""The control loop of capacity: observe, decide, act. The leader runs it as a service.
 
-Everything it decides with is a pure function beside it (`reconcile`, `observe`, `decide`, `wall`); everything it must
-not forget lies in the mesh (`store`). What it promises: an order is in the mesh before its provider hears of it, the
-lease is read again before each order, and a node is told to go only when the decision or the sweep says so. The time it
-goes by is the machine's when its term began, and from then on a clock that nobody can set.
+Every decision is a pure function (`reconcile`, `observe`, `decide`, `launch_guard`); everything that must not be lost
+is in the mesh (`state/store`). The loop guarantees: an order is stored before its provider is called, the lease is read
+again before each order, and a node is told to leave only by a decision or by the sweep. Within a term it goes by a
+clock that nobody can set: the machine's time when the term began, plus monotonic time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from mesh import subjects
 from scaling.actuation.actuator import Actuator
 from scaling.actuation.launcher import Launcher
 from scaling.decision.decide import decide
-from scaling.decision.handover import recalled
+from scaling.decision.handover import clamp_to_clock
 from scaling.domain.model import Decision, Observation
 from scaling.forecast.loop import COMMAND, Forecaster
 from scaling.log import decision_record
@@ -29,52 +28,54 @@ from scaling.observation.collect import Collector, Cycle
 from scaling.observation.mesh_access import MeshAccess
 from scaling.state.memory import State
 from scaling.state.settings import Policy
-from scaling.state.spend import spent
-from scaling.state.store import DECIDED, REMEMBERED, Store
+from scaling.state.spend import add_spending
+from scaling.state.store import DECIDED, DECISIONS_LISTED, Store
 
-log = logging.getLogger(__name__)
-#: While nothing may be started, the policy is looked at this often, seconds, should a hint of its change be lost.
-OFF_LOOK_S = 30.0
+#: Period at which the policy is read while scaling is off, seconds, in case the notice of its change is lost.
+OFF_PERIOD_S = 30.0
 #: Weight of the newest start in the running mean of how long starts take.
-NEWEST = 0.3
+NEWEST_WEIGHT = 0.3
 
-_WISHES = (subjects.SCALING_POLICY, subjects.SCALING_MANUAL, subjects.SCALING_PANIC)
+#: A change of these keys begins the next cycle at once.
+_SET_BY_PEOPLE = (subjects.SCALING_POLICY, subjects.SCALING_MANUAL, subjects.SCALING_PANIC)
 
 
 def term_clock() -> Callable[[], float]:
-    """Unix seconds that no setting of the clock moves: the wall clock now, and what passes from now on."""
+    """A clock in Unix seconds that no change of the machine's time moves: the time now, plus monotonic time."""
     offset = time.time() - time.monotonic()
     return lambda: time.monotonic() + offset
 
 
 class Controller:
-    """`run(fence)` is what the master runs; cancelled when it no longer is one."""
+    """`run(fence)` is a service of the leader; it is cancelled when the node no longer is one."""
 
     def __init__(
         self,
-        world: MeshAccess,
+        mesh: MeshAccess,
         make_clock: Callable[[], Callable[[], float]] = term_clock,
-        forecaster: Sequence[str] = COMMAND,
+        forecast_command: Sequence[str] = COMMAND,
     ) -> None:
-        """`make_clock`: makes the clock of a term; `forecaster`: the command that makes forecasts."""
-        self._world, self._make_clock, self._forecaster = world, make_clock, forecaster
+        """`make_clock`: makes the clock of a term; `forecast_command`: the command that fits forecasts."""
+        self._mesh, self._make_clock, self._forecast_command = mesh, make_clock, forecast_command
 
     async def run(self, fence: int) -> None:
-        """Decide for as long as this node is master. Raises: BusUnavailable, WrongSequence; it may be run again."""
-        world, store, wished = self._world, Store(self._world.bus), asyncio.Event()
-        launcher = Launcher(store, world.providers, fence, world.confirm, world.mesh, world.join)
+        """Decide for as long as this node leads. Raises: BusUnavailable, WrongSequence; it may be run again."""
+        mesh, store, set_by_people = self._mesh, Store(self._mesh.bus), asyncio.Event()
+        launcher = Launcher(
+            store, mesh.providers, fence, mesh.confirm_lease, mesh.mesh_id, mesh.mesh_name, mesh.join_urls
+        )
         clock = self._make_clock()
-        forecaster = Forecaster(world.bus, world.resources, clock, self._forecaster)
-        term = _Term(world, store, launcher, fence, clock, forecaster)
-        watch = await store.kv.watch(lambda key: wished.set() if key in _WISHES else None)
+        forecaster = Forecaster(mesh.bus, mesh.resources, clock, self._forecast_command)
+        term = _Term(mesh, store, launcher, fence, clock, forecaster)
+        watch = await store.kv.watch(lambda key: set_by_people.set() if key in _SET_BY_PEOPLE else None)
         forecasts = asyncio.create_task(forecaster.run(), name="forecasts")
         try:
             while True:
-                wished.clear()
-                wait_s = await term.round()
+                set_by_people.clear()
+                wait_s = await term.cycle()
                 try:
                     async with asyncio.timeout(wait_s):
-                        await wished.wait()
+                        await set_by_people.wait()
                 except TimeoutError:
                     pass
         finally:
@@ -85,71 +86,75 @@ class Controller:
 
 
 class _Term:
-    """One term as master: sense, settle, decide, act, report."""
+    """One term as leader: collect, settle, decide, act, report."""
 
     def __init__(
         self,
-        world: MeshAccess,
+        mesh: MeshAccess,
         store: Store,
         launcher: Launcher,
         fence: int,
         clock: Callable[[], float],
         forecaster: Forecaster,
     ) -> None:
-        self._world, self._store, self._launcher, self._fence = world, store, launcher, fence
-        self._collector = Collector(world, store, clock)
+        self._mesh, self._store, self._launcher, self._fence = mesh, store, launcher, fence
+        self._collector = Collector(mesh, store, clock)
         self._forecaster = forecaster
-        self._actuator = Actuator(world, store, launcher, fence, clock)
-        self._told: tuple[Any, ...] = ()
-        self._told_at = float("-inf")
+        self._actuator = Actuator(mesh, store, launcher, fence, clock)
+        self._journaled: tuple[Any, ...] = ()
+        self._journaled_at = float("-inf")
 
-    async def round(self) -> float:
-        """One look and what follows from it; seconds until the next one is due."""
-        given = await self._store.policy()
-        if given is None or not given.enabled:
-            await self._report_off(given)
-            return OFF_LOOK_S
-        seen = await self._collector.look(given)
-        await self._actuator.settle(seen)
-        made, seen.state = await self._decide(seen)
-        # Over what was read: a master that was overtaken meanwhile is refused here, before it does anything.
-        await self._store.put_state(seen.state)
-        await self._actuator.carry_out(seen, made)
-        expected = self._forecaster.document(seen.now)
-        await self._store.put_status(status_document(self._world.me, self._fence, seen, made, expected))
-        return seen.config.decide_every_s
+    async def cycle(self) -> float:
+        """Run one control cycle; returns the seconds until the next one is due."""
+        policy = await self._store.policy()
+        if policy is None or not policy.enabled:
+            await self._report_off(policy)
+            return OFF_PERIOD_S
+        cycle = await self._collector.collect(policy)
+        await self._actuator.settle(cycle)
+        decision, cycle.state = await self._decide(cycle)
+        # Written over the revision that was read: a superseded leader is refused here, before it starts anything.
+        await self._store.put_state(cycle.state)
+        await self._actuator.carry_out(cycle, decision)
+        forecasts = self._forecaster.document(cycle.now)
+        status = status_document(self._mesh.node_id, self._fence, cycle, decision, forecasts)
+        await self._store.put_status(status)
+        return cycle.config.decide_every_s
 
-    async def _decide(self, seen: Cycle) -> tuple[Decision, State]:
-        now, held = seen.now, seen.config
-        nodes = {node.id: node for pool in seen.seen.pools for node in pool.nodes}
-        state = spent(seen.state, sum(node.price_usd_h for node in nodes.values()), now)
-        failed = (*seen.found.failed, *self._launcher.take_failed())
-        joined = tuple(offer for offer, _ in seen.found.joined)
-        observation = Observation(seen.seen.pools, state.spent_usd, failed, joined)
-        expected = self._forecaster.look(seen)
+    async def _decide(self, cycle: Cycle) -> tuple[Decision, State]:
+        now, config, reconciled = cycle.now, cycle.config, cycle.reconciled
+        nodes = {node.id: node for pool in cycle.snapshot.pools for node in pool.nodes}
+        state = add_spending(cycle.state, sum(node.price_usd_h for node in nodes.values()), now)
+        failed = (*reconciled.failed, *self._launcher.take_failed())
+        joined = tuple(offer for offer, _ in reconciled.joined)
+        observation = Observation(cycle.snapshot.pools, state.spent_usd, failed, joined)
+        forecasts = self._forecaster.forecasts(cycle)
         if self._forecaster.problem:
-            seen.notes.append(f"forecast: {self._forecaster.problem}")
-        memory = recalled(state.memory, held, now)
-        inputs = decision_record.Inputs(observation, expected, seen.offers, held, memory, now)
-        made, after = decide(observation, expected, seen.offers, held, inputs.memory, now)
-        starts = dict(state.starts_s)
-        for offer, took_s in seen.found.joined:
-            starts[offer] = starts[offer] * (1 - NEWEST) + took_s * NEWEST if offer in starts else took_s
-        kept = (*state.decisions, *await self._journal(made, inputs, seen))[-REMEMBERED:]
-        return made, replace(state, memory=after, starts_s=starts, decisions=kept)
+            cycle.notes.append(f"forecast: {self._forecaster.problem}")
+        memory = clamp_to_clock(state.memory, config, now)
+        inputs = decision_record.Inputs(observation, forecasts, cycle.offers, config, memory, now)
+        decision, after = decide(observation, forecasts, cycle.offers, config, memory, now)
+        starts_s = dict(state.starts_s)
+        for offer, took_s in reconciled.joined:
+            mean_s = starts_s.get(offer, took_s)
+            starts_s[offer] = mean_s * (1 - NEWEST_WEIGHT) + took_s * NEWEST_WEIGHT
+        numbers = (*state.decisions, *await self._journal(decision, inputs, cycle))[-DECISIONS_LISTED:]
+        return decision, replace(state, memory=after, starts_s=starts_s, decisions=numbers)
 
-    async def _journal(self, made: Decision, inputs: decision_record.Inputs, seen: Cycle) -> list[int]:
-        essence = decision_record.essence(made)
-        quiet = essence == self._told and seen.now - self._told_at < inputs.config.journal_every_s
-        if quiet and not decision_record.acts(made):
+    async def _journal(self, decision: Decision, inputs: decision_record.Inputs, cycle: Cycle) -> list[int]:
+        """Journal a decision that is news or due; returns its number in the journal, if it was."""
+        fingerprint = decision_record.fingerprint(decision)
+        is_recent = cycle.now - self._journaled_at < inputs.config.journal_every_s
+        if fingerprint == self._journaled and is_recent and not decision_record.has_effect(decision):
             return []
-        self._told, self._told_at = essence, seen.now
-        detail = decision_record.document(made, inputs, seen.policy.version, seen.notes)
-        return [await self._store.emit(DECIDED, detail, self._world.me, self._fence)]
+        self._journaled, self._journaled_at = fingerprint, cycle.now
+        detail = decision_record.document(decision, inputs, cycle.policy.version, cycle.notes)
+        return [await self._store.emit(DECIDED, detail, self._mesh.node_id, self._fence)]
 
-    async def _report_off(self, given: Policy | None) -> None:
-        said = ("off", given.version if given else 0)
-        if said != self._told:
-            self._told = said
-            status = {"state": "off", "policy": said[1], "master": self._world.me, "fence": self._fence}
+    async def _report_off(self, policy: Policy | None) -> None:
+        """Publish once that scaling is off."""
+        version = policy.version if policy else 0
+        if self._journaled != ("off", version):
+            self._journaled = ("off", version)
+            status = {"state": "off", "policy": version, "master": self._mesh.node_id, "fence": self._fence}
             await self._store.put_status(status)

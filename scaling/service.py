@@ -1,7 +1,7 @@
-"""What people ask of the scaler and tell it, on any node: its state, policy, wishes, decisions, and the bill.
+"""The scaler's API on any node: status, policy, manual target, decisions and cost.
 
-The master writes what it saw and decided into the mesh (`status.py`); this reads it, on whichever node is asked, and
-writes what people want where the master looks. Answers are plain data, with null where a limit is not set.
+The leader publishes what it observed and decided (`log/status.py`); this module reads it on whichever node is asked,
+and writes what people set where the leader reads it. Answers are plain data, with null where no limit is set.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mesh.bus.errors import WrongSequence
 from mesh.errors import Conflict, Fault, bad_input
-from scaling.log.explain import explained
-from scaling.log.reports import OFF, bill, is_late, settings_of
-from scaling.observation.observe import everything
-from scaling.state import settings as policy
-
-if TYPE_CHECKING:
-    from scaling.observation.mesh_access import MeshAccess
-    from scaling.state.store import Store
+from scaling.log.explain import explain
+from scaling.log.reports import OFF, cost_document, effective_settings, is_late
+from scaling.observation.mesh_access import MeshAccess
+from scaling.observation.observe import all_nodes
+from scaling.state import settings
+from scaling.state.store import Store
 
 _POLICY = ("settings", "enabled", "version")
 
@@ -30,110 +28,112 @@ _POLICY = ("settings", "enabled", "version")
 class ScalingService:
     """The scaler as the API of one node sees it. Every method raises BusUnavailable."""
 
-    def __init__(self, store: Store, world: MeshAccess) -> None:
-        self._store, self._world = store, world
+    def __init__(self, store: Store, mesh: MeshAccess) -> None:
+        self._store, self._mesh = store, mesh
 
-    # --- looking ------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------
     async def status(self) -> dict[str, Any]:
-        """What was last seen and decided, and what is in force."""
+        """AutoscalerDoc: what was last observed and decided, and the settings in force."""
         store, now = self._store, time()
-        told, given, manual, panic = await asyncio.gather(store.status(), store.policy(), store.manual(), store.panic())
-        told = told or {}
-        enabled, reason = given is not None and given.enabled, ""
-        if given is None:
-            reason = "nobody has said how many nodes there may be: give a node --max-nodes, or set a policy"
-        elif not enabled:
-            reason = f"it was turned off (policy {given.version})"
-        elif is_late(told, policy.config_of(given), now):
-            reason = "the master has not looked lately; decisions wait until it does"
+        published, policy, manual, panic = await asyncio.gather(
+            store.status(), store.policy(), store.manual_target(), store.panic()
+        )
+        published = published or {}
+        enabled, reason = policy is not None and policy.enabled, ""
+        if policy is None:
+            reason = "no limit of nodes has been set: start a node with --max-nodes, or set a policy"
+        elif not policy.enabled:
+            reason = f"scaling was turned off (policy {policy.version})"
+        elif is_late(published, settings.config_of(policy), now):
+            reason = "the leader has not reported lately; no decision is made until it does"
         state = OFF if not enabled else "waiting" if reason else "on"
-        seen = told if enabled and told.get("state") == "on" else {}
+        shown = published if enabled and published.get("state") == "on" else {}
         return {
             "state": state,
             "reason": reason,
-            "at": seen.get("at"),
-            "master": seen.get("master", ""),
-            "fence": seen.get("fence", 0),
-            "policy": _short(given),
+            "at": shown.get("at"),
+            "master": shown.get("master", ""),
+            "fence": shown.get("fence", 0),
+            "policy": _policy(policy),
             "manual": _manual(manual, now),
             "panic": panic is not None,
-            "pools": seen.get("pools", []),
-            "decision": seen.get("decision", []),
-            "forecast": _forecasts(seen),
-            "offers": seen.get("offers", []),
-            "orders": seen.get("orders", []),
-            "budget": seen.get("cost"),
-            "notes": seen.get("notes", []),
+            "pools": shown.get("pools", []),
+            "decision": shown.get("decision", []),
+            "forecast": _forecasts(shown),
+            "offers": shown.get("offers", []),
+            "orders": shown.get("orders", []),
+            "budget": shown.get("cost"),
+            "notes": shown.get("notes", []),
         }
 
     async def forecast(self) -> dict[str, Any]:
-        """What is expected of each pool's load, and whether it may decide."""
-        told = await self._store.status() or {}
-        return {"at": told.get("at"), "pools": _forecasts(told)}
+        """ForecastsDoc: the forecast load of each pool, and whether decisions use it."""
+        published = await self._store.status() or {}
+        return {"at": published.get("at"), "pools": _forecasts(published)}
 
     async def decisions(self, limit: int) -> dict[str, Any]:
-        """The last ones, the newest first, each with its trail; so many at most, from 1."""
+        """The last decisions with their reasons, the newest first. `limit`: how many at most, from 1."""
         found = await self._store.decisions(limit)
-        return {"decisions": [{name: one[name] for name in one if name != "from"} for one in found]}
+        return {"decisions": [{name: value for name, value in each.items() if name != "from"} for each in found]}
 
     async def decision(self, number: int) -> dict[str, Any]:
-        """One of them with all it was made from, made again. Raises: NotFound."""
-        return explained(await self._store.decision(number))
+        """One decision with all its inputs, replayed. Raises: NotFound."""
+        return explain(await self._store.decision(number))
 
     async def cost(self) -> dict[str, Any]:
-        """What costs money now, today and this month, as the master last counted it."""
-        return bill(await self._store.status() or {}, await self._store.panic() is not None)
+        """CostDoc: what costs money now, today and this month, as the leader last counted it."""
+        return cost_document(await self._store.status() or {}, await self._store.panic() is not None)
 
     # --- the policy ---------------------------------------------------------------------------------
     async def policy(self) -> dict[str, Any]:
-        """The one in force, with every setting, and its versions."""
-        given = await self._store.policy()
+        """The policy in force with every setting, and its versions."""
+        policy = await self._store.policy()
         versions = await self._store.versions()
-        return {**_whole(given), "versions": [_whole(one) for one in versions]}
+        return {**_full_policy(policy), "versions": [_full_policy(version) for version in versions]}
 
     async def set_policy(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The next version: `settings` over those before (null: back to the default), `enabled`.
+        """Set the next version: `settings` over those before (null resets to the default), `enabled`.
 
-        `version`: the one it is meant to follow. Raises: BadInput with every fault, Conflict when it is another one.
+        `version`: the one that is to be changed. Raises: BadInput with every fault, Conflict when another is in force.
         """
-        faults = [Fault(str(name)[:64], "is not known here") for name in body if name not in _POLICY]
-        settings, enabled, version = body.get("settings", {}), body.get("enabled"), body.get("version")
-        if not isinstance(settings, dict):
+        faults = [Fault(name[:64], "is not known here") for name in body if name not in _POLICY]
+        changes, enabled, version = body.get("settings", {}), body.get("enabled"), body.get("version")
+        if not isinstance(changes, dict):
             faults.append(Fault("settings", "must be an object of settings"))
         if enabled is not None and not isinstance(enabled, bool):
             faults.append(Fault("enabled", "must be true or false"))
         if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
             faults.append(Fault("version", "must be a whole number"))
-        if not settings and enabled is None:
+        if not changes and enabled is None:
             faults.append(Fault("settings", "or enabled must be given"))
         if faults:
             raise bad_input("The policy is not valid", faults)
-        before = await self._store.policy() or policy.Policy()
+        before = await self._store.policy() or settings.Policy()
         if version is not None and version != before.version:
-            raise Conflict(f"the policy is at version {before.version}, not {version}; look at it again")
-        after = policy.changed(before, settings, enabled, policy.BY_HAND, self._world.me, time())
+            raise Conflict(f"the policy is at version {before.version}, not {version}; read it again")
+        after = settings.changed(before, changes, enabled, settings.BY_HAND, self._mesh.node_id, time())
         try:
             await self._store.put_policy(before, after)
         except WrongSequence:
-            raise Conflict("the policy was changed in this moment; look at it again") from None
-        return _whole(after)
+            raise Conflict("the policy was changed at the same moment; read it again") from None
+        return _full_policy(after)
 
-    # --- wishes -------------------------------------------------------------------------------------
+    # --- set by hand --------------------------------------------------------------------------------
     async def set_manual(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """So many nodes for some time, whatever is seen. Raises: BadInput with every fault."""
+        """Set the number of nodes for some time, whatever the load is. Raises: BadInput with every fault."""
         now = time()
-        intents = {one.token: one for one in await self._store.intents()}
-        have = len(everything(self._world.members(), intents))
-        given = await self._store.policy() or policy.Policy()
-        wish = policy.read_manual(body, have, given, now)
-        await self._store.put_manual(wish)
-        return {"have": have, **(_manual(wish, now) or {})}
+        intents = {intent.token: intent for intent in await self._store.intents()}
+        have = len(all_nodes(self._mesh.members(), intents))
+        policy = await self._store.policy() or settings.Policy()
+        manual = settings.read_manual(body, have, policy, now)
+        await self._store.put_manual_target(manual)
+        return {"have": have, **(_manual(manual, now) or {})}
 
     async def clear_manual(self) -> dict[str, Any]:
-        """Back to what is seen and expected; what was wished for until now, if anything."""
-        before = await self._store.manual()
+        """Return to what is observed and forecast; `was`: the target that was in force, or null."""
+        before = await self._store.manual_target()
         if before is not None:
-            await self._store.clear_manual()
+            await self._store.clear_manual_target()
         return {"was": _manual(before, time())}
 
     async def panic(self, on: bool) -> dict[str, Any]:
@@ -142,20 +142,22 @@ class ScalingService:
         return {"panic": on}
 
 
-def _forecasts(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"pool": pool, **one} for pool, one in told.get("forecast", {}).items()]
+def _forecasts(published: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"pool": pool, **forecast} for pool, forecast in published.get("forecast", {}).items()]
 
 
-def _manual(wish: policy.Manual | None, now: float) -> dict[str, Any] | None:
-    if wish is None or now >= wish.until:
+def _manual(manual: settings.ManualTarget | None, now: float) -> dict[str, Any] | None:
+    if manual is None or now >= manual.until:
         return None
-    return {"target": wish.target, "until": wish.until, "for_s": wish.until - now, "provider": wish.provider}
+    return {
+        "target": manual.target, "until": manual.until, "for_s": manual.until - now, "provider": manual.provider,
+    }  # fmt: skip
 
 
-def _short(given: policy.Policy | None) -> dict[str, Any]:
-    return msgspec.structs.asdict(given or policy.Policy())
+def _policy(policy: settings.Policy | None) -> dict[str, Any]:
+    return msgspec.structs.asdict(policy or settings.Policy())
 
 
-def _whole(given: policy.Policy | None) -> dict[str, Any]:
-    given = given or policy.Policy()
-    return {**_short(given), "effective": settings_of(policy.config_of(given))}
+def _full_policy(policy: settings.Policy | None) -> dict[str, Any]:
+    policy = policy or settings.Policy()
+    return {**_policy(policy), "effective": effective_settings(settings.config_of(policy))}

@@ -40,8 +40,8 @@ class Scaler:
         local = LocalProvider(context.data.path / "started", lambda: flags_like(context.config))
         providers: dict[str, Provider] = {local.name: local}
         access = MeshAccess(
-            bus=context.bus, me=context.node_id, mesh=(context.mesh.id, context.mesh.name), members=registry.members,
-            confirm=election.confirm, join=lambda: bus_host.urls,
+            bus=context.bus, node_id=context.node_id, mesh_id=context.mesh.id, mesh_name=context.mesh.name,
+            members=registry.members, confirm_lease=election.confirm, join_urls=lambda: bus_host.urls,
             resources={name: spec.resources for name, spec in KINDS.items()}, providers=providers,
         )  # fmt: skip
         self.controller = Controller(access)

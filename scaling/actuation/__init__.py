@@ -1,1 +1,1 @@
-"""Carries out decisions: orders are written, nodes are launched, drained and ended."""
+"""Carries out decisions: stores orders, launches nodes through providers, tells nodes to leave and ends them."""

@@ -1,1 +1,1 @@
-"""What each way of scaling would have cost on a demand that was: the very same decisions, replayed."""
+"""The back-test: what each way of scaling would have cost on a recorded demand, with the decisions of a real mesh."""

@@ -1,6 +1,6 @@
-"""What a back-test says: for each policy its figures, as a document and as a table. Pure.
+"""The result of a back-test: the figures of each policy, as a document and as a table. Pure.
 
-Under- and over-provisioning and their shares of the time are those of SPEC's elasticity metrics, by demand in nodes.
+Under- and over-provisioning and their shares of the time are SPEC's elasticity metrics, with the demand in nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scaling.domain.units import NODE_EPSILON
 
 
 def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> dict[str, Any]:
-    """One run in numbers. `demand`: nodes kept busy, of the scored steps."""
+    """The figures of one run. `demand`: nodes kept busy in each scored step."""
     run, steps = scored.run, len(demand)
     under = [max(0.0, need - have) / max(need, NODE_EPSILON) for need, have in zip(demand, run.ready, strict=True)]
     over = [
@@ -29,8 +29,8 @@ def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> di
         "violating_share": run.violating / steps,
         "under_provisioning": statistics.fmean(under),
         "over_provisioning": statistics.fmean(over),
-        "time_under": sum(one > 0 for one in under) / steps,
-        "time_over": sum(one > 0 for one in over) / steps,
+        "time_under": sum(share > 0 for share in under) / steps,
+        "time_over": sum(share > 0 for share in over) / steps,
         "node_hours": sum(run.node_h),
         "node_hours_over_oracle": sum(run.node_h) - oracle_node_h,
         "actions": run.actions,
@@ -41,10 +41,10 @@ def figures(demand: Sequence[float], scored: Scored, oracle_node_h: float) -> di
 def document(
     name: str, test: Backtest, scored: Mapping[str, tuple[Scored, Scored | None]], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything about one series, every scored step included."""
+    """Everything about one series, with every scored step. `scored`: policy -> (as chosen, at 1 % violations)."""
     demand = test.demand[test.split :]
     oracle_h = sum(scored[ORACLE][0].run.node_h)
-    policies = {}
+    policies: dict[str, Any] = {}
     for policy in POLICIES:
         chosen, equal = scored[policy]
         policies[policy] = {
@@ -53,11 +53,11 @@ def document(
             "steps": {"ready": (equal or chosen).run.ready, "cost_usd": (equal or chosen).run.cost_usd},
             "steps_as_chosen": {"ready": chosen.run.ready, "cost_usd": chosen.run.cost_usd},
         }
-    made, column = test.walk, test.walk.column(QUANTILE)
-    force = [made.names[one] for one in made.in_force[test.split :, column].tolist() if one >= 0]
+    made, column = test.forecasts, test.forecasts.column(QUANTILE)
+    force = [made.names[number] for number in made.in_force[test.split :, column].tolist() if number >= 0]
     return {
         "series": name,
-        "step_s": test.world.step_s,
+        "step_s": test.scenario.step_s,
         "steps_training": test.split,
         "steps_scored": len(demand),
         "load_per_node": 1.0 / test.scale,
@@ -72,14 +72,14 @@ def document(
 
 
 def ratio(policies: Mapping[str, Any], which: str) -> float | None:
-    """Cost of hybrid over that of reactive; None when one of them has none."""
-    one, other = policies[HYBRID][which], policies[REACTIVE][which]
-    return one["cost_usd"] / other["cost_usd"] if one and other and other["cost_usd"] else None
+    """Cost of hybrid over the cost of reactive; None when one of them has none."""
+    hybrid, reactive = policies[HYBRID][which], policies[REACTIVE][which]
+    return hybrid["cost_usd"] / reactive["cost_usd"] if hybrid and reactive and reactive["cost_usd"] else None
 
 
 def table(made: Mapping[str, Any]) -> str:
-    """A document as people read it."""
-    head = f"{made['series']}: {made['steps_training']} steps of {made['step_s']:g} s to train, "
+    """The document of one series as a table."""
+    head = f"{made['series']}: {made['steps_training']} steps of {made['step_s']:g} s for training, "
     head += f"{made['steps_scored']} scored"
     lines = [head, *(f"  ({note})" for note in made["notes"]), ""]
     lines.append(
@@ -96,9 +96,14 @@ def table(made: Mapping[str, Any]) -> str:
             f"{chosen['time_over']:>11.0%}{chosen['node_hours']:>9.0f}{chosen['node_hours_over_oracle']:>13.0f}"
             f"{chosen['actions']:>9}"
         )
-    lines += ["", "dollars; the columns after the second are of the settings as chosen on the training part."]
+    lines += [
+        "",
+        "Costs in dollars. The columns from 'violating' on are for the settings as chosen on the training part.",
+    ]
     lines.append(f"Forecasts were trusted in {made['forecast_trusted_share']:.0%} of the scored steps.")
     found, as_chosen = made["hybrid_over_reactive"], made["hybrid_over_reactive_as_chosen"]
     if found is not None:
-        lines.append(f"hybrid over reactive, cost at <= 1 % violating steps: {found:.3f} (as chosen {as_chosen:.3f})")
+        lines.append(
+            f"Cost of hybrid over reactive at <= 1 % violating steps: {found:.3f} (as chosen: {as_chosen:.3f})"
+        )
     return "\n".join(lines)

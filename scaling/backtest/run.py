@@ -1,7 +1,7 @@
-"""How each policy would have done on a demand that was: settings from the first 60 %, scored on the rest. Pure.
+"""The back-test of one demand: each policy's settings are tuned on the first 60 %, then scored on the rest. Pure.
 
-The demand is scaled so that the 95th percentile of its first part keeps 20 nodes busy. Everything is decided by the
-same `decide` as in a mesh; a decision is shown only what was known then.
+The demand is scaled so that the 95th percentile of its first part keeps 20 nodes busy. Decisions are made by the same
+`decide` as in a mesh, from what was known at the time.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from scaling.backtest import shortlist
-from scaling.backtest.simulate import Run, World, replay
+from scaling.backtest.simulate import Run, Scenario, simulate
 from scaling.backtest.tuning import FORECAST_LEVELS, MANY, ORACLE, POLICIES, QUANTILE, STATIC, Tuned, tune
 from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.domain.model import Forecast
-from scaling.forecast.capacity_target import LEVELS, CapacityPlan, CapacityTarget, sized
-from scaling.forecast.gate import Gate, expected, gate
-from scaling.forecast.walk_forward import WalkForward, walk
+from scaling.forecast.capacity_target import LEVELS, CapacityPlan, CapacityTarget, plan_capacity
+from scaling.forecast.gate import Gate, forecasts_by_origin, gate
+from scaling.forecast.walk_forward import WalkForward, walk_forward
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
 TRAINING = 0.6
-#: The first part of the training is history only: forecasts need some before they can be tuned.
+#: The first part of the training is only history: forecasts need some before they can be tuned.
 HISTORY = 0.2
-#: Steps that may be violating, as a share of all.
+#: Share of the steps that may be violating.
 VIOLATIONS = 0.01
 BUSY_NODES, AT_QUANTILE = 20.0, 0.95
-#: Steps that are run before those that count, so that a run does not begin with an empty memory.
+#: Steps that run before those that count, so that a run does not begin with an empty memory.
 WARM_UP = 60
-#: Levels of safety tried at most when policies are brought to equal violations.
-EQUALISING = 40
+#: Most levels of safety that are tried to bring policies to equal violations.
+EQUALIZING = 40
 
-Tell = Callable[[str, float], None]
+#: (what is being done, share of the whole that is done)
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A policy on the part that counts."""
+    """The run of a policy over the scored part."""
 
     tuned: Tuned
     run: Run
-    """From the first counted step on"""
+    """From the first scored step on"""
 
 
 class Backtest:
@@ -52,11 +53,12 @@ class Backtest:
     def __init__(
         self,
         loads: Sequence[float] | ndarray,
-        world: World,
+        scenario: Scenario,
         start_steps: int,
         more: Mapping[str, Mapping[int, ndarray]] | None = None,
-        tell: Tell = lambda what, share: None,
+        progress: Progress = lambda what, share: None,
     ) -> None:
+        """`loads`: one per step; `start_steps`: steps that a start takes; `more`: as in `walk_forward`."""
         import numpy as np
 
         self.split = int(len(loads) * TRAINING)
@@ -65,46 +67,53 @@ class Backtest:
         self.scale = BUSY_NODES / top if top > 0 else 1.0
         self.loads = known * self.scale
         self.demand: list[float] = self.loads.tolist()
-        self.world, self.start_steps, self._tell = world, start_steps, tell
-        self._more = {name: {ahead: one * self.scale for ahead, one in by.items()} for name, by in (more or {}).items()}
-        self._sized: dict[CapacityTarget, CapacityPlan] = {}
+        self.scenario, self.start_steps, self._progress = scenario, start_steps, progress
+        self._more = {
+            name: {ahead: forecasts * self.scale for ahead, forecasts in by_ahead.items()}
+            for name, by_ahead in (more or {}).items()
+        }
+        self._plans: dict[CapacityTarget, CapacityPlan] = {}
 
     @cached_property
-    def walk(self) -> WalkForward:
+    def forecasts(self) -> WalkForward:
         """The forecasts made at each step."""
-        self._tell("forecasts", 0.35)
+        self._progress("forecasts", 0.35)
         quantiles = sorted({*LEVELS, QUANTILE})
-        return walk(self.loads, self.world.step_s, self.start_steps, quantiles, self._more)
+        return walk_forward(self.loads, self.scenario.step_s, self.start_steps, quantiles, self._more)
 
     @cached_property
     def gate(self) -> Gate:
-        """Whether they were trusted."""
-        return gate(self.loads, sized(self.walk, CapacityTarget(QUANTILE)), self.world.step_s)
+        """Whether the forecasts were trusted."""
+        return gate(self.loads, plan_capacity(self.forecasts, CapacityTarget(QUANTILE)), self.scenario.step_s)
 
-    def expected(self, tuned: Tuned) -> list[Forecast | None]:
-        """The forecast at each step, as `decide` takes it; the truth for the oracle."""
+    def forecasts_for(self, tuned: Tuned) -> list[Forecast | None]:
+        """The forecast at each step, as `decide` takes it; for the oracle the actual load."""
         if tuned.policy == ORACLE:
-            return self._truth
-        if tuned.aim not in self._sized:
-            self._sized[tuned.aim] = sized(self.walk, tuned.aim)
-        return expected(self._sized[tuned.aim], self.gate)
+            return self._actual
+        target = tuned.capacity_target
+        if target not in self._plans:
+            self._plans[target] = plan_capacity(self.forecasts, target)
+        return forecasts_by_origin(self._plans[target], self.gate)
 
     @cached_property
-    def _truth(self) -> list[Forecast | None]:
+    def _actual(self) -> list[Forecast | None]:
         lag, size = self.start_steps, len(self.demand)
         found: list[Forecast | None] = []
         for t in range(size):
             coming = self.demand[t : t + lag + 1]
-            found.append(Forecast(coming[-1], max(coming), coming[-1], True, "the truth"))
+            found.append(Forecast(coming[-1], max(coming), coming[-1], True, "the actual load"))
         return found
 
     def run(self, tuned: Tuned, first: int, end: int, violations: float, cost_usd: float, keep: bool = False) -> Run:
-        """Steps `first` to `end`, warmed up before; what comes back begins at `first` unless it stopped early."""
+        """Steps `first` to `end` after a warm-up. The result begins at `first`, unless the run stopped early.
+
+        `violations`, `cost_usd`: limits past which the run stops early; `keep`: keep the decisions.
+        """
         warm = max(0, first - WARM_UP)
-        expected = self.expected(tuned) if tuned.policy not in (REACTIVE, STATIC) else None
-        done = replay(
-            self.demand, warm, end, self.world, tuned.config(self.world.step_s),
-            (lambda step: expected[step]) if expected else (lambda step: None),
+        forecasts = self.forecasts_for(tuned) if tuned.policy not in (REACTIVE, STATIC) else None
+        done = simulate(
+            self.demand, warm, end, self.scenario, tuned.config(self.scenario.step_s),
+            (lambda step: forecasts[step]) if forecasts else (lambda step: None),
             violations, cost_usd, first, keep,
         )  # fmt: skip
         for values in (done.ready, done.cost_usd, done.node_h, done.decisions):
@@ -114,49 +123,49 @@ class Backtest:
     def tuned(self) -> dict[str, Tuned]:
         """Each policy's cheapest settings with at most 1 % violations on the training part."""
         first = int(self.split * HISTORY / TRAINING)
-        part, lag, step_s = slice(first, self.split), self.start_steps + 1, self.world.step_s
+        part, lag, step_s = slice(first, self.split), self.start_steps + 1, self.scenario.step_s
         limit = VIOLATIONS * (self.split - first)
 
-        def run(one: Tuned, violations: float, cost_usd: float) -> Run:
-            return self.run(one, first, self.split, violations, cost_usd)
+        def run(settings: Tuned, violations: float, cost_usd: float) -> Run:
+            return self.run(settings, first, self.split, violations, cost_usd)
 
-        self._tell("settings of static", 0.1)
+        self._progress("settings of static", 0.1)
         nodes = shortlist.static_nodes(self.loads[part])
         found = {ORACLE: Tuned(ORACLE, 0), STATIC: tune([(Tuned(STATIC, 1), nodes)], run, limit, (1, MANY))}
-        self._tell("settings of reactive", 0.15)
+        self._progress("settings of reactive", 0.15)
         found[REACTIVE] = tune(shortlist.reactive_shapes(self.loads, lag, step_s, part), run, limit)
-        level = shortlist.forecast_level(self.loads, self.walk, part)
+        level = shortlist.forecast_level(self.loads, self.forecasts, part)
         for number, policy in enumerate((PREDICTIVE, HYBRID)):
-            self._tell(f"settings of {policy}", 0.4 + 0.15 * number)
+            self._progress(f"settings of {policy}", 0.4 + 0.15 * number)
             shape = replace(found[REACTIVE], policy=policy)
             found[policy] = tune([(shape, level)], run, limit, (0, FORECAST_LEVELS - 1))
         return found
 
     def scored(self, tuned: Mapping[str, Tuned]) -> dict[str, tuple[Scored, Scored | None]]:
-        """policy -> (with its settings as chosen, with the least safety that leaves at most 1 % violations or None)."""
-        found = {}
+        """policy -> (run as chosen, run with the least safety that leaves at most 1 % violations, or None)."""
+        found: dict[str, tuple[Scored, Scored | None]] = {}
         for number, policy in enumerate(POLICIES):
-            self._tell(f"scoring {policy}", 0.7 + 0.06 * number)
+            self._progress(f"scoring {policy}", 0.7 + 0.06 * number)
             chosen = self._score(tuned[policy], float("inf"))
             assert chosen is not None
-            found[policy] = chosen, self._equalised(chosen)
+            found[policy] = chosen, self._equalized(chosen)
         return found
 
     @property
     def allowed(self) -> float:
-        """Violating steps allowed on the scored part."""
+        """Violating steps that the scored part may have."""
         return VIOLATIONS * (len(self.demand) - self.split)
 
     def _score(self, tuned: Tuned, violations: float) -> Scored | None:
         done = self.run(tuned, self.split, len(self.demand), violations, float("inf"))
         return None if done.violating > violations else Scored(tuned, done)
 
-    def _equalised(self, chosen: Scored) -> Scored | None:
+    def _equalized(self, chosen: Scored) -> Scored | None:
         if chosen.tuned.policy == ORACLE:
             return chosen
         holds = chosen.run.violating <= self.allowed
         best = chosen if holds else None
-        for by in range(1, EQUALISING):
+        for by in range(1, EQUALIZING):
             moved = chosen.tuned.safer(-by if holds else by)
             if moved == chosen.tuned.safer(-by + 1 if holds else by - 1):
                 break

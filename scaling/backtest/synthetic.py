@@ -1,6 +1,6 @@
-"""Demands nobody has seen: made from a seed, one kind for each way in which load comes. Pure.
+"""Synthetic demands: generated from a seed, one kind for each way in which load arrives. Pure.
 
-They stand in for a trace where none is given, and show that a result is not luck with the few series one knows.
+They are used where no trace is given, and show that a result is not luck with a few known series.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from numpy.random import Generator
 
-#: Length of a step, seconds, and how many make a series: sixteen days.
+#: Length of a step, seconds, and the number of steps of a series: sixteen days.
 STEP_S, STEPS = 300.0, 16 * 288
 
 
 def make(kind: str, seed: int, steps: int = STEPS) -> ndarray:
-    """(steps): the loads of one series, at least 0; the same for the same kind and seed."""
+    """(steps): the loads of one series, none below 0; the same for the same kind and seed."""
     import numpy as np
 
     chance = np.random.default_rng([seed, sorted(KINDS).index(kind)])
@@ -25,7 +25,7 @@ def make(kind: str, seed: int, steps: int = STEPS) -> ndarray:
 
 
 def _noise(chance: Generator, steps: int, size: float) -> ndarray:
-    """Around 1, each step a little like the one before."""
+    """(steps): factors around 1, autocorrelated."""
     import numpy as np
 
     white = chance.normal(0.0, size, steps)
@@ -35,8 +35,7 @@ def _noise(chance: Generator, steps: int, size: float) -> ndarray:
 
 
 def _pulses(chance: Generator, at: ndarray) -> ndarray:
-    """A sharp pulse every hour or half hour, some of them higher."""
-
+    """A sharp pulse every hour or half hour, of varying height."""
     every, wide = int(chance.choice([6, 12])), int(chance.integers(1, 4))
     phase = int(chance.integers(0, every))
     heights = chance.normal(1.0, 0.08, len(at) // every + 2)[(at + phase) // every]
@@ -45,7 +44,7 @@ def _pulses(chance: Generator, at: ndarray) -> ndarray:
 
 
 def _weekly(chance: Generator, at: ndarray) -> ndarray:
-    """Days and weeks: office hours, a lunch break, quiet weekends."""
+    """Days and weeks: office hours and quiet weekends."""
     import numpy as np
 
     hour = at * STEP_S / 3600.0 % 24
@@ -65,7 +64,7 @@ def _drift(chance: Generator, at: ndarray) -> ndarray:
 
 
 def _flash(chance: Generator, at: ndarray) -> ndarray:
-    """Flash crowds: out of nothing, some times the usual load, and fading over an hour or two."""
+    """Flash crowds: a sudden multiple of the usual load that fades over an hour or two."""
     import numpy as np
 
     load = np.ones(len(at))
@@ -78,7 +77,7 @@ def _flash(chance: Generator, at: ndarray) -> ndarray:
 
 
 def _regime(chance: Generator, at: ndarray) -> ndarray:
-    """A daily wave whose level, shape and phase change for good a few times."""
+    """A daily wave whose level, depth and phase change for good a few times."""
     import numpy as np
 
     borders = np.sort(chance.integers(0, len(at), 3))

@@ -1,7 +1,7 @@
-"""A demand from a file: a CSV whose first column is the time and whose second is the load. Pure.
+"""Reads a demand from a CSV file: the time in the first column, the load in the second. Pure.
 
-Tolerant of what people have: a header or none, commas, semicolons or tabs, ISO dates, Unix seconds or milliseconds, or
-plain seconds; rows out of order, twice or missing. What can't be read is said in one sentence, with its line.
+Accepted: a header or none; commas, semicolons or tabs; ISO dates, Unix seconds or milliseconds, or plain seconds; rows
+out of order, repeated or missing. A file that can't be read raises one sentence, with the line.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from math import isfinite
 
-#: Rows without which there is nothing to train on and to score.
+#: Fewest rows to train on and to score.
 ROWS_LEAST = 200
-#: Steps that a trace may have at most, gaps filled.
+#: Most steps of a trace, gaps filled.
 STEPS_MOST = 200_000
 _FORMATS = (
     "%Y-%m-%d %H:%M",
@@ -29,24 +29,24 @@ _FORMATS = (
 
 
 class TraceFault(ValueError):
-    """A trace that can't be used; the message says in one sentence why."""
+    """A trace that can't be used; the message is one sentence that says why."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A load a step."""
+    """A demand: one load per step."""
 
     name: str
     begins_at: float
-    """Unix seconds (or seconds from 0, where the file has those)"""
+    """Time of the first step: Unix seconds, or plain seconds where the file has those"""
     step_s: float
     loads: tuple[float, ...]
     note: str = ""
-    """What was mended, in words"""
+    """What was repaired, in words"""
 
 
 def read(name: str, text: str) -> Trace:
-    """The trace in `text`. TraceFault when there is none."""
+    """The trace in `text`, the content of the file `name`. Raises: TraceFault."""
     rows = _rows(name, text)
     if len(rows) < ROWS_LEAST:
         raise TraceFault(f"{name} has {len(rows)} rows, and a back-test needs {ROWS_LEAST}: give a longer trace")
@@ -82,31 +82,31 @@ def _rows(name: str, text: str) -> list[tuple[float, float]]:
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     found: list[tuple[float, float]] = []
     header_passed = False
-    for number, cells in enumerate(csv.reader(lines, delimiter=delimiter(first)), 1):
+    for number, cells in enumerate(csv.reader(lines, delimiter=_delimiter(first)), 1):
         if not any(cell.strip() for cell in cells) or cells[0].lstrip().startswith("#"):
             continue
         if len(cells) < 2:
             raise TraceFault(f"line {number} of {name} has one column: it must hold a time and a load")
-        at, load = when(cells[0]), amount(cells[1])
+        at, load = _time(cells[0]), _load(cells[1])
         if at is None or load is None:
             if not found and not header_passed:
                 header_passed = True
                 continue
-            what = f'time "{cells[0].strip()}"' if at is None else f'load "{cells[1].strip()}"'
+            cell = f'time "{cells[0].strip()}"' if at is None else f'load "{cells[1].strip()}"'
             raise TraceFault(
-                f"line {number} of {name}: the {what} can't be read (a time, like 2026-01-31 08:05, and a load)"
+                f"line {number} of {name}: the {cell} can't be read (a time, like 2026-01-31 08:05, and a load)"
             )
         found.append((at, load))
     return found
 
 
-def delimiter(line: str) -> str:
-    """What parts the columns of a line: the most frequent of semicolon, tab and comma."""
+def _delimiter(line: str) -> str:
+    """The separator of the columns: the most frequent of semicolon, tab and comma."""
     return max(";\t,", key=lambda sign: (line.count(sign), sign == ","))
 
 
-def when(text: str) -> float | None:
-    """A time as seconds; None when it is none. Without a zone it is taken as UTC."""
+def _time(text: str) -> float | None:
+    """The time in seconds; None when `text` is no time. Times without a zone are UTC."""
     text = text.strip().strip('"')
     try:
         seconds = float(text)
@@ -115,21 +115,21 @@ def when(text: str) -> float | None:
         return seconds / 1000.0 if abs(seconds) > 1e11 else seconds
     except ValueError:
         pass
-    for read_it in (datetime.fromisoformat, *(_by(form) for form in _FORMATS)):
+    for parse in (datetime.fromisoformat, *(_parser(form) for form in _FORMATS)):
         try:
-            found = read_it(text)
+            found = parse(text)
         except ValueError:
             continue
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     return None
 
 
-def _by(form: str) -> Callable[[str], datetime]:
+def _parser(form: str) -> Callable[[str], datetime]:
     return lambda text: datetime.strptime(text, form)
 
 
-def amount(text: str) -> float | None:
-    """A load; None when it is none, below 0 or not finite."""
+def _load(text: str) -> float | None:
+    """The load; None when `text` is no number, negative or not finite."""
     try:
         found = float(text.strip().strip('"').replace("\u00a0", "").replace(",", "."))
     except ValueError:

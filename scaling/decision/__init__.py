@@ -1,1 +1,1 @@
-"""How much capacity, which and where: pure functions from an observation to a decision."""
+"""How many nodes, which offers and where: pure functions from an observation to a decision."""

@@ -1,7 +1,7 @@
-"""From what is needed to what is done about it: votes, windows, steps. Pure.
+"""Damping: turns the number of nodes needed into the next step, by votes, windows and step limits. Pure.
 
-What keeps noise from starting and ending nodes: scale-in goes to the most that was needed within its window, and not
-twice within it, so that directions can't alternate faster than that; each direction needs its votes in a row.
+Scale-in goes to the highest need within its window, and not twice within it, so directions can't alternate faster than
+that. Each direction needs its votes in a row. Noise in the load therefore starts and ends no nodes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scaling.domain.model import PoolMemory
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where to go from `have`, and why not further."""
+    """The number of nodes to go to, and why not further."""
 
     target: int
     reason: str
@@ -23,56 +23,65 @@ class Step:
 def step(
     need: int, have: int, urgent: bool, trusted: bool, memory: PoolMemory, config: ScalingConfig, now: float
 ) -> tuple[Step, PoolMemory]:
-    """What to do about `need` nodes when there are `have`, and what is remembered of it.
+    """(the next step from `have` to `need` nodes, what to remember).
 
-    `urgent`: there is work and no node at all, which waits for no vote. `trusted`: a forecast looked ahead.
+    `urgent`: there is work and no node, which waits for no votes. `trusted`: a trusted forecast has looked ahead.
     """
     window_s = config.trusted_down_window_s if trusted else config.down_window_s
     keep_s = max(config.down_window_s, config.trusted_down_window_s)
-    needs = (*(one for one in memory.needs if one[0] > now - keep_s and one[1] > need), (now, need))
-    lows = (*(one for one in memory.lows if one[0] > now - config.up_window_s and one[1] < need), (now, need))
+    max_needs = (*((at, nodes) for at, nodes in memory.max_needs if at > now - keep_s and nodes > need), (now, need))
+    min_needs = (
+        *((at, nodes) for at, nodes in memory.min_needs if at > now - config.up_window_s and nodes < need),
+        (now, need),
+    )
     up = memory.up_votes + 1 if need > have else 0
     down = memory.down_votes + 1 if need < have else 0
-    after = replace(memory, needs=needs, lows=lows, up_votes=up, down_votes=down)
+    after = replace(memory, max_needs=max_needs, min_needs=min_needs, up_votes=up, down_votes=down)
     if need > have:
-        return _up(need, have, urgent, up, lows, config), after
+        return _up(need, have, urgent, up, min_needs[0][1], config), after
     if need == have:
-        return Step(have, f"{have} nodes are what is needed"), after
-    wanted = config.trusted_down_votes if trusted else config.down_votes
-    most = next(nodes for at, nodes in needs if at > now - window_s or at == now)
-    found = _down(need, have, most, window_s, down, wanted, config)
-    if found.target < have:
-        if now - memory.lowered_at < window_s:
-            pause = f"{now - memory.lowered_at:.0f} s since the last scale-in, {window_s:g} s are kept"
-            return Step(have, pause), after
-        after = replace(after, lowered_at=now)
-    return found, after
+        return Step(have, f"no change: {have} nodes are needed"), after
+    votes_needed = config.trusted_down_votes if trusted else config.down_votes
+    highest = next(nodes for at, nodes in max_needs if at > now - window_s or at == now)
+    taken = _down(need, have, highest, window_s, down, votes_needed, config)
+    if taken.target < have:
+        passed_s = now - memory.last_scale_in_at
+        if passed_s < window_s:
+            return Step(have, f"no scale-in: {passed_s:.0f} s since the last one, the window is {window_s:g} s"), after
+        after = replace(after, last_scale_in_at=now)
+    return taken, after
 
 
-def _up(
-    need: int, have: int, urgent: bool, votes: int, lows: tuple[tuple[float, int], ...], config: ScalingConfig
-) -> Step:
+def _up(need: int, have: int, urgent: bool, votes: int, lowest: int, config: ScalingConfig) -> Step:
+    """`lowest`: the lowest need within the scale-out window."""
     if urgent:
-        return Step(min(need, have + config.max_step_up_nodes), "there is work and no node: no vote is waited for")
+        target = min(need, have + config.max_step_up_nodes)
+        return Step(target, f"scale out to {target} nodes without waiting for votes: there is work and no node")
     if votes < config.up_votes:
-        return Step(have, f"vote {votes} of {config.up_votes} to scale out")
-    least = lows[0][1]
-    target = max(have, min(least, have + config.max_step_up_nodes))
-    if least <= have:
-        return Step(have, f"not needed throughout the last {config.up_window_s:g} s")
-    if target < least:
-        return Step(target, f"{least} nodes are needed, {config.max_step_up_nodes} at most are started at once")
-    return Step(target, f"from {have} to {target} nodes")
+        return Step(have, f"no scale-out yet: vote {votes} of {config.up_votes}")
+    target = max(have, min(lowest, have + config.max_step_up_nodes))
+    if lowest <= have:
+        return Step(have, f"no scale-out yet: more nodes were not needed throughout the last {config.up_window_s:g} s")
+    if target < lowest:
+        most = config.max_step_up_nodes
+        return Step(target, f"scale out from {have} to {target} of {lowest} nodes: a decision starts at most {most}")
+    return Step(target, f"scale out from {have} to {target} nodes")
 
 
-def _down(need: int, have: int, most: int, window_s: float, votes: int, wanted: int, config: ScalingConfig) -> Step:
-    if votes < wanted:
-        return Step(have, f"vote {votes} of {wanted} to scale in")
-    if most >= have:
-        return Step(have, f"{most} nodes were needed within the last {window_s:g} s")
-    target = max(most, have - config.max_step_down_nodes)
-    if target > most:
-        return Step(target, f"{most} nodes are enough, {config.max_step_down_nodes} at most are drained at once")
-    if most > need:
-        return Step(target, f"from {have} to {target} nodes, the most that was needed within {window_s:g} s")
-    return Step(target, f"from {have} to {target} nodes")
+def _down(
+    need: int, have: int, highest: int, window_s: float, votes: int, votes_needed: int, config: ScalingConfig
+) -> Step:
+    """`highest`: the highest need within the scale-in window."""
+    if votes < votes_needed:
+        return Step(have, f"no scale-in yet: vote {votes} of {votes_needed}")
+    if highest >= have:
+        return Step(have, f"no scale-in yet: {highest} nodes were needed within the last {window_s:g} s")
+    target = max(highest, have - config.max_step_down_nodes)
+    if target > highest:
+        most = config.max_step_down_nodes
+        return Step(
+            target, f"scale in from {have} to {target} instead of {highest} nodes: a decision drains at most {most}"
+        )
+    if highest > need:
+        return Step(target, f"scale in from {have} to {target} nodes, the highest need within {window_s:g} s")
+    return Step(target, f"scale in from {have} to {target} nodes")

@@ -1,7 +1,7 @@
-"""What another master left, made fit for this one's clock: nothing that is remembered lies in the future. Pure.
+"""Clamps the memory that a previous leader left to the local clock: no remembered time lies in the future. Pure.
 
-A clock that was set back, or another machine's that runs ahead, would otherwise keep windows shut and offers shunned
-until the time it had told. One that jumped forward makes windows end early, once.
+A clock that was set back, or another machine's that runs ahead, would otherwise keep windows shut and breakers open
+until the time it had noted. A clock that jumped forward makes windows end early, once.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Breaker, Memory, PoolMemory
 
 
-def recalled(memory: Memory, config: ScalingConfig, now: float) -> Memory:
-    """The same memory, with no time later than `now`, and no pause longer than a breaker makes."""
-    longest = now + longest_pause_s(config)
-    breakers = {offer: Breaker(one.failures, min(one.shunned_until, longest)) for offer, one in memory.breakers.items()}
-    return Memory({name: _pool(one, now) for name, one in memory.pools.items()}, breakers)
+def clamp_to_clock(memory: Memory, config: ScalingConfig, now: float) -> Memory:
+    """`memory` with no time later than `now`, and no breaker open for longer than breakers stay open."""
+    latest = now + longest_pause_s(config)
+    breakers = {
+        offer: Breaker(breaker.failures, min(breaker.open_until, latest)) for offer, breaker in memory.breakers.items()
+    }
+    return Memory({name: _clamped_pool(pool, now) for name, pool in memory.pools.items()}, breakers)
 
 
-def _pool(one: PoolMemory, now: float) -> PoolMemory:
+def _clamped_pool(pool: PoolMemory, now: float) -> PoolMemory:
     return replace(
-        one,
-        needs=tuple((min(at, now), nodes) for at, nodes in one.needs),
-        lows=tuple((min(at, now), nodes) for at, nodes in one.lows),
-        lowered_at=min(one.lowered_at, now),
-        asked_at=min(one.asked_at, now),
-        peak_at=min(one.peak_at, now),
+        pool,
+        max_needs=tuple((min(at, now), nodes) for at, nodes in pool.max_needs),
+        min_needs=tuple((min(at, now), nodes) for at, nodes in pool.min_needs),
+        last_scale_in_at=min(pool.last_scale_in_at, now),
+        last_work_at=min(pool.last_work_at, now),
+        last_peak_at=min(pool.last_peak_at, now),
     )

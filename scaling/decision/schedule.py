@@ -1,4 +1,4 @@
-"""Scheduled capacity: "weekdays 8 to 18, at least 5". Pure.
+"""Scheduled capacity: rules such as "weekdays 8 to 18, at least 5". Pure.
 
 A rule names days, hours and a number of nodes. Hours are of the scaler's time zone, from the first up to but not
 including the last; "22 to 6" goes over midnight and belongs to the day it begins on.
@@ -35,21 +35,21 @@ class Rule:
 
 
 @cache
-def parse(text: str) -> Rule:
-    """A rule from its words. ValueError, in one sentence, when it is none."""
-    found = _RULE.fullmatch(text)
-    if not found:
-        raise ValueError(f'"{text}" is no rule: write it like {EXAMPLE}')
-    first, last = _minute(found["first"], text), _minute(found["last"], text)
+def parse_rule(text: str) -> Rule:
+    """The rule that `text` states. Raises: ValueError, with one sentence that says what is wrong."""
+    match = _RULE.fullmatch(text)
+    if not match:
+        raise ValueError(f'"{text}" is not a rule: write it like {EXAMPLE}')
+    first, last = _minute(match["first"], text), _minute(match["last"], text)
     if first == last:
         raise ValueError(f'"{text}" begins and ends at the same time: for the whole day write 0 to 24')
-    return Rule(text, _days(found["days"].lower(), text), first, last, int(found["nodes"]))
+    return Rule(text, _days(match["days"].lower(), text), first, last, int(match["nodes"]))
 
 
 def problems(rules: Iterable[str], timezone: str) -> list[str]:
-    """What is wrong with these rules and their time zone, a phrase each."""
-    found = []
-    for check, text in [*((parse, rule) for rule in rules), (zone, timezone)]:
+    """What is wrong with these rules and their time zone, one sentence per problem."""
+    found: list[str] = []
+    for check, text in [*((parse_rule, rule) for rule in rules), (time_zone, timezone)]:
         try:
             check(text)
         except ValueError as error:
@@ -57,43 +57,43 @@ def problems(rules: Iterable[str], timezone: str) -> list[str]:
     return found
 
 
-def scheduled(rules: Iterable[str], timezone: str, now: float, lead_s: float = 0.0) -> tuple[int, str]:
-    """(nodes the rules want between now and `lead_s` from now, the rule that wants most); (0, "") when none holds.
+def scheduled_nodes(rules: Iterable[str], timezone: str, now: float, lead_s: float = 0.0) -> tuple[int, str]:
+    """(nodes required now or `lead_s` from now, the rule that requires them); (0, "") when no rule is in force.
 
-    The lead is what nodes need to start, so that they are there when the hour comes.
+    The lead is the time that nodes take to start, so that they are ready when the hour begins.
     """
-    best, why = 0, ""
+    most, why = 0, ""
     for text in rules:
-        rule = parse(text)
-        if rule.nodes > best and (_holds(rule, timezone, now) or _holds(rule, timezone, now + lead_s)):
-            best, why = rule.nodes, text
-    return best, why
+        rule = parse_rule(text)
+        if rule.nodes > most and (_is_in_force(rule, timezone, now) or _is_in_force(rule, timezone, now + lead_s)):
+            most, why = rule.nodes, text
+    return most, why
 
 
-def _holds(rule: Rule, timezone: str, at: float) -> bool:
-    there = datetime.fromtimestamp(at, zone(timezone))
-    minute, day = there.hour * 60 + there.minute, there.weekday()
+def _is_in_force(rule: Rule, timezone: str, at: float) -> bool:
+    local = datetime.fromtimestamp(at, time_zone(timezone))
+    minute, day = local.hour * 60 + local.minute, local.weekday()
     if rule.first < rule.last:
         return day in rule.days and rule.first <= minute < rule.last
-    yesterday = (there - timedelta(days=1)).weekday()
+    yesterday = (local - timedelta(days=1)).weekday()
     return (day in rule.days and minute >= rule.first) or (yesterday in rule.days and minute < rule.last)
 
 
 @cache
-def zone(name: str) -> ZoneInfo:
-    """The time zone of that name. ValueError when there is none."""
+def time_zone(name: str) -> ZoneInfo:
+    """The time zone of that IANA name. Raises: ValueError."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f'"{name}" is no time zone: write one like Europe/Berlin, or UTC') from error
+        raise ValueError(f'"{name}" is not a time zone: write one like Europe/Berlin, or UTC') from error
 
 
 def _minute(text: str, rule: str) -> int:
     hour, _, minute = text.partition(":")
-    found = int(hour) * 60 + int(minute or 0)
-    if found > 24 * 60 or int(minute or 0) > 59:
-        raise ValueError(f'"{rule}": {text} is no time of the day')
-    return found
+    minutes = int(hour) * 60 + int(minute or 0)
+    if minutes > 24 * 60 or int(minute or 0) > 59:
+        raise ValueError(f'"{rule}": {text} is no time of day')
+    return minutes
 
 
 def _days(text: str, rule: str) -> frozenset[int]:
@@ -103,13 +103,13 @@ def _days(text: str, rule: str) -> frozenset[int]:
     for part in re.split(r"\s*,\s*|\s+and\s+", text):
         ends = [_day(name, rule) for name in re.split(r"\s*-\s*|\s+to\s+", part)]
         if len(ends) > 2:
-            raise ValueError(f'"{rule}": "{part}" names more than two ends')
-        days |= {(ends[0] + step) % 7 for step in range((ends[-1] - ends[0]) % 7 + 1)}
+            raise ValueError(f'"{rule}": "{part}" is no range of days, it names more than two')
+        days |= {(ends[0] + offset) % 7 for offset in range((ends[-1] - ends[0]) % 7 + 1)}
     return frozenset(days)
 
 
 def _day(name: str, rule: str) -> int:
-    found = [number for number, day in enumerate(_DAYS) if len(name) >= 3 and day.startswith(name.rstrip("s"))]
-    if len(found) != 1:
+    matches = [number for number, day in enumerate(_DAYS) if len(name) >= 3 and day.startswith(name.rstrip("s"))]
+    if len(matches) != 1:
         raise ValueError(f'"{rule}": "{name}" is no day; write weekdays, weekends, daily, or days such as mon-fri')
-    return found[0]
+    return matches[0]

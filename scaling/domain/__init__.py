@@ -1,1 +1,1 @@
-"""The values of capacity: nodes, pools, offers, decisions and the settings. No logic of the scaler."""
+"""The values of capacity: nodes, pools, offers, decisions and settings. All other folders build on them."""

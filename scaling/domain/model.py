@@ -1,7 +1,7 @@
-"""The nouns of capacity: what is seen, what is expected, what can be had, what is decided, what is remembered. Pure.
+"""The values of the scaler: what is observed, forecast, offered, decided and remembered. Pure.
 
-All of them are plain frozen values, so that a decision can be written down and made again. Capacity and load are
-counted in nodes of the pool: a load of 7.5 keeps seven and a half nodes busy. Times are Unix seconds, money US dollars.
+All of them are frozen, so that a decision can be journaled and replayed. Capacity and load are counted in nodes of the
+pool: a load of 7.5 keeps seven and a half nodes busy. Times are Unix seconds, money is US dollars.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ OWN, ON_DEMAND, SPOT = "own", "on-demand", "spot"
 
 
 class Node(NamedTuple):
-    """One node of a pool as the scaler sees it; one that was asked for and has not joined yet is `starting`."""
+    """One node of a pool as the scaler sees it; a node that is ordered and has not joined yet is `starting`."""
 
     id: str
     offer: str = ""
-    """The id of the offer it came from; "" for a machine that is simply there."""
+    """Id of the offer it came from; "" for a node that people started."""
     state: str = READY
     launched_at: float = 0.0
     running: int = 0
-    """Tasks it holds: a node with any is never drained by scale-in."""
+    """Tasks it holds: scale-in never drains a node that holds any."""
     price_usd_h: float = 0.0
     market: str = OWN
     region: str = ""
     has_gpu: bool = False
     ending: bool = False
-    """Its provider has announced that it will be taken away."""
+    """Whether its provider has announced to take it away."""
     managed: bool = True
-    """Whether the scaler may end it: machines that people started are counted, never drained."""
+    """Whether the scaler may end it: nodes that people started are counted, never drained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What was seen of one pool: the nodes that can do its work, and the work."""
+    """One pool as observed: the nodes that can do its work, and the work."""
 
     name: str
     nodes: tuple[Node, ...] = ()
     load: float = 0.0
-    """Work that arrives, in nodes that it keeps busy (arrivals/s x seconds a task / slots a node)."""
+    """Work that arrives, in nodes it keeps busy (arrivals/s x seconds per task / slots per node)."""
     cpu: float = 0.0
-    """Share of the ready nodes' capacity in use, 0 to 1: at 1 the load may be any amount."""
+    """Share of the ready nodes' capacity in use, 0 to 1; at 1 the load may be any higher amount."""
     queued: int = 0
     """Waiting tasks."""
     task_s: float = 0.0
-    """Mean run time of a task; 0 where none has been timed."""
+    """Mean run time of a task; 0 where no task has been timed."""
     slots: int = 1
     """Tasks a node runs at the same time."""
     needs_gpu: bool = False
@@ -59,35 +59,35 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is there now, before a decision."""
+    """What a decision is based on."""
 
     pools: tuple[Pool, ...]
     spent_today_usd: float = 0.0
-    """Since midnight UTC, by what really ran."""
+    """Since midnight UTC, by the nodes that ran."""
     failed_offers: tuple[str, ...] = ()
-    """An offer for each launch that failed since the last decision."""
+    """The offer of each launch that failed since the last decision."""
     joined_offers: tuple[str, ...] = ()
-    """An offer for each node that joined since the last decision."""
+    """The offer of each node that joined since the last decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is to be held of a pool's load to come, and whether to act on it."""
+    """The capacity to hold for a pool's future load, and whether to act on it."""
 
     at_start: float
-    """Of the load when a node that is started now is ready (start time and one step)."""
+    """For the load when a node that is started now is ready (start time plus one step)."""
     until_start: float
-    """Of the highest load from now until then: what must not be given up meanwhile."""
+    """For the highest load from now until then: capacity that must not be given up before."""
     median: float = 0.0
-    """The load expected at `at_start`."""
+    """The load expected when a node that is started now is ready."""
     trusted: bool = False
-    """Whether its own back-test beat reactive at equal violations."""
+    """Whether its back-test beat reactive at equal violations."""
     model: str = ""
-    """The model in force."""
+    """Name of the model in force."""
     why: str = ""
     """In words: by how much it won or lost, or what is missing."""
     sure: float = 0.0
-    """How likely the load is to be no higher than `at_start`."""
+    """Probability that the load is not above `at_start`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +107,22 @@ class Offer:
     memory_gib: float = 0.0
     has_gpu: bool = False
     start_s: float = 120.0
-    """From the order to the first task, as measured."""
+    """Time from the order to the first task, as measured."""
     interruptions_h: float = 0.0
-    """Expected interruptions an hour; 0 on demand."""
+    """Expected interruptions per hour; 0 on demand."""
     egress_usd_gb: float = 0.0
     speed: Mapping[str, float] = field(default_factory=dict)
-    """pool -> units of its work an hour, as measured"""
+    """pool -> units of its work per hour, as measured"""
     available: int = 1_000_000
-    """How many more can be had."""
+    """How many more nodes of it can be started."""
 
 
 class Proposal(NamedTuple):
-    """What one policy wants, and why."""
+    """The number of nodes one policy asks for, and why."""
 
     policy: str
     nodes: int
-    """At least so many."""
+    """At least this many."""
     reason: str
 
 
@@ -140,59 +140,58 @@ class PoolDecision:
 
     pool: str
     have: int
-    """Nodes that are ready or starting and will stay, before."""
+    """Nodes before: ready or starting, and staying."""
     target: int
-    """Nodes there are to be."""
+    """Nodes after."""
     launches: tuple[Launch, ...] = ()
     drains: tuple[str, ...] = ()
-    """Ids of nodes that are to take no more work, and end when they hold none."""
+    """Ids of nodes that take no more work, and end when they hold none."""
     ends: tuple[str, ...] = ()
-    """Ids of drained nodes that hold nothing any more."""
+    """Ids of drained nodes that hold no task any more."""
     proposals: tuple[Proposal, ...] = ()
     trail: tuple[str, ...] = ()
-    """From the first proposal to the last limit, a sentence each; never empty."""
+    """The reasons, one sentence per step from the first proposal to the last limit; never empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to happen now, pool by pool, and what it does to the bill."""
+    """What is to happen now, pool by pool, and what it costs."""
 
     at: float
     pools: tuple[PoolDecision, ...]
     running_usd_h: float
-    """What ran before."""
+    """Price of the nodes there were before."""
     launched_usd_h: float
-    """What the launches add."""
+    """Price of the launches."""
 
 
 class Breaker(NamedTuple):
-    """What is remembered of an offer that failed."""
+    """Circuit breaker of an offer whose launches failed."""
 
     failures: int
-    shunned_until: float
+    open_until: float
 
 
 @dataclass(frozen=True, slots=True)
 class PoolMemory:
-    """What is remembered of a pool between two decisions."""
+    """What one decision about a pool leaves for the next."""
 
     up_votes: int = 0
     down_votes: int = 0
-    needs: tuple[tuple[float, int], ...] = ()
-    """(when, how many nodes were needed): the falling line of maxima within the stabilisation window"""
-    lows: tuple[tuple[float, int], ...] = ()
-    """The rising line of minima, for scaling out"""
-    lowered_at: float = float("-inf")
-    """When nodes were last drained"""
-    asked_at: float = float("-inf")
-    """When there was last any work"""
-    peak_at: float = float("-inf")
-    """When the baseline was last reached or passed"""
+    max_needs: tuple[tuple[float, int], ...] = ()
+    """(time, nodes needed): the decreasing maxima within the scale-in window"""
+    min_needs: tuple[tuple[float, int], ...] = ()
+    """(time, nodes needed): the increasing minima within the scale-out window"""
+    last_scale_in_at: float = float("-inf")
+    last_work_at: float = float("-inf")
+    """When there was last any work."""
+    last_peak_at: float = float("-inf")
+    """When the baseline was last reached or exceeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered between two decisions; the first one starts with an empty one."""
+    """What one decision leaves for the next; the first one begins with an empty memory."""
 
-    pools: Mapping[str, PoolMemory] = field(default_factory=dict)
-    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    pools: Mapping[str, PoolMemory] = field(default_factory=dict[str, PoolMemory])
+    breakers: Mapping[str, Breaker] = field(default_factory=dict[str, Breaker])

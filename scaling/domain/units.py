@@ -1,4 +1,4 @@
-"""Durations in seconds, amounts of money and numbers of nodes: the constants and roundings every layer shares. Pure."""
+"""Constants and roundings that every layer shares: durations, and tolerances for nodes and dollars. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import ceil
 HOUR_S, DAY_S, WEEK_S = 3600.0, 86400.0, 7 * 86400.0
 #: Differences below this are float noise, in nodes: 3.0000000001 nodes are three.
 NODE_EPSILON = 1e-9
-#: Budgets are compared with this tolerance, dollars an hour: sums of prices are floats.
+#: Budgets are compared with this tolerance, dollars per hour: sums of prices are floats.
 USD_EPSILON = 1e-9
 
 

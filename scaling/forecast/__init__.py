@@ -1,1 +1,1 @@
-"""The load to come: from the samples that were kept to a forecast that has to earn its trust."""
+"""Load forecasts, made from the samples in METRICS and used only where their own back-test beat reactive."""

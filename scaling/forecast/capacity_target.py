@@ -1,9 +1,9 @@
-"""How much of an uncertain load is to be held: an upper quantile of it, or whole nodes by what violations cost. Pure.
+"""How much capacity to hold for an uncertain load: an upper quantile, or whole nodes by the price of violations. Pure.
 
-A quantile is the same certainty everywhere, whatever it costs. Where a violating step has a price in nodes, a further
-node is held only where it avoids that much: quiet hours are covered nearly always, pulses of which nobody knows how
-high they come less often, and a half-used node is not ordered for the sake of a digit. It is the newsvendor's choice,
-in whole nodes.
+A quantile is the same certainty at every hour, whatever it costs. Where a step without enough capacity (a violation)
+has a price in nodes, one more node is held only where it avoids that much. So quiet hours are covered nearly always,
+pulses of unknown height less often, and a half-used node is not started for the sake of a digit. This is the newsvendor
+problem, in whole nodes.
 """
 
 from __future__ import annotations
@@ -14,62 +14,61 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from scaling.domain.units import NODE_EPSILON
+from scaling.forecast.walk_forward import WalkForward
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-    from scaling.forecast.walk_forward import WalkForward
-
-#: The quantiles by which a load to come is told where violations have a price.
+#: The quantiles that describe a future load where violations have a price.
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.965, 0.975, 0.985, 0.99, 0.995)
 
 
 class CapacityTarget(NamedTuple):
-    """What is held of a load to come."""
+    """What to hold for a future load."""
 
     quantile: float
-    """The upper quantile; also the one by which the gate compares the forecast with reactive."""
+    """The upper quantile; also the one at which the gate compares the forecast with reactive."""
     violation_nodes: float = 0.0
-    """Nodes that a violating step is worth, for that step; 0: the quantile is held."""
+    """Price of a violating step, in nodes for that step; 0: the quantile is held."""
 
     def quantiles(self) -> tuple[float, ...]:
-        """Those that a walk must have for it."""
+        """The quantiles that forecasts must have for this target, rising."""
         return tuple(sorted({*(LEVELS if self.violation_nodes else ()), self.quantile}))
 
 
 @dataclass(frozen=True)
 class CapacityPlan:
-    """What is to be held by the forecasts of a walk, a row an origin; NaN where there is none yet."""
+    """The capacity to hold by a walk-forward forecast, one row per origin; NaN where there is none yet."""
 
     ahead: int
     at_start: ndarray
     until_start: ndarray
     median: ndarray
     sure: ndarray
-    """How likely the load at start is to be no higher than `at_start`"""
+    """Probability that the load at start is not above `at_start`"""
     names: tuple[str, ...]
     in_force: ndarray
     """Number of the model in force; -1: none"""
 
 
-def sized(forecasts: WalkForward, aim: CapacityTarget) -> CapacityPlan:
-    """What is to be held, for each origin. Raises: ValueError (the walk has not the quantiles it takes)."""
+def plan_capacity(forecasts: WalkForward, target: CapacityTarget) -> CapacityPlan:
+    """The capacity to hold at each origin. Raises: ValueError (the forecasts lack a quantile of the target)."""
     import numpy as np
 
-    column = forecasts.column(aim.quantile)
+    column = forecasts.column(target.quantile)
     in_force = forecasts.in_force[:, column]
-    if not aim.violation_nodes:
+    if not target.violation_nodes:
         at_start, until_start = forecasts.at_start[:, column], forecasts.until_start[:, column]
-        sure = np.full(len(at_start), aim.quantile)
+        sure = np.full(len(at_start), target.quantile)
     else:
-        told = [forecasts.column(one) for one in LEVELS]
-        at_start, sure = whole_nodes(forecasts.at_start[:, told], LEVELS, aim.violation_nodes)
-        until_start, _ = whole_nodes(forecasts.until_start[:, told], LEVELS, aim.violation_nodes)
+        columns = [forecasts.column(level) for level in LEVELS]
+        at_start, sure = newsvendor_nodes(forecasts.at_start[:, columns], LEVELS, target.violation_nodes)
+        until_start, _ = newsvendor_nodes(forecasts.until_start[:, columns], LEVELS, target.violation_nodes)
     return CapacityPlan(forecasts.ahead, at_start, until_start, forecasts.median, sure, forecasts.names, in_force)
 
 
-def whole_nodes(upper: ndarray, quantiles: Sequence[float], violation_nodes: float) -> tuple[ndarray, ndarray]:
-    """(n): the whole nodes that cost least with the violations they leave, and how likely they are to be enough.
+def newsvendor_nodes(upper: ndarray, quantiles: Sequence[float], violation_nodes: float) -> tuple[ndarray, ndarray]:
+    """((n): the whole nodes that cost the least together with the violations they leave, (n): P(they are enough)).
 
     `upper` (n, q): the quantiles of each load, rising; those of a row may cross a little. NaN where one is NaN.
     """
@@ -78,18 +77,18 @@ def whole_nodes(upper: ndarray, quantiles: Sequence[float], violation_nodes: flo
     levels = np.maximum.accumulate(upper, axis=1)
     least = np.where(np.isnan(upper).any(axis=1), -np.inf, np.inf)
     best, sure = np.full(len(levels), np.nan), np.full(len(levels), np.nan)
-    # Between two quantiles the cost is a straight line, so it is least at the whole nodes next to one of them.
+    # Between two quantiles the cost is linear, so its minimum lies at whole nodes next to one of them.
     for level, whole in product(levels.T, (np.floor, np.ceil)):
         nodes = whole(level + (NODE_EPSILON if whole is np.floor else -NODE_EPSILON)) + 0.0  # no -0
-        enough = _chance_under(nodes, levels, quantiles)
+        enough = _probability_not_above(nodes, levels, quantiles)
         cost = nodes + violation_nodes * (1.0 - enough)
         better = (cost < least) & (nodes >= levels[:, 0] - NODE_EPSILON)  # below the first quantile nothing is known
         best, sure, least = (np.where(better, new, old) for new, old in ((nodes, best), (enough, sure), (cost, least)))
     return best, sure
 
 
-def _chance_under(nodes: ndarray, levels: ndarray, quantiles: Sequence[float]) -> ndarray:
-    """How likely each load is not above `nodes`: straight lines between the quantiles, the last one above them all."""
+def _probability_not_above(nodes: ndarray, levels: ndarray, quantiles: Sequence[float]) -> ndarray:
+    """(n): P(load <= nodes), linear between the quantiles; above them all that of the last one."""
     import numpy as np
 
     rows, known = np.arange(len(nodes)), np.asarray(quantiles)

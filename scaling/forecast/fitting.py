@@ -1,8 +1,8 @@
-"""What a fit is asked, when one is due, and how long its answer holds. Pure.
+"""Decides when a fit is due and of what, and how long its forecast stays in force. Pure.
 
-A forecast is made at the end of a step for the step in which a node started now would be ready, so it is made anew
-with each step. What is late on the way (the newest sample, the fit itself) counts as part of the start. When a fit
-fails, the last forecast stays in force for IN_FORCE_STEPS; then there is none, and decisions are reactive.
+A forecast is made at the end of each step, for the step in which a node started now would be ready. Delays on the way
+(the newest sample, the fit itself) count as part of the start. When a fit fails, the last forecast stays in force for
+IN_FORCE_STEPS; after that there is none, and decisions are reactive.
 """
 
 from __future__ import annotations
@@ -20,42 +20,41 @@ from scaling.domain.config import REACTIVE, ScalingConfig
 from scaling.domain.model import Forecast, Offer
 from scaling.forecast.capacity_target import CapacityTarget
 from scaling.forecast.history import HOLD_S, THINNED_S, History, bounds, series
-from scaling.observation.observe import PoolSnapshot, machine_of, slots_of
+from scaling.observation.observe import PoolSnapshot, pool_of_kind, slots_per_task
 
-#: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter ones leave time for.
+#: Prophet takes part from steps of this length on, seconds: its fits take longer than shorter steps leave time for.
 PROPHET_STEP_S = THINNED_S[0]
-#: A forecast is in force until so many steps, and LATE_S for a sample and a fit to come, after the last load it knew.
+#: A forecast is in force until this many steps, plus LATE_S for a sample and a fit, after the last load it knew.
 IN_FORCE_STEPS, LATE_S = 3, 120.0
-#: After a fit there is none for so many times as long as it took: a tenth of one core at most, whatever goes wrong.
+#: The pause after a fit, as a multiple of the time it took: whatever goes wrong, fits take a tenth of one core at most.
 REST = 9.0
-WEEK_S = 7 * 86400.0
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What the controller's last look saw that a forecast must know."""
+class FitContext:
+    """What the last control cycle saw that a forecast depends on."""
 
     config: ScalingConfig
     pools: Mapping[str, tuple[float, float]]
-    """pool -> (slots a node, seconds that a start takes)"""
-    groups: Mapping[Work, str] = field(default_factory=dict)
-    """(kind, pool of lanes) -> the pool it is work of, "" for none; what is not named had no lane just now."""
+    """pool -> (slots per node, seconds that a start takes)"""
+    groups: Mapping[Work, str] = field(default_factory=dict[Work, str])
+    """(kind, pool of lanes) -> the scaler's pool, "" for none; work that is missing here has no lane now."""
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """One pool's history, and what is asked of it."""
+class FitRequest(msgspec.Struct, frozen=True):
+    """The history of one pool, and what to forecast from it."""
 
     pool: str
     loads: tuple[float, ...]
     step_s: float
     start_steps: int
-    aim: CapacityTarget
+    target: CapacityTarget
     prophet_s: float
-    """Seconds that Prophet may take; 0: it is left out."""
+    """Seconds that Prophet may take; 0: without Prophet."""
 
 
-class Fit(msgspec.Struct, frozen=True):
-    """The answer: loads in nodes. Without a model there is no forecast, and `why` says why."""
+class FitResult(msgspec.Struct, frozen=True):
+    """The forecast of one pool, loads in nodes. Without a model there is no forecast, and `why` says why."""
 
     pool: str
     steps: int
@@ -66,9 +65,9 @@ class Fit(msgspec.Struct, frozen=True):
     until_start: float = 0.0
     median: float = 0.0
     sure: float = 0.0
-    """How likely the load is to be no higher than `at_start`."""
+    """Probability that the load is not above `at_start`."""
     lower: float | None = None
-    """The load falls under it as often as it rises over `upper`."""
+    """The load falls below it as often as it rises above `upper`."""
     upper: float | None = None
     """The upper quantile of the load when a node started now is ready."""
     trusted: bool = False
@@ -77,125 +76,132 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A fit, and what it was made of."""
+class StoredFit:
+    """A result, and what it was made from."""
 
-    fit: Fit
+    result: FitResult
     end: float
-    """The last load it knew ended then, Unix seconds."""
+    """When the last load it knew ended, Unix seconds."""
     step_s: float
-    aim: CapacityTarget
+    target: CapacityTarget
     at: float
-    """When it came."""
+    """When it arrived, Unix seconds."""
 
 
-class Due(NamedTuple):
-    """What the next fit would be made of; one that equals the last one would say nothing new."""
+class FitKey(NamedTuple):
+    """What a fit is made from; a fit with the key of the last one would give the same result."""
 
     within: tuple[float, float, float]
-    aim: CapacityTarget
+    """(begin, end, step) of the history"""
+    target: CapacityTarget
     pools: tuple[str, ...]
 
 
 def capacity_target_of(config: ScalingConfig) -> CapacityTarget:
-    """What the settings want held of a load to come."""
+    """What the settings ask to hold for a future load."""
     return CapacityTarget(config.quantile, config.violation_nodes)
 
 
-def looked(seen: PoolSnapshot, offers: tuple[Offer, ...], config: ScalingConfig) -> Looked:
-    """With the slowest start among the offers that suit the pool, as for the schedule."""
-    default = Offer("", "").start_s
-    starts = {
-        pool.name: max((one.start_s for one in offers if one.has_gpu or not pool.needs_gpu), default=default)
-        for pool in seen.pools
-    }
-    pools = {pool.name: (float(pool.slots), starts[pool.name]) for pool in seen.pools}
-    return Looked(config, pools, seen.groups)
+def fit_context(snapshot: PoolSnapshot, offers: tuple[Offer, ...], config: ScalingConfig) -> FitContext:
+    """The context of a cycle. A start takes as long as the slowest offer that suits the pool."""
+    default_s = Offer("", "").start_s
+    pools: dict[str, tuple[float, float]] = {}
+    for pool in snapshot.pools:
+        starts_s = [offer.start_s for offer in offers if offer.has_gpu or not pool.needs_gpu]
+        pools[pool.name] = float(pool.slots), max(starts_s, default=default_s)
+    return FitContext(config, pools, snapshot.groups)
 
 
-def due(history: History, seen: Looked, last: Due | None, now: float) -> Due | None:
-    """What there is to fit now; None: nothing, or nothing new."""
-    within = bounds(history, now) if seen.config.mode != REACTIVE else None
+def due_fit(history: History, context: FitContext, last: FitKey | None, now: float) -> FitKey | None:
+    """The fit to make now; None when there is no history, or nothing new since the `last` one."""
+    within = bounds(history, now) if context.config.mode != REACTIVE else None
     if within is None or now - within[1] > within[2] + HOLD_S:
         return None
-    found = Due(within, capacity_target_of(seen.config), tuple(sorted(seen.pools)))
-    return None if found == last else found
+    key = FitKey(within, capacity_target_of(context.config), tuple(sorted(context.pools)))
+    return None if key == last else key
 
 
-def asked(
-    history: History, what: Due, seen: Looked, resources: Mapping[str, Resources], took_s: float, now: float
-) -> list[Asked]:
-    """For each pool with a history. `took_s`: how long fits take, by the last one."""
-    found = []
-    _, end, step_s = what.within
-    for pool, (slots, start_s) in sorted(seen.pools.items()):
-        works = [work for work in history.work_s if _group(work, seen, resources) == pool]
+def fit_requests(
+    history: History, key: FitKey, context: FitContext, resources: Mapping[str, Resources], took_s: float, now: float
+) -> list[FitRequest]:
+    """A request for each pool with a history. `took_s`: how long the last fit took."""
+    requests: list[FitRequest] = []
+    _, end, step_s = key.within
+    for pool, (slots, start_s) in sorted(context.pools.items()):
+        works = [work for work in history.work_s if _pool_of_work(work, context, resources) == pool]
         if not works:
             continue
-        nodes = {work: slots_of(work[0], resources, slots) / slots for work in works}
-        loads = series(history, nodes, what.within).loads
+        nodes = {work: slots_per_task(work[0], resources, slots) / slots for work in works}
+        loads = series(history, nodes, key.within).loads
         late_s = max(0.0, now - end) + took_s
-        prophet_s = seen.config.forecast_limit_s / 2 / len(seen.pools) if step_s >= PROPHET_STEP_S else 0.0
-        found.append(Asked(pool, loads, step_s, ceil((start_s + late_s) / step_s), what.aim, prophet_s))
-    return found
+        prophet_s = context.config.forecast_limit_s / 2 / len(context.pools) if step_s >= PROPHET_STEP_S else 0.0
+        start_steps = ceil((start_s + late_s) / step_s)
+        requests.append(FitRequest(pool, loads, step_s, start_steps, key.target, prophet_s))
+    return requests
 
 
-def _group(work: Work, seen: Looked, resources: Mapping[str, Resources]) -> str:
-    """The pool that work is of. What asks for more than any node counts while it has a lane, which tells."""
+def _pool_of_work(work: Work, context: FitContext, resources: Mapping[str, Resources]) -> str:
+    """The scaler's pool of this work. Work with requirements counts only while it has a lane, which tells the pool."""
     kind, pool = work
-    return seen.groups.get(work, machine_of(kind, resources) if pool == OPEN else "")
+    return context.groups.get(work, pool_of_kind(kind, resources) if pool == OPEN else "")
 
 
-def holds(one: Kept, config: ScalingConfig, now: float) -> bool:
-    """Whether it is in force."""
-    fresh = now - one.end <= IN_FORCE_STEPS * one.step_s + LATE_S
-    return bool(one.fit.model) and fresh and one.aim == capacity_target_of(config)
+def is_in_force(stored: StoredFit, config: ScalingConfig, now: float) -> bool:
+    """Whether decisions may still be given this forecast."""
+    is_fresh = now - stored.end <= IN_FORCE_STEPS * stored.step_s + LATE_S
+    return bool(stored.result.model) and is_fresh and stored.target == capacity_target_of(config)
 
 
-def forecasts(kept: Mapping[str, Kept], seen: Looked, now: float) -> dict[str, Forecast]:
-    """pool -> its forecast, as `decide` takes them, for those that have one in force."""
-    if seen.config.mode == REACTIVE:
+def current_forecasts(stored: Mapping[str, StoredFit], context: FitContext, now: float) -> dict[str, Forecast]:
+    """pool -> its forecast, as `decide` takes it, for the pools that have one in force."""
+    if context.config.mode == REACTIVE:
         return {}
+    results = {
+        pool: fit.result
+        for pool, fit in sorted(stored.items())
+        if pool in context.pools and is_in_force(fit, context.config, now)
+    }
     return {
         pool: Forecast(
-            at_start=one.fit.at_start, until_start=one.fit.until_start, median=one.fit.median,
-            trusted=one.fit.trusted, model=one.fit.model, why=one.fit.why, sure=one.fit.sure,
+            at_start=result.at_start, until_start=result.until_start, median=result.median, trusted=result.trusted,
+            model=result.model, why=result.why, sure=result.sure,
         )
-        for pool, one in sorted(kept.items())
-        if pool in seen.pools and holds(one, seen.config, now)
+        for pool, result in results.items()
     }  # fmt: skip
 
 
 def document(
-    kept: Mapping[str, Kept], seen: Looked, history: History, problem: str, now: float
+    stored: Mapping[str, StoredFit], context: FitContext, history: History, problem: str, now: float
 ) -> dict[str, dict[str, Any]]:
     """pool -> its forecast, or why there is none, for people and programs. `problem`: of the last fit, "" for none."""
-    found: dict[str, dict[str, Any]] = {}
-    for pool in sorted(seen.pools):
-        one = kept.get(pool)
-        in_force = one is not None and holds(one, seen.config, now) and seen.config.mode != REACTIVE
-        why = one.fit.why if one is not None and in_force else _missing(one, seen.config, history, now)
-        told: dict[str, Any] = {"in_force": in_force, "why": "; ".join(part for part in (why, problem) if part)}
-        if one is not None:
-            fit, none = one.fit, not one.fit.model
-            told |= {
-                "at": one.at, "known_until": one.end, "step_s": one.step_s, "steps": fit.steps, "took_s": fit.took_s,
-                "model": fit.model, "quantile": one.aim.quantile, "sure": None if none else fit.sure,
-                "ratio": fit.ratio, "trusted": in_force and fit.trusted, "median": None if none else fit.median,
-                "at_start": None if none else fit.at_start, "until_start": None if none else fit.until_start,
-                "lower": fit.lower, "upper": fit.upper,
+    documents: dict[str, dict[str, Any]] = {}
+    for pool in sorted(context.pools):
+        fit = stored.get(pool)
+        in_force = fit is not None and is_in_force(fit, context.config, now) and context.config.mode != REACTIVE
+        why = fit.result.why if fit is not None and in_force else _missing(fit, context.config, history, now)
+        made: dict[str, Any] = {"in_force": in_force, "why": "; ".join(part for part in (why, problem) if part)}
+        if fit is not None:
+            result, none = fit.result, not fit.result.model
+            made |= {
+                "at": fit.at, "known_until": fit.end, "step_s": fit.step_s, "steps": result.steps,
+                "took_s": result.took_s, "model": result.model, "quantile": fit.target.quantile,
+                "sure": None if none else result.sure, "ratio": result.ratio,
+                "trusted": in_force and result.trusted, "median": None if none else result.median,
+                "at_start": None if none else result.at_start,
+                "until_start": None if none else result.until_start, "lower": result.lower, "upper": result.upper,
             }  # fmt: skip
-        found[pool] = told
-    return found
+        documents[pool] = made
+    return documents
 
 
-def _missing(one: Kept | None, config: ScalingConfig, history: History, now: float) -> str:
+def _missing(stored: StoredFit | None, config: ScalingConfig, history: History, now: float) -> str:
+    """Why no forecast is in force."""
     if config.mode == REACTIVE:
         return "the mode is reactive"
-    if one is not None and not one.fit.model:
-        return one.fit.why
-    if one is not None and one.aim != capacity_target_of(config):
-        return "the last forecast was made by other settings"
-    if one is not None:
-        return f"the last forecast knew the load until {now - one.end:.0f} s ago, and is too old"
-    return "no forecast has been made yet" if history.told_s else "there is no load history yet"
+    if stored is None:
+        return "no forecast has been made yet" if history.covered_s else "there is no load history yet"
+    if not stored.result.model:
+        return stored.result.why
+    if stored.target != capacity_target_of(config):
+        return "the last forecast was made with other settings"
+    return f"the last forecast is too old: it knew the load until {now - stored.end:.0f} s ago"

@@ -1,8 +1,8 @@
-"""What load is expected, by several simple models, walked forward over a whole history. Pure.
+"""Several simple models of the future load, walked forward over a whole history. Pure.
 
-Every model answers the same question for every origin t: knowing loads[:t] and nothing after, what will the load be
-`ahead` steps later, at step t - 1 + ahead? So the forecast of now is the last row of a walk, and a back-test is the
-rest. NaN: not enough history yet.
+Every model answers the same question for every origin t: knowing loads[:t] and nothing after, what is the load of step
+t - 1 + ahead? So the last row is the forecast of now, and the rows before it are a back-test. NaN: not enough history
+yet.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from scaling.domain.units import DAY_S, HOUR_S, WEEK_S
+
 if TYPE_CHECKING:
     from numpy import ndarray
 
-HOUR_S, DAY_S, WEEK_S, YEAR_S = 3600.0, 86400.0, 7 * 86400.0, 365.25 * 86400.0
-#: Periods looked for, where a step is at most a quarter of one.
-PERIODS_S = {"hour": HOUR_S, "day": DAY_S, "week": WEEK_S, "year": YEAR_S}
+#: Seasons that are modelled, where a step is at most a quarter of one.
+PERIODS_S = {"hour": HOUR_S, "day": DAY_S, "week": WEEK_S, "year": 365.25 * DAY_S}
 #: How many past periods a seasonal model averages.
 PAST = 4
-#: The regression is fitted again this often, on at most so many steps, and not on fewer than.
+#: How often the regression is refitted over a history; most and fewest steps of a fit.
 REFITS, FIT_STEPS, FIT_LEAST = 48, 4000, 60
 
 
 def periods(step_s: float, steps: int) -> dict[str, int]:
-    """name -> length in steps, of the seasons of which `steps` hold at least two."""
+    """name -> length in steps, of the seasons that fit into `steps` at least twice."""
     found = {name: round(period_s / step_s) for name, period_s in PERIODS_S.items()}
     return {name: length for name, length in found.items() if length >= 4 and 2 * length <= steps}
 
 
 def models(loads: ndarray, step_s: float) -> dict[str, Callable[[int], ndarray]]:
-    """name -> model(ahead) -> forecasts of shape (n + 1,), one an origin."""
+    """name -> model(ahead) -> forecasts of shape (n + 1,), one per origin."""
     seasons = periods(step_s, len(loads))
     found: dict[str, Callable[[int], ndarray]] = {
         "last": lambda ahead: last(loads),
@@ -54,12 +55,12 @@ def shifted(values: ndarray, by: int, size: int) -> ndarray:
 
 
 def last(loads: ndarray) -> ndarray:
-    """As it was in the last step."""
+    """The load of the last step."""
     return shifted(loads, 1, len(loads) + 1)
 
 
 def trend(loads: ndarray, ahead: int) -> ndarray:
-    """The last three steps and their rise over the three before, damped: it goes on for three steps at most."""
+    """The mean of the last three steps plus its rise over the three before, continued for three steps at most."""
     import numpy as np
 
     size = len(loads) + 1
@@ -69,19 +70,19 @@ def trend(loads: ndarray, ahead: int) -> ndarray:
 
 
 def past_periods(values: ndarray, length: int, ahead: int, count: int = PAST) -> list[ndarray]:
-    """For each origin, the values at the target's phase in the last periods that were over by then."""
+    """For each origin, the values at the target's phase in the last `count` periods that were over by then."""
     size = len(values) + 1
     first = -(-ahead // length)
     return [shifted(values, number * length - ahead + 1, size) for number in range(first, first + count)]
 
 
 def seasonal(loads: ndarray, length: int, ahead: int) -> ndarray:
-    """The mean of the same phase in the last periods there are (the naive one, with its noise averaged)."""
+    """The mean of the same phase in the last periods (the seasonal naive model, its noise averaged)."""
     return mean_of(past_periods(loads, length, ahead))
 
 
 def mean_of(parts: list[ndarray]) -> ndarray:
-    """Their mean where any is known, else NaN."""
+    """The mean of the known values at each origin; NaN where none is known."""
     import numpy as np
 
     stacked = np.array(parts)
@@ -91,7 +92,7 @@ def mean_of(parts: list[ndarray]) -> ndarray:
 
 
 def envelope(loads: ndarray, length: int, ahead: int) -> ndarray:
-    """The highest of the same phase and its neighbours in the last three periods: for pulses that come a step off."""
+    """The highest of the same phase and its neighbours in the last three periods, for pulses that vary by a step."""
     import numpy as np
 
     size = len(loads) + 1
@@ -105,7 +106,7 @@ def envelope(loads: ndarray, length: int, ahead: int) -> ndarray:
 
 
 def regression(loads: ndarray, lengths: tuple[int, ...], ahead: int) -> ndarray:
-    """Least squares on the last steps and the phases of past periods, fitted again on the way by what is known then."""
+    """Least squares on the last steps and the phases of past periods, refitted along the history."""
     import numpy as np
 
     size = len(loads) + 1

@@ -1,1 +1,1 @@
-"""Decisions on record: how they are written, explained, and shown as status and reports."""
+"""Decisions on record: journaled, replayed, explained, and shown as status and cost."""

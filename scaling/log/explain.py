@@ -1,4 +1,4 @@
-"""A journaled decision in words, made again from what it was made from: `python -m scaling explain`."""
+"""Explains a journaled decision in words, and replays it: `python -m scaling explain`."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from typing import Any
 
 from mesh.errors import BadInput, NotFound
 from scaling.log.decision_record import replay
-from scaling.log.reports import in_words
+from scaling.log.reports import summary
 
 
-def explained(written: Mapping[str, Any]) -> dict[str, Any]:
-    """The decision with `replayed` (whether it came out the same; None: it can't be made again) and `says`. Pure."""
+def explain(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision with `says` (sentences) and `replayed` (whether it came out the same; None: it can't be). Pure."""
+    same: bool | None = None
     try:
-        made, same = replay(written)
-        verdict = "Made again from what it was made from, it is the same."
+        decision, same = replay(written)
+        verdict = "Replayed from its inputs, the decision is the same."
         if not same:
-            verdict = f"Made again, it comes out differently: {in_words(made)}."
+            verdict = f"Replayed from its inputs, the decision differs: {summary(decision)}."
     except BadInput as fault:
-        same, verdict = None, f"{fault.message[:1].upper()}{fault.message[1:]}."
+        verdict = f"{fault.message[:1].upper()}{fault.message[1:]}."
     return {**written, "replayed": same, "says": [*_lines(written), verdict]}
 
 
 def _lines(written: Mapping[str, Any]) -> list[str]:
     at = datetime.fromtimestamp(written["at"], UTC)
-    found = [
-        f"Decision {written['id']} of {at:%Y-%m-%d %H:%M:%S} UTC by {written['node'] or 'a master'} (fence "
+    lines = [
+        f"Decision {written['id']} of {at:%Y-%m-%d %H:%M:%S} UTC by {written['node'] or 'a leader'} (fence "
         f"{written['fence']}), policy {written['policy']}:"
     ]
     for pool in written["pools"]:
-        found.append(f"{pool['pool']}: {pool['have']} -> {pool['target']} nodes")
-        found += [f"  {sentence}" for sentence in pool["trail"]]
-        found += [f"  start {one['count']} of {one['offer']}, {one['price_usd_h']:g} $/h" for one in pool["launches"]]
-        found += [f"  drain {', '.join(pool['drains'])}"] if pool["drains"] else []
-    return found + [f"note: {note}" for note in written["notes"]]
+        lines.append(f"{pool['pool']}: {pool['have']} -> {pool['target']} nodes")
+        lines += [f"  {sentence}" for sentence in pool["trail"]]
+        lines += [
+            f"  start {each['count']} of {each['offer']}, {each['price_usd_h']:g} $/h" for each in pool["launches"]
+        ]
+        lines += [f"  drain {', '.join(pool['drains'])}"] if pool["drains"] else []
+    return lines + [f"note: {note}" for note in written["notes"]]
 
 
 async def from_journal(url: str | None, number: int | None) -> dict[str, Any]:
-    """A decision of a running mesh, the last one without a number. Raises: BadInput, BusUnavailable, NotFound."""
+    """A decision of a running mesh; without a number the last one. Raises: BadInput, BusUnavailable, NotFound."""
     from mesh.client import Mesh
     from scaling.state.store import Store
 
@@ -63,4 +66,4 @@ def from_file(path: str) -> dict[str, Any]:
             return dict(found)
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(f"{path} can't be read as a decision: {error}") from None
-    raise BadInput(f"{path} is no decision as `queztl --json scale explain` prints it")
+    raise BadInput(f"{path} is not a decision as `queztl --json scale explain` prints it")

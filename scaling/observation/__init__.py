@@ -1,1 +1,1 @@
-"""What the scaler sees: lanes, nodes, orders, measured throughput and spend."""
+"""What a decision is based on: lanes, nodes, orders, offers and measured throughput, read from the mesh each cycle."""

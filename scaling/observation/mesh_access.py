@@ -13,20 +13,20 @@ from scaling.providers.base import Provider
 
 @dataclass(frozen=True)
 class MeshAccess:
-    """The mesh as one node's scaler reaches it."""
+    """The mesh as the scaler of one node reaches it."""
 
     bus: Bus
-    me: str
-    """Id of this node."""
-    mesh: tuple[str, str]
-    """(id, name)"""
+    node_id: str
+    """Id of the node that runs this scaler."""
+    mesh_id: str
+    mesh_name: str
     members: Callable[[], Sequence[Member]]
-    confirm: Callable[[], Awaitable[int]]
+    confirm_lease: Callable[[], Awaitable[int]]
     """Reads the lease again; returns this node's fence, 0 when it is not the leader."""
-    join: Callable[[], tuple[str, ...]]
+    join_urls: Callable[[], tuple[str, ...]]
     """URLs at which a new node finds the mesh now."""
     resources: Mapping[str, Resources]
     """kind -> what one task of it takes"""
     providers: Mapping[str, Provider]
     has_key: bool = False
-    """Whether the mesh has a key; without one no money is spent."""
+    """Whether the mesh has a key; a mesh without one spends no money."""

@@ -1,7 +1,7 @@
-"""What was ordered, what providers tell of and who is in the mesh, brought together: none doubled, none lost. Pure.
+"""Reconciles orders, the providers' lists and the members: no node is started twice, none is lost. Pure.
 
-Both directions are swept: an instance that nobody ordered is ended, a started node that nobody accounts for is told to
-go. A list that did not come proves nothing: what it might tell of counts as starting until it does come.
+Both directions are swept: an instance without an order is ended, a started node without an order is told to leave. A
+list that did not arrive proves nothing: what it might show counts as starting until it does arrive.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scaling.domain.config import ScalingConfig
 from scaling.providers.base import Instance
 from scaling.state.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
 
-#: A node that drains and holds nothing leaves by itself; after this long it is helped, seconds.
+#: A node that drains and holds no task leaves by itself; after this long its provider ends it, seconds.
 HELP_AFTER_S = 20.0
-#: A node that was told to go works on what it holds for this long at most, seconds.
+#: A node that was told to leave may work on what it holds for this long, seconds.
 DRAIN_WITHIN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider told of, for its place."""
+    """A provider's list, for the place it covers."""
 
     place: str
     instances: tuple[Instance, ...]
@@ -33,24 +33,38 @@ class Listing:
 
 @dataclass
 class Reconciled:
-    """What is known now, and what follows from it."""
+    """What is known now, and what to do about it."""
 
-    intents: dict[str, Intent] = field(default_factory=dict)
-    """token -> the intent as it is to stand from now on"""
-    write: list[Intent] = field(default_factory=list)
-    """Those of them that changed."""
-    forget: list[str] = field(default_factory=list)
+    intents: dict[str, Intent] = field(default_factory=dict[str, Intent])
+    """token -> the intent as it stands from now on"""
+    write: list[Intent] = field(default_factory=list[Intent])
+    """The intents among them that changed."""
+    forget: list[str] = field(default_factory=list[str])
     """Tokens of intents that are over."""
-    end: list[tuple[str, str]] = field(default_factory=list)
-    """(provider, instance) to be terminated"""
-    leave: list[tuple[str, str, str]] = field(default_factory=list)
-    """(node, token, why) to be told to go"""
-    failed: list[str] = field(default_factory=list)
-    """An offer for each launch that failed."""
-    joined: list[tuple[str, float]] = field(default_factory=list)
-    """(offer, seconds it took) for each node that joined"""
-    news: list[tuple[str, str, str]] = field(default_factory=list)
-    """(what happened, token, in words) for the journal"""
+    end: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """(provider, instance) to terminate"""
+    leave: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    """(node, token, why) to tell to leave"""
+    failed: list[str] = field(default_factory=list[str])
+    """The offer of each launch that failed."""
+    joined: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    """(offer, seconds from order to join) of each node that joined"""
+    events: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    """(event, token, sentence) for the journal"""
+
+
+@dataclass(frozen=True)
+class _Match:
+    """What is known about one intent from outside."""
+
+    instances: Sequence[Instance]
+    """Those of its token, by its provider's list."""
+    is_listed: bool
+    """Whether the list that covers its place arrived."""
+    is_elsewhere: bool
+    """Whether no list from here covers its place."""
+    member: Member | None
+    """Its node, if that is alive."""
 
 
 def reconcile(
@@ -62,136 +76,122 @@ def reconcile(
     config: ScalingConfig,
     now: float,
 ) -> Reconciled:
-    """`listings`: provider -> what it told, only those that did, asked before `intents` were read; `places`: provider
-    -> what its list covers from here.
+    """`listings`: provider -> its list, where it arrived; requested before `intents` were read. `places`: provider ->
+    what its list covers from here.
 
-    `since`: when this master's term began: it gives everything at least its full time from then on, so that another
-    machine's clock, or one that jumped, makes nobody overdue.
+    `since`: when this leader's term began. Every time limit runs from then at the earliest, so that another machine's
+    clock, or one that jumped, makes nothing overdue.
     """
     found = Reconciled()
-    by_token = {token: one for one in members if (token := one.record.labels.get(TOKEN_LABEL))}
-    for intent in sorted((_sane(one, since, now) for one in intents), key=lambda one: (one.at, one.token)):
+    by_token = {token: member for member in members if (token := member.record.labels.get(TOKEN_LABEL))}
+    clamped = (_clamped(intent, since, now) for intent in intents)
+    for intent in sorted(clamped, key=lambda intent: (intent.at, intent.token)):
         listing = listings.get(intent.provider)
-        told = listing if listing is not None and listing.place == intent.place else None
-        mine = [one for one in told.instances if one.token == intent.token] if told else []
-        elsewhere = places.get(intent.provider) != intent.place
-        _one(found, intent, mine, told is not None, elsewhere, by_token.get(intent.token), since, config, now)
+        if listing is not None and listing.place != intent.place:
+            listing = None
+        instances = [each for each in listing.instances if each.token == intent.token] if listing else []
+        member = by_token.get(intent.token)
+        match = _Match(
+            instances,
+            listing is not None,
+            places.get(intent.provider) != intent.place,
+            member if member is not None and member.state in ALIVE else None,
+        )
+        _reconcile_intent(found, intent, match, since, config, now)
     known = set(found.intents) | set(found.forget)
-    _orphans(found, known, listings, by_token, since, config, now)
-    found.write = [found.intents[token] for token in dict.fromkeys(one.token for one in found.write)]
+    _sweep(found, known, listings, by_token, since, config, now)
+    found.write = [found.intents[token] for token in dict.fromkeys(intent.token for intent in found.write)]
     return found
 
 
-def _sane(intent: Intent, since: float, now: float) -> Intent:
-    """What another clock dated into the future is as old as this term."""
+def _clamped(intent: Intent, since: float, now: float) -> Intent:
+    """Times that another clock dated into the future become the beginning of this term."""
     if max(intent.at, intent.joined_at, intent.ending_at) <= now:
         return intent
-    at, joined, ending = (since if one > now else one for one in (intent.at, intent.joined_at, intent.ending_at))
+    at, joined, ending = (since if time > now else time for time in (intent.at, intent.joined_at, intent.ending_at))
     return replace(intent, at=at, joined_at=joined, ending_at=ending)
 
 
-def _one(
-    found: Reconciled,
-    intent: Intent,
-    mine: Sequence[Instance],
-    told: bool,
-    elsewhere: bool,
-    member: Member | None,
-    since: float,
-    config: ScalingConfig,
-    now: float,
+def _reconcile_intent(
+    found: Reconciled, intent: Intent, match: _Match, since: float, config: ScalingConfig, now: float
 ) -> None:
-    alive = member is not None and member.state in ALIVE
-    for double in mine[1:]:
+    for double in match.instances[1:]:
         found.end.append((intent.provider, double.id))
-        found.news.append(("doubled", intent.token, f"{intent.provider} runs it twice; {double.id} is ended"))
+        found.events.append(("doubled", intent.token, f"{intent.provider} runs it twice; {double.id} is ended"))
     if intent.state == ENDING:
-        _ending(found, intent, mine[:1], told, elsewhere, member if alive else None, now)
-    elif alive and member is not None:
+        _reconcile_ending(found, intent, match, now)
+    elif match.member is not None:
         if intent.state != JOINED:
             took_s = max(0.0, now - intent.at)
-            intent = replace(intent, state=JOINED, node=member.record.id, joined_at=now)
+            intent = replace(intent, state=JOINED, node=match.member.record.id, joined_at=now)
             found.joined.append((intent.offer, took_s))
             found.write.append(intent)
-            found.news.append(("joined", intent.token, f"{member.record.id} joined after {took_s:.1f} s"))
-        if mine and mine[0].ending_at:
-            intent = _end(found, intent, f"{intent.provider} takes it away soon", now)
+            found.events.append(("joined", intent.token, f"{intent.node} joined after {took_s:.1f} s"))
+        if match.instances and match.instances[0].ending_at:
+            intent = _begin_ending(found, intent, f"{intent.provider} takes the instance away soon", now)
         found.intents[intent.token] = intent
     elif intent.state == JOINED:
-        found.intents[intent.token] = _end(found, intent, "its node is gone", now)
-        found.end += [(intent.provider, one.id) for one in mine[:1]]
+        found.intents[intent.token] = _begin_ending(found, intent, "its node is gone", now)
+        found.end += [(intent.provider, instance.id) for instance in match.instances[:1]]
     else:
-        _starting(found, intent, mine[:1], told, elsewhere, since, config, now)
+        _reconcile_starting(found, intent, match, since, config, now)
 
 
-def _end(found: Reconciled, intent: Intent, why: str, now: float) -> Intent:
+def _begin_ending(found: Reconciled, intent: Intent, why: str, now: float) -> Intent:
     intent = replace(intent, state=ENDING, ending_at=now, why=why)
     found.write.append(intent)
-    found.news.append(("ending", intent.token, why))
+    found.events.append(("ending", intent.token, why))
     return intent
 
 
-def _starting(
-    found: Reconciled,
-    intent: Intent,
-    mine: Sequence[Instance],
-    told: bool,
-    elsewhere: bool,
-    since: float,
-    config: ScalingConfig,
-    now: float,
+def _reconcile_starting(
+    found: Reconciled, intent: Intent, match: _Match, since: float, config: ScalingConfig, now: float
 ) -> None:
     age_s = now - max(intent.at, since)
-    late = age_s > config.join_within_s
-    if mine:
+    is_late = age_s > config.join_within_s
+    if match.instances:
+        instance = match.instances[0]
         if intent.state == INTENDED:
-            intent = replace(intent, state=LAUNCHED, instance=mine[0].id)
-            if not late:
+            intent = replace(intent, state=LAUNCHED, instance=instance.id)
+            if not is_late:
                 found.write.append(intent)
-            found.news.append(("found", intent.token, f"{intent.provider} had carried out the order: {mine[0].id}"))
-        if late:
-            why = f"it has not joined within {config.join_within_s:g} s"
+            found.events.append(("found", intent.token, f"{intent.provider} had carried out the order: {instance.id}"))
+        if is_late:
             found.failed.append(intent.offer)
-            intent = _end(found, intent, why, now)
-            found.end.append((intent.provider, mine[0].id))
-    elif (told and age_s > config.settle_s) or (elsewhere and late):
+            intent = _begin_ending(found, intent, f"its node has not joined within {config.join_within_s:g} s", now)
+            found.end.append((intent.provider, instance.id))
+    elif (match.is_listed and age_s > config.settle_s) or (match.is_elsewhere and is_late):
         found.forget.append(intent.token)
-        if intent.state == LAUNCHED or elsewhere:
+        if intent.state == LAUNCHED or match.is_elsewhere:
             found.failed.append(intent.offer)
-            found.news.append(("failed", intent.token, f"{intent.provider} started it; it was gone before it joined"))
+            why = f"{intent.provider} started it, and it was gone before its node joined"
+            found.events.append(("failed", intent.token, why))
         else:
-            found.news.append(("void", intent.token, f"{intent.provider} knows nothing of it: it was not started"))
+            why = f"{intent.provider} lists no instance of it: it was not started"
+            found.events.append(("void", intent.token, why))
         return
     found.intents[intent.token] = intent
 
 
-def _ending(
-    found: Reconciled,
-    intent: Intent,
-    mine: Sequence[Instance],
-    told: bool,
-    elsewhere: bool,
-    member: Member | None,
-    now: float,
-) -> None:
-    if member is not None:
-        asked_s = now - intent.ending_at
+def _reconcile_ending(found: Reconciled, intent: Intent, match: _Match, now: float) -> None:
+    if match.member is not None:
+        member, passed_s = match.member, now - intent.ending_at
         if member.state != DRAINING:
             found.leave.append((member.record.id, intent.token, intent.why))
-        holds = member.heartbeat is None or member.heartbeat.running + member.heartbeat.queued > 0
-        # One that does not drain although it was told may be deaf; one that holds work is left to finish it.
-        if asked_s > DRAIN_WITHIN_S or (asked_s > HELP_AFTER_S and not holds):
-            found.end += [(intent.provider, one.id) for one in mine]
-    elif mine:
-        found.end.append((intent.provider, mine[0].id))
-    elif told or elsewhere:
+        holds_tasks = member.heartbeat is None or member.heartbeat.running + member.heartbeat.queued > 0
+        # A node that was told and does not drain may not have heard it; one that holds tasks may finish them.
+        if passed_s > DRAIN_WITHIN_S or (passed_s > HELP_AFTER_S and not holds_tasks):
+            found.end += [(intent.provider, instance.id) for instance in match.instances[:1]]
+    elif match.instances:
+        found.end.append((intent.provider, match.instances[0].id))
+    elif match.is_listed or match.is_elsewhere:
         found.forget.append(intent.token)
-        found.news.append(("ended", intent.token, intent.why))
+        found.events.append(("ended", intent.token, intent.why))
         return
     found.intents[intent.token] = intent
 
 
-def _orphans(
+def _sweep(
     found: Reconciled,
     known: set[str],
     listings: Mapping[str, Listing],
@@ -200,28 +200,29 @@ def _orphans(
     config: ScalingConfig,
     now: float,
 ) -> None:
-    listed = set()
+    """Adopt or end what has no order. `known`: tokens that have, or had, an order."""
+    listed: set[str] = set()
     for provider, listing in listings.items():
-        for one in listing.instances:
-            if one.token in known or one.token in found.intents:
-                continue  # a second one of a token that was just adopted is looked at next time
-            listed.add(one.token)
-            member = by_token.get(one.token)
-            if one.token and member is not None and member.state in ALIVE:
+        for instance in listing.instances:
+            if instance.token in known or instance.token in found.intents:
+                continue  # a second instance of a token that was just adopted is handled in the next cycle
+            listed.add(instance.token)
+            member = by_token.get(instance.token)
+            if instance.token and member is not None and member.state in ALIVE:
                 intent = Intent(
-                    token=one.token, provider=provider, offer=one.offer, pool="", place=listing.place, state=JOINED,
-                    at=min(one.launched_at or now, now), instance=one.id, node=member.record.id, joined_at=now,
-                    price_usd_h=one.price_usd_h,
+                    token=instance.token, provider=provider, offer=instance.offer, pool="", place=listing.place,
+                    state=JOINED, at=min(instance.launched_at or now, now), instance=instance.id,
+                    node=member.record.id, joined_at=now, price_usd_h=instance.price_usd_h,
                 )  # fmt: skip
-                found.intents[one.token] = intent
+                found.intents[instance.token] = intent
                 found.write.append(intent)
-                found.news.append(("adopted", one.token, f"{member.record.id} was not accounted for"))
+                found.events.append(("adopted", instance.token, f"{member.record.id} had no order and gets one"))
             elif now - since > config.settle_s:
-                found.end.append((provider, one.id))
-                why = f"{one.id} of {provider} has no node and no order; it is ended"
-                found.news.append(("orphan", one.token, why))
+                found.end.append((provider, instance.id))
+                why = f"{instance.id} of {provider} has no order and no node; it is ended"
+                found.events.append(("orphan", instance.token, why))
     for token, member in by_token.items():
         if token in known or token in listed or member.state not in ALIVE or now - since < config.settle_s:
             continue
         if listings and member.state != DRAINING:
-            found.leave.append((member.record.id, token, "nobody accounts for it"))
+            found.leave.append((member.record.id, token, "it has no order"))

@@ -1,6 +1,6 @@
-"""How fast the machine types that offers give really are at the mesh's work: measured by what their nodes did. Pure.
+"""Measured throughput: how fast the nodes of each offer work, by the tasks they did. Pure.
 
-Kept as tasks an hour of each kind, which mean the same whoever else is there; made relative when offers are compared.
+Kept as tasks per hour of each kind, which does not depend on other offers; relative only when offers are compared.
 """
 
 from __future__ import annotations
@@ -12,52 +12,52 @@ from collections.abc import Iterable, Mapping
 from mesh.capacity import TOKEN_LABEL
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
-from scaling.observation.observe import machine_of, slots_of
+from scaling.domain.units import HOUR_S
+from scaling.observation.observe import pool_of_kind, slots_per_task
 from scaling.state.orders import Intent
 
-#: A node that has done fewer tasks of a kind says nothing of it yet.
+#: A node that has done fewer tasks of a kind does not count as a measurement of it.
 LEAST_TASKS = 5
 
-#: offer -> kind -> tasks an hour that a node of it does
+#: offer -> kind -> tasks per hour of one node
 Speeds = Mapping[str, Mapping[str, float]]
 
 
-def measured(
+def update_speeds(
     before: Speeds, members: Iterable[Member], intents: Mapping[str, Intent], resources: Mapping[str, Resources]
 ) -> dict[str, dict[str, float]]:
-    """What is known after another look: the mean of an offer's nodes now; what has none any more stays as it was."""
+    """The mean over an offer's present nodes, weighted by tasks; an offer without nodes keeps its last speeds."""
     found: dict[str, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
-    for one in members:
-        intent = intents.get(one.record.labels.get(TOKEN_LABEL, ""))
+    for member in members:
+        intent = intents.get(member.record.labels.get(TOKEN_LABEL, ""))
         if intent is None:
             continue
-        slots = float(max(1, one.record.slots))
-        for kind, (mean_s, tasks) in one.rates.items():
+        slots = float(max(1, member.record.slots))
+        for kind, (mean_s, tasks) in member.rates.items():
             if mean_s > 0 and tasks >= LEAST_TASKS:
-                at_once = slots / slots_of(kind, resources, slots)
-                found[intent.offer][kind].append((3600.0 * at_once / mean_s, tasks))
+                at_once = slots / slots_per_task(kind, resources, slots)
+                found[intent.offer][kind].append((HOUR_S * at_once / mean_s, tasks))
     after = {offer: dict(kinds) for offer, kinds in before.items()}
     for offer, kinds in found.items():
-        for kind, seen in kinds.items():
-            count = sum(tasks for _, tasks in seen)
-            after.setdefault(offer, {})[kind] = sum(an_hour * tasks for an_hour, tasks in seen) / count
+        for kind, measurements in kinds.items():
+            count = sum(tasks for _, tasks in measurements)
+            after.setdefault(offer, {})[kind] = sum(per_hour * tasks for per_hour, tasks in measurements) / count
     return after
 
 
-def of_pools(speeds: Speeds, resources: Mapping[str, Resources]) -> dict[str, dict[str, float]]:
-    """offer -> pool -> its speed at that pool's work, the mean offer's being 1; only of what was measured.
+def pool_speeds(speeds: Speeds, resources: Mapping[str, Resources]) -> dict[str, dict[str, float]]:
+    """offer -> pool -> its speed at that pool's work, where the mean offer has 1; measured offers only.
 
-    A pool's kinds count alike: the geometric mean of what the offer does of each beside the mean of all offers.
+    The kinds of a pool count alike: the speed is the geometric mean of the offer's throughput of each kind over the
+    mean of all offers.
     """
-    means = {
-        kind: statistics.fmean(one[kind] for one in speeds.values() if kind in one)
-        for kind in {kind for one in speeds.values() for kind in one}
-    }
+    measured = {kind for kinds in speeds.values() for kind in kinds}
+    means = {kind: statistics.fmean(kinds[kind] for kinds in speeds.values() if kind in kinds) for kind in measured}
     found: dict[str, dict[str, float]] = {}
     for offer, kinds in speeds.items():
-        parts: dict[str, list[float]] = defaultdict(list)
-        for kind, an_hour in kinds.items():
-            if an_hour > 0:
-                parts[machine_of(kind, resources)].append(an_hour / means[kind])
-        found[offer] = {pool: statistics.geometric_mean(ratios) for pool, ratios in parts.items()}
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for kind, per_hour in kinds.items():
+            if per_hour > 0:
+                ratios[pool_of_kind(kind, resources)].append(per_hour / means[kind])
+        found[offer] = {pool: statistics.geometric_mean(values) for pool, values in ratios.items()}
     return found

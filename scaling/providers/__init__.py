@@ -1,1 +1,1 @@
-"""Where nodes come from: one file a provider, all behind the seam in `base.py`."""
+"""Where nodes come from: one file per provider, all behind the interface in `base.py`."""

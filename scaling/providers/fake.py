@@ -1,11 +1,12 @@
-"""A provider of pretend nodes, for tests: everything it does wrong is ordered beforehand, nothing is left to chance.
+"""A provider of simulated nodes, for tests: every failure is scripted, nothing is left to chance.
 
-`told` holds every call it got, in order, and `running` what there is. Times are those of the clock it is given.
+`call_log` holds every call in order, `running` the instances there are. Times are those of the given clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,27 +16,30 @@ from scaling.providers.base import ENDING, RUNNING, STARTING, Instance, LaunchRe
 #: An answer that never comes.
 HANG = "hang"
 
+#: What a call does: raise this error, HANG, or succeed (None).
+Outcome = Exception | str | None
+
 
 @dataclass
 class Script:
-    """What goes wrong, and when. Each list is used up from its front, one entry a call; empty: it goes well."""
+    """The failures, per call. Each list is consumed from its front, one entry per call; an empty list means success."""
 
-    launches: list[Exception | str | None] = field(default_factory=list)
-    """An error to raise without starting anything, HANG (nothing starts, no answer), or None."""
-    afterwards: list[Exception | str | None] = field(default_factory=list)
-    """The same, but the node has been started: the answer is what is lost."""
-    lists: list[Exception | str | None] = field(default_factory=list)
-    terminates: list[Exception | str | None] = field(default_factory=list)
-    hides: set[str] = field(default_factory=set)
-    """Tokens that its list does not tell of although they run."""
-    claims: list[Instance] = field(default_factory=list)
-    """What its list tells of although nobody runs it."""
-    immortal: set[str] = field(default_factory=set)
-    """Ids that `terminate` says it ends, and does not."""
+    launches: list[Outcome] = field(default_factory=list[Outcome])
+    """Failures before the launch: nothing is started."""
+    afterwards: list[Outcome] = field(default_factory=list[Outcome])
+    """Failures after the launch: the node was started and the answer is lost."""
+    lists: list[Outcome] = field(default_factory=list[Outcome])
+    terminates: list[Outcome] = field(default_factory=list[Outcome])
+    hides: set[str] = field(default_factory=set[str])
+    """Tokens that the list omits although their instances run."""
+    claims: list[Instance] = field(default_factory=list[Instance])
+    """Instances that the list shows although nobody runs them."""
+    immortal: set[str] = field(default_factory=set[str])
+    """Ids that `terminate` claims to end, and does not."""
 
 
 class FakeProvider:
-    """`scaling.providers.base.Provider`, in memory. `on_launch(instance)` is called when something was started."""
+    """`scaling.providers.base.Provider`, in memory. `on_launch(instance)` is called when one was started."""
 
     def __init__(
         self,
@@ -43,35 +47,33 @@ class FakeProvider:
         *,
         name: str = "fake",
         paid: bool = False,
-        start_s: float = 0.0,
         clock: Callable[[], float] = lambda: 0.0,
         on_launch: Callable[[Instance], None] = lambda instance: None,
         on_terminate: Callable[[Instance], None] = lambda instance: None,
     ) -> None:
-        """`start_s`: how long an instance is `starting` for its own provider."""
         self.name, self.paid, self.place = name, paid, ""
         self.script = Script()
-        self.told: list[tuple[str, str]] = []
-        """(call, token or id), also of calls that failed"""
+        self.call_log: list[tuple[str, str]] = []
+        """(call, token or id), failed calls included"""
         self.running: dict[str, Instance] = {}
         self.orders: list[Order] = []
-        self._offers, self._start_s, self._clock = tuple(offers), start_s, clock
+        self._offers, self._clock = tuple(offers), clock
         self._on_launch, self._on_terminate = on_launch, on_terminate
         self._number = 0
 
     async def offers(self) -> tuple[Offer, ...]:
-        """As given."""
-        self.told.append(("offers", ""))
+        """As given to the constructor."""
+        self.call_log.append(("offers", ""))
         return self._offers
 
     async def launch(self, order: Order) -> Instance:
         """See Provider."""
-        self.told.append(("launch", order.token))
+        self.call_log.append(("launch", order.token))
         await _play(self.script.launches)
-        for one in self.running.values():
-            if one.token == order.token:
-                return one
-        offer = next((one for one in self._offers if one.id == order.offer), None)
+        for instance in self.running.values():
+            if instance.token == order.token:
+                return instance
+        offer = next((offer for offer in self._offers if offer.id == order.offer), None)
         if offer is None:
             raise LaunchRefused(f"there is no offer {order.offer}")
         self._number += 1
@@ -87,37 +89,36 @@ class FakeProvider:
 
     async def list(self, mesh_id: str) -> tuple[Instance, ...]:
         """See Provider."""
-        self.told.append(("list", mesh_id))
+        self.call_log.append(("list", mesh_id))
         await _play(self.script.lists)
-        now, script = self._clock(), self.script
-        there = [one for one in self.running.values() if one.token not in script.hides]
-        there = [
-            replace(one, state=RUNNING) if one.state == STARTING and now - one.launched_at >= self._start_s else one
-            for one in there
+        shown = [
+            replace(instance, state=RUNNING) if instance.state == STARTING else instance
+            for instance in self.running.values()
+            if instance.token not in self.script.hides
         ]
-        return tuple(one for one in (*there, *script.claims) if one.mesh_id == mesh_id)
+        return tuple(instance for instance in (*shown, *self.script.claims) if instance.mesh_id == mesh_id)
 
     async def terminate(self, instance: str) -> None:
         """See Provider."""
-        self.told.append(("terminate", instance))
+        self.call_log.append(("terminate", instance))
         await _play(self.script.terminates)
-        there = self.running.get(instance)
-        if there is None:
+        ended = self.running.get(instance)
+        if ended is None:
             return
         if instance in self.script.immortal:
-            self.running[instance] = replace(there, state=ENDING)
+            self.running[instance] = replace(ended, state=ENDING)
             return
         del self.running[instance]
-        self._on_terminate(there)
+        self._on_terminate(ended)
 
-    def calls(self, what: str) -> list[str]:
-        """Of that call, what it was about, in order."""
-        return [about for call, about in self.told if call == what]
+    def calls(self, name: str) -> builtins.list[str]:
+        """The token or id of every call with that name, in order."""
+        return [argument for call, argument in self.call_log if call == name]
 
 
-async def _play(script: list[Exception | str | None]) -> None:
-    step = script.pop(0) if script else None
-    if step == HANG:
+async def _play(outcomes: list[Outcome]) -> None:
+    outcome = outcomes.pop(0) if outcomes else None
+    if outcome == HANG:
         await asyncio.Event().wait()
-    if isinstance(step, Exception):
-        raise step
+    if isinstance(outcome, Exception):
+        raise outcome

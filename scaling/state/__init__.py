@@ -1,1 +1,1 @@
-"""What the scaler keeps in the mesh: settings, orders and the memory of the next decision."""
+"""What the scaler keeps in the mesh: settings, orders, spending and the memory of the next decision."""

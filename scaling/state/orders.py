@@ -1,6 +1,6 @@
-"""What was ordered: written down before the order, kept until the node is gone, so that no master doubles or loses one.
+"""Orders: an intent is stored before the provider is called and kept until the node is gone.
 
-KV `scaling`, `intent.<token>`.
+So no change of leader starts a node twice or loses one. KV `scaling`, `intent.<token>`.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ import msgspec
 from mesh.discovery.identity import new_token
 from scaling.domain.model import DRAINING, OWN, STARTING, Node, Offer
 
-#: Written, the provider not asked yet or its answer not known; it has taken the order; the node joined; it is to go.
+#: Stored, and the provider not called yet or its answer unknown; taken by the provider; joined the mesh; to be ended.
 INTENDED, LAUNCHED, JOINED, ENDING = "intended", "launched", "joined", "ending"
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One node that was ordered. Times: Unix seconds of the master that wrote them."""
+    """One node that was ordered. Times are Unix seconds of the leader that wrote them."""
 
     token: str
     provider: str
     offer: str
     pool: str
     place: str = ""
-    """Whose list can tell of it: a provider's `place`."""
+    """The provider's `place`: whose list shows it."""
     state: str = INTENDED
     at: float = 0.0
     """When it was ordered."""
     expires_at: float = 0.0
     fence: int = 0
-    """Of the master that ordered it."""
+    """Of the leader that ordered it."""
     instance: str = ""
     node: str = ""
     joined_at: float = 0.0
     ending_at: float = 0.0
     why: str = ""
-    """Why it is to go."""
+    """Why it is to be ended."""
     price_usd_h: float = 0.0
     market: str = OWN
     region: str = ""
     has_gpu: bool = False
 
 
-def intend(offer: Offer, pool: str, place: str, fence: int, expires_at: float, now: float) -> Intent:
-    """A fresh intent to start one node of `offer`."""
+def new_intent(offer: Offer, pool: str, place: str, fence: int, expires_at: float, now: float) -> Intent:
+    """An intent to start one node of `offer`, with a new token."""
     return Intent(
         token=new_token("x"), provider=offer.provider, offer=offer.id, pool=pool, place=place, at=now,
         expires_at=expires_at, fence=fence, price_usd_h=offer.price_usd_h, market=offer.market, region=offer.region,
@@ -51,7 +51,7 @@ def intend(offer: Offer, pool: str, place: str, fence: int, expires_at: float, n
 
 
 def as_node(intent: Intent) -> Node:
-    """The node of an intent whose machine has not joined yet, or has left and is not known to be gone."""
+    """The node of an intent that has not joined yet, or has left and is not known to be gone."""
     state = DRAINING if intent.state == ENDING else STARTING
     return Node(
         intent.token, intent.offer, state, intent.at, 0, intent.price_usd_h, intent.market, intent.region,

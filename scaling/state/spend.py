@@ -1,4 +1,4 @@
-"""What was spent and what there is to count: small sums that decide about money. Pure."""
+"""Spending: what the nodes that ran have cost today and this month. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from scaling.domain.units import DAY_S, HOUR_S
 from scaling.state.memory import State
 
-#: A gap in the books longer than this is not charged: nobody knows what ran then, seconds.
+#: Longest time charged between two counts, seconds: after a longer gap nobody knows what ran.
 LONGEST_GAP_S = 6 * HOUR_S
 
 
-def spent(state: State, running_usd_h: float, now: float) -> State:
-    """The books after another look: what runs has run since the last one."""
+def add_spending(state: State, running_usd_h: float, now: float) -> State:
+    """`state` after nodes of `running_usd_h` dollars per hour ran since the last count."""
     day, month = int(now // DAY_S), _month(now)
     passed_s = min(max(0.0, now - state.at), LONGEST_GAP_S) if state.at else 0.0
     usd = running_usd_h * passed_s / HOUR_S
@@ -24,7 +24,7 @@ def spent(state: State, running_usd_h: float, now: float) -> State:
 
 
 def month_forecast_usd(state: State, running_usd_h: float, now: float) -> float:
-    """What this month will have cost when what runs now runs to its end."""
+    """Cost of the whole month, if the nodes that run now run to its end."""
     at = datetime.fromtimestamp(now, UTC)
     end = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
     so_far = state.month_usd if state.month == _month(now) else 0.0

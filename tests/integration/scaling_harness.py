@@ -1,6 +1,6 @@
-"""The scaler on a real bus, with pretend machines: nodes that join, work, and go when they are told.
+"""The scaler on a real bus, with simulated machines: nodes that join, work, and leave when they are told to.
 
-`kill()` ends a controller as a dead master would: in the middle of whatever it does, with nothing cleared away.
+`kill()` ends a controller as a dead leader would: in the middle of whatever it does, with nothing cleaned up.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ def member(node: str, token: str = "", state: str = "up", running: int = 0, kind
 
 @dataclass
 class Machines:
-    """The nodes of the mesh, as its master sees them."""
+    """The nodes of the mesh, as its leader sees them."""
 
     members: dict[str, Member] = field(default_factory=dict)
     joins: bool = True
-    """Whether what is started joins."""
+    """Whether started nodes join."""
     obeys: bool = True
-    """Whether nodes that are told to go do."""
+    """Whether nodes that are told to leave do so."""
     providers: dict[str, FakeProvider] = field(default_factory=dict)
-    told: list[tuple[str, int]] = field(default_factory=list)
-    """(node, fence) for each order to leave that was heard"""
+    told_to_leave: list[tuple[str, int]] = field(default_factory=list)
+    """(node, fence) of each order to leave that arrived"""
     fence: int = 1
-    """Of whoever is master now."""
+    """Of the current leader."""
     peak: int = 0
 
     def provider(self, name: str = "fake", **options: Any) -> FakeProvider:
@@ -83,9 +83,9 @@ class Machines:
         self.members.pop(one.id, None)
 
     def on_leave(self, message: Message) -> None:
-        """A node was told to go: it does, and its machine ends."""
+        """A node is told to leave: it does, and its machine ends."""
         node, order = message.subject.split(".")[1], decode_leave(message.data)
-        self.told.append((node, order.fence))
+        self.told_to_leave.append((node, order.fence))
         if self.obeys and self.members.pop(node, None) is not None:
             for provider in self.providers.values():
                 provider.running.pop(node, None)
@@ -118,11 +118,11 @@ class Scene:
         confirm: Callable[[int], Any] | None = None,
         has_key: bool = False,
         make_clock: Callable[[], Callable[[], float]] = term_clock,
-        forecaster: Sequence[str] = COMMAND,
+        forecast_command: Sequence[str] = COMMAND,
     ) -> int:
-        """Another node is master, and its scaler runs; its fence. `confirm(fence)` may hang, or say otherwise."""
+        """Another node becomes the leader and runs its scaler; returns its fence. `confirm(fence)` may hang."""
         self.machines.fence += 1
-        fence, bus = self.machines.fence, await self.server.connect(f"master {self.machines.fence}")
+        fence, bus = self.machines.fence, await self.server.connect(f"leader {self.machines.fence}")
 
         async def asked() -> int:
             if confirm is not None:
@@ -130,11 +130,11 @@ class Scene:
             return fence if self.machines.fence == fence else 0
 
         providers: dict[str, Provider] = dict(self.machines.providers)
-        world = MeshAccess(
-            bus, "person", (MESH_ID, "test"), lambda: tuple(self.machines.members.values()), asked,
+        access = MeshAccess(
+            bus, "person", MESH_ID, "test", lambda: tuple(self.machines.members.values()), asked,
             lambda: (self.server.url,), {"echo": Resources()}, providers, has_key,
         )  # fmt: skip
-        controller = Controller(world, make_clock, forecaster)
+        controller = Controller(access, make_clock, forecast_command)
 
         async def keep() -> None:
             while True:  # as `mesh/leader/leader.py` does
@@ -150,20 +150,20 @@ class Scene:
         return fence
 
     async def kill(self) -> None:
-        """The master dies."""
+        """The leader dies."""
         for task in self.controllers:
             task.cancel()
         await asyncio.gather(*self.controllers, return_exceptions=True)
         self.controllers.clear()
 
     async def submit(self, count: int) -> None:
-        """So much work waits from now on."""
+        """Submit this many tasks, which then wait."""
         async with Mesh(bus=self.bus, config=LOCAL) as mesh:
             for _ in range(count):
                 await mesh.start("echo", {"value": 1})
 
     async def work_off(self) -> None:
-        """No work waits any more."""
+        """Remove all waiting work."""
         await self.bus.api(f"STREAM.PURGE.{subjects.WORK}")
 
     async def until(self, condition: Callable[[], object], why: str) -> None:
@@ -174,8 +174,8 @@ class Scene:
 
         await eventually(looked, WITHIN_S, lambda: f"{why}; there are {self.machines.started} machines")
 
-    async def rounds(self, count: int) -> None:
-        """Until the master has reported so many more rounds."""
+    async def cycles(self, count: int) -> None:
+        """Until the leader has reported this many more control cycles."""
         heard = 0
         done = asyncio.Event()
 

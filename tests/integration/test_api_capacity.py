@@ -34,12 +34,12 @@ async def api(scene: Scene) -> AsyncIterator[Client]:
         return 0
 
     providers: dict[str, Provider] = {}
-    world = MeshAccess(
-        scene.bus, "person", (MESH_ID, "test"), lambda: tuple(scene.machines.members.values()), confirm, tuple,
+    access = MeshAccess(
+        scene.bus, "person", MESH_ID, "test", lambda: tuple(scene.machines.members.values()), confirm, tuple,
         {"echo": Resources()}, providers,
     )  # fmt: skip
     memory = Memory()
-    memory.scaler = ScalingService(scene.store, world)
+    memory.scaler = ScalingService(scene.store, access)
     async with bridge(memory) as client:
         yield client
 
@@ -73,7 +73,7 @@ async def test_a_mesh_where_nobody_said_how_many(api: Client) -> None:
 async def test_it_says_what_it_does_and_why(scene: Scene, api: Client) -> None:
     await scene.settings(max_nodes=4)
     waiting = (await api("GET", STATUS))[1]
-    assert waiting["state"] == "waiting" and "master" in waiting["reason"]
+    assert waiting["state"] == "waiting" and "leader" in waiting["reason"]
     await scene.submit(200)
     await scene.elect()
     document = await seen(api, lambda one: sum(pool["ready"] for pool in one["pools"]) == 4, "four nodes are seen")
@@ -159,7 +159,7 @@ async def test_what_costs_money_is_shown_and_stopped_at_once(scene: Scene, api: 
     assert (await api("POST", f"{V}/autoscaler/panic", json={"on": 1, "z": 1}))[0] == 400
     assert (await api("POST", f"{V}/autoscaler/panic", json={"on": True}))[1] == {"panic": True}
     await scene.until(lambda: not cloud.running, "everything paid is ended")
-    await scene.rounds(3)
+    await scene.cycles(3)
     assert len(cloud.calls("launch")) == 2, "and nothing paid is started"
     document = (await api("GET", STATUS))[1]
     assert document["panic"] and (await api("GET", COST))[1]["panic"]

@@ -57,7 +57,7 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     launch = [one["id"] for one in ran.json["decisions"] if any(pool["launches"] for pool in one["pools"])]
     assert len(launch) == 1
     ran = await queztl("scale", "explain", launch[0], url=node.api)
-    assert ran.code == 0 and "start 1 of local" in ran.out and "it is the same" in ran.out
+    assert ran.code == 0 and "start 1 of local" in ran.out and "the decision is the same" in ran.out
     assert "1 -> 2" in (await queztl("scale", "explain", "--list", url=node.api)).out
     assert (await queztl("scale", "explain", "999999", url=node.api)).code == 4
     versions = await queztl("scale", "policy", "--versions", url=node.api)
@@ -72,10 +72,10 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     changed["from"]["config"] |= {"min_nodes": 1, "max_nodes": 1}
     (tmp_path / "decision.json").write_text(json.dumps(changed))
     code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
-    assert code == 1 and "comes out differently" in said, said
+    assert code == 1 and "the decision differs" in said, said
     (tmp_path / "decision.json").write_text("{}")
     code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
-    assert code == 1 and "is no decision" in said
+    assert code == 1 and "is not a decision" in said
 
 
 async def test_the_bill_and_the_brake(node: NodeProcess) -> None:

@@ -18,7 +18,7 @@ from scaling.domain.model import ON_DEMAND, Offer
 from scaling.log.decision_record import replay
 from scaling.state import settings
 from scaling.state.memory import State
-from scaling.state.settings import Manual
+from scaling.state.settings import ManualTarget
 from tests.integration.scaling_harness import Scene, make_scene, member
 from tests.nodes import eventually
 
@@ -42,7 +42,7 @@ async def test_nothing_is_started_in_a_mesh_where_nobody_said_how_many(scene: Sc
 
     await eventually(off, 10, "the scaler does not say that it is off")
     fake = scene.machines.providers["fake"]
-    assert not fake.told and not scene.machines.started
+    assert not fake.call_log and not scene.machines.started
 
 
 async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: Scene) -> None:
@@ -50,13 +50,13 @@ async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: 
     await scene.submit(200)
     await scene.elect()
     await scene.until(lambda: scene.machines.started == 3, "three nodes are started beside the person's")
-    await scene.rounds(3)
+    await scene.cycles(3)
     assert scene.machines.peak == 3 and "person" in scene.machines.members
     await scene.work_off()
     await scene.until(lambda: scene.machines.started == 0, "the idle nodes are given up")
-    assert {node for node, _ in scene.machines.told} == {"i1", "i2", "i3"}
+    assert {node for node, _ in scene.machines.told_to_leave} == {"i1", "i2", "i3"}
     assert "person" in scene.machines.members
-    await scene.rounds(3)
+    await scene.cycles(3)
     assert not await scene.store.intents()
 
     happened = await scene.happened()
@@ -81,7 +81,7 @@ async def test_busy_nodes_are_not_given_up(scene: Scene) -> None:
         scene.machines.members[node] = member(node, token, running=1)
     await scene.work_off()
     await scene.until(lambda: scene.machines.started == 2, "the idle one goes")
-    await scene.rounds(10)
+    await scene.cycles(10)
     assert set(scene.machines.providers["fake"].running) == {"i1", "i2"}
 
 
@@ -90,7 +90,7 @@ async def test_a_mesh_without_a_key_never_starts_what_costs_money(scene: Scene) 
     await scene.settings(max_nodes=9, providers=["cloud"])
     await scene.submit(200)
     await scene.elect(has_key=False)
-    await scene.rounds(10)
+    await scene.cycles(10)
     assert not cloud.calls("launch") and cloud.calls("offers")
     status = await scene.store.status()
     assert status is not None and any(launch_guard.NO_KEY in note for note in status["notes"])
@@ -102,7 +102,7 @@ async def test_the_budget_is_a_wall(scene: Scene) -> None:
     await scene.submit(400)
     await scene.elect(has_key=True)
     await scene.until(lambda: len(cloud.running) == 2, "what the budget allows is started")
-    await scene.rounds(10)
+    await scene.cycles(10)
     assert len(cloud.calls("launch")) == 2
     status = await scene.store.status()
     assert status is not None
@@ -122,7 +122,7 @@ async def test_panic_ends_everything_paid_at_once_and_nothing_else(scene: Scene)
     await scene.until(lambda: not cloud.running, "everything paid is ended")
     await scene.until(lambda: len(fake.running) == 5, "unpaid nodes take over")
     launched = len(cloud.calls("launch"))
-    await scene.rounds(5)
+    await scene.cycles(5)
     assert len(cloud.calls("launch")) == launched and not cloud.running
     await scene.store.put_panic(False, time.time())
     assert await scene.store.panic() is None
@@ -133,8 +133,8 @@ async def test_what_a_person_asks_for_holds_until_its_time_is_over(scene: Scene)
     await scene.elect()
     current = await scene.store.policy()
     assert current is not None
-    wish = settings.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
-    await scene.store.put_manual(wish)
+    manual = settings.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
+    await scene.store.put_manual_target(manual)
     await scene.until(lambda: scene.machines.started == 2, "two more by hand")
     await scene.until(lambda: scene.machines.started == 0, "the wish has run out")
     with pytest.raises(BadInput) as caught:
@@ -153,8 +153,8 @@ async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: S
         await scene.store.put_policy(seen, two)
     kept = await scene.store.versions()
     assert [(each.version, each.settings["max_nodes"]) for each in kept] == [(2, 4), (1, 3)]
-    await scene.store.put_manual(Manual(target=1, until=5.0))
-    assert (await scene.store.manual()) == Manual(target=1, until=5.0)
+    await scene.store.put_manual_target(ManualTarget(target=1, until=5.0))
+    assert (await scene.store.manual_target()) == ManualTarget(target=1, until=5.0)
 
 
 async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) -> None:

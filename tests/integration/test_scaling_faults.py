@@ -42,7 +42,7 @@ async def test_master_killed_between_intent_and_launch(scene: Scene) -> None:
 
     await scene.elect()
     await scene.until(lambda: scene.machines.started == 1, "the next master starts the node")
-    await scene.rounds(5)
+    await scene.cycles(5)
     assert len(fake.calls("launch")) == 1 and scene.machines.peak == 1
     assert await scene.count("void") == 1
     assert [one.token for one in await scene.store.intents()] == fake.calls("launch") != [left.token]
@@ -62,7 +62,7 @@ async def test_master_killed_after_the_launch_before_it_knows(scene: Scene) -> N
     assert left.state == "intended"
 
     await scene.elect()
-    await scene.rounds(3)
+    await scene.cycles(3)
     (found,) = await scene.store.intents()
     assert (found.token, found.state, found.instance) == (left.token, "launched", "i1")
     assert fake.calls("launch") == [left.token] and await scene.count("found") == 1
@@ -77,18 +77,18 @@ async def test_master_killed_during_a_drain(scene: Scene) -> None:
     await scene.until(lambda: "i1" in machines.members, "one is started")
     machines.obeys = False
     await scene.work_off()
-    await scene.until(lambda: machines.told, "it is told to go")
+    await scene.until(lambda: machines.told_to_leave, "it is told to go")
     await scene.kill()
-    first, machines.told = machines.told[0], []
+    first, machines.told_to_leave = machines.told_to_leave[0], []
 
     fence = await scene.elect()
-    await scene.until(lambda: machines.told, "it is told again")
-    assert machines.told[0] == ("i1", fence) and fence > first[1]
+    await scene.until(lambda: machines.told_to_leave, "it is told again")
+    assert machines.told_to_leave[0] == ("i1", fence) and fence > first[1]
     machines.members["i1"] = draining(machines.members["i1"])
-    await scene.rounds(5)
-    told = len(machines.told)
-    await scene.rounds(5)
-    assert len(machines.told) == told, "a node that drains need not be told"
+    await scene.cycles(5)
+    told = len(machines.told_to_leave)
+    await scene.cycles(5)
+    assert len(machines.told_to_leave) == told, "a node that drains need not be told"
     assert not fake.calls("terminate"), "a node that drains is not cut off"
     del machines.members["i1"]
     await scene.until(lambda: not fake.running, "its machine is ended once it has left")
@@ -116,7 +116,7 @@ async def test_two_masters_at_once_start_no_more_than_one_would(scene: Scene) ->
     await scene.elect()
     scene.machines.fence = fence
     await scene.until(lambda: scene.machines.started == 2, "two are started")
-    await scene.rounds(10)
+    await scene.cycles(10)
     assert scene.machines.peak == 2
 
 
@@ -128,7 +128,7 @@ async def test_a_provider_that_hangs_holds_nobody_up(scene: Scene) -> None:
     await scene.submit(200)
     await scene.elect()
     await scene.until(lambda: deaf.calls("launch"), "it is asked")
-    await scene.rounds(5)
+    await scene.cycles(5)
     status = await scene.store.status()
     assert status is not None and any("deaf's list did not come" in note for note in status["notes"])
     # What it was asked for is not known to be nothing: it counts, and nobody orders it a second time.
@@ -150,7 +150,7 @@ async def test_a_provider_that_fails_half(scene: Scene) -> None:
     await scene.submit(300)
     await scene.elect()
     await scene.until(lambda: scene.machines.started == 4, "all are started in the end")
-    await scene.rounds(25)
+    await scene.cycles(25)
     assert scene.machines.started == 4 == scene.machines.peak
     intents = await scene.store.intents()
     assert sorted(one.token for one in intents) == sorted(one.token for one in fake.running.values())
@@ -171,7 +171,7 @@ async def test_a_provider_that_lies(scene: Scene) -> None:
     await scene.until(lambda: scene.machines.started == 2, "two are started")
     fake.script.hides = {next(iter(fake.running.values())).token}
     await scene.until(lambda: "ghost" in fake.calls("terminate"), "what nobody ordered is ended")
-    await scene.rounds(25)
+    await scene.cycles(25)
     assert {"ghost", "twin"} <= set(fake.calls("terminate")) and "other" not in fake.calls("terminate")
     # The hidden one is in the mesh and works: what its provider says of it changes nothing.
     assert scene.machines.started == 2 == scene.machines.peak and len(await scene.store.intents()) == 2
@@ -188,9 +188,9 @@ async def test_an_orphan_is_found_and_ended_and_a_lost_node_adopted(scene: Scene
     await scene.settings(max_nodes=5, min_life_s=600.0)
     await scene.elect()
     await scene.until(lambda: set(fake.running) == {"i-xlost"}, "the orphan is ended")
-    await scene.rounds(3)
+    await scene.cycles(3)
     assert [(one.token, one.state) for one in await scene.store.intents()] == [("xlost", "joined")]
-    assert not scene.machines.told
+    assert not scene.machines.told_to_leave
 
 
 async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_shunned(scene: Scene) -> None:
@@ -200,7 +200,7 @@ async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_shunn
     await scene.submit(100)
     await scene.elect()
     await scene.until(lambda: len(fake.calls("terminate")) >= 2, "both are given up")
-    await scene.rounds(20)
+    await scene.cycles(20)
     assert len(fake.calls("launch")) == 2 and scene.machines.peak == 1 and not fake.running
     assert not await scene.store.intents()
     status = await scene.store.status()
@@ -217,7 +217,7 @@ async def test_one_that_never_joins_is_replaced_from_another_offer(scene: Scene)
     await scene.until(lambda: len(scene.machines.providers["fake"].calls("launch")) == 2, "it is tried twice")
     scene.machines.joins = True
     await scene.until(lambda: good.running, "then the other offer is taken")
-    await scene.rounds(5)
+    await scene.cycles(5)
     assert len(scene.machines.providers["fake"].calls("launch")) <= 2 and scene.machines.started == 1
 
 
@@ -236,7 +236,7 @@ async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, ju
     scene.machines.joins = False
     await scene.kill()
     await scene.elect(make_clock=jumped)
-    await scene.rounds(10)
+    await scene.cycles(10)
     assert scene.machines.started == 2 == scene.machines.peak and not fake.calls("terminate")
     await scene.work_off()
     await scene.until(lambda: scene.machines.started == 0, "it scales in")
@@ -251,5 +251,5 @@ async def test_the_bus_goes_and_comes_back(scene: Scene) -> None:
     await scene.until(lambda: scene.machines.started == 2, "two are started")
     scene.server.kill()
     await scene.server.start()
-    await scene.rounds(3)
+    await scene.cycles(3)
     assert scene.machines.started == 2 == scene.machines.peak and not fake.calls("terminate")

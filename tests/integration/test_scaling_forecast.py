@@ -128,7 +128,7 @@ async def test_what_has_no_order_is_not_trusted_and_decided_by_what_is_seen(scen
     await scene.elect(make_clock=clock)
     told = await forecast(scene, lambda one: one["in_force"], "there is a forecast")
     assert not told["trusted"] and told["ratio"] > 0.93 and "reactive" in told["why"]
-    await scene.rounds(5)
+    await scene.cycles(5)
     assert not scene.machines.started
     await scene.settings(max_nodes=9, mode=PREDICTIVE)
     await scene.until(lambda: scene.machines.started, "where every forecast counts, this one does")
@@ -181,7 +181,7 @@ async def test_a_forecaster_that_hangs_is_ended_and_said_and_decisions_go_on(sce
     clock, notes = Clock(), tmp_path / "forecaster"
     await tell(scene, pulses, clock.now, -120, 0)
     await scene.settings(max_nodes=4, forecast_limit_s=1.0)
-    await scene.elect(make_clock=clock, forecaster=hangs(notes))
+    await scene.elect(make_clock=clock, forecast_command=hangs(notes))
     processes = await started(notes)
     assert len(processes) == 2
     said = "the fit took longer than 1 s and was stopped"
@@ -198,7 +198,7 @@ async def test_a_forecaster_that_fails_is_said_with_its_last_word(scene: Scene) 
     clock = Clock()
     await tell(scene, pulses, clock.now, -120, 0)
     await scene.settings(max_nodes=4)
-    await scene.elect(make_clock=clock, forecaster=("sh", "-c", "echo no luck >&2; exit 3"))
+    await scene.elect(make_clock=clock, forecast_command=("sh", "-c", "echo no luck >&2; exit 3"))
     await forecast(scene, lambda one: "the fit failed: no luck" in one["why"], "why it failed is said")
 
 
@@ -206,7 +206,7 @@ async def test_the_end_of_a_term_ends_its_forecaster(scene: Scene, tmp_path: Pat
     clock, notes = Clock(), tmp_path / "forecaster"
     await tell(scene, pulses, clock.now, -120, 0)
     await scene.settings(max_nodes=4)
-    await scene.elect(make_clock=clock, forecaster=hangs(notes))
+    await scene.elect(make_clock=clock, forecast_command=hangs(notes))
     processes = await started(notes)
     await scene.kill()
     await ended(processes)

@@ -17,17 +17,17 @@ from mesh.membership.member import Member
 from mesh.messages import Heartbeat, NodeRecord
 from scaling.decision import launch_guard
 from scaling.decision.decide import decide
-from scaling.decision.handover import recalled
+from scaling.decision.handover import clamp_to_clock
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Breaker, Memory, Node, Observation, Offer, Pool, PoolMemory
 from scaling.log import decision_record as record
-from scaling.observation.observe import Facts, Flow, everything, flow, observe
+from scaling.observation.observe import ArrivalWindow, Facts, all_nodes, count_arrivals, observe
 from scaling.observation.reconcile import Listing, reconcile
 from scaling.providers.base import Instance
 from scaling.state import settings as policy
 from scaling.state.memory import State
 from scaling.state.orders import ENDING, INTENDED, JOINED, LAUNCHED, Intent
-from scaling.state.spend import spent
+from scaling.state.spend import add_spending
 
 NOW, SINCE = 1_800_000_000.0, 1_800_000_000.0 - 500
 TOKENS = [f"x{n}" for n in range(6)]
@@ -178,7 +178,7 @@ def test_flags_make_a_policy_once_and_give_way_to_what_is_set_by_hand():
 @given(st.integers(0, 30), st.integers(0, 9), st.integers(0, 9), st.floats(NOW, NOW + 99))
 def test_by_hand_means_by_hand(target, low, more, until):
     config = ScalingConfig(min_nodes=low, max_nodes=low + more)
-    held, why = policy.effective(config, policy.Manual(target=target, until=until), NOW)
+    held, why = policy.effective(config, policy.ManualTarget(target=target, until=until), NOW)
     assert held.max_nodes <= config.max_nodes
     assert (held, why) == (config, "") if until <= NOW else held.min_nodes == held.max_nodes == min(target, low + more)
 
@@ -187,11 +187,14 @@ def test_by_hand_means_by_hand(target, low, more, until):
 def test_memory_of_another_clock_keeps_no_window_shut_for_ever(jump_s, failures):
     at = NOW + jump_s
     pool = PoolMemory(1, 1, ((at - 5, 3), (at, 2)), ((at, 2),), at, at, at)
-    kept = recalled(Memory({"cpu": pool}, {"o": Breaker(failures, at + 900)}), CONFIG, NOW)
+    kept = clamp_to_clock(Memory({"cpu": pool}, {"o": Breaker(failures, at + 900)}), CONFIG, NOW)
     after = kept.pools["cpu"]
-    assert max(after.lowered_at, after.asked_at, after.peak_at, *(when for when, _ in after.needs)) <= NOW
-    assert kept.breakers["o"].shunned_until <= NOW + 16 * CONFIG.breaker_s
-    assert recalled(kept, CONFIG, NOW) == kept
+    assert (
+        max(after.last_scale_in_at, after.last_work_at, after.last_peak_at, *(when for when, _ in after.max_needs))
+        <= NOW
+    )
+    assert kept.breakers["o"].open_until <= NOW + 16 * CONFIG.breaker_s
+    assert clamp_to_clock(kept, CONFIG, NOW) == kept
 
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 9)), max_size=20))
@@ -199,16 +202,16 @@ def test_the_books_never_run_backwards(steps):
     state, now = State(), NOW
     for passed_s, running in steps:
         before, now = state, now + passed_s
-        state = spent(state, running, now)
+        state = add_spending(state, running, now)
         assert state.month_usd >= before.month_usd or state.month != before.month
         assert 0 <= state.spent_usd <= state.month_usd + 1e-9 or state.month != before.month
-    assert spent(state, 5.0, now - 1e6).spent_usd >= 0
+    assert add_spending(state, 5.0, now - 1e6).spent_usd >= 0
 
 
 @given(INTENTS, MEMBERS)
 def test_everything_counts_each_node_once(intents, members):
     """One that is there and was ordered is one node, whatever state its order is in."""
-    counted = everything(members, {one.token: one for one in intents})
+    counted = all_nodes(members, {one.token: one for one in intents})
     alive = {one.record.labels[TOKEN_LABEL] for one in members if one.state in ("up", "draining")}
     assert len(counted) == len(alive | {one.token for one in intents}) == len({one.id for one in counted})
 
@@ -218,7 +221,7 @@ def test_an_observation_shows_every_node_and_keeps_what_people_started(intents, 
     person = Member(NodeRecord(id="person", name="p", incarnation="1"), state, None)
     lanes = {("echo", "any", "normal"): (waiting, 0, 0)}
     facts = Facts(lanes, {}, {}, [*members, person], {one.token: one for one in intents}, "person")
-    (pool,) = observe(facts, Flow(), ()).pools
+    (pool,) = observe(facts, ArrivalWindow(), ()).pools
     ids = [one.id for one in pool.nodes]
     assert len(ids) == len(set(ids)) and {one.record.id for one in members if one.state != "gone"} - {
         one.record.id for one in members if one.state == "left"
@@ -231,14 +234,14 @@ def test_an_observation_shows_every_node_and_keeps_what_people_started(intents, 
 def test_arrivals_are_what_came_however_it_is_looked_at(steps):
     """Waiting tasks that are delivered are no arrivals; a lane that was made anew does not count backwards."""
     lane = ("echo", "any", "normal")
-    seen, came, waiting, delivered, now = Flow(), 0, 0, 0, NOW
-    seen = flow(seen, {lane: (0, 0, 0)}, math.inf, now)
+    seen, came, waiting, delivered, now = ArrivalWindow(), 0, 0, 0, NOW
+    seen = count_arrivals(seen, {lane: (0, 0, 0)}, math.inf, now)
     for new, wish in steps:
         taken = min(wish, waiting + new)
         came, delivered = came + new, delivered + taken
         waiting, now = waiting + new - taken, now + 1
-        seen = flow(seen, {lane: (waiting, 0, delivered)}, math.inf, now)
-    assert sum(one.tasks.get(lane, 0) for one in seen.window) == came
+        seen = count_arrivals(seen, {lane: (waiting, 0, delivered)}, math.inf, now)
+    assert sum(one.tasks.get(lane, 0) for one in seen.arrivals) == came
 
 
 def test_a_journaled_decision_is_made_again_and_a_forged_one_is_found():
@@ -251,5 +254,5 @@ def test_a_journaled_decision_is_made_again_and_a_forged_one_is_found():
     written["pools"][0]["target"] += 1
     assert not record.replay(written)[1]
     written["from"]["config"]["cpu_up"] = "high"
-    with pytest.raises(BadInput, match="can't be made again"):
+    with pytest.raises(BadInput, match="can't be replayed"):
         record.replay(written)

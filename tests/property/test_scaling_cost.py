@@ -29,7 +29,7 @@ def test_what_is_left_is_the_cheapest_that_keeps_the_on_demand_floor(rented, dat
         enough = min(sum(one.market == ON_DEMAND for one in nodes), ceil(config.on_demand_floor * len(left)))
         return not spots or firm >= enough
 
-    gone = cost.give_up(Pool("p"), count, nodes, config, NOW)
+    gone = cost.choose_drains(Pool("p"), count, nodes, config, NOW)
     left = [one for one in nodes if one.id not in gone]
     assert len(gone) == len(set(gone)) == count and keeps_floor(left)
     cheapest = min(
@@ -42,5 +42,5 @@ def test_a_pulse_that_is_over_leaves_its_on_demand_nodes_with_its_spot_nodes() -
     """They were all kept, and spot nodes given up alone, because the floor was that of the pulse."""
     nodes = [Node(f"d{at}", market=ON_DEMAND, price_usd_h=0.192) for at in range(9)]
     nodes += [Node(f"s{at}", market=SPOT, price_usd_h=0.07) for at in range(19)]
-    gone = cost.give_up(Pool("p"), 18, nodes, ScalingConfig(on_demand_floor=0.3), NOW)
+    gone = cost.choose_drains(Pool("p"), 18, nodes, ScalingConfig(on_demand_floor=0.3), NOW)
     assert sum(name.startswith("d") for name in gone) == 6 and len(gone) == 18

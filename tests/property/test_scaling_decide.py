@@ -121,9 +121,9 @@ MEMORIES = st.builds(
     Memory,
     pools=st.builds(
         PoolMemory, up_votes=st.integers(0, 3), down_votes=st.integers(0, 3),
-        needs=LINES.map(lambda line: lined(line, falling=True)),
-        lows=LINES.map(lambda line: lined(line, falling=False)),
-        lowered_at=AGO, asked_at=AGO, peak_at=AGO,
+        max_needs=LINES.map(lambda line: lined(line, falling=True)),
+        min_needs=LINES.map(lambda line: lined(line, falling=False)),
+        last_scale_in_at=AGO, last_work_at=AGO, last_peak_at=AGO,
     ).map(lambda one: {"p": one}) | st.just({}),
     breakers=st.dictionaries(
         st.sampled_from(["o1", "o2"]), st.builds(Breaker, st.integers(1, 9), st.floats(NOW - 9, NOW + 99))
@@ -147,7 +147,7 @@ def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config
     leaving = [one for one in counted.values() if one.ending or one.state == DRAINING]
     gone = len(counted) - len(leaving) - made.have  # drained by the wall
     if made.target < config.min_nodes and room >= 0:
-        assert any("not started" in reason or "at most are started" in reason for reason in made.trail)
+        assert any("not started" in reason or "a decision starts at most" in reason for reason in made.trail)
     # budget: no launch over either wall
     assert decision.launched_usd_h <= max(0.0, room) + 1e-6
     # work in flight: nothing busy is drained but by the wall or because it is taken away
@@ -163,7 +163,7 @@ def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config
         assert offer.has_gpu or not pool.needs_gpu
         assert offer.region.startswith(pool.region)
         broken = memory.breakers.get(launch.offer)
-        assert not broken or broken.shunned_until <= NOW
+        assert not broken or broken.open_until <= NOW
     # one direction at a time
     assert not (started and set(made.drains) - {one.id for one in leaving} and room >= 0)
 

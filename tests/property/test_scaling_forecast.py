@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from scaling.backtest import synthetic
 from scaling.backtest.run import TRAINING, Backtest
-from scaling.backtest.simulate import World, default_offers
+from scaling.backtest.simulate import Scenario, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
-from scaling.forecast import walk_forward as walking
-from scaling.forecast.capacity_target import CapacityTarget, sized, whole_nodes
+from scaling.forecast import walk_forward as walk_forward_module
+from scaling.forecast.capacity_target import CapacityTarget, newsvendor_nodes, plan_capacity
 from scaling.forecast.gate import delayed_max, gate
 from scaling.forecast.models import models
-from scaling.forecast.walk_forward import ERROR_GRAINS, horizons, pinball, upper, walk
+from scaling.forecast.walk_forward import ERROR_FLOORS, horizons, pinball, upper_quantiles, walk_forward
 
 STEP_S = 300.0
 QUANTILES = (0.9, 0.99)
@@ -37,11 +37,13 @@ def test_the_future_changes_no_forecast_and_no_gate_of_before(loads, cut, seed, 
     known = slice(0, cut + 1)  # origins that know loads[:cut] at most
     for name, model in models(loads, STEP_S).items():
         np.testing.assert_array_equal(model(2)[known], models(other, STEP_S)[name](2)[known], err_msg=name)
-    one, two = (walk(each, STEP_S, start_steps, CapacityTarget(0.9, 50.0).quantiles()) for each in (loads, other))
+    one, two = (
+        walk_forward(each, STEP_S, start_steps, CapacityTarget(0.9, 50.0).quantiles()) for each in (loads, other)
+    )
     for part in ("at_start", "until_start", "median", "in_force"):
         np.testing.assert_array_equal(getattr(one, part)[known], getattr(two, part)[known], err_msg=part)
-    for aim in (CapacityTarget(0.9), CapacityTarget(0.9, 50.0)):
-        sizes = [sized(each, aim) for each in (one, two)]
+    for target in (CapacityTarget(0.9), CapacityTarget(0.9, 50.0)):
+        sizes = [plan_capacity(each, target) for each in (one, two)]
         for part in ("at_start", "until_start", "sure"):
             before, after = (getattr(each, part)[known] for each in sizes)
             np.testing.assert_array_equal(before, after, err_msg=part)
@@ -57,7 +59,7 @@ def test_the_future_changes_no_decision_of_before(loads, cut, policy, seed) -> N
     tuned = Tuned(policy, 3, 3600.0, forecast_level=20)
     runs = []
     for each in (loads, futures(loads, cut, seed)):
-        test = Backtest(each, World(STEP_S, default_offers(120.0)), 1)
+        test = Backtest(each, Scenario(STEP_S, default_offers(120.0)), 1)
         runs.append(test.run(tuned, 400, 900, float("inf"), float("inf"), keep=True))
     known = cut - 400 + 1  # the decision at step `cut` is shown demand[:cut]
     assert runs[0].decisions[:known] == runs[1].decisions[:known]
@@ -66,11 +68,11 @@ def test_the_future_changes_no_decision_of_before(loads, cut, policy, seed) -> N
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 99), st.sampled_from(ERROR_GRAINS))
-def test_upper_quantiles_hold_what_they_say(seed, grain) -> None:
+@given(st.integers(0, 99), st.sampled_from(ERROR_FLOORS))
+def test_upper_quantiles_hold_what_they_say(seed, floor) -> None:
     chance = np.random.default_rng(seed)
     loads = 50 + chance.normal(0, 5, 3000)
-    made = upper(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0, grain)
+    made = upper_quantiles(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0, floor)
     for column, quantile in enumerate(QUANTILES):
         forecast = made[1000:2998, column]
         assert np.mean(loads[1001:2999] > forecast) == pytest.approx(1 - quantile, abs=0.025)
@@ -83,7 +85,7 @@ def test_quantiles_of_each_phase_hold_what_they_say_at_each_phase(seed, phase) -
     chance = np.random.default_rng(seed)
     at = np.arange(6000) % 12
     loads = 50 + chance.normal(0, 1, 6000) * np.where(at == 5, 9.0, 0.5)
-    made = upper(loads, np.full(6001, 50.0), 2, (0.9,), 4032, 0, 0.05, phases=12)
+    made = upper_quantiles(loads, np.full(6001, 50.0), 2, (0.9,), 4032, 0, 0.05, phases=12)
     origins = np.arange(4000, 5998)
     origins = origins[(origins + 1) % 12 == phase]
     assert np.mean(loads[origins + 1] > made[origins, 0]) == pytest.approx(0.1, abs=0.1)
@@ -97,17 +99,17 @@ LOADS = st.lists(st.floats(0, 50), min_size=3, max_size=3).map(sorted)
 @given(LOADS, st.floats(0, 500), st.floats(1, 500))
 def test_no_other_number_of_nodes_costs_less_with_the_violations_it_leaves(levels, price, more) -> None:
     quantiles = (0.5, 0.9, 0.99)
-    (nodes,), (sure,) = whole_nodes(np.array([levels]), quantiles, price)
+    (nodes,), (sure,) = newsvendor_nodes(np.array([levels]), quantiles, price)
     assert nodes == round(nodes) and quantiles[0] <= sure <= quantiles[-1]
     for other in range(int(np.ceil(levels[0])), int(np.ceil(levels[-1])) + 2):
         enough = float(np.interp(other, levels, quantiles))
         assert nodes + price * (1 - sure) <= other + price * (1 - enough) + 1e-6
-    (dearer,), _ = whole_nodes(np.array([levels]), quantiles, price + more)
+    (dearer,), _ = newsvendor_nodes(np.array([levels]), quantiles, price + more)
     assert dearer >= nodes, "the dearer a violation, the more is held"
 
 
 def test_where_a_quantile_is_missing_no_nodes_are_named() -> None:
-    nodes, sure = whole_nodes(np.array([[1.0, np.nan], [1.0, 2.0], [2.0, 1.0]]), (0.5, 0.9), 100.0)
+    nodes, sure = newsvendor_nodes(np.array([[1.0, np.nan], [1.0, 2.0], [2.0, 1.0]]), (0.5, 0.9), 100.0)
     assert np.isnan(nodes).tolist() == np.isnan(sure).tolist() == [True, False, False]
     assert nodes[1:].tolist() == [2.0, 2.0], "quantiles that cross are taken in their order"
 
@@ -118,10 +120,10 @@ def test_quiet_hours_between_peaks_are_not_sized_by_the_errors_of_the_peaks(monk
     phase = np.arange(4000) % 12
     loads = np.where(phase == 5, chance.uniform(15, 27, 4000), 8 + chance.normal(0, 0.03, 4000))
     held = []
-    monkeypatch.setattr(walking, "PHASE_LEAST", 10**9)
-    for grains in ((0.05,), ERROR_GRAINS):
-        monkeypatch.setattr(walking, "ERROR_GRAINS", grains)
-        made = walk(loads, 300.0, 1, [0.975]).at_start[2000:, 0]
+    monkeypatch.setattr(walk_forward_module, "PHASE_LEAST", 10**9)
+    for floors in ((0.05,), ERROR_FLOORS):
+        monkeypatch.setattr(walk_forward_module, "ERROR_FLOORS", floors)
+        made = walk_forward(loads, 300.0, 1, [0.975]).at_start[2000:, 0]
         target = np.arange(2000, 4001) + 1  # the step that origin t is about
         quiet = (target < 4000) & (target % 12 < 4)
         assert np.mean(loads[target[quiet]] > made[quiet]) < 0.05

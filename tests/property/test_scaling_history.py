@@ -25,7 +25,7 @@ from scaling.forecast.history import (
     series,
     step_of,
 )
-from scaling.observation.observe import Facts, Flow, flow, observe, slots_of
+from scaling.observation.observe import ArrivalWindow, Facts, count_arrivals, observe, slots_per_task
 
 T0 = 1_800_000_000.0
 ECHO = ("echo", OPEN)
@@ -60,7 +60,7 @@ def test_samples_that_drift_against_the_minute_lose_no_work(rounds):
     made = history(samples)
     whole = sum(arrivals for _, arrivals in rounds) * 2.0
     assert sum(made.work_s[ECHO].values() if whole else ()) == pytest.approx(whole)
-    assert sum(made.told_s.values()) == pytest.approx(samples[-1].at - T0)
+    assert sum(made.covered_s.values()) == pytest.approx(samples[-1].at - T0)
     last = ceil(samples[-1].at / MINUTE_S) * MINUTE_S
     found = series(made, ONE, (T0, last, MINUTE_S)).loads
     # The last minute is not over: its rate is that of the part that was told of, or held when that is too short.
@@ -156,7 +156,9 @@ def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, 
     able = Capabilities(kinds=(KindInfo("echo", True),))
     record = NodeRecord(id="a", name="a", incarnation="1", slots=slots, capabilities=able, region="eu")
     member = Member(record, "up", heartbeat)
-    seen = flow(flow(Flow(), {lane: (0, 0, 5)}, 60.0, T0), {lane: (arrivals, 0, 5)}, 60.0, T0 + 60)
+    seen = count_arrivals(
+        count_arrivals(ArrivalWindow(), {lane: (0, 0, 5)}, 60.0, T0), {lane: (arrivals, 0, 5)}, 60.0, T0 + 60
+    )
     requires = {"p-0123456789": {"region": "eu"}}
     looked = observe(Facts({lane: (arrivals, 0, 5)}, requires, resources, [member], {}), seen, ())
     ((work, name),) = looked.groups.items()
@@ -164,7 +166,7 @@ def test_the_load_of_the_history_is_the_load_that_is_seen(slots, cores, task_s, 
     asked_more = {} if pool_of_lanes.startswith("any") else {pool_of_lanes: 1.0}
     made = history([Sample("echo", T0 + 60, 60.0, arrivals, 10, 10 * task_s, pools=asked_more)])
     assert name == ("cpu.eu" if asked_more else "cpu")
-    nodes = {work: slots_of("echo", resources, pool.slots) / pool.slots}
+    nodes = {work: slots_per_task("echo", resources, pool.slots) / pool.slots}
     assert series(made, nodes, (T0, T0 + 60, MINUTE_S)).loads == pytest.approx((pool.load,))
 
 
@@ -183,6 +185,6 @@ def test_work_that_asks_for_more_is_counted_apart_and_whole_days_are_forgotten()
     assert loads(made, T0 + 60) == [0.25]
     assert series(made, {("echo", "p-1"): 1.0, ECHO: 1.0}, (T0, T0 + 60, MINUTE_S)).loads == (0.75,)
     made.forget(T0 - 1)
-    assert made.told_s
+    assert made.covered_s
     made.forget(T0 + 2 * 86400)
-    assert not made.told_s and not made.work_s[ECHO] and bounds(made, T0) is None
+    assert not made.covered_s and not made.work_s[ECHO] and bounds(made, T0) is None

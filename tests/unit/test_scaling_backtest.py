@@ -15,7 +15,7 @@ import pytest
 from scaling.__main__ import main
 from scaling.backtest import synthetic, traces
 from scaling.backtest.run import Backtest
-from scaling.backtest.simulate import World, default_offers, replay
+from scaling.backtest.simulate import Scenario, default_offers, simulate
 from scaling.backtest.tuning import FORECAST_LEVELS, ORACLE, POLICIES, PRICES, Tuned
 from scaling.domain.config import HYBRID, PREDICTIVE, REACTIVE
 from scaling.forecast import prophet
@@ -111,7 +111,7 @@ def test_prediction_pays_on_pulses_and_is_trusted_there(pulses):
 def test_where_nothing_repeats_the_gate_stays_shut_and_hybrid_is_reactive():
     chance = np.random.default_rng(3)
     loads = 30 + np.cumsum(chance.normal(0, 0.4, 3000)).clip(-20, 60)
-    test = Backtest(loads, World(300.0, default_offers(120.0)), 1)
+    test = Backtest(loads, Scenario(300.0, default_offers(120.0)), 1)
     found = test.gate
     assert found.trusted.mean() < 0.05
     assert "reactive at equal violations" in found.why(2999)
@@ -134,29 +134,29 @@ def test_a_document_tells_the_settings_that_a_mesh_would_be_given(pulses):
 def test_each_level_of_a_forecasts_safety_is_safer_than_the_one_before(level):
     one = Tuned(HYBRID, 2, forecast_level=level)
     more, less = one.safer(1), one.safer(-1)
-    safety = [(each.aim.violation_nodes, each.forecast_headroom) for each in (less, one, more)]
+    safety = [(each.capacity_target.violation_nodes, each.forecast_headroom) for each in (less, one, more)]
     assert safety == sorted(safety) and (safety[0] < safety[1]) == (level > 0)
     assert (safety[1] < safety[2]) == (level < FORECAST_LEVELS - 1)
 
 
 def test_nodes_are_paid_from_launch_to_end_and_count_only_when_whole():
-    world = World(300.0, default_offers(120.0)[:1], fail_share=0.0)
+    scenario = Scenario(300.0, default_offers(120.0)[:1], fail_share=0.0)
     demand = [1.0] * 5 + [3.0] * 5 + [1.0] * 10
-    done = replay(demand, 1, len(demand), world, Tuned(REACTIVE, 0).config(300.0))
+    done = simulate(demand, 1, len(demand), scenario, Tuned(REACTIVE, 0).config(300.0))
     assert done.ready[3:7] == [1, 1, 1, 3]  # seen in step 6, ordered for the beginning of step 7
     assert done.violating == 2
     assert done.node_h[4] * 60 == pytest.approx(5)
     assert done.node_h[5] * 60 == pytest.approx(5 + 2 * 2)  # two nodes, two minutes before they are ready
     assert done.ready[-1] == 1
-    assert sum(done.cost_usd) == pytest.approx(sum(done.node_h) * world.offers[0].price_usd_h)
+    assert sum(done.cost_usd) == pytest.approx(sum(done.node_h) * scenario.offers[0].price_usd_h)
 
 
 def test_failures_and_interruptions_cost_and_are_made_good():
     offers = tuple(offer for offer in default_offers(120.0) if offer.market == "spot")
-    shaky = World(300.0, tuple(o.__class__(**{**_facts(o), "interruptions_h": 0.2}) for o in offers), fail_share=0.2)
-    done = replay([8.0] * 400, 0, 400, shaky, Tuned(REACTIVE, 3, 3600.0).config(300.0))
+    shaky = Scenario(300.0, tuple(o.__class__(**{**_facts(o), "interruptions_h": 0.2}) for o in offers), fail_share=0.2)
+    done = simulate([8.0] * 400, 0, 400, shaky, Tuned(REACTIVE, 3, 3600.0).config(300.0))
     assert min(done.ready[20:]) < 10 and statistics.fmean(done.ready[20:]) > 8
-    again = replay([8.0] * 400, 0, 400, shaky, Tuned(REACTIVE, 3, 3600.0).config(300.0))
+    again = simulate([8.0] * 400, 0, 400, shaky, Tuned(REACTIVE, 3, 3600.0).config(300.0))
     assert again.ready == done.ready and again.cost_usd == done.cost_usd
 
 
@@ -166,7 +166,7 @@ def _facts(offer) -> dict:
 
 def test_without_prophet_the_others_are_used_and_that_is_said(monkeypatch):
     monkeypatch.setattr(prophet.importlib.util, "find_spec", lambda name: None)
-    found, problem = prophet.walk(np.ones(600), 300.0, (1, 2))
+    found, problem = prophet.prophet_forecasts(np.ones(600), 300.0, (1, 2))
     assert "not installed" in problem and 'pip install "queztl[forecast]"' in problem
     assert all(np.isnan(one).all() for one in found.values())
 
@@ -176,7 +176,7 @@ def test_prophet_is_fitted_in_a_child_and_stopped_when_it_takes_too_long():
         pytest.skip(prophet.lacking())
     at = np.arange(1200)
     loads = 50 + 30 * np.sin(2 * np.pi * at / 288) + np.random.default_rng(1).normal(0, 2, 1200)
-    found, problem = prophet.walk(loads, 300.0, (1, 2))
+    found, problem = prophet.prophet_forecasts(loads, 300.0, (1, 2))
     assert not problem
     errors = np.abs(found[2][600:1199] - loads[601:1200])
     assert np.nanmean(errors) < 4

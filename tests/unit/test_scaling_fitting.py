@@ -1,4 +1,4 @@
-"""When a forecast is made, of what, and for how long it holds; and that a mesh's forecast is the back-test's."""
+"""When a forecast is made, of key, and for how long it holds; and that a mesh's forecast is the back-test's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mesh.kinds.base import Resources
 from mesh.leader.metrics import OPEN, Sample
 from scaling.backtest import synthetic
 from scaling.backtest.run import Backtest
-from scaling.backtest.simulate import World, default_offers
+from scaling.backtest.simulate import Scenario, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.domain.config import HYBRID, MODES, REACTIVE, ScalingConfig
 from scaling.domain.model import Offer, Pool
 from scaling.forecast import fitting, prophet
-from scaling.forecast.capacity_target import CapacityTarget, sized
+from scaling.forecast.capacity_target import CapacityTarget, plan_capacity
 from scaling.forecast.child import fit
-from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, Asked, Fit, Kept, Looked
-from scaling.forecast.gate import expected
+from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, FitContext, FitRequest, FitResult, StoredFit
+from scaling.forecast.gate import forecasts_by_origin
 from scaling.forecast.history import HOLD_S, History
 from scaling.observation.observe import PoolSnapshot
 
 T0 = 1_800_000_000.0
 CONFIG = ScalingConfig()
-AIM = fitting.capacity_target_of(CONFIG)
-SEEN = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)})
+TARGET = fitting.capacity_target_of(CONFIG)
+CONTEXT = FitContext(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)})
 RESOURCES = {"echo": Resources(), "draw": Resources(gpu=1), "sum": Resources(cores="all")}
 
 
@@ -42,40 +42,40 @@ def history(minutes: int = 10, *kinds: str, pools: dict[str, float] | None = Non
     return made
 
 
-def kept(aim: CapacityTarget = AIM, step_s: float = 60.0, **more: Any) -> Kept:
+def stored(target: CapacityTarget = TARGET, step_s: float = 60.0, **more: Any) -> StoredFit:
     known: dict[str, Any] = {"model": "last", "at_start": 3.0, "until_start": 4.0, "median": 2.0, "lower": 1.0}
     known |= {"upper": 2.5, "sure": 0.97, "trusted": True}
-    return Kept(Fit("cpu", 9, 0.5, "it won", **(known | more)), T0, step_s, aim, T0 + 1)
+    return StoredFit(FitResult("cpu", 9, 0.5, "it won", **(known | more)), T0, step_s, target, T0 + 1)
 
 
 def test_a_fit_is_due_with_each_step_and_not_before_there_is_something_new() -> None:
     made = history()
-    first = fitting.due(made, SEEN, None, T0 + 605)
+    first = fitting.due_fit(made, CONTEXT, None, T0 + 605)
     assert first is not None and first.within == (T0, T0 + 600, 60.0)
-    assert fitting.due(made, SEEN, first, T0 + 659) is None
+    assert fitting.due_fit(made, CONTEXT, first, T0 + 659) is None
     made.add(Sample("echo", T0 + 660, 60.0, 1, 1, 1.0), T0 + 660)
-    second = fitting.due(made, SEEN, first, T0 + 661)
+    second = fitting.due_fit(made, CONTEXT, first, T0 + 661)
     assert second is not None and second.within == (T0, T0 + 660, 60.0)
     for changed in (ScalingConfig(quantile=0.9), ScalingConfig(violation_nodes=50.0)):
-        other = fitting.due(made, Looked(changed, SEEN.pools), second, T0 + 662)
+        other = fitting.due_fit(made, FitContext(changed, CONTEXT.pools), second, T0 + 662)
         assert other is not None, "what else is held is another forecast"
-    assert fitting.due(made, Looked(ScalingConfig(mode=REACTIVE), SEEN.pools), None, T0 + 662) is None
-    assert fitting.due(History(), SEEN, None, T0) is None
+    assert fitting.due_fit(made, FitContext(ScalingConfig(mode=REACTIVE), CONTEXT.pools), None, T0 + 662) is None
+    assert fitting.due_fit(History(), CONTEXT, None, T0) is None
 
 
 def test_nothing_is_made_of_a_history_that_can_not_be_kept_up() -> None:
     made = history()
     made.add(Sample("echo", T0 + 99999, 60.0, 1, 1, 1.0), T0 + 3000)
-    assert fitting.due(made, SEEN, None, T0 + 3000) is None, "its newest step is too long ago"
-    assert fitting.due(history(), SEEN, None, T0 + 600 + HOLD_S + 60) is not None, "nothing came: that is news"
+    assert fitting.due_fit(made, CONTEXT, None, T0 + 3000) is None, "its newest step is too long ago"
+    assert fitting.due_fit(history(), CONTEXT, None, T0 + 600 + HOLD_S + 60) is not None, "nothing came: that is news"
 
 
 def test_each_pool_is_asked_about_by_its_kinds_slots_and_start_and_what_is_late_counts_as_start() -> None:
     made = history(10, "echo", "draw", "sum")
-    seen = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0), "gpu": (4.0, 400.0)})
-    what = fitting.due(made, seen, None, T0 + 610)
-    assert what is not None
-    cpu, gpu = fitting.asked(made, what, seen, RESOURCES, 12.0, T0 + 610)
+    context = FitContext(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0), "gpu": (4.0, 400.0)})
+    key = fitting.due_fit(made, context, None, T0 + 610)
+    assert key is not None
+    cpu, gpu = fitting.fit_requests(made, key, context, RESOURCES, 12.0, T0 + 610)
     # Two tasks a second of a second each: echo takes one slot of two, sum all of them, draw one of four.
     assert cpu.pool == "cpu" and cpu.loads == pytest.approx((3.0,) * 10)
     assert gpu.pool == "gpu" and gpu.loads == pytest.approx((0.5,) * 10)
@@ -86,10 +86,10 @@ def test_each_pool_is_asked_about_by_its_kinds_slots_and_start_and_what_is_late_
 def test_work_that_asks_for_more_counts_in_the_pool_of_its_lanes_while_there_are_any() -> None:
     made = history(10, "echo", pools={"p-eu": 0.5, "p-labels": 0.125, "p-gone": 0.125})
     groups = {("echo", OPEN): "cpu", ("echo", "p-eu"): "cpu.eu", ("echo", "p-labels"): ""}
-    seen = Looked(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)}, groups)
-    what = fitting.due(made, seen, None, T0 + 610)
-    assert what is not None
-    cpu, europe = fitting.asked(made, what, seen, RESOURCES, 12.0, T0 + 610)
+    context = FitContext(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)}, groups)
+    key = fitting.due_fit(made, context, None, T0 + 610)
+    assert key is not None
+    cpu, europe = fitting.fit_requests(made, key, context, RESOURCES, 12.0, T0 + 610)
     # Two tasks a second of a second each, on nodes of two slots.
     assert (cpu.pool, europe.pool) == ("cpu", "cpu.eu")
     assert cpu.loads == pytest.approx((0.25,) * 10) and europe.loads == pytest.approx((0.5,) * 10)
@@ -97,14 +97,14 @@ def test_work_that_asks_for_more_counts_in_the_pool_of_its_lanes_while_there_are
 
 @given(st.floats(-100, 2000), st.sampled_from([60.0, 300.0]), st.sampled_from(MODES), st.booleans(), st.booleans())
 def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
-    seen = Looked(ScalingConfig(mode=mode), SEEN.pools)
-    one = kept(
-        fitting.capacity_target_of(seen.config) if same else CapacityTarget(0.95, 50.0),
+    context = FitContext(ScalingConfig(mode=mode), CONTEXT.pools)
+    one = stored(
+        fitting.capacity_target_of(context.config) if same else CapacityTarget(0.95, 50.0),
         step_s,
         model="last" if has_model else "",
     )
-    used = fitting.forecasts({"cpu": one, "gone": one}, seen, T0 + age_s)
-    shown = fitting.document({"cpu": one}, seen, history(), "", T0 + age_s)
+    used = fitting.current_forecasts({"cpu": one, "gone": one}, context, T0 + age_s)
+    shown = fitting.document({"cpu": one}, context, history(), "", T0 + age_s)
     holds = mode != REACTIVE and same and has_model and age_s <= IN_FORCE_STEPS * step_s + LATE_S
     assert set(used) == ({"cpu"} if holds else set())
     assert set(shown) == {"cpu", "cpu.eu"} and all(each["why"] for each in shown.values())
@@ -116,40 +116,40 @@ def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_
 
 
 def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
-    def why(one: Kept | None, made: History, config: ScalingConfig = CONFIG, problem: str = "") -> str:
-        seen = Looked(config, {"cpu": (1.0, 1.0)})
-        return str(fitting.document({"cpu": one} if one else {}, seen, made, problem, T0 + 900)["cpu"]["why"])
+    def why(one: StoredFit | None, made: History, config: ScalingConfig = CONFIG, problem: str = "") -> str:
+        context = FitContext(config, {"cpu": (1.0, 1.0)})
+        return str(fitting.document({"cpu": one} if one else {}, context, made, problem, T0 + 900)["cpu"]["why"])
 
     assert why(None, History()) == "there is no load history yet"
     assert why(None, history()) == "no forecast has been made yet"
     assert why(None, history(), problem="it broke") == "no forecast has been made yet; it broke"
-    assert why(kept(), history()) == "the last forecast knew the load until 900 s ago, and is too old"
-    assert why(kept(CapacityTarget(0.5), step_s=300.0), history()) == "the last forecast was made by other settings"
-    assert why(kept(step_s=300.0, model=""), history()) == "it won"
-    assert why(kept(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
+    assert why(stored(), history()) == "the last forecast is too old: it knew the load until 900 s ago"
+    assert why(stored(CapacityTarget(0.5), step_s=300.0), history()) == "the last forecast was made with other settings"
+    assert why(stored(step_s=300.0, model=""), history()) == "it won"
+    assert why(stored(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
 
 
 def test_the_slowest_suitable_offer_says_how_long_a_start_takes() -> None:
     offers = (Offer("a", "x", start_s=30.0), Offer("b", "x", start_s=90.0, has_gpu=True), Offer("c", "x", start_s=95.0))
     pools = (Pool("cpu", slots=3), Pool("gpu", slots=2, needs_gpu=True))
-    seen = PoolSnapshot(pools, groups={("echo", OPEN): "cpu"})
-    assert fitting.looked(seen, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
-    assert fitting.looked(seen, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
-    assert fitting.looked(seen, offers, CONFIG).groups == seen.groups
+    snapshot = PoolSnapshot(pools, groups={("echo", OPEN): "cpu"})
+    assert fitting.fit_context(snapshot, offers, CONFIG).pools == {"cpu": (3.0, 95.0), "gpu": (2.0, 90.0)}
+    assert fitting.fit_context(snapshot, offers[:1], CONFIG).pools["gpu"] == (2.0, Offer("", "").start_s)
+    assert fitting.fit_context(snapshot, offers, CONFIG).groups == snapshot.groups
 
 
 @pytest.mark.parametrize("kind", ["pulses", "regime"])
-@pytest.mark.parametrize("aim", [CapacityTarget(0.95), Tuned(HYBRID, 0, forecast_level=21).aim])
-def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, aim: CapacityTarget) -> None:
-    test = Backtest(synthetic.make(kind, 1, 1200), World(300.0, default_offers(120.0)), 1)
-    row = expected(sized(test.walk, aim), test.gate)[-1]
-    made = fit(Asked("cpu", tuple(test.demand), 300.0, 1, aim, 0.0))
+@pytest.mark.parametrize("target", [CapacityTarget(0.95), Tuned(HYBRID, 0, forecast_level=21).capacity_target])
+def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, target: CapacityTarget) -> None:
+    test = Backtest(synthetic.make(kind, 1, 1200), Scenario(300.0, default_offers(120.0)), 1)
+    row = forecasts_by_origin(plan_capacity(test.forecasts, target), test.gate)[-1]
+    made = fit(FitRequest("cpu", tuple(test.demand), 300.0, 1, target, 0.0))
     assert row is not None and made.model == row.model and made.steps == 1200
     assert made.trusted == row.trusted == (kind == "pulses") and made.ratio is not None
     ours, theirs = ((one.at_start, one.until_start, one.median, one.sure) for one in (made, row))
     assert ours == pytest.approx(theirs)
     assert made.lower is not None and made.upper is not None and 0 <= made.lower <= made.median <= made.upper
-    if aim.violation_nodes:
+    if target.violation_nodes:
         assert made.at_start == round(made.at_start) and made.at_start >= made.upper, "94 nodes buy more than 95 %"
     else:
         assert (made.at_start, made.sure) == (made.upper, 0.95)
@@ -158,23 +158,23 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, aim:
 @pytest.mark.skipif(bool(prophet.lacking()), reason="Prophet is not installed")
 def test_prophet_is_one_more_model_and_what_it_could_not_do_in_time_is_said() -> None:
     loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
-    assert "Prophet took longer than 0.01 s" in fit(Asked("cpu", loads, 300.0, 1, CapacityTarget(0.95), 0.01)).why
-    assert "Prophet" not in fit(Asked("cpu", loads, 300.0, 1, CapacityTarget(0.95), 60.0)).why
+    assert "Prophet took longer than 0.01 s" in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 0.01)).why
+    assert "Prophet" not in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 60.0)).why
 
 
 def test_short_and_idle_histories_have_no_forecast() -> None:
-    assert fit(Asked("cpu", (0.0,) * 500, 60.0, 1, CapacityTarget(0.95), 0.0)).why == "its history holds no load"
-    short = fit(Asked("cpu", (1.0,) * 30, 60.0, 1, CapacityTarget(0.95), 0.0))
+    assert fit(FitRequest("cpu", (0.0,) * 500, 60.0, 1, CapacityTarget(0.95), 0.0)).why == "the history holds no load"
+    short = fit(FitRequest("cpu", (1.0,) * 30, 60.0, 1, CapacityTarget(0.95), 0.0))
     assert not short.model and short.why == "30 steps of 60 s are too few for a model"
 
 
 def test_the_child_answers_line_by_line_and_ends_itself_when_nobody_does() -> None:
     command = [sys.executable, "-P", "-m", "scaling.forecast.child"]
-    asked = [Asked(pool, (1.0, 2.0) * 200, 60.0, 1, CapacityTarget(0.9), 0.0) for pool in ("cpu", "gpu")]
-    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in asked)
-    environment = prophet.environment()
+    requests = [FitRequest(pool, (1.0, 2.0) * 200, 60.0, 1, CapacityTarget(0.9), 0.0) for pool in ("cpu", "gpu")]
+    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in requests)
+    environment = prophet.child_environment()
     done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)
-    found = [msgspec.json.decode(line, type=Fit) for line in done.stdout.splitlines()]
+    found = [msgspec.json.decode(line, type=FitResult) for line in done.stdout.splitlines()]
     assert [one.pool for one in found] == ["cpu", "gpu"] and all(one.model for one in found)
     with subprocess.Popen([*command, "0.2"], stdin=subprocess.PIPE, env=environment) as waits:
         assert waits.wait(30) < 0, "its parent neither asks nor goes, and its time is over"

@@ -9,7 +9,7 @@ import pytest
 
 from scaling.backtest import traces
 from scaling.backtest.run import Backtest
-from scaling.backtest.simulate import World, default_offers
+from scaling.backtest.simulate import Scenario, default_offers
 from scaling.backtest.tuning import POLICIES
 from scaling.domain.config import HYBRID, REACTIVE
 
@@ -24,7 +24,7 @@ def test_a_shared_trace_keeps_its_mark(name: str, mark: float):
         pytest.skip("the shared traces are not beside this checkout")
     trace = traces.read(file.name, file.read_text())
     test = Backtest(
-        trace.loads, World(trace.step_s, default_offers(120.0), begins_at=trace.begins_at), ceil(120 / trace.step_s)
+        trace.loads, Scenario(trace.step_s, default_offers(120.0), begins_at=trace.begins_at), ceil(120 / trace.step_s)
     )
     tuned = test.tuned()
     scored = test.scored({policy: tuned[policy] for policy in POLICIES})

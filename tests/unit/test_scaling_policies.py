@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from scaling.decision.budget import over_the_wall, room_usd_h
+from scaling.decision.budget import nodes_over_budget, room_usd_h
 from scaling.decision.decide import decide
 from scaling.decision.policies import cost, geo, predictive, reactive
-from scaling.decision.schedule import parse, scheduled
+from scaling.decision.schedule import parse_rule, scheduled_nodes
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import (
     DRAINING,
@@ -79,16 +79,16 @@ def test_a_forecast_that_is_not_trusted_is_told_and_not_used():
     ],
 )
 def test_weekdays_8_to_18_at_least_5(when, nodes_wanted):
-    assert scheduled(["weekdays 8 to 18, at least 5"], "UTC", at(when))[0] == nodes_wanted
+    assert scheduled_nodes(["weekdays 8 to 18, at least 5"], "UTC", at(when))[0] == nodes_wanted
 
 
 def test_schedules_know_zones_nights_leads_and_the_highest_wins():
-    assert scheduled(["daily 8 to 9, at least 2"], "Europe/Berlin", at("2026-11-23 07:30"))[0] == 2
+    assert scheduled_nodes(["daily 8 to 9, at least 2"], "Europe/Berlin", at("2026-11-23 07:30"))[0] == 2
     night = ["fri 22 to 6, at least 3"]
-    assert scheduled(night, "UTC", at("2026-11-28 05:59"))[0] == 3  # Saturday morning
-    assert scheduled(night, "UTC", at("2026-11-27 05:59"))[0] == 0  # Friday morning
-    assert scheduled(["weekdays 8 to 18, at least 5"], "UTC", at("2026-11-23 07:56"), lead_s=300)[0] == 5
-    assert scheduled([*night, "sat-mon 0 to 24 at least 9"], "UTC", at("2026-11-28 05:59"))[0] == 9
+    assert scheduled_nodes(night, "UTC", at("2026-11-28 05:59"))[0] == 3  # Saturday morning
+    assert scheduled_nodes(night, "UTC", at("2026-11-27 05:59"))[0] == 0  # Friday morning
+    assert scheduled_nodes(["weekdays 8 to 18, at least 5"], "UTC", at("2026-11-23 07:56"), lead_s=300)[0] == 5
+    assert scheduled_nodes([*night, "sat-mon 0 to 24 at least 9"], "UTC", at("2026-11-28 05:59"))[0] == 9
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_schedules_know_zones_nights_leads_and_the_highest_wins():
 )
 def test_a_rule_that_is_none_is_refused_in_a_sentence(text):
     with pytest.raises(ValueError, match="is no|same time"):
-        parse(text)
+        parse_rule(text)
     with pytest.raises(ValueError, match="time zone"):
-        scheduled(["daily 0 to 24, at least 1"], "Mars/Olympus", NOW)
+        scheduled_nodes(["daily 0 to 24, at least 1"], "Mars/Olympus", NOW)
 
 
 def test_a_unit_of_work_costs_price_over_useful_speed():
@@ -122,7 +122,7 @@ def test_spot_is_spread_and_on_demand_has_its_floor():
         return Offer(name, "fake", type=kind, market=market, price_usd_h=price)
 
     offers = [made("od", ON_DEMAND, 1.0, "a"), made("s1", SPOT, 0.3, "a"), made("s2", SPOT, 0.35, "b")]
-    launches, _ = cost.choose(Pool("p"), 10, [], offers, math.inf, {}, CONFIG, NOW)
+    launches, _ = cost.choose_offers(Pool("p"), 10, [], offers, math.inf, {}, CONFIG, NOW)
     counts = {one.offer: one.count for one in launches}
     assert counts["od"] == 3 and abs(counts["s1"] - counts["s2"]) <= 1
 
@@ -131,18 +131,18 @@ def test_near_the_demand_unless_much_dearer():
     near = Offer("near", "fake", region="eu-west-1", price_usd_h=1.2)
     far = Offer("far", "fake", region="us-east-1", price_usd_h=1.0)
     pool = Pool("p", demand_by_region={"eu-west-1": 1.0})
-    pick = cost.choose(pool, 1, [], [near, far], math.inf, {}, CONFIG, NOW)[0]
+    pick = cost.choose_offers(pool, 1, [], [near, far], math.inf, {}, CONFIG, NOW)[0]
     assert [one.offer for one in pick] == ["near"]
     dear = replace(near, price_usd_h=1.3)
-    assert [one.offer for one in cost.choose(pool, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["far"]
+    assert [one.offer for one in cost.choose_offers(pool, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["far"]
     held = replace(pool, region="eu")
-    assert [one.offer for one in cost.choose(held, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["near"]
+    assert [one.offer for one in cost.choose_offers(held, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["near"]
 
 
 def test_regions_share_nodes_as_they_share_demand():
     offers = [Offer(name, "fake", region=name, price_usd_h=1.0) for name in ("eu-west-1", "us-east-1")]
     pool = Pool("p", demand_by_region={"eu-west-1": 3.0, "us-east-1": 1.0})
-    launches, _ = cost.choose(pool, 8, [], offers, math.inf, {}, CONFIG, NOW)
+    launches, _ = cost.choose_offers(pool, 8, [], offers, math.inf, {}, CONFIG, NOW)
     assert {one.offer: one.count for one in launches} == {"eu-west-1": 6, "us-east-1": 2}
 
 
@@ -174,8 +174,8 @@ def test_over_the_wall_the_idle_go_first_and_what_is_going_counts():
         Node("going", price_usd_h=1.0, state=DRAINING),
         Node("own", price_usd_h=0.0),
     )
-    assert over_the_wall(seen, 1.5) == ("idle",)
-    assert over_the_wall(seen, 3.0) == ("idle", "busy")
+    assert nodes_over_budget(seen, 1.5) == ("idle",)
+    assert nodes_over_budget(seen, 3.0) == ("idle", "busy")
 
 
 def test_an_offer_that_fails_is_left_alone_and_another_one_taken():
@@ -209,8 +209,8 @@ def test_scale_in_takes_the_dear_and_idle_and_leaves_the_young():
         Node("cheap", price_usd_h=1.0),
         Node("ours", price_usd_h=9.0, managed=False),
     )
-    assert cost.give_up(Pool("p"), 1, seen, CONFIG, NOW) == ("dear",)
-    assert cost.give_up(Pool("p"), 9, seen, CONFIG, NOW) == ("dear", "cheap")
+    assert cost.choose_drains(Pool("p"), 1, seen, CONFIG, NOW) == ("dear",)
+    assert cost.choose_drains(Pool("p"), 9, seen, CONFIG, NOW) == ("dear", "cheap")
 
 
 def test_contradictions_in_the_settings_are_all_named():

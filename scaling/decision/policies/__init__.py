@@ -1,1 +1,1 @@
-"""What each way of looking at demand and offers proposes: reactive and predictive say how many, cost and geo which."""
+"""The policies: reactive and predictive propose how many nodes, cost and geo choose which."""

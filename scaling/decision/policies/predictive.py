@@ -1,7 +1,7 @@
-"""How many nodes the forecast needs: what is to be held of it at the moment a node started now is ready. Pure.
+"""How many nodes the forecast needs: what to hold for the load at the moment a node started now is ready. Pure.
 
-Up: only what is expected when a start can have an effect. Down: never under what is expected until then, because a node
-given up now is not back earlier. That the drop has been seen as well is reactive's part: the safest proposal wins.
+Up: only what is expected when a start can take effect. Down: never below what is expected until then, because a node
+given up now is not back earlier. That the load has dropped as well is checked by reactive: the highest proposal wins.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from scaling.domain.units import whole_nodes
 
 
 def is_trusted(forecast: Forecast | None, config: ScalingConfig) -> bool:
-    """Whether the forecast may decide."""
+    """Whether decisions use the forecast."""
     if forecast is None or config.mode == REACTIVE:
         return False
     return forecast.trusted or config.mode != HYBRID
 
 
 def propose(forecast: Forecast, have: int, config: ScalingConfig) -> Proposal:
-    """What the load to come needs. `have`: nodes that are ready or starting."""
+    """The nodes that the forecast load needs. `have`: nodes that are ready or starting."""
     room = 1.0 + config.forecast_headroom
     up = whole_nodes(max(0.0, forecast.at_start) * room)
     hold = max(up, whole_nodes(max(0.0, forecast.until_start) * room))
     nodes = max(up, min(have, hold))
     reason = (
-        f"{forecast.model} expects {forecast.median:.2f} nodes of load, with {forecast.sure:.1%} certainty under "
-        f"{forecast.at_start:.2f} ({forecast.until_start:.2f} until then): {nodes} nodes"
+        f"{forecast.model} expects a load of {forecast.median:.2f}, at most {forecast.at_start:.2f} with probability "
+        f"{forecast.sure:.1%} ({forecast.until_start:.2f} until then): {nodes} nodes"
     )
     return Proposal("predictive", nodes, reason)
