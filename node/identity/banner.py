@@ -121,13 +121,18 @@ def _count(number: int, noun: str) -> str:
 
 
 def _missing(kinds: tuple[KindInfo, ...], style: _Style) -> list[str]:
+    """One line for each kind that an installation adds; a broken library or any other obstacle needs its reason too."""
     lines: list[str] = []
     for kind in kinds:
         if kind.available:
             continue
+        how = kind.how_to_install
+        if how and "--force-reinstall" not in how:
+            lines.append(f"  {'missing':<{_LABEL - 2}}{kind.kind}: {style.dim(how)}")
+            continue
         lines += _row("missing", f"{kind.kind}: {kind.reason or 'not available on this machine'}")
-        if kind.how_to_install:
-            lines.append(" " * _LABEL + style.dim(kind.how_to_install))
+        if how:
+            lines.append(" " * _LABEL + style.dim(how))
     return lines
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.kinds.base import KindSpec, Need
+from mesh.kinds.table import KINDS
 from mesh.messages import KindInfo
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,17 @@ log = logging.getLogger(__name__)
 IMPORT_TIMEOUT_S = 60.0
 #: Those of libraries that were replaced go in the end.
 MOST_PROOFS = 300
+#: Extra -> its size on disk with everything it depends on, beyond the base dependencies (Linux, x86-64).
+EXTRA_SIZES = {
+    "science": "210 MB",
+    "vision": "210 MB",
+    "video": "170 MB",
+    "sql": "75 MB",
+    "load": "10 MB",
+    "llm": "130 MB",
+    "llm-torch": "1.1 GB, more with CUDA",
+    "training": "900 MB, more with CUDA",
+}
 
 # Writes each module's name before it tries it, so that a crash or a hang is pinned on the right one.
 _PROOF = """
@@ -115,9 +127,17 @@ def kind_info(spec: KindSpec, proofs: Mapping[str, Proof]) -> KindInfo:
     broken = [need.module for need in lacking if not proofs[need.module].absent]
     reasons = [f"needs {' and '.join(absent)}{others}, not installed here"] if absent else []
     reasons += [f"{name} is installed but can't be imported ({proofs[name].error})" for name in broken]
-    extras = ",".join(dict.fromkeys(need.extra for need in lacking))
-    force = "--force-reinstall " if broken and not absent else ""
-    return KindInfo(spec.name, False, "; ".join(reasons), f"pip install {force}'queztl[{extras}]'")
+    return KindInfo(spec.name, False, "; ".join(reasons), _command(lacking, repair=not absent))
+
+
+def _command(lacking: Iterable[Need], repair: bool) -> str:
+    """What installs `lacking`; their size follows as a shell comment, unless installed ones are to be replaced."""
+    extras = list(dict.fromkeys(need.extra for need in lacking))
+    quoted = f"'queztl[{','.join(extras)}]'"
+    if repair:
+        return f"pip install --force-reinstall {quoted}"
+    sizes = " + ".join(EXTRA_SIZES[extra] for extra in extras if extra in EXTRA_SIZES)
+    return f"pip install {quoted}" + (f"  # {sizes}" if sizes else "")
 
 
 def _lacks(need: Need, proofs: Mapping[str, Proof]) -> bool:
@@ -192,3 +212,15 @@ def _save(file: Path, proofs: Mapping[str | None, str]) -> None:
         fresh.replace(file)
     except OSError as error:
         log.warning("can't keep what was found about libraries in %s, the next start looks again: %s", file, error)
+
+
+def main() -> None:
+    """What `deploy/environment.sh` runs after an installation, so that the first node need not wait for it: imports
+    every library once, which compiles and proves it, and prints what kinds lack."""
+    for kind in probe_packages(KINDS.values(), shared_folder(Path(sys.prefix)))[0]:
+        if not kind.available:
+            print(f"{kind.kind}: {kind.reason}; to add it: {kind.how_to_install}")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,8 @@ FACTS = BannerFacts(
     kinds=(
         KindInfo("crypto_mining", True),
         KindInfo("echo", True),
-        KindInfo("image_processing", False, "cv2 is not installed", "pip install 'queztl[vision]'"),
+        KindInfo("image_processing", False, "needs cv2", "pip install 'queztl[vision]'  # 210 MB"),
+        KindInfo("database_ops", False, "duckdb is broken", "pip install --force-reinstall 'queztl[sql]'"),
     ),
     data="/home/ada/.local/share/queztl",
 )
@@ -43,7 +44,8 @@ def test_it_says_who_where_and_what():
     mesh = "queztl (m42abcde), created by this node"
     for part in ("n7f3k2ab", "kitchen", mesh, "crypto_mining, echo", "8.0 GiB"):
         assert part in text
-    assert "image_processing: cv2 is not installed\n           pip install 'queztl[vision]'\n" in text
+    assert "  missing  image_processing: pip install 'queztl[vision]'  # 210 MB\n" in text
+    assert "database_ops: duckdb is broken\n           pip install --force-reinstall 'queztl[sql]'\n" in text
     assert "any machine on this network can join it" in text
     assert text.isascii() and text.endswith("\n")
 

@@ -235,7 +235,7 @@ def test_without_one_back_end_the_other_is_used(run, models, tmp_path, monkeypat
 def test_without_both_it_says_what_it_lacks(run, tmp_path, monkeypatch):
     without(monkeypatch, "xllamacpp", "torch", "transformers")
     (info,), _ = probe_packages([KINDS["llm_inference"]], tmp_path / "proofs")
-    assert not info.available and info.how_to_install == "pip install 'queztl[llm]'"
+    assert not info.available and info.how_to_install == "pip install 'queztl[llm]'  # 130 MB"
     assert info.reason == "needs xllamacpp (or torch and transformers and safetensors), not installed here"
     with pytest.raises(llm_models.NotHere, match="pip install"):
         run(START)
