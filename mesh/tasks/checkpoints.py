@@ -1,10 +1,10 @@
-"""What a task has got done, kept by the mesh while it runs, so that the death of its node costs seconds of it.
+"""Checkpoints of running tasks, so that a dead node costs seconds of work and not the whole run.
 
-KV `checkpoints`: one record a task, which names the blob that holds its newest checkpoint and whoever may replace it.
-The record's revision is the fence. A run that goes on from another one first *claims* the record: it writes itself
-into it over exactly the revision it read. Whoever held it before still knows the older revision, and the bus refuses
-his checkpoints from then on, however late they come. A checkpoint is named only when all of it is stored, and the one
-before is removed after that: at any moment the record names a whole one, or none.
+KV `checkpoints` has one record per task: the blob with its newest checkpoint, and the run that may replace it. The
+revision of the record is the fence. A run that continues from another one first *claims* the record: it writes its own
+name over exactly the revision that it read. The earlier run knows only the older revision, so the bus refuses its
+checkpoints from then on, however late they arrive. A checkpoint is recorded only after all of it is stored, and the
+previous one is deleted only after that: at any moment the record names a complete checkpoint, or none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from mesh import messages, subjects
-from mesh.bus.errors import KeyExists, WrongSequence
+from mesh.bus.errors import WrongSequence
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.messages import Checkpoint
 from mesh.tasks import records
@@ -29,70 +29,70 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-queztl-checkpoint"
-#: Tries to write a record that others write too.
+#: Attempts to write a record that other runs write too.
 _TRIES = 8
 
 
 class Superseded(QueztlError):
-    """Another run of the task has taken over, or it has ended: nothing of this one is kept any more."""
+    """The task has ended, or another run has taken over; checkpoints of this run are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The right of one run to write a task's record: its own name, and the revision it last saw. 0: no record yet."""
+    """The right of one run to write the record of a task: its own name and the revision it last saw (0: no record)."""
 
     holder: str
     revision: int = 0
     blob: str = ""
-    """what the record names: the newest checkpoint"""
+    """The newest checkpoint, as named by the record; "" when there is none."""
 
 
 def new_hold(node: str) -> Hold:
-    """For a run that begins afresh; a record is written with its first checkpoint only."""
+    """A hold for a run that starts from the beginning; its record is written with the first checkpoint."""
     return Hold(f"{node}.{secrets.token_hex(6)}")
 
 
-def standing(hold: Hold, found: Checkpoint | None, revision: int) -> Hold | None:
-    """What `hold` is worth once its write was refused or not answered, and the record that is there was read.
+def renewed(hold: Hold, found: Checkpoint | None, revision: int) -> Hold | None:
+    """The hold after a write was refused or not answered, given the record `found` at `revision`. Pure.
 
-    The same right at a newer revision, when the record is one's own (an answer was lost); None when it is another
-    run's, or was removed because the task ended. Pure.
+    The same hold at the newer revision, when the record still belongs to this run (an answer was lost); None when it
+    belongs to another run, or was deleted because the task ended.
     """
     if found is None or found.holder != hold.holder or revision < hold.revision:
         return None
     return Hold(hold.holder, revision, found.blob)
 
 
-def ended(named: Collection[str], ends: Mapping[str, object]) -> list[str]:
-    """Which of the tasks with a record need it no more. Pure."""
-    return [task for task in named if task in ends]
+def ended(tasks: Collection[str], ends: Mapping[str, object]) -> list[str]:
+    """Those of `tasks`, which all have a record, that have an end. Pure."""
+    return [task for task in tasks if task in ends]
 
 
 async def claim(bus: Bus, task: str, node: str) -> Hold:
-    """Take over a task that may have run before; `blob` of the result is its newest checkpoint, if there is one.
+    """Claim the record of a task that may have run before. `blob` of the result is its newest checkpoint, if any.
 
     Raises: BusUnavailable.
     """
-    bucket, mine = bus.kv(subjects.KV_CHECKPOINTS), new_hold(node)
+    bucket, own = bus.kv(subjects.KV_CHECKPOINTS), new_hold(node)
     for _ in range(_TRIES):
         entry = await bucket.get(task)
         before = messages.decode_checkpoint(entry.value) if entry is not None else Checkpoint(holder="")
-        record = messages.encode(Checkpoint(mine.holder, before.blob, before.size, before.note, time()))
+        record = messages.encode(Checkpoint(own.holder, before.blob, before.size, before.note, time()))
         try:
             if entry is None:
                 revision = await bucket.create(task, record)
             else:
                 revision = await bucket.update(task, record, entry.revision)
-        except (WrongSequence, KeyExists):
-            continue  # whoever held it stored one more, or its answer was lost: read again
-        return Hold(mine.holder, revision, before.blob)
-    raise BusUnavailable(f"the checkpoint of {task} changes faster than it can be taken over; try again shortly")
+        except WrongSequence:
+            continue  # the earlier run stored one more checkpoint, or an answer was lost: read again
+        return Hold(own.holder, revision, before.blob)
+    raise BusUnavailable(f"the checkpoint of {task} changes too fast to be claimed; try again shortly")
 
 
 async def store(bus: Bus, task: str, hold: Hold, file: Path, note: str) -> Hold:
-    """Keep `file` as the newest checkpoint, then drop the one before; the right for the next one.
+    """Store `file` as the newest checkpoint, delete the previous one, and return the hold for the next one.
 
-    Raises: Superseded; StorageFull; BusUnavailable. Whatever is raised, the checkpoint before still stands.
+    Raises: Superseded; StorageFull; BusUnavailable. The previous checkpoint stays valid whatever is raised.
     """
     reference = await bus.objects.put(file, CONTENT_TYPE)
     record = Checkpoint(hold.holder, reference.blob, reference.size, note, time())
@@ -101,7 +101,7 @@ async def store(bus: Bus, task: str, hold: Hold, file: Path, note: str) -> Hold:
     except Superseded:
         await bus.objects.delete(reference.blob)
         raise
-    # Not removed when it is unknown which of the two the record names: what it does not name goes with its lifetime.
+    # On other errors it is unknown which of the two the record names: both stay, and the unnamed one expires.
     if hold.blob:
         await bus.objects.delete(hold.blob)
     return after
@@ -116,22 +116,22 @@ async def _write(bus: Bus, task: str, hold: Hold, record: Checkpoint) -> Hold:
             else:
                 revision = await bucket.create(task, data)
             return Hold(hold.holder, revision, record.blob)
-        except (WrongSequence, KeyExists, BusUnavailable) as refused:
+        except (WrongSequence, BusUnavailable) as refused:
             entry = await bucket.get(task)
             found = messages.decode_checkpoint(entry.value) if entry is not None else None
-            again = standing(hold, found, entry.revision if entry is not None else 0)
+            again = renewed(hold, found, entry.revision if entry is not None else 0)
             if again is None and isinstance(refused, BusUnavailable) and entry is None and not hold.revision:
-                continue  # the first one never arrived
+                continue  # the first write never arrived
             if again is None:
                 raise Superseded(f"{task} has ended, or another run of it has taken over its checkpoints") from None
             if again.blob == record.blob:
-                return again  # it was written, only the answer was lost
+                return again  # it was written; only the answer was lost
             hold = again
-    raise BusUnavailable(f"the checkpoint of {task} could not be named; try again shortly")
+    raise BusUnavailable(f"the checkpoint of {task} could not be recorded; try again shortly")
 
 
 async def remove(bus: Bus, task: str) -> bool:
-    """A task has ended: its checkpoint is nobody's any more; False when it had none. Raises: BusUnavailable."""
+    """Delete the record and checkpoint of a task that has ended; False when it had none. Raises: BusUnavailable."""
     bucket = bus.kv(subjects.KV_CHECKPOINTS)
     entry = await bucket.get(task)
     if entry is None:
@@ -144,9 +144,9 @@ async def remove(bus: Bus, task: str) -> bool:
 
 
 async def sweep(bus: Bus) -> int:
-    """Remove the checkpoints of tasks that have ended, whoever ended them; returns how many. Raises: BusUnavailable."""
-    named = await bus.kv(subjects.KV_CHECKPOINTS).keys()
-    gone = ended(named, await records.read_ends(bus, named)) if named else []
-    for task in gone:
+    """Delete the checkpoints of all tasks that have ended; returns how many. Raises: BusUnavailable."""
+    tasks = await bus.kv(subjects.KV_CHECKPOINTS).keys()
+    unused = ended(tasks, await records.read_ends(bus, tasks)) if tasks else []
+    for task in unused:
         await remove(bus, task)
-    return len(gone)
+    return len(unused)

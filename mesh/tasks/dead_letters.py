@@ -1,4 +1,4 @@
-"""Dead letters: tasks that used up their attempts or are poison, kept to be read and replayed."""
+"""Dead letters: tasks that used up their attempts or are poison, kept for reading and replay."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 async def bury(bus: Bus, task: Task, end: TaskEnd) -> None:
-    """Keep a task that died; writing it twice changes nothing."""
+    """Store the dead letter of a task. Idempotent. Raises: BusUnavailable, StorageFull."""
     letter = DeadLetter(task=task, end=end, died_at=time())
     await bus.store(subjects.dead(task.kind, task.id), encode(letter), msg_id=f"dead-{task.id}")
 
 
 async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
-    """Every dead letter (of one kind), oldest first. Raises: BadInput for what can be no kind."""
+    """All dead letters (of one kind), oldest first. Raises: BadInput for what can be no kind; BusUnavailable."""
     kind = kind.lower()
     if kind and not subjects.is_token(kind):
-        raise BadInput("that is no kind of work", (Fault("kind", "must be letters, digits, '_' or '-'"),))
+        raise BadInput("that can't be a kind", (Fault("kind", "must be letters, digits, '_' or '-'"),))
     pattern = subjects.dead(kind or "*", "*")
     names = (await bus.stream_info(subjects.DEAD, pattern)).subjects
     letters = await asyncio.gather(*(_read(bus, name) for name in names))
@@ -42,15 +42,15 @@ async def _read(bus: Bus, subject: str) -> DeadLetter | None:
 
 
 async def show(bus: Bus, task: str) -> DeadLetter:
-    """The dead letter of one task. Raises: NotFound."""
+    """The dead letter of a task. Raises: NotFound, BusUnavailable."""
     letter = await _read(bus, subjects.dead("*", task)) if subjects.is_token(task) else None
     if letter is None:
-        raise NotFound(f"there is no dead letter {task}; `queztl dead list` shows those there are")
+        raise NotFound(f"there is no dead letter {task}; `queztl dead list` shows all dead letters")
     return letter
 
 
 async def replay(bus: Bus, submitter: Submitter, task: str) -> Accepted:
-    """Submit a dead letter's task again under a new id, then remove the letter. Raises: NotFound."""
+    """Submit the task of a dead letter again under a new id, then delete the letter. Raises: NotFound; as `publish`."""
     letter = await show(bus, task)
     fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0)
     lane = (fresh.kind, fresh.pool, fresh.urgency)

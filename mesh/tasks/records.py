@@ -1,6 +1,7 @@
-"""What the bus knows of tasks: reading their records, ending them, and telling where they wait.
+"""The records of tasks on the bus: reading them, and writing the final state.
 
-A task's truth is, in this order: its `.end` record, its `.state` record, its message in a lane, its schedule.
+The state of a task is given by the first of these that exists: its `.end` record, its `.state` record, its message in a
+lane, its schedule.
 """
 
 from __future__ import annotations
@@ -27,60 +28,65 @@ from mesh.messages import (
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
-#: End records under this size live shorter: they are the many small ones.
+#: Smaller end records have a shorter lifetime, because there are many of them, bytes.
 SMALL_BYTES = 1024
+#: End records read with one request.
 _BATCH = 256
 
 
 def end_ttl_s(size: int, config: MeshConfig) -> int:
-    """How long an `.end` record of `size` bytes lives."""
+    """Lifetime of an `.end` record of `size` bytes, seconds."""
     return config.small_result_ttl_s if size < SMALL_BYTES else config.result_ttl_s
 
 
 def end_headers(size: int, config: MeshConfig) -> dict[str, str]:
-    """Headers of an `.end` record: written once, gone after its lifetime."""
+    """Headers of an `.end` record: it is written once, and expires."""
     ttl_s = end_ttl_s(size, config)
     return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{ttl_s}s"}
 
 
 async def read_last(bus: Bus, stream: str, subject: str) -> bytes | None:
-    """What a stream holds last on a subject; None: nothing, or a marker. Raises: BusUnavailable, ApiError."""
+    """The last message of a stream on a subject; None when there is none, or only a marker of deletion or expiry.
+
+    Raises: BusUnavailable, ApiError.
+    """
     stored = await bus.read_last(stream, subject)
     return stored.data or None if stored is not None else None
 
 
 async def read_end(bus: Bus, task: str) -> TaskEnd | None:
-    """How a task ended; None while it has not."""
+    """The `.end` record of a task; None while it has not ended. Raises: BusUnavailable."""
     data = await read_last(bus, subjects.TASKS, subjects.end(task))
     return decode_end(data) if data else None
 
 
 async def read_state(bus: Bus, task: str) -> TaskState | None:
-    """A task's last `.state`; None when it has none (it waits, or runs for less than 100 ms)."""
+    """The `.state` record of a task; None when it has none (it waits, or has run for less than 100 ms)."""
     data = await read_last(bus, subjects.TASKS, subjects.state(task))
     return decode_state(data) if data else None
 
 
 async def read_waiting(bus: Bus, task: str) -> Task | None:
-    """The task as it lies in a lane (waiting or delivered, not acknowledged); None when it does not."""
+    """The task as stored in a lane (waiting, or delivered and not acknowledged); None when it is in none."""
     data = await read_last(bus, subjects.WORK, subjects.any_lane_of(task))
     return decode_task(data) if data else None
 
 
 async def read_delayed(bus: Bus, task: str) -> Task | None:
-    """The task as it waits for its time; None when it does not."""
+    """The delayed task, scheduled or due; None when it is not delayed."""
     data = await read_last(bus, subjects.LATER, subjects.any_later_of(task))
     return decode_task(data) if data else None
 
 
 async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
-    """The ends of many tasks at once; those that have not ended are absent.
+    """The `.end` records of many tasks: id -> record; tasks that have not ended are absent. Raises: BusUnavailable.
 
-    Any copy of the stream answers, and one that lags may not know of an end yet: `read_end` asks the one that leads.
+    Any replica of the stream may answer, and one that lags may miss a new record; `read_end` asks the stream's leader.
     """
-    wanted, found = list(tasks), {}
-    for start in range(0, len(wanted), _BATCH):
-        batch = [subjects.end(task) for task in wanted[start : start + _BATCH]]
+    ids = list(tasks)
+    found: dict[str, TaskEnd] = {}
+    for start in range(0, len(ids), _BATCH):
+        batch = [subjects.end(task) for task in ids[start : start + _BATCH]]
         for data in await read_last_of(bus, subjects.TASKS, batch):
             end = decode_end(data)
             found[end.id] = end
@@ -88,21 +94,21 @@ async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
 
 
 async def write_end(bus: Bus, end: TaskEnd) -> bool:
-    """Write a task's final state; False when somebody ended it first (that end stands). Raises: BusUnavailable."""
+    """Write the final state of a task; False when it has one already, which stands. Raises: BusUnavailable."""
     data = encode(end)
     ttl_s = end_ttl_s(len(data), bus.config)
     try:
         await bus.store(subjects.end(end.id), data, expect_last=0, ttl_s=ttl_s, resend=True)
     except WrongSequence:
         if await read_end(bus, end.id) is None:
-            # Refused for an end that was under way and never came to be: a server that was cut off still led.
-            raise BusUnavailable(f"whether {end.id} has ended is not known yet; try again shortly") from None
+            # The conflicting record was never committed: a partitioned server was still the stream's leader.
+            raise BusUnavailable(f"the bus does not know yet whether {end.id} has ended; try again shortly") from None
         return False
     return True
 
 
 async def remove_waiting(bus: Bus, task: str) -> None:
-    """Take a task out of its lane and its schedule, wherever it is."""
+    """Remove a task from its lane and its schedule. Raises: BusUnavailable, ApiError."""
     for stream, pattern in (
         (subjects.WORK, subjects.any_lane_of(task)),
         (subjects.LATER, subjects.any_later_of(task)),
@@ -111,7 +117,7 @@ async def remove_waiting(bus: Bus, task: str) -> None:
 
 
 def failed(task: Task, now: float, code: str, message: str, state: str = "failed") -> TaskEnd:
-    """An end without a result, for a task that never ran."""
+    """The end record of a task that never ran."""
     return TaskEnd(
         id=task.id,
         kind=task.kind,

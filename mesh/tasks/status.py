@@ -1,9 +1,10 @@
-"""From records to what users are shown: where a task is, and why it waits."""
+"""The status of a task for users: where it is, and why it waits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
@@ -13,6 +14,7 @@ from mesh.membership.member import REGISTERED, Member
 from mesh.membership.mesh_record import read_mesh_record
 from mesh.messages import (
     CLAIM_CHECK_BYTES,
+    NodeRecord,
     Task,
     TaskEnd,
     TaskState,
@@ -29,13 +31,16 @@ from mesh.views import TaskView
 if TYPE_CHECKING:
     from mesh.bus.client import Bus, Message
 
+#: Without an update for this long a watch reads the records, seconds: an update may be lost.
+RECHECK_S = 5.0
 
-#: Who is in the mesh now.
+
+#: Returns the current members of the mesh.
 Members = Callable[[], Sequence[Member]]
 
 
 def of_end(end: TaskEnd) -> TaskView:
-    """The view of a task that has ended."""
+    """The view of a task that has ended. Pure."""
     small = len(end.result) and len(end.result) <= CLAIM_CHECK_BYTES and not end.content_type
     return TaskView(
         id=end.id,
@@ -57,7 +62,7 @@ def of_end(end: TaskEnd) -> TaskView:
 
 
 def of_state(state: TaskState) -> TaskView:
-    """The view of a task that has a `.state` record."""
+    """The view of a task that has a `.state` record. Pure."""
     return TaskView(
         id=state.id,
         kind=state.kind,
@@ -75,7 +80,7 @@ def of_state(state: TaskState) -> TaskView:
 
 
 def error_document(record: TaskEnd | TaskState) -> dict[str, Any] | None:
-    """The error of a record as plain data."""
+    """The error of a record as plain data; None when it has none. Pure."""
     if record.error is None:
         return None
     return {
@@ -86,10 +91,9 @@ def error_document(record: TaskEnd | TaskState) -> dict[str, Any] | None:
 
 
 async def status(bus: Bus, task: str, members: Members | None = None) -> TaskView:
-    """All that is known of a task; a bare number is a sequence of this mesh's WORK stream.
+    """All that is known of a task. A bare number is the sequence of a message in this mesh's WORK stream.
 
-    `members`: who is in the mesh, as a node's registry knows it (deaths included); None: their records are read.
-
+    `members`: the members as a node's registry knows them, which includes deaths; None: the node records are read.
     Raises: NotFound, BusUnavailable.
     """
     if task.isascii() and task.isdigit() and len(task) < 19:
@@ -98,8 +102,9 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
         subjects.split_task_id(task)
     except ValueError:
         raise NotFound(f"{task[:80]!r} is not a task id; ids look like c0ffee1234-1") from None
-    # Read from the end backwards, most have ended. A task may move on between two reads, but only forwards and stored
-    # there before it is removed here: the schedule, then the lane, then the end are read once in that order too.
+    # The end record is read first, because most tasks have ended. A task may move on between two reads, but only
+    # forwards (schedule, lane, end), and it is stored in the new place before it is removed from the old one. So the
+    # second pass finds a task that the first one missed.
     for _ in range(2):
         if (end := await records.read_end(bus, task)) is not None:
             return of_end(end)
@@ -124,12 +129,17 @@ async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Me
     view = _queued(task, waiting_for=tuple(reasons), waiting_helps=helps)
     if state is None:
         return view
-    return TaskView(**{**view.__dict__, "attempt": state.attempt, "error": error_document(state)})
+    return replace(view, attempt=state.attempt, error=error_document(state))
 
 
 async def _recorded_members(bus: Bus) -> list[Member]:
-    nodes = [decode_node(entry.value) for entry in await bus.kv(subjects.KV_NODES).entries()]
-    return [Member(one, REGISTERED if one.registered_by and not one.incarnation else one.state) for one in nodes]
+    entries = await bus.kv(subjects.KV_NODES).entries()
+    return [_recorded_member(decode_node(entry.value)) for entry in entries]
+
+
+def _recorded_member(node: NodeRecord) -> Member:
+    never_connected = node.registered_by and not node.incarnation
+    return Member(node, REGISTERED if never_connected else node.state)
 
 
 async def epoch(bus: Bus) -> str:
@@ -146,38 +156,38 @@ async def _of_ingress(bus: Bus, sequence: int, members: Members | None) -> TaskV
         pass
     stored = await bus.read_at(subjects.WORK, sequence)
     if stored is None:
-        # A door writes where the task went before it removes the message: by now the records tell, or nothing does.
+        # The ingress stores the task before it removes this message: by now its records exist, if it does.
         try:
             return await status(bus, task, members)
         except NotFound:
             raise NotFound(f"there is no task {sequence}; results are kept for an hour") from None
     if stored.subject.count(".") == 1:
-        return TaskView(id=task, kind=stored.subject.partition(".")[2], state="queued", note="at the door")
+        return TaskView(id=task, kind=stored.subject.partition(".")[2], state="queued", note="at the ingress")
     return await status(bus, str(decode_any(stored.data)["id"]), members)
 
 
 async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
-    """Each change of a task, starting with how it is now, until it has ended. Raises: NotFound."""
-    news: asyncio.Queue[TaskView] = asyncio.Queue(maxsize=1000)
+    """The task as it is now and after each change, until it has ended. Raises: NotFound, BusUnavailable."""
+    updates: asyncio.Queue[TaskView] = asyncio.Queue(maxsize=1000)
 
-    def on_told(message: Message) -> None:
-        if not message.data or news.full():
-            return  # a marker, or a reader far behind: the slow check below still brings the end
+    def on_update(message: Message) -> None:
+        if not message.data or updates.full():
+            return  # an expiry marker, or a slow reader: the periodic check below still finds the end
         if message.subject.endswith(".end"):
-            news.put_nowait(of_end(decode_end(message.data)))
+            updates.put_nowait(of_end(decode_end(message.data)))
         else:
-            news.put_nowait(of_state(decode_state(message.data)))
+            updates.put_nowait(of_state(decode_state(message.data)))
 
     first = await status(bus, task)
     submitter, number = subjects.split_task_id(first.id)
-    subscription = await bus.subscribe(subjects.task_updates(submitter, number), on_told)
+    subscription = await bus.subscribe(subjects.task_updates(submitter, number), on_update)
     try:
         view = await status(bus, first.id)
         yield view
         while view.state not in FINAL:
             try:
-                async with asyncio.timeout(5.0):
-                    view = await news.get()
+                async with asyncio.timeout(RECHECK_S):
+                    view = await updates.get()
             except TimeoutError:
                 fresh = await status(bus, first.id)
                 if fresh == view:

@@ -1,8 +1,8 @@
-"""Accepting work: from a checked wish to a message the bus holds durably.
+"""Submission: from a validated request to a message that the bus holds durably.
 
-The lane's consumer is made on first use; a large payload is put into the blob store first; a delayed task becomes a
-schedule; an idempotency key is claimed before anything is published, and the claimer's crash in between is
-mended by whoever uses the key next.
+The consumer of a lane is declared on first use. A large payload goes into the blob store first. A delayed task becomes
+a schedule. An idempotency key is claimed before the task is published; if the claimer crashes in between, the next use
+of the key publishes the task.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A lane nobody published to for this long gets a wake-up hint with the next task.
+#: A lane into which this client published nothing for this long gets a wake-up hint with the next task, seconds.
 QUIET_S = 0.5
+#: With a wake-up hint, a lane that was declared longer ago than this is declared again, seconds.
 DECLARED_FRESH_S = 5.0
-#: Where there are nodes is read again after this.
+#: The regions of the nodes are read again after this, seconds.
 REGIONS_FRESH_S = 30.0
-#: How much delayed work there is, is read again after this.
+#: The size of the delayed work is read again after this, seconds.
 LATER_FRESH_S = 1.0
-#: A consumer is declared again when it may have been removed for idleness.
+#: A consumer that was declared longer ago than this may have been removed as idle, seconds.
 DECLARE_AGAIN_S = 120.0
-#: The part of the shortest lifetime of a result within which a claim whose task can't be found was left behind by a
-#: crash; after that the task may have ended, and its record gone.
-CLAIM_MEND_SHARE = 0.9
+#: A claim without a task is the remainder of a crash if it is younger than this share of the shortest lifetime of a
+#: result. If it is older, the task may have ended and its record may have expired.
+CLAIM_REPAIR_SHARE = 0.9
 
 
 class Submitter:
@@ -58,29 +59,26 @@ class Submitter:
         self._published: dict[Lane, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        # Back on the bus it may be another server's, or another mesh's that this one went into.
+        # After a reconnect the bus may be that of another mesh, into which this one was merged.
         bus.on_back.append(self._declared.clear)
         self.regions: tuple[str, ...] = ()
-        """Where there are nodes, as of `learn_regions`."""
+        """The regions that have nodes, as of `learn_regions`."""
         self.places: dict[str, Point] = {}
-        """Where on the earth those regions are, as far as their nodes say so."""
+        """The positions of those regions, as far as their nodes state them."""
         self._regions_at = float("-inf")
-        self._later_full, self._later_looked_at = False, float("-inf")
+        self._later_full, self._later_read_at = False, float("-inf")
 
     def next_id(self) -> str:
-        """A fresh task id."""
+        """A new task id."""
         self._number += 1
         return subjects.task_id(self.name, self._number)
 
     def prepare(self, request: SubmitRequest, task: str = "") -> Prepared:
-        """Check a wish. Raises: UnknownKind, BadInput."""
+        """Validate a request, under the id `task` or a new one. Raises: UnknownKind, BadInput."""
         return prepare(request, task or self.next_id(), time(), self._bus.config, self.regions, self.places)
 
     async def learn_regions(self, request: SubmitRequest) -> None:
-        """Before `prepare`: work that says where it comes from needs to know where there are nodes.
-
-        Raises: BusUnavailable.
-        """
+        """Before `prepare`: read which regions have nodes, if the request has an origin. Raises: BusUnavailable."""
         now = self._loop.time()
         if request.origin and now - self._regions_at > REGIONS_FRESH_S:
             entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
@@ -89,7 +87,7 @@ class Submitter:
             self._regions_at = now
 
     async def accept(self, request: SubmitRequest) -> Accepted:
-        """Check, claim, publish; the answer means the bus holds it.
+        """Validate, claim the idempotency key, publish. When it returns, the bus holds the task durably.
 
         Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, StorageFull.
         """
@@ -99,17 +97,17 @@ class Submitter:
             try:
                 await self._bus.objects.info(blob)
             except NotFound as missing:
-                raise BadInput(str(missing), (Fault("payload", f"names blob {blob}, which is not there"),)) from None
+                raise BadInput(str(missing), (Fault("payload", f"names blob {blob}, which does not exist"),)) from None
         if not request.idempotency_key:
             await self.publish(prepared)
             return Accepted(prepared.task.id, prepared.task.kind)
         return await self._accept_once(prepared, request.idempotency_key)
 
     async def publish(self, prepared: Prepared) -> None:
-        """Make a checked task durable. Raises: Busy (queue full), BusUnavailable, StorageFull."""
+        """Store a validated task durably. Raises: Busy (the queue is full), BusUnavailable, StorageFull."""
         task = await self._claim_check(prepared.task)
         if task.blobs:
-            await blob_refs.name(self._bus, task.blobs, task.id)
+            await blob_refs.add(self._bus, task.blobs, task.id)
         if prepared.delay_s > 0:
             await self._schedule(task, time() + prepared.delay_s)
             return
@@ -118,13 +116,13 @@ class Submitter:
         self.wake(prepared.lane)
 
     def declared(self, lane: Lane) -> bool:
-        """Whether the lane's consumer is known to exist, so that `post` may be used."""
+        """Whether the consumer of the lane is known to exist, as `post` requires."""
         return self._loop.time() - self._declared.get(lane, -DECLARE_AGAIN_S) < DECLARE_AGAIN_S
 
     def post(self, prepared: Prepared, settled: Settled) -> None:
-        """`publish` for many small tasks: at once, `settled(answer, error)` is called with the bus's answer.
+        """`publish` without waiting, for many small tasks: `settled(answer, error)` is called when the bus answers.
 
-        Only for what needs no blob and no delay, into a lane that is `declared`.
+        Only for tasks without blobs, delay or large payload, into a lane that is `declared`.
         """
         task = prepared.task
         subject = subjects.lane_subject(*prepared.lane, task.id)
@@ -133,7 +131,10 @@ class Submitter:
         self.wake(prepared.lane)
 
     async def ensure_lane(self, lane: Lane, requires: dict[str, object]) -> None:
-        """Have the lane's consumer (and its pool's record) exist before something is published into it."""
+        """Declare the consumer of a lane, and the record of its pool, before the first task is published into it.
+
+        Raises: BusUnavailable, ApiError.
+        """
         if self.declared(lane):
             return
         if not is_open(lane[1]) and not lane[1].startswith("node-"):
@@ -142,16 +143,16 @@ class Submitter:
         self._declared[lane] = self._loop.time()
 
     def wake(self, lane: Lane) -> None:
-        """Tell idle nodes that a lane which was quiet has work: a hint, for latency only."""
+        """Send idle nodes a hint that a quiet lane has work; it only reduces latency."""
         now = self._loop.time()
         if now - self._published.get(lane, -QUIET_S) >= QUIET_S:
             self._bus.send(subjects.wake(*lane), b"")
-            # The master may have removed the idle lane between our look and our publish; and what we knew of it is
-            # dropped when a declaration failed meanwhile.
+            # The leader may have removed the idle lane since it was declared. The entry is missing when a declaration
+            # has failed meanwhile.
             if now - self._declared.get(lane, float("-inf")) > DECLARED_FRESH_S:
-                again = asyncio.create_task(self._declare_again(lane), name="declare lane again")
-                self._background.add(again)
-                again.add_done_callback(self._background.discard)
+                declaration = asyncio.create_task(self._declare_again(lane), name="declare lane again")
+                self._background.add(declaration)
+                declaration.add_done_callback(self._background.discard)
         self._published[lane] = now
 
     async def _declare_again(self, lane: Lane) -> None:
@@ -160,7 +161,7 @@ class Submitter:
             self._declared[lane] = self._loop.time()
             self._bus.send(subjects.wake(*lane), b"")
         except QueztlError as error:
-            log.warning("could not declare lane %s again, nodes will be slower to find it: %s", lane, error)
+            log.warning("could not declare lane %s again, nodes may take longer to find it: %s", lane, error)
             self._declared.pop(lane, None)
 
     async def _claim_check(self, task: Task) -> Task:
@@ -170,25 +171,25 @@ class Submitter:
         return msgspec.structs.replace(task, payload=NOTHING, payload_ref=reference)
 
     async def _schedule(self, task: Task, at: float) -> None:
-        await self._later_has_room()
+        await self._check_later_limit()
         headers = {
             "Nats-Schedule": f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}",
             "Nats-Schedule-Target": subjects.later_due(task.id),
         }
         await self._bus.store(subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True)
 
-    async def _later_has_room(self) -> None:
-        """A stream with schedules can't refuse what is too much (10052), so those who fill it look, now and then.
+    async def _check_later_limit(self) -> None:
+        """A stream with schedules can't refuse messages when it is full (10052), so submitters check its size.
 
         Raises: Busy.
         """
         now = self._loop.time()
-        if now - self._later_looked_at >= LATER_FRESH_S:
+        if now - self._later_read_at >= LATER_FRESH_S:
             info = await self._bus.stream_info(subjects.LATER)
             self._later_full = info.size_bytes >= self._bus.config.later_max_bytes
-            self._later_looked_at = now
+            self._later_read_at = now
         if self._later_full:
-            raise Busy("there is too much delayed work already; try again later", retry_after_s=60.0)
+            raise Busy("the limit of delayed work is reached; try again later", retry_after_s=60.0)
 
     async def _accept_once(self, prepared: Prepared, key: str) -> Accepted:
         task = prepared.task
@@ -198,29 +199,29 @@ class Submitter:
         try:
             await claims.create(name, encode(claim))
         except KeyExists:
-            return await self._accepted_before(prepared, name, claim)
+            return await self._accepted_earlier(prepared, name, claim)
         try:
             await self.publish(prepared)
         except BusUnavailable:
-            # It may have been accepted all the same: the key stands for it, and whoever uses it next looks.
+            # The task may have been stored all the same. The key stays claimed; its next use checks.
             raise
         except QueztlError:
-            # Nothing was accepted: the key must be free for the caller's next try.
+            # Nothing was stored: release the key for the caller's next attempt.
             await claims.delete(name)
             raise
         return Accepted(task.id, task.kind)
 
-    async def _accepted_before(self, prepared: Prepared, name: str, claim: Claim) -> Accepted:
+    async def _accepted_earlier(self, prepared: Prepared, name: str, claim: Claim) -> Accepted:
         entry = await self._bus.kv(subjects.KV_CLAIMS).get(name)
         if entry is None:
-            raise Busy("that idempotency key is being released right now; try again", retry_after_s=1.0)
+            raise Busy("the idempotency key is being released; try again", retry_after_s=1.0)
         earlier = decode_claim(entry.value)
         if earlier.digest != claim.digest:
             raise Conflict(
-                f"that idempotency key stands for task {earlier.id}, which has another payload; use another key"
+                f"the idempotency key stands for task {earlier.id}, which has another payload; use another key"
             )
-        mend_s = self._bus.config.small_result_ttl_s * CLAIM_MEND_SHARE
-        if time() - earlier.at < mend_s and not await self._exists(earlier.id):
+        repair_s = self._bus.config.small_result_ttl_s * CLAIM_REPAIR_SHARE
+        if time() - earlier.at < repair_s and not await self._exists(earlier.id):
             task = msgspec.structs.replace(prepared.task, id=earlier.id)
             await self.publish(Prepared(task, prepared.lane, prepared.delay_s))
         return Accepted(earlier.id, prepared.task.kind, duplicate=True)

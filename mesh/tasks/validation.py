@@ -1,6 +1,6 @@
-"""From a wish to a task: everything that is checked at the door, before the bus sees anything. Pure.
+"""From a request to a task: all validation before anything is sent to the bus. Pure.
 
-Every fault is named at once, those of the envelope and those of the payload.
+All faults are reported at once, those of the envelope and those of the payload.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mesh.views import SubmitRequest
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_DELAY_S = 365 * 24 * 3600
 MAX_ATTEMPTS = 100
-#: MessagePack of the text "blob" as a map key: a payload without it names no blob and needs no walk.
+#: MessagePack of the map key "blob": a payload without it names no blob and need not be walked.
 _BLOB_KEY = b"\xa4blob"
-NOWHERE: Mapping[str, Point] = MappingProxyType({})
+NO_PLACES: Mapping[str, Point] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked wish: the task (its payload still inside, however large) and where it goes."""
+    """A validated request: the task (with its payload inside, however large), its lane and its delay in seconds."""
 
     task: Task
     lane: lanes.Lane
@@ -37,19 +37,19 @@ class Prepared:
 
 
 def envelope_faults(request: SubmitRequest) -> list[Fault]:
-    """Everything that is wrong with a request, its payload aside."""
+    """All faults of a request, except those of its payload."""
     faults = lanes.requirement_faults(request.requires) if request.requires != {} else []
     if request.urgency not in subjects.URGENCIES:
         faults.append(Fault("urgency", f"must be one of {', '.join(subjects.URGENCIES)}"))
-    for name, value, most in (
+    for name, value, limit in (
         ("timeout_s", request.timeout_s, MAX_TIMEOUT_S),
         ("delay_s", request.delay_s, MAX_DELAY_S),
         ("expires_s", request.expires_s, MAX_DELAY_S),
     ):
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             faults.append(Fault(name, "must be a number of seconds"))
-        elif not 0 <= value <= most:
-            faults.append(Fault(name, f"must lie between 0 and {most} seconds"))
+        elif not 0 <= value <= limit:
+            faults.append(Fault(name, f"must lie between 0 and {limit} seconds"))
     attempts = request.max_attempts
     if isinstance(attempts, bool) or not isinstance(attempts, int) or not 0 <= attempts <= MAX_ATTEMPTS:
         faults.append(Fault("max_attempts", f"must be a whole number from 1 to {MAX_ATTEMPTS}"))
@@ -64,14 +64,14 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """All of a request but its payload, checked once: `map` seals many payloads into one envelope."""
+    """A validated request without its payload: `map` seals many payloads into one envelope."""
 
     request: SubmitRequest
     lane: lanes.Lane
     max_attempts: int
 
     def seal(self, payload: Any, task: str, now: float) -> Prepared:
-        """The task for one payload. Raises: BadInput with every fault of the payload."""
+        """The task with this payload, id and submission time (Unix). Raises: BadInput with every fault of it."""
         request = self.request
         validate(request.kind, payload)
         try:
@@ -97,9 +97,9 @@ class Envelope:
 
 
 def open_envelope(
-    request: SubmitRequest, config: MeshConfig, regions: Collection[str] = (), places: Mapping[str, Point] = NOWHERE
+    request: SubmitRequest, config: MeshConfig, regions: Collection[str] = (), places: Mapping[str, Point] = NO_PLACES
 ) -> Envelope:
-    """Check all of `request` but its payload; `regions`: see `lanes.lane_for`; `places`: see `places.region_at`.
+    """Validate a request except for its payload; `regions`: see `lanes.lane_for`; `places`: see `geo.region_at`.
 
     Raises: UnknownKind, BadInput with every fault of the envelope.
     """
@@ -118,20 +118,21 @@ def prepare(
     now: float,
     config: MeshConfig,
     regions: Collection[str] = (),
-    places: Mapping[str, Point] = NOWHERE,
+    places: Mapping[str, Point] = NO_PLACES,
 ) -> Prepared:
-    """The task `request` asks for, under the id `task`.
+    """Validate a request; the result has the task under the id `task`, submitted at `now` (Unix seconds).
 
     Raises: UnknownKind; BadInput with every fault, those of the envelope and those of the payload.
     """
     try:
         envelope = open_envelope(request, config, regions, places)
     except UnknownKind:
-        raise  # nothing more can be said of its payload
-    except BadInput as first:
+        raise  # its payload can't be validated
+    except BadInput as envelope_error:
         try:
             validate(request.kind, request.payload)
-        except BadInput as also:
-            raise bad_input("The request is not valid", (*first.faults, *also.faults)) from None
+        except BadInput as payload_error:
+            faults = (*envelope_error.faults, *payload_error.faults)
+            raise bad_input("The request is not valid", faults) from None
         raise
     return envelope.seal(request.payload, task, now)

@@ -250,10 +250,10 @@ async def test_a_damaged_checkpoint_means_starting_over(bus_server, tmp_path, fi
 
 def test_rights_and_objections() -> None:
     mine = Hold("me.1", 5, "b-old")
-    assert checkpoints.standing(mine, None, 0) is None
-    assert checkpoints.standing(mine, Checkpoint("other.2", "b-x"), 9) is None
-    assert checkpoints.standing(mine, Checkpoint("me.1", "b-new"), 9) == Hold("me.1", 9, "b-new")
-    assert checkpoints.standing(mine, Checkpoint("me.1", "b-old"), 4) is None
+    assert checkpoints.renewed(mine, None, 0) is None
+    assert checkpoints.renewed(mine, Checkpoint("other.2", "b-x"), 9) is None
+    assert checkpoints.renewed(mine, Checkpoint("me.1", "b-new"), 9) == Hold("me.1", 9, "b-new")
+    assert checkpoints.renewed(mine, Checkpoint("me.1", "b-old"), 4) is None
     fine = {"size": 5, "limit": 5, "declared": True, "held": True, "trusted": True, "superseded": False}
     assert objection(**fine) == ""
     for change in ({"size": 6}, {"declared": False}, {"held": False}, {"trusted": False}, {"superseded": True}):

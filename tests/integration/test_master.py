@@ -140,8 +140,8 @@ async def test_a_blob_stays_for_a_while_after_the_last_task_that_named_it(bus_se
     bus = await bus_server.connect("other")
     blob, kept = (await bus.objects.put(b"x", "text/plain")).blob, (await bus.objects.put(b"y", keep=True)).blob
     for one in (blob, kept):
-        await blob_refs.name(bus, [one], "c1-1")
-        await blob_refs.name(bus, [one], "c1-2")
+        await blob_refs.add(bus, [one], "c1-1")
+        await blob_refs.add(bus, [one], "c1-2")
     await blob_refs.release(bus, [blob, kept], "c1-1")
     assert await blob_refs.sweep(bus) == 0
     key = f"$KV.{subjects.KV_BLOB_REFS}.{blob}.c1-1"

@@ -179,8 +179,8 @@ async def test_too_much_delayed_work_is_refused_and_what_was_accepted_stays(subm
     bus = submitter._bus
     bus.config = replace(bus.config, later_max_bytes=50_000)
     accepted = [(await submitter.accept(SubmitRequest("echo", {"value": "x" * 60_000}, delay_s=60))).id]
-    submitter._later_looked_at = float("-inf")
-    with pytest.raises(Busy, match="too much delayed work"):
+    submitter._later_read_at = float("-inf")
+    with pytest.raises(Busy, match="limit of delayed work"):
         await submitter.accept(SubmitRequest("echo", {}, delay_s=60))
     assert (await bus.api(f"STREAM.INFO.{subjects.LATER}"))["state"]["messages"] == 1
     assert (await records.read_delayed(bus, accepted[0])).id == accepted[0]

@@ -137,7 +137,7 @@ async def ingress(bus_server, bus):
 async def test_a_door_message_is_known_by_its_sequence(bus) -> None:
     sequence = await bus.store(subjects.ingress("echo"), b'{"value": 1}')
     view = await status.status(bus, str(sequence))
-    assert (view.id, view.state, view.note) == (f"w0-{sequence}", "queued", "at the door")
+    assert (view.id, view.state, view.note) == (f"w0-{sequence}", "queued", "at the ingress")
 
 
 async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, ingress, eventually) -> None:
