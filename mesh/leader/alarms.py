@@ -1,4 +1,4 @@
-"""Alarms, raised before a limit is reached: too many lanes, stores that fill up. Pure; the leader calls it."""
+"""Alarms before a limit is reached: too many lanes, streams that fill up. Pure; the leader evaluates them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
 
 LANES = "lanes"
 
-#: stream -> (what fills up, what a full one does)
+#: stream -> (its name for people, the consequence when it is full)
 _FILLING = {
     subjects.WORK: ("the queue", "submissions will be refused (503)"),
     subjects.LATER: ("the delayed work", "delayed submissions will be refused (503)"),
-    subjects.TASKS: ("the store of results", "the oldest results go before their time"),
-    subjects.DEAD: ("the store of dead letters", "the oldest go before their time: replay or remove them"),
+    subjects.TASKS: ("the store of results", "the oldest results are removed early"),
+    subjects.DEAD: ("the store of dead letters", "the oldest are removed early: replay or remove them"),
     f"KV_{subjects.KV_CLAIMS}": ("the store of idempotency keys", "submissions with a key will be refused (507)"),
     f"OBJ_{subjects.BLOBS}": ("the blob store", "uploads will be refused (507)"),
     f"OBJ_{subjects.BLOBS_KEPT}": ("the store of kept blobs", "uploads with `keep` will be refused (507)"),
 }
 
 
-def raised(lanes: int, usages: Iterable[StreamUsage], config: MeshConfig) -> dict[str, str]:
-    """What is alarming now: a stable name -> a sentence that says what happens next, and what to do."""
+def evaluate(lanes: int, usages: Iterable[StreamUsage], config: MeshConfig) -> dict[str, str]:
+    """The current alarms: stable name -> a sentence with the consequence and, where possible, the remedy."""
     found: dict[str, str] = {}
     if lanes > config.lanes_alarm:
         found[LANES] = f"{lanes} lanes are open, more than {config.lanes_alarm}: use fewer different requirements."
     for usage in usages:
-        # The server can't refuse more delayed work (see mesh/bus/streams.py): its limit is the submitters' own.
+        # The server can't limit delayed work (see mesh/bus/streams.py); the submitters enforce this limit.
         max_bytes = config.later_max_bytes if usage.stream == subjects.LATER else usage.max_bytes
         if usage.stream not in _FILLING or max_bytes <= 0:
             continue
         share = usage.size_bytes / max_bytes
         if share >= config.storage_alarm_share:
-            what, then = _FILLING[usage.stream]
+            name, consequence = _FILLING[usage.stream]
             found[usage.stream] = (
-                f"{what.capitalize()} is {share:.0%} full ({_mib(usage.size_bytes)} of {_mib(max_bytes)} MiB): "
-                f"when it is full, {then}."
+                f"{name.capitalize()} is {share:.0%} full ({_mib(usage.size_bytes)} of {_mib(max_bytes)} MiB): "
+                f"when it is full, {consequence}."
             )
     return found
 
 
-def news(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names of alarms that were not raised before: told once, however their figures move."""
+def new_alarms(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of alarms that were not raised before, however their figures change: each is reported once."""
     return [name for name in now if name not in before]
 
 

@@ -1,9 +1,9 @@
-"""Who is master: the loop beside `mesh/leader/lease.py`, run by every node.
+"""Leader election: the loop beside `mesh/leader/lease.py`, run by every node.
 
-A hint that the key changed, or that somebody died, wakes it; it also looks by itself. What it promises: at
-most one node at a time believes `is_master`, even after a freeze or a cut. A holder that could not renew stops
-at two thirds of the TTL on its own clock, and one whose connection broke is silent until it has read the lease
-again; both are checked at every question, not only in the loop.
+It wakes when the lease key changes or a node dies, and also periodically. At most one node at a time has `is_leader`,
+even after a suspended process or a network partition: a holder that can't renew steps down at two thirds of the TTL on
+its own clock, and one whose connection broke is not leader until it has read the lease again. Both are checked at every
+query, not only in the loop.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Who does not know what dead nodes held leaves the lease of a dead master to its heirs for this long, seconds.
-HEIRS_FIRST_S = 1.5
+#: A node outside the standby set does not know what dead nodes held. It leaves a dead leader's lease to the standby set
+#: for this long, seconds.
+STANDBY_FIRST_S = 1.5
 
-#: Whether a bus server still has a connection of (node, incarnation).
+#: Returns whether a bus server still has a connection of (node, incarnation).
 IsConnected = Callable[[str, str], Awaitable[bool]]
 
 
 class Election:
-    """One node's part in electing the master. `run()` until cancelled, then `resign()`."""
+    """The part of one node in electing the leader. `run()` until cancelled, then `resign()`."""
 
     def __init__(
         self,
@@ -52,27 +53,27 @@ class Election:
         on_lost: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`is_connected` None: a holder that no longer beats is not asked for its connection."""
+        """`is_connected` None: a holder without heartbeats counts as gone whether or not it is connected."""
         self._bus, self._me, self._config, self._registry = bus, (me, incarnation), config, registry
         self._kv = bus.kv(subjects.KV_LEASE)
         self._is_connected, self._clock = is_connected, clock
         self.on_elected: list[Callable[[int], None]] = [on_elected] if on_elected else []
         self.on_lost: list[Callable[[], None]] = [on_lost] if on_lost else []
         self._seen = lease.LeaseObservation(since=clock())
-        self._said = b""
-        """What I last wrote, or wanted to."""
+        self._last_written = b""
+        """The record that this node wrote last, or tried to write."""
         self._term: lease.Term | None = None
         self._read_in_epoch = 0
         self._resigned = False
-        self._gone_since = clock()
-        """Until when the holder was not gone."""
-        self._telling: asyncio.Task[None] | None = None
-        self._look = asyncio.Event()
+        self._holder_present_at = clock()
+        """When the holder was last known not to be gone."""
+        self._reporting: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
 
-    # --- what can be asked --------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------
     @property
     def fence(self) -> int:
-        """My fencing number while I am master, else 0."""
+        """This node's fencing number while it is leader, else 0."""
         term = self._term
         if term is None or self._bus.epoch != self._read_in_epoch or not self._bus.connected:
             return 0
@@ -80,86 +81,86 @@ class Election:
 
     @property
     def is_leader(self) -> bool:
-        """Whether I may act as master right now."""
+        """Whether this node may act as leader right now."""
         return self.fence != 0
 
     @property
     def leader(self) -> str:
-        """Node id of the master as last read, "" when there is none."""
+        """Node id of the leader as last read; "" when there is none."""
         return self._seen.node
 
     @property
     def leader_fence(self) -> int:
-        """My fence while I am master, else the lease's revision as last read: never lower than the fence."""
+        """This node's fence while it is leader, else the revision of the lease as last read: never below the fence."""
         return self.fence or self._seen.revision
 
     async def confirm(self) -> int:
-        """My fence after re-reading the lease, 0 when it is not (or no longer provably) mine.
+        """The fence after reading the lease again; 0 when this node is not provably leader.
 
-        To be called before anything that costs money or can't be undone. Raises: BusUnavailable.
+        Call it before any action that costs money or can't be undone. Raises: BusUnavailable.
         """
         term = self._term
         if term is None:
             return 0
         await self._read()
         if (self._seen.node, self._seen.incarnation) != self._me:
-            self._step_down("another one holds the lease")
+            self._step_down("another node holds the lease")
         return self.fence if self._term is not None and self._term.fence == term.fence else 0
 
     # --- the loop -----------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Contend, renew, step down; returns after `resign()`."""
+        """Contend for the lease, renew it, step down; returns after `resign()`."""
         unlisten = self._registry.listen(self._on_change)
-        watch = await self._kv.watch_writes(self._on_said)
+        watch = await self._kv.watch_writes(self._on_write)
         try:
             while not self._resigned:
-                self._look.clear()
+                self._wake.clear()
                 try:
-                    wait_s = await self._round()
+                    wait_s = await self._step()
                 except QueztlError as error:
-                    log.info("the lease could not be read or written just now: %s", error.message)
+                    log.info("could not read or write the lease: %s", error.message)
                     wait_s = self._config.lease_renew_s / 4
                 await self._wait(wait_s)
         finally:
             unlisten()
             await watch.close()
 
-    def _on_said(self, _: str, value: bytes) -> None:
-        if value != self._said:  # my own renewal is no news, and its answer comes to me
-            self._look.set()
+    def _on_write(self, _: str, value: bytes) -> None:
+        if value != self._last_written:  # this node's own renewal is reported by its answer
+            self._wake.set()
 
     def _on_change(self, node: str, *_: str) -> None:
-        # Of all others' comings and goings the lease need not be read: in a large mesh that is many a second.
+        # Ignore membership changes of nodes other than the holder: in a large mesh there are many each second.
         if self._seen.node in ("", node):
-            self._look.set()
+            self._wake.set()
 
     async def resign(self) -> None:
-        """Leave in order: the key is deleted, so that another one is master at once."""
+        """Step down in order: deletes the key, so that another node can be elected at once."""
         self._resigned = True
-        self._look.set()
+        self._wake.set()
         term = self._term
         if term is None:
             return
-        self._step_down("leaving")
+        self._step_down("this node leaves")
         try:
             await self._kv.delete(subjects.LEASE_KEY, last=term.revision)
         except QueztlError as error:
-            log.info("the lease could not be deleted and will run out by itself: %s", error.message)
-        if self._telling is not None:
-            _, pending = await asyncio.wait({self._telling}, timeout=1.0)
-            for one in pending:
-                one.cancel()
+            log.info("could not delete the lease, it expires by itself: %s", error.message)
+        if self._reporting is not None:
+            _, pending = await asyncio.wait({self._reporting}, timeout=1.0)
+            for task in pending:
+                task.cancel()
 
     async def _wait(self, wait_s: float) -> None:
         if self._term is not None:
             wait_s = min(wait_s, lease.self_stop_at(self._term, self._config) - self._clock())
-        await wait_until_set(self._look, max(0.01, wait_s))
+        await wait_until_set(self._wake, max(0.01, wait_s))
 
-    async def _round(self) -> float:
-        """One look and one step; seconds until the next one is due."""
+    async def _step(self) -> float:
+        """Read the lease and take one action; returns the seconds until the next step is due."""
         if self._term is not None and not lease.is_held(self._term, self._config, self._clock()):
             self._step_down("the lease could not be renewed in time")
-        # A holder that hangs in a call must still stop itself in time.
+        # A holder that hangs in a call must still step down in time.
         limit_s = self._config.lease_ttl_s
         if self._term is not None:
             limit_s = lease.self_stop_at(self._term, self._config) - self._clock()
@@ -181,7 +182,7 @@ class Election:
                 held = coordination.decode_lease(entry.value)
                 node, incarnation = held.node, held.incarnation
             except msgspec.MsgspecError:
-                # Written by something else: void like a silent holder's, once it has stood for the TTL.
+                # Not a lease record: treated as a silent holder's, so it is void after the TTL.
                 node, incarnation = "unreadable", "unreadable"
         revision = entry.revision if entry is not None else 0
         self._seen = lease.observe(self._seen, revision, node, incarnation, self._clock())
@@ -190,16 +191,17 @@ class Election:
     async def _holder_is_gone(self) -> bool:
         node, incarnation = self._seen.node, self._seen.incarnation
         if not node or (node, incarnation) == self._me or not self._registry.is_gone(node, incarnation):
-            self._gone_since = self._clock()
+            self._holder_present_at = self._clock()
             return False
-        if not self._registry.heartbeat_relay.in_standby_set and self._clock() - self._gone_since < HEIRS_FIRST_S:
+        gone_s = self._clock() - self._holder_present_at
+        if not self._registry.heartbeat_relay.in_standby_set and gone_s < STANDBY_FIRST_S:
             return False
         if self._is_connected is None:
             return True
         try:
             return not await self._is_connected(node, incarnation)
         except QueztlError as error:
-            log.info("whether %s is still connected could not be asked: %s", node, error.message)
+            log.info("could not check whether %s is still connected: %s", node, error.message)
             return False
 
     async def _act(self, action: lease.Action) -> float:
@@ -209,30 +211,30 @@ class Election:
             return 0.0
         if isinstance(action, lease.StandBy):
             return action.until - sent_at
-        record = self._said = messages.encode(coordination.Lease(*self._me, at=time.time()))
+        record = self._last_written = messages.encode(coordination.Lease(*self._me, at=time.time()))
         try:
             if isinstance(action, lease.Create):
                 revision = await self._kv.create(subjects.LEASE_KEY, record)
             else:
                 revision = await self._kv.update(subjects.LEASE_KEY, record, last=action.revision)
         except WrongSequence:
-            # Somebody was quicker, or the answer to my own last write was lost: the next read tells.
+            # Another node was first, or the answer to this node's last write was lost: the next read shows which.
             return 0.0
         if self._resigned:
-            # The answer came after we left: nobody must wait for a master that is gone.
+            # The answer came after `resign`: delete the lease, so that no node waits for this one.
             await self._kv.delete(subjects.LEASE_KEY, last=revision)
             return 0.0
         self._seen = lease.observe(self._seen, revision, *self._me, self._clock())
         if isinstance(action, lease.Renew) and self._term is not None:
             self._term = lease.Term(self._term.fence, revision, sent_at)
         else:
-            reason = action.reason if isinstance(action, lease.TakeOver) else "there was no master"
+            reason = action.reason if isinstance(action, lease.TakeOver) else "there was no leader"
             await self._start_term(lease.Term(revision, revision, sent_at), reason)
         return config.lease_renew_s
 
     async def _start_term(self, term: lease.Term, reason: str) -> None:
         self._term = term
-        log.info("this node is master now (fence %d): %s", term.fence, reason)
+        log.info("this node is leader now (fence %d): %s", term.fence, reason)
         for callback in list(self.on_elected):
             callback(term.fence)
         await journal.emit(self._bus, journal.LEADER_ELECTED, {"reason": reason}, node=self._me[0], fence=term.fence)
@@ -241,8 +243,8 @@ class Election:
         if self._term is None:
             return
         fence, self._term = self._term.fence, None
-        log.info("this node is no longer master (fence %d): %s", fence, reason)
+        log.info("this node is no longer leader (fence %d): %s", fence, reason)
         for callback in list(self.on_lost):
             callback()
-        telling = journal.emit(self._bus, journal.LEADER_LOST, {"reason": reason}, node=self._me[0], fence=fence)
-        self._telling = asyncio.get_running_loop().create_task(telling, name="leader.lost")
+        report = journal.emit(self._bus, journal.LEADER_LOST, {"reason": reason}, node=self._me[0], fence=fence)
+        self._reporting = asyncio.get_running_loop().create_task(report, name="leader.lost")

@@ -1,6 +1,6 @@
-"""The mesh's journal: joins, leaves, leadership, what was given back, alarms.
+"""The journal of the mesh: nodes that join and leave, leadership, reclaimed deliveries, alarms.
 
-Best effort by intent: a journal that can't be written never stops what it tells about.
+Best effort: a failed write to the journal never stops the action that it reports.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MERGE_BEGUN = "merge.begun"
 
 
 async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:
-    """Writes one event into stream EVENTS under `mesh.event.<type>`; logs, and goes on, when it can't."""
+    """Write one event to stream EVENTS under `mesh.event.<type>`; a failure is only logged."""
     event = coordination.MeshEvent(type=type_, at=time.time(), node=node, fence=fence, detail=detail or {})
     try:
         await bus.store(subjects.event(type_), messages.encode(event))
     except QueztlError as error:
-        log.warning("event %s of %s was not written: %s", type_, node or "the mesh", error.message)
+        log.warning("could not write event %s of %s to the journal: %s", type_, node or "the mesh", error.message)
 
 
 def of_change(before: str, after: str) -> str:
-    """The event a node's change of state makes, "" when it makes none (a doubt is no news)."""
+    """The event for a change of a node's state; "" for changes that are not recorded, such as suspicions."""
     if after == "left":
         return NODE_LEFT
     if after == "gone":

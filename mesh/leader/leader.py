@@ -1,7 +1,8 @@
-"""What the elected node does, and stops doing the moment it is not elected any more. Work goes on without it.
+"""The services of the leader: they run while this node is leader, and stop the moment it is not. Work goes on without.
 
-Placement plan, reaper, journal of joins and deaths, records of nodes that are no more, load samples, alarms, and
-whatever services it was given (capacity). Everything it writes carries its fence.
+They are the heartbeat digest, the placement plan, reclaiming the deliveries of dead nodes, the journal, removing the
+records of nodes that are gone, load samples and alarms, and those passed in (capacity, merges, the cluster). Everything
+the leader writes carries its fence.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Runs while this node is master, with its fence; cancelled when it no longer is.
+#: Called with the fence when this node becomes leader, and cancelled when it no longer is.
 Service = Callable[[int], Awaitable[None]]
 
 PLACE_EVERY_S = 1.0
-#: Two plans are at least this far apart: each one goes to every node, and many nodes may come at once.
+#: The shortest time between two plans, seconds: each is sent to every node, and many nodes may join at once.
 PLACE_AGAIN_S = 0.2
 SWEEP_EVERY_S = 2.0
 SAMPLE_EVERY_S = 60.0
@@ -46,7 +47,7 @@ BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Leader:
-    """The elected services. `run()` until cancelled."""
+    """Runs the services in each term of this node. `run()` until cancelled."""
 
     def __init__(
         self,
@@ -62,10 +63,10 @@ class Leader:
         more_alarms: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resources`: what one task of each kind takes; `open_system`: see `mesh/membership/connections.py`."""
+        """`resources`: kind -> what one of its tasks needs; `open_system`: see `mesh/membership/connections.py`."""
         self._bus, self._me, self._election, self._registry = bus, me, election, registry
         self._config, self._resources, self._clock = config, resources, clock
-        self._turned = asyncio.Event()
+        self._term_changed = asyncio.Event()
         self._alarms: dict[str, str] = {}
         self._more_alarms = more_alarms
         self._reclaimer = Reclaimer(bus, me, election, registry, open_system, clock)
@@ -77,54 +78,54 @@ class Leader:
             self._sweep,
             self._sample,
             self._watch_limits,
-            self._tell_alarms,
+            self._publish_alarms,
             *services,
         )
-        election.on_elected.append(lambda _: self._turned.set())
-        election.on_lost.append(self._turned.set)
+        election.on_elected.append(lambda _: self._term_changed.set())
+        election.on_lost.append(self._term_changed.set)
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What the master wants people to know now; nothing while another node is master."""
+        """The current alarms, for people; none while another node is leader."""
         return (*self._alarms.values(), *self._more_alarms().values()) if self._election.is_leader else ()
 
     async def run(self) -> None:
-        """Serve every term this node wins."""
+        """Serve every term that this node wins."""
         while True:
             fence = self._election.fence
-            self._turned.clear()
+            self._term_changed.clear()
             if fence:
                 await self._serve(fence)
             else:
-                await self._turned.wait()
+                await self._term_changed.wait()
 
     async def _serve(self, fence: int) -> None:
         tasks = [
-            asyncio.create_task(self._keep(service, fence), name=f"leader {service.__qualname__}")
+            asyncio.create_task(self._supervise(service, fence), name=f"leader {service.__qualname__}")
             for service in self._services
         ]
         try:
-            await self._turned.wait()
+            await self._term_changed.wait()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._alarms = {}
 
-    async def _keep(self, service: Service, fence: int) -> None:
-        """Start a failed service again, later each time; none of them may end the others."""
+    async def _supervise(self, service: Service, fence: int) -> None:
+        """Run a service, and restart it with a growing back-off when it fails; the other services go on."""
         for failures in range(1_000_000):
             try:
                 return await service(fence)
             except QueztlError as error:
                 log.warning("%s: %s", service.__qualname__, error.message)
             except Exception:
-                log.exception("%s failed and is started again", service.__qualname__)
+                log.exception("%s failed and is restarted", service.__qualname__)
             await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
 
     # --- the services -------------------------------------------------------------------------------
     async def _publish_digest(self, fence: int) -> None:
-        """Hear everybody, and pass it on to all who then need not."""
+        """Receive the heartbeats of all nodes and republish them as digests."""
         heartbeat_relay = self._registry.heartbeat_relay
         try:
             await heartbeat_relay.lead(True)
@@ -135,7 +136,7 @@ class Leader:
             await heartbeat_relay.lead(False)
 
     async def _place(self, fence: int) -> None:
-        """Keep the placement plan up to date; never over the plan of a later master."""
+        """Keep the placement plan up to date; never overwrites the plan of a later leader."""
         kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
         written: tuple[placement.Ranks, tuple[str, ...], dict[str, geo.Point]] | None = None
         changed = asyncio.Event()
@@ -145,52 +146,52 @@ class Leader:
                 changed.clear()
                 members = self._registry.members()
                 ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
-                wanted = ranks, placement.regions(members), geo.places(members)
-                if wanted != written and self._election.fence == fence:
+                current = ranks, placement.regions(members), geo.places(members)
+                if current != written and self._election.fence == fence:
                     entry = await kv.get(subjects.PLAN_KEY)
                     if entry is not None and coordination.decode_plan(entry.value).fence > fence:
                         return
                     plan = coordination.Plan(
-                        fence=fence, made_at=time.time(), ranks=ranks, regions=wanted[1], places=wanted[2]
+                        fence=fence, made_at=time.time(), ranks=ranks, regions=current[1], places=current[2]
                     )
                     try:
                         revision = entry.revision if entry else 0
                         await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)
-                        written = wanted
+                        written = current
                         await asyncio.sleep(PLACE_AGAIN_S)
                     except WrongSequence:
-                        log.info("another master wrote the plan; reading it again")
+                        log.info("another leader wrote the plan; reading it again")
                 await wait_until_set(changed, PLACE_EVERY_S)
         finally:
             unlisten()
 
     async def _journal(self, fence: int) -> None:
-        """Write joins, leaves and deaths into the journal."""
-        news: asyncio.Queue[tuple[str, str, dict[str, str]]] = asyncio.Queue()
+        """Record joins, leaves and deaths in the journal."""
+        events: asyncio.Queue[tuple[str, str, dict[str, str]]] = asyncio.Queue()
 
         def changed(node: str, before: str, after: str) -> None:
             if type_ := journal.of_change(before, after):
                 detail = {"was": before}
                 if type_ == journal.NODE_GONE:
-                    # Asked now: a moment later this very master tells everybody that the node is gone.
+                    # Evaluated now: the death notice that this leader sends next changes the cause.
                     detail["why"] = failure_detector.cause(self._registry.seen()[node], self._config, self._clock())
-                news.put_nowait((node, type_, detail))
+                events.put_nowait((node, type_, detail))
 
         unlisten = self._registry.listen(changed)
         try:
             while True:
-                node, type_, detail = await news.get()
-                # Read afresh: one that was cut off and does not know yet that it was overtaken has nothing to tell.
+                node, type_, detail = await events.get()
+                # Read the lease again: a partitioned leader that was replaced must not write to the journal.
                 if await self._election.confirm() == fence:
                     await journal.emit(self._bus, type_, detail, node=node, fence=fence)
         finally:
             unlisten()
 
     async def _sweep(self, fence: int) -> None:
-        """Remove the records of nodes that left, or are gone for an hour."""
+        """Delete the records of nodes that have left, or that are gone for an hour."""
         kv, since = self._bus.kv(subjects.KV_NODES), dict[str, float]()
         while True:
-            states = {one.record.id: one.state for one in self._registry.members()}
+            states = {member.record.id: member.state for member in self._registry.members()}
             nodes, since = failure_detector.overdue(states, since, self._clock())
             for node in nodes:
                 if self._election.fence != fence:
@@ -198,38 +199,39 @@ class Leader:
                 try:
                     await kv.delete(node, last=self._registry.revision_of(node))
                 except WrongSequence:
-                    continue  # it came back and wrote a new one
+                    continue  # the node came back and wrote a new record
                 await journal.emit(self._bus, journal.NODE_FORGOTTEN, {}, node=node, fence=fence)
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def _sample(self, fence: int) -> None:
-        """One load sample a kind and minute."""
+        """Store one load sample per kind, region and minute."""
         memory = metrics.Memory()
         while True:
             lanes = await streams.list_lanes(self._bus)
             samples, memory = metrics.sample(lanes, self._registry.members(), memory, time.time())
-            for one in samples:
+            for sample in samples:
                 if self._election.fence == fence:
-                    subject = subjects.metric(one["kind"], one["region"])
-                    await self._bus.store(subject, messages.encode(one | {"fence": fence}))
+                    subject = subjects.metric(sample["kind"], sample["region"])
+                    await self._bus.store(subject, messages.encode(sample | {"fence": fence}))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
     async def _watch_limits(self, fence: int) -> None:
-        """Raise each alarm once, for as long as there is reason for it."""
+        """Evaluate the alarms periodically; each is logged and recorded once, when it is raised."""
         while True:
             lanes, usages = await asyncio.gather(streams.list_lanes(self._bus), streams.list_usage(self._bus))
-            found = alarms.raised(len(lanes), usages, self._config)
-            for name in alarms.news(self._alarms, found):
+            found = alarms.evaluate(len(lanes), usages, self._config)
+            for name in alarms.new_alarms(self._alarms, found):
                 log.warning("alarm: %s", found[name])
                 await journal.emit(self._bus, journal.ALARM, {"name": name, "says": found[name]}, fence=fence)
             self._alarms = found
             await asyncio.sleep(ALARMS_EVERY_S)
 
-    async def _tell_alarms(self, fence: int) -> None:
-        """Keep the alarms where every node can read them."""
-        kv, told = self._bus.kv(subjects.KV_MESH), None
+    async def _publish_alarms(self, fence: int) -> None:
+        """Publish the alarms in KV `mesh`, where every node reads them."""
+        kv = self._bus.kv(subjects.KV_MESH)
+        published: tuple[str, ...] | None = None
         while True:
-            if self.alarms != told and self._election.fence == fence:
-                told = self.alarms
-                await kv.put(subjects.ALARMS_KEY, messages.encode(list(told)))
+            if self.alarms != published and self._election.fence == fence:
+                published = self.alarms
+                await kv.put(subjects.ALARMS_KEY, messages.encode(list(published)))
             await asyncio.sleep(PLACE_EVERY_S)

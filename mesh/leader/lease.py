@@ -1,9 +1,8 @@
-"""Who is master: the decision about the lease key, without a clock of anybody else.
+"""Leader election by a lease: decisions about the lease key that use only the local clock. Pure.
 
-A contender judges staleness only by "the same revision for longer than the TTL on my own monotonic clock";
-the holder stops itself at two thirds of the TTL, so the old master has stopped before a new one starts. The
-revision at which a term was won is its fencing number: no later term can have a lower one. This file decides
-and does nothing; `mesh/leader/election.py` is its loop.
+A contender considers the lease void only if it has seen the same revision for longer than the TTL on its own monotonic
+clock. The holder steps down at two thirds of the TTL, so the old leader stops before a new one starts. The revision at
+which a term was won is its fencing number: no later term can have a lower one. `mesh/leader/election.py` is the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from mesh.config import MeshConfig
 
 @dataclass(frozen=True)
 class LeaseObservation:
-    """The lease key as last read. An absent key or an empty value has no holder."""
+    """The lease key as last read. An absent key has no holder."""
 
     revision: int = 0
     node: str = ""
@@ -26,31 +25,31 @@ class LeaseObservation:
 
 @dataclass(frozen=True)
 class Term:
-    """My own reign, as far as I can prove it."""
+    """This node's own term as leader, as far as it can prove it."""
 
     fence: int
-    """The revision at which it was won."""
+    """The revision at which the term was won."""
     revision: int
     """The revision of the last renewal."""
     renewed_at: float
-    """When the last successful renewal was *sent*, on my monotonic clock."""
+    """When the last successful renewal was *sent*, on the local monotonic clock."""
 
 
 @dataclass(frozen=True)
 class Create:
-    """The key is absent: make it."""
+    """The key is absent: create it."""
 
 
 @dataclass(frozen=True)
 class Renew:
-    """Mine and due: write it again, if it is still at `revision`."""
+    """This node's lease is due for renewal: write it over `revision`."""
 
     revision: int
 
 
 @dataclass(frozen=True)
 class TakeOver:
-    """Void: write it, if it is still at `revision`."""
+    """The lease is void: write it over `revision`."""
 
     revision: int
     reason: str
@@ -58,14 +57,14 @@ class TakeOver:
 
 @dataclass(frozen=True)
 class StandBy:
-    """Nothing to do before `until` (monotonic), unless something is heard before."""
+    """Nothing to do before `until` (monotonic), unless a change is reported earlier."""
 
     until: float
 
 
 @dataclass(frozen=True)
 class StepDown:
-    """Stop being master, now."""
+    """Stop being leader, now."""
 
     reason: str
 
@@ -74,19 +73,19 @@ Action = Create | Renew | TakeOver | StandBy | StepDown
 
 
 def observe(before: LeaseObservation, revision: int, node: str, incarnation: str, now: float) -> LeaseObservation:
-    """What is known after a read at `now`; an absent key is revision 0 and no node."""
+    """The observation after a read at `now`; an absent key has revision 0 and no node."""
     if before.revision == revision and before.node == node and before.incarnation == incarnation:
         return before
     return LeaseObservation(revision=revision, node=node, incarnation=incarnation, since=now)
 
 
 def self_stop_at(term: Term, config: MeshConfig) -> float:
-    """The moment (monotonic) at which a holder that could not renew stops itself."""
+    """When (monotonic) a holder that can't renew its lease steps down."""
     return term.renewed_at + config.lease_ttl_s * 2 / 3
 
 
 def is_held(term: Term | None, config: MeshConfig, now: float) -> bool:
-    """Whether a master may still act: also false right after waking from a freeze, before any loop ran."""
+    """Whether a leader may still act. Also false right after the process was suspended, before any loop has run."""
     return term is not None and now < self_stop_at(term, config)
 
 
@@ -98,18 +97,18 @@ def decide(
     config: MeshConfig,
     now: float,
 ) -> Action:
-    """What node `me` (id, incarnation) does about the lease.
+    """The next action of node `me` (id, incarnation).
 
-    `term` is set while I am master. `holder_gone`: both the beats and the connection of the holder named in
-    `seen` are gone, or a newer incarnation of it lives.
+    `term` is set while this node is leader. `holder_gone`: the holder in `seen` has neither heartbeats nor a
+    connection, or has been replaced by a newer incarnation.
     """
     if term is not None:
         return _as_holder(seen, term, me, config, now)
     if not seen.node:
         return Create()
     if (seen.node, seen.incarnation) == me:
-        # The answer to my own write was lost, or I stopped myself: nobody else carries this incarnation.
-        return TakeOver(seen.revision, "it is in my name")
+        # The answer to this node's own write was lost, or it has stepped down: no other node has its incarnation.
+        return TakeOver(seen.revision, "it is in this node's name")
     if holder_gone:
         return TakeOver(seen.revision, f"{seen.node} is gone")
     void_at = seen.since + config.lease_ttl_s
@@ -126,5 +125,5 @@ def _as_holder(seen: LeaseObservation, term: Term, me: tuple[str, str], config: 
     if not seen.node and seen.since > term.renewed_at:
         return StepDown("the lease was deleted")
     due = term.renewed_at + config.lease_renew_s
-    # A renewal whose answer was lost stands in my name at a later revision than I know of.
+    # A renewal whose answer was lost has a later revision than this node knows of.
     return Renew(max(seen.revision, term.revision)) if now >= due else StandBy(due)

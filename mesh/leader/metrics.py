@@ -1,8 +1,8 @@
-"""The load of the mesh, one sample a kind, region of origin and minute: what forecasts learn from. Pure.
+"""Load samples of the mesh, one per kind, region of origin and minute; forecasts learn from them. Pure.
 
-Ends are counted from the tasks each node says it has counted; arrivals are what ended plus what the queue grew, so that
-a task delivered twice is not counted twice. Nodes don't count by origin: a kind's ends are shared out among regions
-as its lanes' deliveries are.
+Ends are the differences of the nodes' own task counters. Arrivals are the ends plus the growth of the queue, so that a
+task that is delivered twice counts once. Nodes don't count by origin: the ends of a kind are distributed over the
+regions in proportion to the deliveries of its lanes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from mesh.lanes import Lane, is_open, region_of
 from mesh.membership.member import ALIVE, Member
 
-#: The pool of what any node may take, wherever it comes from.
+#: The pool of work that any node may take, of any origin.
 OPEN = ""
 #: (kind, pool of lanes or OPEN)
 Work = tuple[str, str]
@@ -27,39 +27,39 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Memory:
-    """What the last sample saw."""
+    """The counters at the previous sample."""
 
     at: float = 0.0
     """Unix seconds; 0 before the first one."""
     ended: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    """(node, incarnation, kind) -> tasks counted"""
+    """(node, incarnation, kind) -> number of tasks counted by the node"""
     depth: Mapping[Key, int] = field(default_factory=dict)
-    """Waiting and delivered tasks."""
+    """Waiting tasks plus delivered and unacknowledged ones."""
     delivered: Mapping[Lane, int] = field(default_factory=dict)
-    """Deliveries of each lane so far."""
+    """Lane -> its deliveries so far."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """A sample as readers of METRICS take it; fields they don't know are left out."""
+    """A sample as readers of METRICS decode it; fields that they don't need are left out."""
 
     kind: str
     at: float
-    """Unix seconds by the clock of the master that made it: the end of what it tells of."""
+    """End of the interval, Unix seconds by the clock of the leader."""
     interval_s: float
     arrivals: int
     ends: int
     work_s: float
-    """Seconds that those which ended took."""
+    """Total run time of the tasks that ended, seconds."""
     region: str = ""
     pools: dict[str, float] = {}
-    """Pool of lanes -> its share of the arrivals, of those that asked for a region, labels, a node, a larger machine.
-    The rest any node may take."""
+    """Pool -> its share of the arrivals, for tasks with requirements (a region, labels, a node, a larger machine). Any
+    node may take the rest."""
     fence: int = 0
-    """Of that master."""
+    """The fence of the leader that made it."""
 
     @property
     def pool_shares(self) -> dict[str, float]:
-        """`pools`, and under OPEN what any node may take."""
+        """`pools`, and under OPEN the share that any node may take."""
         return {OPEN: max(0.0, 1.0 - sum(self.pools.values())), **self.pools}
 
 
@@ -69,9 +69,9 @@ decode_sample = msgspec.msgpack.Decoder(Sample).decode
 def sample(
     lanes: Mapping[Lane, tuple[int, int, int]], members: Iterable[Member], before: Memory, now: float
 ) -> tuple[list[dict[str, Any]], Memory]:
-    """One sample a kind and region, and the memory for the next one; none on the first call, which only counts.
+    """(one sample per kind and region, the memory for the next call); the first call returns no samples.
 
-    `lanes`: lane -> (waiting, delivered and not acknowledged, deliveries so far).
+    `lanes`: lane -> (waiting, delivered and not acknowledged, deliveries so far); `now`: Unix seconds.
     """
     waiting: dict[Key, int] = defaultdict(int)
     running: dict[Key, int] = defaultdict(int)
@@ -82,7 +82,7 @@ def sample(
         waiting[kind, region] += pending
         running[kind, region] += unacknowledged
         was = before.delivered.get(lane, 0)
-        # Less than before: the lane was removed in between, and made anew.
+        # A smaller number means that the lane was removed and declared again in between.
         new = delivered - was if delivered >= was else delivered
         moved[kind][region] += new
         if new and not is_open(lane[1]):
@@ -112,22 +112,22 @@ def sample(
         }
         for kind, region in sorted(depth.keys() | before.depth.keys() | shared.keys())
     ]
-    made = {lane: delivered for lane, (_, _, delivered) in lanes.items()}
-    return (samples if before.at else []), Memory(now, ended, depth, made)
+    deliveries = {lane: delivered for lane, (_, _, delivered) in lanes.items()}
+    return (samples if before.at else []), Memory(now, ended, depth, deliveries)
 
 
 def _ended(
     members: Iterable[Member], before: Memory
 ) -> tuple[dict[tuple[str, str, str], int], dict[str, int], dict[str, float], int]:
-    """(what each node has counted, kind -> tasks that ended since, kind -> seconds they took, slots there are)."""
+    """(the counters of each node, kind -> tasks ended since `before`, kind -> their run time in seconds, all slots)"""
     ended: dict[tuple[str, str, str], int] = {}
     seconds: dict[str, float] = defaultdict(float)
     ends: dict[str, int] = defaultdict(int)
     slots = 0
-    for one in members:
-        slots += one.record.slots if one.state in ALIVE else 0
-        for kind, (mean_s, tasks) in one.rates.items():
-            key = (one.record.id, one.record.incarnation, kind)
+    for member in members:
+        slots += member.record.slots if member.state in ALIVE else 0
+        for kind, (mean_s, tasks) in member.rates.items():
+            key = (member.record.id, member.record.incarnation, kind)
             new = max(0, tasks - before.ended.get(key, 0))
             ended[key] = tasks
             ends[kind] += new
@@ -136,14 +136,15 @@ def _ended(
 
 
 def shares(total: int, weights: Mapping[str, int]) -> dict[str, int]:
-    """`total` in whole parts, as near to the ratio of `weights` as they come; all to the first when all are 0."""
+    """`total` as integer shares in proportion to `weights`; all of it to the first name when all weights are 0."""
     whole = sum(weights.values())
     names = sorted(weights)
     if not whole:
         return {name: total * (name == names[0]) for name in names}
-    parts, given, so_far = {}, 0, 0
+    found: dict[str, int] = {}
+    assigned = weight = 0
     for name in names:
-        so_far += weights[name]
-        parts[name] = total * so_far // whole - given
-        given += parts[name]
-    return parts
+        weight += weights[name]
+        found[name] = total * weight // whole - assigned
+        assigned += found[name]
+    return found

@@ -1,8 +1,8 @@
-"""Gives back what dead nodes held: the loop beside `mesh/leader/reclaim.py`, run by the master only.
+"""Reclaims the deliveries of dead nodes: the loop beside `mesh/leader/reclaim.py`, run by the leader only.
 
-Everybody is told first that the node is gone (or its tasks would be taken for running still), then its
-connections are closed by force, then its deliveries are returned in its name, then it is said to hold nothing,
-so that the next master does not return them again. Before anything is done the lease is read again.
+The order matters. First the lease is read again. Then all nodes get a death notice (otherwise they would take the
+node's tasks for running), the node's connections are closed by force, and its deliveries are NAKed. Last, it is
+announced to hold nothing, so that the next leader does not NAK them again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mesh.bus.replies import consumer_of_ack
 from mesh.errors import QueztlError
 from mesh.lanes import Lane
 from mesh.leader import journal, reclaim
-from mesh.leader.reclaim import Dead, GiveBack, Kick
+from mesh.leader.reclaim import DeadNode, Kick, Reclaim
 from mesh.membership.connections import Connections, OpenSystem
 from mesh.membership.member import ALIVE, GONE
 from mesh.messages import Heartbeat, HeldSet
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: It looks at least this often, seconds: an announcement may come after the death was noticed.
+#: The longest time between two checks, seconds: an announcement may arrive after the death was detected.
 LOOK_EVERY_S = 0.5
 
 
 class Reclaimer:
-    """`run(fence)` for one term as master."""
+    """`run(fence)` for one term as leader."""
 
     def __init__(
         self,
@@ -47,22 +47,22 @@ class Reclaimer:
         open_system: OpenSystem | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `open_system` deaths are noticed by silence only, and nobody is kicked."""
+        """Without `open_system` deaths are detected only by missing heartbeats, and no connection is closed."""
         self._bus, self._me, self._election, self._registry = bus, me, election, registry
         self._open_system, self._clock = open_system, clock
-        self._look = asyncio.Event()
+        self._wake = asyncio.Event()
         self._connections: Connections | None = None
 
     async def run(self, fence: int) -> None:
-        """Watch and reap until cancelled, or until the term is over."""
+        """Watch and reclaim until cancelled, or until the term is over."""
         memory = reclaim.Memory()
-        unlisten = self._registry.listen(lambda *_: self._look.set())
+        unlisten = self._registry.listen(lambda *_: self._wake.set())
         try:
             while self._election.fence in (fence, 0):
-                self._look.clear()
+                self._wake.clear()
                 await self._open()
-                memory = await self._reap(fence, memory)
-                await wait_until_set(self._look, LOOK_EVERY_S)
+                memory = await self._reclaim(fence, memory)
+                await wait_until_set(self._wake, LOOK_EVERY_S)
         finally:
             unlisten()
             if self._connections is not None:
@@ -77,15 +77,18 @@ class Reclaimer:
             await connections.open()
             self._connections = connections
         except QueztlError as error:
-            log.warning("deaths are noticed by silence only for now: %s", error.message)
+            log.warning(
+                "no system connection, so deaths are detected by missing heartbeats only: %s",
+                error.message,
+            )
         finally:
             if self._connections is None:
                 await connections.close()
 
-    async def _reap(self, fence: int, memory: reclaim.Memory) -> reclaim.Memory:
+    async def _reclaim(self, fence: int, memory: reclaim.Memory) -> reclaim.Memory:
         replaced = list(self._registry.former_holders())
-        dead, elsewhere = self._sense()
-        # Told before it is acted on: an accusation, and the kick, change what there is to tell.
+        dead, elsewhere = self._observe()
+        # Listeners first: a death notice and a closed connection change what they are told.
         self._registry.judge()
         actions, after = reclaim.plan_reclaim(dead, elsewhere, memory, self._clock())
         try:
@@ -94,57 +97,58 @@ class Reclaimer:
                     return memory
                 await self._act(dead, actions, fence)
         except QueztlError as error:
-            log.warning("the work of dead nodes could not be given back just now: %s", error.message)
+            log.warning("could not reclaim the deliveries of dead nodes: %s", error.message)
             return memory
         if self._election.fence == fence:
-            for who in replaced:
-                # Done with: given back now or before (it may have died before it was replaced), or in living hands.
-                self._registry.forget_former(*who)
+            for replaced_incarnation in replaced:
+                # Its deliveries were reclaimed (it may have died before it was replaced), or a living node holds them.
+                self._registry.forget_former(*replaced_incarnation)
         return after
 
-    def _sense(self) -> tuple[list[Dead], dict[int, int]]:
-        """Who is dead and what it left; stream sequence -> highest delivery count among the living."""
-        registry, elsewhere = self._registry, {}
-        states = {one.record.id: one.state for one in registry.members()}
+    def _observe(self) -> tuple[list[DeadNode], dict[int, int]]:
+        """(the dead nodes, stream sequence -> the highest delivery count that a living node has announced)"""
+        registry = self._registry
+        elsewhere: dict[int, int] = {}
+        states = {member.record.id: member.state for member in registry.members()}
         dead = [
-            Dead(node, seen.incarnation, registry.held_by(node), seen.connections)
-            for node, seen in registry.seen().items()
+            DeadNode(node, peer.incarnation, registry.held_by(node), peer.connections)
+            for node, peer in registry.seen().items()
             if states.get(node) == GONE and node != self._me
         ]
-        dead += [Dead(*who, held) for who, held in registry.former_holders().items()]
-        if any(one.held for one in dead):
+        dead += [DeadNode(*former, held) for former, held in registry.former_holders().items()]
+        if any(node.held for node in dead):
             for node, state in states.items():
                 for held in registry.held_by(node) if state in ALIVE else ():
                     elsewhere[held.stream_seq] = max(elsewhere.get(held.stream_seq, 0), held.delivered)
         return dead, elsewhere
 
-    async def _act(self, dead: list[Dead], actions: list[Kick | GiveBack], fence: int) -> None:
-        for one in dead:
-            self._publish_death_notice(one)
-        returned: dict[tuple[str, str], int] = {}
+    async def _act(self, dead: list[DeadNode], actions: list[Kick | Reclaim], fence: int) -> None:
+        for node in dead:
+            self._publish_death_notice(node)
+        reclaimed: dict[tuple[str, str], int] = {}
         lanes: set[Lane] = set()
         for action in actions:
             if isinstance(action, Kick):
                 await self._kick(action)
             elif self._election.fence == fence:
                 self._bus.nak(action.reply)
-                who = (action.node, action.incarnation)
-                returned[who] = returned.get(who, 0) + 1
+                holder = (action.node, action.incarnation)
+                reclaimed[holder] = reclaimed.get(holder, 0) + 1
                 if (lane := subjects.split_durable(consumer_of_ack(action.reply))) is not None:
                     lanes.add(lane)
         for lane in lanes:
             self._bus.send(subjects.wake(*lane), b"")
-        for (node, incarnation), count in returned.items():
-            log.info("gave back %d deliveries that %s held when it died", count, node)
-            if self._registry.is_present(node, incarnation):
-                nothing = HeldSet(node=node, incarnation=incarnation, held=())
-                self._bus.send(subjects.held(node), messages.encode(nothing))
-            await journal.emit(self._bus, journal.WORK_RETURNED, {"deliveries": count}, node=node, fence=fence)
+        for (node_id, incarnation), count in reclaimed.items():
+            log.info("reclaimed %d deliveries that %s held when it died", count, node_id)
+            if self._registry.is_present(node_id, incarnation):
+                nothing = HeldSet(node=node_id, incarnation=incarnation, held=())
+                self._bus.send(subjects.held(node_id), messages.encode(nothing))
+            await journal.emit(self._bus, journal.WORK_RETURNED, {"deliveries": count}, node=node_id, fence=fence)
 
-    def _publish_death_notice(self, one: Dead) -> None:
-        if self._registry.is_present(one.node, one.incarnation):
-            gone = Heartbeat(node=one.node, incarnation=one.incarnation, seq=0, state=GONE)
-            self._bus.send(subjects.death_notice(one.node), messages.encode(gone))
+    def _publish_death_notice(self, dead: DeadNode) -> None:
+        if self._registry.is_present(dead.node, dead.incarnation):
+            notice = Heartbeat(node=dead.node, incarnation=dead.incarnation, seq=0, state=GONE)
+            self._bus.send(subjects.death_notice(dead.node), messages.encode(notice))
 
     async def _kick(self, kick: Kick) -> None:
         if self._connections is None:
@@ -152,4 +156,4 @@ class Reclaimer:
         try:
             await self._connections.kick(kick.server_id, kick.client_id)
         except QueztlError as error:
-            log.warning("the connection of dead node %s could not be closed: %s", kick.node, error.message)
+            log.warning("could not close a connection of dead node %s: %s", kick.node, error.message)

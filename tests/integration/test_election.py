@@ -1,4 +1,4 @@
-"""Leadership on a real bus: one master, quick hand-over, fencing, silence after a cut."""
+"""Leadership on a real bus: one leader, quick hand-over, fencing, silence after a cut."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class Node:
             self.bus, self.name, self.incarnation, self.config, self.registry,
             is_connected=connected, on_lost=self._count_lost,
         )  # fmt: skip
-        self.tasks = [asyncio.create_task(one) for one in (self.registry.run(), self.election.run(), self._heartbeat())]
+        self.tasks = [
+            asyncio.create_task(loop) for loop in (self.registry.run(), self.election.run(), self._heartbeat())
+        ]
         return self
 
     def _count_lost(self) -> None:
@@ -79,18 +81,18 @@ async def nodes(start: Callable[..., Awaitable[Node]]) -> list[Node]:
     return [await start(name) for name in ("a", "b", "c")]
 
 
-def masters(nodes: list[Node]) -> list[Node]:
+def leaders(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if node.election.is_leader]
 
 
 async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventually: Callable) -> None:
-    await eventually(lambda: masters(nodes))
-    (leader,) = masters(nodes)
+    await eventually(lambda: leaders(nodes))
+    (leader,) = leaders(nodes)
     fence, kv = leader.election.fence, leader.bus.kv(subjects.KV_LEASE)
     first = (await kv.get(subjects.LEASE_KEY)).revision
     await eventually(lambda: all(node.election.leader == leader.name for node in nodes))
     await eventually(lambda: leader.election._seen.revision >= first + 3)
-    assert masters(nodes) == [leader]
+    assert leaders(nodes) == [leader]
     assert leader.election.fence == fence == await leader.election.confirm()
     assert [await node.election.confirm() for node in nodes] == [fence if node is leader else 0 for node in nodes]
 
@@ -110,34 +112,34 @@ async def test_a_holder_reads_the_lease_once_for_each_renewal(start, bus_server,
 async def test_a_clean_leave_hands_over_at_once(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     nodes = [await start(name, config) for name in ("a", "b", "c")]
-    await eventually(lambda: masters(nodes))
-    (old,) = masters(nodes)
+    await eventually(lambda: leaders(nodes))
+    (old,) = leaders(nodes)
     fence = old.election.fence
     await old.election.resign()
     assert not old.election.is_leader and old.lost == 1
     rest = [node for node in nodes if node is not old]
-    await eventually(lambda: masters(rest), within_s=20.0)
-    assert masters(rest)[0].election.fence > fence
+    await eventually(lambda: leaders(rest), within_s=20.0)
+    assert leaders(rest)[0].election.fence > fence
 
 
 async def test_a_crash_is_taken_over_long_before_the_ttl(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     nodes = [await start(name, config) for name in ("a", "b", "c")]
-    await eventually(lambda: masters(nodes))
-    (old,) = masters(nodes)
+    await eventually(lambda: leaders(nodes))
+    (old,) = leaders(nodes)
     fence, rest = old.election.fence, [node for node in nodes if node is not old]
     await eventually(lambda: all(node.registry.state_of(old.name) == "up" for node in rest))
     await old.stop(close=True)
-    await eventually(lambda: masters(rest), within_s=20.0)
-    assert masters(rest)[0].election.fence > fence
+    await eventually(lambda: leaders(rest), within_s=20.0)
+    assert leaders(rest)[0].election.fence > fence
 
 
-async def test_a_silent_master_that_is_still_connected_keeps_its_lease(start, eventually: Callable) -> None:
+async def test_a_silent_leader_that_is_still_connected_keeps_its_lease(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     old = await start("a", config)
     await eventually(lambda: old.election.is_leader)
     other = await start("b", config)
-    await old.stop()  # frozen: no beats, no renewals, but its connection stands
+    await old.stop()  # frozen: no heartbeats, no renewals, but its connection stands
     await eventually(lambda: other.registry.state_of("a") == "gone")
     await eventually(lambda: other.asked >= 2)
     assert not other.election.is_leader and other.election.leader == "a"
@@ -157,7 +159,7 @@ async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> No
     assert old.election.fence == 0, "its own clock stopped it, without any loop"
 
 
-async def test_a_cut_master_is_silent_until_it_has_read_the_lease_again(
+async def test_a_cut_leader_is_silent_until_it_has_read_the_lease_again(
     bus_server, start, eventually: Callable
 ) -> None:
     node = await start("a", replace(FAST, lease_ttl_s=60.0))
@@ -183,7 +185,7 @@ async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventu
     assert node.election.fence == 0 and await node.election.confirm() == fence == node.election.fence
 
 
-async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
+async def test_a_leader_that_was_overtaken_steps_down(start, eventually: Callable) -> None:
     node = await start("a")
     await eventually(lambda: node.election.is_leader)
     lease = messages.encode(coordination.Lease("z", "z-1", at=0.0))
@@ -193,11 +195,11 @@ async def test_a_master_that_was_overtaken_steps_down(start, eventually: Callabl
 
 
 async def test_terms_are_in_the_journal_with_rising_fences(nodes: list[Node], eventually: Callable) -> None:
-    told: list[coordination.MeshEvent] = []
-    await nodes[0].bus.subscribe("mesh.event.>", lambda one: told.append(coordination.decode_event(one.data)))
-    await eventually(lambda: masters(nodes))
-    (old,) = masters(nodes)
+    events: list[coordination.MeshEvent] = []
+    await nodes[0].bus.subscribe("mesh.event.>", lambda message: events.append(coordination.decode_event(message.data)))
+    await eventually(lambda: leaders(nodes))
+    (old,) = leaders(nodes)
     await old.election.resign()
     rest = [node for node in nodes if node is not old]
-    await eventually(lambda: masters(rest) and len([one for one in told if "elected" in one.type]) >= 1)
-    assert {"leader.lost", "leader.elected"} <= {one.type for one in told}
+    await eventually(lambda: leaders(rest) and len([one for one in events if "elected" in one.type]) >= 1)
+    assert {"leader.lost", "leader.elected"} <= {event.type for event in events}

@@ -26,16 +26,16 @@ def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
         if limits[usage.stream] > 0 and usage.size_bytes >= LAN.storage_alarm_share * limits[usage.stream]
     }
     expected = full - {subjects.EVENTS} | ({alarms.LANES} if lanes > LAN.lanes_alarm else set())
-    found = alarms.raised(lanes, usages, LAN)
+    found = alarms.evaluate(lanes, usages, LAN)
     assert found.keys() == expected
     assert all(sentence.endswith(".") for sentence in found.values())
-    assert alarms.news({}, found) == list(found) and alarms.news(found, found) == []
+    assert alarms.new_alarms({}, found) == list(found) and alarms.new_alarms(found, found) == []
 
 
 def test_the_sentence_says_how_full_and_what_then():
     half = StreamUsage(subjects.DEAD, 90 << 20, 100 << 20)
-    (sentence,) = alarms.raised(0, [half], LAN).values()
+    (sentence,) = alarms.evaluate(0, [half], LAN).values()
     assert sentence == (
-        "The store of dead letters is 90% full (90 of 100 MiB): when it is full, the oldest go before their time: "
+        "The store of dead letters is 90% full (90 of 100 MiB): when it is full, the oldest are removed early: "
         "replay or remove them."
     )

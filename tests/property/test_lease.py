@@ -59,15 +59,15 @@ STEP = st.tuples(st.integers(0, 2), st.floats(0.01, 6.0), st.sampled_from([True,
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(STEP, max_size=80), st.lists(st.floats(-1e5, 1e5), min_size=3, max_size=3))
-def test_never_two_masters_and_fences_only_rise(steps, offsets) -> None:
+def test_never_two_leaders_and_fences_only_rise(steps, offsets) -> None:
     key, world, highest = Key(), 1e6, 0
     nodes = [Contender(name, offset) for name, offset in zip("abc", offsets, strict=True)]
     for who, passes_s, answered in steps:
         world += passes_s
         before = nodes[who].term
         nodes[who].look(key, world, answered)
-        masters = [node for node in nodes if node.is_leader(world)]
-        assert len(masters) <= 1
+        leaders = [node for node in nodes if node.is_leader(world)]
+        assert len(leaders) <= 1
         term = nodes[who].term
         if term is not None and (before is None or before.fence != term.fence):
             assert term.fence > highest

@@ -1,4 +1,4 @@
-"""What the master clears away and warns of, on a real bus, and that nobody else does."""
+"""What the leader clears away and warns of, on a real bus, and that nobody else does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mesh.tasks import blob_refs
 
 @pytest.fixture
 async def elected(bus_server, eventually):
-    """`bus, election, master = await elected(config)`: a master that is in office."""
+    """`bus, election, leader = await elected(config)`: a leader that is in office."""
     tasks: list[asyncio.Task[None]] = []
 
     async def start(config) -> tuple[Bus, Election, Leader]:
@@ -39,7 +39,7 @@ async def elected(bus_server, eventually):
         election = Election(bus, "m", "1", config, registry)
         clearing = GarbageCollector(bus, lambda: election.fence, config)
         leader = Leader(bus, "m", election, registry, config, {}, services=(clearing.lanes,))
-        tasks.extend(asyncio.create_task(one) for one in (registry.run(), election.run(), leader.run()))
+        tasks.extend(asyncio.create_task(loop) for loop in (registry.run(), election.run(), leader.run()))
         await eventually(lambda: election.is_leader)
         return bus, election, leader
 
@@ -52,15 +52,15 @@ async def elected(bus_server, eventually):
 async def test_too_many_lanes_raise_one_alarm(
     bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Leader]]], eventually
 ) -> None:
-    bus, told = await bus_server.connect("other"), []
-    await bus.subscribe("mesh.event.>", lambda one: told.append(coordination.decode_event(one.data)))
+    bus, events = await bus_server.connect("other"), []
+    await bus.subscribe("mesh.event.>", lambda message: events.append(coordination.decode_event(message.data)))
     for number in range(3):
         await declare_lane(bus, f"k{number}", "any", "normal")
     _, election, leader = await elected(replace(LOCAL, lanes_alarm=2))
     await eventually(lambda: leader.alarms)
     assert leader.alarms[0].startswith("3 lanes are open, more than 2")
-    await eventually(lambda: [one for one in told if one.type == journal.ALARM])
-    (alarm,) = [one for one in told if one.type == journal.ALARM]
+    await eventually(lambda: [event for event in events if event.type == journal.ALARM])
+    (alarm,) = [event for event in events if event.type == journal.ALARM]
     assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": leader.alarms[0]}
 
 
@@ -76,7 +76,7 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
     assert alarm.startswith("The queue is 9") and "will be refused (503)" in alarm
 
 
-async def test_the_plan_of_a_later_master_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
+async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
     """Neither one that is there, nor one that comes between the look and the write."""
     other = await bus_server.connect("other")
     later = messages.encode(Plan(fence=1 << 40, made_at=0.0))
@@ -99,7 +99,7 @@ async def test_the_plan_of_a_later_master_is_not_overwritten(bus_server, elected
     assert (await watched.get(subjects.PLAN_KEY)).value == later
 
 
-async def test_the_master_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:
+async def test_the_leader_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:
     bus = await bus_server.connect("other")
     for kind in ("idle", "full"):
         await declare_lane(bus, kind, "any", "normal")
@@ -118,7 +118,7 @@ async def test_the_master_removes_lanes_nobody_used(bus_server, elected, eventua
     assert lanes == {"full"}, "work that waits keeps its lane"
 
 
-async def test_who_is_not_master_removes_nothing(bus_server) -> None:
+async def test_who_is_not_leader_removes_nothing(bus_server) -> None:
     bus, asked = await bus_server.connect("other"), asyncio.Event()
     await declare_lane(bus, "idle", "any", "normal")
     looks = 0

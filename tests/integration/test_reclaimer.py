@@ -1,4 +1,4 @@
-"""Processes that hold work are killed and frozen; the master gives their work to others, each piece once."""
+"""Processes that hold work are killed and frozen; the leader gives their work to others, each piece once."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LANE = ("echo", "any", "normal")
 
 
 class LeaderNode:
-    """A node that is elected and reaps; it pulls work itself, after everybody else."""
+    """A node that is elected and reclaims; it pulls work itself, after everybody else."""
 
     def __init__(self, server, bus: Bus, name: str = "boss") -> None:
-        self.bus, self.name, self.got, self.told = bus, name, [], []
+        self.bus, self.name, self.got, self.events = bus, name, [], []
         self.held: list[Held] = []
         self.registry = Registry(bus, name, LOCAL)
 
@@ -50,9 +50,11 @@ class LeaderNode:
         await self.registry.start()
         self.box = self.bus.new_inbox()
         await self.bus.subscribe(self.box, self._on_work)
-        await self.bus.subscribe("mesh.event.>", lambda one: self.told.append(coordination.decode_event(one.data)))
+        await self.bus.subscribe(
+            "mesh.event.>", lambda message: self.events.append(coordination.decode_event(message.data))
+        )
         loops = (self.registry.run(), self.election.run(), self.leader.run(), self._heartbeat())
-        self.tasks = [asyncio.create_task(one) for one in loops]
+        self.tasks = [asyncio.create_task(loop) for loop in loops]
         return self
 
     def reaps(self) -> bool:
@@ -64,7 +66,7 @@ class LeaderNode:
             self.held.append(Held(int(fields[-4]), int(fields[-5]), message.reply, "t"))
             self.got.append((time.monotonic(), message.subject.split(".")[-1], message.reply.split(".")[-5]))
             if len(self.got) > 1000:
-                raise AssertionError("given back again and again")
+                raise AssertionError("reclaimed again and again")
 
     async def _heartbeat(self) -> None:
         for seq in range(1_000_000):
@@ -138,14 +140,16 @@ async def test_work_of_a_killed_process_is_elsewhere_before_its_silence_tells(
     await eventually(lambda: len(boss.got) == 20, within_s=30)
     took_s = max(at for at, _, _ in boss.got) - killed_at
     print(f"killed: 20 tasks elsewhere after {took_s:.3f} s; by design within 0.5 s")
-    await eventually(lambda: "node.gone" in {one.type for one in boss.told})
-    (gone,) = [one for one in boss.told if one.type == "node.gone"]
+    await eventually(lambda: "node.gone" in {event.type for event in boss.events})
+    (gone,) = [event for event in boss.events if event.type == "node.gone"]
     assert gone.detail["why"] == "its connection closed"
     assert {delivered for _, _, delivered in boss.got} == {"2"}
     assert len({task for _, task, _ in boss.got}) == 20
-    await eventually(lambda: "work.returned" in {one.type for one in boss.told})
-    assert boss.registry.held_by("a") == (), "the next master must not give it back again"
-    assert ("gone", 0) in said, "everybody is told before anything is given back: else it is taken for running still"
+    await eventually(lambda: "work.returned" in {event.type for event in boss.events})
+    assert boss.registry.held_by("a") == (), "the next leader must not give it back again"
+    assert ("gone", 0) in said, (
+        "all nodes get the death notice before anything is reclaimed, or they take the task for running"
+    )
 
 
 async def test_work_of_a_frozen_process_is_given_to_others(
@@ -158,8 +162,8 @@ async def test_work_of_a_frozen_process_is_given_to_others(
     await eventually(lambda: len(boss.got) == 10, within_s=30)
     took_s = max(at for at, _, _ in boss.got) - frozen_at
     print(f"frozen: 10 tasks elsewhere after {took_s:.3f} s; by design within 4 s")
-    await eventually(lambda: {"node.gone", "work.returned"} <= {one.type for one in boss.told})
-    (gone,) = [one for one in boss.told if one.type == "node.gone"]
+    await eventually(lambda: {"node.gone", "work.returned"} <= {event.type for event in boss.events})
+    (gone,) = [event for event in boss.events if event.type == "node.gone"]
     assert gone.detail["why"] == "no heartbeat came"
     # its open pull of rank 0 is gone with its connection: new work comes to us as well
     await boss.bus.store(subjects.lane_subject(*LANE, "new-1"), b"x")
@@ -169,35 +173,35 @@ async def test_work_of_a_frozen_process_is_given_to_others(
     counts: dict[str, int] = {}
     for _, task, _ in boss.got:
         counts[task] = counts.get(task, 0) + 1
-    assert set(counts.values()) == {1}, "woken, it is alive again, and nothing was given back twice"
+    assert set(counts.values()) == {1}, "woken, it is alive again, and nothing was reclaimed twice"
 
 
-async def test_what_a_dead_master_held_is_given_to_others_by_the_next(
+async def test_what_a_dead_leader_held_is_given_to_others_by_the_next(
     bus_server, boss: LeaderNode, eventually: Callable
 ) -> None:
-    heir = LeaderNode(bus_server, await bus_server.connect(connection_name("heir", "1")), "heir")
-    await heir.start()
+    successor = LeaderNode(bus_server, await bus_server.connect(connection_name("successor", "1")), "successor")
+    await successor.start()
     try:
         boss.pull(5)
         for number in range(5):
             await boss.bus.store(subjects.lane_subject(*LANE, f"m-{number}"), b"x")
         await eventually(lambda: len(boss.held) == 5)
-        told = HeldSet(node="boss", incarnation="1", held=tuple(boss.held))
-        boss.bus.send(subjects.held("boss"), messages.encode(told))
-        await eventually(lambda: len(heir.registry.held_by("boss")) == 5)
-        await eventually(lambda: heir.election.leader == "boss")
+        announced = HeldSet(node="boss", incarnation="1", held=tuple(boss.held))
+        boss.bus.send(subjects.held("boss"), messages.encode(announced))
+        await eventually(lambda: len(successor.registry.held_by("boss")) == 5)
+        await eventually(lambda: successor.election.leader == "boss")
         fence = boss.election.fence
-        heir.pull(10)
+        successor.pull(10)
         await boss.stop()
         await boss.bus.close()
         died_at = time.monotonic()
-        await eventually(lambda: len(heir.got) == 5, within_s=30)
-        took_s = max(at for at, _, _ in heir.got) - died_at
-        print(f"master died: 5 tasks elsewhere after {took_s:.3f} s; by design within 4 s")
-        assert heir.election.fence > fence
-        await eventually(lambda: "work.returned" in {one.type for one in heir.told})
+        await eventually(lambda: len(successor.got) == 5, within_s=30)
+        took_s = max(at for at, _, _ in successor.got) - died_at
+        print(f"leader died: 5 tasks elsewhere after {took_s:.3f} s; by design within 4 s")
+        assert successor.election.fence > fence
+        await eventually(lambda: "work.returned" in {event.type for event in successor.events})
     finally:
-        await heir.stop()
+        await successor.stop()
 
 
 async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
@@ -227,7 +231,7 @@ async def test_a_connection_cut_and_back_within_the_grace_costs_nothing(
     assert given_back == []
 
 
-async def test_a_master_that_was_overtaken_gives_nothing_back(
+async def test_a_leader_that_was_overtaken_reclaims_nothing(
     boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     pid = await hold("a", 5, 5)
@@ -240,10 +244,10 @@ async def test_a_master_that_was_overtaken_gives_nothing_back(
     assert boss.got == []
 
 
-async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothing_back(
+async def test_a_leader_that_does_not_know_yet_that_it_was_overtaken_reclaims_nothing(
     boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
-    """Its loop has not looked: the lease is read again before anything is given back."""
+    """Its loop has not looked: the lease is read again before anything is reclaimed."""
     pid = await hold("a", 5, 5)
     boss.pull(100)
     boss.tasks[1].cancel()
@@ -256,7 +260,7 @@ async def test_a_master_that_does_not_know_yet_that_it_was_overtaken_gives_nothi
     assert boss.registry.state_of("a") == "gone" and boss.got == []
 
 
-async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
+async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_reclaimed(
     boss: LeaderNode, hold: Callable[..., Awaitable[int]], eventually: Callable
 ) -> None:
     """Before its death was noticed; the new incarnation knows nothing of the old one's work. Another node is dead."""
@@ -275,7 +279,7 @@ async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
     await eventually(lambda: len(boss.got) == 10)
     assert len({task for _, task, _ in boss.got}) == 10 and boss.registry.state_of("a") == "up"
     await eventually(lambda: boss.registry.former_holders() == {})
-    # What was given back before its holder was replaced is over and done with as well.
+    # What was reclaimed before its holder was replaced is over and done with as well.
     record = NodeRecord(id="b", name="b", incarnation="2")
     await boss.bus.kv(subjects.KV_NODES).put("b", messages.encode(record))
     await boss.registry.refresh()
@@ -283,7 +287,7 @@ async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_given_back(
     assert len(boss.got) == 10
 
 
-async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
+async def test_the_leader_writes_a_plan_under_its_fence_and_removes_who_left(
     bus_server, boss: LeaderNode, eventually: Callable
 ) -> None:
     kinds = messages.Capabilities(kinds=(messages.KindInfo("echo", True),))
@@ -304,4 +308,4 @@ async def test_the_master_writes_a_plan_under_its_fence_and_removes_who_left(
     left = NodeRecord(id="c", name="c", incarnation="1", state="left")
     await nodes.put("c", messages.encode(left))
     await eventually(lambda: boss.registry.state_of("c") == "")
-    await eventually(lambda: {"node.left", "node.forgotten"} <= {one.type for one in boss.told})
+    await eventually(lambda: {"node.left", "node.forgotten"} <= {event.type for event in boss.events})

@@ -1,4 +1,4 @@
-"""Each delivery of the dead is given back exactly once, after the kicks, and none of the living's."""
+"""The deliveries of dead nodes are reclaimed once, after the kicks; those of living nodes are left alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.leader import reclaim
-from mesh.leader.reclaim import Dead, GiveBack, Kick
+from mesh.leader.reclaim import DeadNode, Kick, Reclaim
 from mesh.messages import Held
 
 HELD = st.builds(
@@ -15,7 +15,7 @@ HELD = st.builds(
     st.integers(1, 3),
 )
 DEAD = st.builds(
-    Dead,
+    DeadNode,
     node=st.sampled_from("abc"),
     incarnation=st.just("1"),
     held=st.lists(HELD, max_size=8).map(tuple),
@@ -34,8 +34,8 @@ def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere
         actions, memory = reclaim.plan_reclaim(dead, elsewhere, memory, now)
         kinds = [isinstance(action, Kick) for action in actions]
         assert kinds == sorted(kinds, reverse=True), "kicks come first"
-        returned += [(one.stream_seq, one.delivered) for one in actions if isinstance(one, GiveBack)]
-        known = {(one.stream_seq, one.delivered) for each in dead for one in each.held}
+        returned += [(action.stream_seq, action.delivered) for action in actions if isinstance(action, Reclaim)]
+        known = {(held.stream_seq, held.delivered) for node in dead for held in node.held}
         due = {key for key in known if elsewhere.get(key[0], 0) < key[1]}
         assert due <= set(returned), "nothing that is due is left"
     assert len(returned) == len(set(returned)), "exactly once"
