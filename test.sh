@@ -1,11 +1,39 @@
 #!/bin/sh
-# The whole test suite, in a virtual environment of its own. Arguments go to pytest: ./test.sh tests/unit -k lanes
+# The test suite, in a virtual environment of its own:
+#   ./test.sh               what every change must pass; 15 minutes at most on two cores
+#   ./test.sh --quick       only what needs no mesh (unit, property, contract, architecture); 90 seconds at most
+#   ./test.sh --all         also the long fault scenes; 45 minutes at most
+#   ./test.sh ARGUMENTS     these go to pytest: ./test.sh tests/unit -k lanes
+# tests/README.md says what is where, and how tests run side by side.
 set -eu
 cd "$(dirname "$0")"
 . deploy/environment.sh
 ensure_environment .venv-test '.[dev]'
 # Gigabytes that were just unpacked and are still on their way to the disk would hold up every write of the first tests.
 sync
-.venv-test/bin/ruff check .
-.venv-test/bin/lint-imports --no-cache
-exec .venv-test/bin/python -m pytest "$@"
+
+# Folders in which the type checker finds nothing; those that are not listed yet don't fail the suite.
+typed="api/cli api/handlers api/services mesh/merge mesh/scheduling node/lifecycle node/wiring node/work scaling/domain"
+
+step() {
+    echo "==> $*" >&2
+    "$@"
+}
+
+step .venv-test/bin/ruff check .
+step .venv-test/bin/ruff format --check .
+step .venv-test/bin/lint-imports --no-cache
+step .venv-test/bin/pyrefly check --python-interpreter-path .venv-test/bin/python $typed
+
+without_a_mesh="tests/architecture tests/contract tests/property tests/unit"
+case "${1:-}" in
+--quick) shift && chosen="not long" && export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-quick}" ;;
+--all) shift && chosen="long or not long" && without_a_mesh= ;;
+"") chosen="not long" && without_a_mesh= ;;
+*) exec .venv-test/bin/python -m pytest "$@" ;;
+esac
+status=0
+step .venv-test/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
+    -m "($chosen) and not serial" $without_a_mesh "$@" || status=$?
+step .venv-test/bin/python -m pytest -m "($chosen) and serial" $without_a_mesh "$@" || status=$?
+exit $status

@@ -6,11 +6,14 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import side_by_side
 
 # Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
@@ -36,16 +39,36 @@ def _in_memory() -> Path | None:
 if "TMPDIR" not in os.environ and (memory := _in_memory()) is not None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
-# What nodes keep for each other (proofs of libraries) is this run's own.
-_CACHE = tempfile.TemporaryDirectory(prefix="queztl-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# What nodes keep for each other (proofs of libraries) is this run's own, and that of all its processes.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="queztl-tests-")
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # The suite tries the same examples each time, so that it says something about the change it is run on; new ones are
-# looked for with HYPOTHESIS_PROFILE=explore.
+# looked for with HYPOTHESIS_PROFILE=explore. `./test.sh --quick` tries the first of them (quick).
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("queztl", deadline=None, max_examples=100, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("quick", deadline=None, max_examples=30, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "queztl"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Beside other processes, groups and their order are those of `side_by_side`. Before xdist looks for groups."""
+    if getattr(config.option, "loadgroup", False):
+        groups: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            group = side_by_side.group_of(item.nodeid)
+            groups.setdefault(group, []).append(item)
+            item.add_marker(pytest.mark.xdist_group(group))
+        items[:] = [item for group in side_by_side.in_order(groups) for item in groups[group]]
+    yield
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means here."""
+    return side_by_side.processes(psutil.virtual_memory().available)
 
 
 @pytest.fixture(autouse=True)

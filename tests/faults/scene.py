@@ -20,11 +20,11 @@ from tests.nodes import NodeProcess
 TASKS, LONG = 500, 3
 #: Long enough for the rescuer to start and the mixed work to get going on a machine that is busy with other things.
 LONG_S = 30.0
-#: From the fault to the start elsewhere, seconds: by design where the machine is not busy, told beside what it was
-#: (`python -m bench swarm` measures it). What a test can hold, however busy the machine: who gave the work back.
-AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_MASTER_S = 0.5, 4.0, 4.0
 #: What nobody gives back comes back by itself after so many seconds.
 ACK_WAIT_S = 15.0
+#: From the fault to the start elsewhere, seconds at most. By design 0.5, 4 and 4 s where the machine is not busy
+#: (`python -m bench swarm` measures it); a test holds a multiple that a busy machine keeps, and less than ACK_WAIT_S.
+AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_LEADER_S = 10.0, 12.0, 12.0
 #: Mining takes all cores of a node unless told otherwise, and nothing would run beside it.
 MIX, BIG = {"labels": {"mix": "1"}, "cores": 1}, {"labels": {"big": "1"}}
 
@@ -75,15 +75,16 @@ async def warm_up(field: Field, rescuer: NodeProcess) -> dict[str, Expected]:
     raise AssertionError(f"{rescuer.name} does not run {LONG} tasks side by side")
 
 
-async def started_elsewhere(field: Field, scene: Scene, at: float, mark_s: float) -> None:
-    """The long tasks start on the rescuer; how long after the fault, beside what the design says of it."""
+async def started_elsewhere(field: Field, scene: Scene, at: float, within_s: float) -> None:
+    """The long tasks start on the rescuer, within so many seconds of the fault."""
 
     def rescued(task: str) -> TaskState | None:
         return next((run for run in field.witness.runs(task) if run.node == scene.rescuer.id), None)
 
     await field.witness.until(lambda: all(map(rescued, scene.long)), 3 * ACK_WAIT_S, "the long tasks start elsewhere")
     delays_s = [run.started_at - at for task in scene.long if (run := rescued(task))]
-    print(f"started elsewhere after {min(delays_s):.3f} to {max(delays_s):.3f} s; by design within {mark_s:g} s")
+    print(f"started elsewhere after {min(delays_s):.3f} to {max(delays_s):.3f} s")
+    assert max(delays_s) < within_s, f"started elsewhere after {delays_s} s"
 
 
 async def given_back(field: Field, victim: NodeProcess, why: str = "") -> None:

@@ -14,7 +14,7 @@ from tests.faults.scene import (
     ACK_WAIT_S,
     AFTER_A_FREEZE_S,
     AFTER_A_KILL_S,
-    AFTER_THE_MASTER_S,
+    AFTER_THE_LEADER_S,
     BIG,
     check,
     given_back,
@@ -59,7 +59,7 @@ async def test_kill_of_the_masters_node(field: Field) -> None:
     assert leader is victim
     scene = await set_up(field, victim)
     at = await victim.kill9()
-    await started_elsewhere(field, scene, at, AFTER_THE_MASTER_S)
+    await started_elsewhere(field, scene, at, AFTER_THE_LEADER_S)
     await check(field, scene, at, "the kill")
     await given_back(field, victim)
 

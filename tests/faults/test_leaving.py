@@ -42,6 +42,5 @@ async def test_a_node_that_leaves_in_order(field: Field) -> None:
     lost = next(event for event in reversed(journal) if event.type == events.LEADER_LOST)
     elected = next(event for event in reversed(journal) if event.type == events.LEADER_ELECTED)
     assert (lost.node, elected.node) == (leaver.id, field.cluster.nodes[0].id)
-    print(f"handed over within {elected.at - lost.at:.3f} s")
     assert elected.at - lost.at < LOCAL.lease_ttl_s / 2, "handed over, not run out"
     assert not [event for event in journal if event.type == events.WORK_RETURNED]

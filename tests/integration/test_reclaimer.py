@@ -26,6 +26,8 @@ from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
 ROOT = Path(__file__).parents[2]
 LANE = ("echo", "any", "normal")
+#: Seconds at most; `tests/faults/scene.py` says of what these are multiples. All are less than `LOCAL.ack_wait_s`.
+AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_LEADER_S = 10.0, 12.0, 12.0
 
 
 class LeaderNode:
@@ -139,7 +141,7 @@ async def test_work_of_a_killed_process_is_elsewhere_before_its_silence_tells(
     killed_at = time.monotonic()
     await eventually(lambda: len(boss.got) == 20, within_s=30)
     took_s = max(at for at, _, _ in boss.got) - killed_at
-    print(f"killed: 20 tasks elsewhere after {took_s:.3f} s; by design within 0.5 s")
+    assert took_s < AFTER_A_KILL_S
     await eventually(lambda: "node.gone" in {event.type for event in boss.events})
     (gone,) = [event for event in boss.events if event.type == "node.gone"]
     assert gone.detail["why"] == "its connection closed"
@@ -161,7 +163,7 @@ async def test_work_of_a_frozen_process_is_given_to_others(
     frozen_at = time.monotonic()
     await eventually(lambda: len(boss.got) == 10, within_s=30)
     took_s = max(at for at, _, _ in boss.got) - frozen_at
-    print(f"frozen: 10 tasks elsewhere after {took_s:.3f} s; by design within 4 s")
+    assert took_s < AFTER_A_FREEZE_S
     await eventually(lambda: {"node.gone", "work.returned"} <= {event.type for event in boss.events})
     (gone,) = [event for event in boss.events if event.type == "node.gone"]
     assert gone.detail["why"] == "no heartbeat came"
@@ -197,7 +199,7 @@ async def test_what_a_dead_leader_held_is_given_to_others_by_the_next(
         died_at = time.monotonic()
         await eventually(lambda: len(successor.got) == 5, within_s=30)
         took_s = max(at for at, _, _ in successor.got) - died_at
-        print(f"leader died: 5 tasks elsewhere after {took_s:.3f} s; by design within 4 s")
+        assert took_s < AFTER_THE_LEADER_S
         assert successor.election.fence > fence
         await eventually(lambda: "work.returned" in {event.type for event in successor.events})
     finally:

@@ -119,8 +119,8 @@ def test_too_few_steps_are_said_to_be_too_few(run):
 
 
 def test_seconds_end_it(run):
-    result = run({"seconds": 0.2})
-    assert 0.2 <= result["seconds"] < 2 and result["steps"] > 10
+    result = run({"seconds": 1.0})  # a step takes milliseconds, on a busy machine tens of them
+    assert 1.0 <= result["seconds"] < 3 and result["steps"] > 10
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(run):

@@ -1,0 +1,50 @@
+"""How the tests are shared out among processes that run side by side: what goes together, and what comes first.
+
+Most of the suite waits (for a lease to run out, for a server to be elected), so there are more processes than cores.
+They take groups of tests from one queue (`--dist loadgroup --no-loadscope-reorder`), which this file puts in order.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import PurePath
+
+#: Folders whose tests wait most of their time, and take long: each of their tests is a group of its own.
+SCENES = ("lan", "faults")
+#: Folders whose tests wait for processes and servers.
+WAITING = (*SCENES, "integration")
+#: Where in the queue the last group that waits begins, as a share of the queue: what is left then is short.
+_LAST_WAIT = 0.7
+_PER_CORE, _MEMORY_EACH, _MOST = 3, 2 << 30, 24
+
+
+def group_of(nodeid: str) -> str:
+    """The group of a test: a file, whose tests may share a node or a model; of the long scenes, the test alone."""
+    file = nodeid.partition("::")[0]
+    return nodeid if _folder(file) in SCENES else file
+
+
+def in_order(groups: Iterable[str]) -> list[str]:
+    """The queue: what waits and what computes mixed evenly, the same way in every process, scenes first of all."""
+    return sorted(groups, key=lambda group: (_place(group), group))
+
+
+def _place(group: str) -> float:
+    chance = zlib.crc32(group.encode()) / (1 << 32)
+    folder = _folder(group.partition("::")[0])
+    if folder in SCENES:
+        return chance * _LAST_WAIT / 2
+    return chance * _LAST_WAIT if folder in WAITING else chance
+
+
+def _folder(file: str) -> str:
+    parts = PurePath(file).parts
+    return parts[parts.index("tests") + 1] if "tests" in parts[:-1] else ""
+
+
+def processes(memory_bytes: int) -> int:
+    """How many processes `-n auto` is: three a core, as far as the memory goes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST, _PER_CORE * cores, memory_bytes // _MEMORY_EACH))
