@@ -1,1 +1,1 @@
-"""The NATS JetStream bus: its server, its topology, and the one client that talks to it."""
+"""The NATS JetStream bus: its server, and the client that alone knows its protocol."""

@@ -199,7 +199,7 @@ class JetStream(Connection):
             missing = {str(name) for name in answer.get("missing") or ()}
             streams |= page
             silent |= missing
-            # A stream without any copy is in both lists.
+            # The server counts silent streams in its pages. A stream without any copy is in both lists.
             if not (page or missing) or len(streams.keys() | silent) >= int(answer.get("total", 0)):
                 return StreamList(list(streams.values()), sorted(silent - streams.keys()))
 
