@@ -15,7 +15,6 @@ from typing import Any
 
 from mesh import subjects
 from mesh.client_connection import ClientConnection
-from mesh.errors import TaskFailed
 from mesh.kinds.table import WorkloadType
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
 from mesh.task_states import FINAL
@@ -227,8 +226,7 @@ class Mesh(ClientConnection):
     async def value(self, end: TaskEnd) -> Any:
         """The result in an end record: plain data, or bytes. Raises: TaskFailed; NotFound when its blob is gone."""
         if end.state != "done":
-            reason = end.error.message if end.error else end.state
-            raise TaskFailed(f"task {end.id} {end.state}: {reason}", end.id, end.state, reason)
+            raise task_status.failure(end)
         if end.result_ref is not None:
             data = b"".join([chunk async for chunk in await self.bus.objects.open(end.result_ref.blob)])
             return data if end.content_type else decode_any(data)

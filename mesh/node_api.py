@@ -35,6 +35,7 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
+    """As the server spells their names."""
     body: bytes
 
     def document(self) -> dict[str, Any]:
@@ -79,10 +80,10 @@ def send(url: str, method: str = "GET", body: Any = None, *, timeout_s: float = 
     try:
         request = urllib.request.Request(url, data, headers, method=method)
         with opener.open(request, timeout=timeout_s) as answer:
-            return Reply(answer.status, answer.headers, answer.read(MAX_REPLY_BYTES))
+            return Reply(answer.status, dict(answer.headers), answer.read(MAX_REPLY_BYTES))
     except urllib.error.HTTPError as error:
         with error:
-            return Reply(error.code, error.headers, error.read(MAX_REPLY_BYTES))
+            return Reply(error.code, dict(error.headers), error.read(MAX_REPLY_BYTES))
     except http.client.HTTPException:
         raise OSError("what answers does not speak HTTP") from None
     except (ValueError, OverflowError) as error:

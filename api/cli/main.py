@@ -1,6 +1,6 @@
-"""`queztl`: the mesh from the command line. This file parses, runs one command, and turns errors into exit codes.
+"""The entry point of `queztl`: parse the command line, run one command, turn errors into exit codes.
 
-Starts quickly: nothing but argparse is imported before a command runs.
+It must start fast: nothing but argparse is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from api.cli.commands import (
 )
 from api.cli.output import exit_codes
 from api.cli.output.console import Output
+from api.cli.output.version import program_version
 
 COMMANDS: dict[str, ModuleType] = {
     "nodes": nodes,
@@ -56,7 +57,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 class UsageError(Exception):
-    """The command line can't be understood."""
+    """The command line is not valid."""
 
     def __init__(self, message: str, usage: str) -> None:
         super().__init__(message)
@@ -64,74 +65,85 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is an exception: with --json it must become a document."""
+    """argparse that raises usage errors: with --json they are printed as a document."""
 
-    def error(self, message: str) -> NoReturn:
+    # `typing.override` needs Python 3.12.
+    def error(self, message: str) -> NoReturn:  # pyrefly: ignore[missing-override-decorator]
         """Raises: UsageError."""
         raise UsageError(message, self.format_usage())
 
 
+class ShowVersion(argparse.Action):
+    """Print the version and exit. argparse's own action wants the version in advance, and finding it takes time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Raises: SystemExit."""
+        print(f"queztl {program_version() or 'unknown (not installed)'}")
+        parser.exit()
+
+
 def _add_global(parser: argparse.ArgumentParser, top: bool) -> None:
-    """The flags that go before or after the command; below the top they leave no default behind."""
-    nothing = None if top else argparse.SUPPRESS
-    group = parser.add_argument_group("everywhere")
+    """Add the options that may stand before or after the command; below the top they set no defaults."""
+    group = parser.add_argument_group("global options")
     group.add_argument(
         "--url",
         metavar="URL",
-        default=nothing,
-        help="nats://HOST:PORT of a bus server or http://HOST:PORT of any node [QUEZTL_URL, else the node here]",
+        default=None if top else argparse.SUPPRESS,
+        help="HOST:PORT of any node's API, or nats://HOST:PORT of a bus server [QUEZTL_URL, else the node on this "
+        "machine]",
     )
     off = False if top else argparse.SUPPRESS
     group.add_argument("--json", action="store_true", default=off, help="print JSON, for programs")
-    group.add_argument("--quiet", "-q", action="store_true", default=off, help="print what was asked for, no more")
-    group.add_argument("--debug", action="store_true", default=off, help="log what happens, show where errors are from")
+    group.add_argument("--quiet", "-q", action="store_true", default=off, help="print no notes, only the answer")
+    group.add_argument("--debug", action="store_true", default=off, help="log what happens; show tracebacks of errors")
 
 
-def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    """The parsers of a command's own commands (`dead list`)."""
+def _actions_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parsers of a command's actions (`dead list`)."""
     several = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return [one for action in several for one in action.choices.values()]
+    return [choice for action in several for choice in action.choices.values()]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of the whole command line."""
     codes = "\n".join(f"  {code:<3}  {meaning}" for code, meaning in exit_codes.MEANINGS.items())
-    made = Parser(
+    top = Parser(
         prog="queztl",
-        description="Submit work to a Queztl mesh and look at it.",
-        epilog=f"exit codes:\n{codes}\n\n`queztl COMMAND --help` says more about a command.",
+        description="Submit work to a Queztl mesh, and see what the mesh does.",
+        epilog=f"exit codes:\n{codes}\n\n`queztl COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_global(made, top=True)
-    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    _add_global(top, top=True)
+    top.add_argument("--version", nargs=0, action=ShowVersion, help="print the version and exit")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, module in COMMANDS.items():
-        one = commands.add_parser(
+        command = commands.add_parser(
             name,
             help=module.HELP,
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        module.add(one)
-        for level in (one, *_below(one)):
+        module.add(command)
+        for level in (command, *_actions_of(command)):
             _add_global(level, top=False)
-    return made
+    return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see exit_codes)."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser().parse_args(words)
-    except UsageError as mistake:
-        return _usage(mistake, "--json" in words)
+        args = parser().parse_args(arguments)
+    except UsageError as error:
+        return _usage(error, "--json" in arguments)
     by_line = getattr(COMMANDS[args.command], "BY_LINE", False)
     out = Output(as_json=args.json, quiet=args.quiet, by_line=by_line)
     try:
         return _run(args, out)
     except BrokenPipeError:
-        # The reader went (`queztl nodes | head`): nobody is left to tell, and exit must not flush again.
+        # The reader has closed the pipe (`queztl nodes | head`): print nothing, and let exit not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except (Exception, KeyboardInterrupt) as error:
@@ -146,11 +158,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.of_error(first)
 
 
-def _usage(mistake: UsageError, as_json: bool) -> int:
+def _usage(error: UsageError, as_json: bool) -> int:
     from mesh.errors import BadInput
 
-    print(mistake.usage.rstrip(), file=sys.stderr)
-    Output(as_json).error(BadInput(str(mistake)))
+    print(error.usage.rstrip(), file=sys.stderr)
+    Output(as_json).error(BadInput(str(error)))
     return exit_codes.BAD_INPUT
 
 

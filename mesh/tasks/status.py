@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
 from mesh.coordination import MeshRecord
-from mesh.errors import NotFound
+from mesh.errors import NotFound, TaskFailed
 from mesh.membership.member import REGISTERED, Member
 from mesh.membership.mesh_record import read_mesh_record
 from mesh.messages import (
@@ -77,6 +77,18 @@ def of_state(state: TaskState) -> TaskView:
         text_from=state.text_from,
         error=error_document(state),
     )
+
+
+#: States that say all there is to say unless the error has a code of its own.
+_ENDED = {"cancelled": "was cancelled", "expired": "expired: it was not started in time"}
+
+
+def failure(end: TaskEnd) -> TaskFailed:
+    """The error of a task that ended without a result, with one sentence about it."""
+    ended, error = _ENDED.get(end.state, end.state), end.error
+    if error is None or (error.code == end.state and end.state in _ENDED):
+        return TaskFailed(f"task {end.id} {ended}", end.id, end.state, error.message if error else end.state)
+    return TaskFailed(f"task {end.id} {ended}: {error.message}", end.id, end.state, error.message)
 
 
 def error_document(record: TaskEnd | TaskState) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ async def test_nodes(node: NodeProcess) -> None:
     assert ran.code == 0
     (row,) = [line for line in ran.out.splitlines() if node.id in line]
     assert row.split()[1] == "*" and " up " in row and " 0/2 " in row and " eu " in row
+    assert len(row) <= 80 and len(ran.out.splitlines()[0]) <= 80
     for document in (
         (await queztl("nodes", "--json", url=node.api)).json,
         (await over_bus(node, "nodes", "--json")).json,
@@ -50,14 +51,27 @@ async def test_nodes(node: NodeProcess) -> None:
         assert {kind["kind"] for kind in one["capabilities"]["kinds"]} == set(KINDS)
 
 
+async def test_one_node_in_full(node: NodeProcess) -> None:
+    """By its id or its name, for people and for programs; the address may lack its scheme."""
+    url = node.api.removeprefix("http://")
+    document = (await queztl("nodes", node.id, "--json", url=url)).json
+    assert document["id"] == node.id and document["labels"] == {"disk": "nvme"}
+    shown = await queztl("nodes", document["name"], "--url", url)
+    facts = (f"id +{node.id}$", "roles +leader, bus server$", "labels +disk=nvme$", r"cores +\d", "echo +ok$")
+    for fact in (f"^{fact}" for fact in facts):
+        assert re.search(fact, shown.out, re.MULTILINE), (fact, shown.out)
+    ran = await queztl("nodes", "nobody", "--json", url=url)
+    assert ran.code == 4 and "there is no node 'nobody'" in ran.err
+
+
 async def test_bus(node: NodeProcess) -> None:
-    """Where it is and how safe; only a node's API tells the latter."""
+    """Where it listens and how safe work is; only a node's API knows the latter."""
     ran = await queztl("bus", "--json", url=node.api)
     assert ran.json["mesh"] and ran.json["leader"] == node.id and ran.json["queue"] == {"tasks": 0}
     assert "1 copy" in ran.json["bus"]["safety"] and len(ran.json["bus"]["urls"]) == 1
     shown = await queztl("bus", url=node.api)
-    assert re.search(rf"^master +{node.id}$", shown.out, re.MULTILINE) and "1 copy" in shown.out
-    assert "only a node's API tells" in (await over_bus(node, "bus")).out
+    assert re.search(rf"^leader +{node.id}$", shown.out, re.MULTILINE) and "1 copy" in shown.out
+    assert "known to nodes only" in (await over_bus(node, "bus")).out
 
 
 async def test_kinds_need_no_mesh() -> None:
@@ -140,6 +154,11 @@ async def test_where_no_node_runs(tmp_path: Path, words: tuple[str, ...]) -> Non
 async def test_words_that_make_no_command(words: tuple[str, ...]) -> None:
     ran = await queztl(*words, "--json")
     assert ran.code == 2 and ran.json["error"]["code"] == "bad_input" and "queztl: " in ran.err
+
+
+async def test_the_version() -> None:
+    ran = await queztl("--version")
+    assert ran.code == 0 and re.fullmatch(r"queztl \d+\.\d+\S*\n", ran.out)
 
 
 async def test_help_lists_every_command_and_every_exit_code() -> None:

@@ -40,7 +40,7 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     assert ran.code == 2 and "max_nodes, 3" in ran.err
 
     ran = await queztl("scale", "set", "+1", "--for", "600", url=node.api)
-    assert ran.code == 0 and ran.out == "1 nodes now, 2 wanted for 600 s\n"
+    assert ran.code == 0 and ran.out == "1 node now, 2 for 10 min\n"
 
     async def ready(count: int) -> bool:
         document = (await queztl("scale", "status", "--json", url=node.api)).json
@@ -50,7 +50,7 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     assert len(started(tmp_path)) == 1
     ran = await queztl("scale", "status", url=node.api)
     assert "2 nodes for another" in ran.out and "joined" in ran.out and "local" in ran.out
-    assert (await queztl("scale", "set", "auto", url=node.api)).out == "back to what is seen\n"
+    assert (await queztl("scale", "set", "auto", url=node.api)).out == "the number of nodes follows the load again\n"
     await eventually(lambda: ready(1), 60, "it is given up again")
 
     ran = await queztl("scale", "explain", "--list", "--limit", "200", "--json", url=node.api)
@@ -82,7 +82,7 @@ async def test_the_bill_and_the_brake(node: NodeProcess) -> None:
     ran = await queztl("cost", url=node.api)
     assert ran.code == 0 and "0.0000 $/h" in ran.out and "none set" in ran.out
     assert (await queztl("cost", "--json", url=node.api)).json["running"] == []
-    assert (await queztl("scale", "panic", url=node.api)).out.startswith("everything paid is being stopped")
+    assert (await queztl("scale", "panic", url=node.api)).out.startswith("all paid nodes are being stopped")
     assert "panic" in (await queztl("cost", url=node.api)).out
     assert (await queztl("scale", "panic", "--undo", url=node.api)).code == 0
     assert "panic" not in (await queztl("cost", url=node.api)).out

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.commands.watch import news
+from api.cli.commands.watch import new_text
 from node.executor.context import InputFault
 from node.workloads.llm.gguf import Head, read_head
 from node.workloads.llm.llama_cpp import context_of, need_bytes
@@ -224,15 +224,15 @@ def test_what_watch_shows_together_is_the_text(whole: str, steps: list[int], win
         end = min(len(whole), end + step)
         before = max(0, end - window)
         skipped = before > shown
-        more, shown = news(SimpleNamespace(text=whole[before:end], text_from=before), shown)
+        more, shown = new_text(SimpleNamespace(text=whole[before:end], text_from=before), shown)
         seen = (whole[:before] if skipped else seen) + more.removeprefix("…" if skipped else "")
         assert more.startswith("…") or not skipped
         assert shown == end and seen == whole[:end]
 
 
 def test_watch_begins_a_line_when_the_text_begins_again() -> None:
-    assert news(SimpleNamespace(text="ab", text_from=0), 10) == ("\nab", 2)
-    assert news(SimpleNamespace(text="", text_from=0), 0) == ("", 0)
+    assert new_text(SimpleNamespace(text="ab", text_from=0), 10) == ("\nab", 2)
+    assert new_text(SimpleNamespace(text="", text_from=0), 0) == ("", 0)
 
 
 durations = st.floats(0, 100)

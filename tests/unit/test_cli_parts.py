@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,12 @@ from hypothesis import strategies as st
 from api.cli.batch import journal as map_journal
 from api.cli.batch.journal import NAME, Journal, Remembered, missing, read
 from api.cli.batch.names import MAX_STEM_BYTES, allot, data_fields, file_field
-from api.cli.commands.kinds import type_of
 from api.cli.commands.map import list_inputs
 from api.cli.input.arguments import count, field_and_path, json_object, json_value, seconds
 from api.cli.output import exit_codes, results
 from api.cli.output.console import Output
 from api.cli.output.formatting import duration, moment, printable, size
+from api.cli.output.json_types import type_of
 from mesh import errors
 from mesh.errors import BadInput, Fault
 from mesh.kinds.table import KINDS, find
@@ -110,7 +111,7 @@ def test_inputs_are_files_each_once_and_folders_in_order(tmp_path: Path, monkeyp
     ("seconds_", "text"),
     [
         (-1, "-"), (0, "0 ms"), (0.0123, "12.3 ms"), (0.25, "250 ms"), (1, "1 s"), (59.94, "59.9 s"), (60, "1 min"),
-        (75, "1 min 15 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min"), (200_000, "2 d 7 h"),
+        (75, "1 min 15 s"), (3599.6, "1 h"), (7500, "2 h 5 min"), (200_000, "2 d 7 h"), (172_800, "2 d"),
     ],
 )  # fmt: skip
 def test_durations(seconds_: float, text: str) -> None:
@@ -134,9 +135,16 @@ def test_moments_are_the_wall_clock_and_the_distance() -> None:
 
 @given(st.text())
 def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
-    shown = printable(text)
+    shown = printable(text, keep_lines=True)
     assert len(shown) == len(text)
     assert all(letter in "\n\t" or not (ord(letter) < 32 or 127 <= ord(letter) < 160) for letter in shown)
+
+
+@given(st.text() | st.text(st.sampled_from("a \n\r\t\v\x1b\x85\u2028\u2029\u202e\u2066")))
+def test_a_cell_is_one_line(text: str) -> None:
+    shown = printable(text)
+    assert len(f"x{shown}x".splitlines()) == 1
+    assert not any(unicodedata.category(letter) == "Cc" or letter in "\u202a\u202e\u2066\u2069" for letter in shown)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What `map` remembers in its output folder, so that the same command goes on where the last one was stopped.
+"""The journal of `map` in its output folder: the same command resumes where the last one stopped.
 
-A file of JSON lines, appended to: {"input", "stem"} when an input is given its name, {"input", "key", "output"}
-when its output is in place. Reading and deciding are pure; `Journal` owns the file and its lock.
+A file of JSON lines, only appended to: {"input", "stem"} when an input gets its name, {"input", "key", "output"} when
+its output is in place. Reading and deciding are pure; `Journal` owns the file and its lock.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ FAILURES = "failures.json"
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a journal says."""
+    """The content of a journal."""
 
     stems: dict[str, str] = field(default_factory=dict)
     """input -> stem of its output"""
     done: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """input -> (key of what was done, name of the output): the last one counts, the file holds that"""
+    """input -> (key of the work, name of the output); of several entries the last one counts"""
 
 
 def read(text: str) -> Remembered:
-    """A journal's content; lines that can't be read (a write that was cut off) are passed over."""
+    """Parse a journal; lines that can't be read (a write that was cut off) are skipped."""
     stems: dict[str, str] = {}
     done: dict[str, tuple[str, str]] = {}
     for line in text.split("\n"):
@@ -46,18 +46,18 @@ def read(text: str) -> Remembered:
 
 
 def key(path: str, size: int, mtime_ns: int, kind: str, field_name: str, payload: Any) -> str:
-    """What makes an input's output the right one: the file as it was, and what was to be done to it."""
+    """The identity of an output: the state of its input file, and the work that was done on it."""
     facts = json.dumps([path, size, mtime_ns, kind, field_name, payload], sort_keys=True)
     return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
 
 
 def missing(keys: Mapping[str, str], remembered: Remembered, outputs_there: Iterable[str]) -> list[str]:
-    """The inputs (of `keys`: input -> key) whose output is not there, or was made of something else."""
+    """The inputs (of `keys`: input -> key) whose output does not exist or has another key."""
     there = set(outputs_there)
     return [
-        one
-        for one, wanted in keys.items()
-        if (before := remembered.done.get(one)) is None or before[0] != wanted or before[1] not in there
+        path
+        for path, key_now in keys.items()
+        if (before := remembered.done.get(path)) is None or before[0] != key_now or before[1] not in there
     ]
 
 
@@ -72,7 +72,9 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise BadInput(f"another `queztl map` writes to {folder}; wait for it, or use another --out") from None
+            raise BadInput(
+                f"another `queztl map` writes to {folder}; wait until it has ended, or use another --out"
+            ) from None
         self._file.seek(0)
         content = self._file.read()
         self.remembered = read(content.decode("utf-8", "replace"))
@@ -80,12 +82,12 @@ class Journal:
             self._write("\n")
 
     def name(self, stems: Mapping[str, str]) -> None:
-        """Remember the names of inputs, before anything is written under them."""
-        new = {one: stem for one, stem in stems.items() if self.remembered.stems.get(one) != stem}
-        self._write("".join(json.dumps({"input": one, "stem": stem}) + "\n" for one, stem in new.items()))
+        """Record the names of inputs before anything is written under them."""
+        new = {path: stem for path, stem in stems.items() if self.remembered.stems.get(path) != stem}
+        self._write("".join(json.dumps({"input": path, "stem": stem}) + "\n" for path, stem in new.items()))
 
     def finished(self, input_: str, key_: str, output: str) -> None:
-        """Remember an output that is in place."""
+        """Record an output that is in place."""
         self._write(json.dumps({"input": input_, "key": key_, "output": output}) + "\n")
 
     def _write(self, text: str) -> None:
@@ -93,6 +95,6 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Let the next one write."""
+        """Release the lock."""
         with contextlib.suppress(OSError):
             self._file.close()

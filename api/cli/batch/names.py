@@ -1,7 +1,6 @@
-"""Which output name each input gets, and which field of a payload takes the file. Pure.
+"""The output name of each input, and the payload field that takes the file. Pure.
 
-Two inputs never share a name, and an input keeps the name it was once given: outputs of one run are not
-overwritten by the next one's.
+Two inputs never share a name, and an input keeps its name: no run overwrites the outputs of another one.
 """
 
 from __future__ import annotations
@@ -14,27 +13,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mesh.kinds.base import KindSpec
 
-#: File systems take 255 bytes; an extension, a number and a draft's marks must fit too.
+#: File names have at most 255 bytes; the extension, a number and the marks of a draft must fit too.
 MAX_STEM_BYTES = 180
 
 
 def allot(inputs: Sequence[str], known: Mapping[str, str], foreign: Iterable[str]) -> dict[str, str]:
     """A stem for each of `inputs` (absolute paths, each once).
 
-    `known`: input -> stem from earlier runs, kept. `foreign`: names of files that are in the folder; the stems of
-    those that are not ours are not used. A stem in use gets its folder's name before it, then a number. Upper and
-    lower case count as the same: on some file systems they are.
+    `known`: input -> stem from earlier runs, kept. `foreign`: names of files in the output folder; their stems are not
+    used. When a stem is taken, the name of the input's folder is put before it, then a number after it. Case is
+    ignored, because some file systems ignore it.
     """
     taken = {stem.casefold() for stem in known.values()} | {PurePath(name).stem.casefold() for name in foreign}
     names: dict[str, str] = {}
-    for one in inputs:
-        if one in known:
-            names[one] = known[one]
+    for path in inputs:
+        if path in known:
+            names[path] = known[path]
             continue
-        path = PurePath(one)
-        stem = next(stem for stem in _candidates(path) if stem.casefold() not in taken)
+        stem = next(stem for stem in _candidates(PurePath(path)) if stem.casefold() not in taken)
         taken.add(stem.casefold())
-        names[one] = stem
+        names[path] = stem
     return names
 
 
@@ -63,17 +61,17 @@ def _takes_file(annotation: Any) -> bool:
     from mesh.kinds.base import BlobInput
 
     if typing.get_origin(annotation) in (dict, tuple, list):
-        return False  # many files to a task: one a task is no such thing, and says nothing of the names
-    return annotation is BlobInput or any(_takes_file(one) for one in typing.get_args(annotation))
+        return False  # takes many files, but `map` makes a task of each file
+    return annotation is BlobInput or any(_takes_file(choice) for choice in typing.get_args(annotation))
 
 
-def file_field(spec: KindSpec, wanted: str | None) -> str:
-    """The field that takes each file. Raises: BadInput."""
+def file_field(spec: KindSpec, requested: str | None) -> str:
+    """The field that takes each file: `requested`, or the first that can. Raises: BadInput."""
     from mesh.errors import BadInput
 
     fields = data_fields(spec)
     if not fields:
         raise BadInput(f"{spec.name} takes no files; use `queztl submit {spec.name}`")
-    if wanted is not None and wanted not in fields:
-        raise BadInput(f"{spec.name} takes files in {', '.join(fields)}, not in {wanted!r}")
-    return wanted or fields[0]
+    if requested is not None and requested not in fields:
+        raise BadInput(f"{spec.name} takes files in {', '.join(fields)}, not in {requested!r}")
+    return requested or fields[0]

@@ -1,4 +1,4 @@
-"""How `map` shows what it does: a bar with rate and time left on a terminal, a line a file elsewhere."""
+"""The progress of `map`: a bar with rate and time left on a terminal, a line a file elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """`with Progress(out, total) as progress: progress.tell(outcome)`; remembers what it was told."""
+    """`with Progress(out, total, folder) as progress: progress.report(outcome)`; counts what was reported."""
 
     def __init__(self, out: Output, total: int, folder: str) -> None:
         self._out, self._total, self._folder = out, total, folder
@@ -36,14 +36,14 @@ class Progress:
             self._bar.stop()
 
     def note(self, text: str) -> None:
-        """Something about the work."""
+        """Print a sentence about the work, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
             self._out.note(text)
 
-    def tell(self, outcome: Outcome) -> None:
-        """One input is through."""
+    def report(self, outcome: Outcome) -> None:
+        """Count and show the outcome of one input."""
         if outcome.error is None:
             self.done += 1
         else:
@@ -58,14 +58,14 @@ class Progress:
 
 
 def line(outcome: Outcome, folder: str) -> str:
-    """One input's outcome on one line."""
+    """The outcome of one input on one line."""
     if outcome.error is None:
         return f"done    {outcome.input} -> {folder}/{outcome.output}"
     return f"failed  {outcome.input}: {outcome.error['reason']}"
 
 
 def document(outcome: Outcome, folder: str) -> dict[str, Any]:
-    """One input's outcome for programs."""
+    """The outcome of one input for programs."""
     shown: dict[str, Any] = {"input": outcome.input, "task": outcome.task, "state": "done"}
     if outcome.error is None:
         return shown | {"output": f"{folder}/{outcome.output}"}

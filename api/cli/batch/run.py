@@ -1,6 +1,6 @@
-"""The work of `map`: each file up, its task through the mesh, its output into the folder; `window` at once.
+"""The work of `map`: upload each file, run its task, store its output in the folder; `window` inputs at once.
 
-Stopped by Ctrl-C it ends the tasks it has open; what is done is in the journal.
+Ctrl-C cancels the open tasks; the journal keeps what is done.
 """
 
 from __future__ import annotations
@@ -22,80 +22,81 @@ if TYPE_CHECKING:
 
 #: A file of at most this many bytes travels inside its task; a larger one as a blob.
 INLINE_BYTES = 120 * 1024
-#: Files that are uploaded at once: each has 4 MiB on its way.
+#: Files uploaded at once: each has up to 4 MiB in flight.
 UPLOADS = 4
 CANCEL_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input."""
+    """The outcome of one input."""
 
     input: str
     task: str = ""
     output: str = ""
-    """Name of the file in the output folder; "" when it failed."""
+    """Name of the file in the output folder; "" after a failure."""
     error: dict[str, Any] | None = None
-    """{state, code, reason, faults} when it failed."""
+    """{state, code, reason, faults} after a failure."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be done to each file."""
+class Job:
+    """What is done to each file."""
 
     kind: str
     field_name: str
     payload: Mapping[str, Any]
     options: Mapping[str, Any]
-    """Those of SubmitRequest."""
+    """Further fields of SubmitRequest."""
 
 
 @dataclass
 class Run:
-    """One `map` over the inputs that are missing."""
+    """One `map` over the inputs that have no output yet."""
 
     mesh: Mesh
     journal: Journal
     folder: Path
-    wish: Wish
-    tell: Callable[[Outcome], None]
+    job: Job
+    report: Callable[[Outcome], None]
     note: Callable[[str], None]
     _uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS))
     _unreachable: bool = False
 
     async def run(self, inputs: Mapping[str, tuple[str, str]], window: int) -> None:
-        """Do all of `inputs`: input -> (key, stem). Failures are told, not raised."""
+        """Process all of `inputs`: input -> (key, stem). Failures are reported, not raised."""
         source = iter(inputs.items())
         async with asyncio.TaskGroup() as group:
             for number in range(min(window, len(inputs))):
                 group.create_task(self._worker(source), name=f"map {number}")
 
     async def _worker(self, source: Iterator[tuple[str, tuple[str, str]]]) -> None:
-        for one, (key, stem) in source:
-            self.tell(await self._one(one, key, stem))
+        for path, (key, stem) in source:
+            self.report(await self._process(path, key, stem))
 
-    async def _one(self, one: str, key: str, stem: str) -> Outcome:
+    async def _process(self, path: str, key: str, stem: str) -> Outcome:
         from mesh.errors import QueztlError
 
-        task, uploaded = "", ""
+        task: str = ""
+        uploaded: str = ""
         try:
-            data = await self._data(Path(one))
+            data = await self._data(Path(path))
             uploaded = data["blob"] if isinstance(data, dict) else ""
-            task = await self._start({**self.wish.payload, self.wish.field_name: data})
+            task = await self._start({**self.job.payload, self.job.field_name: data})
             end = await self.mesh.wait(task)
             if end.state != "done":
-                return Outcome(one, task, error=failure(end))
+                return Outcome(path, task, error=failure(end))
             output = stem + extension(end.content_type)
             await save(chunks(self.mesh, end), self.folder / output)
-            self.journal.finished(one, key, output)
+            self.journal.finished(path, key, output)
             await self._tidy(uploaded, end)
-            return Outcome(one, task, output)
+            return Outcome(path, task, output)
         except asyncio.CancelledError:
             if task:
                 await self._cancel(task, uploaded)
             raise
         except (QueztlError, OSError) as error:
-            return Outcome(one, task, error=refusal(error))
+            return Outcome(path, task, error=refusal(error))
 
     async def _data(self, path: Path) -> Any:
         data = small(path)
@@ -105,33 +106,33 @@ class Run:
             return await upload(self.mesh, path)
 
     async def _start(self, payload: dict[str, Any]) -> str:
-        """Submit; a mesh that is full or away is waited out: nothing was accepted yet, so nothing is repeated."""
+        """Submit; while the mesh is full or unreachable, try again: nothing was accepted, so nothing runs twice."""
         from mesh.errors import Busy
 
         while True:
             try:
-                handle = await self.mesh.start(self.wish.kind, payload, **self.wish.options)
+                handle = await self.mesh.start(self.job.kind, payload, **self.job.options)
                 self._unreachable = False
                 return handle.id
             except Busy as error:
                 if not self._unreachable:
-                    self.note(f"{error.message}; trying again, Ctrl-C leaves a state that resumes")
+                    self.note(f"{error.message}; trying again; after Ctrl-C the same command resumes")
                 self._unreachable = True
                 await asyncio.sleep(error.retry_after_s)
 
     async def _tidy(self, uploaded: str, end: TaskEnd) -> None:
-        """The output is in place: neither the upload nor the result's blob is of use to anybody."""
+        """Delete the blobs of the upload and of the result: the output is in place."""
         from mesh.errors import QueztlError
 
         blobs = [uploaded, end.result_ref.blob if end.result_ref else ""]
-        with suppress(QueztlError):  # they go by themselves after a day
+        with suppress(QueztlError):  # they expire after a day
             for blob in filter(None, blobs):
                 await self.mesh.bus.objects.delete(blob)
 
     async def _cancel(self, task: str, uploaded: str) -> None:
         from mesh.errors import QueztlError
 
-        with suppress(QueztlError, TimeoutError):  # it then ends by itself, for nobody
+        with suppress(QueztlError, TimeoutError):  # the task then runs to its end, and nobody reads its result
             async with asyncio.timeout(CANCEL_WITHIN_S):
                 await self.mesh.cancel(task)
                 if uploaded:
@@ -139,7 +140,7 @@ class Run:
 
 
 def small(path: Path) -> bytes | None:
-    """A file's bytes when they may travel inside a task. Raises: OSError."""
+    """A file's bytes if the file may travel inside its task. Raises: OSError."""
     return path.read_bytes() if path.stat().st_size <= INLINE_BYTES else None
 
 
@@ -155,7 +156,7 @@ def failure(end: TaskEnd) -> dict[str, Any]:
 
 
 def refusal(error: Exception) -> dict[str, Any]:
-    """Why there is no task, or no output of one."""
+    """Why there is no task, or no output."""
     from api.cli.output.exit_codes import error_document
 
     document = error_document(error)["error"]

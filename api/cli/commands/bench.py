@@ -1,4 +1,4 @@
-"""The benchmark suite on nodes of the mesh: the last results, and new runs.
+"""Benchmarks of nodes: the last results, and new runs.
 
 queztl bench run crypto_mining --all
 """
@@ -11,11 +11,17 @@ from typing import Any
 
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK, TASK_FAILED
-from api.cli.output.formatting import moment
+from api.cli.output.formatting import ago
+from api.cli.output.table import Column
 
 HELP = "benchmarks of nodes: list, run"
+COLUMNS = (
+    Column("benchmark"), Column("result", wraps=True), Column("spread", drop=2), Column("node", wraps=True),
+    Column("when", drop=1),
+)  # fmt: skip
 _PATH = "/benchmarks/realworld"
-LOOK_EVERY_S = 1.0
+POLL_EVERY_S = 1.0
+MAX_REASON_CHARACTERS = 60
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +30,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="every benchmark and the last result on each node")
     running = actions.add_parser("run", help="measure a node, or several one after the other")
     running.add_argument("names", metavar="NAME", nargs="*", help="only these benchmarks [all]")
-    running.add_argument("--node", action="append", metavar="ID", help="on this node (may be repeated) [the one asked]")
+    running.add_argument(
+        "--node", action="append", metavar="ID", help="on this node (may be repeated) [the node that --url names]"
+    )
     running.add_argument("--all", action="store_true", help="on every node of the mesh")
-    running.add_argument("--quick", action="store_true", help="less work and fewer repetitions: a look, not a result")
+    running.add_argument("--quick", action="store_true", help="less work, fewer repetitions: an estimate, not a result")
     running.add_argument("--detach", action="store_true", help="print the run's id and leave it running")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Do it. Raises: BadInput, Conflict, NotFound, BusUnavailable."""
+    """List results or run benchmarks. Raises: BadInput, Conflict, NotFound, BusUnavailable."""
     from api.cli.input.network import call_node
 
     if args.action == "list":
@@ -47,12 +55,12 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     ended = await _until_ended(args.url, begun, out)
     if ended["state"] == "failed":
         out.note(f"the run failed: {ended['reason']}")
-    known = await call_node(args.url, "GET", _PATH)
-    chosen = [one for one in known["benchmarks"] if one["name"] in begun["names"]]
-    for one in chosen:
-        one["nodes"] = [outcome for outcome in one["nodes"] if outcome["node"] in begun["nodes"]]
+    latest = await call_node(args.url, "GET", _PATH)
+    chosen = [benchmark for benchmark in latest["benchmarks"] if benchmark["name"] in begun["names"]]
+    for benchmark in chosen:
+        benchmark["nodes"] = [outcome for outcome in benchmark["nodes"] if outcome["node"] in begun["nodes"]]
     _list({"benchmarks": chosen}, out)
-    states = {outcome["state"] for one in chosen for outcome in one["nodes"]}
+    states = {outcome["state"] for benchmark in chosen for outcome in benchmark["nodes"]}
     return OK if ended["state"] == "done" and states <= {"ok"} else TASK_FAILED
 
 
@@ -61,17 +69,17 @@ async def _until_ended(url: str | None, run_: dict[str, Any], out: Output) -> di
 
     from api.cli.input.network import call_node
 
-    path, said = f"{_PATH}/runs/{run_['id']}", ""
+    path, printed = f"{_PATH}/runs/{run_['id']}", ""
     try:
         while True:
             run_ = await call_node(url, "GET", path)
-            now = f"{run_['benchmark']} on {run_['node']} ({run_['done'] + 1} of {run_['total']})"
             if run_["state"] not in ("starting", "running"):
                 return run_
-            if run_["benchmark"] and now != said:
-                said = now
-                out.note(now)
-            await asyncio.sleep(LOOK_EVERY_S)
+            step = f"{run_['benchmark']} on {run_['node']} ({run_['done'] + 1} of {run_['total']})"
+            if run_["benchmark"] and step != printed:
+                printed = step
+                out.note(step)
+            await asyncio.sleep(POLL_EVERY_S)
     except asyncio.CancelledError:
         await call_node(url, "DELETE", path)
         raise
@@ -83,21 +91,23 @@ def _list(document: dict[str, Any], out: Output) -> int:
         return OK
     now = time()
     rows = [
-        (one["name"], *row) for one in document["benchmarks"] for row in _rows(one, now) or [("never run", "", "", "")]
+        (benchmark["name"], *row)
+        for benchmark in document["benchmarks"]
+        for row in _rows(benchmark, now) or [("never run", "", "", "")]
     ]
-    out.table(("benchmark", "result", "spread", "node", "when"), rows)
+    out.table(COLUMNS, rows)
     return OK
 
 
 def _rows(benchmark: dict[str, Any], now: float) -> list[tuple[str, str, str, str]]:
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for outcome in benchmark["nodes"]:
         figure = outcome["figures"].get(outcome["headline"])
-        at = moment(outcome["at"], now)
+        when = ago(outcome["at"], now)
         if figure is None:
-            rows.append((outcome["state"], outcome["reason"][:60], outcome["node"], at))
-            continue
-        quick = " (quick)" if outcome["quick"] else ""
-        middle, spread = f"{figure['median']:,.4g} {figure['unit']}", f"{figure['spread']:.0%}{quick}"
-        rows.append((middle, spread, outcome["node"], at))
+            result, spread = f"{outcome['state']}: {outcome['reason'][:MAX_REASON_CHARACTERS]}".rstrip(": "), ""
+        else:
+            result = f"{figure['median']:,.4g} {figure['unit']}"
+            spread = f"{figure['spread']:.0%}{' (quick)' if outcome['quick'] else ''}"
+        rows.append((result, spread, outcome["node"], when))
     return rows

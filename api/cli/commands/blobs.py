@@ -1,4 +1,4 @@
-"""Blobs: files by reference. What `put` prints goes into payloads as {"blob": "b-…"}."""
+"""Blobs: files by reference. A payload takes the id that `put` prints as {"blob": "b-…"}."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import mimetypes
 import sys
 from pathlib import Path
+from typing import Any
 
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
@@ -19,15 +20,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="put|get", required=True)
     putting = actions.add_parser("put", help="upload files")
     putting.add_argument("files", metavar="FILE", nargs="+", type=Path)
-    putting.add_argument("--keep", action="store_true", help="until deleted, rather than for a day")
-    putting.add_argument("--content-type", metavar="TYPE", help="rather than guessed from the name")
-    getting = actions.add_parser("get", help="download one")
+    putting.add_argument("--keep", action="store_true", help="keep them until deleted, not only for a day")
+    putting.add_argument("--content-type", metavar="TYPE", help="the content type [guessed from the name]")
+    getting = actions.add_parser("get", help="download a file")
     getting.add_argument("id", metavar="ID")
-    getting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, not into a pipe")
+    getting.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the bytes to FILE [stdout, into a pipe]"
+    )
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Do it. Raises: NotFound, StorageFull, BusUnavailable, BadInput, OSError."""
+    """Upload or download. Raises: NotFound, StorageFull, BusUnavailable, BadInput, OSError."""
     return await (_put if args.action == "put" else _get)(args, out)
 
 
@@ -35,10 +38,10 @@ async def _put(args: argparse.Namespace, out: Output) -> int:
     from mesh.client import Mesh
     from mesh.errors import BadInput, Fault
 
-    faults = tuple(Fault(str(path), "is no file") for path in args.files if not path.is_file())
+    faults = tuple(Fault(str(path), "does not exist") for path in args.files if not path.is_file())
     if faults:
-        raise BadInput("not every FILE can be uploaded: see each", faults)
-    done = []
+        raise BadInput("some FILEs do not exist", faults)
+    done: list[dict[str, Any]] = []
     async with Mesh(args.url) as mesh:
         for path in args.files:
             content_type = args.content_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream"

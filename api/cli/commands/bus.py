@@ -1,4 +1,4 @@
-"""The bus of the mesh: where it listens, and how safe queued work is on it."""
+"""The bus of the mesh: where it listens, and how safe queued work is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import NOT_REACHABLE, OK
+from api.cli.output.formatting import counted
 
 HELP = "where the bus listens, how safe queued work is"
 
@@ -14,14 +15,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     """See `queztl bus --help`."""
     parser.add_argument(
         "what", nargs="?", choices=("show", "rescue", "merge"), default="show",
-        help="rescue: what to do when most bus servers are lost; merge: make two meshes of one name one; --yes does it",
+        help="rescue: restore a bus that lost most of its servers; merge: make one mesh of two that have the same "
+        "name. Both say what they would do, and do it only with --yes",
     )  # fmt: skip
-    parser.add_argument("--yes", action="store_true", help="do what rescue or merge tells")
-    parser.add_argument("--into", metavar="URL|ID", help="merge: this mesh goes into that one [the weaker one goes]")
+    parser.add_argument("--yes", action="store_true", help="carry out the rescue or the merge")
+    parser.add_argument("--into", metavar="URL|ID", help="merge: the mesh that stays [the stronger of the two]")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Print it, or rescue it."""
+    """Show, rescue or merge. Raises: BadInput, BusUnavailable, NotFound."""
     from api.cli.input.network import network_document
 
     if args.what == "rescue":
@@ -36,13 +38,14 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         out.document({name: document[name] for name in names if name in document})
         return OK
     bus = document["bus"]
+    queued = document.get("queue", {}).get("tasks", 0)
     out.facts(
         (
             ("mesh", f"{document['mesh']} ({document['mesh_id']})"),
-            ("master", document["leader"] or "none right now"),
+            ("leader", document["leader"] or "none right now"),
             ("urls", " ".join(bus["urls"])),
-            ("queue", f"{document.get('queue', {}).get('tasks', 0)} tasks"),
-            ("safety", bus["safety"] or "only a node's API tells: use --url http://HOST:PORT"),
+            ("queue", f"{counted(queued, 'task')} waiting"),
+            ("safety", bus["safety"] or "known to nodes only: use --url http://HOST:PORT"),
             *(("alarm", alarm) for alarm in document.get("alarms", ())),
         )
     )
@@ -50,7 +53,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _rescue(args: argparse.Namespace, out: Output) -> int:
-    """Say what is lost and what may be done; with --yes do it. Needs a node's API to know where the servers are."""
+    """Print what is lost and what can be done; with --yes do it. The node's API says where the bus servers are."""
     from api.cli.input.network import network_document
     from mesh.bus.client import Bus
     from mesh.bus.server.config import SYSTEM_USER

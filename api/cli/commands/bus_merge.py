@@ -1,4 +1,4 @@
-"""`queztl bus merge`: what it takes to make two meshes of one name one; with --yes the order, and its progress."""
+"""`queztl bus merge`: which of two meshes of the same name goes into the other; with --yes it is done."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 LISTEN_S = 3.0
 LOOK_EVERY_S = 0.5
-#: The bus of the mesh that goes may be silent for so long, as while it elects a leader, before it counts as lost.
+#: The bus of the losing mesh counts as lost after this silence: an election of its leader takes less.
 LOST_S = 30.0
 
 
 async def merge(args: argparse.Namespace, out: Output) -> int:
-    """Show both sides and who would go; with --yes have it done. Raises: BadInput, BusUnavailable, NotFound."""
+    """Print both sides and which one would go; with --yes order the merge and follow it.
+
+    Raises: BadInput, BusUnavailable, NotFound.
+    """
     from api.cli.input.network import network_document
     from mesh.bus.client import Bus
     from mesh.merge import mover, policy
@@ -29,7 +32,7 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
     document = await network_document(args.url)
     urls = await _other_urls(args.into, document["mesh"], document["mesh_id"], out)
     if not urls:
-        out.note(f"no other mesh called {document['mesh']} is heard here; name one with --into URL")
+        out.note(f"no other mesh called {document['mesh']} announces itself here; name one with --into URL")
         return NOT_FOUND
     here = await Bus.connect(tuple(document["bus"]["urls"]), name="queztl merge")
     there = await Bus.connect(urls, name="queztl merge")
@@ -43,7 +46,7 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
         for sentence in policy.explain(goes, stays):
             out.line(sentence)
         if not args.yes:
-            out.line("Nothing was done: add --yes to do it.")
+            out.line("Nothing was changed: add --yes to merge them.")
             return OK
         await _order(loser, winner, stays)
         await _follow(loser, out)
@@ -56,27 +59,25 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
 
 def _refusal(mine: MeshSummary, other: MeshSummary) -> str | None:
     if mine.id == other.id and mine.lease == other.lease:
-        return "that is this very mesh: there is nothing to merge"
+        return "that is this mesh itself: there is nothing to merge"
     if mine.name != other.name:
-        return f"that mesh is called {other.name}, not {mine.name}: only meshes of one name can be merged"
+        return f"that mesh is called {other.name}, not {mine.name}: only meshes of the same name can be merged"
     if mine.key != other.key:
-        return "they have different keys: give both the same key first"
+        return "the two meshes have different keys: give both the same key first"
     return None
 
 
 async def _other_urls(into: str | None, mesh: str, mesh_id: str, out: Output) -> tuple[str, ...]:
-    """Where the other mesh's bus is: as named, else as announced on this network."""
-    from api.cli.input.network import network_document
+    """Where the bus of the other mesh is: as named, else as announced on this network."""
+    from mesh.endpoint import bus_urls
 
-    if into and into.startswith(("nats://", "tls://")):
-        return (into,)
-    if into and into.startswith(("http://", "https://")):
-        return tuple((await network_document(into))["bus"]["urls"])
+    if into and ":" in into:
+        return await bus_urls(into)
     out.note("listening for other meshes, a few seconds…")
-    return await _heard(into, mesh, mesh_id)
+    return await _announced(into, mesh, mesh_id)
 
 
-async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
+async def _announced(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
     import os
 
     from mesh.discovery.interfaces import usable_addresses
@@ -101,9 +102,9 @@ async def _heard(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ...]:
 
 
 async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
-    """Tell the mesh that goes. Its master carries it out; one that it has already is followed.
+    """Order the merge: the losing mesh's leader carries it out. An order that it already has stands.
 
-    Raises: BadInput when the other one goes somewhere itself.
+    Raises: BadInput when the winning mesh has a merge order itself.
     """
     from mesh.bus.errors import KeyExists
     from mesh.cluster.controller import read_servers
@@ -112,8 +113,8 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
     from mesh.merge.order import give_order, read_order
 
     if await read_order(winner) is not None:
-        raise BadInput(f"{stays.id} goes into another mesh itself; wait until it is there, and merge with that one")
-    urls = tuple(url for one in await read_servers(winner) for url in one.client_urls)
+        raise BadInput(f"{stays.id} goes into another mesh itself; wait until that is done, and merge with that mesh")
+    urls = tuple(url for server in await read_servers(winner) for url in server.client_urls)
     try:
         await give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))
     except KeyExists:
@@ -121,22 +122,23 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
 
 
 async def _follow(loser: Bus, out: Output) -> None:
-    """Until everything is over there. Raises: BusUnavailable when the mesh that goes is lost before.
+    """Print the progress until everything has moved. Raises: BusUnavailable when the losing mesh is lost before.
 
-    The bus that goes ends soon after it said so: what it says is heard, and read only in case that was missed.
+    The losing bus ends soon after it reports the end of the move: its changes are watched, and read only in case one
+    was missed.
     """
     from mesh import subjects
     from mesh.coordination import MergeOrder, decode_merge
     from mesh.errors import BusUnavailable
     from mesh.merge.order import read_order
 
-    said, lost_at, latest = "", float("inf"), list[MergeOrder | None]()
+    printed, lost_at, latest = "", float("inf"), list[MergeOrder | None]()
 
-    def hear(key: str, value: bytes) -> None:
+    def on_change(key: str, value: bytes) -> None:
         if key == subjects.MERGE_KEY:
             latest[:] = [decode_merge(value) if value else None]
 
-    listening = await loser.kv(subjects.KV_MESH).watch_writes(hear)
+    listening = await loser.kv(subjects.KV_MESH).watch_writes(on_change)
     try:
         while True:
             try:
@@ -151,10 +153,10 @@ async def _follow(loser: Bus, out: Output) -> None:
             if order is None or order.phase == "moved":
                 return
             moved = ", ".join(f"{count} {what}" for what, count in order.moved.items())
-            words = f"moved: {moved}" if moved else "its nodes finish what they run"
-            if words != said:
-                said = words
-                out.note(words)
+            progress = f"moved: {moved}" if moved else "its nodes finish what they run"
+            if progress != printed:
+                printed = progress
+                out.note(progress)
             await asyncio.sleep(LOOK_EVERY_S)
     finally:
         await listening.close()

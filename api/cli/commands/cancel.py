@@ -1,4 +1,4 @@
-"""End a task, wherever it is. One that has ended stays as it is."""
+"""Cancel a task, whether it waits or runs. A task that has ended stays as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
 
-HELP = "end a task, wherever it is"
+HELP = "cancel a task"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

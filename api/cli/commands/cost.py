@@ -1,4 +1,4 @@
-"""What costs money this minute, this day and this month."""
+"""What costs money now, and what was spent today and this month."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from time import time
 from api.cli.output.capacity import budget
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.formatting import moment
+from api.cli.output.formatting import ago, moment
+from api.cli.output.table import Column
 
 HELP = "what costs money now, today and this month"
+COLUMNS = (
+    Column("price", right=True), Column("provider"), Column("offer", wraps=True), Column("node", wraps=True),
+    Column("since", drop=1),
+)  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """No flags of its own."""
+    """The command has no options of its own."""
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Print the bill. Raises: BusUnavailable."""
+    """Print the costs. Raises: BusUnavailable."""
     from api.cli.input.network import call_node
 
     document = await call_node(args.url, "GET", "/cost")
@@ -27,22 +32,27 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         return OK
     now = time()
     rows = [
-        (f"{one['price_usd_h']:.4f} $/h", one["provider"], one["offer"], one["node"] or one["state"],
-         moment(one["at"], now))
-        for one in document["running"]
-    ]  # fmt: skip
+        (
+            f"{order['price_usd_h']:.4f} $/h",
+            order["provider"],
+            order["offer"],
+            order["node"] or order["state"],
+            ago(order["at"], now),
+        )
+        for order in document["running"]
+    ]
     if rows:
-        out.table(("price", "provider", "offer", "node", "since"), rows)
+        out.table(COLUMNS, rows)
         out.line()
     out.facts(
         (
             ("now", f"{document['running_usd_h']:.4f} $/h ({document['running_usd_minute']:.5f} $ a minute)"),
             ("today", f"{document['spent_today_usd']:.2f} $"),
             ("this month", f"{document['spent_month_usd']:.2f} $"),
-            ("forecast", f"{document['month_forecast_usd']:.2f} $ this month, if what runs now runs to its end"),
+            ("forecast", f"{document['month_forecast_usd']:.2f} $ this month, if all that runs now goes on to its end"),
             ("budget", budget(document)),
-            ("panic", "everything paid is stopped (queztl scale panic --undo allows it again)" * document["panic"]),
-            ("counted", moment(document["at"] or 0, now)),
+            ("panic", "all paid nodes are stopped (queztl scale panic --undo allows them again)" * document["panic"]),
+            ("counted", moment(document["at"], now) if document["at"] else "not yet"),
         )
     )
     return OK

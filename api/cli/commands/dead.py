@@ -1,4 +1,4 @@
-"""Dead letters: tasks that used up their attempts or kill their workers, kept to be read and replayed."""
+"""Dead letters: tasks that used up their attempts or crashed their workers, kept to be read and replayed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.formatting import moment
+from api.cli.output.formatting import ago, moment, plain
+from api.cli.output.table import Column
 
 if TYPE_CHECKING:
     from mesh.client import Mesh
     from mesh.messages import DeadLetter
 
 HELP = "tasks that used up their attempts: list, show, replay"
+COLUMNS = (
+    Column("id"), Column("kind", wraps=True), Column("attempts", drop=2, right=True), Column("died", drop=1),
+    Column("reason", wraps=True),
+)  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`dead list | show ID | replay ID…`"""
     actions = parser.add_subparsers(dest="action", metavar="list|show|replay", required=True)
-    listing = actions.add_parser("list", help="those there are, oldest first")
-    listing.add_argument("--kind", default="", help="of this kind only")
-    showing = actions.add_parser("show", help="one, with its payload")
+    listing = actions.add_parser("list", help="all dead letters, oldest first")
+    listing.add_argument("--kind", default="", help="only those of this kind")
+    showing = actions.add_parser("show", help="one dead letter with its payload")
     showing.add_argument("id", metavar="ID")
-    replaying = actions.add_parser("replay", help="submit again, as new tasks; the dead letters go")
+    replaying = actions.add_parser("replay", help="submit again as new tasks, and remove the dead letters")
     replaying.add_argument("ids", metavar="ID", nargs="*")
-    replaying.add_argument("--all", action="store_true", help="all there are")
-    replaying.add_argument("--kind", default="", help="with --all: of this kind only")
+    replaying.add_argument("--all", action="store_true", help="replay all dead letters")
+    replaying.add_argument("--kind", default="", help="with --all: only those of this kind")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Do it. Raises: NotFound, BadInput, BusUnavailable."""
+    """List, show or replay. Raises: NotFound, BadInput, BusUnavailable."""
     from mesh.client import Mesh
     from mesh.errors import BadInput
 
@@ -50,10 +55,10 @@ async def _list(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
         return OK
     now = time()
     rows = [
-        (letter.task.id, letter.task.kind, letter.end.attempt, moment(letter.died_at, now), reason(letter))
+        (letter.task.id, letter.task.kind, letter.end.attempt, ago(letter.died_at, now), reason(letter))
         for letter in letters
     ]
-    out.table(("id", "kind", "attempts", "died", "reason"), rows, empty="there are no dead letters")
+    out.table(COLUMNS, rows, empty="there are no dead letters")
     return OK
 
 
@@ -63,8 +68,21 @@ async def _show(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
     if out.as_json:
         out.document(shown)
         return OK
-    out.facts((name, value) for name, value in shown.items() if name not in ("payload", "died_at", "faults"))
-    out.facts([("died", moment(letter.died_at, time())), *((f["field"], f["problem"]) for f in shown["faults"])])
+    now = time()
+    out.facts(
+        (
+            ("id", shown["id"]),
+            ("kind", shown["kind"]),
+            ("state", shown["state"]),
+            ("reason", shown["reason"]),
+            *(("fault", f"{fault['field']}: {fault['problem']}") for fault in shown["faults"]),
+            ("attempts", shown["attempts"]),
+            ("node", shown["node"]),
+            ("submitted", moment(shown["submitted_at"], now)),
+            ("died", moment(shown["died_at"], now)),
+            ("requires", plain(shown["requires"]) if shown["requires"] else ""),
+        )
+    )
     out.line("payload:")
     out.value(shown["payload"])
     return OK
@@ -72,7 +90,7 @@ async def _show(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
 
 async def _replay(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
     ids = args.ids or [letter.task.id for letter in await mesh.dead_list(args.kind)]
-    replayed = []
+    replayed: list[dict[str, str]] = []
     for task in ids:
         accepted = await mesh.dead_replay(task)
         replayed.append({"dead": task, "id": accepted.id})
@@ -85,12 +103,12 @@ async def _replay(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
 
 
 def reason(letter: DeadLetter) -> str:
-    """Why it died."""
+    """Why the task died."""
     return letter.end.error.message if letter.end.error else letter.end.state
 
 
 def document(letter: DeadLetter, with_payload: bool) -> dict[str, Any]:
-    """A dead letter for programs; a payload that was a blob is its reference."""
+    """A dead letter for programs; a payload that is a blob is shown as its reference."""
     from mesh.messages import decode_any
 
     task, end = letter.task, letter.end
@@ -114,11 +132,11 @@ def document(letter: DeadLetter, with_payload: bool) -> dict[str, Any]:
 
 
 def readable(value: Any) -> Any:
-    """Plain data with bytes as {"base64": …}: what a payload takes back."""
+    """Plain data with bytes as {"base64": …}, which a payload takes back."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, dict):
-        return {str(name): readable(one) for name, one in value.items()}
+        return {str(name): readable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [readable(one) for one in value]
+        return [readable(item) for item in value]
     return value

@@ -1,9 +1,9 @@
-"""Encode a long video on every node at once: cut at key frames, a task a part, joined into one file.
+"""Encode a long video on every node at once: it is cut at key frames, each part is a task, the parts are joined.
 
   queztl encode holiday.mov -o holiday.mp4 --codec h265 --preset slow --crf 24
 
-Pictures are encoded once, sound is copied; both stay together. This machine cuts and joins, and needs PyAV:
-pip install 'queztl[video]'. Ctrl-C ends the open tasks. Subtitles and chapters are left out.
+The video is encoded once and the sound copied; they stay in sync. This machine cuts and joins, and needs PyAV:
+pip install 'queztl[video]'. Ctrl-C cancels the open tasks. Subtitles and chapters are left out.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from mesh.splitting.video import Encoded
 
 HELP = "encode a long video on every node at once"
-SAY_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`encode FILE -o OUT` and the options of its tasks."""
     parser.add_argument("file", metavar="FILE", type=Path, help="the video")
-    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="the result: .mp4 or .mkv")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="the encoded file: .mp4 or .mkv")
     parser.add_argument("--codec", choices=("h264", "h265", "av1"), default="h264", help="[h264]")
     parser.add_argument("--preset", metavar="NAME", help="ultrafast … veryslow [medium]")
-    parser.add_argument("--crf", metavar="N", type=float, help="quality, lower is better [the codec's usual one]")
-    parser.add_argument("--resolution", metavar="R", help='720p, 1080p, 4K, "1280x720" [as it is]')
-    parser.add_argument("--payload", metavar="JSON", default="{}", help="more fields of the kind's payload; or @FILE")
-    parser.add_argument("--part-seconds", metavar="S", type=seconds, default=5.0, help="video in a part, about [5]")
+    parser.add_argument("--crf", metavar="N", type=float, help="quality, lower is better [the default of the codec]")
+    parser.add_argument("--resolution", metavar="R", help='720p, 1080p, 4K, "1280x720" [that of the file]')
+    parser.add_argument("--payload", metavar="JSON", default="{}", help="other fields of the kind's payload; or @FILE")
+    parser.add_argument("--part-seconds", metavar="S", type=seconds, default=5.0, help="length of a part, about [5]")
     add_task_options(parser)
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Encode, and print what came of it. Raises: BadInput, CannotStart, BusUnavailable, TaskFailed, OSError."""
+    """Encode, and print the facts of the result. Raises: BadInput, CannotStart, BusUnavailable, TaskFailed, OSError."""
     from api.cli.output.exit_codes import OK
     from mesh.client import Mesh
     from mesh.errors import BadInput
@@ -53,28 +53,30 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             payload[name] = getattr(args, name)
     container = args.out.suffix.lower().lstrip(".")
     if container not in ("mp4", "mkv"):
-        raise BadInput(f"{args.out} must end in .mp4 or .mkv: that says what it will be")
+        raise BadInput(f"the name of {args.out} must end in .mp4 or .mkv: it selects the container")
     payload.setdefault("container", container)
     checked(args.codec, payload)
     check_target(args.out)
     if not args.file.is_file():
-        raise BadInput(f"{args.file} is no file")
+        raise BadInput(f"there is no file {args.file}")
     options = {"part_s": args.part_seconds, **task_options(args)}
     async with Mesh(args.url) as mesh:
         with Progress(out) as progress:
-            result = await encode(mesh, args.file, args.out, args.codec, payload, on_progress=progress.tell, **options)
+            result = await encode(
+                mesh, args.file, args.out, args.codec, payload, on_progress=progress.report, **options
+            )
     out.document(result)
     return OK
 
 
 class Progress:
-    """How far it is: a bar on a terminal, a line every few seconds elsewhere."""
+    """The progress: a bar on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
         self._bar: Any = None
         self._task: Any = None
-        self._began = self._said = monotonic()
+        self._began = self._reported_at = monotonic()
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._out.as_json and not self._out.quiet:
@@ -88,18 +90,18 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, so_far: Encoded) -> None:
-        """After every change."""
+    def report(self, so_far: Encoded) -> None:
+        """Show the progress; called after every change."""
         if self._bar is not None:
             open_now = f"{len(so_far.tasks)} open"
             self._bar.update(self._task, total=so_far.frames, completed=so_far.done, phase=so_far.phase, tasks=open_now)
-        elif (now := monotonic()) - self._said >= SAY_EVERY_S or so_far.phase == "joining":
-            self._said = now
+        elif (now := monotonic()) - self._reported_at >= REPORT_EVERY_S or so_far.phase == "joining":
+            self._reported_at = now
             self._out.note(line(so_far, now - self._began))
 
 
 def line(so_far: Encoded, ran_s: float) -> str:
-    """How far it is, on one line."""
+    """The progress on one line."""
     if so_far.phase == "joining":
         return f"joining {so_far.parts} parts, {so_far.frames} frames"
     rate = so_far.done / ran_s if ran_s else 0.0

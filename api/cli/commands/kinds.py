@@ -1,4 +1,4 @@
-"""The kinds of work there are, and what each takes as its payload. Needs no mesh."""
+"""The kinds of work. `queztl kinds KIND` shows what one takes as its payload. No mesh is needed."""
 
 from __future__ import annotations
 
@@ -8,58 +8,72 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.formatting import duration
+from api.cli.output.formatting import counted, duration, size
+from api.cli.output.json_types import default_of, type_of, variants
+from api.cli.output.table import Column
 
 if TYPE_CHECKING:
     from mesh.kinds.base import KindSpec
 
 HELP = "the kinds of work; with KIND: its payload, field by field"
+COLUMNS = (Column("kind"), Column("summary", wraps=True))
+FIELD_COLUMNS = (Column("field"), Column("type [default], what it is", wraps=True))
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`kinds [KIND]`"""
-    parser.add_argument("kind", nargs="?", metavar="KIND", help="show this one with its payload's schema")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help="show the payload of this kind")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Print them. Raises: UnknownKind."""
+    """Print all kinds, or one. Raises: UnknownKind."""
     from mesh.kinds.table import KINDS, find
 
     if args.kind is None:
         if out.as_json:
             out.document({"kinds": [document(spec) for spec in KINDS.values()]})
         else:
-            out.table(("kind", "summary"), [(spec.name, spec.summary) for spec in KINDS.values()])
+            out.table(COLUMNS, [(spec.name, spec.summary) for spec in KINDS.values()])
             out.note("`queztl kinds KIND` shows what a kind takes")
         return OK
     spec = find(args.kind.lower())
     if out.as_json:
         out.document(document(spec))
-        return OK
-    needs = ", ".join(need.module for need in spec.needs)
-    out.line(f"{spec.name}: {spec.summary}")
+    else:
+        show(spec, out)
+    return OK
+
+
+def show(spec: KindSpec, out: Output) -> None:
+    """One kind with the fields of its payload."""
     resources = spec.resources
-    out.line(
-        f"takes {resources.cores} core(s), {resources.memory_mb} MiB, at most {duration(spec.timeout_s)}"
-        + (f"; needs {needs}" if needs else "")
+    needs = ", ".join(need.module for need in spec.needs)
+    out.wrapped(f"{spec.name}: {spec.summary}")
+    cores = "all cores" if resources.cores == "all" else counted(resources.cores, "core")
+    out.wrapped(
+        f"takes {cores}, {size(resources.memory_mb * 2**20)} of memory, "
+        f"at most {duration(spec.timeout_s)}" + (f"; needs {needs}" if needs else "")
     )
     out.line()
     schema = spec.payload.model_json_schema()
-    required = schema.get("required", ())
-    rows = [
-        (
-            name,
-            type_of(field, schema.get("$defs", {})),
-            "required" if name in required else json.dumps(field.get("default")),
-            field.get("description", ""),
-        )
-        for name, field in schema.get("properties", {}).items()
-    ]
-    out.table(("field", "type", "default", "what"), rows, empty="its payload has no fields")
+    required, definitions = schema.get("required", ()), schema.get("$defs", {})
+    fields = schema.get("properties", {})
+    rows: list[tuple[str, str]] = []
+    for name, field in fields.items():
+        default = "required" if name in required else default_of(field)
+        rows.append((name, type_of(field, definitions) + (f" [{default}]" if default else "")))
+        if description := field.get("description"):
+            rows.append(("", description))
+    out.table(FIELD_COLUMNS, rows, empty="its payload has no fields")
+    for name, field in fields.items():
+        forms = variants(field, definitions)
+        if forms:
+            out.line()
+            out.line(f"{name}, each one of:")
+            out.facts((f"  {form}", ", ".join(names) or "(no further fields)") for form, names in forms.items())
     if spec.example is not None:
         out.line()
         out.line(f"queztl submit {spec.name} '{json.dumps(spec.example)}' --wait")
-    return OK
 
 
 def document(spec: KindSpec) -> dict[str, Any]:
@@ -75,38 +89,3 @@ def document(spec: KindSpec) -> dict[str, Any]:
         "example": spec.example,
         "schema": spec.payload.model_json_schema(),
     }
-
-
-def type_of(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """The type of a field of a JSON schema, in a few words."""
-    if "const" in field:
-        return json.dumps(field["const"])
-    if "enum" in field:
-        return " | ".join(json.dumps(value) for value in field["enum"])
-    if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
-        inner = definitions.get(name, {})
-        fields = inner.get("properties", {})
-        return "{" + ", ".join(fields) + "}" if fields else name
-    for several in ("anyOf", "oneOf"):
-        if several in field:
-            words = dict.fromkeys(type_of(one, definitions) for one in field[several])
-            return " | ".join(word for word in words if word != "null")
-    if field.get("type") == "array":
-        return f"list of {type_of(field.get('items', {}), definitions)}"
-    if field.get("format") == "binary":
-        return "bytes"
-    kind = str(field.get("type", "any"))
-    low, high = _bounds(field, whole=kind == "integer")
-    return f"{kind} {low}..{high}" if low or high else kind
-
-
-def _bounds(field: dict[str, Any], whole: bool) -> tuple[str, str]:
-    """(lowest, highest) as text, "" for none; one that is not allowed itself is marked, or the next integer."""
-    low, high = str(field.get("minimum", "")), str(field.get("maximum", ""))
-    over, under = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
-    if over is not None:
-        low = str(over + 1) if whole else f">{over}"
-    if under is not None:
-        high = str(under - 1) if whole else f"<{under}"
-    return low, high

@@ -1,4 +1,4 @@
-"""Search a range of nonces on every node at once; the first one that finds a nonce stops the others.
+"""Search a range of nonces on every node at once; the first node that finds a nonce stops the others.
 
 queztl mine '{"block": "genesis", "nonce_start": 2000000000, "nonce_count": 100000000}'
 """
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from mesh.splitting.nonces import Mined
 
 HELP = "search a range of nonces on every node"
-SAY_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`mine [JSON]` and the options of its tasks."""
     parser.add_argument(
-        "payload", metavar="JSON", nargs="?", default="{}", help="of crypto_mining; - reads stdin, @FILE a file"
+        "payload", metavar="JSON", nargs="?", default="{}", help="a payload of crypto_mining; -: stdin, @FILE: a file"
     )
     add_task_options(parser)
 
@@ -36,16 +36,16 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
     payload = json_object(args.payload, "the payload")
     checked(payload)
-    began = said = monotonic()
+    began = reported_at = monotonic()
 
-    def tell(so_far: Mined, _: list[str]) -> None:
-        nonlocal said
+    def report(so_far: Mined, _: list[str]) -> None:
+        nonlocal reported_at
         now = monotonic()
-        if now - said >= SAY_EVERY_S:
-            said = now
+        if now - reported_at >= REPORT_EVERY_S:
+            reported_at = now
             rate = so_far.hashes / (now - began) / 1e6
             out.note(f"{so_far.hashes / so_far.total:.1%} of {so_far.total} nonces, {rate:.1f} MH/s")
 
     async with Mesh(args.url) as mesh:
-        out.document(await mine(mesh, payload, on_progress=tell, **task_options(args)))
+        out.document(await mine(mesh, payload, on_progress=report, **task_options(args)))
     return OK

@@ -1,4 +1,4 @@
-"""The result of a task; waits for it if it has not ended. Bytes go to a file (-o) or into a pipe."""
+"""The result of a task; waits until it has ended. Bytes go to a file (-o) or into a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "the result of a task (waits for it)"
 def add(parser: argparse.ArgumentParser) -> None:
     """`result ID [-o FILE]`"""
     parser.add_argument("id", metavar="ID")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE")
     parser.add_argument("--within", type=seconds, metavar="S", help="wait at most S seconds (0: not at all)")
 
 
@@ -27,7 +27,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
     check_target(args.output)
     async with Mesh(args.url) as mesh:
-        view = await mesh.status(args.id)  # also turns the number of a door message into an id
+        view = await mesh.status(args.id)  # also turns the sequence of an ingress message into a task id
         if view.state not in FINAL and args.within == 0:
             raise WaitTimeout(f"task {view.id} is {view.state}; it goes on")
         return await show_end(out, mesh, await mesh.wait(view.id, args.within), args.output)

@@ -1,4 +1,4 @@
-"""The scaler: what it sees and decides, why, and what people tell it.
+"""The scaler: what it measures and decides, why, and how to steer it.
 
 queztl scale set +2 --for 1800
 queztl scale policy max_nodes=10 budget_usd_h=2.5 --on
@@ -12,39 +12,42 @@ from time import time
 from typing import Any
 
 from api.cli.input.arguments import count, seconds
-from api.cli.output import capacity as words
+from api.cli.output import capacity
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK, TASK_FAILED
+from api.cli.output.formatting import counted, duration
 
 HELP = "capacity: status, set, explain, policy, panic"
+#: The API lists at most this many decisions.
+MAX_LISTED = 200
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`scale status | set N | explain [ID] | policy [NAME=VALUE…] | panic`"""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("status", help="what was last seen and decided, and what is in force")
-    setting = actions.add_parser("set", help="so many nodes for some time, whatever is seen")
-    setting.add_argument("nodes", metavar="N|+N|-N|auto", type=_wish, help="nodes; auto: back to what is seen")
-    setting.add_argument("--provider", default="", metavar="NAME", help="only this one starts them")
-    setting.add_argument("--for", dest="for_s", type=seconds, metavar="S", help="how long, seconds [3600]")
-    explaining = actions.add_parser("explain", help="a decision with its reasons, made again")
+    actions.add_parser("status", help="the last measurements and decisions, and the policy in force")
+    setting = actions.add_parser("set", help="hold a number of nodes for some time, whatever the load")
+    setting.add_argument("nodes", metavar="N|+N|-N|auto", type=_target, help="nodes; auto: follow the load again")
+    setting.add_argument("--provider", default="", metavar="NAME", help="start nodes at this provider only")
+    setting.add_argument("--for", dest="for_s", type=seconds, metavar="S", help="for S seconds [3600]")
+    explaining = actions.add_parser("explain", help="replay a decision, with its reasons")
     explaining.add_argument("id", metavar="ID", nargs="?", type=count, help="its number in the journal [the last one]")
     explaining.add_argument("--list", action="store_true", help="list the last decisions")
-    explaining.add_argument("--limit", type=count, default=20, metavar="N", help="with --list: so many [20]")
+    explaining.add_argument("--limit", type=count, default=20, metavar="N", help="with --list: at most N [20]")
     policy = actions.add_parser("policy", help="show the settings, or change some")
     policy.add_argument(
-        "changes", metavar="NAME=VALUE", nargs="*", type=_change, help="VALUE as JSON or text; default: as it was made"
+        "changes", metavar="NAME=VALUE", nargs="*", type=_change, help="VALUE as JSON or text; default: the default"
     )
     switch = policy.add_mutually_exclusive_group()
     switch.add_argument("--on", action="store_true", help="nodes may be started")
     switch.add_argument("--off", action="store_true", help="no node is started")
-    policy.add_argument("--versions", action="store_true", help="list the versions that are kept")
-    panic = actions.add_parser("panic", help="stop everything paid now, and start nothing paid")
-    panic.add_argument("--undo", action="store_true", help="allow it again")
+    policy.add_argument("--versions", action="store_true", help="list the versions of the policy")
+    panic = actions.add_parser("panic", help="stop all paid nodes now, and start no paid node")
+    panic.add_argument("--undo", action="store_true", help="allow paid nodes again")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Do it. Raises: BadInput, Conflict, NotFound, BusUnavailable."""
+    """Run the action. Raises: BadInput, Conflict, NotFound, BusUnavailable."""
     return await _ACTIONS[args.action](args, out)
 
 
@@ -56,18 +59,18 @@ async def _status(args: argparse.Namespace, out: Output) -> int:
         out.document(document)
         return OK
     now = time()
-    out.facts(words.facts(document, now))
+    out.facts(capacity.facts(document, now))
     if document["pools"]:
         out.line()
-        out.table(words.POOL_COLUMNS, words.pools(document))
+        out.table(capacity.POOL_COLUMNS, capacity.pools(document))
     if document["orders"]:
         out.line()
-        out.table(words.ORDER_COLUMNS, words.orders(document, now))
-    for one in document["decision"]:
+        out.table(capacity.ORDER_COLUMNS, capacity.orders(document, now))
+    for pool in document["decision"]:
         out.line()
-        out.line(f"{one['pool']}: {one['have']} -> {one['target']}")
-        for sentence in one["trail"]:
-            out.line(f"  {sentence}")
+        out.line(f"{pool['pool']}: {pool['have']} -> {pool['target']}")
+        for sentence in pool["trail"]:
+            out.wrapped(f"  {sentence}", indent="    ")
     return OK
 
 
@@ -76,15 +79,15 @@ async def _set(args: argparse.Namespace, out: Output) -> int:
 
     if args.nodes is None:
         document = await call_node(args.url, "DELETE", "/scale/manual")
-        said = "back to what is seen" if document["was"] else "nothing was set by hand"
+        answer = "the number of nodes follows the load again" if document["was"] else "no number of nodes was set"
     else:
         body = {**args.nodes, **({"for_s": args.for_s} if args.for_s is not None else {})}
         body |= {"provider": args.provider} if args.provider else {}
         document = await call_node(args.url, "POST", "/scale/manual", body)
-        said = f"{document['have']} nodes now, {document['target']} wanted for {document['for_s']:.0f} s"
+        answer = f"{counted(document['have'], 'node')} now, {document['target']} for {duration(document['for_s'])}"
     if out.as_json:
         out.document(document)
-    out.line(said)
+    out.line(answer)
     return OK
 
 
@@ -94,13 +97,14 @@ async def _explain(args: argparse.Namespace, out: Output) -> int:
 
     number = args.id
     if number is None:
-        limit = min(args.limit, 200) if args.list else 1
+        limit = min(args.limit, MAX_LISTED) if args.list else 1
         listed = await call_node(args.url, "GET", f"/autoscaler/decisions?limit={limit}")
         if args.list:
             if out.as_json:
                 out.document(listed)
             else:
-                out.table(words.DECISION_COLUMNS, words.decisions(listed, time()), empty="no decision yet")
+                rows = capacity.decisions(listed, time())
+                out.table(capacity.DECISION_COLUMNS, rows, empty="there is no decision yet")
             return OK
         if not listed["decisions"]:
             raise NotFound("no decision has been made in this mesh yet")
@@ -108,8 +112,8 @@ async def _explain(args: argparse.Namespace, out: Output) -> int:
     document = await call_node(args.url, "GET", f"/autoscaler/decisions/{number}")
     if out.as_json:
         out.document(document)
-    for line in document["says"]:
-        out.line(line)
+    for sentence in document["says"]:
+        out.line(sentence)
     return TASK_FAILED if document["replayed"] is False else OK
 
 
@@ -130,10 +134,10 @@ async def _policy(args: argparse.Namespace, out: Output) -> int:
         return OK
     now = time()
     if args.versions:
-        out.table(words.VERSION_COLUMNS, words.versions(document, now), empty="no policy was ever set")
+        out.table(capacity.VERSION_COLUMNS, capacity.versions(document, now), empty="no policy has been set yet")
         return OK
-    out.line(words.policy_line(document, now))
-    out.table(("setting", "value", "set"), words.settings(document))
+    out.line(f"policy: {capacity.policy_line(document, now)}")
+    out.table(capacity.SETTING_COLUMNS, capacity.settings(document))
     return OK
 
 
@@ -146,7 +150,7 @@ async def _panic(args: argparse.Namespace, out: Output) -> int:
     out.line(
         "paid providers may start nodes again"
         if args.undo
-        else "everything paid is being stopped, and nothing paid is started until `queztl scale panic --undo`"
+        else "all paid nodes are being stopped, and none is started until `queztl scale panic --undo`"
     )
     return OK
 
@@ -154,7 +158,7 @@ async def _panic(args: argparse.Namespace, out: Output) -> int:
 _ACTIONS = {"status": _status, "set": _set, "explain": _explain, "policy": _policy, "panic": _panic}
 
 
-def _wish(text: str) -> dict[str, int] | None:
+def _target(text: str) -> dict[str, int] | None:
     if text == "auto":
         return None
     sign, digits = text[:1] if text[:1] in "+-" else "", text.lstrip("+-")

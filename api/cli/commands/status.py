@@ -1,4 +1,4 @@
-"""All that is known of a task: where it is, since when, what it waits for, how it ended."""
+"""The status of a task: where it is, since when, what it waits for, how it ended."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from api.cli.output.formatting import duration, moment, size
 if TYPE_CHECKING:
     from mesh.views import TaskView
 
-HELP = "where a task is"
-SHOWN_RESULT_CHARACTERS = 200
+HELP = "the status of a task"
+MAX_RESULT_CHARACTERS = 200
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`status ID`"""
-    parser.add_argument("id", metavar="ID", help="the task's id, or the bare number a NATS client was answered")
+    parser.add_argument("id", metavar="ID", help="the task's id, or the number that a plain NATS client got as answer")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
@@ -37,7 +37,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def facts(view: TaskView, now: float) -> list[tuple[str, object]]:
-    """A task as names and values; those that say nothing are empty."""
+    """A task as names and values; a value that is not known is empty."""
     took_s = view.ended_at - view.started_at if view.started_at and view.ended_at else -1.0
     error = view.error or {}
     result = ""
@@ -46,9 +46,9 @@ def facts(view: TaskView, now: float) -> list[tuple[str, object]]:
     elif view.content_type:
         result = f"{view.content_type}: queztl result {view.id} -o FILE"
     elif view.state == "done":
-        result = json.dumps(view.result, default=str)
-        if len(result) > SHOWN_RESULT_CHARACTERS:
-            result = f"{result[:SHOWN_RESULT_CHARACTERS]}… (queztl result {view.id})"
+        result = json.dumps(view.result, ensure_ascii=False, default=str)
+        if len(result) > MAX_RESULT_CHARACTERS:
+            result = f"{result[:MAX_RESULT_CHARACTERS]}… (queztl result {view.id})"
     return [
         ("id", view.id),
         ("kind", view.kind),
@@ -61,10 +61,10 @@ def facts(view: TaskView, now: float) -> list[tuple[str, object]]:
         ("took", duration(took_s) if took_s >= 0 else ""),
         ("progress", f"{view.progress:.0%}" if view.progress and view.state == "running" else ""),
         ("note", view.note),
-        ("error", error.get("message", "")),
-        *(("fault", f"{one['field']}: {one['problem']}") for one in error.get("faults", ())),
+        ("error", "" if error.get("message") == view.state else error.get("message", "")),
+        *(("fault", f"{fault['field']}: {fault['problem']}") for fault in error.get("faults", ())),
         *(("waits for", reason) for reason in view.waiting_for),
         ("", "" if view.waiting_helps or view.state != "queued" else "no node now in the mesh can ever run it"),
         ("result", result),
-        ("info", json.dumps(view.info, default=str) if view.info else ""),
+        ("info", json.dumps(view.info, ensure_ascii=False, default=str) if view.info else ""),
     ]

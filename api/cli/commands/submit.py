@@ -1,4 +1,4 @@
-"""Submit one task. Prints its id, or with --wait its result.
+"""Submit one task and print its id, or with --wait its result.
 
 queztl submit crypto_mining '{"seconds": 2}' --wait
 queztl submit image_processing '{"width": 320}' --file image=photo.jpg --wait -o small.jpg
@@ -21,24 +21,24 @@ HELP = "submit one task"
 def add(parser: argparse.ArgumentParser) -> None:
     """`submit KIND [JSON]` and the task's options."""
     parser.add_argument("kind", metavar="KIND", help="see `queztl kinds`")
-    parser.add_argument("payload", metavar="JSON", nargs="?", help="the payload; - reads stdin, @FILE a file")
+    parser.add_argument("payload", metavar="JSON", nargs="?", help="the payload; -: stdin, @FILE: a file")
     parser.add_argument(
         "--file",
         type=field_and_path,
         action="append",
         default=[],
         metavar="FIELD=PATH",
-        help="upload a file and put it into that field of the payload; may be repeated",
+        help="upload a file and put its reference into that field of the payload; may be repeated",
     )
     parser.add_argument("--wait", action="store_true", help="wait for the result and print it")
-    parser.add_argument("--within", type=seconds, metavar="S", help="with --wait: no longer than S seconds")
+    parser.add_argument("--within", type=seconds, metavar="S", help="with --wait: at most S seconds")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="with --wait: write the result there")
     add_task_options(parser)
-    parser.add_argument("--key", default="", help="idempotency key: the same key is the same task, submitted once")
+    parser.add_argument("--key", default="", help="idempotency key: a task with the same key is submitted once")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Submit. Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, TaskFailed, WaitTimeout."""
+    """Submit the task. Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, TaskFailed, WaitTimeout."""
     from mesh.client import Mesh
     from mesh.views import SubmitRequest
 
@@ -64,7 +64,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raises: BadInput naming every option that does not go with the others, every file that can't be read."""
+    """Raises: BadInput that names every option that contradicts another one, and every file that does not exist."""
     from mesh.errors import BadInput, Fault
 
     faults = []
@@ -77,4 +77,4 @@ def check_options(args: argparse.Namespace) -> None:
     missing = [(field, path) for field, path in args.file if not path.is_file()]
     faults += [Fault(f"--file {field}", f"there is no file {path}") for field, path in missing]
     if faults:
-        raise BadInput("the options are not right: see each", tuple(faults))
+        raise BadInput("the options are not valid", tuple(faults))

@@ -1,4 +1,4 @@
-"""Each change of a task, a line each, until it has ended. The exit code is 0 only when it is done."""
+"""Print each change of a task on a line, until it has ended. The exit code is 0 only when it is done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             if out.as_json:
                 out.document(view)
             elif view.text:
-                more, shown = news(view, shown)
+                more, shown = new_text(view, shown)
                 out.piece(more)
             else:
                 if shown:
@@ -42,9 +42,11 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     return OK if state == "done" else TASK_FAILED
 
 
-def news(view: TaskView, shown: int) -> tuple[str, int]:
-    """(what a task has written since its first `shown` characters, how many those are now); one that begins again, on
-    another node, begins a new line."""
+def new_text(view: TaskView, shown: int) -> tuple[str, int]:
+    """(what the task has written after its first `shown` characters, how many characters are shown then).
+
+    A task that starts again on another node starts on a new line.
+    """
     end = view.text_from + len(view.text)
     if end < shown:
         return "\n" + view.text, end
@@ -54,13 +56,14 @@ def news(view: TaskView, shown: int) -> tuple[str, int]:
 
 def sentence(view: TaskView) -> str:
     """One state of a task on one line."""
-    words = [f"{view.state:<9}"]
+    parts = [f"{view.state:<9}"]
     if view.node:
-        words.append(f"on {view.node}")
+        parts.append(f"on {view.node}")
     if view.attempt > 1:
-        words.append(f"attempt {view.attempt}")
+        parts.append(f"attempt {view.attempt}")
     if view.state == "running" and view.progress:
-        words.append(f"{view.progress:.0%}")
-    words += [word for word in (view.note, (view.error or {}).get("message", "")) if word]
-    words += view.waiting_for
-    return "  ".join(words).rstrip()
+        parts.append(f"{view.progress:.0%}")
+    reason = (view.error or {}).get("message", "")
+    parts += [text for text in (view.note, reason) if text and text != view.state]
+    parts += view.waiting_for
+    return "  ".join(parts).rstrip()

@@ -1,4 +1,4 @@
-"""From command line words to values: JSON arguments, requirements, seconds."""
+"""Arguments of the command line as values: JSON, seconds, counts, the options of a task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def json_value(text: str, what: str = "the payload") -> Any:
-    """JSON from the command line; `-` reads stdin, `@FILE` a file. Raises: BadInput, OSError."""
+    """Parse JSON from the command line; `-` reads stdin, `@FILE` a file. Raises: BadInput, OSError."""
     from mesh.errors import BadInput, Fault
 
     if text == "-":
@@ -21,18 +21,18 @@ def json_value(text: str, what: str = "the payload") -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        problem = f"is no JSON ({error}); quote it for the shell: '{{\"value\": 1}}'"
-        raise BadInput(f"{what} can't be read: no JSON", (Fault(what.rpartition(" ")[2], problem),)) from None
+        problem = f"is not JSON ({error}); quote it for the shell: '{{\"value\": 1}}'"
+        raise BadInput(f"{what} is not JSON", (Fault(what.rpartition(" ")[2], problem),)) from None
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
-    """A JSON object. Raises: BadInput, OSError."""
+    """Parse a JSON object. Raises: BadInput, OSError."""
     from mesh.errors import BadInput, Fault
 
     value = json_value(text, what)
     if not isinstance(value, dict):
         fault = Fault(what.rpartition(" ")[2], 'must be a JSON object, {"name": value, …}')
-        raise BadInput(f"{what} can't be used: no object", (fault,))
+        raise BadInput(f"{what} is not a JSON object", (fault,))
     return value
 
 
@@ -43,14 +43,14 @@ def seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
 def count(text: str) -> int:
     """An argparse type: a whole number from 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
 
@@ -63,27 +63,29 @@ def field_and_path(text: str) -> tuple[str, Path]:
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
-    """The options every submitted task can have (see mesh.views.SubmitRequest)."""
+    """Add the options of a submitted task (see mesh.views.SubmitRequest)."""
     group = parser.add_argument_group("the task")
     group.add_argument("--urgency", choices=("high", "normal", "low"), default="normal", help="[normal]")
     for name, what in (
-        ("--timeout", "longest run time [the kind's own]"),
+        ("--timeout", "limit of its run time [that of the kind]"),
         ("--delay", "start no earlier than S seconds from now"),
-        ("--expires", "not worth starting later than S seconds from now"),
+        ("--expires", "expire if not started within S seconds"),
     ):
         group.add_argument(name, type=seconds, default=0.0, metavar="S", help=what)
-    group.add_argument("--attempts", type=count, default=0, metavar="N", help="attempts it gets [3]")
+    group.add_argument("--attempts", type=count, default=0, metavar="N", help="attempts at most [3]")
     group.add_argument(
         "--requires",
         metavar="JSON",
-        help='what the node must have: {"cores": 4, "memory_mb": 2000, "accelerator": "cuda", "labels": {…}, '
+        help='what its node must have: {"cores": 4, "memory_mb": 2000, "accelerator": "cuda", "labels": {…}, '
         '"region": "eu", "node": "…"}',
     )
-    group.add_argument("--origin", default="", metavar="REGION|LAT,LON", help="where it comes from: near nodes first")
+    group.add_argument(
+        "--origin", default="", metavar="REGION|LAT,LON", help="where the work comes from: nodes near by run it first"
+    )
 
 
 def task_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Those options as keywords of SubmitRequest. Raises: BadInput."""
+    """The options of a task as keywords of SubmitRequest. Raises: BadInput."""
     return {
         "urgency": args.urgency,
         "timeout_s": args.timeout,

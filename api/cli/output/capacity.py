@@ -5,93 +5,110 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from api.cli.output.formatting import duration, moment
+from api.cli.output.formatting import ago, counted, duration, moment, plain
+from api.cli.output.table import Column
 
-POOL_COLUMNS = ("pool", "ready", "starting", "draining", "running", "queued", "load", "use", "expected")
-ORDER_COLUMNS = ("order", "state", "provider", "offer", "node", "since", "why")
-DECISION_COLUMNS = ("id", "when", "pool", "nodes", "starts", "drains", "because")
-VERSION_COLUMNS = ("version", "when", "by", "on", "settings")
+POOL_COLUMNS = (
+    Column("pool", wraps=True), Column("ready", right=True), Column("starting", drop=2, right=True),
+    Column("draining", drop=1, right=True), Column("running", right=True), Column("queued", right=True),
+    Column("load", right=True), Column("use", drop=3, right=True), Column("expected", wraps=True, hide_empty=True),
+)  # fmt: skip
+ORDER_COLUMNS = (
+    Column("order"), Column("state"), Column("provider", drop=2), Column("offer", drop=3, wraps=True),
+    Column("node", wraps=True), Column("since", drop=1), Column("why", wraps=True),
+)  # fmt: skip
+DECISION_COLUMNS = (
+    Column("id", right=True), Column("when", drop=1), Column("pool", wraps=True), Column("nodes"),
+    Column("starts", right=True, hide_empty=True), Column("drains", right=True, hide_empty=True),
+    Column("because", wraps=True),
+)  # fmt: skip
+SETTING_COLUMNS = (Column("setting"), Column("value", wraps=True), Column("set"))
+VERSION_COLUMNS = (
+    Column("version", right=True), Column("when", drop=1), Column("by"), Column("on"), Column("settings", wraps=True),
+)  # fmt: skip
 
 
 def facts(document: dict[str, Any], now: float) -> list[tuple[str, object]]:
-    """What is in force."""
+    """What is in force, as names and values."""
     manual = document["manual"]
     return [
         ("state", document["state"] + (f": {document['reason']}" if document["reason"] else "")),
         ("policy", policy_line(document["policy"], now)),
-        ("by hand", f"{manual['target']} nodes for another {duration(manual['for_s'])}" if manual else ""),
-        ("panic", "everything paid is stopped" if document["panic"] else ""),
-        ("looked", moment(document["at"] or 0, now) if document["at"] else ""),
+        ("manual", f"{counted(manual['target'], 'node')} for another {duration(manual['for_s'])}" if manual else ""),
+        ("panic", "all paid nodes are stopped" if document["panic"] else ""),
+        ("checked", moment(document["at"], now) if document["at"] else ""),
         ("budget", budget(document["budget"]) if document["budget"] else ""),
         *(("note", note) for note in document["notes"]),
     ]
 
 
 def policy_line(policy: dict[str, Any], now: float) -> str:
-    """Which policy is in force, in a line."""
+    """The policy in force, on one line."""
     if not policy["version"]:
         return "none"
     by = {"flags": f"by the flags of {policy['node']}", "hand": f"by hand on {policy['node']}"}.get(policy["by"], "")
-    return f"{policy['version']}, {'on' if policy['enabled'] else 'off'}, {by}, {moment(policy['at'], now)}"
+    parts = (str(policy["version"]), "on" if policy["enabled"] else "off", by, moment(policy["at"], now))
+    return ", ".join(filter(None, parts))
 
 
 def pools(document: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     """A row a pool."""
-    expected = {one["pool"]: _expected(one) for one in document["forecast"]}
-    for one in document["pools"]:
+    expected = {forecast["pool"]: _expected(forecast) for forecast in document["forecast"]}
+    for pool in document["pools"]:
         yield (
-            one["pool"], one["ready"], one["starting"], one["draining"], one["running"], one["queued"],
-            f"{one['load']:.2f}", f"{one['cpu']:.0%}", expected.get(one["pool"], ""),
+            pool["pool"], pool["ready"], pool["starting"], pool["draining"], pool["running"], pool["queued"],
+            f"{pool['load']:.2f}", f"{pool['cpu']:.0%}", expected.get(pool["pool"], ""),
         )  # fmt: skip
 
 
-def _expected(one: dict[str, Any]) -> str:
-    if not one["in_force"] or one.get("median") is None:
-        return str(one["why"])
-    used = "" if one["trusted"] else f" (not used: {one['why']})"
-    return f"{one['median']:.2f}, under {one['at_start']:.2f} by {one['model']}{used}"
+def _expected(forecast: dict[str, Any]) -> str:
+    if not forecast["in_force"] or forecast.get("median") is None:
+        return str(forecast["why"])
+    not_used = "" if forecast["trusted"] else f" (not used: {forecast['why']})"
+    return f"{forecast['median']:.2f}, under {forecast['at_start']:.2f} by {forecast['model']}{not_used}"
 
 
 def orders(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...]]:
     """A row an order."""
-    for one in document["orders"]:
+    for order in document["orders"]:
         yield (
-            one["token"], one["state"], one["provider"], one["offer"], one["node"] or one["instance"],
-            moment(one["at"], now), one["why"],
+            order["token"], order["state"], order["provider"], order["offer"], order["node"] or order["instance"],
+            ago(order["at"], now), order["why"],
         )  # fmt: skip
 
 
 def decisions(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...]]:
     """A row a decision and pool."""
-    for one in document["decisions"]:
-        for pool in one["pools"]:
+    for decision in document["decisions"]:
+        for pool in decision["pools"]:
             starts = sum(launch["count"] for launch in pool["launches"])
-            best = max(pool["proposals"], key=lambda each: each["nodes"], default={"policy": "", "reason": ""})
+            nothing = {"policy": "", "nodes": 0, "reason": ""}
+            highest = max(pool["proposals"], key=lambda proposal: proposal["nodes"], default=nothing)
             yield (
-                one["id"], moment(one["at"], now), pool["pool"], f"{pool['have']} -> {pool['target']}",
-                starts or "", len(pool["drains"]) or "", f"{best['policy']}: {best['reason']}",
+                decision["id"], ago(decision["at"], now), pool["pool"], f"{pool['have']} -> {pool['target']}",
+                starts or "", len(pool["drains"]) or "", f"{highest['policy']}: {highest['reason']}",
             )  # fmt: skip
 
 
 def settings(document: dict[str, Any]) -> Iterator[tuple[object, ...]]:
-    """A row a setting, those that were set first."""
+    """A row a setting, those that differ from their defaults first."""
     given = document["settings"]
-    for name, value in sorted(document["effective"].items(), key=lambda one: one[0] not in given):
-        yield name, "none" if value is None else value, "*" if name in given else ""
+    for name, value in sorted(document["effective"].items(), key=lambda item: item[0] not in given):
+        yield name, plain(value), "*" if name in given else ""
 
 
 def versions(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...]]:
-    """A row a version."""
-    for one in document["versions"]:
-        given = ", ".join(f"{name}={value}" for name, value in one["settings"].items())
-        yield one["version"], moment(one["at"], now), one["by"], "on" if one["enabled"] else "off", given
+    """A row a version of the policy."""
+    for version in document["versions"]:
+        given = ", ".join(f"{name}={plain(value)}" for name, value in version["settings"].items())
+        yield version["version"], ago(version["at"], now), version["by"], "on" if version["enabled"] else "off", given
 
 
 def budget(document: dict[str, Any]) -> str:
-    """The limits and what they leave, in words. Pure."""
+    """The budget limits and what they leave, in words."""
     limits = [
-        f"{document[name]:g} $ {words}"
-        for name, words in (("budget_usd_h", "an hour"), ("budget_usd_day", "a day"))
+        f"{document[name]:g} $ {period}"
+        for name, period in (("budget_usd_h", "an hour"), ("budget_usd_day", "a day"))
         if document[name] is not None
     ]
     if not limits:

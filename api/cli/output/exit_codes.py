@@ -1,4 +1,4 @@
-"""What the exit code of `queztl` says, and what an error is to a program. Pure."""
+"""The exit codes of `queztl`, and errors as sentences and documents. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ BUSY = 6
 INTERNAL = 70
 INTERRUPTED = 130
 
-#: For --help; a test keeps it complete.
+#: Shown by --help; a test keeps it complete.
 MEANINGS = {
     OK: "done",
-    TASK_FAILED: "the task failed, was cancelled or expired (map: at least one; doctor: something does not work)",
-    BAD_INPUT: "usage or bad input: every fault is listed, one a line",
+    TASK_FAILED: "the task failed, was cancelled or expired (map: at least one did; doctor: something does not work)",
+    BAD_INPUT: "usage error or bad input: every fault is listed on a line",
     NOT_REACHABLE: "the mesh can't be reached; nothing was submitted",
-    NOT_FOUND: "there is nothing under that id",
-    TIMED_OUT: "not ended within the time you gave it; it goes on",
-    BUSY: "the mesh is busy or full; try again shortly",
-    INTERNAL: "an error inside queztl itself (--debug shows where)",
+    NOT_FOUND: "there is nothing with that id",
+    TIMED_OUT: "the task has not ended within the given time; it goes on",
+    BUSY: "the mesh is busy or full; try again later",
+    INTERNAL: "an internal error of queztl (--debug shows where)",
     INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -34,7 +34,7 @@ def of_error(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    # Classes in the order of their inheritance: BusUnavailable is also Busy.
+    # Subclasses come first: BusUnavailable is also Busy.
     table: tuple[tuple[type[BaseException], int], ...] = (
         (errors.TaskFailed, TASK_FAILED),
         (errors.BusUnavailable, NOT_REACHABLE),
@@ -53,13 +53,13 @@ def of_error(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """`error` in one sentence for people; faults of the input are not in it."""
+    """`error` in one sentence for people, without the faults of the input."""
     from mesh.errors import QueztlError
 
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, QueztlError):
-        # A message that lists its own faults is cut before the list: they follow one a line.
+        # Faults are printed on lines of their own: a message that lists them is cut before the list.
         return error.message.partition(": ")[0] + ":" if getattr(error, "faults", ()) else error.message
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}"
@@ -77,7 +77,7 @@ def error_document(error: BaseException) -> dict[str, Any]:
         "code": error.code if isinstance(error, QueztlError) else names.get(code, "internal"),
         "message": error.message if isinstance(error, QueztlError) else sentence(error),
         "exit_code": code,
-        "faults": [{"field": one.field, "problem": one.problem} for one in getattr(error, "faults", ())],
+        "faults": [{"field": fault.field, "problem": fault.problem} for fault in getattr(error, "faults", ())],
     }
     if isinstance(error, TaskFailed):
         document |= {"id": error.task_id, "state": error.state, "reason": error.reason}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from time import localtime, strftime
+from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SPACE = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+#: C0 and C1 controls, and the marks that reverse the direction of the text that follows them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 STYLES = {
     "done": "green", "up": "green", "ok": "green",
@@ -15,9 +19,20 @@ STYLES = {
 }  # fmt: skip
 
 
-def printable(text: object) -> str:
-    """`text` without control characters: names and messages come from other machines, terminals obey them."""
-    return _CONTROL.sub("�", str(text))
+def printable(text: object, keep_lines: bool = False) -> str:
+    """`text` without anything a terminal obeys: names, labels and errors come from other machines.
+
+    Line breaks and tabs become one space, unless `keep_lines`; every other control character becomes U+FFFD.
+    """
+    shown = str(text)
+    if not keep_lines:
+        shown = _SPACE.sub(" ", shown)
+    return _CONTROL.sub("�", shown)
+
+
+def counted(count: int, what: str) -> str:
+    """1, "task" -> "1 task"; 2, "task" -> "2 tasks" """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def size(count: float) -> str:
@@ -43,14 +58,36 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def age(seconds: float) -> str:
+    """A duration in its largest unit, for narrow columns: 0.4 -> "0 s"; 75 -> "1 min"; -1 -> "-" """
+    if seconds < 0:
+        return "-"
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def ago(at: float, now: float) -> str:
+    """How long ago the Unix time `at` is, for narrow columns; "-" for none."""
+    return f"{age(max(0.0, now - at))} ago" if at > 0 else "-"
 
 
 def moment(at: float, now: float) -> str:
-    """A Unix time as the wall clock here says it, and how long ago that is; "-" for none."""
+    """A Unix time as local wall clock time, and how long ago that is; "-" for none."""
     if at <= 0:
         return "-"
     shape = "%H:%M:%S" if abs(now - at) < 12 * 3600 else "%Y-%m-%d %H:%M:%S"
-    ago = f"{duration(now - at)} ago" if now >= at else f"in {duration(at - now)}"
-    return f"{strftime(shape, localtime(at))} ({ago})"
+    distance = f"{duration(now - at)} ago" if now >= at else f"in {duration(at - now)}"
+    return f"{strftime(shape, localtime(at))} ({distance})"
+
+
+def plain(value: Any) -> str:
+    """A value of a document on one line: text as it is, "none" for null, the rest as JSON."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

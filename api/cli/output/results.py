@@ -1,4 +1,4 @@
-"""Getting a result out: to the terminal, into a pipe, into a file (as a whole or not at all)."""
+"""Printing a result, or writing it to a file as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mesh.client import Mesh
     from mesh.messages import TaskEnd
 
-#: Those mimetypes would spell differently on different machines.
+#: `mimetypes` gives different extensions for these on different machines.
 _EXTENSIONS = {
     "": ".json",
     "application/octet-stream": ".bin",
@@ -32,13 +32,13 @@ _EXTENSIONS = {
 
 
 def extension(content_type: str) -> str:
-    """How a file of that type ends; "" is a plain value, written as JSON."""
+    """The extension of a file of that type; "" is a plain value, written as JSON."""
     plain = content_type.partition(";")[0].strip().lower()
     return _EXTENSIONS.get(plain) or mimetypes.guess_extension(plain, strict=False) or ".bin"
 
 
 async def chunks(mesh: Mesh, end: TaskEnd) -> AsyncIterator[bytes]:
-    """The bytes of a result, a plain value as JSON. Raises: TaskFailed, NotFound."""
+    """The bytes of a result; a plain value as JSON. Raises: TaskFailed, NotFound."""
     if end.state == "done" and end.content_type and end.result_ref is not None:
         async for chunk in await mesh.bus.objects.open(end.result_ref.blob):
             yield chunk
@@ -55,7 +55,7 @@ def as_json(value: Any) -> bytes:
 
 
 def check_target(target: Path | None) -> None:
-    """Raises: BadInput when nothing can be written there."""
+    """Raises: BadInput when `target` can't be written."""
     from mesh.errors import BadInput
 
     if target is None:
@@ -67,7 +67,7 @@ def check_target(target: Path | None) -> None:
 
 
 async def save(source: AsyncIterator[bytes], target: Path) -> int:
-    """Replace `target` by the bytes of `source`; returns their number. Raises: OSError, as `source`."""
+    """Replace `target` by the bytes of `source`; returns their number. Raises: OSError, and what `source` raises."""
     draft = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
     size = 0
     try:
@@ -83,7 +83,7 @@ async def save(source: AsyncIterator[bytes], target: Path) -> int:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what processes that were killed in the middle of `save` left behind in `folder`."""
+    """Remove the drafts in `folder` of processes that were killed during `save`."""
     for draft in folder.glob(".*.part"):
         pid = draft.name.split(".")[-2]
         if pid.isdigit() and not _runs(int(pid)):
@@ -96,12 +96,12 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        pass  # somebody else's
+        pass  # a process of another user
     return True
 
 
 async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -> int:
-    """Print (or write to `target`) the result of a task that ended.
+    """Print the result of a task that has ended, or write it to `target`.
 
     Raises: TaskFailed, NotFound, OSError; BadInput when bytes would go to a terminal.
     """
