@@ -1,8 +1,8 @@
-"""What the bus servers say of connections: opened, closed, still there; and closing one by force.
+"""Client connections as the bus servers report them: opened, closed, listed; and closing one by force.
 
-Needs a connection to the system account, so only the master keeps one (a contender asks once, before it takes
-the lease of a master it no longer hears). Nodes name their connections "<node id>/<incarnation>". A server
-that shuts down closes everybody's connection: that says nothing about the nodes.
+This needs a connection to the system account, so only the leader keeps one (a contender opens one for a moment, before
+it takes over the lease of a silent leader). Nodes name their connections "<node id>/<incarnation>". A server that shuts
+down closes all its connections: that is no evidence about the nodes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mesh.errors import QueztlError
 from mesh.membership.failure_detector import Connection
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Opens a connection to the system account; its name must not look like a node's.
+#: Opens a connection to the system account. Its name must not have the form of a node's.
 OpenSystem = Callable[[], Awaitable["Bus"]]
 
 CONNECT = "$SYS.ACCOUNT.*.CONNECT"
@@ -30,15 +30,15 @@ DISCONNECT = "$SYS.ACCOUNT.*.DISCONNECT"
 SHUTDOWN = "$SYS.SERVER.*.SHUTDOWN"
 LAMEDUCK = "$SYS.SERVER.*.LAMEDUCK"
 CONNZ = "$SYS.REQ.SERVER.PING.CONNZ"
-#: Reasons with which a server closes connections because of itself.
+#: Close reasons that concern the server and not the client.
 SERVER_REASONS = ("Server Shutdown", "Lame Duck")
-#: Servers that have not answered this long after the last one that did are not waited for.
+#: How long to wait for further servers after each answer, seconds.
 QUIET_S = 0.15
 ANSWER_WITHIN_S = 1.0
 
 
 def system_password(mesh_id: str) -> str:
-    """On a mesh without a key any host of the LAN is its administrator: the mesh id is all it takes."""
+    """The password of the system account. A mesh without a key has no secret: any host of the LAN can administer it."""
     return f"open-{mesh_id}"
 
 
@@ -48,48 +48,48 @@ def kick_subject(server_id: str) -> str:
 
 
 def connection_name(node: str, incarnation: str) -> str:
-    """What a node calls each of its connections."""
+    """The name of each connection of a node."""
     return f"{node}/{incarnation}"
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """(node, incarnation), or None when `name` is not a node's."""
+    """(node, incarnation); None when the connection is not a node's."""
     node, slash, incarnation = name.partition("/")
     return (node, incarnation) if slash and node and incarnation else None
 
 
 def read_event(data: bytes) -> tuple[str, str, Connection, str] | None:
-    """(node, incarnation, connection, reason) of a CONNECT or DISCONNECT event; None when it is no node's."""
+    """(node, incarnation, connection, reason) of a CONNECT or DISCONNECT event; None when it is not a node's."""
     try:
         event = json.loads(data)
         client = event["client"]
-        who = split_name(client.get("name", ""))
-        if who is None:
+        node = split_name(client.get("name", ""))
+        if node is None:
             return None
-        return (*who, (str(event["server"]["id"]), int(client["id"])), str(event.get("reason", "")))
+        return (*node, (str(event["server"]["id"]), int(client["id"])), str(event.get("reason", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.debug("a connection event of the bus can't be read: %s", error)
+        log.debug("ignored a malformed connection event of the bus: %s", error)
         return None
 
 
 def read_connz(data: bytes) -> list[tuple[str, str, Connection]]:
-    """(node, incarnation, connection) for each node's connection in one server's answer."""
+    """(node, incarnation, connection) of every node connection in the answer of one server."""
     try:
         answer = json.loads(data)
         server_id = str(answer["server"]["id"])
-        found = []
-        for one in answer["data"].get("connections") or []:
-            who = split_name(one.get("name", ""))
-            if who is not None:
-                found.append((*who, (server_id, int(one["cid"]))))
+        found: list[tuple[str, str, Connection]] = []
+        for client in answer["data"].get("connections") or []:
+            node = split_name(client.get("name", ""))
+            if node is not None:
+                found.append((*node, (server_id, int(client["cid"]))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.debug("a list of connections of the bus can't be read: %s", error)
+        log.debug("ignored a malformed connection list of the bus: %s", error)
         return []
     return found
 
 
 class Connections:
-    """The system connection while it is open. `await open()`, then it feeds the registry until `close()`."""
+    """A system connection that reports to the registry, from `open()` until `close()`."""
 
     def __init__(self, open_system: OpenSystem, registry: Registry) -> None:
         self._open_system, self._registry = open_system, registry
@@ -97,17 +97,17 @@ class Connections:
         self._closing: dict[Connection, asyncio.Future[None]] = {}
 
     async def open(self) -> None:
-        """Connect, listen, and learn who is connected now. Raises: BusUnavailable."""
+        """Connect, subscribe to events, and read the current connections. Raises: BusUnavailable."""
         self._bus = bus = await self._open_system()
         bus.on_back.append(self._on_back)
         for subject, callback in (
             (CONNECT, self._on_connect),
             (DISCONNECT, self._on_disconnect),
-            (SHUTDOWN, self._on_server_going),
-            (LAMEDUCK, self._on_server_going),
+            (SHUTDOWN, self._on_server_shutdown),
+            (LAMEDUCK, self._on_server_shutdown),
         ):
             await bus.subscribe(subject, callback)
-        await self._learn()
+        await self._read_all()
 
     async def close(self) -> None:
         """End the system connection."""
@@ -116,8 +116,9 @@ class Connections:
             await bus.close()
 
     async def kick(self, server_id: str, client_id: int) -> None:
-        """Close a connection by force, and wait until the bus says that it is closed: before that its pulls still
-        swallow work. One that is gone already is no error. Raises: BusUnavailable.
+        """Close a connection by force, and wait until the bus reports it closed: until then its pulls take deliveries.
+
+        A connection that is closed already is no error. Raises: BusUnavailable.
         """
         if self._bus is None:
             return
@@ -131,11 +132,11 @@ class Connections:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await closed
         except TimeoutError:
-            log.info("the bus did not say that connection %d was closed", client_id)
+            log.info("the bus did not report that connection %d was closed", client_id)
         finally:
             del self._closing[server_id, client_id]
 
-    async def _learn(self) -> None:
+    async def _read_all(self) -> None:
         assert self._bus is not None
         for node, incarnation, connection in await list_connections(self._bus):
             self._registry.connection_opened(node, incarnation, connection)
@@ -143,9 +144,9 @@ class Connections:
     async def _on_back(self) -> None:
         self._registry.bus_restarted()
         try:
-            await self._learn()
+            await self._read_all()
         except QueztlError as error:
-            log.info("the bus did not list its connections: %s", error.message)
+            log.info("could not list the connections of the bus: %s", error.message)
 
     def _on_connect(self, message: Message) -> None:
         event = read_event(message.data)
@@ -163,21 +164,21 @@ class Connections:
             return
         self._registry.connection_closed(*event[:3])
 
-    def _on_server_going(self, _: Message) -> None:
+    def _on_server_shutdown(self, _: Message) -> None:
         self._registry.bus_restarted()
 
 
 async def list_connections(bus: Bus) -> list[tuple[str, str, Connection]]:
-    """(node, incarnation, connection) of every node's connection to any server; `bus` is a system one.
+    """(node, incarnation, connection) of every node connection to any server; `bus`: of the system account.
 
-    Raises: BusUnavailable while the connection is closed for good.
+    Raises: BusUnavailable when the connection is closed.
     """
     answers: asyncio.Queue[bytes] = asyncio.Queue()
-    box = bus.new_inbox()
-    subscription = await bus.subscribe(box, lambda message: answers.put_nowait(message.data), wait=False)
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, lambda message: answers.put_nowait(message.data), wait=False)
     found: list[tuple[str, str, Connection]] = []
     try:
-        await bus.publish(CONNZ, json.dumps({"limit": 65_536}).encode(), reply=box)
+        await bus.publish(CONNZ, json.dumps({"limit": 65_536}).encode(), reply=inbox)
         wait_s = ANSWER_WITHIN_S
         while True:
             async with asyncio.timeout(wait_s):
@@ -190,10 +191,10 @@ async def list_connections(bus: Bus) -> list[tuple[str, str, Connection]]:
 
 
 async def is_connected(open_system: OpenSystem, node: str, incarnation: str) -> bool:
-    """Whether any bus server still has a connection of that incarnation. Raises: BusUnavailable."""
+    """Whether any bus server has a connection of that incarnation. Raises: BusUnavailable."""
     bus = await open_system()
     try:
-        connections: list[Any] = await list_connections(bus)
+        connections = await list_connections(bus)
     finally:
         await bus.close()
-    return any(one[:2] == (node, incarnation) for one in connections)
+    return any(found[:2] == (node, incarnation) for found in connections)

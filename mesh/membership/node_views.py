@@ -1,4 +1,4 @@
-"""A member of the mesh as people and programs are shown it. Pure."""
+"""The view of a member for people and programs. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mesh.views import NodeView
 
 
 def node_view(member: Member, last_seen_s: float, is_leader: bool) -> NodeView:
-    """`member` as a NodeView; `last_seen_s`: seconds since its last heartbeat, -1 when none was heard."""
+    """The view of `member`; `last_seen_s`: seconds since its last heartbeat, -1 when none was received."""
     record, heartbeat = member.record, member.heartbeat
     return NodeView(
         id=record.id,

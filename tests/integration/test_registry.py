@@ -62,14 +62,14 @@ async def test_a_node_that_speaks_is_up_and_one_that_stops_is_gone(
     speaker.heartbeat("a", running=3)
     await eventually(lambda: registry.members() and registry.members()[0].heartbeat)
     (view,) = registry.view(leader="a")
-    assert (view.name, view.state, view.running, view.slots, view.leader) == ("A", "up", 3, 4, True)
+    assert (view.name, view.state, view.running, view.slots, view.master) == ("A", "up", 3, 4, True)
     assert registry.is_alive("a", "1") and not registry.is_gone("a", "1")
     await eventually(lambda: ("a", "suspect", "gone") in changes)
     assert changes == [("a", "", "up"), ("a", "up", "suspect"), ("a", "suspect", "gone")]
     assert registry.is_gone("a", "1") and not registry.is_alive("a", "1")
 
 
-async def test_the_masters_word_is_believed_until_the_node_speaks_again(
+async def test_the_leader_word_is_believed_until_the_node_speaks_again(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     await speaker.record("a")
@@ -157,7 +157,7 @@ async def test_an_observer_that_stood_still_accuses_nobody(bus_server, speaker: 
     await registry.refresh()
     now += 60.0
     assert registry.state_of("a") == "gone"
-    registry._doubt(0.05)
+    registry._correct_for_stalls(0.05)
     assert registry.state_of("a") == "up"
     now += FAST.heartbeat_interval_s * FAST.gone_after_missed + 0.1
     registry._ticked_at = now

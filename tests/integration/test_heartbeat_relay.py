@@ -1,4 +1,4 @@
-"""The roll on a real bus: who follows it hears all in one message, and listens itself when it stays away."""
+"""The digest on a real bus: who follows it hears all in one message, and listens itself when it stays away."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 
 
 class Mesh:
-    """A master that calls the roll, a follower, and nodes that beat."""
+    """A leader that publishes digests, a follower, and nodes that send heartbeats."""
 
     def __init__(self, bus: Bus, leader: Registry, follower: Registry) -> None:
         self.bus, self.leader, self.follower = bus, leader, follower
         self._speaking: dict[str, asyncio.Task[None]] = {}
-        self._rolling: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
 
     async def node(self, name: str) -> None:
-        """One more node; it beats until `silence`."""
+        """One more node; it sends heartbeats until `silence`."""
         record = NodeRecord(id=name, name=name, incarnation="1")
         await self.bus.kv(subjects.KV_NODES).put(name, messages.encode(record))
 
@@ -42,38 +42,38 @@ class Mesh:
         self._speaking[name] = asyncio.create_task(speak())
 
     def silence(self, name: str) -> None:
-        """It beats no more."""
+        """It sends no more heartbeats."""
         self._speaking.pop(name).cancel()
 
     async def lead(self) -> None:
-        """The master hears everybody, and calls the roll from now on."""
+        """The leader hears everybody, and publishes digests from now on."""
         await self.leader.heartbeat_relay.lead(True)
 
         async def digest() -> None:
             while True:
-                self.leader.heartbeat_relay.publish_digest("master", 7, self.leader.judged())
+                self.leader.heartbeat_relay.publish_digest("leader", 7, self.leader.judged())
                 await asyncio.sleep(digest_every_s(FAST))
 
-        self._rolling = asyncio.create_task(digest())
+        self._publishing = asyncio.create_task(digest())
 
     def fall_silent(self) -> None:
-        """No roll any more."""
-        assert self._rolling is not None
-        self._rolling.cancel()
+        """No digest any more."""
+        assert self._publishing is not None
+        self._publishing.cancel()
 
     def close(self) -> None:
-        for task in (*self._speaking.values(), *filter(None, (self._rolling,))):
+        for task in (*self._speaking.values(), *filter(None, (self._publishing,))):
             task.cancel()
 
 
 @pytest.fixture
 async def mesh(bus_server) -> AsyncIterator[Mesh]:
-    registries = [Registry(await bus_server.connect(f"{name}/1"), name, FAST) for name in ("master", "follower")]
+    registries = [Registry(await bus_server.connect(f"{name}/1"), name, FAST) for name in ("leader", "follower")]
     for one in registries:
         await one.start()
     running = [asyncio.create_task(one.run()) for one in registries]
     made = Mesh(await bus_server.connect("speaker"), *registries)
-    for name in ("master", "follower", "a"):
+    for name in ("leader", "follower", "a"):
         await made.node(name)
     yield made
     made.close()
@@ -88,8 +88,10 @@ def listening(registry: Registry) -> bool:
     return registry.heartbeat_relay._all is not None
 
 
-async def test_with_a_roll_a_node_ceases_to_hear_each_beat_and_knows_as_much(mesh: Mesh, eventually: Callable) -> None:
-    assert listening(mesh.follower), "without a master everybody hears everybody"
+async def test_with_a_digest_a_node_ceases_to_receive_each_heartbeat_and_knows_as_much(
+    mesh: Mesh, eventually: Callable
+) -> None:
+    assert listening(mesh.follower), "without a leader everybody hears everybody"
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
     assert listening(mesh.leader)
@@ -101,12 +103,12 @@ async def test_with_a_roll_a_node_ceases_to_hear_each_beat_and_knows_as_much(mes
     assert (seen.state, seen.running) == ("up", 3)
     await asyncio.sleep(FAST.heartbeat_interval_s * 12)
     assert not listening(mesh.follower)
-    assert changes == [("b", "", "up")], "nobody is doubted while the roll comes"
+    assert changes == [("b", "", "up")], "nobody is doubted while the digest comes"
     mesh.silence("b")
     await eventually(lambda: mesh.follower.state_of("b") == "gone")
 
 
-async def test_when_the_roll_stays_away_a_node_listens_itself_and_holds_only_the_dead_for_dead(
+async def test_when_the_digest_stays_away_a_node_listens_itself_and_holds_only_the_dead_for_dead(
     mesh: Mesh, eventually: Callable
 ) -> None:
     await mesh.lead()
@@ -114,16 +116,16 @@ async def test_when_the_roll_stays_away_a_node_listens_itself_and_holds_only_the
     changes: list[tuple[str, str, str]] = []
     mesh.follower.listen(lambda *change: changes.append(change))
     mesh.fall_silent()
-    mesh.silence("master")
-    await eventually(lambda: mesh.follower.is_gone("master", "1"))
+    mesh.silence("leader")
+    await eventually(lambda: mesh.follower.is_gone("leader", "1"))
     assert listening(mesh.follower)
-    assert {node for node, _, _ in changes} <= {"master", "follower"}, "nobody else is doubted for it"
+    assert {node for node, _, _ in changes} <= {"leader", "follower"}, "nobody else is doubted for it"
     mesh.silence("a")
     await eventually(lambda: mesh.follower.state_of("a") == "gone")
     assert mesh.follower.state_of("follower") == "up"
 
 
-async def test_a_roll_of_an_earlier_master_is_not_believed(mesh: Mesh, eventually: Callable) -> None:
+async def test_a_digest_of_an_earlier_leader_is_not_believed(mesh: Mesh, eventually: Callable) -> None:
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
     ghost = Heartbeat(node="ghost", incarnation="1", seq=1)
@@ -133,28 +135,28 @@ async def test_a_roll_of_an_earlier_master_is_not_believed(mesh: Mesh, eventuall
     )
     await mesh.node("b")
     await eventually(lambda: mesh.follower.state_of("b") == "up")
-    assert mesh.follower.state_of("ghost") == "" and mesh.follower.heartbeat_relay.leader == "master"
+    assert mesh.follower.state_of("ghost") == "" and mesh.follower.heartbeat_relay.leader == "leader"
 
 
-async def test_nobody_calls_a_roll_that_nobody_hears(mesh: Mesh, eventually: Callable) -> None:
+async def test_nobody_publishes_a_digest_that_nobody_hears(mesh: Mesh, eventually: Callable) -> None:
     """A node alone would send four messages a second to itself."""
-    rolls: list[Message] = []
-    await mesh.bus.subscribe(subjects.HEARTBEAT_DIGEST, rolls.append)
+    digests: list[Message] = []
+    await mesh.bus.subscribe(subjects.HEARTBEAT_DIGEST, digests.append)
     await mesh.lead()
-    await eventually(lambda: rolls and not listening(mesh.follower))
+    await eventually(lambda: digests and not listening(mesh.follower))
     for name in ("follower", "a"):
         mesh.silence(name)
     await eventually(lambda: {mesh.leader.judged().get(name) for name in ("follower", "a")} == {"gone"})
     await mesh.bus.flush()
-    rolls.clear()
+    digests.clear()
     await asyncio.sleep(digest_every_s(FAST) * 10)
     await mesh.bus.flush()
-    assert not rolls
+    assert not digests
     await mesh.node("b")
-    await eventually(lambda: rolls and any(one.id == "b" for one in mesh.follower.view()))
+    await eventually(lambda: digests and any(one.id == "b" for one in mesh.follower.view()))
 
 
-async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, eventually: Callable) -> None:
+async def test_a_death_notice_is_heard_at_once_without_a_digest_of_it(mesh: Mesh, eventually: Callable) -> None:
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower) and mesh.follower.is_alive("a", "1"))
     mesh.silence("a")
@@ -163,12 +165,12 @@ async def test_an_accusation_is_heard_at_once_without_a_roll_of_it(mesh: Mesh, e
     )
     await mesh.bus.flush()
     await eventually(lambda: mesh.follower.is_gone("a", "1"))
-    assert failure_detector.is_cut(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
+    assert failure_detector.is_disconnected(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
 
 
-async def test_only_the_master_and_its_heirs_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:
+async def test_only_the_leader_and_its_standby_nodes_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:
     await eventually(lambda: mesh.follower.heartbeat_relay._held is not None)
-    for name in ("b", "c", "d"):  # before "follower" by id: the three heirs are a, b and c
+    for name in ("b", "c", "d"):  # before "follower" by id: the three standby nodes are a, b and c
         await mesh.node(name)
     await mesh.lead()
     await eventually(lambda: mesh.follower.heartbeat_relay._held is None)

@@ -34,13 +34,13 @@ def test_a_pardon_after_the_bus_was_away() -> None:
     assert failure_detector.verdict(failure_detector.grace_restarted(seen, 60.0), LAN, 60.1) == "up"
 
 
-def test_a_cut_is_not_believed_while_a_server_restarts() -> None:
+def test_a_cut_is_not_trusted_while_a_server_restarts() -> None:
     seen = failure_detector.connected(PeerState("a", "1"), "1", ("S", 1))
-    seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1, believed=False)
+    seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1, trusted=False)
     assert seen.connections == frozenset() and failure_detector.verdict(seen, LAN, 1.0) == "up"
 
 
-def test_the_masters_word() -> None:
+def test_the_leader_word() -> None:
     seen = failure_detector.recorded(None, record(), 0.0)
     gone = failure_detector.heard(seen, Heartbeat(node="a", incarnation="1", seq=0, state="gone"), 0.25, 0.1)
     assert gone is not None and failure_detector.verdict(gone, LAN, 0.1) == "gone"
@@ -75,7 +75,7 @@ def test_a_heartbeat_disproves_a_cut_unless_it_may_have_been_sent_before() -> No
 
 def test_the_grace_counts_from_the_first_cut() -> None:
     seen = failure_detector.disconnected(PeerState("a", "1"), "1", ("S", 1), 0.1)
-    assert failure_detector.disconnected(seen, "1", ("S", 2), 0.3).cut_at == 0.1
+    assert failure_detector.disconnected(seen, "1", ("S", 2), 0.3).disconnected_at == 0.1
 
 
 def test_after_a_restart_of_the_bus_its_old_connections_hide_no_cut() -> None:
@@ -91,7 +91,7 @@ def test_a_node_that_beats_more_slowly_is_given_longer() -> None:
 
 
 def test_closed_connections_are_believed_of_most_and_by_the_deaf() -> None:
-    seen = {f"n{number}": PeerState(f"n{number}", "1", cut_at=0.0) for number in range(5)}
+    seen = {f"n{number}": PeerState(f"n{number}", "1", disconnected_at=0.0) for number in range(5)}
     seen["me"] = PeerState("me", "1", heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, 60.0)
     assert {states[node] for node in seen if node != "me"} == {"gone"}
