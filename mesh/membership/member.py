@@ -23,7 +23,7 @@ class Member:
 
     @property
     def rates(self) -> Mapping[str, tuple[float, int]]:
-        """kind -> (mean run time in seconds, tasks counted)"""
+        """kind -> (mean run time in seconds, number of tasks)"""
         return self.heartbeat.rates if self.heartbeat else {}
 
     @property

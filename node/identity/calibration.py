@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from mesh.discovery.identity import write_atomically
+from mesh.files import write_atomically
 from mesh.kinds.base import KindSpec
 from mesh.messages import Capabilities
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mesh.scheduling.geo import Point, km
+from mesh.scheduling.geo import Point, great_circle_km
 
 #: Assumed distance of regions without coordinates: the same name, the same first part of the name, neither.
 SAME_KM, KIN_KM, FAR_KM = 0.0, 1500.0, 8000.0
@@ -22,7 +22,7 @@ def distance_km(first: str, second: str, places: Places) -> float:
     if first == second:
         return SAME_KM
     if first in places and second in places:
-        return km(places[first], places[second])
+        return great_circle_km(places[first], places[second])
     return KIN_KM if first and first.split("-")[0] == second.split("-")[0] else FAR_KM
 
 
