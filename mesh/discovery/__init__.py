@@ -1,1 +1,1 @@
-"""How a node finds its mesh: mDNS announcements, known addresses, and founding when there is none."""
+"""How a node finds its mesh: mDNS announcements, known addresses, and creating a mesh when there is none."""

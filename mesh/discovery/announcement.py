@@ -1,8 +1,7 @@
-"""What a node says about itself on the local network, and how it fits into a DNS-SD TXT record.
+"""Announcements of nodes on the local network, and their encoding as DNS-SD TXT records. Pure.
 
-An announcement is a hint, never a fact: anybody on the network can send one, and a machine that crashed takes
-its own back by nothing but time. So decoding refuses what is malformed without a word, and whoever uses an
-announcement dials the addresses in it first.
+An announcement is a hint, not a fact: any host can send one, and that of a crashed machine only expires. So malformed
+announcements are ignored silently, and a node that uses an announcement dials its addresses first.
 """
 
 from __future__ import annotations
@@ -13,56 +12,56 @@ from dataclasses import dataclass
 
 from mesh.subjects import is_token
 
-MEMBER = "member"  # in a mesh; `urls` lead to its bus
-CANDIDATE = "candidate"  # found no mesh; would found one
-FOUNDING = "founding"  # the bus is being made right now; no urls yet
-SEEKER = "seeker"  # belongs to a mesh it remembers and looks for it; never founds
+MEMBER = "member"  # is in a mesh; `urls` are those of its bus
+CANDIDATE = "candidate"  # has found no mesh and would create one
+FOUNDING = "founding"  # is creating the mesh; it has no urls yet
+SEEKER = "seeker"  # looks for the mesh that it remembers; never creates one
 
 ROLES = (MEMBER, CANDIDATE, FOUNDING, SEEKER)
 MAX_URLS = 16
-#: An announcement not heard for this long is forgotten, seconds.
+#: An announcement expires when it was not received for this long, seconds.
 TTL_S = 30
 _URL = re.compile(r"(nats|tls|http|https)://[A-Za-z0-9.\-\[\]:]{1,200}")
 
 
 @dataclass(frozen=True)
 class Announcement:
-    """One node's words. Field lengths are bounded so that all of it fits into one packet."""
+    """The announcement of one node. Field lengths are bounded so that it fits into one packet."""
 
     mesh_name: str
     mesh_id: str
-    """Empty until the node is in a mesh (a seeker says the one it remembers)."""
+    """Empty until the node is in a mesh; for a seeker, the mesh that it remembers."""
     key_fingerprint: str
-    """Which key the mesh has; empty for a mesh without one."""
+    """Fingerprint of the mesh's key; empty for a mesh without a key."""
     node_id: str
     urls: tuple[str, ...]
-    """Where clients reach the bus: each address of each bus server."""
+    """Client URLs of the bus: each address of each bus server."""
     role: str
     api: str = ""
-    """http://host:port of the node's REST bridge."""
+    """http://HOST:PORT of the node's REST bridge."""
     version: str = ""
     """Version of the program."""
     at: float = 0.0
-    """Unix seconds by the announcer's clock when it said this; grows with every change."""
+    """When it was sent, Unix seconds by the announcer's clock; increases with every change."""
     supports: str = ""
-    """The candidate that this candidate lets go first; its own id when it would found itself."""
+    """The candidate that this candidate supports; its own id when it would create the mesh itself."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """An announcement, and when this node heard it (its own monotonic clock, seconds)."""
+    """A received announcement; times are on the receiver's monotonic clock, seconds."""
 
     announcement: Announcement
     since: float
-    """First heard in this role."""
+    """When the node was first heard in this role."""
     heard_at: float
-    """Heard last."""
+    """When it was last heard."""
     clock_ahead_s: float = 0.0
-    """How far the announcer's clock seemed ahead of ours then (negative: behind, or an old record)."""
+    """How far the announcer's clock was ahead of the local one; negative: it was behind, or the record was old."""
 
 
 def to_properties(announcement: Announcement) -> dict[str, str]:
-    """The TXT record: short keys, one URL each, at most `MAX_URLS` of them.
+    """The TXT record: short keys, one key per URL, at most `MAX_URLS` URLs.
 
     Raises: ValueError when a field is too long for a TXT string (255 bytes with its key).
     """
@@ -85,7 +84,7 @@ def to_properties(announcement: Announcement) -> dict[str, str]:
 
 
 def from_properties(properties: Mapping[str, str]) -> Announcement | None:
-    """The announcement in a TXT record, or None when it is none that this version understands."""
+    """The announcement in a TXT record; None when it is malformed or of an unknown form."""
     get = properties.get
     urls = tuple(url for number in range(MAX_URLS) if (url := get(f"u{number}", "")))
     tokens = (get("mesh", ""), get("node", ""))
@@ -117,7 +116,8 @@ def from_properties(properties: Mapping[str, str]) -> Announcement | None:
 
 def from_txt(text: bytes) -> Announcement | None:
     """The announcement in the raw bytes of a TXT record (length-prefixed `key=value` strings), or None."""
-    properties, rest = {}, text
+    properties: dict[str, str] = {}
+    rest = text
     while rest:
         length = rest[0]
         key, _, value = rest[1 : 1 + length].partition(b"=")
@@ -129,20 +129,20 @@ def from_txt(text: bytes) -> Announcement | None:
     return from_properties(properties)
 
 
-def heard(before: Sighting | None, said: Announcement, now: float, wall: float) -> Sighting | None:
-    """What is known of a node after hearing `said`; None when that is an older word than the known one. Pure.
+def heard(before: Sighting | None, announcement: Announcement, now: float, wall: float) -> Sighting | None:
+    """The sighting after receiving `announcement`; None when it is older than the known one.
 
-    `now` is monotonic, `wall` Unix time, both seconds.
+    `now`: monotonic seconds; `wall`: Unix seconds.
     """
-    if before and said.at < before.announcement.at and now - before.heard_at < 2.0:
-        return None  # a repeat that was under way while the news overtook it
-    same_role = before is not None and before.announcement.role == said.role
-    ahead_s = said.at - wall
-    if before and said.at == before.announcement.at:
+    if before and announcement.at < before.announcement.at and now - before.heard_at < 2.0:
+        return None  # a delayed repeat that a newer announcement has overtaken
+    same_role = before is not None and before.announcement.role == announcement.role
+    ahead_s = announcement.at - wall
+    if before and announcement.at == before.announcement.at:
         ahead_s = before.clock_ahead_s
-    return Sighting(said, before.since if before and same_role else now, now, ahead_s)
+    return Sighting(announcement, before.since if before and same_role else now, now, ahead_s)
 
 
 def still_valid(sightings: Iterable[Sighting], now: float) -> dict[str, Sighting]:
-    """By node id, the sightings younger than `TTL_S`. Pure."""
-    return {s.announcement.node_id: s for s in sightings if now - s.heard_at < TTL_S}
+    """Node id -> its sighting, for those that have not expired."""
+    return {sighting.announcement.node_id: sighting for sighting in sightings if now - sighting.heard_at < TTL_S}

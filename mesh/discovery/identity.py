@@ -1,8 +1,8 @@
-"""A node's data directory: who this node is across restarts, and which mesh it belongs to.
+"""The data directory of a node: its identity across restarts, and the mesh it belongs to.
 
-One node owns one directory for as long as its process lives (an exclusive lock the kernel drops when the process
-dies, however it dies). What is kept here is only what lets a node come back as itself; losing the directory loses
-a name and, on a node that hosts the bus, the bus' store: no other node keeps anything of worth in it.
+One node owns one directory while its process lives: an exclusive lock, which the kernel releases when the process ends.
+The directory contains only what lets a node come back under its id. Losing it loses that id and, on a node that hosts a
+bus server, the store of that server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 @dataclass(frozen=True)
 class MeshIdentity:
-    """Which mesh this is. `founded_at` in seconds since 1970; `founder` is the founding node's id."""
+    """The identity of a mesh. `founded_at`: Unix seconds; `founder`: id of the node that created the mesh."""
 
     id: str
     name: str
@@ -37,48 +37,43 @@ class MeshIdentity:
 
 
 def new_token(prefix: str) -> str:
-    """A fresh id: `prefix` and 8 random base32 characters (40 bits), lower case."""
+    """A new id: `prefix` and 8 random base32 characters (40 bits), lower case."""
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(8))
 
 
 def default_data_dir() -> Path:
-    """Where a node keeps its data unless told otherwise."""
+    """The default data directory of a node."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "queztl"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "queztl"
 
 
 class DataDir:
-    """An opened, locked data directory; get one from `open_data_dir`. `close()` gives the lock back."""
+    """An open, locked data directory, from `open_data_dir`. `close()` releases the lock."""
 
     def __init__(self, path: Path, lock: IO[str], stored: dict[str, Any]) -> None:
         self.path = path
         self._lock = lock
         self.node_id: str = stored["node_id"]
         self.incarnation: str = new_token("i")
-        """Fresh at every start: tells this process from its predecessor of the same id."""
+        """New at every start: distinguishes this process from its predecessors of the same id."""
         self.mesh: MeshIdentity | None = MeshIdentity(**stored["mesh"]) if stored.get("mesh") else None
         self.bus_urls: tuple[str, ...] = tuple(stored.get("bus_urls", ()))
-        """Where the bus was last seen."""
+        """The last known URLs of the bus."""
 
     @property
     def bus_folder(self) -> Path:
-        """Where this node's bus server keeps its store, if it hosts one."""
+        """The folder of this node's bus server, if it hosts one."""
         return self.path / "bus"
 
     def remember_mesh(self, mesh: MeshIdentity, bus_urls: Sequence[str]) -> None:
-        """Keep `mesh` and where its bus is, for the next start. Raises: OSError."""
+        """Store `mesh` and the URLs of its bus for the next start. Raises: OSError."""
         if (mesh, tuple(bus_urls)) != (self.mesh, self.bus_urls):
             self.mesh, self.bus_urls = mesh, tuple(bus_urls)
             self._store()
 
-    def forget_mesh(self) -> None:
-        """Belong to no mesh any more. Raises: OSError."""
-        self.mesh, self.bus_urls = None, ()
-        self._store()
-
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Release the directory for another process."""
         self._lock.close()
 
     def _store(self) -> None:
@@ -92,9 +87,9 @@ class DataDir:
 
 
 def open_data_dir(path: Path) -> DataDir:
-    """Open `path` as this node's data directory, making it when it is not there.
+    """Open `path` as the data directory of this node, and create it if it does not exist.
 
-    Raises: CannotStart when another node uses it, it can't be written, or what it holds is not ours.
+    Raises: CannotStart when another node uses it, it can't be written, or its content is damaged.
     """
     path = path.expanduser().absolute()
     lock = _lock(path)
@@ -117,7 +112,7 @@ def open_data_dir(path: Path) -> DataDir:
 def _lock(path: Path) -> IO[str]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(path / "lock", "a+", encoding="ascii")  # noqa: SIM115 - held for the process' life
+        lock = open(path / "lock", "a+", encoding="ascii")  # noqa: SIM115 - held until the process ends
     except OSError as error:
         raise _not_writable(path, error) from None
     try:
@@ -127,7 +122,7 @@ def _lock(path: Path) -> IO[str]:
         pid = lock.read().strip() or "unknown"
         lock.close()
         raise CannotStart(f"{path} is in use by another node (pid {pid}); give this one another --data") from None
-    with contextlib.suppress(OSError):  # the pid is for the sentence above only: a full disk may refuse it
+    with contextlib.suppress(OSError):  # the pid is only for the message above; a full disk may refuse it
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -135,7 +130,7 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """What `file` holds, or None when there is none yet."""
+    """The content of `file`; None when it does not exist. Raises: CannotStart."""
     try:
         stored = json.loads(file.read_bytes())
         if not is_token(stored["node_id"]):

@@ -1,9 +1,9 @@
-"""Which addresses of this machine the mesh may use.
+"""The addresses of this machine that the mesh uses.
 
-Real network cards only: what containers, virtual machines and tunnels add (docker0, veth…, tun…) leads to
-places where no other machine answers, or announces the same address on every host. A person may name any
-interface, loopback and virtual ones included; then exactly that one is used. IPv4 only: the announcements are
-sent to 224.0.0.251, and an address that nobody on the LAN can dial helps nobody.
+By default only those of real network interfaces: the interfaces of containers, virtual machines and tunnels (docker0,
+veth…, tun…) reach no other machine, or have the same address on every host. An operator may name any interface,
+including loopback and virtual ones; then exactly that one is used. IPv4 only: announcements are sent to 224.0.0.251,
+and other hosts of the LAN must be able to dial the announced addresses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 
-#: Names that Linux, macOS and common virtualisers give to interfaces that are not network cards.
+#: Names of interfaces that are not network cards on Linux, macOS and common virtualization software.
 _VIRTUAL = re.compile(
     r"(docker|veth|br-|virbr|vmnet|vboxnet|vnet|lxc|lxd|cni|flannel|cali|podman|kube|tun|tap|utun|wg|tailscale"
     r"|zt|ppp|ipsec|gif|stf|awdl|llw|anpi|ap\d|bridge1\d\d|dummy|ifb|sit|gre|ip6tnl|nlmon)",
@@ -26,7 +26,7 @@ _VIRTUAL = re.compile(
 
 @dataclass(frozen=True)
 class Interface:
-    """One interface as the operating system describes it."""
+    """One network interface as the operating system describes it."""
 
     name: str
     addresses: tuple[str, ...]
@@ -37,30 +37,30 @@ class Interface:
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be used, and if that is nothing but loopback: why."""
+    """The addresses to use, and the reason when they are only loopback or none."""
 
     addresses: tuple[str, ...]
     names: tuple[str, ...]
     reason: str = ""
-    """Empty when all is well; else one sentence for people."""
+    """Empty when there is nothing to report, else one sentence for people."""
 
 
 def is_virtual(name: str) -> bool:
-    """Whether `name` is what containers, virtual machines and tunnels call their interfaces."""
+    """Whether `name` is that of an interface of a container, a virtual machine or a tunnel."""
     return _VIRTUAL.match(name) is not None
 
 
 def is_loopback(interface: Interface) -> bool:
-    """Whether `interface` only reaches this machine."""
+    """Whether `interface` reaches only this machine."""
     return "loopback" in interface.flags or interface.name in ("lo", "lo0")
 
 
 def choose(interfaces: Iterable[Interface], named: str = "") -> Choice:
-    """The addresses to listen on and announce, best first; pure.
+    """The addresses to listen on and announce, best first. Pure.
 
-    With `named` (an interface's name, or one of its addresses; "lo" means loopback on every system) exactly
-    that interface, or no address at all and the reason. Without it every real interface that is up; when
-    there is none, loopback, so that a machine off the network is still a mesh of its own.
+    With `named` (the name of an interface, or one of its addresses; "lo" is loopback on every system): exactly that
+    interface, or no address and the reason. Without: every real interface that is up, or loopback when there is none,
+    so that a machine without a network is a mesh of its own.
     """
     known = tuple(interfaces)
     if named:
@@ -72,7 +72,7 @@ def choose(interfaces: Iterable[Interface], named: str = "") -> Choice:
         for address in interface.addresses
         if _dialable(address)
     ]
-    # an address the machine gave itself (169.254…) works, but only with neighbours that have none either
+    # a link-local address (169.254…) works only with machines that have one too
     usable.sort(key=lambda pair: ipaddress.ip_address(pair[1]).is_link_local)
     if not usable:
         return Choice(
@@ -93,8 +93,8 @@ def _named(known: tuple[Interface, ...], named: str) -> Choice:
             if "up" not in interface.flags or not addresses:
                 return Choice((), (), f"Interface {named} is down or has no IPv4 address; bring it up first.")
             return Choice(addresses, (interface.name,))
-    there = ", ".join(interface.name for interface in known if interface.addresses) or "none"
-    return Choice((), (), f"There is no interface {named} here; there are: {there}.")
+    existing = ", ".join(interface.name for interface in known if interface.addresses) or "none"
+    return Choice((), (), f"There is no interface {named} here; there are: {existing}.")
 
 
 def _dialable(text: str) -> bool:
@@ -106,7 +106,7 @@ def _dialable(text: str) -> bool:
 
 
 def read_interfaces() -> tuple[Interface, ...]:
-    """What the operating system says now."""
+    """The network interfaces as the operating system reports them now."""
     import socket
 
     import psutil
@@ -124,11 +124,11 @@ def read_interfaces() -> tuple[Interface, ...]:
 
 
 def is_wireless(address: str) -> bool:
-    """Whether the card with `address` is a wireless one, as far as the operating system tells (Linux does)."""
-    names = [one.name for one in read_interfaces() if address in one.addresses]
+    """Whether `address` belongs to a wireless interface. False where the system does not tell; Linux does."""
+    names = [interface.name for interface in read_interfaces() if address in interface.addresses]
     return any(Path("/sys/class/net", name, "wireless").exists() for name in names)
 
 
 def usable_addresses(named: str = "") -> Choice:
-    """`choose` over this machine's interfaces as they are now."""
+    """`choose` for the current interfaces of this machine."""
     return choose(read_interfaces(), named)

@@ -1,6 +1,6 @@
-"""The way into a mesh at start-up: look, dial, wait, or be the one that founds it.
+"""Finding a mesh at startup: listen, dial, wait, or create the mesh.
 
-The loop beside `candidacy.decide`: it announces what was decided, dials what was announced, and says in one
+The loop beside `founding.decide`: it announces what was decided, dials the announced addresses, and reports in one
 sentence why it waits.
 """
 
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 #: An address that did not answer is dialled again after this, seconds.
 UNREACHABLE_S = 3.0
-#: This node looks in steps of this length, seconds, so that it notices when it stood still.
+#: The node listens in steps of this length, seconds, so that it notices when it was suspended.
 LISTEN_S = 0.1
-#: A step that took so much longer than it should was time in which nothing could be heard, seconds.
+#: A step that takes this much longer was time in which the node could not receive anything, seconds.
 DEAF_S = 0.05
 
 
@@ -37,28 +37,28 @@ async def find_mesh(
     version: str = "",
     say: Callable[[str], None] = log.info,
 ) -> Found | Join:
-    """Look for the mesh called `me.mesh_name` until there is one to join or this node has to found it.
+    """Search for the mesh called `me.mesh_name`, until there is one to join or this node must create it.
 
-    `discovery` is started; what this node announces meanwhile is set here (candidate, then founding), the
-    caller announces `member` when it is in. `say` gets each new sentence about why it waits. The first
-    URL of a Join answered when dialled just now. Without multicast the answer comes after the wait: Found,
-    unless this node remembers a mesh. May wait for ever, for a mesh that it remembers: cancel it.
+    `discovery` must be started. This function sets what the node announces meanwhile (seeker or candidate, then
+    founding); the caller announces `member` once it has joined. `say` is called with each new reason for waiting. The
+    first URL of a Join has just answered. Without multicast the result is Found after the wait, unless this node
+    remembers a mesh. It may wait without limit for a mesh that it remembers: cancel it.
     """
     clock = time.monotonic
     role = SEEKER if me.mesh_id else CANDIDATE
-    words = Announcement(
+    announcement = Announcement(
         me.mesh_name, me.mesh_id, me.key_fingerprint, me.node_id, (), role, api, version, supports=me.node_id
     )
     memory = Memory(started_at=clock())
-    await discovery.announce(words)
+    await discovery.announce(announcement)
     unreachable: dict[str, float] = {}
-    said = ""
+    reported = ""
     while True:
         now = clock()
         unreachable = {url: since for url, since in unreachable.items() if now - since < UNREACHABLE_S}
         step, memory = decide(me, discovery.sightings(), memory, now, config, frozenset(unreachable))
         if isinstance(step, Found):
-            await discovery.announce(replace(words, role=FOUNDING, supports=me.node_id))
+            await discovery.announce(replace(announcement, role=FOUNDING, supports=me.node_id))
             return step
         if isinstance(step, Join):
             first = await first_reachable(step.urls)
@@ -66,27 +66,30 @@ async def find_mesh(
                 return replace(step, urls=(first, *(url for url in step.urls if url != first)))
             unreachable |= dict.fromkeys(step.urls, clock())
             continue
-        said = await _wait(discovery, words, step, said, say)
-        words = replace(words, supports=step.supports or me.node_id)
+        reported = await _wait(discovery, announcement, step, reported, say)
+        announcement = replace(announcement, supports=step.supports or me.node_id)
         if not me.mesh_id:
             memory = listened(memory, clock() - now, min(step.seconds, LISTEN_S), clock(), config.discovery_wait_s)
 
 
-async def _wait(discovery: Discovery, words: Announcement, step: Wait, said: str, say: Callable[[str], None]) -> str:
-    if step.supports and step.supports != words.supports:
-        await discovery.announce(replace(words, supports=step.supports))
+async def _wait(
+    discovery: Discovery, announcement: Announcement, step: Wait, reported: str, say: Callable[[str], None]
+) -> str:
+    """Wait for the next step; the reason reported last."""
+    if step.supports and step.supports != announcement.supports:
+        await discovery.announce(replace(announcement, supports=step.supports))
     sentence = step.why if step.seconds >= 1.0 else ""
-    if sentence and sentence != said:
+    if sentence and sentence != reported:
         say(sentence)
     await discovery.changed(min(step.seconds, LISTEN_S))
-    return sentence or said
+    return sentence or reported
 
 
 def listened(memory: Memory, took_s: float, asked_s: float, now: float, wait_s: float) -> Memory:
-    """The memory after a wait of `asked_s` that took `took_s`: only time in which this node could hear counts.
+    """The memory after a wait of `asked_s` seconds that took `took_s`: only time when the node could receive counts.
 
-    A process that got no time to run (a busy machine, a laptop's lid) has answers in its sockets that it has not read:
-    it must not conclude that there is nobody. After a long sleep all it knows is stale.
+    A process that was suspended (by a busy machine, or a closed laptop) has unread answers in its sockets, so it must
+    not conclude that there are no other nodes. After a long suspension all it knows is stale.
     """
     deaf_s = took_s - asked_s
     if deaf_s > wait_s:
@@ -95,9 +98,9 @@ def listened(memory: Memory, took_s: float, asked_s: float, now: float, wait_s: 
 
 
 async def first_reachable(urls: Iterable[str], timeout_s: float = 0.8) -> str:
-    """The first of `urls` at whose host and port something accepts a TCP connection; "" when nothing does.
+    """The first of `urls` whose host and port accept a TCP connection; "" when none does.
 
-    All are tried at once. A URL without a port, or malformed, counts as unreachable.
+    All are tried at once. A malformed URL, or one without a port, counts as unreachable.
     """
     tries = [asyncio.create_task(_dial(url, timeout_s), name=f"dial {url}") for url in dict.fromkeys(urls)]
     try:
@@ -118,7 +121,7 @@ async def _dial(url: str, timeout_s: float) -> str:
             return ""
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    except (OSError, ValueError, TimeoutError):
+    except (OSError, ValueError):
         return ""
     writer.close()
     return url

@@ -1,13 +1,12 @@
-"""Finding the other nodes of a local network: mDNS announcements, service `_queztl._tcp.local.`
+"""Discovery of nodes on the local network by mDNS, service `_queztl._tcp.local.`
 
-One announcement a node, sent on every address this was given and on no other. A machine that crashes says no
-goodbye, so each announcement is repeated and forgotten when it was not heard for `TTL_S`. Nobody's death is
-concluded from that: an announcement is a hint about where to dial, nothing else.
+Each node has one announcement, sent only on the addresses that `Discovery` is given. A machine that crashes sends no
+goodbye, so announcements are repeated, and expire when they were not received for `TTL_S`. Expiry does not mean that
+the node is dead: an announcement is only a hint about where to dial.
 
-Known of the zeroconf library and worked around here: it keeps pointer records for at least 1,125 s and for
-a second it keeps a replaced text record beside the new one, so this reads the text records itself, newest
-first; and an answer to a late joiner's question may take 2 s, so whoever hears a new node repeats itself at
-once.
+Two properties of the zeroconf library are worked around. It keeps pointer records for at least 1,125 s, and for one
+second a replaced text record beside the new one; so this module reads the text records itself, newest first. And the
+answer to a newcomer's query may take 2 s; so a node that hears a newcomer repeats its own announcement at once.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from zeroconf import IPVersion, RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
+from zeroconf import DNSText, IPVersion, RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 from mesh.discovery.announcement import TTL_S, Announcement, Sighting, from_txt, heard, still_valid, to_properties
@@ -30,20 +30,19 @@ log = logging.getLogger(__name__)
 
 SERVICE_TYPE = "_queztl._tcp.local."
 REPEAT_S = 8.0
-"""A node repeats its announcement this often, jittered."""
-ECHO_PAUSE_S = 0.2
-"""A node repeats itself for newcomers at most this often."""
-_TYPE_TXT = 16
+"""The period of the repeated announcements, jittered."""
+NEWCOMER_PAUSE_S = 0.2
+"""The shortest time between two repeats for newcomers."""
 
 
 def _ignore(zeroconf: Zeroconf, service_type: str, name: str, state_change: object) -> None:
-    """The library wants a handler, with exactly these keywords."""
+    """The library requires a handler with exactly these keywords."""
 
 
 def multicasts(address: str) -> bool:
-    """Whether this machine can join mDNS's group on `address`; sends nothing.
+    """Whether this machine can join the mDNS group on `address`. Sends nothing.
 
-    Asked before zeroconf is, which fails on one bad address as a whole and leaves its sockets open.
+    It is checked before zeroconf starts, because zeroconf fails as a whole on one bad address and leaks its sockets.
     """
     group = socket.inet_aton("224.0.0.251") + socket.inet_aton(address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -56,7 +55,7 @@ def multicasts(address: str) -> bool:
 
 
 class Discovery(RecordUpdateListener):
-    """Announces this node and knows who else announces itself. `start` never fails: see `trouble`."""
+    """Announces this node, and collects the announcements of others. `start` never fails: see `trouble`."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class Discovery(RecordUpdateListener):
     ) -> None:
         super().__init__()
         self.trouble = ""
-        """Why nothing can be announced or heard, one sentence; empty when all is well."""
+        """Why nothing can be sent or received, one sentence; empty when everything works."""
         self._addresses = addresses
         self._on_change = on_change
         self._clock = clock
@@ -75,13 +74,13 @@ class Discovery(RecordUpdateListener):
         self._mdns: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._info: ServiceInfo | None = None
-        self._mine: Announcement | None = None
-        self._said_at = 0.0
-        self._echoing = False
+        self._own: Announcement | None = None
+        self._sent_at = 0.0
+        self._repeating = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. Where the network does not allow it, `trouble` says why and nothing is heard."""
+        """Start listening. If the network does not allow it, `trouble` gives the reason and nothing is received."""
         try:
             usable = [address for address in self._addresses if multicasts(address)]
             if not usable:
@@ -97,33 +96,33 @@ class Discovery(RecordUpdateListener):
             await self.stop()
             return
         self._mdns.zeroconf.async_add_listener(self, None)
-        # the browser is here for the questions it asks; the answers are read in async_update_records
+        # the browser sends the queries; the answers are read in async_update_records
         self._browser = AsyncServiceBrowser(self._mdns.zeroconf, SERVICE_TYPE, handlers=[_ignore])
         self._spawn(self._repeat(), "discovery: repeat")
 
     async def announce(self, announcement: Announcement) -> None:
-        """Say this from now on, in place of whatever was said before; `at` is filled in.
+        """Send this announcement from now on, instead of the previous one; `at` is filled in.
 
         Raises: ValueError when a field is too long for a DNS record.
         """
-        self._publish(self._say(announcement))
-        self._spawn(self._insist(), "discovery: say it twice more")
+        self._publish(self._make_info(announcement))
+        self._spawn(self._send_twice_more(), "discovery: repeat a new announcement")
 
     async def update(self, announcement: Announcement) -> None:
-        """The same as `announce`, by the name that fits a change."""
+        """`announce`, for a changed announcement."""
         await self.announce(announcement)
 
     def peers(self) -> tuple[Announcement, ...]:
-        """What the others say now, by node id."""
+        """The current announcements of other nodes, sorted by node id."""
         return tuple(sighting.announcement for sighting in self.sightings())
 
     def sightings(self) -> tuple[Sighting, ...]:
-        """What the others say now and since when, by node id."""
+        """The current sightings of other nodes, sorted by node id."""
         self._sightings = still_valid(self._sightings.values(), self._clock())
         return tuple(self._sightings[node] for node in sorted(self._sightings))
 
     async def changed(self, timeout_s: float) -> bool:
-        """Wait until anything new was heard since the last call; False when `timeout_s` passed first."""
+        """Wait for a change since the last call; False when none came within `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
@@ -133,7 +132,7 @@ class Discovery(RecordUpdateListener):
         return True
 
     async def stop(self) -> None:
-        """Say goodbye and stop listening. May be called twice."""
+        """Send a goodbye and stop listening. Idempotent."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -150,40 +149,41 @@ class Discovery(RecordUpdateListener):
     # --- what zeroconf calls -----------------------------------------------------------------------
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """Text records that came in (in the event loop)."""
+        """Called by zeroconf with received records, in the event loop."""
         for record in (update.new for update in records):
-            if record.type != _TYPE_TXT or not record.name.lower().endswith(SERVICE_TYPE):
+            if not isinstance(record, DNSText) or not record.name.lower().endswith(SERVICE_TYPE):
                 continue
-            said = from_txt(record.text)
-            if said is None or (self._mine is not None and said.node_id == self._mine.node_id):
+            announcement = from_txt(record.text)
+            if announcement is None or (self._own is not None and announcement.node_id == self._own.node_id):
                 continue
             if record.is_expired(now):
-                self._forget(said)
+                self._on_goodbye(announcement)
             else:
-                self._hear(said)
+                self._on_announcement(announcement)
 
     def async_update_records_complete(self) -> None:
-        """Nothing to do once a packet is through."""
+        """Called by zeroconf after each packet; nothing to do."""
 
-    def _hear(self, said: Announcement) -> None:
-        before = self._sightings.get(said.node_id)
-        after = heard(before, said, self._clock(), time.time())
+    def _on_announcement(self, announcement: Announcement) -> None:
+        before = self._sightings.get(announcement.node_id)
+        after = heard(before, announcement, self._clock(), time.time())
         if after is None:
             return
-        self._sightings[said.node_id] = after
-        if before is None and not self._echoing:
-            self._echoing = True
-            self._spawn(self._echo(), "discovery: answer a newcomer")
-        if before is None or replace(before.announcement, at=0.0) != replace(said, at=0.0):
-            log.debug("%s %s says it is a %s of %s", said.node_id, said.urls, said.role, said.mesh_name)
+        self._sightings[announcement.node_id] = after
+        if before is None and not self._repeating:
+            self._repeating = True
+            self._spawn(self._repeat_for_newcomers(), "discovery: repeat for newcomers")
+        if before is None or replace(before.announcement, at=0.0) != replace(announcement, at=0.0):
+            node, role, mesh = announcement.node_id, announcement.role, announcement.mesh_name
+            log.debug("%s %s announces itself as %s of %s", node, announcement.urls, role, mesh)
             self._notify()
 
-    def _forget(self, said: Announcement) -> None:
-        known = self._sightings.get(said.node_id)
-        # an old text record runs out long after a new one replaced it
-        if known and known.announcement.at <= said.at:
-            del self._sightings[said.node_id]
-            log.debug("%s said goodbye", said.node_id)
+    def _on_goodbye(self, announcement: Announcement) -> None:
+        known = self._sightings.get(announcement.node_id)
+        # an old text record expires long after a new one has replaced it
+        if known and known.announcement.at <= announcement.at:
+            del self._sightings[announcement.node_id]
+            log.debug("%s has sent a goodbye", announcement.node_id)
             self._notify()
 
     # --- inside --------------------------------------------------------------------------------------
@@ -193,17 +193,17 @@ class Discovery(RecordUpdateListener):
         if self._on_change:
             self._on_change()
 
-    def _say(self, announcement: Announcement) -> ServiceInfo:
+    def _make_info(self, announcement: Announcement) -> ServiceInfo:
         at = time.time()
-        if self._mine is not None:
-            at = max(at, self._mine.at + 0.001)
-        self._mine = replace(announcement, at=at)
+        if self._own is not None:
+            at = max(at, self._own.at + 0.001)
+        self._own = replace(announcement, at=at)
         ports = [urlsplit(url).port for url in (*announcement.urls, announcement.api) if url]
         info = ServiceInfo(
             SERVICE_TYPE,
             f"{announcement.node_id}.{SERVICE_TYPE}",
             port=next((port for port in ports if port), 0),
-            properties=to_properties(self._mine),
+            properties=to_properties(self._own),
             server=f"queztl-{announcement.node_id}.local.",
             parsed_addresses=list(self._addresses),
             host_ttl=TTL_S,
@@ -212,10 +212,10 @@ class Discovery(RecordUpdateListener):
         return info
 
     def _publish(self, info: ServiceInfo) -> None:
-        """Answer questions with `info` from now on, and send it unasked.
+        """Answer queries with `info` from now on, and send it unsolicited.
 
-        Not by async_register_service: that probes for a name that can't be taken (1.2 s), and its own repeats
-        go on with the old words after they were replaced.
+        Not by async_register_service: that probes for a name that can't be taken (1.2 s), and its own repeats go on
+        with the old record after it was replaced.
         """
         if self._mdns is None:
             return
@@ -229,7 +229,7 @@ class Discovery(RecordUpdateListener):
 
     def _send(self) -> None:
         if self._mdns is not None and self._info is not None:
-            self._said_at = self._clock()
+            self._sent_at = self._clock()
             zeroconf = self._mdns.zeroconf
             zeroconf.async_send(zeroconf.generate_service_broadcast(self._info, None))
 
@@ -239,23 +239,23 @@ class Discovery(RecordUpdateListener):
             known = len(self._sightings)
             if len(self.sightings()) != known:
                 self._notify()
-            if self._mine is not None:
-                self._publish(self._say(self._mine))
+            if self._own is not None:
+                self._publish(self._make_info(self._own))
 
-    async def _insist(self) -> None:
-        """Packets get lost: whatever is current is sent again, twice."""
+    async def _send_twice_more(self) -> None:
+        """Send the current announcement twice more, because packets get lost."""
         for _ in range(2):
-            await asyncio.sleep(ECHO_PAUSE_S)
+            await asyncio.sleep(NEWCOMER_PAUSE_S)
             self._send()
 
-    async def _echo(self) -> None:
-        """One repeat for a newcomer; many newcomers at once share it."""
-        await asyncio.sleep(max(0.0, self._said_at + ECHO_PAUSE_S - self._clock()))
-        # Without another look at the clock: a timer may fire a millisecond before its time.
-        self._echoing = False
+    async def _repeat_for_newcomers(self) -> None:
+        """Repeat the announcement once for all newcomers of a moment."""
+        await asyncio.sleep(max(0.0, self._sent_at + NEWCOMER_PAUSE_S - self._clock()))
+        # The clock is not checked again: a timer may fire a millisecond early.
+        self._repeating = False
         self._send()
 
-    def _spawn(self, work, name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

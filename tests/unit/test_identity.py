@@ -31,17 +31,13 @@ def test_a_node_keeps_its_id_and_gets_a_fresh_incarnation(tmp_path: Path) -> Non
     again.close()
 
 
-def test_it_remembers_its_mesh_and_forgets_it_when_told(tmp_path: Path) -> None:
+def test_it_remembers_its_mesh(tmp_path: Path) -> None:
     data = open_data_dir(tmp_path)
     assert data.mesh is None and data.bus_urls == ()
     data.remember_mesh(MESH, ["nats://10.0.0.1:4222"])
     data.close()
     data = open_data_dir(tmp_path)
     assert data.mesh == MESH and data.bus_urls == ("nats://10.0.0.1:4222",)
-    data.forget_mesh()
-    data.close()
-    data = open_data_dir(tmp_path)
-    assert data.mesh is None and data.bus_urls == ()
     data.close()
 
 
