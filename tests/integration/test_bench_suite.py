@@ -40,6 +40,7 @@ async def run(tmp_path: Path, *benchmarks: Benchmark, quick: bool = False) -> li
     return outcomes
 
 
+@pytest.mark.serial
 async def test_an_outcome_says_all_that_was_measured_and_on_what(tmp_path) -> None:
     (outcome,) = await run(tmp_path, SPIN)
     assert (outcome.state, outcome.benchmark, outcome.headline) == ("ok", "spin", "spins")

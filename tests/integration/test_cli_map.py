@@ -199,9 +199,11 @@ async def test_interrupted_it_ends_what_it_has_open(
         "--payload", '{"sleep_s": 1.5}', "--window", "4",
     )  # fmt: skip
     process, first = await begin(words, url, 3)
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the other one has looked
     busy = await queztl(*words, "--json", url=url)
     assert busy.code == 2 and "another `queztl map` writes to" in busy.lines[-1]["error"]["message"]
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 130 and "queztl: interrupted" in err.decode() and b"Traceback" not in err
     told = [*first, *(one for one in map(json.loads, out.splitlines()) if "input" in one)]

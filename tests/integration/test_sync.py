@@ -74,7 +74,7 @@ def test_map_in_order_and_as_they_end(mesh: SyncMesh) -> None:
     items = list(mesh.map("echo", ({"value": number} for number in range(300)), window=32))
     assert [item.index for item in items] == list(range(300))
     assert [item.result["value"] for item in items] == list(range(300))
-    payloads = [{"value": number, "sleep_s": 1.0 if number == 0 else 0.0} for number in range(12)]
+    payloads = [{"value": number, "sleep_s": 3.0 if number == 0 else 0.0} for number in range(12)]
     ended = [item.index for item in mesh.map("echo", payloads, ordered=False)]
     assert sorted(ended) == list(range(12)) and ended[-1] == 0, "the slow one must not hold up the others"
     mixed = list(mesh.map("echo", [{"value": 1}, {"sleep_s": "x"}, {"fail": "on order"}], max_attempts=1))
