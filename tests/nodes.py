@@ -28,7 +28,7 @@ from mesh.coordination import Lease
 from mesh.messages import NodeRecord
 from tests.ports import free_port
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
 LEAVE_WITHIN_S = 40.0
 ROOT = Path(__file__).parent.parent
 

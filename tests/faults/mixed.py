@@ -36,6 +36,11 @@ def done(end: TaskEnd) -> None:
     assert end.state == "done", f"{end.id} {end.state}: {end.error}"
 
 
+def cancelled(end: TaskEnd, _: Any) -> None:
+    """Somebody took it back."""
+    assert end.state == "cancelled", end
+
+
 def echoed(value: Any) -> Expected:
     """Done, and the value came back."""
 

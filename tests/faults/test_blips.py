@@ -13,7 +13,7 @@ from tests.faults.mixed import echoed
 from tests.invariants import Expected
 from tests.proxy import Proxy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 WIRED = {"labels": {"wired": "1"}}
 

@@ -16,7 +16,7 @@ from tests.faults.conftest import Field
 from tests.faults.mixed import echoed
 from tests.invariants import Expected
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 def ended(state: str, code: str = "", attempt: int = 0) -> Expected:

@@ -11,7 +11,7 @@ from tests.faults.conftest import Field
 from tests.faults.mixed import echoed
 from tests.invariants import Expected
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 async def test_a_node_that_leaves_in_order(field: Field) -> None:

@@ -46,7 +46,7 @@ async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:
     busy = await mesh.start("echo", {"value": "busy", "sleep_s": 60}, requires={"node": host.id})
     await witness.until(lambda: witness.runs(busy.id), 15, "the host is busy")
     task = await mesh.start("ml_training", PAYLOAD | {"steps": steps}, requires={"labels": {"mix": "1"}})
-    await witness.until(lambda: witness.runs(task.id), 30, "it trains")
+    await witness.until(lambda: witness.runs(task.id), 60, "it trains")
     (first,) = witness.runs(task.id)
     assert first.node == victim.id
     await _stored(field, 2)  # the second one replaces the first

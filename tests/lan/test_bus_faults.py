@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lan.conftest import cable, inside, ip
-from tests.lan.office import grown
+from tests.lan.office import Scene, grown
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(800)]
 
@@ -23,6 +23,32 @@ pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(800)]
 STALL_S = 30.0
 
 
+def test_the_cable_of_the_server_that_leads_flaps(office: list[str], tmp_path: Path) -> None:
+    """For 5 s: it stands for every scene in which the server that leads is cut off and comes back."""
+    inside(office[-1], _flap(office, tmp_path))
+
+
+async def _flap(machines: list[str], folder: Path) -> None:
+    async with grown(folder, machines) as scene:
+        await flapping(scene)
+
+
+async def flapping(scene: Scene) -> None:
+    """The cable of whoever leads is pulled and plugged in again, five times."""
+    machine = scene.office.machine_of(await scene.leads())
+
+    async def flap() -> None:
+        for _ in range(5):
+            cable(machine, plugged=False)
+            await asyncio.sleep(0.5)
+            cable(machine, plugged=True)
+            await asyncio.sleep(0.5)
+
+    assert await scene.scenario("cable of the leader flapping for 5 s", flap) < STALL_S
+    await scene.until_safe()
+
+
+@pytest.mark.long
 def test_the_cable_of_the_server_that_leads(office: list[str], tmp_path: Path) -> None:
     """Pulled for 30 s, then flapping for 5."""
     inside(office[-1], _cable(office, tmp_path))
@@ -40,20 +66,10 @@ async def _cable(machines: list[str], folder: Path) -> None:
         stall_s = await scene.scenario("cable of the leader pulled for 30 s", pull)
         await scene.until_safe()
         assert stall_s < STALL_S
-
-        machine = scene.office.machine_of(await scene.leads())
-
-        async def flap() -> None:
-            for _ in range(5):
-                cable(machine, plugged=False)
-                await asyncio.sleep(0.5)
-                cable(machine, plugged=True)
-                await asyncio.sleep(0.5)
-
-        assert await scene.scenario("cable of the leader flapping for 5 s", flap) < STALL_S
-        await scene.until_safe()
+        await flapping(scene)
 
 
+@pytest.mark.long
 def test_the_leader_is_frozen_for_20_s(office: list[str], tmp_path: Path) -> None:
     inside(office[-1], _freeze(office, tmp_path))
 
@@ -71,6 +87,7 @@ async def _freeze(machines: list[str], folder: Path) -> None:
         await scene.until_safe()
 
 
+@pytest.mark.long
 def test_the_switch_splits_two_from_three(office: list[str], tmp_path: Path) -> None:
     inside(office[-1], _split(office, tmp_path))
 
@@ -98,6 +115,7 @@ async def _split(machines: list[str], folder: Path) -> None:
         await scene.until_safe()
 
 
+@pytest.mark.long
 def test_a_power_cut_of_the_whole_mesh(office: list[str], tmp_path: Path) -> None:
     inside(office[-1], _power_cut(office, tmp_path))
 

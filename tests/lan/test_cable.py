@@ -16,7 +16,7 @@ from tests.invariants import Witness
 from tests.lan.conftest import cable, inside
 from tests.nodes import Cluster
 
-pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 def test_a_pulled_cable_and_back(lan: list[str], tmp_path: Path) -> None:

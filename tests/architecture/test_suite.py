@@ -1,0 +1,50 @@
+"""The suite itself: each long scene has a shorter one that stands for it, and tests are shared out whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from tests import side_by_side
+
+TESTS = Path(__file__).parents[1]
+
+
+def _tests(marked: str = "") -> set[str]:
+    """`path::function` of every test, or of those with that mark."""
+    found = set()
+    for file in TESTS.rglob("test_*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                marks = {ast.unparse(decorator) for decorator in node.decorator_list}
+                if not marked or f"pytest.mark.{marked}" in marks:
+                    found.add(f"tests/{file.relative_to(TESTS).as_posix()}::{node.name}")
+    return found
+
+
+def test_every_long_scene_has_a_shorter_one_that_stays():
+    rows = re.findall(r"^\| `(tests/\S+)`[^|]*\| `(tests/\S+)`", (TESTS / "README.md").read_text(), re.MULTILINE)
+    long = _tests("long")
+    assert long and {name for name, _ in rows} == long
+    assert {shorter for _, shorter in rows} <= _tests() - long
+
+
+def test_files_stay_whole_and_scenes_are_groups_of_their_own():
+    group_of = side_by_side.group_of
+    assert group_of("tests/unit/test_a.py::test_b[c]") == "tests/unit/test_a.py"
+    assert group_of("tests/lan/test_a.py::test_b") == "tests/lan/test_a.py::test_b"
+    assert group_of("elsewhere/test_a.py::test_b") == "elsewhere/test_a.py"
+
+
+def test_the_queue_has_every_group_once_in_the_same_order_and_ends_with_what_is_short():
+    groups = {side_by_side.group_of(test) for test in _tests()}
+    queue = side_by_side.in_order(groups)
+    assert sorted(queue) == sorted(groups) and queue == side_by_side.in_order(reversed(queue))
+    last = queue[len(queue) * 9 // 10 :]
+    assert not [group for group in last if group.startswith(("tests/lan", "tests/faults", "tests/integration"))]
+
+
+def test_processes_fit_the_cores_and_the_memory():
+    assert side_by_side.processes(0) == 1 and side_by_side.processes(3 << 30) == 1
+    assert 1 < side_by_side.processes(1 << 50) <= 24
