@@ -263,7 +263,7 @@ class Node:
         context = self.context
         await self.scaler.dismiss_started_nodes()
         self.heartbeat.state = "draining"
-        self.puller.close_ingress()
+        self.puller.stop_pulling()
         if context.bus.connected:
             self.heartbeat.publish()
         await self._drain(self.shutdown.drain_s if drain_s is None else drain_s)
@@ -274,7 +274,7 @@ class Node:
         await self._tear_down()
 
     async def _drain(self, limit_s: float) -> None:
-        self.puller.close_ingress()
+        self.puller.stop_pulling()
         await draining.drain(self.deliveries, self.executor, self.checkpoints, limit_s)
 
     async def abandon(self) -> None:

@@ -1,4 +1,4 @@
-"""What a kind's work is given and may give back. Imported by worker processes: keep it light."""
+"""What a workload receives and may return. Every worker process imports this file: keep it light."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InputFault(Exception):
-    """The payload is at fault, in a way that only the work itself could find: the task is not retried.
+    """The payload is invalid in a way that only the workload could detect: the task is not retried.
 
     `field` is the payload's own field ("image"); `problem` a phrase that follows it ("is no JPEG").
     """
@@ -28,26 +28,26 @@ class InputFault(Exception):
 
     @property
     def fault(self) -> Fault:
-        """The same, as validation reports it: `Fault("payload.image", "is no JPEG")`."""
+        """The same fault in the form that validation uses: `Fault("payload.image", "is no JPEG")`."""
         return Fault(f"payload.{self.field}", self.problem)
 
 
 @dataclass(frozen=True)
 class Output:
-    """A result that is bytes: themselves, or a file in the task's folder that holds them."""
+    """A result that is bytes: the bytes themselves, or a file in the task's folder."""
 
     data: bytes | Path
     content_type: str = "application/octet-stream"
     info: dict[str, Any] = field(default_factory=dict)
-    """Facts about them: width, height, format …"""
+    """Facts about the bytes: width, height, format …"""
 
 
 def _no_progress(fraction: float, note: str = "", text: str = "") -> None:
-    """For work that nobody watches."""
+    """The default: progress is not reported."""
 
 
 def _no_checkpoint(data: bytes | Path, note: str = "") -> None:
-    """For work that nobody keeps."""
+    """The default: checkpoints are not stored."""
 
 
 def _none_kept() -> tuple[int, int]:
@@ -56,45 +56,45 @@ def _none_kept() -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Context:
-    """What a task is given besides its payload."""
+    """What a workload receives besides the payload of its task."""
 
     cores: int
     """How many cores it may use."""
     folder: Path
-    """The task's own folder: its working directory, gone after it."""
+    """The task's own folder and working directory; deleted after the task."""
     blobs: dict[str, Path] = field(default_factory=dict)
     """blob id -> the file that holds it"""
     progress: Callable[..., None] = _no_progress
-    """progress(fraction 0..1, note="", text=""); text: all that the task has written so far"""
+    """progress(fraction 0..1, note="", text=""); text: everything that the task has written so far"""
     resume: Path | None = None
-    """The newest checkpoint of an earlier run of this task, in a file; None: begin afresh. It comes from a peer: it
-    must be read by nothing that runs code."""
+    """A file with the newest checkpoint of an earlier run of this task; None: start from the beginning. It comes from
+    another node: nothing that can execute code may read it."""
     checkpoint: Callable[..., None] = _no_checkpoint
-    """checkpoint(data, note=""): all that is needed to go on from here, as bytes or a file in the task's folder, which
-    is moved away. It is kept while the work goes on; a newer one replaces it."""
+    """checkpoint(data, note=""): everything needed to resume from here, as bytes or as a file in the task's folder,
+    which is moved away. The mesh stores it while the task runs on; a newer one replaces it."""
     kept: Callable[[], tuple[int, int]] = _none_kept
-    """() -> how many checkpoints of this run the mesh has kept, and how many it could not."""
+    """() -> how many checkpoints of this run the mesh has stored, and how many it could not store."""
     memory_mb: int = 0
-    """What it may add to the process; 0: no limit."""
+    """How much memory it may use beyond that of the idle process; 0: no limit."""
     fault_kinds: bool = False
-    """Whether this node obeys payloads that break things on purpose."""
+    """Whether this node accepts payloads that fail on purpose, for tests."""
     grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What this node's operator allows beyond what every node does: setting -> the values he listed."""
+    """What the operator of this node allows in addition: setting -> listed values."""
 
     def granted(self, setting: str) -> tuple[str, ...]:
-        """What this node's operator listed for `setting`, a field of NodeConfig; nothing unless he did."""
+        """The values that the operator listed for `setting`, a field of NodeConfig; empty by default."""
         return tuple(self.grants.get(setting, ()))
 
     def read(self, data: bytes | BlobInput, field: str = "data") -> bytes:
-        """The bytes that a `Data` field stands for, whichever way they came.
+        """The bytes of a `Data` field, whether they came in the payload or as a blob.
 
-        Raises: InputFault naming `field`, when it names a blob that the mesh does not hold.
+        Raises: InputFault for `field`, when it names a blob that the mesh does not have.
         """
         if isinstance(data, bytes):
             return data
         path = self.blobs.get(data.blob)
         if path is None:
-            raise InputFault(field, f"names the blob {data.blob}, which the mesh does not hold (any more)")
+            raise InputFault(field, f"names the blob {data.blob}, which the mesh does not have (any more)")
         return path.read_bytes()
 
 
@@ -103,9 +103,9 @@ Run = Callable[[Any, Context], Any]
 
 @cache
 def load(kind: str) -> Run:
-    """The function that does the work of `kind`; imports its module on first use.
+    """The workload function of `kind`; imports its module on first use.
 
-    Raises: UnknownKind; ImportError when a library that the kind needs is absent or broken.
+    Raises: UnknownKind; ImportError when a library that the kind needs is missing or broken.
     """
     name = f"node.workloads.{kind}"
     try:

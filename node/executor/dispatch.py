@@ -1,8 +1,8 @@
-"""Which waiting jobs go to which worker now, how long a kind takes, and when a job must be stopped (pure).
+"""Decides which waiting job goes to which worker, estimates run times, and decides when a job must be stopped (pure).
 
-Jobs leave the queue strictly in order: what is at its head and does not fit blocks the rest, so that a job
-that wants all cores gets them as soon as the present ones end. Small jobs of a kind whose run time is known
-share a worker, in batches; anything else has a worker to itself.
+Jobs leave the queue strictly in order: a job at its head that does not fit blocks the rest, so that a job that needs
+all cores gets them as soon as the running ones end. Small jobs of a kind with a known run time share a worker, in
+batches; any other job has a worker to itself.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Literal, Protocol
 
 #: Most jobs a worker holds at a time.
 DEPTH_JOBS = 64
-#: Most work a worker holds at a time, when it holds several jobs, seconds.
+#: Most run time a worker holds at a time, when it holds several jobs, seconds.
 DEPTH_S = 0.020
-#: A worker with less work than this takes more small jobs even while another core is free, seconds.
+#: A worker with less run time than this gets more small jobs even while another core is free, seconds.
 CHUNK_S = 0.0005
 #: Most payload a worker holds at a time, when it holds several jobs, bytes.
 DEPTH_BYTES = 512 * 1024
-#: A job is small when its kind takes no longer than this, seconds.
+#: A job is small when the mean run time of its kind is at most this, seconds.
 SMALL_S = 0.0025
-#: No job is taken to be shorter than this, seconds.
+#: Shorter run times count as this, seconds.
 LEAST_S = 5e-6
-#: A kind's run time is known after so many jobs.
+#: The run time of a kind is known after so many jobs.
 SAMPLES = 3
-#: Jobs behind one that runs longer than this are called back, so that another worker can have them, seconds.
+#: Jobs that wait behind one that runs longer than this are recalled, so that another worker gets them, seconds.
 RECALL_S = 0.02
-#: A job that has lost so many workers through no visible fault of its own is run no more.
+#: A job that was in so many workers that died ends as crashed, although none seemed to die of it.
 MAX_RERUNS = 3
-#: A worker idle for longer than this ends, unless it is the last one, seconds.
+#: A worker that is idle for longer than this ends, unless it is the last one, seconds.
 IDLE_S = 60.0
 MIB = 1024 * 1024
 
 
-class Wanted(Protocol):
-    """What this file reads of a job."""
+class QueuedJob(Protocol):
+    """The part of a job that decides where it runs."""
 
     @property
     def kind(self) -> str: ...
@@ -48,13 +48,13 @@ class Wanted(Protocol):
 
 @dataclass(slots=True)
 class Rate:
-    """How long jobs of a kind take: a mean that outliers move slowly, and how many it rests on."""
+    """The run time of a kind: a mean that outliers move slowly, and the number of jobs behind it."""
 
     mean_s: float = 0.0
     samples: int = 0
 
     def add(self, ran_s: float) -> None:
-        """One more job ran `ran_s` seconds. Of the first few the least counts: the very first loads libraries."""
+        """Add a job that ran `ran_s` seconds. Of the first few the shortest counts: the very first loads libraries."""
         self.samples += 1
         if self.samples <= SAMPLES:
             self.mean_s = ran_s if self.samples == 1 else min(self.mean_s, ran_s)
@@ -64,29 +64,29 @@ class Rate:
 
 @dataclass(slots=True)
 class WorkerSlot:
-    """A worker that can take work. `cores` is 0 while it has none."""
+    """The load of one worker. `cores` is 0 while it has no job."""
 
     cores: int = 0
     jobs: int = 0
     work_s: float = 0.0
-    """estimated, of all its jobs"""
+    """estimated run time of all its jobs"""
     size_bytes: int = 0
     shared: bool = False
-    """whether all it has are small jobs, so that another small one may join them"""
+    """whether all its jobs are small, so that another small job may join them"""
     last: str = ""
-    """the kind of the last job it was sent: its libraries are loaded there, perhaps a model"""
+    """the kind of the last job it got: it has the libraries of that kind loaded, perhaps a model"""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """(seat, how many jobs) in turn, taken from the head of the queue; and how many workers to start."""
+    """Batches (index of the worker slot, number of jobs) from the head of the queue, and how many workers to start."""
 
     batches: list[tuple[int, int]]
     start: int = 0
 
 
 def small_s(kind: str, cores: int, rates: Mapping[str, Rate]) -> float:
-    """The run time to expect of a small job; 0 when it is not small, or nobody knows yet."""
+    """The expected run time of a small job; 0 when it is not small, or its run time is unknown."""
     rate = rates.get(kind)
     if rate is None or cores != 1 or rate.samples < SAMPLES or rate.mean_s > SMALL_S:
         return 0.0
@@ -103,17 +103,17 @@ def _fits(worker_slot: WorkerSlot, expected_s: float, size_bytes: int, limit_s: 
 
 
 def assign(
-    waiting: Iterable[Wanted],
+    waiting: Iterable[QueuedJob],
     worker_slots: Sequence[WorkerSlot],
     slots: int,
     rates: Mapping[str, Rate],
     starting: int = 0,
 ) -> Plan:
-    """Who gets what now. `seats` are updated to what they hold afterwards; `starting` workers are on their way.
+    """Assign waiting jobs to workers. Updates `worker_slots` to their new load; `starting`: workers about to be ready.
 
-    Promises: never more than `slots` cores in use (a wider job counts as `slots`); jobs leave in order; a job
-    that is not small gets an idle worker; a small one joins others only where they take under CHUNK_S
-    together, or no idle worker or no core is left.
+    Promises: never more than `slots` cores in use (a wider job counts as `slots`); jobs leave in order; a job that is
+    not small gets an idle worker; a small one joins others only where they take less than CHUNK_S together, or when no
+    idle worker or no core is left.
     """
     free = slots - sum(worker_slot.cores for worker_slot in worker_slots)
     batches: list[tuple[int, int]] = []
@@ -126,7 +126,7 @@ def assign(
         expected_s = known.get(kind, -1.0) if cores == 1 else 0.0
         if expected_s < 0:
             expected_s = known[kind] = small_s(kind, 1, rates)
-        # Once more what _fits says: this loop runs for every job.
+        # The conditions of _fits, inlined: this loop runs for every job.
         if (
             not expected_s
             or not worker_slot.shared
@@ -142,7 +142,7 @@ def assign(
                 blocked = True
                 break
             worker_slot = worker_slots[at]
-            # Past CHUNK_S all round: that much for this one, then the least laden is looked for again.
+            # All workers are past CHUNK_S: this one gets that much more, then the least loaded one is chosen again.
             limit_s = min(DEPTH_S, worker_slot.work_s + CHUNK_S)
             if not worker_slot.jobs:
                 free -= cores
@@ -163,8 +163,10 @@ def assign(
 def _choose(
     worker_slots: Sequence[WorkerSlot], free: int, cores: int, expected_s: float, size_bytes: int, kind: str
 ) -> int:
-    """The seat for the job at the head of the queue, an idle one whose last job was of the same kind before other idle
-    ones; -1 when it must wait."""
+    """The index of the worker slot for the job at the head of the queue; -1 when it must wait.
+
+    Of idle workers, one whose last job was of the same kind comes first.
+    """
     if expected_s:
         for index, worker_slot in enumerate(worker_slots):
             if _fits(worker_slot, expected_s, size_bytes, CHUNK_S):
@@ -188,18 +190,20 @@ def _choose(
     return -1
 
 
-def _start(ahead: Iterable[Wanted], free: int, slots: int, rates: Mapping[str, Rate], room: int, starting: int) -> int:
-    """How many workers to start for the jobs `ahead`, of which `starting` ones will take the first."""
-    wanted = 0
+def _start(
+    ahead: Iterable[QueuedJob], free: int, slots: int, rates: Mapping[str, Rate], room: int, starting: int
+) -> int:
+    """How many workers to start for the jobs `ahead`, the first of which the `starting` workers will take."""
+    needed = 0
     for job in ahead:
         cores = min(job.cores, slots)
         if cores > free:
             break
         free -= cores
-        wanted += 1
+        needed += 1
         if small_s(job.kind, cores, rates):
             break
-    return max(0, min(wanted - starting, room))
+    return max(0, min(needed - starting, room))
 
 
 Verdict = Literal["timeout", "memory", "recall"]
@@ -208,9 +212,9 @@ Verdict = Literal["timeout", "memory", "recall"]
 def judge(
     ran_s: float, timeout_s: float, resident_bytes: int, base_bytes: int, memory_mb: int, behind: int
 ) -> Verdict | None:
-    """What to do about a job that has run for `ran_s` seconds in a worker with `behind` more jobs after it.
+    """Whether to stop a job that has run for `ran_s` seconds, or to recall the `behind` jobs that wait behind it.
 
-    A `timeout_s` or `memory_mb` of 0 means no limit; `resident_bytes` is 0 when it was not measured.
+    A `timeout_s` or `memory_mb` of 0 means no limit; a `resident_bytes` of 0 was not measured.
     """
     if 0 < timeout_s < ran_s:
         return "timeout"
@@ -222,19 +226,19 @@ def judge(
 
 
 def fate(seq: int, culprit: int, verdict: tuple[int, str] | None, dropped: bool, reruns: int) -> str:
-    """What becomes of the job `seq` whose worker died: "again", or the code it ends with.
+    """What happens to the job `seq` whose worker died: "rerun", or the code with which it ends.
 
-    `culprit` is the job the worker was on (0: none), `verdict` the (job, reason) for which it was killed, if it
-    was; `reruns` counts the workers this job has lost before. A job that loses too many ends as a culprit.
+    `culprit`: the job that the worker was running (0: none); `verdict`: the (job, reason) for which the worker was
+    killed, if it was; `dropped`: whether the job was cancelled; `reruns`: how many of its workers died before.
     """
     if dropped:
         return "cancelled"
     if verdict is not None:
-        return verdict[1] if seq == verdict[0] else "again"
-    return "crashed" if seq == culprit or reruns >= MAX_RERUNS else "again"
+        return verdict[1] if seq == verdict[0] else "rerun"
+    return "crashed" if seq == culprit or reruns >= MAX_RERUNS else "rerun"
 
 
 def surplus(idle_s: Sequence[float], workers: int) -> list[int]:
-    """Which of the idle workers (by index; seconds each has been idle) to let go: the long idle, but one stays."""
+    """The indexes of the idle workers to end: those idle for long, but never all `workers`. `idle_s`: of each."""
     long_idle = [index for index, idle in enumerate(idle_s) if idle > IDLE_S]
     return long_idle[1:] if len(long_idle) == workers else long_idle

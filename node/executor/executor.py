@@ -1,9 +1,9 @@
-"""Runs jobs in worker processes: the daemon's only way to do work, and none of it in the daemon's own process.
+"""Runs jobs in worker processes. The daemon never runs a workload in its own process.
 
-Which job goes where and when one must be stopped is decided in `dispatch` (pure). Promises: every submitted
-job is reported finished exactly once, unless `stop` gives it back; a job that dies with its worker takes no
-other job with it (those are run again, unasked); no workload holds up the caller. It does not promise that an
-innocent job in the batch of a crashing one runs once only.
+`dispatch` (pure) decides which job goes to which worker and when a job must be stopped. Promises: every submitted job
+is reported as finished exactly once, unless `stop` returns it; a job whose worker dies takes no other job with it
+(those run again automatically); no workload blocks the caller. Not promised: that a job in the same batch as a crashing
+one runs only once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from node.executor import limits, protocol
 from node.executor.dispatch import Rate, assign, fate, judge
 from node.executor.jobs import Finished, Job, answered, unanswered
 from node.executor.pool import WorkerPool, unfinished
-from node.executor.process import Allowed, WorkerProcess
+from node.executor.process import Permissions, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -28,19 +28,19 @@ __all__ = ["Executor", "Finished", "Job"]
 
 TICK_S = 0.025
 MEMORY_EVERY_TICKS = 4
-#: Where all that runs has been running for longer than this, workers are looked after only as often as their memory.
+#: When every present job has run for longer than this, all checks are as rare as those of memory, seconds.
 STEADY_AFTER_S, STEADY_TICK_S = 1.0, TICK_S * MEMORY_EVERY_TICKS
 IDLE_TICK_S = 5.0
 
 
 class Executor:
-    """Worker processes and the queue before them.
+    """Worker processes and the queue in front of them.
 
-    `grants` is what the operator allows (`Context.granted`). `on_started` is called when a job is handed to a worker,
-    and again when it is handed to another one; `on_called_back` when it has none any more and waits for the next one
-    (its worker died, or is on a job that takes long); `on_finished` with all that one read from a worker brought;
-    `on_progress(job, fraction, note, text, text_from)` at most ten times a second a worker; `on_checkpoint(job, file,
-    note)` with a file that is the receiver's from then on. All are called in the loop's thread and must not block.
+    `grants`: what the operator allows (`Context.granted`). The callbacks run in the loop's thread and must not block:
+    `on_started(job)` when a worker gets a job, and again when another worker gets it; `on_called_back(job)` when a job
+    waits for a worker again, because its worker died or runs a long job; `on_finished(ends)` with the ends of one read
+    from a worker; `on_progress(job, fraction, note, text, text_from)` at most ten times a second per worker;
+    `on_checkpoint(job, file, note)` with a file that belongs to the receiver from then on.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class Executor:
     ) -> None:
         self.slots = slots
         self.rates: dict[str, Rate] = {}
-        """kind -> how long its jobs take here"""
+        """kind -> the run time of its jobs on this node"""
         self._on_started, self._on_finished, self._on_progress = on_started, on_finished, on_progress
         self._on_checkpoint, self._on_called_back = on_checkpoint, on_called_back
-        self._pool = WorkerPool(folder, Allowed(fault_kinds, grants or {}), self._hear, self._buried, self._dispatch)
+        self._pool = WorkerPool(
+            folder, Permissions(fault_kinds, grants or {}), self._on_frames, self._on_worker_gone, self._dispatch
+        )
         self._waiting: deque[Job] = deque()
         self._reruns: dict[str, int] = {}
         self._ticks = 0
@@ -71,36 +73,36 @@ class Executor:
         self._stopping = False
         self._quiet = asyncio.Event()
 
-    # --- what the caller sees
+    # --- for the caller
 
     @property
     def free_cores(self) -> int:
-        """Cores that no job has."""
+        """Cores that no job uses."""
         return self.slots - sum(worker.worker_slot.cores for worker in self._pool.workers)
 
     @property
     def waiting(self) -> int:
-        """Jobs that no worker has."""
+        """Jobs in the queue."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Jobs that workers have."""
+        """Jobs that workers hold."""
         return sum(len(worker.held) for worker in self._pool.everyone())
 
     async def start(self) -> None:
-        """Clears the folder and starts one worker. Raises: CannotStart, when that does not get ready."""
+        """Clear the folder and start one worker. Raises: CannotStart, when no worker gets ready."""
         self._loop = asyncio.get_running_loop()
         await self._pool.open()
 
     async def stop(self, drain_s: float) -> list[Job]:
-        """Waits `drain_s` seconds for what workers have, then ends them. The jobs that did not end."""
+        """End the workers after `drain_s` seconds at most; the jobs that did not end by then. Safe before `start`."""
         self._stopping = True
         if self.running and drain_s > 0:
             try:
                 await asyncio.wait_for(self._quiet.wait(), drain_s)
             except TimeoutError:
-                log.info("%d jobs did not end within %g s and are given up", self.running, drain_s)
+                log.info("%d jobs did not end within %g s and are returned unfinished", self.running, drain_s)
         left = [*unfinished(self._pool.everyone()), *self._waiting]
         self._waiting.clear()
         if self._timer is not None:
@@ -109,16 +111,16 @@ class Executor:
         return left
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queues `jobs` behind those that wait; what comes in one turn of the loop is handed out together."""
+        """Append `jobs` to the queue; those submitted in one turn of the loop are dispatched together."""
         self._waiting.extend(jobs)
         if not self._dispatch_due:
             self._dispatch_due = True
             self._loop.call_soon(self._dispatch)
 
     def cancel(self, job_id: str) -> bool:
-        """Drops a waiting job, or ends a running one with its worker; False when there is no such job.
+        """Drop a waiting job, or end a running one together with its worker; False when there is no such job.
 
-        A job that ends in the same moment may still be reported as done.
+        A job that ends at the same moment may still be reported as done.
         """
         for worker in self._pool.everyone():
             seq = next((seq for seq, job in worker.held.items() if job.id == job_id), 0)
@@ -138,17 +140,17 @@ class Executor:
                 return True
         return False
 
-    def report_checkpoint(self, job: Job, kept: bool) -> None:
-        """Lets the work know what became of a checkpoint of it."""
+    def report_checkpoint(self, job: Job, stored: bool) -> None:
+        """Report to the workload of `job` whether a checkpoint of it was stored."""
         for worker in self._pool.workers:
             for seq, held in worker.held.items():
                 if held is job:
-                    worker.report_checkpoint(seq, kept)
+                    worker.report_checkpoint(seq, stored)
 
-    # --- handing out
+    # --- dispatching
 
     def _dispatch(self) -> None:
-        """Hands out what fits now."""
+        """Send the jobs that fit now to workers."""
         self._dispatch_due = False
         if not self._waiting or self._stopping:
             return
@@ -169,18 +171,18 @@ class Executor:
         for job in handed:
             self._on_started(job)
 
-    # --- hearing back
+    # --- frames from workers
 
-    def _hear(self, worker: WorkerProcess, received: Iterable[tuple[int, Any]]) -> None:
-        """All that one read from a worker brought."""
+    def _on_frames(self, worker: WorkerProcess, received: Iterable[tuple[int, Any]]) -> None:
+        """Handle the frames of one read from a worker."""
         ended: list[Finished] = []
         for kind, body in received:
             if kind == protocol.RESULTS:
                 self._take_results(worker, protocol.decode_results(body), ended)
             elif kind == protocol.PROGRESS:
-                seq, *told = protocol.decode_progress(body)
+                seq, fraction, note, text, text_from = protocol.decode_progress(body)
                 if seq in worker.held:
-                    self._on_progress(worker.held[seq], *told)
+                    self._on_progress(worker.held[seq], fraction, note, text, text_from)
             elif kind == protocol.CHECKPOINT:
                 seq, file, note = protocol.decode_checkpoint(body)
                 if seq in worker.held:
@@ -188,8 +190,8 @@ class Executor:
                 else:
                     Path(file).unlink(missing_ok=True)
             elif kind == protocol.SKIPPED:
-                back = [worker.held.pop(seq) for seq in protocol.decode_skipped(body) if seq in worker.held]
-                self._waiting.extendleft(reversed(back))
+                skipped = [worker.held.pop(seq) for seq in protocol.decode_skipped(body) if seq in worker.held]
+                self._waiting.extendleft(reversed(skipped))
             elif kind == protocol.READY:
                 self._pool.ready(worker)
         worker.settle()
@@ -201,7 +203,7 @@ class Executor:
         for end in results:
             job = held.pop(end.seq, None)
             if job is None:
-                # It was called back in the moment it started, and runs elsewhere.
+                # It was recalled at the moment it started, and runs in another worker.
                 if end.file:
                     Path(end.file).unlink(missing_ok=True)
                 continue
@@ -219,11 +221,11 @@ class Executor:
             try:
                 self._on_finished(ended)
             except Exception:
-                log.exception("taking the results of %d jobs failed", len(ended))
+                log.exception("could not process the results of %d jobs", len(ended))
         if self._stopping and not self.running:
             self._quiet.set()
 
-    # --- watching
+    # --- checks
 
     def _set_timer(self, tick_s: float) -> None:
         if self._timer is not None:
@@ -232,14 +234,14 @@ class Executor:
         self._timer = self._loop.call_later(tick_s, self._tick)
 
     def _tick(self) -> None:
-        """Looks after every worker: often while one is busy, rarely while several are idle, else not at all."""
+        """Check every worker: often while one is busy, rarely while several are idle, else not at all."""
         self._ticks += 1
-        weigh = self._tick_s == STEADY_TICK_S or self._ticks % MEMORY_EVERY_TICKS == 0
+        with_memory = self._tick_s == STEADY_TICK_S or self._ticks % MEMORY_EVERY_TICKS == 0
         self._timer, self._tick_s = None, 0.0
         now = monotonic()
         for worker in list(self._pool.workers):
             if worker.held and not worker.verdict:
-                self._watch(worker, now, weigh)
+                self._check(worker, now, with_memory)
         self._pool.retire_surplus(now)
         busy = [worker for worker in self._pool.workers if worker.held]
         if busy:
@@ -249,9 +251,9 @@ class Executor:
             self._set_timer(IDLE_TICK_S)
         self._dispatch()
 
-    def _watch(self, worker: WorkerProcess, now: float, weigh: bool) -> None:
+    def _check(self, worker: WorkerProcess, now: float, with_memory: bool) -> None:
         resident = 0
-        if weigh:
+        if with_memory:
             resident = limits.resident_bytes(worker.pid)
             worker.bound_log()
             if worker.process.poll() is not None:
@@ -268,34 +270,34 @@ class Executor:
             self._end(worker, seq, verdict)
 
     def _recall(self, worker: WorkerProcess) -> None:
-        """Takes back what a worker has not started, to the head of the queue."""
-        self._wait_again(worker.call_back())
+        """Put the jobs that a worker has not started back at the head of the queue."""
+        self._requeue(worker.recall())
         worker.settle()
-        # What it is on is no small job, whatever its kind: nothing joins it.
+        # Its present job is not small, whatever its kind: no other job may join it.
         worker.worker_slot.shared = False
 
-    def _wait_again(self, jobs: Sequence[Job]) -> None:
+    def _requeue(self, jobs: Sequence[Job]) -> None:
         self._waiting.extendleft(reversed(jobs))
         for job in jobs:
             self._on_called_back(job)
 
-    def _end(self, worker: WorkerProcess, seq: int, why: str) -> None:
-        """Kills a worker because of the job `seq`; the rest follows when it is gone."""
+    def _end(self, worker: WorkerProcess, seq: int, reason: str) -> None:
+        """Kill a worker because of the job `seq`; its jobs are settled when it has ended."""
         if worker.verdict is None:
-            worker.verdict = (seq, why)
+            worker.verdict = (seq, reason)
             worker.kill()
 
-    def _buried(self, worker: WorkerProcess, culprit: int, ran_s: float, how: str) -> None:
-        """Settles what a lost worker held: its culprit ends, all others run again, in their old order."""
-        ended, again = [], []
+    def _on_worker_gone(self, worker: WorkerProcess, culprit: int, ran_s: float, how: str) -> None:
+        """Settle the jobs of a worker that has ended: the culprit ends, all others run again, in their order."""
+        ended, again = list[Finished](), list[Job]()
         for seq, job in worker.held.items():
             reruns = self._reruns.get(job.id, 0)
-            why = fate(seq, culprit, worker.verdict, job.id in worker.dropped, reruns)
-            if why == "again":
+            code = fate(seq, culprit, worker.verdict, job.id in worker.dropped, reruns)
+            if code == "rerun":
                 self._reruns[job.id] = reruns + 1
                 again.append(job)
             else:
-                ended.append(unanswered(job, why, ran_s if seq == culprit else 0.0, how))
+                ended.append(unanswered(job, code, ran_s if seq == culprit else 0.0, how))
         worker.held.clear()
-        self._wait_again(again)
+        self._requeue(again)
         self._report(ended)

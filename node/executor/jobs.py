@@ -1,4 +1,4 @@
-"""What goes into the executor and what comes out of it."""
+"""The jobs that go into the executor, and their ends that come out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node.executor.worker_main import memory_message
 
 @dataclass(slots=True)
 class Job:
-    """One task as a worker needs it."""
+    """One task in the form that a worker needs."""
 
     id: str
     kind: str
@@ -24,12 +24,12 @@ class Job:
     timeout_s: float = 0.0
     """0: no limit"""
     memory_mb: int = 0
-    """what it may add to the worker; 0: no limit"""
+    """how much memory it may use beyond that of the idle worker; 0: no limit"""
     blobs: dict[str, Path] = field(default_factory=dict)
     resume: Path | None = None
-    """the checkpoint to go on from"""
+    """the checkpoint to resume from"""
     token: Any = None
-    """the caller's own; comes back"""
+    """any value of the caller; returned with the end of the job"""
 
 
 @dataclass(slots=True)
@@ -41,8 +41,8 @@ class Finished:
     result: bytes = b""
     """raw MessagePack; b"" when there is none, or when `result_file` holds it"""
     result_file: Path | None = None
-    """A result over CLAIM_CHECK_BYTES: the bytes themselves when `content_type` is set, else MessagePack. The
-    receiver moves or deletes it."""
+    """A result over CLAIM_CHECK_BYTES: the bytes themselves when `content_type` is set, else MessagePack. The receiver
+    must move or delete the file."""
     content_type: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     error: TaskError | None = None
@@ -51,11 +51,11 @@ class Finished:
     """Unix seconds; 0 when it never started"""
     ran_s: float = 0.0
     crashed: bool = False
-    """whether the worker died of it"""
+    """whether its worker died"""
 
 
 def answered(job: Job, end: ResultFrame) -> Finished:
-    """A job whose end its worker told."""
+    """The end of a job that its worker reported."""
     file = Path(end.file) if end.file else None
     return Finished(
         job,
@@ -71,7 +71,10 @@ def answered(job: Job, end: ResultFrame) -> Finished:
 
 
 def unanswered(job: Job, why: str, ran_s: float = 0.0, how: str = "") -> Finished:
-    """A job whose end its worker did not tell: cancelled, timeout, memory or crashed."""
+    """The end of a job that its worker did not report.
+
+    `why`: cancelled, timeout, memory or crashed; `how`: how the worker ended, as a phrase.
+    """
     message = {
         "cancelled": "The task was cancelled.",
         "timeout": f"{job.kind} ran longer than its limit of {job.timeout_s:g} s; ask for more with timeout_s.",

@@ -1,10 +1,10 @@
-"""What holds a worker process in: environment, rlimits, niceness, memory, and an end with its daemon.
+"""The limits of a worker process: environment, rlimits, niceness, memory, and its end when its daemon dies.
 
-Memory is limited twice. The daemon watches what a worker (and every process it started) has resident over
-what it had before the job, and kills it past the job's `memory_mb`: that counts what is really used, on any
-system. On Linux pages of mapped files don't count, for the kernel takes them back when it needs them. Between two
-looks the kernel's RLIMIT_DATA is the backstop: it counts private writable memory only, where RLIMIT_AS would also
-count what numpy, torch or CUDA merely reserve, and would stop them for nothing.
+Memory is limited twice. The daemon watches the resident memory of a worker and of every process it started, and kills
+the worker when that grows by more than the job's `memory_mb`: this counts memory in real use, on every system. On Linux
+pages of mapped files don't count, because the kernel can reclaim them at any time. Between two checks the kernel's
+RLIMIT_DATA is the backstop: it counts private writable memory only, while RLIMIT_AS would also count memory that numpy,
+torch or CUDA only reserve, and would stop them without need.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 MIB = 1024 * 1024
-#: Over the job's own limit: thread stacks and what a library keeps for itself.
+#: Allowance on top of the job's own limit, for thread stacks and the caches of libraries.
 DATA_SLACK_BYTES = 512 * MIB
 NICENESS = 5
 OPEN_FILES = 4096
 LINUX = sys.platform.startswith("linux")
 
 # fmt: off
-#: What a worker inherits of its daemon's environment; nothing else, so no key and no credential.
+#: The variables that a worker inherits from its daemon; nothing else, so no key and no credential.
 ALLOWED = frozenset(
     (
         "PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV",
@@ -44,16 +44,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 def clean_environment(environment: Mapping[str, str], folder: Path, code: Path) -> dict[str, str]:
     """The environment of a worker whose task folder is `folder`; `code` is the directory that holds `node`."""
     kept = {name: value for name, value in environment.items() if name in ALLOWED or name.startswith("LC_")}
-    # On a busy machine threads of OpenMP that spin while they wait cost more than they do: llama.cpp's two threads made
-    # 2 tokens/s spinning and 20 to 43 sleeping.
+    # On a busy machine OpenMP threads that spin while they wait cost more than they gain: two threads of llama.cpp made
+    # 2 tokens/s when spinning and 20 to 43 when sleeping.
     kept.setdefault("OMP_WAIT_POLICY", "passive")
-    # But a few microseconds of it: on a quiet machine the next step is there by then: llama.cpp is 2.5 times as fast.
+    # A few microseconds of spinning pay off on a quiet machine, where the next step comes within that time: llama.cpp
+    # is 2.5 times as fast.
     kept.setdefault("GOMP_SPINCOUNT", "1000")
     return kept | {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
 
 
 def confine(parent: int) -> None:
-    """For a worker, once, before it takes work. Ends the process when its daemon, `parent`, has gone already."""
+    """Called by a worker once, before it takes jobs. Ends the process if its daemon, `parent`, is gone already."""
     os.nice(NICENESS)
     if LINUX:
         _be_nice_as_a_session()
@@ -61,30 +62,30 @@ def confine(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _soft_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A handler, not SIG_IGN: programs that a workload starts would inherit that.
+        # A handler, because the programs that a workload starts would inherit SIG_IGN.
         signal.signal(number, _leave_it_to_the_daemon)
     if LINUX:
         import ctypes
 
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # Whatever a workload starts and leaves behind becomes this process's own child, and so can be found.
+        # Processes that a workload leaves behind become children of this process, which can find and end them.
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 
 
 def _be_nice_as_a_session() -> None:
-    """Each worker leads a session, and Linux' autogroup scheduler shares the machine between sessions first: there
-    the niceness of a process counts only within its own, and a daemon would get no more than one worker of many."""
+    """Set the niceness of the worker's session. Linux autogroup scheduling shares the CPU between sessions first, and
+    each worker leads one: with a niceness of its process only, a daemon would get no more CPU than one worker."""
     try:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
     except OSError:
-        return  # a kernel without it: then niceness counts everywhere
+        return  # a kernel without autogroups: niceness counts between all processes
 
 
 def _leave_it_to_the_daemon(number: int, stack: object) -> None:
-    """Ctrl-C and a service manager's SIGTERM reach every process; the daemon alone decides what ends when."""
+    """Ctrl-C and the SIGTERM of a service manager reach every process; the daemon decides when each worker ends."""
 
 
 def _soft_limit(which: int, value: int) -> None:
@@ -93,8 +94,10 @@ def _soft_limit(which: int, value: int) -> None:
 
 
 def limit_data(memory_mb: int) -> int:
-    """For a worker, before a job: sets the backstop; 0 means no limit. The bytes it has resident now, as
-    `resident_bytes` counts them."""
+    """Called by a worker before a job: set the backstop (0: no limit).
+
+    The worker's resident memory now, bytes, counted as in `resident_bytes`.
+    """
     if not LINUX:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open("/proc/self/statm", "rb") as file:
@@ -109,16 +112,16 @@ def limit_data(memory_mb: int) -> int:
 
 
 def _own_bytes(process: int | str) -> int:
-    """Resident and no page of a file: memory of its own, and shared memory. Raises: OSError when it is gone."""
+    """Resident memory without pages of files: private and shared memory. Raises: OSError when the process is gone."""
     with open(f"/proc/{process}/status", "rb") as file:
         counts = dict(line.split(b":", 1) for line in file if line.startswith((b"RssAnon", b"RssShmem")))
     return sum(int(count.split()[0]) for count in counts.values()) * 1024
 
 
 def resident_bytes(pid: int) -> int:
-    """What a process and all it started have resident (on Linux without pages of files); 0 when it is gone."""
+    """Resident memory of a process and its descendants, on Linux without pages of files; 0 when it is gone."""
     if not LINUX:
-        import psutil
+        import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
         try:
             process = psutil.Process(pid)
@@ -134,19 +137,19 @@ def resident_bytes(pid: int) -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that `pid` started, direct ones only; none where the system does not tell."""
+    """The direct children of `pid`; empty where the system does not list them."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
     except OSError:
-        pass  # the process, or that thread, ended while we looked
+        pass  # the process, or that thread, has just ended
     return found
 
 
 def has_children() -> bool:
-    """Whether this process has children, ended ones included: one system call, for use after every job."""
+    """Whether this process has children, ended ones included: one system call, cheap enough after every job."""
     try:
         if hasattr(os, "waitid"):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -158,11 +161,11 @@ def has_children() -> bool:
 
 
 def end_children() -> None:
-    """Kills and reaps everything this process has started and its jobs left behind, grandchildren too."""
+    """Kill and reap all processes that jobs have left behind, grandchildren included."""
     while has_children():
         children = children_of(os.getpid())
         if not children:
-            import psutil
+            import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
             children = [child.pid for child in psutil.Process().children(recursive=True)]
         for child in children:

@@ -1,6 +1,6 @@
-"""Keeps the worker processes: starts them when asked, retires idle ones, buries the dead.
+"""The pool of worker processes: starts workers on request, retires idle ones, replaces dead ones.
 
-At least one stays warm. Starting that fails is tried again ever more slowly, and never takes the daemon down.
+At least one worker stays ready. A start that fails is repeated with growing delays, and never ends the daemon.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from mesh.errors import CannotStart
 from node.executor.dispatch import surplus
-from node.executor.process import Allowed, Guard, Hear, WorkerProcess
+from node.executor.process import Guard, OnFrames, Permissions, WorkerProcess
 
 log = logging.getLogger(__name__)
 
 READY_WITHIN_S = 20.0
-#: `open` gives up after so many starts that failed; later on nothing gives up.
+#: `open` gives up after so many failed starts; later the pool never gives up.
 GIVE_UP_AFTER = 3
 START_BACKOFF_S = (0.1, 0.5, 2.0, 10.0, 30.0)
 
@@ -28,35 +28,36 @@ START_BACKOFF_S = (0.1, 0.5, 2.0, 10.0, 30.0)
 class WorkerPool:
     """The worker processes of one executor.
 
-    `hear(worker, frames)` gets all that one read brought; `buried(worker, ran_s, how)` is told of a worker that is
-    gone for good, with what it still held; `changed()` when there may be a new one to hand work to.
+    `on_frames(worker, frames)` gets the frames of one read; `on_worker_gone(worker, culprit, ran_s, how)` a worker that
+    has ended, with the jobs it still held; `on_change()` is called when there may be a worker that can take jobs.
     """
 
     def __init__(
         self,
         folder: Path,
-        allowed: Allowed,
-        hear: Hear,
-        buried: Callable[[WorkerProcess, int, float, str], None],
-        changed: Callable[[], None],
+        permissions: Permissions,
+        on_frames: OnFrames,
+        on_worker_gone: Callable[[WorkerProcess, int, float, str], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.workers: list[WorkerProcess] = []
         self.dying: list[WorkerProcess] = []
         self.starting = 0
-        self._folder, self._results, self._allowed = folder, folder / "results", allowed
-        self._hear, self._buried, self._changed = hear, buried, changed
+        self._folder, self._results, self._permissions = folder, folder / "results", permissions
+        self._on_frames, self._on_worker_gone, self._on_change = on_frames, on_worker_gone, on_change
         self._background: set[asyncio.Task[None]] = set()
         self._numbers = self._failed_starts = 0
         self._start_after = 0.0
+        self._guard: Guard | None = None
         self._ready = asyncio.Event()
         self._closing = False
 
     def everyone(self) -> tuple[WorkerProcess, ...]:
-        """All that hold, or may hold, jobs."""
+        """All workers that may hold jobs."""
         return (*self.workers, *self.dying)
 
     async def open(self) -> None:
-        """Clears the folder and waits for one worker. Raises: CannotStart."""
+        """Clear the folder and wait for one ready worker. Raises: CannotStart."""
         shutil.rmtree(self._folder, ignore_errors=True)
         try:
             self._results.mkdir(parents=True, mode=0o700)
@@ -71,50 +72,53 @@ class WorkerPool:
             log.error("the first worker process was not ready within %g s", READY_WITHIN_S)
         if not any(worker.ready for worker in self.workers):
             await self.close()
-            raise CannotStart("No worker process could be started; the lines before this one say why.")
+            raise CannotStart("No worker process could be started; the log lines before this one give the reason.")
 
     async def close(self) -> None:
-        """Kills every worker, whatever it holds; returns when all are gone."""
+        """Kill every worker, whatever it holds; returns when all are gone."""
         self._closing = True
         for worker in self.everyone():
             worker.retired = True
             if not worker.lost:
                 worker.kill()
-        await asyncio.gather(*self._background)  # starts under way add workers
+        await asyncio.gather(*self._background)  # a start that is under way adds a worker
         for worker in tuple(self.workers):
             await worker.gone.wait()
         await asyncio.gather(*self._background)
-        self._guard.close()
+        if self._guard is not None:
+            self._guard.close()
 
-    # --- more and fewer
+    # --- starting and retiring
 
     def start(self, count: int) -> None:
-        """Starts `count` workers, unless starting failed only just now."""
-        if self._closing or self._loop.time() < self._start_after:
+        """Start `count` workers, unless a start has just failed."""
+        if self._closing or self._guard is None or self._loop.time() < self._start_after:
             return
         for _ in range(count):
             self._numbers += 1
             self.starting += 1
-            self._spawn(self._launch(WorkerProcess(self._numbers, self._folder, self._hear, self._lose)))
+            self._spawn(
+                self._launch(WorkerProcess(self._numbers, self._folder, self._on_frames, self._on_lost), self._guard)
+            )
 
     def ready(self, worker: WorkerProcess) -> None:
-        """`worker` said that it can take work."""
+        """`worker` reported that it can take jobs."""
         worker.ready = True
         self.starting -= 1
         self._failed_starts = 0
         self._ready.set()
 
     def retire_surplus(self, now: float) -> None:
-        """Lets workers end that nobody has needed for a while."""
+        """End workers that have been idle for long."""
         idle = [worker for worker in self.workers if worker.ready and not worker.held and not worker.retired]
         for index in surplus([now - worker.idle_since for worker in idle], len(self.workers)):
             idle[index].retire()
 
-    async def _launch(self, worker: WorkerProcess) -> None:
+    async def _launch(self, worker: WorkerProcess, guard: Guard) -> None:
         try:
-            await worker.launch(self._guard, self._results, self._allowed)
+            await worker.launch(guard, self._results, self._permissions)
         except OSError as error:
-            self._start_failed(f"a worker process could not be started: {error}")
+            self._start_failed(f"could not start a worker process: {error}")
             return
         self.workers.append(worker)
         if self._closing:
@@ -128,14 +132,14 @@ class WorkerPool:
         delay_s = START_BACKOFF_S[min(self._failed_starts, len(START_BACKOFF_S) - 1)]
         self._failed_starts += 1
         if self._failed_starts >= GIVE_UP_AFTER:
-            self._ready.set()  # `open` waits no longer
+            self._ready.set()  # ends the wait in `open`
         self._start_after = self._loop.time() + delay_s
         log.error("%s; trying again in %g s", why, delay_s)
-        self._loop.call_at(self._start_after, self._after_loss)
+        self._loop.call_at(self._start_after, self._replace_last)
 
-    # --- losing one
+    # --- workers that end
 
-    def _lose(self, worker: WorkerProcess) -> None:
+    def _on_lost(self, worker: WorkerProcess) -> None:
         if worker in self.workers:
             self.workers.remove(worker)
         self.dying.append(worker)
@@ -149,13 +153,13 @@ class WorkerPool:
             self._start_failed(f"a worker process {how} before it was ready")
         elif not worker.retired and not worker.verdict:
             log.warning("worker %d %s", worker.number, how)
-        self._buried(worker, culprit, ran_s, how)
-        self._after_loss()
+        self._on_worker_gone(worker, culprit, ran_s, how)
+        self._replace_last()
 
-    def _after_loss(self) -> None:
+    def _replace_last(self) -> None:
         if not self.workers and not self.starting:
             self.start(1)
-        self._changed()
+        self._on_change()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -164,7 +168,7 @@ class WorkerPool:
 
 
 def unfinished(workers: Sequence[WorkerProcess]) -> list[Any]:
-    """Takes from `workers` all the jobs they hold."""
+    """Take all jobs away from `workers`."""
     left = [job for worker in workers for job in worker.held.values()]
     for worker in workers:
         worker.held.clear()

@@ -1,7 +1,7 @@
-"""What the daemon and a worker process say to each other: length-prefixed MessagePack over a socket pair.
+"""The protocol between the daemon and a worker process: length-prefixed MessagePack over a socket pair.
 
-A frame is 4 bytes of length (little endian, of all that follows), 1 byte of type, then the body. Jobs and
-results travel as arrays, many in a frame. Nothing here is kept or crosses machines, so there is no version.
+A frame is 4 bytes of length (little endian, of everything that follows), 1 byte of type, and the body. Jobs and results
+travel as arrays, many in a frame. Frames are never stored and never leave the machine, so they carry no version.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ import msgspec
 from mesh.messages import TaskError
 
 HEADER_BYTES = 5
-#: A frame longer than this is no frame: the stream is broken, bytes.
+#: A longer frame means that the stream is broken, bytes.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 #: daemon -> worker: [JobFrame, …]
 JOBS = 1
-#: worker -> daemon, once, when it can take work: its pid
+#: worker -> daemon, once, when it can take jobs: its pid
 READY = 2
 #: worker -> daemon: [ResultFrame, …]
 RESULTS = 3
-#: worker -> daemon: [seq, …] not started, because the daemon had called them back
+#: worker -> daemon: [seq, …] of jobs that it did not start, because the daemon had recalled them
 SKIPPED = 4
-#: worker -> daemon: [seq, fraction, note, text so far (its last part), how many characters lie before that]
+#: worker -> daemon: [seq, fraction, note, the end of the text so far, number of characters before that]
 PROGRESS = 5
-#: worker -> daemon: [seq, file, note]; the file is the daemon's from then on
+#: worker -> daemon: [seq, file, note]; the file belongs to the daemon from then on
 CHECKPOINT = 6
 
-# --- words of the board, a page both processes map; 8 bytes each, written in one store ------------------
+# --- words of the board, a page that both processes map; 8 bytes each, written in one store ------------
 #: float: when the present job started, on the machine's monotonic clock; written before CURRENT
 STARTED = 0
-#: int: the sequence number of the job the worker is on (or was on last)
+#: int: the sequence number of the present job (or of the last one)
 CURRENT = 1
-#: int, written by the daemon: jobs with a lower number that have not started yet must not start
+#: int, written by the daemon: jobs with a lower number must not start any more
 FLOOR = 2
-#: int: what the worker had resident before its present job, bytes
+#: int: resident memory of the worker before its present job, bytes
 BASE = 3
-#: int, written by the daemon: how many checkpoints of the present job the mesh has kept
+#: int, written by the daemon: how many checkpoints of the present job the mesh has stored
 KEPT = 4
-#: int, written by the daemon: how many it could not
+#: int, written by the daemon: how many it could not store
 UNKEPT = 5
 BOARD_BYTES = 4096
 
@@ -58,18 +58,18 @@ class JobFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     blobs: dict[str, str] | None = None
     """blob id -> the file that holds it"""
     resume: str = ""
-    """the file that holds the checkpoint to go on from"""
+    """the file that holds the checkpoint to resume from"""
 
 
 class ResultFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One job's end on its way back."""
+    """The end of one job on its way back."""
 
     seq: int
     started_at: float
     """Unix seconds"""
     ran_s: float
     result: bytes
-    """raw MessagePack; b"" means none, or that `file` holds it"""
+    """raw MessagePack; b"" means that there is none, or that `file` holds it"""
     error: TaskError | None = None
     content_type: str = ""
     file: str = ""
@@ -86,7 +86,7 @@ decode_ready = msgspec.msgpack.Decoder(int).decode
 
 
 class BrokenStream(ValueError):
-    """What came over the socket is no frame."""
+    """The bytes from the socket are not a frame."""
 
 
 def frame(kind: int, body: Any) -> bytearray:
@@ -99,7 +99,7 @@ def frame(kind: int, body: Any) -> bytearray:
 
 
 class Splitter:
-    """Cuts a byte stream into frames; keeps what is not whole yet."""
+    """Splits a byte stream into frames; keeps an incomplete one for later."""
 
     __slots__ = ("_rest",)
 
@@ -107,9 +107,9 @@ class Splitter:
         self._rest = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview]]:
-        """(type, body) of every frame that `data` completes; each body is valid until the next one is asked for.
+        """(type, body) of every frame that `data` completes; a body is valid until the next iteration.
 
-        Raises: BrokenStream, when a length can't be one.
+        Raises: BrokenStream, for an impossible length.
         """
         if self._rest:
             self._rest += data

@@ -1,9 +1,9 @@
-"""Inside a worker process: takes jobs, does them one after the other, sends their results back.
+"""The worker process: receives jobs, runs them one after the other, sends their results back.
 
-Started as `python -P -m node.child <parent pid> <socket fd> <board fd> <poke fd> <folder> <results folder>
-<fault kinds 0|1> <grants as JSON>`. It says that it is ready before it has loaded the table of kinds, and loads no
-kind's library before its first job. Before each job it writes on the board which one it is on, so that the daemon
-knows the culprit should the process die.
+Started as `python -P -m node.executor.worker_main <parent pid> <socket fd> <board fd> <flush fd> <folder> <results
+folder> <fault kinds 0|1> <grants as JSON>`. It reports that it is ready before it has loaded the table of kinds, and
+loads the libraries of a kind at its first job. Before each job it writes the job's number on the board, so that the
+daemon knows the culprit if the process dies.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from node.executor import limits, protocol
 from node.executor.context import Context, InputFault, Output, load
 
 RECEIVE_BYTES = 256 * 1024
-#: While there are more jobs at hand, results wait for others this long at most, that of the next job included: sent
-#: one by one, each costs the daemon, the bus and the submitter a wake-up, together half of a 1 ms task.
+#: While more jobs wait, results are sent together after this long at most, the next job included, seconds. Sent one by
+#: one, each would wake up the daemon, the bus and the submitter: half the cost of a 1 ms task.
 HOLD_S = 0.008
 HOLD_RESULTS = 32
-#: Traces of a job that ran longer than this are removed before the next one; of shorter ones, which can hardly
-#: have left any, before their results are sent: the three system calls cost as much as a whole no-op.
+#: After a job that ran longer than this the worker cleans up before the next job, seconds. Shorter jobs can hardly
+#: leave anything behind; it cleans up before their results are sent: the three system calls cost as much as a no-op.
 TIDY_S = 50e-6
-#: After a job that ran longer than this the memory baseline is taken anew.
+#: After a job that ran longer than this the memory baseline is measured again, seconds.
 STALE_S = 0.05
 PROGRESS_EVERY_S = 0.1
-#: Of a text that grows while a task runs, so much of its end is told.
+#: Progress reports carry the end of a growing text, this many characters.
 TEXT_CHARS = 4000
 MESSAGE_CHARS = 2000
 
 Validate = Callable[[str, Any], Any]
 
 
-class Child:
-    """The worker's side of the socket. One thread works; another one only flushes results when poked."""
+class Worker:
+    """The worker's side of the socket. One thread runs jobs; another one flushes results on request."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Child:
     # --- the loop
 
     def serve(self) -> None:
-        """Works until the daemon closes the socket."""
+        """Run jobs until the daemon closes the socket."""
         splitter = protocol.Splitter()
-        # One buffer for all: a fresh one of this size is mapped and unmapped by the allocator at every read.
+        # One buffer for all reads: the allocator would map and unmap a new one of this size each time.
         buffer = bytearray(RECEIVE_BYTES)
         view = memoryview(buffer)
         while size := self._sock.recv_into(buffer):
@@ -90,10 +90,10 @@ class Child:
                 self._send(protocol.SKIPPED, skipped)
 
     def flush(self) -> None:
-        """Sends every result that is ready; from any thread."""
+        """Send every result that is ready; callable from any thread."""
         with self._lock:
             if self._pending:
-                ready, self._pending = self._pending, []
+                ready, self._pending = self._pending, list[protocol.ResultFrame]()
                 self._sock.sendall(protocol.frame(protocol.RESULTS, ready))
 
     def _deliver(self) -> None:
@@ -106,7 +106,7 @@ class Child:
             self._sock.sendall(protocol.frame(kind, body))
 
     def _take(self, job: protocol.JobFrame) -> bool:
-        """Does one job; False when the daemon called it back before it started."""
+        """Run one job; False when the daemon recalled it before it started."""
         start = monotonic()
         if self._pending and (
             len(self._pending) >= HOLD_RESULTS or start - self._pending_since + self._means.get(job.kind, 1.0) > HOLD_S
@@ -118,7 +118,7 @@ class Child:
         self._words[protocol.KEPT] = self._words[protocol.UNKEPT] = 0
         self._times[protocol.STARTED] = start
         self._words[protocol.CURRENT] = job.seq
-        # Only now: had the daemon raised the floor earlier, it may have given this job to another worker.
+        # Checked only now: the daemon may have raised the floor before, and sent this job to another worker.
         if job.seq < self._words[protocol.FLOOR]:
             return False
         end = self._run(job, start)
@@ -163,7 +163,7 @@ class Child:
         return protocol.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info)
 
     def warm_up(self) -> None:
-        """Load what every job needs, so that the first one does not wait for it: 0.3 s."""
+        """Load what every job needs, so that the first one does not have to: 0.3 s."""
         self._load_validate()
         gc.freeze()
 
@@ -179,7 +179,7 @@ class Child:
             if now - self._progress_at >= PROGRESS_EVERY_S:
                 self._progress_at = now
                 done, before = min(1.0, max(0.0, float(fraction))), max(0, len(text) - TEXT_CHARS)
-                self._send(protocol.PROGRESS, (job.seq, done, str(note)[:200], text[before:], before))
+                self._send(protocol.PROGRESS, (job.seq, done, f"{note}"[:200], text[before:], before))
 
         def checkpoint(data: bytes | Path, note: str = "") -> None:
             self._checkpoints += 1
@@ -188,7 +188,7 @@ class Child:
                 os.rename(self._own_file(data, "checkpoint"), file)
             else:
                 file.write_bytes(data)
-            self._send(protocol.CHECKPOINT, (job.seq, str(file), str(note)[:200]))
+            self._send(protocol.CHECKPOINT, (job.seq, str(file), f"{note}"[:200]))
 
         def kept() -> tuple[int, int]:
             return self._words[protocol.KEPT], self._words[protocol.UNKEPT]
@@ -209,14 +209,14 @@ class Child:
         )
 
     def _own_file(self, given: Path, what: str) -> Path:
-        """Raises: RuntimeError, when a job names a file that is not its own."""
+        """The real path of a file of the job. Raises: RuntimeError, when it is outside the job's folder."""
         path = given.resolve()
         if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
-            raise RuntimeError(f"its {what} is no file in its own folder")
+            raise RuntimeError(f"its {what} is not a file in its own folder")
         return path
 
     def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
-        """(the result, "") when it is small, else (b"", the file it was written to)."""
+        """(the result, "") for a small result, else (b"", the file that holds it)."""
         if len(data) <= CLAIM_CHECK_BYTES:
             return data, ""
         file = self._result_file(seq)
@@ -249,9 +249,9 @@ class Child:
         return folder_fd
 
     def _tidy(self) -> None:
-        """Leaves nothing of a job behind: files, working directory, processes. 7 µs when there is nothing."""
+        """Remove what jobs have left behind: files, working directory, processes. 7 µs when there is nothing."""
         self._untidied = False
-        # The folder's time was set to 0 when it was empty: any entry made since has changed that.
+        # The modification time was set to 0 when the folder was empty: any new entry changes it.
         if os.fstat(self._folder_fd).st_mtime_ns:
             self._sweep()
         else:
@@ -270,12 +270,12 @@ class Child:
 
 
 def memory_message(kind: str, memory_mb: int) -> str:
-    """What is said of a job that took too much memory."""
-    return f"{kind} needed more than the {memory_mb} MB it was given; ask for more with requires.memory_mb."
+    """The error message of a job that exceeded its memory limit."""
+    return f"{kind} needed more than its limit of {memory_mb} MB; raise it with requires.memory_mb."
 
 
 def error_of(kind: str, problem: BaseException) -> TaskError:
-    """What a job's exception means to whoever submitted it; a traceback goes to the worker's log only."""
+    """The error that the submitter of a job gets for an exception; the traceback goes only to the worker's log."""
     if isinstance(problem, BadInput):
         faults = tuple((fault.field, fault.problem) for fault in problem.faults)
         return TaskError(code=problem.code, message=problem.message[:MESSAGE_CHARS], faults=faults)
@@ -287,41 +287,41 @@ def error_of(kind: str, problem: BaseException) -> TaskError:
         message = f"This node can't run {kind}: {problem}."
         return TaskError("unavailable", message[:MESSAGE_CHARS], retryable=True)
     traceback.print_exception(problem, file=sys.stderr)
-    said = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
-    return TaskError("failed", f"{kind} failed: {said}"[:MESSAGE_CHARS], retryable=True)
+    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+    return TaskError("failed", f"{kind} failed: {text}"[:MESSAGE_CHARS], retryable=True)
 
 
-def grants_of(word: str) -> dict[str, tuple[str, ...]]:
-    """What the operator allows, from the word that `node.executor.process.Allowed` made of it."""
-    return {setting: tuple(listed) for setting, listed in json.loads(word).items()}
+def parse_grants(argument: str) -> dict[str, tuple[str, ...]]:
+    """The grants from the argument that `node.executor.process.Permissions` made of them."""
+    return {setting: tuple(values) for setting, values in json.loads(argument).items()}
 
 
-def _obey_pokes(child: Child, poke_fd: int) -> None:
-    """Flushes whenever the daemon asks; the pipe's end is the daemon's end."""
-    while os.read(poke_fd, 64):
-        child.flush()
+def _flush_on_request(worker: Worker, flush_fd: int) -> None:
+    """Flush results whenever the daemon requests it; the pipe closes when the daemon ends."""
+    while os.read(flush_fd, 64):
+        worker.flush()
     os._exit(0)
 
 
 def main() -> None:
-    """The process's whole life."""
-    parent, socket_fd, board_fd, poke_fd = (int(word) for word in sys.argv[1:5])
+    """Run the worker process."""
+    parent, socket_fd, board_fd, flush_fd = (int(argument) for argument in sys.argv[1:5])
     folder, results, fault_kinds = Path(sys.argv[5]), Path(sys.argv[6]), sys.argv[7] == "1"
-    grants = grants_of(sys.argv[8])
-    for fd in (socket_fd, board_fd, poke_fd):
+    grants = parse_grants(sys.argv[8])
+    for fd in (socket_fd, board_fd, flush_fd):
         os.set_inheritable(fd, False)
     limits.confine(parent)
     sock = socket.socket(fileno=socket_fd)
     board = memoryview(mmap.mmap(board_fd, protocol.BOARD_BYTES))
-    child = Child(sock, board, folder, results, fault_kinds, grants)
-    threading.Thread(target=_obey_pokes, args=(child, poke_fd), daemon=True, name="poked").start()
+    worker = Worker(sock, board, folder, results, fault_kinds, grants)
+    threading.Thread(target=_flush_on_request, args=(worker, flush_fd), daemon=True, name="flush").start()
     sock.sendall(protocol.frame(protocol.READY, os.getpid()))
-    child.warm_up()
+    worker.warm_up()
     try:
-        child.serve()
+        worker.serve()
     except (ConnectionError, protocol.BrokenStream):
         os._exit(1)
-    # Not a normal exit: threads and hooks that a workload left behind must not hold the process.
+    # Not a normal exit: threads and hooks that a workload has left behind must not keep the process alive.
     os._exit(0)
 
 

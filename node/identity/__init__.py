@@ -1,1 +1,1 @@
-"""What a node says about itself: capabilities, measured speeds, its record and its banner."""
+"""How a node describes itself: capabilities, measured speeds, record and banner."""

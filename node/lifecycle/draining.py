@@ -27,7 +27,7 @@ async def drain(deliveries: Deliveries, executor: Executor, checkpoints: Checkpo
     """Return unstarted tasks to their lanes at once, and running ones after `drain_s` seconds."""
     for delivery in deliveries:
         if not delivery.started_at:
-            deliveries.give_back(delivery, RETURN_DELAY_S)
+            deliveries.nak(delivery, RETURN_DELAY_S)
             executor.cancel(delivery.task.id)
     try:
         async with asyncio.timeout(drain_s):
@@ -37,7 +37,7 @@ async def drain(deliveries: Deliveries, executor: Executor, checkpoints: Checkpo
     await checkpoints.release_all()
     for delivery in deliveries:
         log.warning("task %s did not end in time; returning it to its lane", delivery.task.id)
-        deliveries.give_back(delivery, RETURN_DELAY_S)
+        deliveries.nak(delivery, RETURN_DELAY_S)
 
 
 async def say_goodbye(context: NodeContext, election: Election, heartbeat: HeartbeatPublisher) -> None:

@@ -1,1 +1,1 @@
-"""Small probes that find out what this machine is and has."""
+"""Probes for the hardware and the software of this machine."""

@@ -1,4 +1,4 @@
-"""Devices that compute beside the processor: a table of small probes, each failing soft with its reason."""
+"""Probes the accelerators of the machine: a table of small probes; one that fails costs only its own devices."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _ACCEL_VENDORS = {
     0x1DA3: ("hpu", "Intel Gaudi"),
     0x17CB: ("qaic", "Qualcomm Cloud AI"),
 }
-#: The same for render nodes that no better probe reports.
+#: The same for render nodes that no other probe reports.
 _RENDER_VENDORS = {0x8086: ("xpu", "Intel GPU")}
 
 
 class NoProbe(Exception):
-    """A probe could not look; the message says why."""
+    """A probe could not run; the message gives the reason."""
 
 
 def probe_accelerators(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> tuple[Accelerator, ...]:
-    """All devices that any probe finds. A probe that fails costs its devices, never the node."""
+    """The devices that all probes find; a probe that fails is logged. `root`: of the file system."""
     found: list[Accelerator] = []
     for name, probe in PROBES:
         try:
             found += probe(root, environ)
         except (NoProbe, OSError, ValueError, subprocess.SubprocessError) as error:
-            log.warning("the %s probe failed, its devices are not offered: %s", name, error)
+            log.warning("the %s probe failed; its devices are not used: %s", name, error)
     return tuple(found)
 
 
@@ -50,7 +50,7 @@ def _read(path: Path) -> str:
 
 
 def nvidia(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """Through NVML where its Python binding is installed, else by asking nvidia-smi."""
+    """NVIDIA GPUs, from NVML where its Python binding is installed, else from nvidia-smi."""
     if not (root / "proc/driver/nvidia").exists() and not (root / "dev/nvidiactl").exists():
         return []
     if importlib.util.find_spec("pynvml"):
@@ -84,7 +84,7 @@ def _nvml() -> list[Accelerator]:
 
 
 def parse_nvidia_smi(text: str) -> list[Accelerator]:
-    """From lines of "name, MiB of memory, driver"; memory that is shared with the host reads [N/A]."""
+    """Devices from lines of "name, MiB of memory, driver"; memory shared with the host reads [N/A]."""
     found = []
     for line in text.splitlines():
         parts = [part.strip() for part in line.rsplit(",", 2)]
@@ -98,7 +98,7 @@ def parse_nvidia_smi(text: str) -> list[Accelerator]:
 
 
 def rocm(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """GPUs that the kernel's compute driver lists; needs no ROCm tools."""
+    """AMD GPUs that the compute driver of the kernel lists; needs no ROCm tools."""
     found = []
     driver = _read(root / "sys/module/amdgpu/version")
     for node in sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*")):
@@ -106,7 +106,7 @@ def rocm(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
         if not facts.get("simd_count"):
             continue
         banks = [parse_properties(_read(bank)) for bank in node.glob("mem_banks/*/properties")]
-        # Heap types 1 and 2 are the device's own memory, public and private.
+        # Heap types 1 and 2 are memory of the device, public and private.
         memory = sum(bank.get("size_in_bytes", 0) for bank in banks if bank.get("heap_type") in (1, 2))
         name = _read(node / "name") or "AMD GPU"
         target = gfx_name(facts.get("gfx_target_version", 0))
@@ -129,7 +129,7 @@ def gfx_name(version: int) -> str:
 
 
 def apple(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """Every Apple silicon chip has a Metal GPU that shares the machine's memory, and a Neural Engine."""
+    """The Metal GPU, which shares the memory of the machine, and the Neural Engine of an Apple silicon chip."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return []
     query = ["sysctl", "-n", "machdep.cpu.brand_string", "hw.memsize"]
@@ -138,7 +138,7 @@ def apple(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
 
 
 def parse_apple(text: str, version: str) -> list[Accelerator]:
-    """From two lines: the chip's name, the bytes of memory."""
+    """Devices from two lines: the name of the chip, the bytes of memory."""
     chip, memory = text.strip().splitlines()
     driver = f"macOS {version}"
     return [
@@ -147,11 +147,11 @@ def parse_apple(text: str, version: str) -> list[Accelerator]:
     ]
 
 
-# --- the rest --------------------------------------------------------------------------------------
+# --- others ----------------------------------------------------------------------------------------
 
 
 def tpu(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """Edge TPUs by their device; cloud TPUs that use VFIO by what their machine's environment says."""
+    """Edge TPUs by their device file; cloud TPUs that use VFIO by the environment of their machine."""
     found = [Accelerator("edgetpu", "Google Edge TPU") for _ in (root / "dev").glob("apex_*")]
     kind = environ.get("TPU_ACCELERATOR_TYPE", "")
     if kind and not _vendors(root / "sys/class/accel", "accel*", {0x1AE0: _ACCEL_VENDORS[0x1AE0]}):
@@ -161,12 +161,12 @@ def tpu(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
 
 
 def accel_class(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """What registers with the kernel's own class for accelerators, where the vendor is known."""
+    """Devices in the accelerator class of the kernel, where the vendor is known."""
     return _vendors(root / "sys/class/accel", "accel*", _ACCEL_VENDORS)
 
 
 def render_nodes(root: Path, environ: Mapping[str, str]) -> list[Accelerator]:
-    """GPUs that compute through their render node, where the vendor is known."""
+    """GPUs with a render node, where the vendor is known."""
     return _vendors(root / "sys/class/drm", "renderD*", _RENDER_VENDORS)
 
 

@@ -1,4 +1,4 @@
-"""What the machine itself is: processor, usable cores, memory, disk; limits of its container counted."""
+"""Probes the machine: processor, usable cores, memory and disk, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
-#: The features that decide how fast work runs; a processor lists some hundred others.
+T = TypeVar("T")
+#: The CPU features that affect the speed of workloads; a processor lists some hundred others.
 _FEATURES = frozenset(
     {
         "sse4_1",
@@ -51,7 +53,7 @@ _FEATURES = frozenset(
         "pmull",
     }
 )
-#: Names that ARM processors give only as numbers: (implementer, part).
+#: ARM processors report only numbers: (implementer, part) -> name.
 _ARM_PARTS = {
     ("0x41", "0xd03"): "ARM Cortex-A53",
     ("0x41", "0xd08"): "ARM Cortex-A72",
@@ -77,7 +79,7 @@ _DARWIN_ARM = {
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine's part of a node's capabilities."""
+    """The part of a node's capabilities that describes the machine."""
 
     os: str
     arch: str
@@ -90,7 +92,7 @@ class Machine:
 
 
 def probe_machine(folder: Path, root: Path = Path("/")) -> Machine:
-    """This machine, as a process in it sees it; `folder` is where free disk is measured."""
+    """This machine as a process on it sees it. `folder`: where free disk is measured; `root`: of the file system."""
     if platform.system() == "Darwin":
         model, features = _darwin_cpu()
     else:
@@ -111,7 +113,7 @@ def probe_machine(folder: Path, root: Path = Path("/")) -> Machine:
 
 
 def usable_cores(logical: int, quota: float | None) -> int:
-    """Whole cores a process may use: those it may run on, and no more than its container's share of time."""
+    """Whole cores that a process may use: its CPU affinity, limited by the CPU quota of its container."""
     return max(1, logical if quota is None else min(logical, int(quota + 0.05)))
 
 
@@ -122,7 +124,7 @@ def _affinity() -> int:
 
 
 def _text(path: Path) -> str:
-    """A file's text, "" when it can't be read: containers and kernels differ in what they show."""
+    """The text of a file; "" when it can't be read, because kernels and containers differ in the files they have."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -133,7 +135,7 @@ def _text(path: Path) -> str:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
-    """(model, features) from the text of /proc/cpuinfo, x86 or ARM; "" and () for what it does not say."""
+    """(model, features) from the text of /proc/cpuinfo, x86 or ARM; "" and () where they are missing."""
     facts: dict[str, str] = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
@@ -153,12 +155,12 @@ def _darwin_cpu() -> tuple[str, tuple[str, ...]]:
 
 
 def parse_sysctl(text: str) -> tuple[str, tuple[str, ...]]:
-    """(model, features) from what `sysctl -a` prints on macOS, Intel or Apple silicon."""
+    """(model, features) from the output of `sysctl -a` on macOS, Intel or Apple silicon."""
     facts = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     listed = f"{facts.get('machdep.cpu.features', '')} {facts.get('machdep.cpu.leaf7_features', '')}"
     found = {name.lower().replace(".", "_") for name in listed.split()}
     found |= {name for name, key in _DARWIN_ARM.items() if facts.get(key) == "1"}
-    # Intel Macs write AVX1.0 for what everybody else calls avx.
+    # Intel Macs call avx AVX1.0.
     found |= {"avx"} if "avx1_0" in found else set()
     return facts.get("machdep.cpu.brand_string", ""), tuple(sorted(_FEATURES & found))
 
@@ -167,7 +169,7 @@ def parse_sysctl(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """Cores that cgroup v2's cpu.max ("150000 100000", "max 100000") allows; None: no limit."""
+    """The cores that cpu.max of cgroup v2 ("150000 100000", "max 100000") allows; None: no limit."""
     parts = text.split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or not int(parts[0]) or not int(parts[1]):
         return None
@@ -175,53 +177,59 @@ def parse_cpu_max(text: str) -> float | None:
 
 
 def parse_bytes_limit(text: str) -> int | None:
-    """Bytes that memory.max (v2) or memory.limit_in_bytes (v1) allows; None: no limit.
+    """The bytes that memory.max (v2) or memory.limit_in_bytes (v1) allows; None: no limit.
 
-    Version 1 writes "no limit" as a number near 2**63.
+    Version 1 expresses "no limit" as a number near 2**63.
     """
     text = text.strip()
     return int(text) if text.isdigit() and 0 < int(text) < 1 << 60 else None
 
 
 def parse_cgroups(text: str) -> dict[str, str]:
-    """Controllers ("cpu,cpuacct") -> path, from /proc/self/cgroup; version 2's one hierarchy is under ""."""
+    """Controllers ("cpu,cpuacct") -> path, from /proc/self/cgroup; the one hierarchy of version 2 has the key ""."""
     lines = (line.split(":", 2) for line in text.splitlines())
     return {parts[1]: parts[2] for parts in lines if len(parts) == 3}
 
 
 def cgroup_cores(root: Path = Path("/")) -> float | None:
-    """The tightest CPU quota, in cores, on the way from this process's cgroup up; None: no limit."""
+    """The lowest CPU quota, in cores, of this process's cgroup and those above it; None: no limit."""
 
     def quota_v1(folder: Path) -> float | None:
         quota, period = (_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         return parse_cpu_max(f"{quota} {period}")
 
-    return _tightest(root, "cpu", lambda folder: parse_cpu_max(_text(folder / "cpu.max")), quota_v1)
+    def quota_v2(folder: Path) -> float | None:
+        return parse_cpu_max(_text(folder / "cpu.max"))
+
+    return min(_limits(root, "cpu", quota_v2, quota_v1), default=None)
 
 
 def cgroup_memory_bytes(root: Path = Path("/")) -> int | None:
-    """The tightest memory limit, bytes, on the way from this process's cgroup up; None: no limit."""
-    return _tightest(
-        root,
-        "memory",
-        lambda folder: parse_bytes_limit(_text(folder / "memory.max")),
-        lambda folder: parse_bytes_limit(_text(folder / "memory.limit_in_bytes")),
-    )
+    """The lowest memory limit, bytes, of this process's cgroup and those above it; None: no limit."""
+
+    def limit_v2(folder: Path) -> int | None:
+        return parse_bytes_limit(_text(folder / "memory.max"))
+
+    def limit_v1(folder: Path) -> int | None:
+        return parse_bytes_limit(_text(folder / "memory.limit_in_bytes"))
+
+    return min(_limits(root, "memory", limit_v2, limit_v1), default=None)
 
 
-def _tightest(root: Path, controller: str, v2: Callable, v1: Callable):
+def _limits(root: Path, controller: str, v2: Callable[[Path], T | None], v1: Callable[[Path], T | None]) -> list[T]:
+    """The limits that `v2` or `v1` reads from the cgroup folders of this process."""
     groups = parse_cgroups(_text(root / "proc/self/cgroup"))
     mount = root / "sys/fs/cgroup"
     limits = [v2(folder) for folder in _upwards(mount, groups.get("", "/"))]
     for names, path in groups.items():
         if controller in names.split(","):
-            # Mounted under all its controllers' names; most systems link each single name there as well.
+            # Mounted under the names of all its controllers; most systems link each single name to that as well.
             limits += [v1(folder) for name in {names, controller} for folder in _upwards(mount / name, path)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return [limit for limit in limits if limit is not None]
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup's folder and all above it, the mount itself last (which is all that a container may see)."""
+    """The folders of the cgroup and those above it, the mount last; a container may see nothing but the mount."""
     parts = [part for part in path.split("/") if part not in ("", "..", ".")]
     for length in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:length])

@@ -1,7 +1,7 @@
-"""Which kinds this machine's libraries allow, proven: a wheel can be installed and still not import.
+"""Probes which kinds can run here by importing their libraries: an installed wheel may still fail to import.
 
-`find_spec` says what is there; what is there is imported once in a throw-away child, so that neither its
-memory nor its crash is the node's. Proofs that succeeded are kept in a file, so a restart needs no child.
+`find_spec` lists what is installed. Each installed library is imported once in a child process, so that its memory and
+its crashes do not affect the node. Successful imports are cached in a file, so that a restart needs no child process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mesh.messages import KindInfo
 log = logging.getLogger(__name__)
 
 IMPORT_TIMEOUT_S = 60.0
-#: Those of libraries that were replaced go in the end.
+#: The cache keeps this many imports; those of replaced libraries are dropped in time.
 MOST_PROOFS = 300
 #: Extra -> its size on disk with everything it depends on, beyond the base dependencies (Linux, x86-64).
 EXTRA_SIZES = {
@@ -38,7 +38,7 @@ EXTRA_SIZES = {
     "training": "900 MB, more with CUDA",
 }
 
-# Writes each module's name before it tries it, so that a crash or a hang is pinned on the right one.
+# Prints the name of each module before it imports it, so that a crash or a hang is attributed to the right one.
 _PROOF = """
 import importlib, importlib.metadata, json, sys
 owners = importlib.metadata.packages_distributions()
@@ -57,7 +57,7 @@ for name in sys.argv[1:]:
 
 @dataclass(frozen=True)
 class Proof:
-    """What importing a module gave: `error` is "" when it worked."""
+    """The result of importing a module: `error` is "" when it succeeded."""
 
     error: str = ""
     version: str = ""
@@ -65,8 +65,8 @@ class Proof:
 
 
 def shared_folder(otherwise: Path) -> Path:
-    """Where the proofs of this user's nodes are kept, so that a second node of a machine need not import everything
-    again: his cache, or `otherwise` where there is none that can be written."""
+    """Where all nodes of this user cache their imports: the user's cache directory, or `otherwise` if that is not
+    writable."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
         base = Path(home) if home else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
@@ -80,34 +80,34 @@ def shared_folder(otherwise: Path) -> Path:
 def probe_packages(
     specs: Iterable[KindSpec], folder: Path, timeout_s: float = IMPORT_TIMEOUT_S
 ) -> tuple[tuple[KindInfo, ...], dict[str, str]]:
-    """(whether each kind can run here, versions of the libraries they need); proofs are kept in `folder`."""
+    """(whether each kind can run here, versions of the libraries they need); `folder` holds the cache."""
     specs = tuple(specs)
     file = folder / "packages.json"
-    known, prints, proofs, fresh = _load(file), dict[str, str | None](), dict[str, Proof](), False
+    cached, prints, proofs, is_changed = _load(file), dict[str, str](), dict[str, Proof](), False
     while modules := sorted(_next_modules(specs, proofs)):
         prints |= {name: _fingerprint(name) for name in modules}
-        proofs |= {name: Proof(absent=True) for name in modules if prints[name] is None}
-        proofs |= {name: Proof(version=known[prints[name]]) for name in modules if prints[name] in known}
+        proofs |= {name: Proof(absent=True) for name in modules if not prints[name]}
+        proofs |= {name: Proof(version=cached[prints[name]]) for name in modules if prints[name] in cached}
         if unproven := [name for name in modules if name not in proofs]:
             proofs |= prove(unproven, timeout_s)
-            fresh = True
-    if fresh:
+            is_changed = True
+    if is_changed:
         good = {prints[name]: proof.version for name, proof in proofs.items() if not _failed(proof)}
-        _save(file, dict([*known.items(), *good.items()][-MOST_PROOFS:]))
+        _save(file, dict([*cached.items(), *good.items()][-MOST_PROOFS:]))
     kinds = tuple(kind_info(spec, proofs) for spec in specs)
     return kinds, {name: proof.version for name, proof in proofs.items() if not _failed(proof)}
 
 
 def _next_modules(specs: Iterable[KindSpec], proofs: Mapping[str, Proof]) -> set[str]:
-    """What to look at now: of libraries of which a kind needs one set, the next only when all before it failed."""
-    wanted: set[str] = set()
+    """The modules to import now. Of alternative sets of libraries, the next one only when all before it failed."""
+    found: set[str] = set()
     for spec in specs:
-        wanted.update(need.module for need in spec.needs)
-        for one in spec.either:
-            wanted.update(need.module for need in one)
-            if not any(need.module in proofs and _failed(proofs[need.module]) for need in one):
+        found.update(need.module for need in spec.needs)
+        for alternative in spec.either:
+            found.update(need.module for need in alternative)
+            if not any(need.module in proofs and _failed(proofs[need.module]) for need in alternative):
                 break
-    return wanted - set(proofs)
+    return found - set(proofs)
 
 
 def _failed(proof: Proof) -> bool:
@@ -115,12 +115,14 @@ def _failed(proof: Proof) -> bool:
 
 
 def kind_info(spec: KindSpec, proofs: Mapping[str, Proof]) -> KindInfo:
-    """Whether `spec` can run, given what its modules' proofs say; else why not, and the command that helps."""
+    """Whether `spec` can run, given the imports of its modules; if not, the reason and the command that helps."""
     lacking = [need for need in spec.needs if _failed(proofs[need.module])]
     others = ""
-    if spec.either and all(any(_lacks(need, proofs) for need in one) for one in spec.either):
-        lacking += [need for need in spec.either[0] if _lacks(need, proofs)]
-        others = "".join(f" (or {' and '.join(need.module for need in one)})" for one in spec.either[1:])
+    if spec.either and all(any(_is_missing(need, proofs) for need in alternative) for alternative in spec.either):
+        lacking += [need for need in spec.either[0] if _is_missing(need, proofs)]
+        others = "".join(
+            f" (or {' and '.join(need.module for need in alternative)})" for alternative in spec.either[1:]
+        )
     if not lacking:
         return KindInfo(spec.name, True)
     absent = [need.module for need in lacking if proofs[need.module].absent]
@@ -131,7 +133,7 @@ def kind_info(spec: KindSpec, proofs: Mapping[str, Proof]) -> KindInfo:
 
 
 def _command(lacking: Iterable[Need], repair: bool) -> str:
-    """What installs `lacking`; their size follows as a shell comment, unless installed ones are to be replaced."""
+    """The command that installs `lacking`, with their size as a shell comment; `repair`: reinstall broken ones."""
     extras = list(dict.fromkeys(need.extra for need in lacking))
     quoted = f"'queztl[{','.join(extras)}]'"
     if repair:
@@ -140,16 +142,16 @@ def _command(lacking: Iterable[Need], repair: bool) -> str:
     return f"pip install {quoted}" + (f"  # {sizes}" if sizes else "")
 
 
-def _lacks(need: Need, proofs: Mapping[str, Proof]) -> bool:
-    """Whether it failed, or nobody had to look."""
+def _is_missing(need: Need, proofs: Mapping[str, Proof]) -> bool:
+    """Whether its import failed, or was not needed."""
     return need.module not in proofs or _failed(proofs[need.module])
 
 
 def prove(modules: Iterable[str], timeout_s: float = IMPORT_TIMEOUT_S) -> dict[str, Proof]:
-    """Import each module in a child process; one that crashes or hangs it costs the others nothing."""
+    """Import each module in a child process; a module that crashes or hangs does not affect the others."""
     waiting, proofs = list(modules), dict[str, Proof]()
     while waiting:
-        # -P: a folder of that name where the node happens to stand is not the library.
+        # -P: a folder of that name in the working directory is not the library.
         command = [sys.executable, "-P", "-c", _PROOF, *waiting]
         try:
             done = subprocess.run(
@@ -161,17 +163,17 @@ def prove(modules: Iterable[str], timeout_s: float = IMPORT_TIMEOUT_S) -> dict[s
             ending = f"its import took longer than {timeout_s:g} s"
         fresh = parse_proofs(output, ending)
         if not fresh:
-            fresh = {name: Proof(error=f"the trial import could not be run: {ending}") for name in waiting}
+            fresh = {name: Proof(error=f"the import could not be tried: {ending}") for name in waiting}
         proofs |= fresh
         waiting = [name for name in waiting if name not in proofs]
     return proofs
 
 
 def parse_proofs(output: str, ending: str) -> dict[str, Proof]:
-    """The child's lines as proofs; a module that was begun and not finished failed by `ending`."""
+    """The imports in the output of the child; `ending` is the error of a module that it began and did not finish."""
     proofs: dict[str, Proof] = {}
     for line in output.splitlines():
-        # A module that prints while it is imported must not spoil the answer.
+        # Modules may print while they are imported.
         if not line.startswith('["'):
             continue
         try:
@@ -182,14 +184,14 @@ def parse_proofs(output: str, ending: str) -> dict[str, Proof]:
     return proofs
 
 
-def _fingerprint(module: str) -> str | None:
-    """What changes when the library does: interpreter, place, date. None: not installed."""
+def _fingerprint(module: str) -> str:
+    """A digest that changes with the library: interpreter, path, date. "" when it is not installed."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        return None
+        return ""
     if spec is None:
-        return None
+        return ""
     origin = spec.origin or ""
     stat = os.stat(origin) if os.path.isfile(origin) else None
     facts = (sys.executable, sys.version, module, origin, stat and (stat.st_mtime_ns, stat.st_size))
@@ -204,19 +206,22 @@ def _load(file: Path) -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _save(file: Path, proofs: Mapping[str | None, str]) -> None:
+def _save(file: Path, proofs: Mapping[str, str]) -> None:
     fresh = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(json.dumps(proofs, indent=1))
         fresh.replace(file)
     except OSError as error:
-        log.warning("can't keep what was found about libraries in %s, the next start looks again: %s", file, error)
+        log.warning("could not cache in %s which libraries import; the next start tries them again: %s", file, error)
 
 
 def main() -> None:
-    """What `deploy/environment.sh` runs after an installation, so that the first node need not wait for it: imports
-    every library once, which compiles and proves it, and prints what kinds lack."""
+    """Import every library once, and print what the unavailable kinds need.
+
+    `deploy/environment.sh` runs this after an installation: it compiles the libraries and fills the cache, so that the
+    first node does not have to.
+    """
     for kind in probe_packages(KINDS.values(), shared_folder(Path(sys.prefix)))[0]:
         if not kind.available:
             print(f"{kind.kind}: {kind.reason}; to add it: {kind.how_to_install}")

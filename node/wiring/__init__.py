@@ -1,1 +1,1 @@
-"""Where a node connects the REST bridge and the scaler to its own parts."""
+"""Where a node connects the REST bridge, the scaler and the leader to its other parts."""

@@ -1,7 +1,7 @@
-"""From a delivery to a running job: decode, look whether it may run here and now, fetch its blobs, hand it on.
+"""From a delivery to a running job: decode the task, check whether it may run here, fetch its blobs, submit it.
 
-A first delivery runs at once. Any other one (delivered before, sent twice, or held across a lost connection) first
-reads the task's records: ended -> acknowledge; running on a node that lives -> give back; else run.
+A first delivery runs at once. For any other one (delivered before, published twice, or held across a lost connection)
+the node first reads the task's records: if it has ended, acknowledge; if it runs on a live node, return it; else run.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import cache
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 
+from mesh.bus.client import Bus, Message
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
 from mesh.lanes import cores_for
 from mesh.messages import TaskError, TaskState, decode_task
 from mesh.tasks import records
-from node.executor.executor import Executor, Job
+from node.executor.executor import Executor
+from node.executor.jobs import Job
 from node.work.checkpoints import Checkpoints
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
@@ -30,24 +32,21 @@ from node.work.outcome import Attempt, End, lost_too_often
 from node.work.pull_plan import surplus
 from node.work.puller import Load
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message
-
 log = logging.getLogger(__name__)
-#: A task that runs elsewhere is looked at again after this.
+#: A task that runs on another node is delivered again after this, seconds.
 RUNNING_ELSEWHERE_DELAY_S = 2.0
-#: A task that can't be looked at (the bus is away) is given back for this long.
-TRY_LATER_S = 1.0
-#: Work that has been running for so long is no short work, whatever its kind took before.
+#: A task that can't be prepared (the bus does not answer) is delivered again after this, seconds.
+PREPARE_AGAIN_S = 1.0
+#: A task that has run for longer than this is long, whatever the mean run time of its kind, seconds.
 LONG_S = 0.25
-#: What is given back because it would not begin soon comes to somebody after this.
+#: A task that is returned because it would not start soon is delivered again after this, seconds.
 SHED_DELAY_S = 0.05
-#: After a stall, deliveries are doubted for this long: they may have waited in the socket.
+#: For so long after a stall new deliveries are suspect: they may have waited in the socket, seconds.
 DOUBT_S = 1.0
 
 
 class Admission:
-    """Runs what a node pulls."""
+    """Admits the deliveries that a node pulls."""
 
     def __init__(
         self,
@@ -72,33 +71,33 @@ class Admission:
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.alive_at = self._loop.time()
-        """When this process was last known to be running, monotonic; the heartbeat keeps it fresh."""
+        """When the event loop last ran, monotonic; the heartbeat updates it."""
         self._doubt_until = 0.0
 
     def wire(self, executor: Executor, completion: Completion) -> None:
-        """Connect the parts that need each other."""
+        """Set the parts that depend on this one in turn."""
         self._executor, self._completion = executor, completion
 
     @property
     def executor(self) -> Executor:
-        """Where jobs run."""
+        """Runs the jobs."""
         assert self._executor is not None
         return self._executor
 
     @property
     def completion(self) -> Completion:
-        """Where ends go."""
+        """Writes the result records."""
         assert self._completion is not None
         return self._completion
 
     def load(self) -> Load:
-        """What the puller's plan needs to know."""
+        """What this node holds, for the pull plan."""
         means_s = self._means_s()
         unstarted = tuple((means_s.get(kind, 0.0), count) for kind, count in self._waiting.items() if count)
         return Load(self._slots, self.executor.free_cores, unstarted, means_s)
 
     def _means_s(self) -> dict[str, float]:
-        """How long each kind takes: as measured, or as long as one of it has been running by now."""
+        """kind -> seconds: its measured mean, or how long a task of it has been running if that is longer."""
         means_s = {kind: rate.mean_s for kind, rate in self.executor.rates.items() if rate.samples}
         now = self._loop.time()
         for delivery in self._deliveries.older_than(now - LONG_S):
@@ -108,31 +107,33 @@ class Admission:
         return means_s
 
     def shed(self) -> None:
-        """Give back what was taken for short work and will not begin soon, the latest first: others may be idle."""
+        """Return tasks that were taken as short and will not start soon, the latest first: other nodes may be idle."""
         if not self.unstarted:
             return
         for kind, count in surplus(self._waiting, self._means_s(), self._slots, self._config).items():
-            taken = [one for one in self._deliveries if not one.started_at and one.task.kind == kind]
-            for delivery in taken[max(0, len(taken) - count) :]:
-                self._deliveries.give_back(delivery, SHED_DELAY_S)
+            waiting = [
+                delivery for delivery in self._deliveries if not delivery.started_at and delivery.task.kind == kind
+            ]
+            for delivery in waiting[max(0, len(waiting) - count) :]:
+                self._deliveries.nak(delivery, SHED_DELAY_S)
                 self.executor.cancel(delivery.task.id)
 
     @property
     def unstarted(self) -> int:
-        """Taken from a lane and not started."""
+        """How many tasks this node holds that no worker has started."""
         return sum(self._waiting.values())
 
-    # --- taking -------------------------------------------------------------------------------------
+    # --- admitting ----------------------------------------------------------------------------------
     def on_message(self, message: Message, stream_seq: int, delivered: int) -> None:
-        """One delivery from a lane."""
+        """Take one delivery from a lane. `delivered`: how often the server has delivered this message."""
         now = self._loop.time()
         if now - self.alive_at > self._config.heartbeat_interval_s * 1.5 + self._config.stall_limit_s:
             self.stalled()
         try:
             task = decode_task(message.data)
         except msgspec.MsgspecError as error:
-            # Published into a lane by something that is no Queztl client: end it, or it comes back for ever.
-            log.warning("a message on %s is no task (%s); it is dropped", message.subject, error)
+            # A program other than a Queztl client published it. Unless it is terminated, it is delivered for ever.
+            log.warning("dropping a message on %s that is not a task: %s", message.subject, error)
             self._bus.term(message.reply)
             return
         resent = b"Queztl-Resent" in message.raw_headers
@@ -150,9 +151,9 @@ class Admission:
             self._run(delivery, {}, task.payload)
 
     async def _admit(self, delivery: Delivery) -> None:
-        """The slow way in: look at the records, fetch blobs."""
+        """Read the task's records and fetch its blobs, then run it."""
         task = delivery.task
-        handed_on = False
+        submitted = False
         try:
             if delivery.suspect and not await self._may_run(delivery):
                 return
@@ -170,26 +171,26 @@ class Admission:
             resume = None
             if delivery.suspect and task.kind in KINDS and KINDS[task.kind].checkpoints:
                 resume = await self._checkpoints.resume(delivery, folder)
-            if not self._is_wanted(delivery):
+            if not self._is_still_held(delivery):
                 return
-            handed_on = True
+            submitted = True
             self._run(delivery, blobs, payload, resume)
         except NotFound as missing:
-            error = TaskError("blob_missing", str(missing), (("payload", "names a blob that is not there"),))
+            error = TaskError("blob_missing", str(missing), (("payload", "names a blob that does not exist"),))
             self.completion.end(delivery, End("failed", error))
         except QueztlError as error:
-            log.warning("could not prepare task %s, giving it back: %s", task.id, error)
-            self._deliveries.give_back(delivery, TRY_LATER_S)
+            log.warning("could not prepare task %s; returning it to its lane: %s", task.id, error)
+            self._deliveries.nak(delivery, PREPARE_AGAIN_S)
         finally:
-            if not handed_on:
+            if not submitted:
                 _clear(delivery)
                 self._count_waiting(task.kind, -1)
                 self._changed()
 
-    def _is_wanted(self, delivery: Delivery) -> bool:
-        """Whether it is still this node's to run, after its records were read and its blobs fetched.
+    def _is_still_held(self, delivery: Delivery) -> bool:
+        """Whether this node must still run the task, after its records were read and its blobs fetched.
 
-        Without this a node that gave back what it was still letting in would run all of it in vain.
+        Without this check a node would run tasks that it returned while it admitted them.
         """
         if delivery.ended:
             self._deliveries.ack(delivery)
@@ -198,7 +199,7 @@ class Admission:
         return not (delivery.ended or delivery.withdrawn)
 
     async def _may_run(self, delivery: Delivery) -> bool:
-        """Read what the mesh knows of a task that may have run before."""
+        """Whether a task that may have run before must run here; if not, it is settled. Raises: BusUnavailable."""
         task = delivery.task
         end = await records.read_end(self._bus, task.id)
         if end is not None:
@@ -207,14 +208,14 @@ class Admission:
         state = await records.read_state(self._bus, task.id)
         if state is None:
             return True
-        mine = state.node == self._node and state.incarnation == self._incarnation
-        if state.state == "running" and not mine and self._is_alive(state.node, state.incarnation):
-            self._deliveries.give_back(delivery, RUNNING_ELSEWHERE_DELAY_S)
+        is_own = state.node == self._node and state.incarnation == self._incarnation
+        if state.state == "running" and not is_own and self._is_alive(state.node, state.incarnation):
+            self._deliveries.nak(delivery, RUNNING_ELSEWHERE_DELAY_S)
             return False
-        delivery.attempt = attempt_after(state, delivery.attempt, mine)
-        over = lost_too_often(delivery.attempt)
-        if over is not None:
-            self.completion.end(delivery, over)
+        delivery.attempt = attempt_after(state, delivery.attempt, is_own)
+        poison = lost_too_often(delivery.attempt)
+        if poison is not None:
+            self.completion.end(delivery, poison)
             return False
         return True
 
@@ -228,14 +229,14 @@ class Admission:
         task = delivery.task
         if task.expires_at and time() > task.expires_at:
             self._count_waiting(task.kind, -1)
-            error = TaskError("expired", "it was not started before its time was up")
+            error = TaskError("expired", "it did not start before it expired")
             self.completion.end(delivery, End("expired", error))
             return
         spec = KINDS.get(task.kind)
         if spec is None:
             self._count_waiting(task.kind, -1)
-            log.warning("lane of unknown kind %s; giving %s back", task.kind, task.id)
-            self._deliveries.give_back(delivery, RUNNING_ELSEWHERE_DELAY_S)
+            log.warning("this node does not know the kind %s; returning task %s to its lane", task.kind, task.id)
+            self._deliveries.nak(delivery, RUNNING_ELSEWHERE_DELAY_S)
             return
         job = Job(
             id=task.id,
@@ -250,17 +251,17 @@ class Admission:
         )
         self.executor.submit((job,))
 
-    # --- what the executor tells ---------------------------------------------------------------------
+    # --- callbacks of the executor -------------------------------------------------------------------
     def on_started(self, job: Job) -> None:
-        """A worker has it."""
+        """A worker got the job."""
         delivery: Delivery = job.token
         if not delivery.started_at:
             delivery.started_at, delivery.started_unix = self._loop.time(), time()
-            self._deliveries.touch(delivery.started_at)
+            self._deliveries.mark_changed(delivery.started_at)
             self._count_waiting(job.kind, -1)
 
     def on_called_back(self, job: Job) -> None:
-        """It waits for a worker again: behind a long one it was taken for short, and may be given back."""
+        """The job waits for a worker again, because the job before it turned out long; it may be returned."""
         delivery: Delivery = job.token
         if delivery.started_at:
             delivery.started_at = delivery.started_unix = 0.0
@@ -268,19 +269,19 @@ class Admission:
             self.completion.revert_to_queued(delivery)
 
     def on_ended(self, job: Job) -> None:
-        """It left the executor."""
+        """The job left the executor."""
         delivery: Delivery = job.token
         if not delivery.started_at:
             self._count_waiting(job.kind, -1)
         _clear(delivery)
 
     def stalled(self) -> None:
-        """This process stood still: others may hold its deliveries by now, so what has not started is dropped.
+        """This process stood still: other nodes may hold its deliveries by now, so it drops those that wait.
 
-        The server gives it to somebody again (to this node too) after `ack_wait` at the latest.
+        The server delivers them again, perhaps to this node, after `ack_wait_s` at the latest.
         """
         self.alive_at = self._loop.time()
-        # What lay in this socket while the process stood still may be somebody else's already.
+        # Messages that waited in the socket while the process stood still may have been delivered elsewhere by now.
         self._doubt_until = self.alive_at + DOUBT_S
         self._deliveries.distrust()
         for delivery in self._deliveries:
@@ -289,7 +290,7 @@ class Admission:
                 self.executor.cancel(delivery.task.id)
 
     def cancel(self, task: str) -> None:
-        """Somebody ended the task: free its worker, or have it not begin."""
+        """The task was cancelled: end its worker, or keep it from starting."""
         delivery = self._deliveries.of_task(task)
         if delivery is not None and not self.executor.cancel(task):
             delivery.ended = True
@@ -297,8 +298,8 @@ class Admission:
     def _count_waiting(self, kind: str, change: int) -> None:
         self._waiting[kind] = max(0, self._waiting.get(kind, 0) + change)
 
-    def _spawn(self, coroutine: object, name: str) -> None:
-        task = self._loop.create_task(coroutine, name=name)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(coroutine, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -310,11 +311,14 @@ def _clear(delivery: Delivery) -> None:
 
 @cache
 def first_attempt(max_attempts: int) -> Attempt:
-    """A task's first attempt: one shared value, for it is made for every task."""
+    """A task's first attempt: a shared value, because every task needs one."""
     return Attempt(1, max_attempts)
 
 
-def attempt_after(state: TaskState, now: Attempt, mine: bool) -> Attempt:
-    """The attempt a task is on, given the `.state` left behind: a node that died is no attempt, but counted."""
-    lost = state.lost + (1 if state.state == "running" and not mine else 0)
-    return Attempt(max(1, state.attempt), now.max_attempts, tuple(state.crashed_on), lost)
+def attempt_after(state: TaskState, first: Attempt, is_own: bool) -> Attempt:
+    """The present attempt of a task that left `state` behind. A run whose node died is counted, but as no attempt.
+
+    `is_own`: whether this very node wrote `state`.
+    """
+    lost = state.lost + (1 if state.state == "running" and not is_own else 0)
+    return Attempt(max(1, state.attempt), first.max_attempts, tuple(state.crashed_on), lost)

@@ -1,47 +1,45 @@
-"""From the end of an attempt to a settled message: result first, then ack.
+"""From the end of an attempt to a settled message: the result record first, then the acknowledgement.
 
-The `.end` record is written once ("expected last sequence 0"); a refusal means somebody ended the task before, and
-counts as success: either way the message is acknowledged only after a stored end is known. Results over 128 KiB
-go into the blob store first.
+The record `.end` is written once ("expected last sequence 0"). A refusal means that the task has ended before, which is
+as good: the message is acknowledged only after a stored record is known. Results over 128 KiB go into the blob store
+first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mesh import subjects
+from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
 from mesh.bus.wire import header_block
 from mesh.errors import QueztlError
 from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskState, encode
 from mesh.tasks import blob_refs, dead_letters, records
 from mesh.tasks.records import SMALL_BYTES, end_headers
-from node.executor.executor import Finished
+from node.executor.jobs import Finished, Job
 from node.work.checkpoints import Checkpoints
 from node.work.deliveries import Deliveries, Delivery
-from node.work.outcome import Again, End, settle
-
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus
+from node.work.outcome import End, Retry, decide
 
 log = logging.getLogger(__name__)
-#: An end the bus can't take now (full, away) is offered again after this.
-OFFER_AGAIN_S = 1.0
-#: A long task's `.state` is written again this often, so that it outlives its own lifetime.
+#: A write that the bus can't take now (full, unreachable) is repeated after this, seconds.
+WRITE_AGAIN_S = 1.0
+#: The state record of a long task is rewritten this often, before it expires, seconds.
 STATE_AGAIN_S = 600.0
 PROGRESS_EVERY_S = 0.5
-#: Somebody may be reading along.
+#: Text is written more often, because users read it while it grows, seconds.
 TEXT_EVERY_S = 0.2
 
 
 class Completion:
-    """Writes ends and states for one node."""
+    """Writes the result records and state records of one node's tasks."""
 
     def __init__(
         self,
@@ -58,37 +56,39 @@ class Completion:
         self._node, self._incarnation = node, incarnation
         self._deliveries, self._on_ended, self._changed = deliveries, on_ended, changed
         self._checkpoints = checkpoints
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._end_headers = header_block(end_headers(SMALL_BYTES, self._config))
         self._small_end_headers = header_block(end_headers(0, self._config))
         self._state_headers = header_block({"Nats-TTL": f"{self._config.result_ttl_s}s"})
         self.open = 0
-        """Ends written and not yet confirmed."""
+        """Result records written and not confirmed yet."""
         self.done = self.failed = 0
+        """Tasks whose result record this node has stored."""
 
-    # --- ends ---------------------------------------------------------------------------------------
+    # --- result records -----------------------------------------------------------------------------
     def on_finished(self, finished: Sequence[Finished]) -> None:
-        """What the executor brings back, many at once."""
-        for one in finished:
-            delivery: Delivery = one.job.token
-            self._on_ended(one.job)
+        """Settle the jobs that the executor reports as finished."""
+        for end in finished:
+            delivery: Delivery = end.job.token
+            self._on_ended(end.job)
             if delivery.withdrawn and not delivery.started_at:
                 self._deliveries.drop(delivery)
                 continue
-            decision = settle(delivery.attempt, one.error, self._node, self._config)
-            if isinstance(decision, Again):
-                self._spawn(self._again(delivery, decision), f"retry {delivery.task.id}")
-            elif one.result_file is not None:
-                self._spawn(self._end_large(delivery, decision, one), f"upload result of {delivery.task.id}")
+            decision = decide(delivery.attempt, end.error, self._node, self._config)
+            if isinstance(decision, Retry):
+                self._spawn(self._retry(delivery, decision), f"retry {delivery.task.id}")
+            elif end.result_file is not None:
+                self._spawn(self._end_large(delivery, decision, end), f"upload result of {delivery.task.id}")
             else:
-                self.end(delivery, decision, one)
+                self.end(delivery, decision, end)
         self._changed()
 
     def end(self, delivery: Delivery, decision: End, finished: Finished | None = None) -> None:
-        """Write the final record; acknowledge once it (or somebody else's) is stored."""
+        """Write the result record, and acknowledge once this one or another one is stored."""
         if decision.dead_letter:
-            self._spawn(self._bury(delivery, self._record(delivery, decision, finished)), "dead letter")
+            record = self._record(delivery, decision, finished)
+            self._spawn(self._bury(delivery, record), f"store the dead letter of {delivery.task.id}")
             return
         self._write(delivery, self._record(delivery, decision, finished))
 
@@ -124,34 +124,36 @@ class Completion:
                 self.failed += end.state == "failed"
                 self._settle(delivery)
             elif isinstance(error, WrongSequence):
-                self._spawn(self._see_who_ended(delivery, end), f"who ended {end.id}")
+                self._spawn(self._confirm_ended(delivery, end), f"confirm the end of {end.id}")
             else:
-                log.warning("the bus does not take the end of %s yet: %s", end.id, error)
-                self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
+                log.warning("could not store the result record of %s yet: %s", end.id, error)
+                self._loop.call_later(WRITE_AGAIN_S, self._write, delivery, end)
 
         self._bus.post(subjects.end(end.id), data, headers, settled)
 
     def _settle(self, delivery: Delivery) -> None:
-        """An end is stored, this node's or another one."""
+        """A result record is stored, by this node or another one."""
         self._deliveries.ack(delivery)
         self._clean_up(delivery.task)
 
-    async def _see_who_ended(self, delivery: Delivery, end: TaskEnd) -> None:
-        """The bus refused this end because there is one. A server that led and was cut off says so of one that is not
-        committed, and is overruled later: then the end would be lost, had the message been acknowledged for it.
+    async def _confirm_ended(self, delivery: Delivery, end: TaskEnd) -> None:
+        """The bus refused this result record because there is one already: read it before the message is acknowledged.
+
+        A partitioned server may refuse it because of a record that is never committed. Acknowledging the message for
+        such a record would lose the result.
         """
         try:
-            there = await records.read_end(self._bus, end.id)
+            stored = await records.read_end(self._bus, end.id)
         except QueztlError as error:
-            log.info("whether %s has ended could not be read: %s", end.id, error)
-            there = None
-        if there is not None:
+            log.info("could not read the result record of %s: %s", end.id, error)
+            stored = None
+        if stored is not None:
             self._settle(delivery)
         else:
-            self._loop.call_later(OFFER_AGAIN_S, self._write, delivery, end)
+            self._loop.call_later(WRITE_AGAIN_S, self._write, delivery, end)
 
     async def _end_large(self, delivery: Delivery, decision: End, finished: Finished) -> None:
-        """A result that travels as a blob: upload, then the end that names it."""
+        """Upload a large result as a blob, then write the result record that names it."""
         path = finished.result_file
         assert path is not None
         try:
@@ -161,25 +163,25 @@ class Completion:
                     ref = await self._bus.objects.put(path, content_type)
                     break
                 except QueztlError as error:
-                    log.warning("the bus does not take the result of %s yet: %s", delivery.task.id, error)
-                    await asyncio.sleep(OFFER_AGAIN_S)
+                    log.warning("could not upload the result of %s yet: %s", delivery.task.id, error)
+                    await asyncio.sleep(WRITE_AGAIN_S)
         finally:
             path.unlink(missing_ok=True)
         self._write(delivery, self._record(delivery, decision, finished, ref))
 
     async def _bury(self, delivery: Delivery, end: TaskEnd) -> None:
-        """A dead letter first, then the end: a crash between the two repeats both, it loses neither."""
+        """Store the dead letter before the result record: a crash between the two repeats both and loses neither."""
         while True:
             try:
                 await dead_letters.bury(self._bus, delivery.task, end)
                 break
             except QueztlError as error:
-                log.warning("the bus does not take the dead letter of %s yet: %s", end.id, error)
-                await asyncio.sleep(OFFER_AGAIN_S)
+                log.warning("could not store the dead letter of %s yet: %s", end.id, error)
+                await asyncio.sleep(WRITE_AGAIN_S)
         self._write(delivery, end)
 
-    async def _again(self, delivery: Delivery, decision: Again) -> None:
-        """Note the failed attempt, then give the task back: while it is noted as running here, nobody else takes it."""
+    async def _retry(self, delivery: Delivery, decision: Retry) -> None:
+        """Record the failed attempt, then return the task: no other node runs it while it is "running" here."""
         state = self._state_of(delivery, "queued", 0.0, "")
         state = msgspec.structs.replace(
             state, attempt=decision.next_attempt, crashed_on=decision.crashed_on, error=decision.error
@@ -189,13 +191,13 @@ class Completion:
                 await self._bus.store(subjects.state(state.id), encode(state), ttl_s=self._config.result_ttl_s)
                 break
             except QueztlError as error:
-                log.warning("the bus does not take the failed attempt of %s yet: %s", state.id, error)
-                await asyncio.sleep(OFFER_AGAIN_S)
+                log.warning("could not record the failed attempt of %s yet: %s", state.id, error)
+                await asyncio.sleep(WRITE_AGAIN_S)
         await self._checkpoints.release(state.id)
-        self._deliveries.give_back(delivery, decision.delay_s)
+        self._deliveries.nak(delivery, decision.delay_s)
 
     def _clean_up(self, task: Task) -> None:
-        """The claim-checked payload of a task that ended is nobody's any more, nor is its checkpoint."""
+        """Remove the checkpoint and the claim-checked payload of a task that ended, and its references to blobs."""
         if self._checkpoints.has(task.id):
             self._spawn(self._checkpoints.remove(task.id), f"remove checkpoint of {task.id}")
         if task.payload_ref is not None:
@@ -203,24 +205,24 @@ class Completion:
         if task.blobs:
             self._spawn(blob_refs.release(self._bus, task.blobs, task.id), f"release blobs of {task.id}")
 
-    # --- states -------------------------------------------------------------------------------------
+    # --- state records ------------------------------------------------------------------------------
     def write_states(self, now: float) -> None:
-        """`.state` of what has run for longer than 100 ms, once, and now and then again."""
+        """Write the state records of tasks that have run for longer than `state_after_s`, and refresh old ones."""
         for delivery in self._deliveries.older_than(now - self._config.state_after_s):
             if not delivery.started_at or now - delivery.started_at < self._config.state_after_s:
                 continue
             if not delivery.state_at or now - delivery.state_at > STATE_AGAIN_S:
                 self._write_state(delivery, now, 0.0, "")
 
-    def on_progress(self, job: Any, fraction: float, note: str, text: str, text_from: int) -> None:
-        """A running task tells how far it is, and the end of what it has written."""
+    def on_progress(self, job: Job, fraction: float, note: str, text: str, text_from: int) -> None:
+        """A running task reports its progress, and the end of the text that it has written."""
         delivery: Delivery = job.token
         now = self._loop.time()
         if now - delivery.state_at >= (TEXT_EVERY_S if text else PROGRESS_EVERY_S):
             self._write_state(delivery, now, fraction, note, text, text_from)
 
     def revert_to_queued(self, delivery: Delivery) -> None:
-        """It was noted as running and waits again: whoever is given it next would leave it to this node for ever."""
+        """Undo the "running" of a task that waits again: the next node to get it would leave it to this one forever."""
         if delivery.state_at:
             delivery.state_at = 0.0
             state = self._state_of(delivery, "queued", 0.0, "")
@@ -253,19 +255,19 @@ class Completion:
             lost=delivery.attempt.lost,
         )
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
         task = self._loop.create_task(coroutine, name=name)
         self._background.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed: %s", task.get_name(), error, exc_info=error)
+            log.error("could not %s: %s", task.get_name(), error, exc_info=error)
 
 
 def as_plain(info: Any) -> dict[str, Any]:
-    """The facts about a byte result, as the worker sent them (raw MessagePack or a dict)."""
+    """The facts about a result that is bytes, as the worker sent them: raw MessagePack, or a dict."""
     if isinstance(info, (bytes, bytearray)):
         return dict(msgspec.msgpack.decode(info)) if info else {}
     return dict(info or {})
@@ -273,4 +275,4 @@ def as_plain(info: Any) -> dict[str, Any]:
 
 def _log_refusal(_: bytes, error: QueztlError | None) -> None:
     if error is not None:
-        log.debug("a task's state was not stored: %s", error)
+        log.debug("could not store a task's state record: %s", error)

@@ -1,8 +1,8 @@
-"""The deliveries a node holds: what it may still acknowledge, renew and announce.
+"""The deliveries that a node holds: which of them it may still acknowledge, renew and announce.
 
-NAK, +WPI and +ACK are not fenced by the server: a late one hits whoever holds the message now. So a delivery is
-trusted only while the connection it came over stands and this process never stood still for too long; about any
-other one the node says nothing but a conditional `.end`.
+The server does not fence ACK, NAK and in-progress messages: a late one affects whichever node holds the message now.
+So a node trusts a delivery only while the connection over which it came stands, and while this process has not stood
+still for too long. About a delivery that it does not trust it sends nothing but a conditional result record.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ from node.work.outcome import Attempt
 
 @dataclass(slots=True)
 class Delivery:
-    """One message this node was given and has not settled."""
+    """One message that this node received and has not settled. Times are monotonic, except `started_unix`."""
 
     task: Task
     reply: str
+    """Its ack subject."""
     stream_seq: int
     delivered: int
+    """How often the server has delivered the message, this time included."""
     epoch: int
+    """Which connection of the bus client it came over."""
     taken_at: float
-    """Monotonic."""
     trusted: bool = True
     suspect: bool = False
-    """Maybe a second copy: its records are read before it runs."""
+    """It may be a second copy: the task's records are read before it runs."""
     attempt: Attempt = field(default_factory=Attempt)
     started_at: float = 0.0
-    """Monotonic; 0 while it waits for a worker."""
+    """0 while it waits for a worker."""
     started_unix: float = 0.0
     state_at: float = 0.0
-    """When its `.state` was last written, monotonic; 0: never."""
+    """When its state record was last written; 0: never."""
     renewed_at: float = 0.0
     withdrawn: bool = False
-    """Given back, or dropped by this node before it started: it is not run, and nothing more is said about it."""
+    """Returned, or dropped before it started: it does not run, and the node sends nothing more about it."""
     ended: bool = False
-    """Somebody ended the task before it was handed to a worker: it is not run."""
+    """The task ended before a worker got it: it does not run."""
     folder: Path | None = None
-    """Where its blobs are, if it needed any. One for each delivery: a task may come back while it is still let in."""
+    """Holds its blobs. One folder per delivery: a task may be delivered again while it is still being admitted."""
 
 
 class Deliveries:
-    """All of them, by stream sequence."""
+    """All held deliveries, by stream sequence."""
 
     def __init__(self, bus: Bus, node: str, incarnation: str) -> None:
         self._bus, self._node, self._incarnation = bus, node, incarnation
@@ -56,12 +58,12 @@ class Deliveries:
         self._held: dict[int, Delivery] = {}
         self._announced: frozenset[tuple[int, int]] = frozenset()
         self.none_held = asyncio.Event()
-        """Set while nothing is held."""
+        """Set while no delivery is held."""
         self.none_held.set()
         self.changed_at = float("-inf")
-        """When something was last taken, begun or dropped, monotonic."""
+        """When a delivery was last taken, started or dropped, monotonic."""
         self.changed = asyncio.Event()
-        """Set by that; cleared by whoever waits for it."""
+        """Set at every such change; whoever waits for it clears it."""
         bus.on_lost.append(self.distrust)
 
     def __len__(self) -> int:
@@ -71,89 +73,91 @@ class Deliveries:
         return iter(list(self._held.values()))
 
     def older_than(self, taken_before: float) -> Iterator[Delivery]:
-        """Those taken before that time, the oldest first: looking at thousands of young ones 40 times a second
-        would cost a tenth of the daemon."""
-        for one in list(self._held.values()):
-            if one.taken_at > taken_before:
+        """Those taken before that time, the oldest first. It stops at the first young one: checking thousands of young
+        deliveries 40 times a second would cost a tenth of the daemon's CPU time."""
+        for delivery in list(self._held.values()):
+            if delivery.taken_at > taken_before:
                 return
-            yield one
+            yield delivery
 
     def get(self, stream_seq: int) -> Delivery | None:
-        """The held delivery of that message."""
+        """The held delivery of a message."""
         return self._held.get(stream_seq)
 
     def of_task(self, task: str) -> Delivery | None:
-        """The held delivery of that task."""
-        return next((one for one in self._held.values() if one.task.id == task), None)
+        """The held delivery of a task."""
+        return next((delivery for delivery in self._held.values() if delivery.task.id == task), None)
 
     def take(self, delivery: Delivery) -> bool:
-        """Hold a delivery; False when the message was held already: then the old one only gets the new ack
-        subject, which makes it ours again (a blip, or a stall, outlived by the work itself)."""
+        """Hold a delivery. False when its message is held already: then the held delivery only gets the new ack
+        subject, which makes it trusted again (its task ran on through a lost connection or a stall)."""
         old = self._held.get(delivery.stream_seq)
         if old is None or old.withdrawn:
             self._held[delivery.stream_seq] = delivery
             self.none_held.clear()
-            self.touch(delivery.taken_at)
+            self.mark_changed(delivery.taken_at)
             return True
         old.reply, old.delivered, old.epoch, old.trusted = delivery.reply, delivery.delivered, delivery.epoch, True
         old.renewed_at = delivery.taken_at
-        self.touch(delivery.taken_at)
+        self.mark_changed(delivery.taken_at)
         return False
 
     def drop(self, delivery: Delivery) -> None:
-        """No longer hold it, and never say anything about it again; the message may be held anew by now."""
+        """Forget a delivery, and send nothing about it any more; its message may have been delivered again by now."""
         delivery.trusted = False
         if self._held.get(delivery.stream_seq) is delivery:
             del self._held[delivery.stream_seq]
-            self.touch(self._loop.time())
+            self.mark_changed(self._loop.time())
         if not self._held:
             self.none_held.set()
 
-    def touch(self, now: float) -> None:
-        """Something changed, of which others may have to be told."""
+    def mark_changed(self, now: float) -> None:
+        """A delivery changed: the set may have to be announced."""
         self.changed_at = now
         self.changed.set()
 
     def distrust(self) -> None:
-        """The connection broke, or this process stood still: others may hold these messages by now."""
+        """The connection broke, or this process stood still: other nodes may hold these messages by now."""
         for delivery in self._held.values():
             delivery.trusted = False
             delivery.suspect = True
 
-    # --- what is said to the server -----------------------------------------------------------------
+    # --- messages to the server ---------------------------------------------------------------------
     def ack(self, delivery: Delivery) -> None:
-        """The task's end is stored: its message may go."""
-        ours = self._ours(delivery)
+        """Acknowledge: the task's result record is stored."""
+        trusted = self._is_trusted(delivery)
         self.drop(delivery)
-        if ours:
+        if trusted:
             self._bus.ack(delivery.reply)
 
-    def give_back(self, delivery: Delivery, delay_s: float) -> None:
-        """Somebody (else) shall have it, after `delay_s`."""
-        ours = self._ours(delivery)
+    def nak(self, delivery: Delivery, delay_s: float) -> None:
+        """Return the task to its lane; the server delivers it again after `delay_s`, to this node or another one."""
+        trusted = self._is_trusted(delivery)
         delivery.withdrawn = True
         self.drop(delivery)
-        if ours:
+        if trusted:
             self._bus.nak(delivery.reply, delay_s)
 
     def renew(self, now: float, every_s: float) -> None:
-        """Tell the server of work that still goes on, at a third of `ack_wait`."""
+        """Report to the server, every `every_s`, that the held tasks are still in progress."""
         for delivery in self.older_than(now - every_s):
-            if now - max(delivery.renewed_at, delivery.taken_at) >= every_s and self._ours(delivery):
+            if now - max(delivery.renewed_at, delivery.taken_at) >= every_s and self._is_trusted(delivery):
                 delivery.renewed_at = now
                 self._bus.in_progress(delivery.reply)
 
-    def _ours(self, delivery: Delivery) -> bool:
+    def _is_trusted(self, delivery: Delivery) -> bool:
         return delivery.trusted and delivery.epoch == self._bus.epoch and self._bus.connected
 
-    # --- what is said to the mesh -------------------------------------------------------------------
+    # --- messages to the mesh -----------------------------------------------------------------------
     def announce(self, now: float, after_s: float, force: bool = False) -> None:
-        """Publish the set held for longer than `after_s`, when it changed (or when `force`d and not empty)."""
-        old = [one for one in self.older_than(now - after_s) if one.trusted]
-        key = frozenset((one.stream_seq, one.delivered) for one in old)
+        """Publish the deliveries held for longer than `after_s`, if that set changed (or if `force`, and not empty)."""
+        old = [delivery for delivery in self.older_than(now - after_s) if delivery.trusted]
+        key = frozenset((delivery.stream_seq, delivery.delivered) for delivery in old)
         if key == self._announced and not (force and key):
             return
         self._announced = key
-        announced = tuple(Held(one.stream_seq, one.delivered, one.reply, one.task.id) for one in old)
+        announced = tuple(
+            Held(delivery.stream_seq, delivery.delivered, delivery.reply, delivery.task.id) for delivery in old
+        )
         message = HeldSet(self._node, self._incarnation, announced)
         self._bus.send(held_subject(self._node), encode(message))

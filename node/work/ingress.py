@@ -1,8 +1,8 @@
-"""The door for people: takes what was published to `work.<kind>` and puts it into its lane.
+"""The ingress: turns messages that plain NATS clients publish to `work.<kind>` into tasks in their lanes.
 
-Any node takes a door message (one consumer for all), checks it, and re-publishes it under the id
-`<stream epoch>-<sequence>`, so that doing it twice changes nothing; what is wrong with it becomes its end, with
-every wrong field named. Delayed work that is due comes in the same way.
+All nodes share one consumer. A node checks the message and publishes its task under the id `<stream epoch>-<sequence>`,
+so that doing it twice changes nothing. An invalid message gets a result record that names every wrong field. Delayed
+tasks that are due enter their lanes in the same way.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mesh import subjects
+from mesh.bus.client import Bus, Message
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP
 from mesh.errors import BadInput, Busy, QueztlError
@@ -26,13 +27,10 @@ from mesh.tasks.submitter import Submitter
 from mesh.tasks.validation import Prepared
 from mesh.views import SubmitRequest
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message
-
 log = logging.getLogger(__name__)
 BATCH = 64
 PULL_S = 2.0
-#: Headers of a door message that set what REST has as fields beside the payload.
+#: Headers of an ingress message -> the fields beside the payload that they set, as in REST.
 OPTION_HEADERS = {
     "Queztl-Urgency": "urgency",
     "Queztl-Timeout-S": "timeout_s",
@@ -43,7 +41,7 @@ OPTION_HEADERS = {
 
 
 def decode_payload(data: bytes, content_type: str) -> Any:
-    """The payload of a door message: told apart by its content type, else by its first byte.
+    """The payload of an ingress message; its content type, else its first byte, tells JSON from MessagePack.
 
     Raises: BadInput.
     """
@@ -53,16 +51,16 @@ def decode_payload(data: bytes, content_type: str) -> Any:
     try:
         return decode_any(data) if packed else json.loads(data)
     except RecursionError:
-        raise BadInput("the message is nested too deep; send a flatter object") from None
+        raise BadInput("the message is nested too deeply; send a flatter object") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadInput(f"the message is neither JSON nor MessagePack ({error})") from None
     except ValueError as error:
         hint = 'send an object such as {"seconds": 2}'
-        raise BadInput(f"the message is no valid JSON ({error}); {hint}") from None
+        raise BadInput(f"the message is not valid JSON ({error}); {hint}") from None
 
 
 def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> SubmitRequest:
-    """The wish behind a door message. Raises: BadInput."""
+    """The request in an ingress message. Raises: BadInput."""
     fields = headers or {}
     options: dict[str, Any] = {}
     for header, option in OPTION_HEADERS.items():
@@ -75,18 +73,18 @@ def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> Submit
         try:
             options[option] = json.loads(text)
         except ValueError:
-            raise BadInput(f"the header {header} must be valid JSON, it is {text!r}") from None
+            raise BadInput(f"the header {header} must be valid JSON, not {text!r}") from None
     return SubmitRequest(kind, decode_payload(data, fields.get("Content-Type", "").lower()), **options)
 
 
 class Ingress:
-    """One node's share of the door."""
+    """One node's share of the ingress."""
 
     def __init__(self, bus: Bus, submitter: Submitter, epoch: str, node: str) -> None:
         self._bus, self._submitter, self._epoch, self._node = bus, submitter, epoch, node
 
     async def run(self) -> None:
-        """Take door messages and due work until cancelled."""
+        """Take ingress messages and due tasks until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pull(subjects.WORK, subjects.INGRESS_DURABLE, self._take_in), name="ingress pulls")
             group.create_task(self._pull(subjects.LATER, subjects.DUE_DURABLE, self._move_due), name="due pulls")
@@ -103,7 +101,7 @@ class Ingress:
             await subscription.close()
 
     async def _drain(self, arrived: asyncio.Queue[Message], handle: Callable[[Message], Awaitable[None]]) -> None:
-        """Handle what one pull brings, until its status message (or nothing) says that it is over."""
+        """Handle the messages of one pull, until its status message comes, or nothing comes."""
         taken = 0
         while taken < BATCH:
             try:
@@ -113,7 +111,7 @@ class Ingress:
                 return
             if not message.reply:
                 if pull_end(message) is not PullEnd.EXPIRED:
-                    await asyncio.sleep(0.5)  # no such consumer yet, or its leader is moving: ask again
+                    await asyncio.sleep(0.5)  # there is no such consumer yet, or its leader is changing
                 return
             taken += 1
             try:
@@ -121,11 +119,11 @@ class Ingress:
                 self._bus.ack(message.reply)
             except QueztlError as error:
                 delay_s = error.retry_after_s if isinstance(error, Busy) else 2.0
-                log.warning("a message at the door has to wait: %s", error)
+                log.warning("could not take in an ingress message; trying again in %g s: %s", delay_s, error)
                 self._bus.nak(message.reply, delay_s)
 
     async def _take_in(self, message: Message) -> None:
-        """One message of `work.<kind>`. Raises: Busy, BusUnavailable (it is tried again)."""
+        """Take in one message of `work.<kind>`. Raises: Busy, BusUnavailable; then it is repeated."""
         kind = message.subject.partition(".")[2]
         _, sequence, _ = parse_ack_subject(message.reply)
         task = subjects.task_id(self._epoch, sequence)
@@ -137,18 +135,17 @@ class Ingress:
                 await self._bus.objects.info(blob)
         except QueztlError as refused:
             if isinstance(refused, Busy):
-                raise  # nothing is wrong with the task: it comes again
+                raise  # the task itself is valid
             await records.write_end(self._bus, self._refusal(task, kind, refused))
             return
         await self._submitter.publish(prepared)
 
     async def _move_due(self, message: Message) -> None:
-        """One delayed task whose time has come. Raises: Busy, BusUnavailable (it is tried again)."""
+        """Publish one delayed task that is due. Raises: Busy, BusUnavailable; then it is repeated."""
         task: Task = decode_task(message.data)
         await self._submitter.publish(Prepared(task, (task.kind, task.pool, task.urgency), 0.0))
 
     def _refusal(self, task: str, kind: str, refused: QueztlError) -> TaskEnd:
         faults = refused.faults if isinstance(refused, BadInput) else ()
-        listed = tuple((fault.field, fault.problem) for fault in faults)
-        error = TaskError(refused.code, refused.message, listed)
+        error = TaskError(refused.code, refused.message, tuple((fault.field, fault.problem) for fault in faults))
         return TaskEnd(id=task, kind=kind, state="failed", node=self._node, ended_at=time(), error=error)

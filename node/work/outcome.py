@@ -1,8 +1,8 @@
-"""What follows from the end of an attempt. Pure: values in, one decision out; nothing is done here.
+"""Decides what follows from the end of an attempt. Pure: values in, one decision out.
 
-End: write the final record, then acknowledge. Again: note the failed attempt, then give the task back with a
-delay. A task that used up its attempts, or that killed its worker on two different nodes (poison), also becomes a
-dead letter. A task whose input is at fault is never tried again: the same input fails the same way.
+End: write the result record, then acknowledge. Retry: record the failed attempt, then return the task with a delay. A
+task that used up its attempts, or that killed its worker on two nodes (poison), also becomes a dead letter. A task with
+invalid input is never retried: the same input fails the same way.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from mesh.config import MeshConfig
 from mesh.messages import TaskError
 
-#: Its node died under it this often: not attempts, but no accident any more.
+#: A task whose node died under it this often ends as poison, although a lost node does not count as an attempt.
 LOST_LIMIT = 5
-#: Codes of errors that another attempt can't mend.
+#: Error codes after which a retry is useless.
 FINAL_CODES = frozenset({"bad_input", "unknown_kind", "cancelled", "expired", "poison", "blob_missing"})
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known of a task's attempts so far, this one included."""
+    """What is known of a task's attempts, the present one included."""
 
     number: int = 1
     max_attempts: int = 3
     crashed_on: tuple[str, ...] = ()
+    """Nodes on which it killed its worker."""
     lost: int = 0
+    """How often its node died while it ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The task is over."""
+    """The task has ended."""
 
     state: str
     error: TaskError | None = None
@@ -38,8 +40,8 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """Another attempt, after `delay_s`."""
+class Retry:
+    """The task gets another attempt after `delay_s`."""
 
     delay_s: float
     next_attempt: int
@@ -50,8 +52,8 @@ class Again:
 DONE = End("done")
 
 
-def settle(attempt: Attempt, error: TaskError | None, node: str, config: MeshConfig) -> End | Again:
-    """What to do now that an attempt on `node` ended with `error` (None: it has a result)."""
+def decide(attempt: Attempt, error: TaskError | None, node: str, config: MeshConfig) -> End | Retry:
+    """The consequence of an attempt on `node` that ended with `error` (None: with a result)."""
     if error is None:
         return DONE
     if error.code == "cancelled":
@@ -68,16 +70,16 @@ def settle(attempt: Attempt, error: TaskError | None, node: str, config: MeshCon
         return End("failed", poison, dead_letter=True)
     if attempt.number >= attempt.max_attempts:
         return End("failed", error, dead_letter=True)
-    return Again(backoff_s(attempt.number, config), attempt.number + 1, crashed_on, error)
+    return Retry(backoff_s(attempt.number, config), attempt.number + 1, crashed_on, error)
 
 
 def backoff_s(failed_attempts: int, config: MeshConfig) -> float:
-    """Seconds until the next attempt: doubled after each, bounded."""
+    """Seconds until the next attempt: doubled after each failure, up to `retry_max_s`."""
     return float(min(config.retry_max_s, config.retry_base_s * 2 ** (failed_attempts - 1)))
 
 
 def lost_too_often(attempt: Attempt) -> End | None:
-    """The end of a task under which one node after the other died; None when it may run."""
+    """The end of a task whose nodes died LOST_LIMIT times while it ran; None when it may run."""
     if attempt.lost < LOST_LIMIT:
         return None
     message = f"its node died {attempt.lost} times while it ran"

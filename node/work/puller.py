@@ -1,8 +1,8 @@
-"""Gets work: keeps pulls open on the lanes `node/work/pull_plan.py` says, and hands over what comes.
+"""Pulls tasks: keeps pull requests open on the lanes that `node/work/pull_plan.py` chooses, and passes deliveries on.
 
-Lanes are found by wake-up hints (at once) and by looking (every `lane_scan_s`); what each one is asked for is
-decided in `plan.share`. One inbox holds all pulls; each pull has a number, which the server's status messages name.
-The server forgets the pulls of an inbox that nobody listens to any more: so they can be taken back, all at once.
+The puller learns of lanes from wake-up hints (at once) and from a scan (every `lane_scan_s`); `pull_plan.plan_pulls`
+decides how much to request from each. All pulls share one inbox; each has a number, which the server's status messages
+name. The server ends the pulls of an inbox that has no subscriber: that is how all of them are cancelled at once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mesh import subjects
+from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
 from mesh.coordination import decode_pool
@@ -22,115 +23,118 @@ from mesh.lanes import Lane, is_open, pull_priority, pulls_from, region_of
 from mesh.messages import NodeRecord
 from node.work import pull_plan
 
-if TYPE_CHECKING:
-    from mesh.bus.client import Bus, Message, Subscription
-
 log = logging.getLogger(__name__)
-#: The server answers a pull within its expiry; a pull this much older was lost on the way.
+#: The server answers a pull before it expires; one that is this much older was lost, seconds.
 LOST_AFTER_S = 0.5
-#: A lane that has work answers a pull at once: when nothing came for this long, nothing waits there.
+#: A lane with a backlog answers a pull at once: a pull without an answer for this long is idle, seconds.
 IDLE_AFTER_S = 0.05
-#: Bytes one pull may bring.
+#: The most that one pull may deliver, bytes.
 MAX_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _LaneState:
-    """What the puller remembers of one lane."""
+    """What the puller knows of one lane. Times are monotonic; see `pull_plan.LaneView`."""
 
     backlog: int = 0
     served_at: float = float("-inf")
     waiting_since: float = 0.0
-    asked_at: float = float("-inf")
+    requested_at: float = float("-inf")
     pulls: dict[int, list[float]] = field(default_factory=dict)
-    """number -> [asked and not received, expires at (monotonic)]"""
+    """number -> [tasks requested and not received, when it expires]"""
 
     @property
-    def asked(self) -> int:
+    def requested(self) -> int:
         return int(sum(pull[0] for pull in self.pulls.values()))
 
     def is_idle(self, now: float) -> bool:
-        """Whether pulls stand there that nothing has come of for a while."""
-        return bool(self.pulls) and now - max(self.asked_at, self.served_at) > IDLE_AFTER_S
+        """Whether its pulls have stood for IDLE_AFTER_S without a delivery."""
+        return bool(self.pulls) and now - max(self.requested_at, self.served_at) > IDLE_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the node holds, for the plan."""
+    """What the node holds, for the pull plan."""
 
     slots: int
     free_slots: int
     unstarted: tuple[tuple[float, int], ...]
+    """(mean run time in seconds or 0, number) of the tasks that no worker has started."""
     means_s: dict[str, float]
+    """kind -> mean run time, seconds."""
 
 
 class Puller:
-    """Pulls for one node. `on_message(message, stream_seq, delivered)` takes each delivery; it must not block."""
+    """The pulls of one node."""
 
     def __init__(
         self,
         bus: Bus,
-        me: Callable[[], NodeRecord],
+        record: Callable[[], NodeRecord],
         load: Callable[[], Load],
         rank: Callable[[str], int],
         on_message: Callable[[Message, int, int], None],
     ) -> None:
-        self._bus, self._me, self._load, self._rank, self._on_message = bus, me, load, rank, on_message
+        """`record()`: of this node; `rank(kind)`: its place in the placement plan.
+
+        `on_message(message, stream_seq, delivered)` takes each delivery; it must not block.
+        """
+        self._bus, self._record, self._load, self._rank, self._on_message = bus, record, load, rank, on_message
         self._config = bus.config
         self._lanes: dict[Lane, _LaneState] = {}
         self._pools: dict[str, dict[str, object]] = {}
-        self._box = bus.new_inbox()
+        self._inbox = bus.new_inbox()
         self._number = 0
         self._lane_of_pull: dict[int, Lane] = {}
         self._subscriptions: list[Subscription] = []
         self._scanner: asyncio.Task[None] | None = None
-        self._taking_back: asyncio.Task[None] | None = None
+        self._cancelling: asyncio.Task[None] | None = None
         self._planning_again: asyncio.TimerHandle | None = None
         self._planned = False
         self._open = False
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
-        """Begin to pull."""
+        """Begin to pull. Raises: BusUnavailable."""
         self._subscriptions = [
-            await self._bus.subscribe(f"{self._box}.*", self._on_delivery),
+            await self._bus.subscribe(f"{self._inbox}.*", self._on_delivery),
             await self._bus.subscribe(subjects.ALL_WAKES, self._on_wake),
         ]
-        self._bus.on_back.append(self._on_back)
+        self._bus.on_back.append(self._on_reconnect)
         self._open = True
-        await self._look_for_lanes()
-        self._scanner = asyncio.create_task(self._scan_now_and_then(), name="lane scan")
+        await self._try_scan()
+        self._scanner = asyncio.create_task(self._scan_periodically(), name="lane scan")
 
-    def close_ingress(self) -> None:
-        """Ask for nothing more; what was asked for may still come for up to `pull_expires_s`."""
+    def stop_pulling(self) -> None:
+        """Request no more tasks; requested ones may still arrive for up to `pull_expires_s`."""
         self._open = False
 
     @property
-    def asked(self) -> int:
-        """Tasks asked for and not received."""
-        return sum(lane.asked for lane in self._lanes.values())
+    def requested(self) -> int:
+        """Tasks requested and not received."""
+        return sum(lane.requested for lane in self._lanes.values())
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """End the subscriptions."""
         self._open = False
-        for one in (self._scanner, self._taking_back, self._planning_again):
-            if one:
-                one.cancel()
-        if self._on_back in self._bus.on_back:
-            self._bus.on_back.remove(self._on_back)
+        for running in (self._scanner, self._cancelling, self._planning_again):
+            if running is not None:
+                running.cancel()
+        if self._on_reconnect in self._bus.on_back:
+            self._bus.on_back.remove(self._on_reconnect)
         for subscription in self._subscriptions:
             await subscription.close()
 
-    # --- deciding -----------------------------------------------------------------------------------
+    # --- planning -----------------------------------------------------------------------------------
     def plan_soon(self) -> None:
-        """Something changed (a slot is free, a message came): plan once this round of callbacks is over."""
+        """A slot is free, or a message came: plan again in the next turn of the loop."""
         if not self._planned:
             self._planned = True
             self._loop.call_soon(self._plan)
 
     def _plan(self) -> None:
         self._planned = False
-        if not self._open or not self._bus.connected or self._taking_back is not None:
+        if not self._open or not self._bus.connected or self._cancelling is not None:
             return
         now = self._loop.time()
         load = self._load()
@@ -142,29 +146,29 @@ class Puller:
             "now": now,
             "config": self._config,
         }
-        asks = pull_plan.share(views, **facts)
-        starved = pull_plan.starved(views, asks)
-        if starved and pull_plan.should_take_back(starved, views, **facts):
-            self._taking_back = self._loop.create_task(self._take_back(), name="take back pulls")
+        requests = pull_plan.plan_pulls(views, **facts)
+        starved = pull_plan.starved(views, requests)
+        if starved and pull_plan.should_cancel_pulls(starved, views, **facts):
+            self._cancelling = self._loop.create_task(self._cancel_pulls(), name="cancel pulls")
             return
-        for ask in asks:
-            self._pull(ask, now)
+        for request in requests:
+            self._pull(request, now)
         if starved and self._planning_again is None:
             self._planning_again = self._loop.call_later(IDLE_AFTER_S, self._plan_again)
 
     def _plan_again(self) -> None:
-        """What keeps a lane from being asked may be idle by now."""
+        """The pulls that keep a starved lane waiting may be idle by now."""
         self._planning_again = None
         self.plan_soon()
 
-    async def _take_back(self) -> None:
-        """End every pull, and plan afresh once nothing can come of them any more."""
+    async def _cancel_pulls(self) -> None:
+        """Cancel every pull, and plan again once they can't deliver any more."""
         now = self._loop.time()
         idle = [state for state in self._lanes.values() if state.is_idle(now)]
-        old, box = self._subscriptions[0], self._bus.new_inbox()
+        old, inbox = self._subscriptions[0], self._bus.new_inbox()
         try:
-            self._subscriptions[0] = await self._bus.subscribe(f"{box}.*", self._on_delivery)
-            self._box = box
+            self._subscriptions[0] = await self._bus.subscribe(f"{inbox}.*", self._on_delivery)
+            self._inbox = inbox
             await old.drain()
             for state in idle:
                 if state.served_at < now:
@@ -172,9 +176,9 @@ class Puller:
             for number in list(self._lane_of_pull):
                 self._forget(number)
         except QueztlError as error:
-            log.debug("pulls could not be taken back, and run out by themselves: %s", error)
+            log.debug("could not cancel the pulls, which expire by themselves: %s", error)
         finally:
-            self._taking_back = None
+            self._cancelling = None
             self.plan_soon()
 
     def _view(self, lane: Lane, state: _LaneState, load: Load, now: float) -> pull_plan.LaneView:
@@ -182,31 +186,31 @@ class Puller:
             lane,
             load.means_s.get(lane[0], 0.0),
             state.backlog,
-            state.asked,
+            state.requested,
             state.served_at,
             state.waiting_since,
             state.is_idle(now),
-            far=region_of(lane[1]) not in ("", self._me().region),
+            far=region_of(lane[1]) not in ("", self._record().region),
         )
 
-    def _pull(self, ask: pull_plan.Ask, now: float) -> None:
+    def _pull(self, request: pull_plan.PullRequest, now: float) -> None:
         self._number += 1
         expires_s = self._config.pull_expires_s
-        state = self._lanes[ask.lane]
-        state.asked_at, state.pulls[self._number] = now, [ask.batch, now + expires_s + LOST_AFTER_S]
-        self._lane_of_pull[self._number] = ask.lane
+        state = self._lanes[request.lane]
+        state.requested_at, state.pulls[self._number] = now, [request.batch, now + expires_s + LOST_AFTER_S]
+        self._lane_of_pull[self._number] = request.lane
         self._bus.pull(
             subjects.WORK,
-            subjects.lane_durable(*ask.lane),
-            f"{self._box}.{self._number}",
-            batch=ask.batch,
+            subjects.lane_durable(*request.lane),
+            f"{self._inbox}.{self._number}",
+            batch=request.batch,
             expires_s=expires_s,
             max_bytes=MAX_BYTES,
             group=GROUP,
-            priority=pull_priority(ask.lane[1], self._me().region, self._rank(ask.lane[0])),
+            priority=pull_priority(request.lane[1], self._record().region, self._rank(request.lane[0])),
         )
 
-    # --- what comes ---------------------------------------------------------------------------------
+    # --- deliveries ---------------------------------------------------------------------------------
     def _on_delivery(self, message: Message) -> None:
         if not message.reply:
             self._on_status(message)
@@ -216,7 +220,7 @@ class Puller:
         state = self._lanes.get((kind, pool, urgency))
         if state is not None:
             now = self._loop.time()
-            # What was given back is in no count: where one of those comes, more may wait.
+            # Redelivered messages are not part of num_pending: where one comes, more may wait.
             state.served_at, state.backlog = now, max(pending, 1 if delivered > 1 else 0)
             state.waiting_since = now if pending else 0.0
             for number, pull in state.pulls.items():
@@ -228,13 +232,13 @@ class Puller:
         self.plan_soon()
 
     def _on_status(self, message: Message) -> None:
-        """The server ended a pull: it expired, or its lane is gone."""
+        """The server ended a pull: it expired, or the consumer of its lane is gone."""
         number = int(message.subject.rpartition(".")[2])
         lane = self._lane_of_pull.get(number)
         self._forget(number)
         end = pull_end(message)
         if lane in self._lanes and end is PullEnd.NO_CONSUMER:
-            # The consumer is gone, or going: the scan or a hint brings the lane back if it returns.
+            # If the lane comes back, the scan or a hint finds it.
             self._drop_lane(lane)
         elif lane in self._lanes and end is PullEnd.EXPIRED:
             self._lanes[lane].backlog = 0
@@ -255,15 +259,15 @@ class Puller:
         kind, pool, urgency = message.subject.split(".")[1:4]
         lane = (kind, pool, urgency)
         if lane in self._lanes:
-            self._woken(lane)
+            self._mark_woken(lane)
         elif is_open(pool) or pool.startswith("node-") or pool in self._pools:
             if self._may_pull(lane):
-                self._woken(lane)
+                self._mark_woken(lane)
         else:
             task = self._loop.create_task(self._scan(), name="lane scan for a new pool")
             task.add_done_callback(lambda done: done.exception())
 
-    def _woken(self, lane: Lane) -> None:
+    def _mark_woken(self, lane: Lane) -> None:
         state = self._lanes.setdefault(lane, _LaneState())
         now = self._loop.time()
         state.served_at = max(state.served_at, now - pull_plan.ACTIVE_S)
@@ -271,34 +275,34 @@ class Puller:
             state.backlog, state.waiting_since = 1, now
         self.plan_soon()
 
-    async def _on_back(self) -> None:
-        """After a reconnect: every pull in flight is lost."""
+    async def _on_reconnect(self) -> None:
+        """Every pull was lost with the connection."""
         for lane in list(self._lanes):
             self._lanes[lane].pulls.clear()
         self._lane_of_pull.clear()
         self.plan_soon()
 
-    # --- looking ------------------------------------------------------------------------------------
+    # --- finding lanes ------------------------------------------------------------------------------
     def _may_pull(self, lane: Lane) -> bool:
         kind, pool, _ = lane
-        record = self._me()
-        can = any(one.kind == kind and one.available for one in record.capabilities.kinds)
-        return can and pulls_from(pool, self._pools.get(pool), record)
+        record = self._record()
+        available = any(info.kind == kind and info.available for info in record.capabilities.kinds)
+        return available and pulls_from(pool, self._pools.get(pool), record)
 
-    async def _scan_now_and_then(self) -> None:
+    async def _scan_periodically(self) -> None:
         while True:
             await asyncio.sleep(self._config.lane_scan_s)
             self._end_lost_pulls()
             if self._open and self._bus.connected and self._load().free_slots > 0:
-                await self._look_for_lanes()
+                await self._try_scan()
             self.plan_soon()
 
-    async def _look_for_lanes(self) -> None:
-        """`_scan`, and again later when the bus does not answer: hints come all the same."""
+    async def _try_scan(self) -> None:
+        """Scan; when the bus does not answer, the next scan or a hint makes up for it."""
         try:
             await self._scan()
         except QueztlError as error:
-            log.debug("could not look at the lanes: %s", error)
+            log.debug("could not scan the lanes: %s", error)
 
     def _end_lost_pulls(self) -> None:
         now = self._loop.time()
@@ -307,7 +311,7 @@ class Puller:
                 self._forget(number)
 
     async def _scan(self) -> None:
-        """Learn which lanes there are and what waits in them."""
+        """Read which lanes exist, and their backlogs. Raises: BusUnavailable."""
         lanes = await list_lanes(self._bus)
         if any(lane[1] not in self._pools and lane[1].startswith("p-") for lane in lanes):
             for entry in await self._bus.kv(subjects.KV_POOLS).entries():
@@ -322,7 +326,7 @@ class Puller:
                 continue
             state = self._lanes.setdefault(lane, _LaneState())
             if info.unacknowledged:
-                # What others hold may come back, and counts in no backlog then: only a standing pull gets it.
+                # Tasks that other nodes return are not part of the backlog: only a standing pull receives them.
                 state.served_at = max(state.served_at, now - pull_plan.ACTIVE_S)
             state.backlog = info.waiting
             state.waiting_since = (state.waiting_since or now) if info.waiting else 0.0

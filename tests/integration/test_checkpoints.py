@@ -16,7 +16,7 @@ from mesh.messages import Checkpoint, Task
 from mesh.tasks import checkpoints, records
 from mesh.tasks.checkpoints import Hold, Superseded
 from node.executor.jobs import Job
-from node.work.checkpoints import objection
+from node.work.checkpoints import refusal
 from tests.integration.node_parts import Node, done, make_node, nak, put_state
 
 TASK = "c1-7"
@@ -169,7 +169,7 @@ async def running(node: Node, seq: int = 7, **state) -> Job:
 
 
 async def settled(node: Node) -> None:
-    await asyncio.gather(*(one.working for one in node.checkpoints._keepings.values() if one.working))
+    await asyncio.gather(*(one.storing for one in node.checkpoints._of_task.values() if one.storing))
 
 
 async def test_a_task_that_comes_again_goes_on_from_what_was_done(bus_server, tmp_path, file) -> None:
@@ -228,7 +228,7 @@ async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file,
     assert told == [False] * 4 and not list(tmp_path.glob("checkpoint-*"))
     found = await record(node.bus)
     assert before is not None and found is not None and found.holder == successor.holder and not found.blob
-    for words in ("more than checkpoint_max_bytes", "cut off or stood still", "has taken over", "another run has"):
+    for words in ("exceed checkpoint_max_bytes", "disconnected or stood still", "has taken over", "another run has"):
         assert words in caplog.text
     # Its end changes nothing of the other run's.
     done(node, 7)
@@ -248,16 +248,16 @@ async def test_a_damaged_checkpoint_means_starting_over(bus_server, tmp_path, fi
     assert found is not None and found.note == "step 1"
 
 
-def test_rights_and_objections() -> None:
+def test_rights_and_refusals() -> None:
     mine = Hold("me.1", 5, "b-old")
     assert checkpoints.renewed(mine, None, 0) is None
     assert checkpoints.renewed(mine, Checkpoint("other.2", "b-x"), 9) is None
     assert checkpoints.renewed(mine, Checkpoint("me.1", "b-new"), 9) == Hold("me.1", 9, "b-new")
     assert checkpoints.renewed(mine, Checkpoint("me.1", "b-old"), 4) is None
     fine = {"size": 5, "limit": 5, "declared": True, "held": True, "trusted": True, "superseded": False}
-    assert objection(**fine) == ""
+    assert refusal(**fine) == ""
     for change in ({"size": 6}, {"declared": False}, {"held": False}, {"trusted": False}, {"superseded": True}):
-        assert objection(**fine | change), change
+        assert refusal(**fine | change), change
     assert checkpoints.new_hold("me") != checkpoints.new_hold("me")
     assert checkpoints.ended(["a", "b"], {"b": 1, "c": 2}) == ["b"]
     assert msgspec.msgpack.decode(messages.encode(Checkpoint("me.1"))) == {"holder": "me.1"}

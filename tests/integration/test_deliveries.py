@@ -100,7 +100,7 @@ async def test_nothing_is_said_about_deliveries_from_before_a_stall_or_a_cut(nod
     now = asyncio.get_running_loop().time()
     node.deliveries.renew(now + 1000, 5.0)
     assert all(one.suspect and not one.trusted for one in node.deliveries)
-    node.deliveries.give_back(node.held(1), 1.0)
+    node.deliveries.nak(node.held(1), 1.0)
     node.deliveries.ack(node.held(2))
     done(node, 3)
     await eventually(lambda: not len(node.deliveries))

@@ -142,7 +142,7 @@ def test_verdicts():
 def test_a_dead_worker_has_one_culprit_at_most(held, culprit, killed):
     verdict = (culprit, "timeout") if killed else None
     fates = {seq: fate(seq, culprit, verdict, False, 0) for seq in held}
-    guilty = [seq for seq, what in fates.items() if what != "again"]
+    guilty = [seq for seq, what in fates.items() if what != "rerun"]
     assert guilty == ([culprit] if culprit in held else [])
     assert all(fates[seq] == ("timeout" if killed else "crashed") for seq in guilty)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mesh.config import LAN
 from mesh.messages import TaskError
 from mesh.task_states import FINAL
-from node.work.outcome import FINAL_CODES, LOST_LIMIT, Again, Attempt, End, backoff_s, lost_too_often, settle
+from node.work.outcome import FINAL_CODES, LOST_LIMIT, Attempt, End, Retry, backoff_s, decide, lost_too_often
 
 CODES = st.sampled_from(["failed", "crashed", "timeout", "memory", *sorted(FINAL_CODES)])
 NODES = st.sampled_from(["n1", "n2", "n3"])
@@ -22,7 +22,7 @@ def error(code: str) -> TaskError:
 def test_a_task_ends_within_its_attempts(most, story) -> None:
     attempt = Attempt(1, most)
     for count, (code, node) in enumerate(story, 1):
-        decision = settle(attempt, error(code) if code else None, node, LAN)
+        decision = decide(attempt, error(code) if code else None, node, LAN)
         if isinstance(decision, End):
             assert decision.state in FINAL and count <= most
             assert (decision.error is None) == (decision.state == "done")
@@ -36,7 +36,7 @@ def test_a_task_ends_within_its_attempts(most, story) -> None:
 
 @given(st.sampled_from(sorted(FINAL_CODES)), st.integers(1, 5), NODES)
 def test_what_another_attempt_cannot_mend_is_not_tried_again(code, number, node) -> None:
-    decision = settle(Attempt(number, 100), error(code), node, LAN)
+    decision = decide(Attempt(number, 100), error(code), node, LAN)
     assert isinstance(decision, End) and not decision.dead_letter
     assert decision.state == {"cancelled": "cancelled", "expired": "expired"}.get(code, "failed")
     assert decision.error == error(code)
@@ -47,18 +47,18 @@ def test_two_different_nodes_make_a_crashing_task_poison(nodes) -> None:
     attempt, seen = Attempt(1, 100), set()
     for node in nodes:
         seen.add(node)
-        decision = settle(attempt, error("crashed"), node, LAN)
+        decision = decide(attempt, error("crashed"), node, LAN)
         if len(seen) >= 2:
             assert isinstance(decision, End) and decision.dead_letter and decision.state == "failed"
             assert decision.error.code == "poison" and all(name in decision.error.message for name in seen)
             return
-        assert isinstance(decision, Again) and decision.crashed_on == (node,)
+        assert isinstance(decision, Retry) and decision.crashed_on == (node,)
         attempt = Attempt(decision.next_attempt, 100, decision.crashed_on)
 
 
 @given(st.integers(1, 100), st.sampled_from(["failed", "timeout", "memory", "crashed"]))
 def test_the_last_attempt_leaves_a_dead_letter(most, code) -> None:
-    decision = settle(Attempt(most, most), error(code), "n1", LAN)
+    decision = decide(Attempt(most, most), error(code), "n1", LAN)
     assert decision == End("failed", error(code), dead_letter=True)
 
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.subjects import URGENCIES
-from node.work.pull_plan import Ask, LaneView, effective_urgency, keeps, share, should_take_back, starved, surplus
+from node.work.pull_plan import (
+    LaneView,
+    PullRequest,
+    effective_urgency,
+    most_unstarted,
+    plan_pulls,
+    should_cancel_pulls,
+    starved,
+    surplus,
+)
 
 NOW = 10_000.0
 MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))
@@ -31,7 +40,7 @@ def lane_views(draw, most: int = 6) -> list[LaneView]:
             lane,
             means[lane[0]],
             backlog=draw(st.sampled_from([0, 0, 1, 3, 100, 100_000])),
-            asked=draw(st.sampled_from([0, 0, 0, 1, 2, 50, 1500])),
+            requested=draw(st.sampled_from([0, 0, 0, 1, 2, 50, 1500])),
             served_at=NOW - draw(AGES),
             waiting_since=draw(st.sampled_from([0.0, NOW - 1, NOW - 7, NOW - 60])),
         )
@@ -49,20 +58,22 @@ def situations(draw) -> tuple[list[LaneView], int, int, list[tuple[float, int]]]
     return draw(lane_views()), slots, draw(st.integers(0, slots)), draw(HELD)
 
 
-def ask(views: list[LaneView], slots: int, free: int, held: list[tuple[float, int]] | None = None) -> list[Ask]:
-    return share(views, slots=slots, free_slots=free, unstarted=held or [], now=NOW, config=LAN)
+def ask(views: list[LaneView], slots: int, free: int, held: list[tuple[float, int]] | None = None) -> list[PullRequest]:
+    return plan_pulls(views, slots=slots, free_slots=free, unstarted=held or [], now=NOW, config=LAN)
 
 
-def weighed(views: list[LaneView], asks: list[Ask], held: list[tuple[float, int]]) -> list[float]:
+def weighed(views: list[LaneView], asks: list[PullRequest], held: list[tuple[float, int]]) -> list[float]:
     """The run time of each task asked for or held unstarted; unknown ones count as the whole prefetch."""
     mean_of = {view.lane: view.mean_s for view in views}
-    counted = [*held, *((view.mean_s, view.asked) for view in views)]
+    counted = [*held, *((view.mean_s, view.requested) for view in views)]
     counted += [(mean_of[one.lane], one.batch) for one in asks]
     return [mean_s or LAN.prefetch_work_s for mean_s, count in counted for _ in range(count)]
 
 
 @given(situations())
-@example(([LaneView(("a", "any", "low"), 1e-6, asked=1500), LaneView(("b", "any", "low"), served_at=NOW)], 64, 2, []))
+@example(
+    ([LaneView(("a", "any", "low"), 1e-6, requested=1500), LaneView(("b", "any", "low"), served_at=NOW)], 64, 2, [])
+)
 def test_what_is_asked_and_held_never_exceeds_free_slots_and_prefetch(situation) -> None:
     views, slots, free, held = situation
     asks = ask(views, slots, free, held)
@@ -100,7 +111,7 @@ def test_unknown_kinds_are_never_prefetched(views, slots) -> None:
 @given(st.integers(1, 16), st.permutations(URGENCIES))
 def test_the_most_urgent_lane_with_work_takes_the_free_slots(slots, order) -> None:
     views = [LaneView(("a", "any", urgency), 0.0, 1000, served_at=NOW) for urgency in order]
-    assert ask(views, slots, slots) == [Ask(("a", "any", "high"), slots)]
+    assert ask(views, slots, slots) == [PullRequest(("a", "any", "high"), slots)]
 
 
 @given(SLOTS, st.sampled_from(URGENCIES), AGES)
@@ -162,7 +173,7 @@ def first_start_s(slots: int, busy: tuple[str, float], rare: tuple[str, float]) 
             LaneView(*lanes["rare"], int("rare" not in waiting), 0, served["rare"], NOW),
         ]
         held = [(lanes[name][1], waiting.count(name)) for name in lanes]
-        for one in share(views, slots=slots, free_slots=slots - len(running), unstarted=held, now=now, config=LAN):
+        for one in plan_pulls(views, slots=slots, free_slots=slots - len(running), unstarted=held, now=now, config=LAN):
             name = "busy" if one.lane == lanes["busy"][0] else "rare"
             waiting += [name] * (one.batch if name == "busy" else 1)
             served[name] = now
@@ -188,14 +199,14 @@ def test_urgent_work_starts_as_soon_as_what_was_prefetched_has_run(slots, busy_s
 @given(situations())
 def test_pulls_are_taken_back_only_for_a_lane_that_gets_something_then(situation) -> None:
     views, slots, free, held = situation
-    views = [replace(view, idle=view.asked > 0 and index % 2 == 0) for index, view in enumerate(views)]
+    views = [replace(view, idle=view.requested > 0 and index % 2 == 0) for index, view in enumerate(views)]
     starving = starved(views, ask(views, slots, free, held))
     facts = {"slots": slots, "free_slots": free, "unstarted": held, "now": NOW, "config": LAN}
-    if should_take_back(starving, views, **facts):
-        afresh = [replace(view, asked=0, backlog=0 if view.idle else view.backlog, idle=False) for view in views]
+    if should_cancel_pulls(starving, views, **facts):
+        afresh = [replace(view, requested=0, backlog=0 if view.idle else view.backlog, idle=False) for view in views]
         assert starving & {one.lane for one in ask(afresh, slots, free, held)}
         # And once is enough: nothing of what is asked then was idle.
-        assert not should_take_back(starving, afresh, **facts)
+        assert not should_cancel_pulls(starving, afresh, **facts)
 
 
 @given(st.integers(1, 16), st.integers(0, 3), st.floats(1.0, 20.0))
@@ -205,8 +216,8 @@ def test_long_work_does_not_wait_for_pulls_that_stand_where_none_is(slots, belie
     starving = starved([idle, work], ask([idle, work], slots, slots))
     assert starving == {work.lane}
     facts = {"slots": slots, "free_slots": slots, "unstarted": [], "now": NOW, "config": LAN}
-    assert should_take_back(starving, [idle, work], **facts)
-    assert not should_take_back(starving, [replace(idle, idle=False), work], **facts)
+    assert should_cancel_pulls(starving, [idle, work], **facts)
+    assert not should_cancel_pulls(starving, [replace(idle, idle=False), work], **facts)
 
 
 KINDS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2000), max_size=3)
@@ -220,7 +231,7 @@ def test_what_turned_out_long_goes_back_and_what_begins_soon_stays(unstarted, me
         assert 0 <= back.get(kind, 0) <= count
         if kind in back:
             assert count * mean_s > slots, "a second of work for each slot"
-            assert left == keeps(mean_s, slots, LAN) >= slots, "every slot has its next task"
+            assert left == most_unstarted(mean_s, slots, LAN) >= slots, "every slot has its next task"
         else:
-            assert count * mean_s <= slots or count <= keeps(mean_s, slots, LAN)
+            assert count * mean_s <= slots or count <= most_unstarted(mean_s, slots, LAN)
     assert not surplus({kind: count - back.get(kind, 0) for kind, count in unstarted.items()}, means_s, slots, LAN)

@@ -16,8 +16,8 @@ from mesh.errors import CannotStart
 from node import cli
 from node.config import NAMES, BadConfig, NodeConfig, build
 from node.executor.context import Context
-from node.executor.process import Allowed
-from node.executor.worker_main import grants_of
+from node.executor.process import Permissions
+from node.executor.worker_main import parse_grants
 
 
 def flags(*argv: str) -> dict:
@@ -136,8 +136,8 @@ def test_errors_become_a_sentence_and_an_exit_code(capsys):
 def test_what_the_operator_listed_reaches_the_work_by_its_setting(monkeypatch):
     monkeypatch.setattr("node.config.GRANTS", ("join",))
     config = build(flags("--join", "nats://a", "--join", "http://b:1"), {})
-    fault_kinds, grants = Allowed(True, config.grants).words()
-    context = Context(1, Path("."), grants=grants_of(grants))
+    fault_kinds, grants = Permissions(True, config.grants).arguments()
+    context = Context(1, Path("."), grants=parse_grants(grants))
     assert fault_kinds == "1" and context.granted("join") == ("nats://a:4222", "http://b:1")
     assert context.granted("nothing") == () and NodeConfig().grants == {}
 
