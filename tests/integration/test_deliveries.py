@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mesh import subjects
+from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
 from mesh.bus.publisher import Settled
 from mesh.messages import HeldSet, TaskEnd, TaskError, decode_held
@@ -16,6 +17,11 @@ from mesh.tasks import records
 from node.executor.dispatch import Rate
 from node.work.admission import DOUBT_S, SHED_DELAY_S
 from tests.integration.node_parts import ACK, RENEW, Node, Spy, done, make_node, nak
+
+
+async def stored(bus: Bus) -> None:
+    """Return when the records sent before are stored: one that is stored after them was confirmed."""
+    await bus.store(subjects.state("c1-99"), b"")
 
 
 @pytest.fixture
@@ -183,12 +189,12 @@ async def test_what_was_noted_as_running_and_is_called_back_is_no_longer_noted_s
     node.completion.write_states(node.held(1).started_at + after_s)
     for job in node.workers.jobs:
         node.admission.on_called_back(job)
-    await node.bus.flush()
+    await stored(node.bus)
     assert (await records.read_state(node.bus, "c1-1")).state == "queued"
     assert await records.read_state(node.bus, "c1-2") is None, "of what ran for a moment nothing was said"
     node.admission.on_started(node.workers.jobs[0])
     node.completion.write_states(node.held(1).started_at + after_s)
-    await node.bus.flush()
+    await stored(node.bus)
     assert (await records.read_state(node.bus, "c1-1")).state == "running", "it begins anew, and that is told anew"
 
 
@@ -254,13 +260,13 @@ async def test_a_state_is_written_only_for_what_runs_past_100_ms(node: Node) -> 
     node.admission.on_started(job)
     started_at = node.held(1).started_at = node.held(1).taken_at + 5.0  # it waited for a worker
     node.completion.write_states(started_at + after_s - 0.01)
-    await node.bus.flush()
+    await stored(node.bus)
     assert await records.read_state(node.bus, "c1-1") is None
     node.completion.write_states(started_at + after_s)
     node.completion.write_states(started_at + 2 * after_s)
-    await node.bus.flush()
+    await stored(node.bus)
     state = await records.read_state(node.bus, "c1-1")
     assert (state.state, state.node, state.incarnation, state.attempt) == ("running", "me", "1", 1)
     assert await records.read_state(node.bus, "c1-2") is None
     info = await node.bus.api(f"STREAM.INFO.{subjects.TASKS}")
-    assert info["state"]["last_seq"] == 1, "written once"
+    assert info["state"]["last_seq"] == 3, "written once, between the two records of `stored`"
