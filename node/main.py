@@ -7,6 +7,7 @@ import gc
 import signal
 from dataclasses import replace
 
+from mesh.bus.wire import check_library
 from mesh.errors import CannotStart
 from node.config import NodeConfig
 from node.daemon import Node
@@ -35,6 +36,7 @@ async def run(config: NodeConfig) -> int:
 
     Raises: CannotStart.
     """
+    check_library()
     signals = _Signals()
     while True:
         node = signals.node = Node(config)

@@ -100,7 +100,7 @@ async def test_a_refusal_for_an_end_that_never_came_to_be_is_not_taken_at_its_wo
         raise WrongSequence("somebody else wrote it first")
 
     monkeypatch.setattr(bus, "store", store)
-    with pytest.raises(BusUnavailable, match="not known yet"):
+    with pytest.raises(BusUnavailable, match="does not know yet"):
         await records.write_end(bus, TaskEnd(id="c1-9", kind="echo", state="cancelled"))
 
 
