@@ -2,7 +2,7 @@
 
 Guarantees: callbacks run in the order in which the messages arrive; a lost connection is re-established, for as long
 as it takes, at a jittered interval; repeatable requests without a reply are then sent again.
-Only this module and `wire.py` import nats-py, and they hide its pitfalls (design notes in ARCHITECTURE.md).
+Only this module and `wire.py` import nats-py, and they hide its pitfalls (design notes in docs/decisions).
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
+
+import pytest
 
 from api.cli.main import parser as queztl_parser
 from mesh import subjects
@@ -23,7 +26,7 @@ PACKAGES = ("mesh", "node", "api", "bench", "scaling")
 
 
 def test_the_map_is_made_of_the_docstrings_of_the_folders():
-    text = (ROOT / "ARCHITECTURE.md").read_text()
+    text = (ROOT / "docs" / "map.md").read_text()
     mapped = dict(re.findall(r"^\| `([^`]+)/` \| (.*) \|$", text, re.MULTILINE))
     assert mapped == {
         str(init.parent.relative_to(ROOT)): (ast.get_docstring(ast.parse(init.read_text())) or "").replace("\n", " ")
@@ -45,7 +48,12 @@ def test_every_setting_is_documented_with_its_name():
 
 def documents() -> list[Path]:
     """Every page for people."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "METHODOLOGY.md"]
+    return [
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "bench" / "METHODOLOGY.md",
+        ROOT / "tests" / "README.md",
+    ]
 
 
 def test_links_between_documents_lead_somewhere():
@@ -66,28 +74,63 @@ def test_files_that_documents_name_are_there():
     assert not [one for one in named if one[1] not in new and not (ROOT / one[1]).exists()]
 
 
-def test_readme_names_every_option_and_kind():
-    readme = (ROOT / "README.md").read_text()
-    assert not [flag for flag, _ in NAMES.values() if f"`{flag}" not in readme]
-    assert not [kind for kind in KINDS if f"| `{kind}` |" not in readme]
+@pytest.mark.parametrize(("page", "most"), [("README.md", 5 << 10), ("ARCHITECTURE.md", 12 << 10)])
+def test_the_first_pages_are_short(page, most):
+    assert len((ROOT / page).read_bytes()) <= most
 
 
-def test_code_of_the_readme_is_python():
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
+def test_pages_name_every_option_and_kind():
+    options, kinds = (ROOT / "docs" / "options.md").read_text(), (ROOT / "docs" / "kinds.md").read_text()
+    assert not [flag for flag, _ in NAMES.values() if f"`{flag}" not in options]
+    assert not [kind for kind in KINDS if f"| `{kind}` |" not in kinds]
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page in reached or page.suffix not in {".md", ""}:
+            continue
+        reached.add(page)
+        if page.is_dir():
+            queue += [page / "README.md"]
+            continue
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        queue += [(page.parent / target).resolve() for target in links if "://" not in target]
+    assert not [page for page in documents() if page.resolve() not in reached and page.name != "CHANGELOG.md"]
+
+
+def test_code_of_the_pages_is_python():
+    pages = [ROOT / "README.md", ROOT / "docs" / "usage.md"]
+    blocks = [re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL) for page in pages]
+    assert all(blocks)
+    for block in itertools.chain(*blocks):
         ast.parse(block)
 
 
-def test_commands_of_the_readme_parse():
-    readme = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^queztl (.*)$", readme, re.MULTILINE)
+def commands(page: Path) -> list[str]:
+    """The lines of code blocks, `$ ` before them removed and continued lines joined; those of output too."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+
+
+def test_commands_of_the_pages_parse():
+    found = {page: [line for line in commands(page) if line.startswith("queztl ")] for page in documents()}
+    assert all(found[ROOT / page] for page in ("README.md", "docs/usage.md", "docs/capacity.md"))
+    for line in itertools.chain(*found.values()):
+        if line.count("'") % 2 == 0:  # else it goes on in the next line
+            queztl_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+def test_starts_of_a_node_in_the_pages_parse():
+    inline = [re.findall(r"`(\./start\.sh[^`]*)`", page.read_text()) for page in documents()]
+    blocks = [line for page in documents() for line in commands(page) if line.startswith("./start.sh")]
+    lines = [*itertools.chain(*inline), *blocks]
     assert len(lines) >= 5
     for line in lines:
-        queztl_parser().parse_args(shlex.split(line))
-    for line in re.findall(r"`\./start\.sh (--[^`]*)`", readme):
         # --slim is start.sh's own
-        build(vars(node_parser().parse_args([word for word in shlex.split(line) if word != "--slim"])), {})
+        words = [word for word in shlex.split(line, comments=True)[1:] if word != "--slim"]
+        build(vars(node_parser().parse_args(words)), {})
 
 
 def test_settings_page_gives_the_defaults():
