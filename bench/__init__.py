@@ -1,1 +1,1 @@
-"""Measures the machine and the mesh: `python -m bench`."""
+"""Benchmarks of the machine and the mesh: `python -m bench`."""

@@ -1,1 +1,1 @@
-"""One file a benchmark."""
+"""The single benchmarks, one file each."""

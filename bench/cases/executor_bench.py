@@ -1,6 +1,6 @@
-"""The executor alone, without the bus: no-op jobs/s through worker processes, and what one costs the daemon.
+"""The executor alone, without the bus: no-op jobs/s through worker processes, and the daemon's CPU time per job.
 
-Run by hand: `python -m bench.cases.executor_bench [jobs] [slots]`. Every result is compared with what went in.
+Run by hand: `python -m bench.cases.executor_bench [jobs] [slots]`. Every result is compared with its payload.
 """
 
 from __future__ import annotations
@@ -12,24 +12,19 @@ import time
 from pathlib import Path
 from statistics import median
 
+from bench.harness.environment import pss_mb
 from mesh.messages import decode_any, encode
 from node.executor.executor import Executor, Finished, Job
 
 
-def _pss_mb(pid: int) -> float:
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("Pss:"))
-
-
-async def measure(jobs: int, slots: int, window: int, payload: dict | None = None) -> dict[str, float]:
-    """Runs `jobs` no-op jobs, at most `window` in flight: rates per second, times in µs."""
+async def measure(jobs: int, slots: int, window: int) -> dict[str, float]:
+    """Run `jobs` no-op jobs, at most `window` in flight; returns rates per second, times in µs."""
     ended: list[Finished] = []
     loop = asyncio.get_running_loop()
     done, next_job, warm = loop.create_future(), 0, asyncio.Event()
 
     def job(number: int) -> Job:
-        body = {"value": number} if payload is None else {"value": number} | payload
-        return Job(f"bench-{number}", "echo", encode(body))
+        return Job(f"bench-{number}", "echo", encode({"value": number}))
 
     def finished(batch: list[Finished]) -> None:
         nonlocal next_job
@@ -53,8 +48,8 @@ async def measure(jobs: int, slots: int, window: int, payload: dict | None = Non
         start = time.perf_counter()
         await executor.start()
         ready_ms = (time.perf_counter() - start) * 1000
-        pss_mb = _pss_mb(executor._pool.workers[0].pid)
-        executor.submit([job(-1)] * 10)  # loads the kind, learns how long it takes
+        idle_pss_mb = pss_mb(executor._pool.workers[0].pid)
+        executor.submit([job(-1)] * 10)  # loads the kind, measures its run time
         while len(ended) < 10:
             await asyncio.wait_for(warm.wait(), 30)
             warm.clear()
@@ -74,12 +69,12 @@ async def measure(jobs: int, slots: int, window: int, payload: dict | None = Non
         "daemon_cpu_us": cpu_s / jobs * 1e6,
         "run_us": median(end.ran_s for end in ended) * 1e6,
         "ready_ms": ready_ms,
-        "idle_pss_mb": pss_mb,
+        "idle_pss_mb": idle_pss_mb,
     }
 
 
 def main() -> None:
-    """Prints a line for several windows, with the event loops there are."""
+    """Print one line per event loop and window."""
     import uvloop
 
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000

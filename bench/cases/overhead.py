@@ -1,4 +1,4 @@
-"""What the mesh adds to work of a second or more: CPU seconds of a task, beside the same call without any mesh."""
+"""The mesh's overhead for tasks of a second or more: CPU seconds of a task, and of the same call without a mesh."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.environment import describe
-from bench.measure import BenchFailed, median_interval
-from bench.node_process import NodeProcess
+from bench.harness.environment import describe, machine_line
+from bench.harness.measure import BenchFailed, median_interval
+from bench.harness.node_process import NodeProcess
 from mesh.client import Mesh
 
 SLOTS = 2
-#: Tasks of a second or so on two cores. A kind is measured when it has a line here.
+#: Tasks that take about a second on two cores. A kind with an entry here is measured.
 PAYLOADS: dict[str, dict[str, Any]] = {
     "crypto_mining": {"nonce_count": 80_000_000, "target_bits": 200},
     "database_ops": {"scale_factor": 0.1, "streams": 0},
@@ -39,7 +39,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
 
 @cache
 def photograph() -> bytes:
-    """A JPEG of twelve million pixels and 3.7 MB: what a telephone makes."""
+    """A JPEG of twelve megapixels and 3.7 MB, as a phone takes."""
     import cv2
     import numpy as np
 
@@ -49,14 +49,14 @@ def photograph() -> bytes:
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
-#: Kinds that take a file: the field, and what makes it. It goes through the mesh as a blob, anew for each task.
+#: Kinds with a file: its field, and the function that makes it. The mesh gets it as a blob, a new one for each task.
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {"image_processing": ("image", photograph)}
 
 
 def run(quick: bool, pairs: int | None, profile: str | None, kinds: list[str] | None = None) -> dict[str, Any]:
-    """The document: of each kind the median ratio of mesh / direct and its interval. Raises: BenchFailed."""
+    """Run the benchmark; returns for each kind the median of mesh / direct and its interval. Raises: BenchFailed."""
     if profile is not None:
-        raise BenchFailed("overhead has no profile: use the case mesh")
+        raise BenchFailed("overhead can't be profiled: use the case mesh")
     if unknown := set(kinds or ()) - set(PAYLOADS):
         raise BenchFailed(f"overhead measures {', '.join(PAYLOADS)}, not {', '.join(sorted(unknown))}")
     document = {"case": "overhead", "quick": quick, "slots": SLOTS, **describe()}
@@ -74,7 +74,7 @@ async def _measure(kinds: list[str], pairs: int) -> dict[str, Any]:
 
 
 async def _pairs(kind: str, pairs: int, mesh: Mesh, node: NodeProcess, direct: subprocess.Popen[str]) -> dict[str, Any]:
-    """Pairs in turn, after one of each that loads the libraries."""
+    """Alternate mesh and direct calls, after a first pair that loads the libraries and does not count."""
     rounds: list[dict[str, float]] = []
     for number in range(pairs + 1):
         through, seconds, keys = await _through_mesh(kind, mesh, node)
@@ -83,22 +83,22 @@ async def _pairs(kind: str, pairs: int, mesh: Mesh, node: NodeProcess, direct: s
             figures = {"mesh_cpu_s": through, "direct_cpu_s": alone, "wall_s": seconds}
             rounds.append({name: round(figure, 4) for name, figure in figures.items()})
             print(f"bench: {kind} {number}: {rounds[-1]}", file=sys.stderr, flush=True)
-    ratios = [one["mesh_cpu_s"] / one["direct_cpu_s"] for one in rounds]
+    ratios = [pair["mesh_cpu_s"] / pair["direct_cpu_s"] for pair in rounds]
     low, high, confidence = median_interval(ratios)
     return {
         "payload": PAYLOADS[kind],
         "ratio": round(median(ratios), 4),
         "interval": [round(low, 4), round(high, 4)],
         "confidence": round(confidence, 3),
-        "mesh_cpu_s": median(one["mesh_cpu_s"] for one in rounds),
-        "direct_cpu_s": median(one["direct_cpu_s"] for one in rounds),
-        "wall_s": median(one["wall_s"] for one in rounds),
+        "mesh_cpu_s": median(pair["mesh_cpu_s"] for pair in rounds),
+        "direct_cpu_s": median(pair["direct_cpu_s"] for pair in rounds),
+        "wall_s": median(pair["wall_s"] for pair in rounds),
         "rounds": rounds,
     }
 
 
 async def _through_mesh(kind: str, mesh: Mesh, node: NodeProcess) -> tuple[float, float, list[str]]:
-    """CPU seconds of everything (node, bus, this process), wall seconds, and what the result has."""
+    """(CPU seconds of node, bus and this process; wall-clock seconds; the form of the result)."""
     file = FILES[kind][1]() if kind in FILES else b""
     before, own, began = sum(node.cpu_s().values()), time.process_time(), time.perf_counter()
     payload = PAYLOADS[kind]
@@ -111,13 +111,13 @@ async def _through_mesh(kind: str, mesh: Mesh, node: NodeProcess) -> tuple[float
 
 
 def form(result: Any) -> list[str]:
-    """What a result must have in common with another one of the same work: its fields, or all of its bytes."""
+    """What two results of the same work must have in common: their fields, or all of their bytes."""
     return [hashlib.sha256(result).hexdigest()] if isinstance(result, bytes) else sorted(result)
 
 
 @contextmanager
-def _direct(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that does the work when told, and nothing else; it keeps its libraries loaded, as a worker does."""
+def _direct(folder: Path) -> Generator[subprocess.Popen[str]]:
+    """A process that only does the work, on request; it keeps its libraries loaded, as a worker does."""
     folder.mkdir()
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-P", "-m", "bench.cases.overhead"]
@@ -125,6 +125,7 @@ def _direct(folder: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    assert process.stdin is not None and process.stdout is not None
     try:
         yield process
     finally:
@@ -134,7 +135,8 @@ def _direct(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _ask(direct: subprocess.Popen[str], kind: str, keys: list[str]) -> float:
-    """CPU seconds of one direct call. Raises: BenchFailed when its result is of another form."""
+    """CPU seconds of one direct call. Raises: BenchFailed when its result has another form."""
+    assert direct.stdin is not None and direct.stdout is not None
     direct.stdin.write(kind + "\n")
     line = direct.stdout.readline()
     if not line:
@@ -146,15 +148,15 @@ def _ask(direct: subprocess.Popen[str], kind: str, keys: list[str]) -> float:
 
 
 def cores_of(kind: str) -> int:
-    """The cores a task of that kind is given on the node under measurement."""
+    """The cores that a task of that kind gets on the node under test."""
     from mesh.kinds.table import find
 
-    wanted = find(kind).resources.cores
-    return SLOTS if wanted == "all" else wanted
+    cores = find(kind).resources.cores
+    return SLOTS if cores == "all" else cores
 
 
 def main() -> None:
-    """The direct process: a kind a line on stdin, an answer a line on stdout."""
+    """The direct process: reads one kind per line on stdin, writes one answer per line on stdout."""
     import shutil
 
     from mesh.kinds.table import validate
@@ -180,19 +182,18 @@ def main() -> None:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document for people."""
+    """The document as text."""
     lines = [
-        f"{kind:<22}{one['ratio']:>8.3f}   between {one['interval'][0]:.3f} and {one['interval'][1]:.3f} "
-        f"({one['confidence']:.0%})   {one['mesh_cpu_s']:.2f} and {one['direct_cpu_s']:.2f} CPU s"
-        for kind, one in document["kinds"].items()
+        f"{kind:<22}{measured['ratio']:>8.3f}   between {measured['interval'][0]:.3f} and "
+        f"{measured['interval'][1]:.3f} ({measured['confidence']:.0%})   {measured['mesh_cpu_s']:.2f} and "
+        f"{measured['direct_cpu_s']:.2f} CPU s"
+        for kind, measured in document["kinds"].items()
     ]
-    machine = document["machine"]
     return "\n".join(
         [
-            "CPU seconds through the mesh / of the same call directly, median over pairs",
+            "CPU seconds through the mesh / of the direct call, median over pairs",
             *lines,
-            f"commit {document['commit']}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
-            f"load before {document['load_before'][0]}{', quick: a look, not a result' if document['quick'] else ''}",
+            machine_line(document),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""SHA-256d on one core: the kernels of `crypto_mining` beside the loop over hashlib that anybody would write."""
+"""SHA-256d on one core: the kernels of `crypto_mining` beside a plain loop over hashlib."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from bench.environment import describe
-from bench.measure import BenchFailed, spread
+from bench.harness.environment import describe, machine_line
+from bench.harness.measure import BenchFailed, spread
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX
 from node.workloads.mining import sha256_lane, sha256_vector
 
-#: About a quarter of a second each.
+#: Nonces per measurement: about a quarter of a second each.
 LOOP_NONCES, LANE_NONCES, VECTOR_NONCES = 150_000, 250_000, 6_000_000
 
 
 def loop(header: bytes, start: int, count: int) -> tuple[bytes, int]:
-    """The best hash, most significant byte first, and its nonce: hashlib twice a nonce, nothing clever."""
+    """(the lowest hash, most significant byte first, its nonce), by two calls of hashlib per nonce."""
     sha256, best = hashlib.sha256, (b"\xff" * 33, 0)
     for nonce in range(start, start + count):
         digest = sha256(sha256(header + nonce.to_bytes(4, "little")).digest()).digest()
@@ -29,12 +29,12 @@ def loop(header: bytes, start: int, count: int) -> tuple[bytes, int]:
 
 
 def run(quick: bool, pairs: int | None, profile: str | None) -> dict[str, Any]:
-    """The document: MH a second of CPU time, and the ratio of each round. Raises: BenchFailed."""
+    """Run the benchmark; returns MH per second of CPU time, and the ratio of each round. Raises: BenchFailed."""
     if profile is not None:
-        raise BenchFailed("sha256 has nothing to profile: all of it is one loop")
+        raise BenchFailed("sha256 can't be profiled: it is a single loop")
     kernel = sha256_vector.kernel()
     if kernel is None:
-        raise BenchFailed("there is no llvmlite here: pip install 'queztl[mining]'")
+        raise BenchFailed("llvmlite is not installed: pip install 'queztl[mining]'")
     header = bytes.fromhex(GENESIS_HEADER_HEX)[:76]
     document = {"case": "sha256", "quick": quick, "engine": kernel.name, **describe()}
     _compare(header, kernel)
@@ -49,8 +49,8 @@ def run(quick: bool, pairs: int | None, profile: str | None) -> dict[str, Any]:
             }
         )
         print(f"bench: round {number + 1}: {rounds[-1]}", file=sys.stderr, flush=True)
-    ratios = sorted(one["vector_mhs"] / one["hashlib_mhs"] for one in rounds)
-    columns = {name: [one[name] for one in rounds] for name in rounds[0]}
+    ratios = sorted(rates["vector_mhs"] / rates["hashlib_mhs"] for rates in rounds)
+    columns = {name: [rates[name] for rates in rounds] for name in rounds[0]}
     return document | {
         **{name: round(median(values), 3) for name, values in columns.items()},
         "ratio_to_hashlib": round(median(ratios), 2),
@@ -61,7 +61,7 @@ def run(quick: bool, pairs: int | None, profile: str | None) -> dict[str, Any]:
 
 
 def _compare(header: bytes, kernel: sha256_vector.Kernel) -> None:
-    """All three must find the same."""
+    """Raises: BenchFailed, when the three do not find the same hash."""
     best, nonce = loop(header, 0, LOOP_NONCES)
     for scan in (sha256_lane.scan, kernel.scan):
         if scan(header, 0, LOOP_NONCES, 0) != (LOOP_NONCES, -1, nonce, best):
@@ -75,16 +75,15 @@ def _rate(work: Callable[[], object], nonces: int) -> float:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document for people."""
-    machine, spreads, between = document["machine"], document["spread"], document["ratio_between"]
+    """The document as text."""
+    spreads, between = document["spread"], document["ratio_between"]
     names = (("hashlib_mhs", "a loop over hashlib"), ("lane_mhs", "without LLVM"), ("vector_mhs", document["engine"]))
-    lines = [f"{what:<28}{document[name]:>8.2f} MH/s a core   spread {spreads[name]:.0%}" for name, what in names]
+    lines = [f"{what:<28}{document[name]:>8.2f} MH/s per core   spread {spreads[name]:.0%}" for name, what in names]
     ratio = f"{document['ratio_to_hashlib']:>8.1f}   between {between[0]:.1f} and {between[1]:.1f}"
     return "\n".join(
         [
             *lines,
             f"{'ratio to the loop':<28}{ratio}",
-            f"commit {document['commit']}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
-            f"load before {document['load_before'][0]}{', quick: a look, not a result' if document['quick'] else ''}",
+            machine_line(document),
         ]
     )

@@ -1,4 +1,4 @@
-"""`python -m bench run`, `list`, `compare`, `report`: the suite from the command line."""
+"""The suite's commands: `python -m bench run`, `list`, `compare`, `scale` and `report`."""
 
 from __future__ import annotations
 
@@ -12,57 +12,61 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench.measure import BenchFailed
+from bench.harness.measure import BenchFailed
 from bench.suite import compare, events, references, report_html, report_text, running, spreading, store
 from bench.suite import model as suite
-from bench.suite.events import progress_bar
+from bench.suite.events import ProgressBar
 from bench.suite.table import BENCHMARKS
 from mesh.client import Mesh
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The suite's commands, beside the single cases."""
+    """Add the suite's commands to those of the single benchmarks."""
     run = commands.add_parser("run", help="the eight workloads, repeated until steady, every answer checked")
-    run.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
+    run.add_argument("names", nargs="*", metavar="NAME", help=f"run only these: {', '.join(BENCHMARKS)}")
     how = run.add_mutually_exclusive_group()
-    how.add_argument("--quick", action="store_true", help="a look: a minute and a half on two cores")
+    how.add_argument("--quick", action="store_true", help="a look: 90 seconds on two cores")
     how.add_argument("--full", action="store_true", help="a result: up to ten minutes on two cores (the default)")
-    run.add_argument("--cores", type=int, metavar="N", help="give the work so many cores [all]")
-    run.add_argument("--mesh", metavar="URL", help="measure nodes of the mesh behind that node's API or bus")
-    run.add_argument("--node", action="append", metavar="ID", help="of --mesh: only this node (may be repeated) [all]")
-    run.add_argument("--events", action="store_true", help="progress as JSON lines on stdout, for a program")
+    run.add_argument("--cores", type=int, metavar="N", help="number of cores for the work [all]")
+    run.add_argument("--mesh", metavar="URL", help="measure nodes of a mesh: the URL of a node's API, or of the bus")
+    run.add_argument(
+        "--node", action="append", metavar="ID", help="with --mesh: measure only this node (may be repeated) [all]"
+    )
+    run.add_argument("--events", action="store_true", help="print progress as JSON lines on stdout")
     commands.add_parser("list", help="the benchmarks, their figures and the latest run")
     two = commands.add_parser("compare", help="whether two runs differ, figure by figure")
     two.add_argument("before", help="a run: its name, its file, `last`, `last-1` …")
-    two.add_argument("after", help="another one")
+    two.add_argument("after", help="another run")
     scale = commands.add_parser("scale", help="how a workload scales from one node of a mesh to all of them")
-    scale.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
-    scale.add_argument("--mesh", metavar="URL", required=True, help="any node's API, or the bus")
+    scale.add_argument("names", nargs="*", metavar="NAME", help=f"run only these: {', '.join(BENCHMARKS)}")
+    scale.add_argument("--mesh", metavar="URL", required=True, help="the URL of a node's API, or of the bus")
     scale.add_argument("--quick", action="store_true", help="less work: a look")
     report = commands.add_parser("report", help="a run beside published figures of other machines")
-    report.add_argument("which", nargs="?", default="last", metavar="RUN", help="its name, its file, or `last`")
+    report.add_argument("which", nargs="?", default="last", metavar="RUN", help="a run: its name, its file, or `last`")
     report.add_argument("--html", metavar="FILE", help="write a page with plots")
     report.add_argument("--markdown", metavar="FILE", help="write a page for docs")
-    for one in (run, two, scale, report, commands.choices["list"]):
-        one.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
-        one.add_argument("--out", type=Path, default=store.default_folder(), metavar="DIR", help="where runs are kept")
-        one.set_defaults(act=_ACTS[one.prog.rpartition(" ")[2]])
+    for command in (run, two, scale, report, commands.choices["list"]):
+        command.add_argument("--json", action="store_true", help="print one JSON document, and nothing else")
+        command.add_argument(
+            "--out", type=Path, default=store.default_folder(), metavar="DIR", help="the folder of the runs"
+        )
+        command.set_defaults(action=_ACTIONS[command.prog.rpartition(" ")[2]])
 
 
 def _run(flags: argparse.Namespace) -> int:
     _check(flags.names)
     if flags.node and not flags.mesh:
-        raise BenchFailed("--node names a node of a mesh; say which mesh with --mesh URL")
+        raise BenchFailed("--node names a node of a mesh; name the mesh with --mesh URL")
     chosen, run = [BENCHMARKS[name] for name in flags.names or BENCHMARKS], store.new_run()
-    made = running.Run(run, chosen, flags.quick, lambda outcome: store.append(flags.out, outcome))
-    with events.Lines() if flags.events else progress_bar(len(chosen)) as told:
+    suite_run = running.Run(run, chosen, flags.quick, lambda outcome: store.append(flags.out, outcome))
+    with events.Lines() if flags.events else ProgressBar(len(chosen)) as on_progress:
         if flags.mesh:
-            outcomes = asyncio.run(made.on_mesh(flags.mesh, flags.node or [], told))
+            outcomes = asyncio.run(suite_run.on_mesh(flags.mesh, flags.node or [], on_progress))
         else:
-            outcomes = asyncio.run(made.here(flags.cores, told))
+            outcomes = asyncio.run(suite_run.here(flags.cores, on_progress))
     if not flags.events:
-        _show(flags, outcomes, f"run {run}; `python -m bench report` sets it beside published figures")
-    return 0 if all(one.state == "ok" for one in outcomes) else 1
+        _show(flags, outcomes, f"run {run}; `python -m bench report` compares it with published figures")
+    return 0 if all(outcome.state == "ok" for outcome in outcomes) else 1
 
 
 def _scale(flags: argparse.Namespace) -> int:
@@ -76,9 +80,9 @@ def _scale(flags: argparse.Namespace) -> int:
 
 
 async def _spread(flags: argparse.Namespace) -> dict[str, list[spreading.Step]]:
-    found = {}
+    found: dict[str, list[spreading.Step]] = {}
     async with Mesh(flags.mesh) as mesh:
-        nodes = [one for one in await mesh.nodes() if one.state == "up"]
+        nodes = [node for node in await mesh.nodes() if node.state == "up"]
         for name in flags.names or BENCHMARKS:
             print(f"bench: {name} on 1 to {len(nodes)} nodes", file=sys.stderr, flush=True)
             found[name] = await spreading.spread(mesh, BENCHMARKS[name], nodes, flags.quick)
@@ -94,7 +98,7 @@ def _check(names: Sequence[str]) -> None:
 def _list(flags: argparse.Namespace) -> int:
     latest: dict[str, suite.Outcome] = {}
     for name in store.runs(flags.out):
-        latest |= {one.benchmark: one for one in store.read(name, flags.out)}
+        latest |= {outcome.benchmark: outcome for outcome in store.read(name, flags.out)}
     if flags.json:
         print(json.dumps({name: _last(latest.get(name)) for name in BENCHMARKS}, indent=2))
         return 0
@@ -139,7 +143,7 @@ def _report(flags: argparse.Namespace) -> int:
 def _show(
     flags: argparse.Namespace,
     outcomes: Sequence[suite.Outcome],
-    words: str,
+    summary: str,
     rows: Sequence[references.Row] = (),
 ) -> None:
     if flags.json:
@@ -151,11 +155,11 @@ def _show(
     if rows:
         console.print()
         console.print(report_text.beside(rows))
-    console.print(f"[dim]{words}[/]", highlight=False)
+    console.print(f"[dim]{summary}[/]", highlight=False)
 
 
 def _plain(row: references.Row) -> dict[str, object]:
     return {"figure": row.figure, "unit": row.unit, "here": row.ours, "ratio": row.ratio, "published": row.reference}
 
 
-_ACTS = {"run": _run, "scale": _scale, "list": _list, "compare": _compare, "report": _report}
+_ACTIONS = {"run": _run, "scale": _scale, "list": _list, "compare": _compare, "report": _report}

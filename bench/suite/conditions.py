@@ -1,24 +1,24 @@
-"""What the machine is like while it is measured: what the system tells, and whether that spoils the figures."""
+"""The conditions of a measurement: load, clock and temperature of the machine, and whether they spoil the figures."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
-from bench.environment import machine_cpu_s
-from bench.measure import disturbance
+from bench.harness.environment import machine_cpu_s
+from bench.harness.measure import disturbance
 from bench.suite.model import Conditions
 
-#: How long the machine is looked at before a run, seconds.
+#: How long the load before a run is measured, seconds.
 LOOK_S = 1.0
-#: Cores in use by others before the run that make a machine a busy one, as a share of all.
+#: A machine is busy when others use more than this share of its cores before the run,
 BUSY_BEFORE = 0.10
-#: Share of the machine's CPU that others had during the run.
+#: or more than this share of its CPU during the run, or when its host steals more than STOLEN.
 BUSY_DURING = 0.08
 STOLEN = 0.05
-#: A clock that fell to less than this share of what it was: the machine throttles.
+#: The machine throttles when its clock falls below this share of what it was.
 THROTTLED = 0.85
 
 
@@ -32,24 +32,24 @@ class Look:
 
 
 def look() -> Look:
-    """What the system tells now."""
+    """The machine now."""
     return Look(machine_cpu_s(), temperature_c(), mhz())
 
 
 def load_before(look_s: float = LOOK_S) -> float:
-    """Cores in use right now by everything there is, this process asleep."""
+    """Cores in use now, measured over `look_s` seconds while this process sleeps."""
     before = machine_cpu_s()
     time.sleep(look_s)
     after = machine_cpu_s()
-    every_s = after[2] - before[2]
+    total_s = after[2] - before[2]
     cores = psutil.cpu_count() or 1
-    return round((after[0] - before[0]) / every_s * cores, 2) if every_s > 0 else 0.0
+    return round((after[0] - before[0]) / total_s * cores, 2) if total_s > 0 else 0.0
 
 
 def temperature_c() -> float | None:
-    """The hottest processor sensor; None where the system tells none."""
+    """The hottest processor sensor; None where the system has none."""
     sensors = getattr(psutil, "sensors_temperatures", dict)()
-    values = [one.current for name, many in sensors.items() if name in _PROCESSOR for one in many if one.current]
+    values = [each.current for name, many in sensors.items() if name in _PROCESSOR for each in many if each.current]
     return round(max(values), 1) if values else None
 
 
@@ -57,7 +57,7 @@ _PROCESSOR = frozenset({"coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-t
 
 
 def mhz() -> float | None:
-    """The processor's present clock; None where the system does not tell, or tells a constant 0."""
+    """The current clock of the processor; None where the system does not report it, or reports 0."""
     try:
         now = psutil.cpu_freq()
     except (OSError, RuntimeError):
@@ -74,13 +74,13 @@ def judge(load: float, before: Look, after: Look, ours_s: float, cores: int) -> 
     throttled = None
     if before.mhz and after.mhz and before.mhz > 100:
         throttled = after.mhz < THROTTLED * before.mhz
-    why = []
+    why: list[str] = []
     if load > BUSY_BEFORE * cores:
         why.append(f"{load:.1f} of {cores} cores were in use before it")
     if shares["others"] > BUSY_DURING:
-        why.append(f"other processes had {shares['others']:.0%} of the machine")
+        why.append(f"other processes used {shares['others']:.0%} of the machine")
     if shares["stolen"] > STOLEN:
-        why.append(f"the machine's host took {shares['stolen']:.0%}")
+        why.append(f"the host took {shares['stolen']:.0%}")
     return Conditions(
         load_before=load,
         others=shares["others"],

@@ -1,4 +1,4 @@
-"""How a run tells how far it is: a bar on a terminal, a line a benchmark elsewhere, JSON lines for a program."""
+"""The progress of a run: a bar on a terminal, one line per benchmark elsewhere, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from bench.suite.model import Progress
-from bench.suite.run import Told
+from bench.suite.run import OnProgress
 
 
 class Lines:
-    """A JSON object a line on stdout, at every change."""
+    """Prints one JSON object per change on stdout."""
 
-    def __enter__(self) -> Told:
-        return self._told
+    def __enter__(self) -> OnProgress:
+        return self._on_progress
 
     def __exit__(self, *_: object) -> None:
         """Nothing was opened."""
 
-    def _told(self, progress: Progress) -> None:
+    def _on_progress(self, progress: Progress) -> None:
         fields = ("total", "done", "benchmark", "node", "repetition", "last")
         print(json.dumps({name: getattr(progress, name) for name in fields}), flush=True)
 
 
-class progress_bar:
-    """A live line on a terminal's stderr, elsewhere a line a benchmark."""
+class ProgressBar:
+    """Shows a live bar on a terminal's stderr, and prints one line per benchmark elsewhere."""
 
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)
-        words, last = TextColumn("{task.description}"), TextColumn("{task.fields[last]}")
-        columns = (words, BarColumn(), TimeElapsedColumn(), last)
+        name, last = TextColumn("{task.description}"), TextColumn("{task.fields[last]}")
+        columns = (name, BarColumn(), TimeElapsedColumn(), last)
         self._bar = Bar(*columns, console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task("", total=total, last="") if self._bar else None
-        self._said = ("", "")
+        self._printed = ("", "")
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> OnProgress:
         if self._bar:
             self._bar.start()
-        return self._told
+        return self._on_progress
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
-    def _told(self, progress: Progress) -> None:
-        now = (progress.node, progress.benchmark)
+    def _on_progress(self, progress: Progress) -> None:
+        current = (progress.node, progress.benchmark)
         if self._bar and self._task is not None:
-            what = f"{' '.join(filter(None, now))} #{progress.repetition}"
+            description = f"{' '.join(filter(None, current))} #{progress.repetition}"
             self._bar.update(
-                self._task, completed=progress.done, total=progress.total, description=what, last=progress.last
+                self._task, completed=progress.done, total=progress.total, description=description, last=progress.last
             )
-        elif now != self._said:
-            self._said = now
+        elif current != self._printed:
+            self._printed = current
             where = f" on {progress.node}" if progress.node else ""
             count = f"({progress.done + 1} of {progress.total})"
             print(f"bench: {progress.benchmark}{where} {count}", file=sys.stderr, flush=True)

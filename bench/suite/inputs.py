@@ -1,4 +1,4 @@
-"""Files that benchmarks work on, made from a seed: the same bytes of picture on every machine."""
+"""Input files of benchmarks, generated from a seed: the same pixels on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @cache
 def photograph(width: int, height: int, seed: int) -> bytes:
-    """A JPEG (quality 90) with what photographs have: large shapes, edges, texture and noise.
+    """A JPEG (quality 90) like a photograph: large shapes, edges, texture and noise.
 
     Raises: ImportError without OpenCV and NumPy (extra `vision`).
     """
@@ -20,7 +20,7 @@ def photograph(width: int, height: int, seed: int) -> bytes:
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(60):
         x, y, radius = (int(random.integers(0, limit)) for limit in (width, height, height // 6))
-        colour = tuple(int(one) for one in random.integers(0, 256, 3))
+        colour = tuple(int(channel) for channel in random.integers(0, 256, 3))
         cv2.circle(image, (x, y), radius + 8, colour, -1 if radius % 2 else 5, cv2.LINE_AA)
     noise = random.normal(0.0, 6.0, image.shape).astype(np.float32)
     image = np.clip(image.astype(np.float32) + noise, 0, 255).astype(np.uint8)
@@ -31,5 +31,5 @@ def photograph(width: int, height: int, seed: int) -> bytes:
 
 
 def with_photograph(payload: dict[str, Any]) -> dict[str, Any]:
-    """`image: {width, height, seed}` becomes the file itself."""
+    """`payload` with the file in the place of `image: {width, height, seed}`."""
     return payload | {"image": photograph(**payload["image"])}

@@ -1,21 +1,21 @@
-"""This machine as a place to measure: a kind's work in a worker process, as a node would run it, without any mesh."""
+"""This machine as a place to measure: work runs in a worker process, as on a node, without a mesh."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from bench.suite import conditions
+from bench.suite.memory_speed import MemorySpeed
 from bench.suite.model import Conditions
 from bench.suite.place import WorkFailed
-from bench.suite.yardstick import Yardstick
 from mesh.kinds.table import KINDS, validate
 from mesh.lanes import cores_for
 from mesh.messages import decode_any, encode
@@ -23,46 +23,43 @@ from node.executor.executor import Executor
 from node.executor.jobs import Finished, Job
 from node.probes.packages import probe_packages
 
-#: A repetition that takes longer has hung.
+#: Time limit of a repetition, seconds.
 TIMEOUT_S = 300.0
 
 
 class LocalPlace:
-    """A worker process that does one repetition after the other, its libraries and models kept loaded."""
+    """A worker process that runs one repetition after the other and keeps its libraries and models loaded."""
 
     def __init__(self, executor: Executor, slots: int, ended: asyncio.Queue[Finished], folder: Path) -> None:
         self._executor, self._slots, self._ended, self._folder = executor, slots, ended, folder
         self._number = 0
         self._before: tuple[float, conditions.Look, float] | None = None
-        self._yardstick, self._memory_gb_s = Yardstick(), list[float]()
+        self._memory_speed, self._memory_gb_s = MemorySpeed(), list[float]()
 
     async def lacking(self, kind: str) -> str:
-        """Why `kind` can't be run here, and the command that helps; "" when it can."""
+        """See Place."""
         (info,), _ = await asyncio.to_thread(probe_packages, [KINDS[kind]], self._folder)
         return "" if info.available else f"{info.reason}: {info.how_to_install}"
 
     async def begin(self) -> None:
-        """The figures begin: look at the machine."""
+        """See Place."""
         load = await asyncio.to_thread(conditions.load_before)
         self._memory_gb_s.clear()
         self._before = load, conditions.look(), used_s()
 
     async def end(self) -> Conditions:
-        """What the machine was like since `begin`."""
+        """See Place."""
         assert self._before is not None
         load, before, ours_s = self._before
         found = conditions.judge(load, before, conditions.look(), used_s() - ours_s, os.cpu_count() or 1)
         return msgspec.structs.replace(found, memory_gb_s=tuple(self._memory_gb_s))
 
     def cores_of(self, kind: str) -> int:
-        """How many cores a repetition of `kind` is given."""
+        """The cores that a repetition of `kind` gets."""
         return cores_for({}, KINDS[kind].resources.cores, self._slots)
 
     async def repeat(self, kind: str, payload: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """(the result, or the info of a result that is bytes, seconds in the worker).
-
-        Raises: QueztlError when the payload is refused; WorkFailed when the work fails.
-        """
+        """See Place."""
         validate(kind, payload)
         spec = KINDS[kind]
         self._number += 1
@@ -74,8 +71,8 @@ class LocalPlace:
             timeout_s=TIMEOUT_S,
             memory_mb=spec.resources.memory_mb,
         )
-        with contextlib.suppress(ImportError):  # without NumPy it is not known
-            self._memory_gb_s.append(await asyncio.to_thread(self._yardstick.measure))
+        with contextlib.suppress(ImportError):  # without NumPy the speed of memory is unknown
+            self._memory_gb_s.append(await asyncio.to_thread(self._memory_speed.measure))
         self._executor.submit((job,))
         end = await self._ended.get()
         if end.result_file is not None:
@@ -91,20 +88,20 @@ class LocalPlace:
 
 
 @contextlib.asynccontextmanager
-async def local_place(folder: Path, slots: int) -> AsyncIterator[LocalPlace]:
-    """A worker in `folder`, ended with the block. Raises: CannotStart."""
+async def local_place(folder: Path, slots: int) -> AsyncGenerator[LocalPlace]:
+    """A worker in `folder`; it ends with the block. Raises: CannotStart."""
     ended: asyncio.Queue[Finished] = asyncio.Queue()
 
     def take(batch: list[Finished]) -> None:
-        for one in batch:
-            ended.put_nowait(one)
+        for job in batch:
+            ended.put_nowait(job)
 
     executor = Executor(
         slots=slots,
         folder=folder,
         on_started=lambda job: None,
         on_finished=take,
-        on_progress=lambda job, *told: None,
+        on_progress=lambda job, *progress: None,
     )
     try:
         await executor.start()
@@ -114,11 +111,11 @@ async def local_place(folder: Path, slots: int) -> AsyncIterator[LocalPlace]:
 
 
 def used_s() -> float:
-    """CPU seconds of this process and all it started, ended ones counted."""
+    """CPU seconds of this process and its children, ended ones included."""
     total = 0.0
     me = psutil.Process()
-    for one in [me, *me.children(recursive=True)]:
+    for process in [me, *me.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            times = one.cpu_times()
+            times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total

@@ -1,17 +1,17 @@
-"""A node of a mesh as a place to measure: repetitions are tasks for that node alone, one after the other.
+"""A node of a mesh as a place to measure: repetitions are tasks for that node, one after the other.
 
-What is timed is the work in the node's worker, by that node's own clock, so neither queues nor the network count. How
-busy others kept the machine is known only from the node's heartbeat before the benchmark.
+The time is that of the work in the node's worker, by the node's own clock, so neither queues nor the network count. The
+load that others cause on the machine is known only from the node's heartbeat before the benchmark.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from bench.measure import BenchFailed
+from bench.harness.measure import BenchFailed
 from bench.suite.conditions import BUSY_BEFORE
 from bench.suite.local import TIMEOUT_S
 from bench.suite.model import Conditions
@@ -20,13 +20,13 @@ from mesh import subjects
 from mesh.client import Mesh
 from mesh.messages import Heartbeat, NodeRecord, decode_heartbeat
 
-#: A heartbeat tells the load of the half second before it; the last benchmark's must have gone by.
+#: Wait until heartbeats no longer include the previous benchmark, seconds: each reports the half second before it.
 SETTLE_S = 1.5
 _ABSENT = ("gone", "left", "registered")
 
 
 class MeshPlace:
-    """One node, as `place.Place`."""
+    """One node as a `Place`."""
 
     def __init__(self, mesh: Mesh, node: NodeRecord) -> None:
         self._mesh, self._node = mesh, node
@@ -50,7 +50,7 @@ class MeshPlace:
         finally:
             await subscription.close()
         if not heartbeats:
-            raise WorkFailed(f"node {self._node.id} is silent")
+            raise WorkFailed(f"node {self._node.id} sends no heartbeats")
         self._load = round(heartbeats[-1].cpu_percent / 100 * _cores(self._node), 2)
 
     async def end(self) -> Conditions:
@@ -60,7 +60,7 @@ class MeshPlace:
         return Conditions(load_before=self._load, busy=busy)
 
     async def repeat(self, kind: str, payload: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """See Place. The end says when the work began and ended; a task that was cut off is not repeated elsewhere."""
+        """See Place. The end record has the times of the work; a task that is cut off is not repeated elsewhere."""
         requires = {"node": self._node.id}
         handle = await self._mesh.start(kind, dict(payload), requires=requires, timeout_s=TIMEOUT_S, max_attempts=1)
         try:
@@ -69,7 +69,7 @@ class MeshPlace:
             await handle.cancel()
             raise
         if end.state != "done":
-            raise WorkFailed(end.error.message if end.error else f"it ended as {end.state}")
+            raise WorkFailed(end.error.message if end.error else f"the task ended as {end.state}")
         ran_s = end.ended_at - end.started_at
         if end.content_type:
             return dict(end.info), ran_s
@@ -77,24 +77,24 @@ class MeshPlace:
 
 
 @contextlib.asynccontextmanager
-async def mesh_place(mesh: Mesh, node: NodeRecord) -> AsyncIterator[MeshPlace]:
-    """The node, for one benchmark."""
+async def mesh_place(mesh: Mesh, node: NodeRecord) -> AsyncGenerator[MeshPlace]:
+    """The node as a place, for one benchmark."""
     yield MeshPlace(mesh, node)
 
 
 async def find(mesh: Mesh, node: str) -> NodeRecord:
-    """A node that is there, by id or name. Raises: BenchFailed when it is not, or several have that name."""
-    there = [one for one in await mesh.nodes() if one.state not in _ABSENT]
-    found = [one for one in there if one.id == node] or [one for one in there if one.name == node]
+    """The present node of that id or name. Raises: BenchFailed when there is none, or several have that name."""
+    present = [record for record in await mesh.nodes() if record.state not in _ABSENT]
+    found = [record for record in present if record.id == node] or [record for record in present if record.name == node]
     if len(found) != 1:
-        known = ", ".join(f"{one.name} ({one.id})" for one in there)
-        what = "several nodes are" if found else "no node is"
-        raise BenchFailed(f"{what} called {node!r}; there are {known or 'none'}")
+        known = ", ".join(f"{record.name} ({record.id})" for record in present)
+        count = "several nodes are" if found else "no node is"
+        raise BenchFailed(f"{count} called {node!r}; there are {known or 'none'}")
     return found[0]
 
 
 def facts_of(node: NodeRecord) -> dict[str, Any]:
-    """What `environment.describe` would say there, from the node's record."""
+    """The facts of `environment.describe` for that node, from its record."""
     have = node.capabilities
     return {
         "commit": "",
@@ -105,7 +105,7 @@ def facts_of(node: NodeRecord) -> dict[str, Any]:
             "cores": _cores(node),
             "memory_gib": round(have.memory_bytes / (1 << 30), 1),
             "system": f"{have.os} {have.arch}".strip(),
-            "accelerators": [one.name for one in have.accelerators],
+            "accelerators": [device.name for device in have.accelerators],
         },
     }
 

@@ -1,4 +1,4 @@
-"""What the suite knows of: benchmarks, their figures, and the outcome of one run. A JSON line is one `Outcome`."""
+"""The values of the suite: benchmarks, their figures, and the outcome of one run. A JSON line is one `Outcome`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ State = Literal["ok", "wrong answer", "missing library", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that a benchmark is about."""
+    """One number that a benchmark measures."""
 
     name: str
     unit: str
     path: tuple[str, ...]
-    """Where it stands in the kind's result (or in the info of a result that is bytes); `ran_s` is the seconds that its
-    worker took."""
+    """Its place in the kind's result (or in the info of a result that is bytes); `ran_s`: the seconds in the worker."""
     higher_is_better: bool = True
     scale: float = 1.0
-    """The figure is the number times this."""
+    """The figure is the number in the result times this."""
     amount: float = 0.0
-    """Not 0: the figure is this much a second, and the number the seconds."""
+    """If not 0: the figure is this amount per second, and the number in the result the seconds."""
 
     def of(self, number: float) -> float:
         """The figure, from the number in the result."""
@@ -36,20 +35,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class Part:
-    """One workload on one fixed input; its first figure is the one by which repetitions are judged."""
+    """One workload on one fixed input; its first figure decides how often it is repeated."""
 
     name: str
     kind: str
     payload: dict[str, Any]
     quick: dict[str, Any]
-    """The same work, less of it."""
+    """Less of the same work."""
     figures: tuple[Figure, ...]
     quick_figures: tuple[Figure, ...] = ()
-    """Instead of `figures`, where an amount differs."""
+    """Used in the place of `figures` by a quick run, where an amount differs."""
     make: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    """The payload, from what is named above: for files that are made from a seed, not kept."""
+    """Makes the payload from the one above: for files that are generated from a seed."""
     verify: Callable[[dict[str, Any], dict[str, Any]], str] = lambda payload, result: ""
-    """Of a payload and its result: "" when the answer is right, else what is wrong with it."""
+    """(payload, result) -> what is wrong with the answer; "" when it is right."""
 
     def figures_of(self, quick: bool) -> tuple[Figure, ...]:
         """The figures of a quick run, or of a full one."""
@@ -58,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One of the mission's eight: one part or several. The first part's first figure stands for it."""
+    """One of the mission's eight workloads, in one part or several."""
 
     name: str
     title: str
@@ -66,7 +65,7 @@ class Benchmark:
 
     @property
     def headline(self) -> Figure:
-        """The figure that stands for it."""
+        """Its main figure: the first one of the first part."""
         return self.parts[0].figures[0]
 
 
@@ -76,7 +75,7 @@ class Measured(msgspec.Struct, frozen=True):
     unit: str
     median: float
     low: float
-    """Between `low` and `high` the true median lies, by a sign test."""
+    """The true median lies between `low` and `high`, by a sign test."""
     high: float
     spread: float
     """(largest - smallest) / median."""
@@ -85,46 +84,45 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """What the machine was like."""
+    """The state of the machine during a run."""
 
     load_before: float = 0.0
     """Cores in use by others before the run."""
     others: float = 0.0
-    """Share of the machine's CPU that other processes had during the run."""
+    """Share of the machine's CPU that other processes used during the run."""
     stolen: float = 0.0
-    """Share that its host took away during the run."""
+    """Share of the CPU that its host took away during the run."""
     temperature_c: float | None = None
     mhz: float | None = None
     throttled: bool | None = None
-    """None: this system does not tell."""
+    """None: the system does not report its clock."""
     memory_gb_s: tuple[float, ...] = ()
-    """How fast its memory was before each repetition (`bench/suite/yardstick.py`); empty where it was not measured."""
+    """Speed of its memory before each repetition (`bench/suite/memory_speed.py`); empty where it was not measured."""
     busy: str = ""
-    """Why the figures are those of a busy machine; "" when they are not."""
+    """Why the machine counts as busy; "" when it does not."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One benchmark on one machine, once."""
+    """One benchmark on one machine, in one run."""
 
     schema: int
     run: str
-    """One for all benchmarks of a run."""
+    """Name of the run, the same for all of its benchmarks."""
     benchmark: str
     state: State
     at: float
     """Unix seconds."""
     took_s: float
     reason: str = ""
-    """Why there are no figures, or why no more repetitions were made."""
+    """Why there are no figures, or why the repetitions ended."""
     figures: dict[str, Measured] = msgspec.field(default_factory=dict)
     headline: str = ""
     payload: dict[str, Any] = msgspec.field(default_factory=dict)
-    """part -> what its kind was given."""
+    """part -> its payload."""
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
-    """part -> what its last result says that is no figure (engine, device, residual …)."""
+    """part -> the fields of its last result that are no figures (engine, device …)."""
     node: str = ""
     cores: int = 0
-    pinned: bool = False
     quick: bool = False
     conditions: Conditions = Conditions()
     machine: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -133,23 +131,23 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class WrongSchema(ValueError):
-    """That line was written by another version of the suite."""
+    """A line that was written by another version of the suite."""
 
 
 _ENCODER, _DECODER = msgspec.json.Encoder(), msgspec.json.Decoder(Outcome)
 
 
 def to_line(outcome: Outcome) -> bytes:
-    """One JSON line."""
+    """The outcome as one JSON line."""
     return _ENCODER.encode(outcome) + b"\n"
 
 
 def from_line(line: bytes) -> Outcome:
-    """Raises: WrongSchema, also for what is no outcome at all."""
+    """The outcome of a JSON line. Raises: WrongSchema, also for a line that is no outcome."""
     try:
         outcome = _DECODER.decode(line)
     except msgspec.MsgspecError as error:
-        raise WrongSchema(f"no line of the suite: {error}") from None
+        raise WrongSchema(f"not an outcome of the suite: {error}") from None
     if outcome.schema != SCHEMA:
         raise WrongSchema(f"written with schema {outcome.schema}; this is schema {SCHEMA}")
     return outcome
@@ -157,14 +155,14 @@ def from_line(line: bytes) -> Outcome:
 
 @dataclass
 class Progress:
-    """How far a run is; what a terminal or an API shows."""
+    """The progress of a run, for a terminal or an API."""
 
     total: int = 0
     done: int = 0
     benchmark: str = ""
     node: str = ""
-    """Of a mesh; empty on this machine."""
+    """The node of a mesh; empty on this machine."""
     repetition: int = 0
     last: str = ""
     """The latest headline figure, in words."""
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])

@@ -1,7 +1,7 @@
-"""Several passes over a suite made one: the minutes between them are in the spread of every figure. Pure.
+"""Merges several passes over the suite, so that every figure's spread includes changes over minutes. Pure.
 
-A machine that others share, or that grows warm, is another one some minutes later, and samples of one minute don't show
-it: two runs would then differ by more than either says. So a full run goes over all benchmarks twice.
+A shared machine, or one that warms up, changes over minutes, and samples of one minute don't show that: two runs would
+differ by more than the spread of either. So a full run goes over all benchmarks twice.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from bench.suite.model import Conditions, Measured, Outcome
 
 
 def merged(passes: Sequence[Outcome], missing: str = "") -> Outcome:
-    """One outcome of a benchmark's passes, the earliest first; of one that did not end well, that one alone.
+    """One outcome for a benchmark's passes, given in order; the first outcome that is not ok, if there is one.
 
-    `missing`: why there were not more. Raises: IndexError without any.
+    `missing`: why there were fewer passes than planned. Raises: IndexError without passes.
     """
     first, last = passes[0], passes[-1]
-    for one in passes:
-        if one.state != "ok":
-            return msgspec.structs.replace(one, at=first.at, took_s=round(sum(each.took_s for each in passes), 3))
-    reasons = [one.reason for one in passes] + ([missing] if missing else [])
+    took_s = round(sum(outcome.took_s for outcome in passes), 3)
+    for outcome in passes:
+        if outcome.state != "ok":
+            return msgspec.structs.replace(outcome, at=first.at, took_s=took_s)
+    reasons = [outcome.reason for outcome in passes] + ([missing] if missing else [])
     return msgspec.structs.replace(
         last,
         at=first.at,
-        took_s=round(sum(one.took_s for one in passes), 3),
+        took_s=took_s,
         reason=" | ".join(dict.fromkeys(reasons)),
-        figures={name: _together([one.figures[name] for one in passes]) for name in first.figures},
-        conditions=_worst([one.conditions for one in passes]),
+        figures={name: _together([outcome.figures[name] for outcome in passes]) for name in first.figures},
+        conditions=_worst([outcome.conditions for outcome in passes]),
     )
 
 
@@ -41,15 +42,15 @@ def _together(parts: Sequence[Measured]) -> Measured:
     return repetition.summary(samples, parts[0].unit, parts[0].higher_is_better)
 
 
-def _worst(seen: Sequence[Conditions]) -> Conditions:
-    """What can be said of all: the busiest, and whether any was throttled."""
-    throttled = [one.throttled for one in seen if one.throttled is not None]
+def _worst(conditions: Sequence[Conditions]) -> Conditions:
+    """The highest loads of all passes, and whether the machine throttled in any."""
+    throttled = [each.throttled for each in conditions if each.throttled is not None]
     return msgspec.structs.replace(
-        seen[-1],
-        load_before=max(one.load_before for one in seen),
-        others=max(one.others for one in seen),
-        stolen=max(one.stolen for one in seen),
+        conditions[-1],
+        load_before=max(each.load_before for each in conditions),
+        others=max(each.others for each in conditions),
+        stolen=max(each.stolen for each in conditions),
         throttled=any(throttled) if throttled else None,
-        memory_gb_s=tuple(sample for one in seen for sample in one.memory_gb_s),
-        busy="; ".join(dict.fromkeys(one.busy for one in seen if one.busy)),
+        memory_gb_s=tuple(sample for each in conditions for sample in each.memory_gb_s),
+        busy="; ".join(dict.fromkeys(each.busy for each in conditions if each.busy)),
     )

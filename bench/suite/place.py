@@ -1,4 +1,4 @@
-"""Where a benchmark runs: this machine, or a node of a mesh. The suite's one seam."""
+"""Where a benchmark runs: the interface to this machine or a node of a mesh."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class WorkFailed(QueztlError):
 
 
 class Place(Protocol):
-    """Repetitions run one after the other, each alone, on a machine that stays the same."""
+    """A machine on which repetitions run one after the other, each alone."""
 
     async def lacking(self, kind: str) -> str:
-        """Why `kind` can't be run there, and the command that helps; "" when it can."""
+        """Why `kind` can't run there, and the command that installs what is missing; "" when it can."""
 
     async def begin(self) -> None:
-        """The figures of a benchmark begin."""
+        """Begin a benchmark: note the state of the machine."""
 
     async def end(self) -> Conditions:
-        """What the machine was like since `begin`."""
+        """The conditions since `begin`."""
 
     async def repeat(self, kind: str, payload: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """(the result, or the info of a result that is bytes; seconds that its worker took).
+        """(the result, or the info of a result that is bytes; the seconds in the worker).
 
         Raises: QueztlError when the payload is refused; WorkFailed when the work fails.
         """

@@ -1,8 +1,8 @@
-"""Published figures of other machines, each with its source and condition, beside a figure of this one.
+"""Published figures of other machines, with source and condition, beside the figures of this machine.
 
-No bare ratios: every row says whether the two may be compared at all. *same condition*: same program, version and
-input; *scaled*: comparable after the arithmetic that is told; *not comparable*: shown for orientation, with the reason,
-and without a ratio. Figures of `references.json` were read in the named sources; none is measured here.
+Every row says whether the two figures may be compared. *same condition*: same program, version and input; *scaled*:
+comparable after the stated arithmetic; *not comparable*: shown for orientation, with the reason and without a ratio.
+The figures in `references.json` are quoted from the named sources; none of them was measured here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Reference(msgspec.Struct, frozen=True):
     """One published figure."""
 
     figure: str
-    """Which of the suite's figures it stands beside."""
+    """The suite's figure that it is compared with."""
     device: str
     value: float
     unit: str
@@ -35,7 +35,7 @@ class Reference(msgspec.Struct, frozen=True):
     """measured, derived, distribution (a percentile of public results) or peak."""
     relation: Relation
     how: str
-    """How it is scaled, or why it can't be compared."""
+    """The arithmetic of the scaling, or why it can't be compared."""
     factor: float = 1.0
     inverse: bool = False
 
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """ours / published; None where that would mean nothing."""
+        """ours / published; None where the two can't be compared."""
         if self.reference.relation == "not comparable" or not self.reference.scaled:
             return None
         return self.ours / self.reference.scaled
@@ -64,13 +64,13 @@ class Row:
 
 @cache
 def references() -> tuple[Reference, ...]:
-    """All of them."""
+    """All published figures."""
     text = resources.files("bench.suite").joinpath("references.json").read_bytes()
     return tuple(msgspec.json.decode(text, type=list[Reference]))
 
 
 def beside(outcomes: Iterable[Outcome]) -> list[Row]:
-    """A row for every published figure that stands beside a figure of these outcomes, comparable ones first."""
+    """One row for every published figure that has a counterpart in these outcomes, comparable ones first."""
     order = {"same condition": 0, "scaled": 1, "not comparable": 2}
     rows = [
         Row(name, measured.unit, measured.median, reference)

@@ -1,4 +1,4 @@
-"""How often a benchmark is repeated: until its figure is steady, or the cap is reached. Pure."""
+"""Decides how often a benchmark is repeated: until its figure is steady, or the limit is reached. Pure."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.measure import median_interval, spread
+from bench.harness.measure import median_interval, spread
 from bench.suite.model import Measured
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When enough is enough."""
+    """When the repetitions end."""
 
     least: int = 5
-    """Repetitions that are made in any case (in a pass), unless one alone fills the cap."""
+    """Fewest repetitions of a pass, unless they would take more than twice `cap_s`."""
     most: int = 25
     steady: float = 0.05
-    """A spread of the middle samples below this is steady."""
+    """A figure is steady when the spread of its middle samples is below this."""
     cap_s: float = 60.0
-    """No repetition begins that would end past this, once there are `least`; past twice this, none at all."""
+    """Once there are `least`, no repetition begins that would end after this time; before, after twice this time."""
     passes: int = 1
-    """How often all of this is done, with the other benchmarks in between."""
+    """Number of passes, with the other benchmarks in between."""
 
 
 QUICK = Rules(most=7, cap_s=5.0)
-#: At least six repetitions in all, and at most a minute's.
+#: At least six repetitions in total, for at most a minute.
 FULL = Rules(least=3, most=13, cap_s=30.0, passes=2)
 
 
 def stop(samples: Sequence[float], elapsed_s: float, rules: Rules) -> str:
-    """Why no other repetition is made; "" when one is.
+    """Why the repetitions end; "" when there is another one.
 
-    `samples`: the headline figure of each repetition so far; `elapsed_s`: since the first one began.
+    `samples`: the headline figure of each repetition so far; `elapsed_s`: seconds since the first one began.
     """
     made = len(samples)
     if not made:
         return ""
     each_s = elapsed_s / made
     if made >= rules.most:
-        return f"{made} repetitions, the most there are"
+        return f"{made} repetitions, the maximum"
     if made >= rules.least:
         if core_spread(samples) < rules.steady:
             return f"steady within {rules.steady:.0%}"
@@ -52,16 +52,16 @@ def stop(samples: Sequence[float], elapsed_s: float, rules: Rules) -> str:
 
 
 def core_spread(samples: Sequence[float]) -> float:
-    """The spread without the one sample that lies farthest from the median: one hiccup of the machine is no spread.
+    """The spread without the sample farthest from the median, so that one hiccup of the machine does not count.
 
-    All samples stay in the record, and in the spread that is reported.
+    All samples stay in the record and in the reported spread.
     """
-    middle = median(samples)
+    center = median(samples)
     if len(samples) < 4:
         return spread(samples)
-    farthest = max(range(len(samples)), key=lambda place: abs(samples[place] - middle))
-    rest = [one for place, one in enumerate(samples) if place != farthest]
-    return (max(rest) - min(rest)) / middle if middle else 0.0
+    farthest = max(range(len(samples)), key=lambda place: abs(samples[place] - center))
+    rest = [sample for place, sample in enumerate(samples) if place != farthest]
+    return (max(rest) - min(rest)) / center if center else 0.0
 
 
 def summary(samples: Sequence[float], unit: str, higher_is_better: bool) -> Measured:

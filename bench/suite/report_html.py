@@ -1,4 +1,4 @@
-"""A run as one HTML page with plots: nothing is loaded from anywhere, so it can be mailed and opened in ten years."""
+"""A run as one HTML page with plots; the page loads nothing, so it can be mailed and archived."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from bench.suite.model import Measured, Outcome
 from bench.suite.references import Row
-from bench.suite.report_text import figure_words, head, number, remarks
+from bench.suite.report_text import figure_text, head, number, remarks
 from bench.suite.table import BENCHMARKS
 
 _STYLE = """
@@ -37,7 +37,7 @@ def page(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> str:
         f"<h1>Queztl benchmarks</h1><p class=soft>{escape(head(outcomes[0]))}</p>",
         *(f"<p class=warn>{escape(remark)}</p>" for remark in remarks(outcomes)),
     ]
-    parts += [_benchmark(one, [row for row in rows if row.figure in one.figures]) for one in outcomes]
+    parts += [_benchmark(each, [row for row in rows if row.figure in each.figures]) for each in outcomes]
     return "\n".join(parts) + "\n"
 
 
@@ -47,7 +47,7 @@ def _benchmark(outcome: Outcome, rows: Sequence[Row]) -> str:
     if outcome.state != "ok":
         parts.append(f"<p class=warn>{escape(outcome.state)}: {escape(outcome.reason)}</p>")
     for name, measured in outcome.figures.items():
-        middle, rest = figure_words(measured)
+        middle, rest = figure_text(measured)
         parts.append(f"<p><b>{escape(name)}</b> {escape(middle)} <span class=soft>({escape(rest)})</span></p>")
         parts.append(samples_plot(measured))
         comparable = [row for row in rows if row.figure == name and row.ratio is not None]
@@ -68,8 +68,9 @@ def samples_plot(measured: Measured) -> str:
         return _LEFT + wide * value / most
 
     dots = "".join(
-        f"<circle cx={x(one):.1f} cy=14 r=4 fill=var(--ours) fill-opacity=.55><title>{number(one)}</title></circle>"
-        for one in measured.samples
+        f"<circle cx={x(sample):.1f} cy=14 r=4 fill=var(--ours) fill-opacity=.55>"
+        f"<title>{number(sample)}</title></circle>"
+        for sample in measured.samples
     )
     band = f"<rect x={x(measured.low):.1f} y=4 width={max(1.0, x(measured.high) - x(measured.low)):.1f} height=20 "
     return (
@@ -83,10 +84,10 @@ def samples_plot(measured: Measured) -> str:
 
 
 def bars_plot(rows: Sequence[Row]) -> str:
-    """This machine and those that may be compared, on a logarithmic axis: they lie decades apart."""
+    """This machine and comparable ones on a logarithmic axis: they lie decades apart."""
     bars = [("this machine", rows[0].ours, "var(--ours)", "")]
     bars += [(row.reference.device, row.reference.scaled, "var(--other)", row.reference.condition) for row in rows]
-    bars.sort(key=lambda one: -one[1])
+    bars.sort(key=lambda bar: -bar[1])
     least = 10 ** math.floor(math.log10(min(value for _, value, _, _ in bars)))
     most = 10 ** math.ceil(math.log10(max(value for _, value, _, _ in bars) * 1.0001))
     decades, wide = math.log10(most / least), _WIDTH - _LEFT - 90
@@ -112,7 +113,7 @@ def _short(name: str) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = []
+    lines: list[str] = []
     for row in rows:
         reference = row.reference
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
@@ -123,5 +124,5 @@ def _table(rows: Sequence[Row]) -> str:
         )
     return (
         f"<details><summary>{len(rows)} published figures, their conditions and sources</summary><table><tr><th>device"
-        f"<th>published<th>condition<th>comparable?<th>here / there<th>source{''.join(lines)}</table></details>"
+        f"<th>published<th>condition<th>comparable?<th>here / published<th>source{''.join(lines)}</table></details>"
     )

@@ -1,4 +1,4 @@
-"""A run as people read it in a terminal, and as Markdown for docs/benchmarks.md."""
+"""A run as text for a terminal, and as Markdown for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _STYLES = {"better": "green", "worse": "red", "no difference": "", "not comparab
 
 
 def number(value: float) -> str:
-    """Three or four digits that matter."""
+    """`value` with three or four significant digits."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if value < 10 else f"{value:.1f}"
 
 
-def figure_words(measured: Measured) -> tuple[str, str]:
+def figure_text(measured: Measured) -> tuple[str, str]:
     """(median with its unit, the interval and the spread)."""
     interval = f"{number(measured.low)} to {number(measured.high)}"
     return f"{number(measured.median)} {measured.unit}", f"{interval}, {measured.spread:.0%} of {len(measured.samples)}"
 
 
 def figures(outcomes: Sequence[Outcome]) -> RenderableType:
-    """Every figure of a run, and what has none with the reason."""
+    """Every figure of a run; a benchmark without figures with the reason."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("benchmark", "figure", "median", "interval, spread"):
         table.add_column(name, overflow="fold")
@@ -40,22 +40,23 @@ def figures(outcomes: Sequence[Outcome]) -> RenderableType:
         if outcome.state != "ok":
             table.add_row(outcome.benchmark, Text(outcome.state, style="red"), "", outcome.reason)
         for name, measured in outcome.figures.items():
-            middle, rest = figure_words(measured)
+            middle, rest = figure_text(measured)
             table.add_row(outcome.benchmark, name, middle, rest)
     return Group(table, *(Text(line, style="yellow") for line in remarks(outcomes)))
 
 
 def remarks(outcomes: Iterable[Outcome]) -> list[str]:
-    """What a reader must know before he believes a figure."""
-    found = [f"{one.benchmark}: a busy machine: {one.conditions.busy}" for one in outcomes if one.conditions.busy]
-    found += [f"{one.benchmark}: the processor's clock fell: throttled" for one in outcomes if one.conditions.throttled]
-    if any(one.quick for one in outcomes):
+    """What a reader must know about the figures."""
+    outcomes = list(outcomes)
+    found = [f"{each.benchmark}: a busy machine: {each.conditions.busy}" for each in outcomes if each.conditions.busy]
+    found += [f"{each.benchmark}: the machine throttled its clock" for each in outcomes if each.conditions.throttled]
+    if any(each.quick for each in outcomes):
         found.append("A quick run: less work and fewer repetitions; a look, not a result.")
     return found
 
 
 def head(outcome: Outcome) -> str:
-    """On what, when, and which commit."""
+    """When, on which machine, and at which commit it ran."""
     machine = outcome.machine
     at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(outcome.at))
     where = f"{machine.get('cpu', '?')}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB"
@@ -63,7 +64,7 @@ def head(outcome: Outcome) -> str:
 
 
 def beside(rows: Sequence[Row]) -> RenderableType:
-    """This machine beside published figures, two lines each; a ratio only where it means something."""
+    """This machine beside published figures, two lines each; a ratio only where the two can be compared."""
     lines: list[RenderableType] = []
     shown = ""
     for row in rows:
@@ -71,7 +72,11 @@ def beside(rows: Sequence[Row]) -> RenderableType:
         if row.figure != shown:
             shown = row.figure
             lines.append(Text.assemble("\n", (row.figure, "bold"), f"  here {number(row.ours)} {row.unit}"))
-        ratio = reference.relation if row.ratio is None else f"{reference.relation}: here is {row.ratio:.3g} times that"
+        ratio = (
+            reference.relation
+            if row.ratio is None
+            else f"{reference.relation}: this machine has {row.ratio:.3g} times that"
+        )
         value = f"{number(reference.scaled)} {row.unit}" if row.ratio else f"{number(reference.value)} {reference.unit}"
         style = "yellow" if row.ratio is None else ""
         lines.append(Text.assemble(f"  {reference.device}  {value}  ", (ratio, style)))
@@ -80,32 +85,31 @@ def beside(rows: Sequence[Row]) -> RenderableType:
 
 
 def differences(found: Sequence[Difference]) -> RenderableType:
-    """Two runs, figure by figure."""
+    """The comparison of two runs, figure by figure."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("benchmark", "figure", "before", "after", "verdict", "why"):
         table.add_column(name, overflow="fold")
-    for one in found:
-        before, after = (f"{number(value)} {one.unit}" if one.figure else "" for value in (one.before, one.after))
-        table.add_row(
-            one.benchmark, one.figure, before, after, Text(one.verdict, style=_STYLES[one.verdict]), one.reason
-        )
+    for each in found:
+        before, after = (f"{number(value)} {each.unit}" if each.figure else "" for value in (each.before, each.after))
+        verdict = Text(each.verdict, style=_STYLES[each.verdict])
+        table.add_row(each.benchmark, each.figure, before, after, verdict, each.reason)
     return table
 
 
 def spread(found: Mapping[str, Sequence[Step]]) -> RenderableType:
-    """Each workload on one node to all, and where the rest went."""
+    """The throughput of each workload on one node up to all, and how the node-seconds were used."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("benchmark", "nodes", "tasks/s", "efficiency", "useful", "slower", "idle"):
         table.add_column(name)
     for benchmark, steps in found.items():
         for step in steps:
-            shares = (f"{one:.0%}" for one in (step.efficiency, step.useful, step.slower, step.idle))
+            shares = (f"{share:.0%}" for share in (step.efficiency, step.useful, step.slower, step.idle))
             table.add_row(benchmark, str(step.nodes), number(step.per_s), *shares)
     return table
 
 
 def markdown(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> str:
-    """The same as the terminal shows, as a page."""
+    """The run as a Markdown page."""
     lines = [f"{head(outcomes[0])}.", ""]
     lines += [f"- {remark}" for remark in remarks(outcomes)] + [""]
     lines += ["| benchmark | figure | median | interval, spread |", "|---|---|---|---|"]
@@ -114,7 +118,7 @@ def markdown(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> str:
         if outcome.state != "ok":
             lines.append(f"| {title} | | {outcome.state} | {_cell(outcome.reason)} |")
         for name, measured in outcome.figures.items():
-            middle, rest = figure_words(measured)
+            middle, rest = figure_text(measured)
             lines.append(f"| {title} | `{name}` | {middle} | {rest} |")
     lines += ["", "| figure | here | published | device | condition | comparable? | ratio | source |"]
     lines.append("|---|---|---|---|---|---|---|---|")

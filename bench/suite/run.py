@@ -1,7 +1,7 @@
 """One run of the suite in one place: warm up, repeat until steady, check every answer, keep the outcome.
 
-What ends a benchmark without figures is an outcome too: a wrong answer, a library that is not there, a run that was
-cancelled. None of them ends the others.
+A benchmark without figures has an outcome too: a wrong answer, a missing library, a cancelled run. None of them ends
+the other benchmarks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import environment
+from bench.harness import environment
 from bench.suite import repetition
 from bench.suite.model import SCHEMA, Benchmark, Conditions, Figure, Measured, Outcome, Part, Progress, State
 from bench.suite.passes import merged
@@ -21,10 +21,10 @@ from bench.suite.place import Place, WorkFailed
 from bench.suite.repetition import Rules
 from mesh.errors import QueztlError
 
-#: Called after every change.
-Told = Callable[[Progress], None]
+#: Called after every change of the progress.
+OnProgress = Callable[[Progress], None]
 Keep = Callable[[Outcome], None]
-#: A fresh place for each benchmark: no library that one loaded is there for the next.
+#: Opens a fresh place for each benchmark: none finds libraries that another one has loaded.
 Open = Callable[[], AbstractAsyncContextManager[Place]]
 
 
@@ -38,28 +38,28 @@ class Setting:
     cores: int
     node: str = ""
     facts: dict[str, Any] | None = None
-    """`environment.describe()`, asked once a run."""
+    """`environment.describe()`, once per run."""
 
 
 async def run_all(
-    benchmarks: Sequence[Benchmark], setting: Setting, opened: Open, told: Told, keep: Keep
+    benchmarks: Sequence[Benchmark], setting: Setting, open_place: Open, on_progress: OnProgress, keep: Keep
 ) -> list[Outcome]:
-    """Each benchmark in turn, as many passes over all as the rules say; `keep` is given every outcome at once.
+    """Run each benchmark in turn, in as many passes as the rules say; each outcome goes to `keep` at once.
 
-    A cancellation becomes the outcome of the benchmark that was under way, and is raised again; what had a pass less
-    than it should have is kept as it is.
+    A cancellation becomes the outcome of the running benchmark and is raised again; a benchmark that lacks a pass is
+    kept as it is.
     """
     rules, made = setting.rules, dict[str, list[Outcome]]()
     progress = Progress(total=len(benchmarks) * rules.passes)
     for number in range(1, rules.passes + 1):
         for benchmark in benchmarks:
             progress.benchmark, progress.repetition, progress.last = benchmark.name, 0, ""
-            told(progress)
+            on_progress(progress)
             before, began = made.setdefault(benchmark.name, []), time.time()
             try:
-                if all(one.state == "ok" for one in before):
-                    async with opened() as place:
-                        before.append(await _one(benchmark, setting, place, progress, told))
+                if all(outcome.state == "ok" for outcome in before):
+                    async with open_place() as place:
+                        before.append(await _run_benchmark(benchmark, setting, place, progress, on_progress))
             except asyncio.CancelledError:
                 if not before:
                     keep(_outcome(benchmark, setting, began, "cancelled", "the run was stopped"))
@@ -71,26 +71,29 @@ async def run_all(
                 progress.outcomes.append(merged(before))
                 keep(progress.outcomes[-1])
             progress.done += 1
-            told(progress)
+            on_progress(progress)
     return progress.outcomes
 
 
-async def _one(benchmark: Benchmark, setting: Setting, place: Place, progress: Progress, told: Told) -> Outcome:
+async def _run_benchmark(
+    benchmark: Benchmark, setting: Setting, place: Place, progress: Progress, on_progress: OnProgress
+) -> Outcome:
     began = time.time()
     for kind in dict.fromkeys(part.kind for part in benchmark.parts):
         if missing := await place.lacking(kind):
             return _outcome(benchmark, setting, began, "missing library", missing)
     found: list[tuple[Part, list[dict[str, Any]]]] = []
-    state, reasons = "ok", []
+    state: State = "ok"
+    reasons: list[str] = []
     try:
         await place.begin()
     except QueztlError as failed:
         return _outcome(benchmark, setting, began, "failed", failed.message)
     for part in benchmark.parts:
         try:
-            state, reason, results = await _repeat(part, setting, place, progress, told)
+            state, reason, results = await _repeat(part, setting, place, progress, on_progress)
         except QueztlError as failed:
-            state, reason, results = "failed", failed.message, []
+            state, reason, results = "failed", failed.message, list[dict[str, Any]]()
         reasons.append(f"{part.name}: {reason}")
         if state != "ok":
             found.clear()
@@ -100,9 +103,9 @@ async def _one(benchmark: Benchmark, setting: Setting, place: Place, progress: P
 
 
 async def _repeat(
-    part: Part, setting: Setting, place: Place, progress: Progress, told: Told
+    part: Part, setting: Setting, place: Place, progress: Progress, on_progress: OnProgress
 ) -> tuple[State, str, list[dict[str, Any]]]:
-    """The first repetition loads libraries, fills caches, and does not count. But its answer is checked, too."""
+    """(state, why the repetitions ended, the results). The first repetition warms up: only its answer counts."""
     payload, figure = payload_of(part, setting.quick), part.figures_of(setting.quick)[0]
     if part.make is not None:
         payload = await asyncio.to_thread(part.make, payload)
@@ -117,10 +120,11 @@ async def _repeat(
         result["ran_s"] = ran_s
         samples.append(value_of(result, figure))
         progress.repetition, progress.last = len(results), f"{part.name}: {samples[-1]:,.4g} {figure.unit}"
-        told(progress)
+        on_progress(progress)
         if len(samples) == 1 and not results:
-            samples, began = [], time.perf_counter()
-            results = [{}]  # the warm-up is over
+            samples.clear()
+            began = time.perf_counter()
+            results.append({})  # the warm-up is over
             continue
         results.append(result)
         why = repetition.stop(samples, time.perf_counter() - began, setting.rules)
@@ -129,17 +133,17 @@ async def _repeat(
 
 
 def payload_of(part: Part, quick: bool) -> dict[str, Any]:
-    """The fixed input of a part."""
+    """The payload of a part, before `make`."""
     return part.quick if quick else part.payload
 
 
 def value_of(result: Mapping[str, Any], figure: Figure) -> float:
-    """The figure in a result. Raises: WorkFailed when there is none."""
+    """The figure in a result. Raises: WorkFailed when the result lacks it."""
     value: Any = result
     for step in figure.path:
         value = value.get(step) if isinstance(value, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WorkFailed(f"its result has no number {'.'.join(figure.path)}")
+        raise WorkFailed(f"the result has no number {'.'.join(figure.path)}")
     return figure.of(float(value))
 
 
@@ -150,7 +154,7 @@ def _outcome(
     state: State,
     reason: str,
     found: Sequence[tuple[Part, list[dict[str, Any]]]] = (),
-    was: Conditions | None = None,
+    conditions: Conditions | None = None,
 ) -> Outcome:
     facts = setting.facts or environment.describe()
     return Outcome(
@@ -168,7 +172,7 @@ def _outcome(
         node=setting.node,
         cores=setting.cores,
         quick=setting.quick,
-        conditions=was or Conditions(),
+        conditions=conditions or Conditions(),
         machine=facts["machine"],
         versions=facts["versions"],
         commit=facts["commit"],
@@ -178,14 +182,16 @@ def _outcome(
 def measured(found: Sequence[tuple[Part, list[dict[str, Any]]]], quick: bool) -> dict[str, Measured]:
     """Every figure over its repetitions."""
     return {
-        one.name: repetition.summary([value_of(result, one) for result in results], one.unit, one.higher_is_better)
+        figure.name: repetition.summary(
+            [value_of(result, figure) for result in results], figure.unit, figure.higher_is_better
+        )
         for part, results in found
-        for one in part.figures_of(quick)
+        for figure in part.figures_of(quick)
     }
 
 
 def facts_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a result that say how it was made: short texts, yes or no."""
+    """The fields of a result that say how it was made: short texts and booleans."""
     return {
         name: value
         for name, value in result.items()

@@ -1,9 +1,8 @@
-"""How a workload scales from one node to many: throughput, efficiency, and where the rest went.
+"""How a workload scales from one node to many: throughput, efficiency, and how the node-seconds are used.
 
-Of each benchmark the first part, so many tasks for each node that every one of its slots is busy several times over,
-all submitted at once. Node-seconds are accounted for: useful (what the tasks took on one node alone), slower (what
-they took longer than that: nodes of one machine share its cores, caches and memory), and idle (between tasks, before
-the first and after the last).
+For the first part of each benchmark, every slot of every node gets several tasks, all submitted at once. Node-seconds
+are useful (the time the tasks take on one node alone), slower (the time they take beyond that: nodes on one machine
+share its cores, caches and memory), or idle (between tasks, before the first and after the last).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from bench.measure import BenchFailed
+from bench.harness.measure import BenchFailed
 from bench.suite.model import Benchmark, Part
 from bench.suite.run import payload_of
 from mesh.client import Mesh
@@ -22,13 +21,13 @@ from mesh.kinds.table import KINDS
 from mesh.lanes import cores_for
 from mesh.messages import NodeRecord
 
-#: Tasks for each slot that a task takes.
+#: Tasks that each place for a task on a node runs.
 ROUNDS = 4
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One task: where, and when it began and ended, by that node's clock."""
+    """One task: its node, and when it began and ended, by that node's clock."""
 
     node: str
     started_at: float
@@ -36,47 +35,47 @@ class Ran:
 
     @property
     def seconds(self) -> float:
-        """How long it ran."""
+        """Its run time."""
         return self.ended_at - self.started_at
 
 
 @dataclass(frozen=True)
 class Step:
-    """One number of nodes."""
+    """The result for one number of nodes."""
 
     nodes: int
     tasks: int
     wall_s: float
-    """From the first task's beginning to the last one's end."""
+    """From the beginning of the first task to the end of the last."""
     per_s: float
     efficiency: float
-    """Throughput per node, beside that of one node."""
+    """Throughput per node over the throughput of one node."""
     useful: float
     slower: float
     idle: float
-    """Shares of all slot-seconds; they add up to 1."""
+    """`useful`, `slower` and `idle` are shares of all slot-seconds; they add up to 1."""
 
 
 def account(ran: Sequence[Ran], slots: int, alone_s: float, one_node_per_s: float) -> Step:
-    """What tasks on several nodes come to; `slots`: tasks each node runs at once. Pure.
+    """The result of tasks on several nodes. `slots`: tasks that each node runs at the same time. Pure.
 
-    `alone_s`: mean run time on one node; `one_node_per_s`: its throughput, 0 for the first step, its own measure.
+    `alone_s`: mean run time on one node; `one_node_per_s`: the throughput of one node, 0 for the first step itself.
     Raises: ValueError without tasks.
     """
-    nodes = len({one.node for one in ran})
-    wall_s = max(one.ended_at for one in ran) - min(one.started_at for one in ran)
+    nodes = len({task.node for task in ran})
+    wall_s = max(task.ended_at for task in ran) - min(task.started_at for task in ran)
     if not nodes or wall_s <= 0:
-        raise ValueError("no tasks, or none that took time")
-    per_s, every_s = len(ran) / wall_s, nodes * slots * wall_s
-    worked_s = sum(one.seconds for one in ran)
+        raise ValueError("there are no tasks, or they took no time")
+    per_s, total_s = len(ran) / wall_s, nodes * slots * wall_s
+    worked_s = sum(task.seconds for task in ran)
     useful_s = min(worked_s, len(ran) * alone_s)
     efficiency = per_s / nodes / (one_node_per_s or per_s)
-    shares = useful_s / every_s, (worked_s - useful_s) / every_s, max(0.0, 1.0 - worked_s / every_s)
+    shares = useful_s / total_s, (worked_s - useful_s) / total_s, max(0.0, 1.0 - worked_s / total_s)
     return Step(nodes, len(ran), wall_s, per_s, efficiency, *shares)
 
 
 async def spread(mesh: Mesh, benchmark: Benchmark, nodes: Sequence[NodeRecord], quick: bool) -> list[Step]:
-    """One step for each number of nodes. Raises: BenchFailed for a wrong answer or a failed task."""
+    """Measure each number of nodes, from one to all. Raises: BenchFailed for a wrong answer or a failed task."""
     part = benchmark.parts[0]
     payload = payload_of(part, quick)
     if part.make is not None:
@@ -88,7 +87,7 @@ async def spread(mesh: Mesh, benchmark: Benchmark, nodes: Sequence[NodeRecord], 
     alone_s = 0.0
     for count in range(1, len(nodes) + 1):
         ran = await _round(mesh, part, payload, nodes[:count], ROUNDS * slots)
-        alone_s = alone_s or mean(one.seconds for one in ran)
+        alone_s = alone_s or mean(task.seconds for task in ran)
         steps.append(account(ran, slots, alone_s, steps[0].per_s if steps else 0.0))
     return steps
 
@@ -99,7 +98,7 @@ async def _round(mesh: Mesh, part: Part, payload: dict[str, Any], nodes: Sequenc
         for _ in range(each)
         for node in nodes
     ]
-    ran = []
+    ran: list[Ran] = []
     for handle in handles:
         end = await handle.end()
         if end.state != "done":
@@ -112,5 +111,5 @@ async def _round(mesh: Mesh, part: Part, payload: dict[str, Any], nodes: Sequenc
 
 
 def document(found: dict[str, list[Step]]) -> dict[str, Any]:
-    """The same as plain data."""
+    """The steps as plain data."""
     return {name: [asdict(step) for step in steps] for name, steps in found.items()}

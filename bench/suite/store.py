@@ -1,4 +1,4 @@
-"""Runs on disk: one JSON line an outcome, one file a run, so that a run that is cut off keeps what it had."""
+"""Runs on disk: one file per run, one JSON line per outcome, so that an interrupted run keeps its outcomes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 import time
 from pathlib import Path
 
-from bench.measure import BenchFailed
+from bench.harness.measure import BenchFailed
 from bench.suite.model import Outcome, WrongSchema, from_line, to_line
 
 SUFFIX = ".jsonl"
 
 
 def default_folder() -> Path:
-    """Where runs are kept: `.bench` in the present folder, or QUEZTL_BENCH."""
+    """The folder of the runs: QUEZTL_BENCH, else `.bench` in the working directory."""
     return Path(os.environ.get("QUEZTL_BENCH") or ".bench")
 
 
 def new_run() -> str:
-    """A name for a run that sorts by time: 20260124T101500-123."""
+    """A new name of a run; names sort by time: 20260124T101500-123."""
     now = time.time()
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}-{int(now * 1000) % 1000:03}"
 
@@ -39,10 +39,9 @@ def runs(folder: Path) -> list[str]:
 
 
 def read(what: str, folder: Path) -> list[Outcome]:
-    """A run by its name, its file, `last`, or `last-1` for the one before; the latest outcome of each benchmark
-    on each node.
+    """The latest outcome of each benchmark on each node of a run. `what`: its name, its file, `last` or `last-1` …
 
-    Raises: BenchFailed, in a sentence.
+    Raises: BenchFailed.
     """
     path = _find(what, folder)
     found: dict[tuple[str, str], Outcome] = {}
@@ -52,14 +51,14 @@ def read(what: str, folder: Path) -> list[Outcome]:
         raise BenchFailed(f"{path} can't be read ({error.strerror})") from None
     for number, line in enumerate(lines, 1):
         if number == len(lines) and not line.endswith(b"\n"):
-            break  # the run was cut off in the middle of it
+            break  # the run was interrupted in this line
         try:
             outcome = from_line(line)
         except WrongSchema as error:
             raise BenchFailed(f"{path}, line {number}: {error}") from None
         found[outcome.node, outcome.benchmark] = outcome
     if not found:
-        raise BenchFailed(f"{path} holds no outcome")
+        raise BenchFailed(f"{path} has no outcome")
     return list(found.values())
 
 
@@ -71,8 +70,8 @@ def _find(what: str, folder: Path) -> Path:
         back = int(what[5:] or 0) if what != "last" else 0
         if back < len(known):
             return folder / f"{known[-1 - back]}{SUFFIX}"
-    fitting = [name for name in known if name == what or name.startswith(what)]
-    if len(fitting) == 1:
-        return folder / f"{fitting[0]}{SUFFIX}"
+    matching = [name for name in known if name == what or name.startswith(what)]
+    if len(matching) == 1:
+        return folder / f"{matching[0]}{SUFFIX}"
     there = f"there are {', '.join(known[-5:])}" if known else "there are none yet: `python -m bench run` makes one"
-    raise BenchFailed(f"{folder} has {'several runs' if fitting else 'no run'} {what!r}; {there}")
+    raise BenchFailed(f"{folder} has {'several runs' if matching else 'no run'} {what!r}; {there}")

@@ -1,7 +1,7 @@
-"""The eight benchmarks: what each one runs, on which fixed input, and when its answer is right.
+"""The eight benchmarks: the kind each one runs, its fixed input, and the check of its answer.
 
-A full run repeats work of some seconds on two cores, a quick one of about half a second. Inputs are fixed by a seed or
-made by the kind itself, so that a run next year measures the same work.
+A full run repeats work of several seconds on two cores, a quick run work of about half a second. Inputs are generated
+from a seed or by the kind itself, so that a later run measures the same work.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ Result = dict[str, Any]
 
 
 def passed(payload: Result, result: Result) -> str:
-    """The kind compared its own answer with a bound, and says how far off it is."""
-    return "" if result.get("passed") is True else f"its residual is {result.get('residual')}: too large"
+    """The kind has compared its residual with a bound."""
+    return "" if result.get("passed") is True else f"the residual {result.get('residual')} is too large"
 
 
 def all_answers(payload: Result, result: Result) -> str:
-    """All 22 queries ran, and each answer is TPC-H's own."""
+    """All 22 queries ran, and each answer is the reference answer of TPC-H."""
     queries = result.get("queries", ())
-    wrong = [one["query"] for one in queries if not one.get("checked")]
+    wrong = [query["query"] for query in queries if not query.get("checked")]
     return f"{len(queries)} of 22 queries ran" if len(queries) != 22 else f"not checked: {wrong}" if wrong else ""
 
 
 def lowest_hash(payload: Result, result: Result) -> str:
-    """Every nonce was tried, and the lowest hash is what hashlib makes of its nonce."""
+    """Every nonce was tried, and hashlib confirms the lowest hash."""
     from mesh.kinds.table import validate
 
     if result["hashes"] != payload["nonce_count"]:
         return f"it tried {result['hashes']} of {payload['nonce_count']} nonces"
-    header = validate("crypto_mining", payload).header  # type: ignore[attr-defined]
+    header = validate("crypto_mining", payload).header  # pyrefly: ignore[missing-attribute]  declared by that kind only
     once = hashlib.sha256(header + int(result["best_nonce"]).to_bytes(4, "little")).digest()
     right = hashlib.sha256(once).digest()[::-1].hex()
     return "" if right == result["best_hash_hex"] else f"hashlib gives {right} for nonce {result['best_nonce']}"
 
 
 def every_frame(payload: Result, result: Result) -> str:
-    """All frames were encoded, in the size that was asked for."""
+    """All frames were encoded, into more than an empty file."""
     frames = round(payload["seconds"] * 30)
     if result["frames"] != frames:
         return f"{result['frames']} of {frames} frames were encoded"
@@ -49,13 +49,13 @@ def every_frame(payload: Result, result: Result) -> str:
 
 
 def chain_size(payload: Result, result: Result) -> str:
-    """The picture has the size that the operations give it."""
+    """The picture has the size that the operations produce."""
     shape = (result["width"], result["height"])
     return "" if shape == (640, 1024) else f"the picture is {shape[0]} x {shape[1]}, not 640 x 1024"
 
 
-#: The "full cycle" of pillow-perf (testsuite/cases/cv2_full_cycle.py): a right turn, 0.4 times the size, a Gaussian
-#: of 21 pixels, quality 85.
+#: The "full cycle" of pillow-perf (testsuite/cases/cv2_full_cycle.py): rotate by 90 degrees, scale to 0.4, Gaussian
+#: blur of 21 pixels, quality 85.
 _CHAIN = [
     {"op": "rotate", "angle": 90},
     {"op": "resize", "width": 640, "height": 1024, "keep_aspect": False},
@@ -69,12 +69,12 @@ _COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,"
 
 
 def counts_on(payload: Result, result: Result) -> str:
-    """The model that comes with the kind goes on counting, for as many tokens as were asked for."""
+    """The bundled model continues to count, for the requested number of tokens."""
     if result["weights"] != "trained":
         return f"the weights are {result['weights']}"
     if result["completion_tokens"] != payload["max_tokens"]:
-        return f"{result['completion_tokens']} of {payload['max_tokens']} tokens came"
-    return "" if result["text"].startswith(" 12, 13, 14,") else f"it went on with {result['text'][:40]!r}"
+        return f"{result['completion_tokens']} of {payload['max_tokens']} tokens were generated"
+    return "" if result["text"].startswith(" 12, 13, 14,") else f"the text continues with {result['text'][:40]!r}"
 
 
 def _language(tokens: int) -> Result:
@@ -82,14 +82,14 @@ def _language(tokens: int) -> Result:
 
 
 def no_errors(payload: Result, result: Result) -> str:
-    """Every answer had the right status and bytes. Whether the generator was the limit stands in the facts."""
+    """Every answer had the right status and bytes. The facts say whether the load generator was the limit."""
     if result["error_count"]:
         return f"{result['error_count']} of {result['requests']} requests failed: {result['errors']}"
     return ""
 
 
 def learns(payload: Result, result: Result) -> str:
-    """The loss is a number, and fell where there were steps enough to say."""
+    """The loss is finite, and fell where there were enough steps to tell."""
     if result["loss_fell"] is False or (payload["model"] == "mlp" and result["loss_fell"] is not True):
         return result["loss_words"]
     return "" if result["loss_last"] < 1e6 else f"the loss is {result['loss_last']}"
@@ -110,8 +110,8 @@ def _video(name: str, full: Result, quick: Result) -> Part:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    one.name: one
-    for one in (
+    benchmark.name: benchmark
+    for benchmark in (
         Benchmark(
             "llm_inference",
             NAMES["llm_inference"],

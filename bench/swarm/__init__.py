@@ -1,1 +1,1 @@
-"""Many nodes in few processes: what `python -m bench swarm` measures with."""
+"""Many nodes in few processes, for `python -m bench swarm`."""

@@ -1,7 +1,7 @@
-"""A node of a swarm: the real one (`node/daemon.py`) without what a machine has only one of.
+"""A node of a swarm: the real node (`node/daemon.py`) without the parts of which a machine has only one.
 
-It joins, beats, elects, pulls, settles, watches and answers with the very parts of a node; it has no REST bridge, no
-mDNS and no worker processes, and shares what was probed of the machine with the others in its process.
+It joins, sends heartbeats, elects, pulls, completes and watches with the parts of a real node. It has no REST bridge,
+no mDNS and no worker processes, and shares the probed capabilities with the other nodes of its process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from bench.swarm.standin import StandIn
+from bench.swarm.echo_executor import EchoExecutor
 from mesh.bus.client import Message
 from mesh.discovery.announcement import Announcement
 from mesh.discovery.identity import DataDir
@@ -23,12 +23,12 @@ from node.daemon import Node
 from node.executor.executor import Executor
 from node.wiring.api import AnsweringParts, Bridge
 
-#: What a swarm node does not run: its machine is the swarm's, and measured by nobody.
+#: Services that a swarm node does not run: the machine belongs to the whole swarm.
 LEFT_OUT = ("network watcher", "calibrator")
 
 
 class NoBridge:
-    """Where the bridge stands: no API."""
+    """In the place of the REST bridge: no API."""
 
     url = ""
 
@@ -40,48 +40,49 @@ class NoBridge:
 
 
 class NoDiscovery:
-    """Where mDNS stands: a swarm node is told where its bus is."""
+    """In the place of mDNS: a swarm node is given the URLs of its bus."""
 
     trouble = ""
 
     async def announce(self, announcement: Announcement) -> None:
-        """Said to nobody."""
+        """Nothing is announced."""
 
     def peers(self) -> tuple[Announcement, ...]:
-        """Nobody is heard."""
+        """No peer is discovered."""
         return ()
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
 
 class SwarmNode(Node):
-    """One node of a swarm, with a log of what its registry and its plan said. Times: this machine's monotonic clock."""
+    """One node of a swarm, with a log of its registry and its plan. Times are of this machine's monotonic clock."""
 
     def __init__(self, config: NodeConfig, probed: Capabilities, is_wrong: Callable[[], bool]) -> None:
-        """`is_wrong`: asked at each task whether its result is to be spoilt (to prove that the bench finds it)."""
+        """`is_wrong`: called for each task; whether to falsify its result (to prove that the benchmark finds it)."""
         super().__init__(config)
         self._probed, self._is_wrong = probed, is_wrong
         self.up: set[str] = set()
-        """Who is up, as its registry tells."""
+        """The nodes that are up, by its registry."""
         self.gone_at: dict[str, float] = {}
-        """Node -> when this one first held it for gone, since `forget`."""
+        """node -> when this node first considered it gone, since `forget`"""
         self.suspected: dict[str, int] = {}
-        """Node -> how often it was suspected, since `forget`."""
+        """node -> how often it was suspected, since `forget`"""
         self.ranked_at: dict[str, float] = {}
-        """Node of the plan as last read -> when it came into it."""
+        """node in the current plan -> when it was ranked"""
         self.unranked_at: dict[str, float] = {}
-        """Node -> when it was gone from the plan, since `forget`."""
+        """node -> when it left the plan, since `forget`"""
         self.recorded_at = 0.0
-        """When its first record was on its way to the bus."""
-        self.on_news: Callable[[], None] = lambda: None
-        """Called when who is up, or the plan, has changed."""
+        """When its first record was sent to the bus."""
+        self.on_changed: Callable[[], None] = lambda: None
+        """Called when the registry, the plan or the held tasks have changed."""
 
     def forget(self) -> None:
         """Begin a new log."""
-        self.gone_at, self.suspected, self.unranked_at = {}, {}, {}
+        for log in (self.gone_at, self.suspected, self.unranked_at):
+            log.clear()
 
-    # --- what it has not ----------------------------------------------------------------------------
+    # --- what it lacks ------------------------------------------------------------------------------
     async def _open_bridge(self, addresses: tuple[str, ...]) -> Bridge:
         return cast(Bridge, NoBridge())
 
@@ -94,28 +95,28 @@ class SwarmNode(Node):
     def _make_executor(self) -> Executor:
         return cast(
             Executor,
-            StandIn(self.context.slots, self.admission.on_started, self.completion.on_finished, self._is_wrong),
+            EchoExecutor(self.context.slots, self.admission.on_started, self.completion.on_finished, self._is_wrong),
         )
 
     def _service_table(self) -> list[Service]:
         return [service for service in super()._service_table() if service.name not in LEFT_OUT]
 
-    # --- what it writes down ------------------------------------------------------------------------
+    # --- what it logs -------------------------------------------------------------------------------
     def _build_work(self) -> None:
         super()._build_work()
         self.placement_plan.on_change = self._on_plan
 
     async def _build(self) -> None:
         await super()._build()
-        # What it tells from now on is what changes from here: begun with anything else than what was judged (those with
-        # a record, say), it would never be told of the difference.
+        # The registry reports only changes from now on, so `up` begins with what was just judged. With any other
+        # beginning (all nodes with a record, say) the difference would never be reported.
         self.registry.judge()
         self.registry.listen(self._on_change)
         self.up = {node for node, state in self.registry.judged().items() if state == UP}
 
     def _on_delivery(self, message: Message, stream_seq: int, delivered: int) -> None:
         super()._on_delivery(message, stream_seq, delivered)
-        self.on_news()
+        self.on_changed()
 
     async def _publish_record(self) -> None:
         self.recorded_at = self.recorded_at or time.monotonic()
@@ -130,7 +131,7 @@ class SwarmNode(Node):
             self.gone_at.setdefault(node, time.monotonic())
         elif after == SUSPECT:
             self.suspected[node] = self.suspected.get(node, 0) + 1
-        self.on_news()
+        self.on_changed()
 
     def _on_plan(self) -> None:
         now, ranked = time.monotonic(), self.placement_plan.plan.ranks.get("echo", {})
@@ -139,4 +140,4 @@ class SwarmNode(Node):
             self.unranked_at[node] = now
         for node in ranked.keys() - self.ranked_at.keys():
             self.ranked_at[node] = now
-        self.on_news()
+        self.on_changed()

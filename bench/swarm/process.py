@@ -1,7 +1,7 @@
-"""One process of a swarm, `python -m bench.swarm.process`: told what to do in lines of JSON, and answering so.
+"""One process of a swarm, `python -m bench.swarm.process`: executes orders in lines of JSON, and answers likewise.
 
-It ends with its parent: when its stdin closes, and (Linux) by the kernel's hand when the parent was killed, or it
-would stay behind stopped.
+It ends with its parent: when its stdin closes, and on Linux by a signal of the kernel when the parent is killed, as a
+stopped process would otherwise stay behind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from node.config import NodeConfig
 from node.probes.machine import probe_machine
 
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
-#: A node tries so often to get into the mesh.
+#: How often a node tries to join the mesh.
 STARTS = 5
 
 
@@ -32,11 +32,11 @@ class Process:
     """The nodes of this process."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        """`spec`: folder, urls, mesh, slots, wrong_every (0: never)."""
+        """`spec`: folder, urls, mesh, slots, wrong_every (falsify every n-th result; 0: none)."""
         self._folder, self._spec = Path(spec["folder"]), spec
         self._nodes: list[SwarmNode] = []
         self._tasks = 0
-        self._news = asyncio.Event()
+        self._notice = asyncio.Event()
         self._changed: set[SwarmNode] = set()
         machine = probe_machine(self._folder)
         self._probed = Capabilities(
@@ -50,12 +50,12 @@ class Process:
         self._tasks += 1
         return bool(every) and self._tasks % every == 0
 
-    # --- what it can be told ------------------------------------------------------------------------
+    # --- orders -------------------------------------------------------------------------------------
     async def join(self, count: int) -> dict[str, Any]:
-        """Start `count` more nodes, all at once; when each one's record was sent, and when all were in."""
+        """Start `count` more nodes at the same time; returns when each record was sent, and when all had joined."""
         began = time.monotonic()
         first = len(self._nodes)
-        self._again = 0
+        self._restarts = 0
         nodes = await asyncio.gather(*(self._start(first + number) for number in range(count)))
         self._nodes += nodes
         recorded = {node.context.node_id: node.recorded_at for node in nodes}
@@ -63,10 +63,10 @@ class Process:
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 50, 50)
-        return {"recorded": recorded, "began": began, "at": time.monotonic(), "again": self._again}
+        return {"recorded": recorded, "began": began, "at": time.monotonic(), "again": self._restarts}
 
     async def _start(self, number: int) -> SwarmNode:
-        """A node that gives up (a bus that is out of breath does not answer) is started again, as a service is."""
+        """Start a node; one that fails to join (an overloaded bus does not answer) is started again."""
         for attempt in range(1, STARTS + 1):
             node = self._make(number)
             try:
@@ -75,8 +75,8 @@ class Process:
             except QueztlError:
                 if attempt == STARTS:
                     raise
-                self._again += 1
-                # Not all of them at the same moment again.
+                self._restarts += 1
+                # Spread the new attempts over time.
                 await asyncio.sleep(random.random() * attempt)
         raise AssertionError("the last attempt returned or raised")
 
@@ -86,85 +86,85 @@ class Process:
             join=tuple(self._spec["urls"]), slots=self._spec["slots"], measure_after_s=0,
         )  # fmt: skip
         node = SwarmNode(config, self._probed, self._is_wrong)
-        node.on_news = lambda: self._heard(node)
+        node.on_changed = lambda: self._on_changed(node)
         return node
 
     async def until_up(self, ids: list[str], within_s: float) -> dict[str, Any]:
-        """Wait until every node here holds all of `ids` for up."""
-        wanted = set(ids)
-        return await self._until(lambda node: wanted <= node.up, within_s)
+        """Wait until every node here considers all of `ids` up."""
+        nodes = set(ids)
+        return await self._until(lambda node: nodes <= node.up, within_s)
 
     async def until_gone(self, ids: list[str], within_s: float) -> dict[str, Any]:
-        """Wait until every node here holds all of `ids` for gone."""
-        wanted = set(ids)
-        return await self._until(lambda node: wanted <= node.gone_at.keys(), within_s)
+        """Wait until every node here considers all of `ids` gone."""
+        nodes = set(ids)
+        return await self._until(lambda node: nodes <= node.gone_at.keys(), within_s)
 
     async def until_ranked(self, ids: list[str], within_s: float) -> dict[str, Any]:
         """Wait until every node here has read a plan with all of `ids` in it."""
-        wanted = set(ids)
-        found = await self._until(lambda node: wanted <= node.ranked_at.keys(), within_s)
-        # When the plan came, not when this was asked.
-        came = [node.ranked_at[one] for node in self._nodes for one in wanted if one in node.ranked_at]
-        return found | {"at": max(came, default=found["at"])}
+        nodes = set(ids)
+        found = await self._until(lambda node: nodes <= node.ranked_at.keys(), within_s)
+        # When the plan arrived, not when this order did.
+        ranked_at = [node.ranked_at[each] for node in self._nodes for each in nodes if each in node.ranked_at]
+        return found | {"at": max(ranked_at, default=found["at"])}
 
     async def until_unranked(self, ids: list[str], within_s: float) -> dict[str, Any]:
         """Wait until every node here has read a plan with none of `ids` in it."""
-        wanted = set(ids)
-        found = await self._until(lambda node: not wanted & node.ranked_at.keys(), within_s)
-        went = [node.unranked_at[one] for node in self._nodes for one in wanted if one in node.unranked_at]
-        return found | {"at": max(went, default=found["at"])}
+        nodes = set(ids)
+        found = await self._until(lambda node: not nodes & node.ranked_at.keys(), within_s)
+        unranked_at = [node.unranked_at[each] for node in self._nodes for each in nodes if each in node.unranked_at]
+        return found | {"at": max(unranked_at, default=found["at"])}
 
-    async def _until(self, holds: Callable[[SwarmNode], bool], within_s: float) -> dict[str, Any]:
-        """When the last node's answer was yes; `missing`: how many never said so."""
+    async def _until(self, condition: Callable[[SwarmNode], bool], within_s: float) -> dict[str, Any]:
+        """`at`: when the condition became true for the last node; `missing`: for how many it never did."""
         at = time.monotonic()
-        deadline, lacking = at + within_s, set(self._nodes)
+        deadline, pending = at + within_s, set(self._nodes)
         self._changed = set(self._nodes)
-        while lacking and (left_s := deadline - time.monotonic()) > 0:
-            self._news.clear()
-            # Only those that heard something are asked: each of hundreds of nodes hears of hundreds.
-            changed, self._changed = self._changed & lacking, set()
-            if there := {node for node in changed if holds(node)}:
-                lacking, at = lacking - there, time.monotonic()
-            if lacking:
+        while pending and (left_s := deadline - time.monotonic()) > 0:
+            self._notice.clear()
+            # Only nodes with a change are checked: each of hundreds of nodes has hundreds of changes.
+            changed, self._changed = self._changed & pending, set()
+            if fulfilled := {node for node in changed if condition(node)}:
+                pending, at = pending - fulfilled, time.monotonic()
+            if pending:
                 try:
                     async with asyncio.timeout(left_s):
-                        await self._news.wait()
+                        await self._notice.wait()
                 except TimeoutError:
                     pass
-        return {"at": at, "missing": len(lacking)}
+        return {"at": at, "missing": len(pending)}
 
-    def _heard(self, node: SwarmNode) -> None:
+    def _on_changed(self, node: SwarmNode) -> None:
         self._changed.add(node)
-        self._news.set()
+        self._notice.set()
 
     async def until_holding(self, within_s: float) -> dict[str, Any]:
-        """Wait until every node here holds work; how much they hold."""
+        """Wait until every node here holds tasks; returns how many they hold."""
         await self._until(lambda node: len(node.deliveries) > 0, within_s)
         return {"tasks": sum(len(node.deliveries) for node in self._nodes)}
 
     async def forget(self) -> dict[str, Any]:
-        """Begin new logs; how long tasks take is forgotten, too: each scene has tasks of its own length."""
+        """Begin new logs. Run times are forgotten too, as each scene has tasks of its own length."""
         for node in self._nodes:
             node.forget()
             node.executor.rates.clear()
         return {}
 
     async def report(self) -> dict[str, Any]:
-        """What the nodes here have written down, as one Report."""
+        """The logs of the nodes here, as one Report."""
         logs = [(node.gone_at, node.suspected) for node in self._nodes]
         done = {node.context.node_id: node.completion.done for node in self._nodes}
         return Report.of(logs, done).as_json()
 
 
 async def serve() -> None:
-    """Do what comes on stdin until it closes."""
+    """Execute the orders on stdin until it closes."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     process = Process(json.loads(await reader.readline()))
     answer({"ready": True})
     while line := await reader.readline():
-        order = json.loads(line)
+        order: dict[str, Any] = json.loads(line)
         try:
             answer(await getattr(process, order.pop("do"))(**order))
         except QueztlError as error:
@@ -172,12 +172,12 @@ async def serve() -> None:
 
 
 def answer(document: dict[str, Any]) -> None:
-    """One line to the parent."""
+    """Write one line to the parent."""
     print(json.dumps(document), flush=True)
 
 
 def main() -> None:
-    """Serve, and go at once when there is nobody to serve: a swarm says no goodbye."""
+    """Serve the parent; end at once, without leaving the mesh, when the parent is gone."""
     if sys.platform == "linux":
         import ctypes
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from mesh.subjects import is_token
 from scaling.domain.model import OWN, Offer

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mesh", "node", "api", "scaling", "bench")
 #: Files outside `mesh/bus/` that may spell the protocol, each with the reason.
 EXCEPTIONS = {
-    "bench/raw.py": "measures the raw broker with nats-py alone, so nothing of mesh.bus may be in the path",
+    "bench/harness/raw.py": "measures the raw broker with nats-py alone, so nothing of mesh.bus may be in the path",
 }
 #: `$JS.API.…` and `$JS.ACK.…`; a verb such as STREAM.MSG.GET or CONSUMER.CREATE; the body of an acknowledgement.
 _PROTOCOL = re.compile(

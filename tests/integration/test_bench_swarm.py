@@ -1,4 +1,4 @@
-"""`python -m bench swarm`, small: a complete document, deaths noticed, spoilt results found, nothing left behind."""
+"""`python -m bench swarm`, small: a complete document, deaths noticed, falsified results found, nothing left behind."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ async def test_a_small_swarm_is_measured_to_the_end() -> None:
 
 
 @pytest.mark.faults
-async def test_a_spoilt_result_is_found() -> None:
+async def test_a_falsified_result_is_found() -> None:
     process = await bench("--nodes", "10", "--quick", "--json", "--wrong-every", "3")
     out, err = await process.communicate()
     assert process.returncode == 1 and not out
-    assert "'spoilt'" in err.decode()
+    assert "'falsified'" in err.decode()
 
 
 @pytest.mark.faults

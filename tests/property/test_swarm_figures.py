@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cases.swarm import shared_out
+from bench.cases.swarm import split_nodes
 from bench.swarm import figures
 from bench.swarm.figures import Report
 
@@ -39,8 +39,8 @@ def test_every_observer_that_missed_a_death_counts_and_so_does_every_false_one(l
 
 
 @given(st.integers(10, 3000), st.integers(1, 16))
-def test_nodes_are_shared_out_to_the_last_one(nodes, processes) -> None:
-    counts = shared_out(nodes, processes)
+def test_nodes_are_split_nodes_to_the_last_one(nodes, processes) -> None:
+    counts = split_nodes(nodes, processes)
     assert sum(counts.values()) == nodes
     assert counts["killed"] == counts["frozen"] == max(1, nodes // 10)
     rest = [count for name, count in counts.items() if name.startswith("swarm")]

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as command
-from bench import environment, profiling
 from bench.cases import mesh
-from bench.measure import Round, disturbance, median_interval, quantile, ratio, spread
-from bench.node_process import role
-from bench.pacing import evenly
-from bench.raw import PAYLOAD_BYTES, payload
+from bench.harness import environment, profiling
+from bench.harness.measure import Round, disturbance, median_interval, quantile, ratio, spread
+from bench.harness.node_process import role
+from bench.harness.pacing import evenly
+from bench.harness.raw import PAYLOAD_BYTES, payload
 
 SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
 

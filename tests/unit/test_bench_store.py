@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure import BenchFailed
+from bench.harness.measure import BenchFailed
 from bench.suite import store
 from bench.suite.model import SCHEMA, Outcome, to_line
 

@@ -1,6 +1,6 @@
-"""Where the CPU goes under load: py-spy on each Python process of a node, and on the bench itself.
+"""CPU profiles under load: py-spy on each Python process of a node, and on the benchmark itself.
 
-py-spy is no dependency: `--profile` needs it installed beside the interpreter, or on the PATH.
+py-spy is not a dependency: `--profile` needs it installed beside the interpreter, or on the PATH.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections import Counter
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
-from bench.measure import BenchFailed
-from bench.node_process import NodeProcess
+from bench.harness.measure import BenchFailed
+from bench.harness.node_process import NodeProcess
 
 SECONDS = 8
 
 
 async def record(node: NodeProcess, folder: Path, load: Awaitable[object]) -> None:
-    """Profile a node and this process while `load` runs. Raises: as `watch`."""
-    pids = {name: one.pid for name, one in node.processes().items() if name not in ("server", "witness")}
-    await watch(pids | {"submitter": os.getpid()}, folder, load)
+    """Profile a node and this process while `load` runs. Raises: see `profile`."""
+    pids = {name: child.pid for name, child in node.processes().items() if name not in ("server", "witness")}
+    await profile(pids | {"submitter": os.getpid()}, folder, load)
 
 
-async def watch(pids: Mapping[str, int], folder: Path, load: Awaitable[object]) -> None:
-    """Profile for a few seconds while `load` runs; writes NAME.raw files, prints the top lines of each on stderr.
+async def profile(pids: Mapping[str, int], folder: Path, load: Awaitable[object]) -> None:
+    """Profile processes for a few seconds while `load` runs; write NAME.raw files, print the top functions on stderr.
 
     Raises: BenchFailed when py-spy is missing.
     """
@@ -54,7 +54,7 @@ async def watch(pids: Mapping[str, int], folder: Path, load: Awaitable[object]) 
 
 
 def top(raw: str, count: int = 15) -> str:
-    """The functions in which most samples lie, by their own time; `raw` is py-spy's "stack count" lines."""
+    """The functions with the most samples of their own. `raw`: py-spy's lines of "stack count"."""
     own: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, samples = line.rpartition(" ")

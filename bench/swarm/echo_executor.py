@@ -1,7 +1,7 @@
-"""Stands where a node's worker processes stand: answers `echo` in the loop, as the workers would.
+"""In the place of a node's worker processes: answers `echo` in the event loop, as workers would.
 
-For no-ops and sleeps only. Slots count, waiting tasks wait, and what a node says of its tasks (states, announced
-deliveries, the conditional end, the ack) is said by the node's own parts around this one.
+For no-ops and sleeps only. Slots are limited and tasks queue; the states, announced deliveries, conditional end records
+and acks of the tasks come from the node's own parts around this one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mesh.messages import TaskError, decode_any, encode
 from node.executor.dispatch import Rate
 from node.executor.jobs import Finished, Job, unanswered
 
-#: What a no-op takes in a worker process, seconds: what a node says of its speed is as if it had them.
+#: Run time of a no-op in a worker process, seconds, which the node reports as its speed.
 NO_OP_S = 50e-6
 
 
-class StandIn:
-    """What a node asks of its executor (`node/executor/executor.py`), without processes."""
+class EchoExecutor:
+    """The interface of a node's executor (`node/executor/executor.py`), without processes."""
 
     def __init__(
         self,
@@ -39,24 +39,24 @@ class StandIn:
 
     @property
     def running(self) -> int:
-        """Jobs that have begun and not ended."""
+        """Jobs that run now."""
         return len(self._sleeping)
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not begun."""
+        """Jobs that wait for a slot."""
         return len(self._waiting)
 
     @property
     def free_cores(self) -> int:
-        """Slots that no job has."""
+        """Free slots."""
         return self.slots - len(self._sleeping)
 
     async def start(self) -> None:
-        """There is nothing to start."""
+        """Nothing to start."""
 
     async def stop(self, drain_s: float) -> list[Job]:
-        """End at once; the jobs that did not end."""
+        """End at once; returns the jobs that did not end."""
         left = [job for job, _ in self._sleeping.values()] + list(self._waiting)
         for _, timer in self._sleeping.values():
             timer.cancel()
@@ -65,28 +65,28 @@ class StandIn:
         return left
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queue `jobs`; they begin once this turn of the loop is over."""
+        """Queue `jobs`; they begin in the next iteration of the event loop."""
         self._waiting.extend(jobs)
-        self._look_soon()
+        self._dispatch_soon()
 
     def cancel(self, job_id: str) -> bool:
-        """Drop a job; False when there is none of that name."""
+        """Drop a job; False when there is no job of that id."""
         found = self._sleeping.pop(job_id, None)
         if found is not None:
             found[1].cancel()
-        job = found[0] if found else next((one for one in self._waiting if one.id == job_id), None)
+        job = found[0] if found else next((waiting for waiting in self._waiting if waiting.id == job_id), None)
         if job is None:
             return False
         if found is None:
             self._waiting.remove(job)
         self._loop.call_soon(self._on_finished, [unanswered(job, "cancelled")])
-        self._look_soon()
+        self._dispatch_soon()
         return True
 
     def report_checkpoint(self, job: Job, kept: bool) -> None:
-        """Whether a checkpoint was stored: an echo makes none."""
+        """Nothing to report: an echo stores no checkpoints."""
 
-    def _look_soon(self) -> None:
+    def _dispatch_soon(self) -> None:
         if not self._due:
             self._due = True
             self._loop.call_soon(self._dispatch)
@@ -109,12 +109,12 @@ class StandIn:
     def _wake(self, job: Job, payload: dict[str, object], slept_s: float) -> None:
         del self._sleeping[job.id]
         self._on_finished([self._answer(job, payload, slept_s)])
-        self._look_soon()
+        self._dispatch_soon()
 
     def _answer(self, job: Job, payload: dict[str, object], ran_s: float) -> Finished:
         if job.kind != "echo":
-            error = TaskError("unavailable", f"a node of a swarm runs echo only, not {job.kind}")
+            error = TaskError("unavailable", f"a node of a swarm runs only echo, not {job.kind}")
             return Finished(job, False, error=error)
         self.rates.setdefault(job.kind, Rate()).add(ran_s)
-        value = "spoilt" if self._is_wrong() else payload.get("value")
+        value = "falsified" if self._is_wrong() else payload.get("value")
         return Finished(job, True, encode({"value": value}), started_at=time.time() - ran_s, ran_s=ran_s)

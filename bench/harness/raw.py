@@ -1,8 +1,8 @@
-"""The raw limit: the same broker, the same guarantees, nothing of ours. nats-py, tuned.
+"""The raw limit: the same broker with the same guarantees, through nats-py alone, tuned.
 
-publish 64 B into a work queue (PubAck counted) -> pull -> a handler that does nothing, in the worker's own process
--> result into a second stream, its PubAck awaited -> ack. The submitter is the bench, the worker a process of its
-own (`python -m bench.raw URL`), so that the work is split between processes as it is for the mesh.
+Publish 64 B into a work queue (PubAck counted) -> pull -> an empty handler, in a worker process -> publish the result
+into a second stream, its PubAck awaited -> ack. The submitter is the benchmark, the worker a process of its own
+(`python -m bench.harness.raw URL`), so that the work is split between processes as it is for the mesh.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import nats
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bench.measure import BenchFailed, Round
-from bench.pacing import evenly
+from bench.harness.measure import BenchFailed, Round
+from bench.harness.pacing import evenly
 
 WORK, RESULTS, WORKER = "RAW", "RAWRES", "raw"
 BATCH = 200
@@ -29,16 +29,16 @@ ROUND_WITHIN_S = 120.0
 
 
 async def connect(urls: list[str]) -> Client:
-    """A connection that publishes without looking at its subjects again."""
+    """A connection that does not validate subjects when it publishes."""
     return await nats.connect(servers=urls, skip_subject_validation=True, error_cb=_ignore)
 
 
 async def _ignore(error: Exception) -> None:
-    """What matters shows in the counts; a node that leaves closes this connection, which is no error."""
+    """Ignore errors: a failure shows in the counts, and a node that leaves closes this connection."""
 
 
 class Worker:
-    """Pulls 200 at a time, asks again when half is left, answers each with its own payload."""
+    """Pulls 200 messages at a time, again when half of them are left, and answers each with its own payload."""
 
     def __init__(self, client: Client) -> None:
         self._client, self._left = client, 0
@@ -48,7 +48,7 @@ class Worker:
         self._ask = json.dumps({"batch": BATCH, "expires": 30_000_000_000}).encode()
 
     async def run(self) -> None:
-        """Until the process is told to end."""
+        """Work until the process is ended."""
         subscribe = self._client.subscribe
         await subscribe(self._box, cb=self._on_task, pending_msgs_limit=10**6, pending_bytes_limit=-1)
         await subscribe(f"{self._acks}.*", cb=self._on_stored, pending_msgs_limit=10**6, pending_bytes_limit=-1)
@@ -61,7 +61,7 @@ class Worker:
         await self._client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{WORK}.{WORKER}", self._ask, reply=self._box)
 
     async def _on_task(self, message: Msg) -> None:
-        if not message.reply:  # a status: that pull is over
+        if not message.reply:  # a status: the pull has expired
             self._left = 0
             await self._pull()
             return
@@ -80,18 +80,20 @@ class Worker:
 
 
 class Raw:
-    """The submitter's side; `async with Raw(urls) as raw: await raw.round(20_000, 1000)`."""
+    """The submitter; `async with Raw(urls) as raw: await raw.round(20_000, 1000)`."""
 
     def __init__(self, urls: list[str]) -> None:
         self._urls = urls
         self._sent_at: dict[int, float] = {}
         self._latencies_s: list[float] = []
         self._worker: asyncio.subprocess.Process | None = None
+        self._tasks = self._window = self._sent = self._accepted = self._ended = 0
+        self._wrong = ""
 
     async def __aenter__(self) -> Raw:
         self._client = await connect(self._urls)
         await self._remove()
-        base = {"storage": "file", "placement": {"tags": ["voter"]}}
+        base: dict[str, Any] = {"storage": "file", "placement": {"tags": ["voter"]}}
         work = {"name": WORK, "subjects": ["raw.work.>"], "retention": "workqueue", "discard": "new"}
         await self._api(f"STREAM.CREATE.{WORK}", base | work)
         await self._api(f"STREAM.CREATE.{RESULTS}", base | {"name": RESULTS, "subjects": ["raw.res.>"]})
@@ -99,7 +101,7 @@ class Raw:
         body = {"stream_name": WORK, "config": consumer}
         await self._api(f"CONSUMER.DURABLE.CREATE.{WORK}.{WORKER}", body)
         self._worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "bench.raw", *self._urls, stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-P", "-m", "bench.harness.raw", *self._urls, stdout=asyncio.subprocess.PIPE,
             cwd=Path(__file__).resolve().parent.parent, env={"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
         )  # fmt: skip
         assert self._worker.stdout is not None
@@ -120,16 +122,13 @@ class Raw:
         await self._client.close()
 
     def cpu_s(self) -> float:
-        """CPU seconds the worker has used so far."""
+        """CPU seconds of the worker so far."""
         assert self._worker is not None
         return sum(psutil.Process(self._worker.pid).cpu_times()[:2])
 
     async def round(self, tasks: int, window: int) -> Round:
-        """`tasks` tasks, at most `window` between submission and result. Raises: BenchFailed for a wrong answer."""
-        self._tasks, self._window = tasks, window
-        self._sent = self._accepted = self._ended = 0
-        self._wrong = ""
-        self._done = asyncio.get_running_loop().create_future()
+        """Run `tasks` tasks, at most `window` at a time. Raises: BenchFailed (a wrong, missing or late answer)."""
+        self._begin(tasks, window)
         began = time.perf_counter()
         await self._fill()
         try:
@@ -138,18 +137,15 @@ class Raw:
         except TimeoutError:
             raise BenchFailed(f"raw: {self._ended} of {tasks} tasks ended within {ROUND_WITHIN_S:g} s") from None
         took_s = time.perf_counter() - began
-        if self._wrong:
-            raise BenchFailed(f"raw: {self._wrong}")
+        self._check_answers()
         await self._api(f"STREAM.PURGE.{RESULTS}")
         return Round(tasks, took_s)
 
     async def paced(self, rate_per_s: float, tasks: int) -> list[float]:
-        """Open loop, as for the mesh: seconds from publishing to hearing the result. Raises: BenchFailed."""
-        self._tasks, self._window = tasks, tasks
-        self._sent = self._accepted = self._ended = 0
-        self._wrong = ""
-        self._sent_at, self._latencies_s = {}, []
-        self._done = asyncio.get_running_loop().create_future()
+        """Run an open loop, as for the mesh; returns the seconds from publishing to the result. Raises: BenchFailed."""
+        self._begin(tasks, tasks)
+        self._sent_at.clear()
+        self._latencies_s.clear()
         try:
             async with asyncio.timeout(ROUND_WITHIN_S):
                 async with asyncio.TaskGroup() as group:
@@ -157,10 +153,19 @@ class Raw:
                 await self._done
         except TimeoutError:
             raise BenchFailed(f"raw: {self._ended} of {tasks} tasks ended within {ROUND_WITHIN_S:g} s") from None
+        self._check_answers()
+        self._sent_at.clear()
+        return list(self._latencies_s)
+
+    def _begin(self, tasks: int, window: int) -> None:
+        self._tasks, self._window = tasks, window
+        self._sent = self._accepted = self._ended = 0
+        self._wrong = ""
+        self._done = asyncio.get_running_loop().create_future()
+
+    def _check_answers(self) -> None:
         if self._wrong:
             raise BenchFailed(f"raw: {self._wrong}")
-        self._sent_at = {}
-        return self._latencies_s
 
     async def _send_one(self) -> None:
         self._sent = number = self._sent + 1
@@ -178,7 +183,7 @@ class Raw:
         if b'"error"' in message.data:
             self._wrong = f"the broker refused a task: {message.data.decode()}"
         self._accepted += 1
-        self._look()
+        self._check_done()
 
     async def _on_result(self, message: Msg) -> None:
         number = int(message.subject[8:])
@@ -187,13 +192,13 @@ class Raw:
         self._ended += 1
         if self._sent_at:
             self._latencies_s.append(time.perf_counter() - self._sent_at[number])
-            self._look()
+            self._check_done()
         elif self._sent < self._tasks:
             await self._fill()
         else:
-            self._look()
+            self._check_done()
 
-    def _look(self) -> None:
+    def _check_done(self) -> None:
         if (self._ended == self._accepted == self._tasks or self._wrong) and not self._done.done():
             self._done.set_result(None)
 
@@ -209,11 +214,11 @@ class Raw:
             try:
                 await self._api(f"STREAM.DELETE.{stream}")
             except BenchFailed:
-                pass  # there was none
+                pass  # it did not exist
 
 
 def payload(number: int) -> bytes:
-    """64 bytes that name their task."""
+    """64 bytes that begin with the number of the task."""
     return str(number).encode().ljust(PAYLOAD_BYTES, b".")
 
 

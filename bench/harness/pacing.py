@@ -1,7 +1,7 @@
-"""An open loop: calls at even intervals, whatever became of the calls before.
+"""An open loop: calls at even intervals, whether or not earlier calls have ended.
 
-The timers of an event loop go by whole milliseconds: at 2,000 a second calls would leave in bursts of two to four, and
-each would wait for the others of its burst. So a thread sleeps until a call is due and wakes the loop.
+An event loop's timers have a resolution of a millisecond: 2,000 calls per second would start in bursts of two to four,
+and wait for each other. So a thread sleeps until a call is due, and wakes the loop.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from collections.abc import Callable
 
 
 async def evenly(rate_per_s: float, count: int, call: Callable[[int], object]) -> None:
-    """`call(number)` in the loop, for 0 to `count` - 1, the n-th no earlier than n / `rate_per_s` seconds from now.
+    """Make `count` calls of `call(number)` in the event loop, the n-th no earlier than n / `rate_per_s` seconds from
+    now.
 
-    Returns when all were made. Cancelled, it makes no more.
+    Returns after the last call; makes no more calls when it is cancelled.
     """
-    loop, made = asyncio.get_running_loop(), asyncio.Event()
-    over = threading.Event()
+    loop, all_made = asyncio.get_running_loop(), asyncio.Event()
+    stopped = threading.Event()
 
     def due(number: int) -> None:
-        if not over.is_set():
+        if not stopped.is_set():
             call(number)
             if number == count - 1:
-                made.set()
+                all_made.set()
 
     def pace() -> None:
         began = time.perf_counter()
@@ -32,7 +33,7 @@ async def evenly(rate_per_s: float, count: int, call: Callable[[int], object]) -
             wait_s = began + number / rate_per_s - time.perf_counter()
             if wait_s > 0:
                 time.sleep(wait_s)
-            if over.is_set():
+            if stopped.is_set():
                 return
             loop.call_soon_threadsafe(due, number)
 
@@ -41,7 +42,7 @@ async def evenly(rate_per_s: float, count: int, call: Callable[[int], object]) -
     pacer = threading.Thread(target=pace, name="pacer", daemon=True)
     pacer.start()
     try:
-        await made.wait()
+        await all_made.wait()
     finally:
-        over.set()
+        stopped.set()
         pacer.join()

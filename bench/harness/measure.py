@@ -1,4 +1,4 @@
-"""From samples to figures: medians, quantiles, spread, ratios. Pure."""
+"""Statistics of samples: quantiles, spread, confidence intervals, ratios. Pure."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from statistics import median
 
 
 class BenchFailed(Exception):
-    """The bench has no result: something did not start, or an answer was wrong."""
+    """The benchmark has no result: something did not start, or an answer was wrong."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One measured round: `tasks` in `took_s` seconds, each answer compared."""
+    """One measured round: `tasks` tasks in `took_s` seconds, every answer checked."""
 
     tasks: int
     took_s: float
 
     @property
     def per_s(self) -> float:
-        """Tasks a second."""
+        """Tasks per second."""
         return self.tasks / self.took_s
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least `share` (0 to 1) of all samples do not exceed.
+    """The smallest sample that at least `share` (0 to 1) of the samples do not exceed.
 
     Raises: ValueError without samples.
     """
@@ -37,15 +37,15 @@ def quantile(samples: Sequence[float], share: float) -> float:
 
 
 def spread(samples: Sequence[float]) -> float:
-    """(largest - smallest) / median: 0.1 means that the rounds lie within a tenth of each other."""
-    middle = median(samples)
-    return (max(samples) - min(samples)) / middle if middle else 0.0
+    """(largest - smallest) / median: 0.1 means that the samples lie within a tenth of each other."""
+    center = median(samples)
+    return (max(samples) - min(samples)) / center if center else 0.0
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(low, high, how sure): between which two samples the median lies, whatever their distribution (sign test).
+    """(low, high, confidence): two samples between which the true median lies, for any distribution (sign test).
 
-    The narrowest pair that is at least `confidence`; the smallest and the largest where there are too few samples.
+    The narrowest pair with at least `confidence`; the smallest and the largest sample where there are too few.
     Raises: ValueError without samples.
     """
     if not samples:
@@ -61,18 +61,18 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """The median of mesh / raw over rounds measured side by side, so that a slow minute slows both."""
+    """The median of mesh / raw over pairs of rounds measured one after the other, so that a slow minute slows both."""
     return median(mesh / raw for mesh, raw in pairs)
 
 
 def disturbance(
     before: tuple[float, float, float], after: tuple[float, float, float], ours_s: float
 ) -> dict[str, float]:
-    """What share of the machine others had: `others`, its other processes, and `stolen`, its host.
+    """The share of the machine's CPU that others used: `others`, other processes, and `stolen`, the host.
 
-    `before` and `after`: (used, stolen, all) CPU seconds of the machine; `ours_s` of what was measured.
+    `before` and `after`: (used, stolen, total) CPU seconds of the machine; `ours_s`: CPU seconds of what was measured.
     """
-    used_s, stolen_s, every_s = (late - early for early, late in zip(before, after, strict=True))
-    if every_s <= 0:
+    used_s, stolen_s, total_s = (late - early for early, late in zip(before, after, strict=True))
+    if total_s <= 0:
         return {"others": 0.0, "stolen": 0.0}
-    return {"others": round(max(0.0, used_s - ours_s) / every_s, 3), "stolen": round(stolen_s / every_s, 3)}
+    return {"others": round(max(0.0, used_s - ours_s) / total_s, 3), "stolen": round(stolen_s / total_s, 3)}
