@@ -1,1 +1,1 @@
-"""How two meshes of one name detect each other and become one."""
+"""How two meshes of one name detect each other and are merged."""

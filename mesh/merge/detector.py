@@ -1,8 +1,8 @@
-"""Meets other meshes of the same name: the loop beside `mesh/merge/policy.py`, a service of the master.
+"""Detects other meshes of the same name: the loop beside `mesh/merge/policy.py`, a service of the leader.
 
-It hears their announcements, asks their servers who they are, and says so; where this mesh is the one that goes, and
-may go unasked or was told to, it moves everything (`mesh/merge/mover.py`). An order that a master before this one began
-to carry out is carried on.
+It receives their announcements, reads their summaries from their bus servers, and raises an alarm. If this mesh is to
+be merged, automatically or by order, it moves everything (`mesh/merge/mover.py`). It also continues an order that an
+earlier leader began to carry out.
 """
 
 from __future__ import annotations
@@ -31,36 +31,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 3.0
-#: A mesh is seen this long before anything is done about it: nodes that are just moving announce both.
-SEEN_FOR_S = 4.0
-TOLD_EVERY_S = 0.5
-
-_NONE: frozenset[str] = frozenset()
+#: Another mesh must be visible this long before anything is done: nodes that move between meshes announce both.
+VISIBLE_FOR_S = 4.0
+#: The period of progress reports in the order, seconds.
+REPORT_EVERY_S = 0.5
 
 Connect = Callable[[tuple[str, ...]], Awaitable["Bus"]]
 Peers = Callable[[], Iterable[Announcement]]
 Members = Callable[[], Iterable[Member]]
 
-COPIED = (
-    "Two nodes call themselves {}: the data directory of one was copied. Stop one, and start it with an empty --data."
-)
+COPIED = "Two nodes have the id {}: a data directory was copied. Stop one, and start it with an empty --data."
 
 
 class DuplicateMeshDetector:
-    """`run(fence)` for one term as master."""
+    """`run(fence)` for one term as leader."""
 
     def __init__(self, bus: Bus, me: str, election: Election, peers: Peers, connect: Connect, members: Members) -> None:
-        """`peers`: what is announced now; `connect`: to another mesh's bus, by its URLs; `members`: of this mesh."""
+        """`peers` returns the current announcements, `members` the members of this mesh; `connect` connects to the bus
+        at some URLs."""
         self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
         self._members = members
-        self._since: dict[str, float] = {}
-        self._who: MeshSummary | None = None
-        """Who this mesh is."""
+        self._visible_since: dict[str, float] = {}
+        self._identity: MeshSummary | None = None
+        """The identity of this mesh."""
         self.alarms: dict[str, str] = {}
-        """What people should know: id of the other mesh -> a sentence."""
+        """Id of the other mesh (or of the copied node) -> a sentence for people."""
 
     async def run(self, fence: int) -> None:
-        """Look, and act where it may, until cancelled."""
+        """Detect and act until cancelled."""
         try:
             while True:
                 order = await read_order(self._bus)
@@ -74,35 +72,37 @@ class DuplicateMeshDetector:
 
     async def _look(self, fence: int) -> None:
         peers = list(self._peers())
-        who = self._who = self._who or await mover.read_identity(self._bus)
-        ours = frozenset(url for one in await read_servers(self._bus) for url in one.client_urls) if peers else _NONE
-        others = strangers(peers, who) | twins(peers, who.id, ours)
-        copied = doubles(peers, who.id, ours, self._members())
-        # Eight questions, for a judgement: not every few seconds of a mesh that is alone, as most are.
-        mine = await mover.read_mesh_summary(self._bus) if others else who
+        identity = self._identity = self._identity or await mover.read_identity(self._bus)
+        servers = await read_servers(self._bus) if peers else []
+        ours = frozenset(url for server in servers for url in server.client_urls)
+        others = strangers(peers, identity) | twins(peers, identity.id, ours)
+        copied = doubles(peers, identity.id, ours, self._members())
+        # The summary takes eight requests, so it is read only when there is another mesh.
+        mine = await mover.read_mesh_summary(self._bus) if others else identity
         now = time.monotonic()
-        self._since = {key: self._since.get(key, now) for key in others}
-        said = {f"copy-{node}": COPIED.format(node) for node in copied}
+        self._visible_since = {key: self._visible_since.get(key, now) for key in others}
+        alarms = {f"copy-{node}": COPIED.format(node) for node in copied}
         for key, urls in others.items():
-            if now - self._since[key] < SEEN_FOR_S:
+            if now - self._visible_since[key] < VISIBLE_FOR_S:
                 continue
-            other = await self._ask(urls)
+            other = await self._read_other(urls)
             if other is None:
                 continue
             verdict = policy.judge(mine, other)
-            if verdict.do == "merge" and not copied and verdict.loser == mine.id and policy.loser(mine, other) is mine:
+            merged = verdict.source == mine.id and policy.source(mine, other) is mine
+            if verdict.action == "merge" and merged and not copied:
                 await self._order(mine, other, urls, verdict.reason, fence)
                 return
-            if sentence := policy.words(mine, other, verdict):
-                said[other.id] = sentence
-        for name, sentence in said.items():
+            if sentence := policy.alarm(mine, other, verdict):
+                alarms[other.id] = sentence
+        for name, sentence in alarms.items():
             if name not in self.alarms:
                 log.warning("%s", sentence)
                 await journal.emit(self._bus, journal.OTHER_MESH, {"id": name, "says": sentence}, fence=fence)
-        self.alarms = said
+        self.alarms = alarms
 
-    async def _ask(self, urls: tuple[str, ...]) -> MeshSummary | None:
-        """Who that is, as its own servers tell; None when nobody answers."""
+    async def _read_other(self, urls: tuple[str, ...]) -> MeshSummary | None:
+        """The summary of the mesh at these URLs; None when it can't be read."""
         try:
             bus = await self._connect(urls)
         except QueztlError:
@@ -110,7 +110,7 @@ class DuplicateMeshDetector:
         try:
             return await mover.read_mesh_summary(bus)
         except QueztlError as error:
-            log.debug("the mesh at %s could not be asked: %s", urls, error.message)
+            log.debug("could not read the summary of the mesh at %s: %s", urls, error.message)
             return None
         finally:
             await bus.close()
@@ -121,50 +121,50 @@ class DuplicateMeshDetector:
         if await self._election.confirm() != fence:
             return
         order = MergeOrder(into=other.id, urls=urls, by=self._me, at=time.time(), mover=self._me)
-        log.warning("this mesh (%s) goes into %s: %s", mine.id, other.id, reason)
+        log.warning("this mesh (%s) is merged into %s: %s", mine.id, other.id, reason)
         await journal.emit(self._bus, journal.MERGE_BEGUN, {"into": other.id, "reason": reason}, fence=fence)
         try:
             await give_order(self._bus, order)
         except KeyExists:
-            return  # somebody else said so in the same moment; carried out at the next look
+            return  # another order was given at the same moment; the next pass carries it out
 
     async def _move(self, order: MergeOrder, fence: int) -> None:
-        """Carry an order out, or on. Raises: QueztlError (then it is tried again)."""
+        """Carry out an order, or continue it. Raises: QueztlError (then it is tried again)."""
         if await self._election.confirm() != fence:
             return
         if order.mover != self._me:
             order = await update_order(self._bus, mover=self._me)
-        winner = await self._connect(order.urls)
-        told_at = 0.0
+        target = await self._connect(order.urls)
+        reported_at = 0.0
 
         async def confirmed() -> bool:
             return await self._election.confirm() == fence
 
-        async def told(moved: dict[str, int]) -> None:
-            nonlocal told_at
-            if time.monotonic() - told_at >= TOLD_EVERY_S:
-                told_at = time.monotonic()
+        async def report(moved: dict[str, int]) -> None:
+            nonlocal reported_at
+            if time.monotonic() - reported_at >= REPORT_EVERY_S:
+                reported_at = time.monotonic()
                 await update_order(self._bus, moved=dict(moved))
 
         try:
-            await mover.Mover(self._bus, winner, confirmed, told, lambda: holds_work(self._members())).run()
-            log.warning("everything of this mesh is in %s now", order.into)
+            await mover.Mover(self._bus, target, confirmed, report, lambda: holds_work(self._members())).run()
+            log.warning("everything of this mesh was moved to %s", order.into)
         finally:
-            await winner.close()
+            await target.close()
 
 
 def strangers(peers: Iterable[Announcement], mine: MeshSummary) -> dict[str, tuple[str, ...]]:
-    """Other meshes of this name, by id: where their buses are. Pure."""
+    """Other meshes of this name: id -> the URLs of their bus. Pure."""
     found: dict[str, dict[str, None]] = {}
-    for one in peers:
-        if one.role == MEMBER and one.mesh_name == mine.name and one.mesh_id != mine.id and one.urls:
-            found.setdefault(one.mesh_id, {}).update(dict.fromkeys(one.urls))
+    for peer in peers:
+        if peer.role == MEMBER and peer.mesh_name == mine.name and peer.mesh_id != mine.id and peer.urls:
+            found.setdefault(peer.mesh_id, {}).update(dict.fromkeys(peer.urls))
     return {key: tuple(urls) for key, urls in found.items()}
 
 
 def twins(peers: Iterable[Announcement], mesh: str, ours: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    """Members of this very mesh whose bus is none of `ours`: it may be led in two places. By "mesh'". Pure."""
-    urls = (url for one in peers if _is_elsewhere(one, mesh, ours) for url in one.urls)
+    """A second group of bus servers with this mesh's id, none of them in `ours`: "<mesh>'" -> their URLs. Pure."""
+    urls = (url for peer in peers if _is_elsewhere(peer, mesh, ours) for url in peer.urls)
     found = tuple(dict.fromkeys(urls))
     return {f"{mesh}'": found} if found else {}
 
@@ -172,16 +172,16 @@ def twins(peers: Iterable[Announcement], mesh: str, ours: frozenset[str]) -> dic
 def doubles(
     peers: Iterable[Announcement], mesh: str, ours: frozenset[str], members: Iterable[Member]
 ) -> frozenset[str]:
-    """Nodes that are up here, and say that they are on another bus too: copies. Pure."""
-    up = {one.record.id for one in members if one.state == UP}
-    return frozenset(one.node_id for one in peers if one.node_id in up and _is_elsewhere(one, mesh, ours))
+    """Ids of nodes that are up here, and are announced on another bus too: copied data directories. Pure."""
+    up = {member.record.id for member in members if member.state == UP}
+    return frozenset(peer.node_id for peer in peers if peer.node_id in up and _is_elsewhere(peer, mesh, ours))
 
 
-def _is_elsewhere(one: Announcement, mesh: str, ours: frozenset[str]) -> bool:
-    return one.role == MEMBER and one.mesh_id == mesh and bool(one.urls) and not ours.intersection(one.urls)
+def _is_elsewhere(peer: Announcement, mesh: str, ours: frozenset[str]) -> bool:
+    return peer.role == MEMBER and peer.mesh_id == mesh and bool(peer.urls) and not ours.intersection(peer.urls)
 
 
 def holds_work(members: Iterable[Member]) -> bool:
-    """Whether any node that lives has taken work it has not ended, by its last heartbeat. Pure."""
-    heartbeats = (one.heartbeat for one in members if one.state in ALIVE)
+    """Whether any living node has tasks that have not ended, by its last heartbeat. Pure."""
+    heartbeats = (member.heartbeat for member in members if member.state in ALIVE)
     return any(heartbeat is not None and heartbeat.running + heartbeat.queued > 0 for heartbeat in heartbeats)

@@ -1,9 +1,9 @@
-"""One mesh goes into another: what is moved, in which order, and that nothing is lost on the way.
+"""Merging one mesh into another: everything is moved from the source to the target, and nothing is lost.
 
-The order stands in the loser's KV `mesh` (`merge`); its master carries it out (`mesh/merge/detector.py`), its nodes
-leave it (`node/lifecycle/merge_follow.py`). Everything here may be done again after a crash at any point: what is there
-already is not written twice (the same ids, the same conditions), and a message goes from the loser only after the
-winner has confirmed it. A task that is on both sides for a moment runs twice at worst, and ends once.
+The order is in the source's KV `mesh` (`merge`). Its leader carries it out (`mesh/merge/detector.py`), and its nodes
+move to the target (`node/lifecycle/merge_follow.py`). After a crash at any point everything here may be repeated: what
+the target has already is not written twice (the same ids and conditions), and a message is removed from the source only
+after the target has confirmed it. A task that is in both meshes for a moment runs twice at worst, and ends once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mesh.bus.replies import StoredMessage
 from mesh.bus.streams import declare_lane
 from mesh.coordination import decode_lease
 from mesh.errors import BusUnavailable, Busy, QueztlError
+from mesh.lanes import Lane
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
 from mesh.merge.order import update_order
 from mesh.merge.policy import MeshSummary
@@ -33,38 +34,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How long the loser's nodes may take to finish what they run, and a little more.
+#: How long the nodes of the source may take to finish what they run, with a margin, seconds.
 DRAIN_WITHIN_S = 45.0
 LOOK_EVERY_S = 0.5
-#: A full queue on the other side is waited for.
+#: A write to a full stream of the target is repeated after this, seconds.
 AGAIN_AFTER_S = 1.0
-_CARRIED = ("Nats-Schedule", "Nats-Schedule-Target", "Content-Type")
+#: Headers of delayed tasks that are copied.
+_COPIED_HEADERS = ("Nats-Schedule", "Nats-Schedule-Target", "Content-Type")
 
 Confirmed = Callable[[], Awaitable[bool]]
-Told = Callable[[dict[str, int]], Awaitable[None]]
+OnProgress = Callable[[dict[str, int]], Awaitable[None]]
 
 
-# --- what is read -----------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------
 async def read_identity(bus: Bus) -> MeshSummary:
-    """Who a mesh is, and nothing more. Raises: BusUnavailable (no mesh serves there), IncompatibleMesh, ApiError."""
+    """The identity of the mesh on this bus. Raises: BusUnavailable (there is no mesh), IncompatibleMesh, ApiError."""
     record = await read_mesh_record(bus)
     if record is None:
-        raise BusUnavailable("what answers there is no mesh")
+        raise BusUnavailable("there is no mesh on this bus")
     check_wire_version(record)
     return MeshSummary(record.id, record.name, record.founder)
 
 
 async def read_mesh_summary(bus: Bus) -> MeshSummary:
-    """A mesh, as its servers tell. Raises: as `read_identity`."""
-    who = await read_identity(bus)
+    """The summary of the mesh on this bus. Raises: as `read_identity`."""
+    identity = await read_identity(bus)
     work, later, tasks, dead = await asyncio.gather(
         *(bus.stream_info(stream) for stream in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
     )
-    nodes = [decode_node(one.value) for one in await bus.kv(subjects.KV_NODES).entries()]
+    nodes = [decode_node(entry.value) for entry in await bus.kv(subjects.KV_NODES).entries()]
     lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
     return replace(
-        who,
-        nodes=sum(one.state == "up" for one in nodes),
+        identity,
+        nodes=sum(node.state == "up" for node in nodes),
         age_s=work.age_s,
         unfinished=work.messages + later.messages,
         stored=tasks.messages + dead.messages,
@@ -73,7 +75,7 @@ async def read_mesh_summary(bus: Bus) -> MeshSummary:
 
 
 async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[StoredMessage]:
-    """Every message of a stream, the oldest first. Raises: BusUnavailable, ApiError."""
+    """All messages of a stream (on a subject), oldest first. Raises: BusUnavailable, ApiError."""
     start = 1
     while (stored := await bus.read_next(stream, subject, start)) is not None:
         yield stored
@@ -82,198 +84,210 @@ async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[S
 
 # --- moving -----------------------------------------------------------------------------------------
 class Mover:
-    """Moves everything from `loser` to `winner`. `confirmed` says before each step whether it may go on."""
+    """Moves everything from the mesh on `source` to that on `target`."""
 
     def __init__(
-        self, loser: Bus, winner: Bus, confirmed: Confirmed, told: Told, busy: Callable[[], bool] = lambda: False
+        self,
+        source: Bus,
+        target: Bus,
+        confirmed: Confirmed,
+        on_progress: OnProgress,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`busy`: whether any node of the loser holds work."""
-        self._loser, self._winner, self._confirmed, self._told, self._busy = loser, winner, confirmed, told, busy
+        """`confirmed` is called before each step: whether this node is still leader; `busy`: whether any node of the
+        source holds work."""
+        self._source, self._target = source, target
+        self._confirmed, self._on_progress, self._busy = confirmed, on_progress, busy
         self.moved: dict[str, int] = {}
-        self._from = ""
+        """What was moved -> how many."""
+        self._source_id = ""
 
     async def run(self) -> None:
-        """All of it, and then the order says `moved`. Raises: Overtaken, BusUnavailable, ApiError."""
-        self._from = (await read_mesh_summary(self._loser)).id
-        await self._drained()
+        """Move everything, then set the order's phase to `moved`. Raises: LeadershipLost, BusUnavailable, ApiError."""
+        self._source_id = (await read_mesh_summary(self._source)).id
+        await self._drain()
         await self._refuse_new_work()
-        await self._objects(subjects.BLOBS)
-        await self._objects(subjects.BLOBS_KEPT)
-        await self._copy(subjects.KV_BLOB_REFS, "names of blobs")
-        await self._copy(subjects.KV_CLAIMS, "idempotency keys")
-        await self._records()
-        await self._letters()
-        await self._delayed()
+        await self._move_blobs(subjects.BLOBS)
+        await self._move_blobs(subjects.BLOBS_KEPT)
+        await self._copy_bucket(subjects.KV_BLOB_REFS, "blob references")
+        await self._copy_bucket(subjects.KV_CLAIMS, "idempotency keys")
+        await self._copy_records()
+        await self._copy_dead_letters()
+        await self._move_delayed()
         await self._refuse_delayed_work()
-        # Until nothing is left: a door message may still become a task while we look.
-        while await self._delayed() + await self._work():
-            await self._go_on()
-        await self._go_on()
-        await update_order(self._loser, phase="moved", moved=self.moved)
+        # Repeated until nothing is left: an ingress message may become a task meanwhile.
+        while await self._move_delayed() + await self._move_work():
+            await self._checkpoint()
+        await self._checkpoint()
+        await update_order(self._source, phase="moved", moved=self.moved)
 
-    async def _go_on(self) -> None:
+    async def _checkpoint(self) -> None:
+        """Report the progress. Raises: LeadershipLost when this node may not go on."""
         if not await self._confirmed():
-            raise Overtaken("another master carries the merge on")
-        await self._told(self.moved)
+            raise LeadershipLost("another leader continues the merge")
+        await self._on_progress(self.moved)
 
-    def _count(self, what: str) -> None:
-        self.moved[what] = self.moved.get(what, 0) + 1
+    def _count(self, name: str) -> None:
+        self.moved[name] = self.moved.get(name, 0) + 1
 
-    async def _drained(self) -> None:
-        """Wait for the loser's nodes to end what they run and to take in what lies at the door (there it gets its id),
-        for a while: what has not ended by then runs again."""
+    async def _drain(self) -> None:
+        """Wait, for a limited time, until the nodes of the source have finished what they run and have taken in the
+        ingress messages, which get their task ids there. What has not ended by then runs again."""
         deadline = time.monotonic() + DRAIN_WITHIN_S
         while time.monotonic() < deadline:
-            # Not what the lanes count as delivered: what was given back stays in that count until somebody takes it.
-            ingress = (await self._loser.stream_info(subjects.WORK, subjects.WORK_SUBJECTS[0])).subjects
+            # The lanes' count of deliveries is no measure: it includes redelivered messages until a node takes them.
+            ingress = (await self._source.stream_info(subjects.WORK, subjects.WORK_SUBJECTS[0])).subjects
             if not ingress and not self._busy():
                 return
-            await self._go_on()
+            await self._checkpoint()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _refuse_new_work(self) -> None:
-        """A full queue is what submitters know to come back to: by then they find the other mesh."""
-        await self._loser.update_stream(subjects.WORK, max_bytes=1)
+        """Make the queue full: submitters retry later, and then find the target."""
+        await self._source.update_stream(subjects.WORK, max_bytes=1)
 
     async def _refuse_delayed_work(self) -> None:
-        """LATER can't be full and refuse (10052), so it takes no subject any more: what would be accepted after it was
-        looked through for the last time would be lost with this mesh's servers."""
-        await self._loser.update_stream(subjects.LATER, subjects=[subjects.LATER_CLOSED])
+        """LATER can't refuse messages when it is full (10052), so its subjects are removed: what it accepted after the
+        last pass would be lost with the servers of the source."""
+        await self._source.update_stream(subjects.LATER, subjects=[subjects.LATER_CLOSED])
 
-    async def _objects(self, bucket: str) -> None:
-        """Blobs under their own ids, bytes before the name; what is half there from an earlier try is begun afresh."""
+    async def _move_blobs(self, bucket: str) -> None:
+        """Copy blobs under their own ids, chunks before metadata. A partial copy of an earlier attempt is discarded."""
         stream = f"OBJ_{bucket}"
-        metas = [one async for one in messages(self._loser, stream, f"$O.{bucket}.M.>")]
+        metas = [message async for message in messages(self._source, stream, f"$O.{bucket}.M.>")]
         for meta in metas:
             facts = json.loads(meta.data or b"{}")
-            if not facts or facts.get("deleted") or await records.read_last(self._winner, stream, meta.subject):
+            if not facts or facts.get("deleted") or await records.read_last(self._target, stream, meta.subject):
                 continue
-            await self._go_on()
+            await self._checkpoint()
             chunks = f"$O.{bucket}.C.{facts['nuid']}"
-            await self._winner.purge(stream, chunks)
-            async for chunk in messages(self._loser, stream, chunks):
+            await self._target.purge(stream, chunks)
+            async for chunk in messages(self._source, stream, chunks):
                 await self._store(chunk.subject, chunk.data, {})
             await self._store(meta.subject, meta.data, {"Nats-Rollup": "sub"})
             self._count("blobs")
 
-    async def _copy(self, bucket: str, what: str) -> None:
-        """A bucket's values; what the winner has stays."""
-        for entry in await self._loser.kv(bucket).entries():
+    async def _copy_bucket(self, bucket: str, name: str) -> None:
+        """Copy the keys that the target does not have."""
+        for entry in await self._source.kv(bucket).entries():
             try:
-                await self._winner.kv(bucket).create(entry.key, entry.value)
-                self._count(what)
+                await self._target.kv(bucket).create(entry.key, entry.value)
+                self._count(name)
             except KeyExists:
                 continue
 
-    async def _records(self) -> None:
-        """Ends and states of tasks, each with what is left of its lifetime; a first end stays the first."""
-        now = (await self._loser.stream_info(subjects.TASKS)).now  # ages by the server's own clock
-        async for one in messages(self._loser, subjects.TASKS):
-            ttl_s = ttl_of(one.headers)
-            left_s = ttl_s - max(0.0, now - one.stored_at) if ttl_s else 0.0
-            if not one.data or left_s < 0:
+    async def _copy_records(self) -> None:
+        """Copy end and state records, each with its remaining lifetime; existing records of the target stay."""
+        now = (await self._source.stream_info(subjects.TASKS)).now  # ages by the server's own clock
+        async for message in messages(self._source, subjects.TASKS):
+            ttl_s = ttl_of(message.headers)
+            left_s = ttl_s - max(0.0, now - message.stored_at) if ttl_s else 0.0
+            if not message.data or left_s < 0:
                 continue
             headers = {"Nats-TTL": f"{max(1, round(left_s))}s"} if left_s else {}
-            is_end = one.subject.endswith(".end")
+            is_end = message.subject.endswith(".end")
             try:
-                await self._store(one.subject, one.data, headers, expect_last=0)
+                await self._store(message.subject, message.data, headers, expect_last=0)
                 self._count("results" if is_end else "states")
             except WrongSequence:
                 continue
             if self.moved.get("results", 0) % 256 == 0:
-                await self._go_on()
+                await self._checkpoint()
 
-    async def _letters(self) -> None:
-        async for one in messages(self._loser, subjects.DEAD):
-            if one.data and not await records.read_last(self._winner, subjects.DEAD, one.subject):
-                await self._store(one.subject, one.data, {})
+    async def _copy_dead_letters(self) -> None:
+        async for message in messages(self._source, subjects.DEAD):
+            if message.data and not await records.read_last(self._target, subjects.DEAD, message.subject):
+                await self._store(message.subject, message.data, {})
                 self._count("dead letters")
 
-    async def _delayed(self) -> int:
-        """Schedules, and delayed work that is due."""
+    async def _move_delayed(self) -> int:
+        """Move schedules, and delayed tasks that are due; returns how many."""
         found = 0
-        async for one in messages(self._loser, subjects.LATER):
+        async for message in messages(self._source, subjects.LATER):
             found += 1
-            headers = {name: one.headers[name] for name in _CARRIED if name in one.headers}
-            await self._store(one.subject, one.data, headers, msg_id=one.subject)
-            await _remove(self._loser, subjects.LATER, one.sequence)
+            headers = {name: message.headers[name] for name in _COPIED_HEADERS if name in message.headers}
+            await self._store(message.subject, message.data, headers, msg_id=message.subject)
+            await _remove(self._source, subjects.LATER, message.sequence)
             self._count("delayed tasks")
         return found
 
-    async def _work(self) -> int:
-        """Tasks in their lanes. What has ended is not moved; the others are marked as maybe a second copy, so that
-        whoever is given one reads the task's records first."""
+    async def _move_work(self) -> int:
+        """Move the tasks in lanes, and ingress messages; returns how many. Tasks that have ended are not copied. The
+        others are marked as possible duplicates, so that the node that gets one reads the task's records first."""
         found = 0
-        async for one in messages(self._loser, subjects.WORK):
+        async for message in messages(self._source, subjects.WORK):
             found += 1
             if found % 64 == 0:
-                await self._go_on()
-            lane = lane_of(one.subject)
+                await self._checkpoint()
+            lane = lane_of(message.subject)
             if lane is not None:
-                task = decode_task(one.data)
+                task = decode_task(message.data)
                 if not await self._has_ended(task.id):
-                    await self._lane(lane)
-                    await self._store(one.subject, one.data, {"Queztl-Resent": "1"}, msg_id=task.id)
-                    self._winner.send(subjects.wake(*lane), b"")
+                    await self._declare_lane(lane)
+                    await self._store(message.subject, message.data, {"Queztl-Resent": "1"}, msg_id=task.id)
+                    self._target.send(subjects.wake(*lane), b"")
                     self._count("tasks")
             else:
-                await self._store(one.subject, one.data, one.headers, msg_id=f"{self._from}-{one.sequence}")
-                self._count("door messages")
-            await _remove(self._loser, subjects.WORK, one.sequence)
+                await self._store(
+                    message.subject, message.data, message.headers, msg_id=f"{self._source_id}-{message.sequence}"
+                )
+                self._count("ingress messages")
+            await _remove(self._source, subjects.WORK, message.sequence)
         return found
 
     async def _has_ended(self, task: str) -> bool:
-        """Whether a task has its end; one that came here after the records were looked through is taken along."""
-        if await records.read_end(self._winner, task) is not None:
+        """Whether a task has ended; an end that was written after `_copy_records` is copied."""
+        if await records.read_end(self._target, task) is not None:
             return True
-        late = await records.read_end(self._loser, task)
+        late = await records.read_end(self._source, task)
         if late is not None:
-            await records.write_end(self._winner, late)
+            await records.write_end(self._target, late)
         return late is not None
 
-    async def _lane(self, lane: tuple[str, str, str]) -> None:
-        pool = await self._loser.kv(subjects.KV_POOLS).get(lane[1])
+    async def _declare_lane(self, lane: Lane) -> None:
+        """Declare a lane, and the record of its pool, in the target."""
+        pool = await self._source.kv(subjects.KV_POOLS).get(lane[1])
         if pool is not None:
-            await self._winner.kv(subjects.KV_POOLS).put(lane[1], pool.value)
-        await declare_lane(self._winner, *lane)
+            await self._target.kv(subjects.KV_POOLS).put(lane[1], pool.value)
+        await declare_lane(self._target, *lane)
 
     async def _store(
         self, subject: str, data: bytes, headers: Mapping[str, str], msg_id: str = "", expect_last: int | None = None
     ) -> None:
-        """Raises: WrongSequence; waits while the winner is full."""
+        """Store a message in the target, and wait while its stream is full. Raises: WrongSequence, BusUnavailable."""
         while True:
             try:
-                await self._winner.store(
+                await self._target.store(
                     subject, data, msg_id=msg_id, expect_last=expect_last, headers=headers, resend=True
                 )
                 return
             except Busy as full:
                 if isinstance(full, BusUnavailable):
                     raise
-                log.info("the other mesh's queue is full; waiting")
+                log.info("the queue of the other mesh is full; waiting")
                 await asyncio.sleep(AGAIN_AFTER_S)
-                await self._go_on()
+                await self._checkpoint()
 
 
-class Overtaken(QueztlError):
-    """This node is not master any more."""
+class LeadershipLost(QueztlError):
+    """This node is no longer leader."""
 
 
 def ttl_of(headers: Mapping[str, str]) -> float:
-    """The lifetime a message was stored with, seconds; 0: none. Pure."""
+    """The lifetime with which a message was stored, seconds; 0: without limit. Pure."""
     text = headers.get("Nats-TTL", "")
     return float(text[:-1]) if text.endswith("s") and text[:-1].isdigit() else 0.0
 
 
-def lane_of(subject: str) -> tuple[str, str, str] | None:
-    """The lane of `work.<kind>.<pool>.<urgency>.<id>`; None for a message of the door. Pure."""
+def lane_of(subject: str) -> Lane | None:
+    """The lane of `work.<kind>.<pool>.<urgency>.<id>`; None for an ingress message. Pure."""
     parts = subject.split(".")
     return (parts[1], parts[2], parts[3]) if len(parts) == 5 else None
 
 
 async def _remove(bus: Bus, stream: str, sequence: int) -> None:
-    """One that is gone already is no error."""
+    """Delete a message; one that is gone already is not an error."""
     try:
         await bus.delete_message(stream, sequence)
     except ApiError as error:
-        log.debug("message %d of %s could not be removed: %s", sequence, stream, error)
+        log.debug("could not delete message %d of %s: %s", sequence, stream, error)

@@ -1,4 +1,4 @@
-"""The order that a mesh goes into another one: KV `mesh`, key `merge`, of the mesh that goes."""
+"""The order to merge a mesh into another one: KV `mesh`, key `merge`, of the mesh that is merged."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
     there = await Bus.connect(urls, name="queztl merge")
     try:
         mine, other = await mover.read_mesh_summary(here), await mover.read_mesh_summary(there)
-        goes = mine if args.into else policy.loser(mine, other)
+        goes = mine if args.into else policy.source(mine, other)
         stays, loser, winner = (other, here, there) if goes is mine else (mine, there, here)
         if (problem := _refusal(mine, other)) is not None:
             out.note(problem)

@@ -17,7 +17,7 @@ from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.merge import detector, mover
 from mesh.merge.detector import DuplicateMeshDetector
-from mesh.merge.mover import Mover, Overtaken
+from mesh.merge.mover import LeadershipLost, Mover
 from mesh.merge.order import give_order, read_order
 from mesh.messages import WIRE_VERSION, Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, records
@@ -72,43 +72,43 @@ async def fill(bus: Bus) -> dict[str, str]:
     return has
 
 
-async def check(winner: Bus, has: dict[str, str]) -> None:
+async def check(target: Bus, has: dict[str, str]) -> None:
     """All of it is there, each thing once."""
     for name in ("waiting", "demanding", "keyed", "large", "tried"):
-        assert (await records.read_waiting(winner, has[name])).id == has[name], name
-    assert await records.read_waiting(winner, has["ended"]) is None, "what has ended runs no second time"
-    assert (await records.read_end(winner, has["ended"])).state == "done"
-    assert (await records.read_state(winner, has["tried"])).attempt == 2
-    assert (await records.read_delayed(winner, has["delayed"])).id == has["delayed"]
-    assert [one.task.id for one in await dead_letters.list_all(winner)] == ["c1-99"]
-    large = (await records.read_waiting(winner, has["large"])).payload_ref
-    assert sum([len(chunk) async for chunk in await winner.objects.open(large.blob)]) == large.size
-    assert b"".join([chunk async for chunk in await winner.objects.open(has["kept"])]) == LARGE
+        assert (await records.read_waiting(target, has[name])).id == has[name], name
+    assert await records.read_waiting(target, has["ended"]) is None, "what has ended runs no second time"
+    assert (await records.read_end(target, has["ended"])).state == "done"
+    assert (await records.read_state(target, has["tried"])).attempt == 2
+    assert (await records.read_delayed(target, has["delayed"])).id == has["delayed"]
+    assert [one.task.id for one in await dead_letters.list_all(target)] == ["c1-99"]
+    large = (await records.read_waiting(target, has["large"])).payload_ref
+    assert sum([len(chunk) async for chunk in await target.objects.open(large.blob)]) == large.size
+    assert b"".join([chunk async for chunk in await target.objects.open(has["kept"])]) == LARGE
     counts = {
-        name: (await winner.api(f"STREAM.INFO.{name}"))["state"]["messages"] for name in (subjects.WORK, subjects.LATER)
+        name: (await target.api(f"STREAM.INFO.{name}"))["state"]["messages"] for name in (subjects.WORK, subjects.LATER)
     }
     assert counts == {subjects.WORK: 6, subjects.LATER: 1}, "five tasks and what lies at the door"
-    again = Submitter(winner, "c2")
+    again = Submitter(target, "c2")
     accepted = await again.accept(SubmitRequest("echo", {"value": 4}, idempotency_key="k"))
     assert accepted.duplicate and accepted.id == has["keyed"]
 
 
 async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_server, monkeypatch) -> None:
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
-    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
-    has = await fill(loser)
-    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
-    await Mover(loser, winner, _yes, _nothing).run()
-    await check(winner, has)
+    source, target = await bus_server.connect("source"), await other_server.connect("target")
+    has = await fill(source)
+    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
+    await Mover(source, target, _yes, _nothing).run()
+    await check(target, has)
     for stream in (subjects.WORK, subjects.LATER):
-        assert (await loser.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
-    with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the loser's servers
-        await loser.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
-    order = await read_order(loser)
+        assert (await source.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
+    with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the source's servers
+        await source.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
+    order = await read_order(source)
     assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
-    lanes = set(await list_lanes(winner))
+    lanes = set(await list_lanes(target))
     assert ("echo", "any", "normal") in lanes and len(lanes) == 2
-    assert [one.key for one in await winner.kv(subjects.KV_POOLS).entries()] != []
+    assert [one.key for one in await target.kv(subjects.KV_POOLS).entries()] != []
 
 
 @pytest.mark.parametrize("stores", [1, 2, 9, 11, 13, 15, 16, 18, 20, 22, 24])
@@ -117,10 +117,10 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
 ) -> None:
     """After any of its writes, confirmed or not."""
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
-    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
-    has = await fill(loser)
-    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
-    real, left = winner.store, stores
+    source, target = await bus_server.connect("source"), await other_server.connect("target")
+    has = await fill(source)
+    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
+    real, left = target.store, stores
 
     async def store(*arguments, **options) -> int:
         nonlocal left
@@ -130,27 +130,27 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
             raise BusUnavailable("the mover dies here")
         return answer
 
-    monkeypatch.setattr(winner, "store", store)
+    monkeypatch.setattr(target, "store", store)
     with pytest.raises(BusUnavailable, match="dies here"):
-        await Mover(loser, winner, _yes, _nothing).run()
-    monkeypatch.setattr(winner, "store", real)
-    await Mover(loser, winner, _yes, _nothing).run()
-    await check(winner, has)
+        await Mover(source, target, _yes, _nothing).run()
+    monkeypatch.setattr(target, "store", real)
+    await Mover(source, target, _yes, _nothing).run()
+    await check(target, has)
 
 
 async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_server, monkeypatch) -> None:
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
-    loser, winner = await bus_server.connect("loser"), await other_server.connect("winner")
-    await fill(loser)
-    await give_order(loser, MergeOrder(into="mb", urls=(other_server.url,)))
+    source, target = await bus_server.connect("source"), await other_server.connect("target")
+    await fill(source)
+    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
 
     async def no() -> bool:
         return False
 
-    with pytest.raises(Overtaken):
-        await Mover(loser, winner, no, _nothing).run()
-    assert (await read_order(loser)).phase == "drain"
-    assert (await winner.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
+    with pytest.raises(LeadershipLost):
+        await Mover(source, target, no, _nothing).run()
+    assert (await read_order(source)).phase == "drain"
+    assert (await target.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
 
 
 class Chair:
@@ -196,7 +196,7 @@ async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_serv
 async def test_two_in_use_are_told_of_each_other_and_left_alone(
     bus_server, other_server, eventually, monkeypatch
 ) -> None:
-    monkeypatch.setattr(detector, "SEEN_FOR_S", 0.0)
+    monkeypatch.setattr(detector, "VISIBLE_FOR_S", 0.0)
     ours, theirs = await bus_server.connect("a"), await other_server.connect("b")
     for bus, mesh in ((ours, "ma"), (theirs, "mb")):
         await name_it(bus, mesh)
