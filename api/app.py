@@ -1,7 +1,7 @@
 """The REST bridge: one route table, one middleware, no state of its own.
 
-`build_app` makes the application, `api.http.serving.serve` lets it listen. A request passes the guard (Host, Origin,
-key), its handler, and on the way back the one place where errors become documents.
+`build_app` makes the application, `api.http.serving.serve` starts its server. A request passes the guard (Host, Origin,
+key) and its handler; errors become documents in the middleware.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OPEN = frozenset(route.full_path for route in ROUTE_TABLE if route.open)
 
 
 def build_app(services: Services, settings: ApiSettings | None = None) -> web.Application:
-    """The application; until `serve` has told it its address it answers to the names of loopback, port 80."""
+    """The application; until `serve` sets its address it accepts the names of loopback with port 80."""
     settings = settings or ApiSettings()
     app = web.Application(middlewares=[_around_all], client_max_size=settings.max_body_bytes)
     extra = frozenset(host.lower() for host in settings.extra_hosts)
@@ -49,7 +49,7 @@ _STARTED = web.RequestKey("started", bool)
 @web.middleware
 async def _around_all(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
-    # A path or method that does not exist is no secret: its 404 or 405 needs no key.
+    # The 404 or 405 of an unknown path or method needs no key.
     is_open = resource is None or resource.canonical in _OPEN
     request[_ID] = f"{_ID_PREFIX}-{next(_numbers)}"
     try:
@@ -62,14 +62,14 @@ async def _around_all(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPException as error:
         return of_http(error, request, request.app[SETTINGS].max_body_bytes)
     except ConnectionError:
-        raise  # the client has gone: nobody to answer
+        raise  # the client has gone
     except Exception as error:
         answer = of_unexpected(error, request, request[_ID])
         if _STARTED in request:
-            # Half an answer is out: only a cut connection tells the client that it is not whole.
+            # A part of the answer is sent: only a cut connection shows the client that it is incomplete.
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("the answer broke off") from None
+            raise ConnectionResetError("the answer was cut") from None
         return answer
 
 

@@ -51,7 +51,9 @@ class BenchRun(msgspec.Struct, frozen=True, kw_only=True):
     """Number of benchmarks times number of nodes."""
     done: int = 0
     benchmark: str = ""
+    """The benchmark that runs now."""
     node: str = ""
+    """Id of the node that runs it."""
     repetition: int = 0
     last: str = ""
     """The latest figure, as text."""

@@ -1,9 +1,14 @@
-"""Requests and views: plain frozen values that REST, the Python API and the command line share."""
+"""Requests and views: plain frozen values that REST, the Python API and the command line share.
+
+The REST documents are derived from these classes, the docstring of a field is its description there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from mesh.messages import BlobRef
 
@@ -13,20 +18,22 @@ class SubmitRequest:
     """A request to run a task, not validated yet."""
 
     kind: str
+    """The kind of work."""
     payload: Any = None
+    """What the kind takes; None: all defaults."""
     requires: dict[str, Any] = field(default_factory=dict)
     """What a node must have: cores, memory_mb, accelerator, gpu_memory_mb, labels, region, node."""
     urgency: str = "normal"
     """high, normal or low"""
-    timeout_s: float = 0.0
+    timeout_s: Annotated[float, Meta(ge=0)] = 0.0
     """Longest run time of one attempt; 0: the default of the kind."""
-    max_attempts: int = 0
+    max_attempts: Annotated[int, Meta(ge=0)] = 0
     """0: the default of the mesh"""
-    delay_s: float = 0.0
+    delay_s: Annotated[float, Meta(ge=0)] = 0.0
     """Start no earlier than this many seconds from now."""
-    expires_s: float = 0.0
+    expires_s: Annotated[float, Meta(ge=0)] = 0.0
     """Expire if not started within this many seconds, counted from the end of the delay; 0: never."""
-    idempotency_key: str = ""
+    idempotency_key: Annotated[str, Meta(max_length=255)] = ""
     """A second request with the same key, kind and payload returns the first task; "": no key."""
     origin: str = ""
     """Where the work comes from: a region, or "LATITUDE,LONGITUDE" in degrees; "": not stated."""
@@ -51,12 +58,15 @@ class TaskView:
     kind: str
     state: str
     attempt: int = 0
+    """Number of the last attempt, from 1; 0 before the first."""
     node: str = ""
+    """Id of the node that runs it, or ran it; "" while none does."""
     submitted_at: float = 0.0
     started_at: float = 0.0
     ended_at: float = 0.0
-    progress: float = 0.0
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     note: str = ""
+    """What the task is doing, in its own words."""
     text: str = ""
     """The end of the text that a running task has written so far, at most 4,000 characters."""
     text_from: int = 0
@@ -67,8 +77,9 @@ class TaskView:
     content_type: str = ""
     """Set when the result is bytes."""
     info: dict[str, Any] = field(default_factory=dict)
+    """Facts about a result that is bytes: width, height, format …"""
     error: dict[str, Any] | None = None
-    """{"code", "message", "faults": [{"field", "problem"}, …]}"""
+    """Why it has no result, or why the last attempt failed: code, message, faults (field and problem each)."""
     waiting_for: tuple[str, ...] = ()
     """Why a queued task has not started: phrases such as "2 of 5 nodes: no cv2"."""
     waiting_helps: bool = True
@@ -86,18 +97,48 @@ class NodeView:
     slots: int
     running: int
     queued: int
+    """Tasks it has fetched and not started yet."""
     load: dict[str, Any]
     """cpu_percent, memory_used_bytes, done, failed, rates {kind: {mean_s, tasks}}"""
     capabilities: dict[str, Any]
+    """Hardware, libraries, kinds of work and speeds: the fields of mesh.messages.Capabilities."""
     labels: dict[str, str]
     region: str
     api: str
+    """URL of its REST API."""
     host: str
     hosts_bus: bool
+    """Whether it runs a bus server."""
     master: bool
+    """Whether it is the leader."""
     version: str
     last_seen_s: float
     """Seconds since its last heartbeat; -1 when none was heard."""
+
+
+@dataclass(frozen=True)
+class BusView:
+    """Where the bus is."""
+
+    urls: tuple[str, ...]
+    safety: str = ""
+    """How safe queued work is, one sentence; "" where only a node knows."""
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """The work that waits."""
+
+    tasks: int
+    """Tasks in all lanes."""
+
+
+@dataclass(frozen=True)
+class RegistryView:
+    """The nodes of the mesh."""
+
+    total_nodes: int
+    nodes: tuple[NodeView, ...]
 
 
 @dataclass(frozen=True)
@@ -105,27 +146,14 @@ class NetworkView:
     """The whole mesh: what `GET /api/v1.2/network/status` shows."""
 
     mesh: str
+    """Name of the mesh."""
     mesh_id: str
     leader: str
     """Node id of the leader; "" while there is none."""
     fence: int
-    bus_urls: tuple[str, ...]
-    safety: str
-    """How safe queued work is, one sentence."""
-    nodes: tuple[NodeView, ...]
-    queued: int
-    """Tasks waiting in all lanes."""
-    alarms: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The document of `network/status`."""
-        return {
-            "mesh": self.mesh,
-            "mesh_id": self.mesh_id,
-            "leader": self.leader,
-            "fence": self.fence,
-            "bus": {"urls": list(self.bus_urls), "safety": self.safety},
-            "queue": {"tasks": self.queued},
-            "alarms": list(self.alarms),
-            "registry": {"total_nodes": len(self.nodes), "nodes": [asdict(node) for node in self.nodes]},
-        }
+    """Fencing number of the leader's term."""
+    bus: BusView
+    queue: QueueView
+    alarms: tuple[str, ...]
+    """What needs attention, a sentence each."""
+    registry: RegistryView

@@ -1,121 +1,125 @@
-"""The documents of capacity and cost. Times are Unix seconds, money US dollars; null where there is no limit."""
+"""The documents of the scaler. Times are Unix seconds, money is in US dollars; null means no limit. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from api.documents.schema import Doc
+from api.documents.base import Document, OpenDocument
 
 
-class PolicyDoc(Doc):
-    """The scaler's settings in force, those that differ from their defaults under `settings`."""
+class PolicyDoc(Document, frozen=True):
+    """The policy in force."""
 
-    version: int = Field(description="0: nobody ever set one")
+    version: int
+    """0: none was ever set"""
     enabled: bool
     settings: dict[str, Any]
+    """the settings that differ from their defaults"""
     at: float
-    by: str = Field(description="flags: of a node's start; hand: REST or command")
+    by: str
+    """flags: the start of a node; hand: REST or the command line"""
     node: str
 
 
-class WholePolicyDoc(PolicyDoc):
-    """A policy with what every setting is by it."""
+class WholePolicyDoc(PolicyDoc, frozen=True):
+    """A policy with the value of every setting."""
 
     effective: dict[str, Any]
+    """setting -> value in force"""
 
 
-class PolicyHistoryDoc(WholePolicyDoc):
+class PolicyHistoryDoc(WholePolicyDoc, frozen=True):
     """The policy in force, and its versions."""
 
-    versions: list[WholePolicyDoc] = Field(description="the newest first")
+    versions: list[WholePolicyDoc]
+    """newest first"""
 
 
-class PolicyBody(Doc):
-    """A change of the policy: what is not named stays."""
-
-    settings: dict[str, Any] = Field(default={}, description="docs/scaling.md lists them; null: back to the default")
-    enabled: bool | None = Field(default=None, description="whether nodes may be started at all")
-    version: int | None = Field(default=None, description="the version it is meant to follow; 409 when it is another")
-
-
-class ManualBody(BaseModel):
-    """So many nodes for some time, whatever is seen; one of target and delta."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    target: int | None = Field(default=None, ge=0, description="nodes there are to be")
-    delta: int | None = Field(default=None, description="so many more, or fewer, than there are")
-    provider: str = Field(default="", description="only this one starts them")
-    for_s: float = Field(default=3600.0, gt=0, description="seconds it holds")
-
-
-class ManualDoc(Doc):
-    """What is asked for by hand."""
+class ManualDoc(Document, frozen=True):
+    """The number of nodes that was set by hand."""
 
     target: int
     until: float
     for_s: float
+    """how long it still holds, seconds"""
     provider: str
 
 
-class ManualSetDoc(ManualDoc):
-    """It holds from now on."""
+class ManualSetDoc(ManualDoc, frozen=True):
+    """The number of nodes that holds from now on."""
 
-    have: int = Field(description="nodes that there are, or are on their way")
+    have: int
+    """nodes that exist or are being started"""
 
 
-class ManualClearedDoc(Doc):
-    """Nothing is asked for by hand any more."""
+class ManualClearedDoc(Document, frozen=True):
+    """No number of nodes is set by hand any more."""
 
     was: ManualDoc | None
 
 
-class PanicBody(Doc):
-    """Stop everything paid, or allow it again."""
-
-    on: bool
-
-
-class PanicDoc(Doc):
-    """Whether everything paid is stopped."""
+class PanicDoc(Document, frozen=True):
+    """Whether all paid nodes are stopped."""
 
     panic: bool
 
 
-class PoolDecisionDoc(Doc):
-    """What is to happen to one pool, and why."""
+class LaunchDoc(OpenDocument, frozen=True):
+    """Nodes to start."""
+
+    offer: str
+    count: int
+    price_usd_h: float
+
+
+class ProposalDoc(OpenDocument, frozen=True):
+    """What one policy proposes."""
+
+    policy: str
+    nodes: int
+    reason: str
+
+
+class PoolDecisionDoc(Document, frozen=True):
+    """The decision about a pool, and its reasons."""
 
     pool: str
     have: int
     target: int
-    launches: list[dict[str, Any]] = Field(description="offer, count, price_usd_h")
+    launches: list[LaunchDoc]
     drains: list[str]
+    """ids of the nodes to drain"""
     ends: list[str]
-    proposals: list[dict[str, Any]] = Field(description="policy, nodes, reason")
-    trail: list[str] = Field(description="from the first proposal to the last limit, a sentence each")
+    """ids of the nodes to end"""
+    proposals: list[ProposalDoc]
+    trail: list[str]
+    """the steps from the first proposal to the last limit, a sentence each"""
 
 
-class PoolSeenDoc(Doc):
-    """One pool as it was last seen; load is counted in nodes that it keeps busy."""
+class PoolSeenDoc(Document, frozen=True):
+    """The last measurements of a pool. Load is measured in nodes that it keeps busy."""
 
     pool: str
     ready: int
     starting: int
     draining: int
-    managed: int = Field(description="nodes that the scaler started")
-    running: int = Field(description="tasks")
+    managed: int
+    """nodes that the scaler started"""
+    running: int
+    """tasks"""
     queued: int
+    """tasks"""
     load: float
     cpu: float
     task_s: float
+    """mean run time of a task, seconds"""
     slots: int
-    origins: dict[str, float] = Field(description="region of origin -> share of what arrived")
+    origins: dict[str, float]
+    """region of origin -> share of the tasks that arrived"""
 
 
-class OfferDoc(Doc):
-    """Something that could be started."""
+class OfferDoc(Document, frozen=True):
+    """A type of node that can be started."""
 
     id: str
     provider: str
@@ -125,16 +129,20 @@ class OfferDoc(Doc):
     price_usd_h: float
     priced_on: str
     start_s: float
-    speed: dict[str, float] = Field(description="pool -> how fast its nodes were at its work, the mean offer's being 1")
+    """time it takes to start, seconds"""
+    speed: dict[str, float]
+    """pool -> speed of its nodes at the pool's work, relative to the mean offer"""
     available: int
-    refused: dict[str, str] = Field(description="pool -> why it is not taken")
+    refused: dict[str, str]
+    """pool -> why it is not used there"""
 
 
-class OrderDoc(Doc):
-    """One node that was ordered and is not gone."""
+class OrderDoc(Document, frozen=True):
+    """An ordered node that is not gone."""
 
     token: str
-    state: str = Field(description="intended, launched, joined or ending")
+    state: str
+    """intended, launched, joined or ending"""
     provider: str
     offer: str
     pool: str
@@ -145,65 +153,84 @@ class OrderDoc(Doc):
     price_usd_h: float
 
 
-class BudgetDoc(Doc):
-    """What runs and was spent, and what is left."""
+class BudgetDoc(Document, frozen=True):
+    """What runs, what was spent, and what is left."""
 
     running_usd_h: float
     spent_today_usd: float
     spent_month_usd: float
-    month_forecast_usd: float = Field(description="what the month will have cost when what runs now runs to its end")
+    month_forecast_usd: float
+    """cost of this month if all that runs now goes on to its end"""
     budget_usd_h: float | None
     budget_usd_day: float | None
-    room_usd_h: float | None = Field(description="what may still be started")
-    wall: str = Field(description="which limit that comes from")
+    room_usd_h: float | None
+    """what may still be started"""
+    wall: str
+    """the limit that this follows from"""
 
 
-class CostDoc(BudgetDoc):
-    """What costs money this minute, this day, this month."""
+class CostDoc(BudgetDoc, frozen=True):
+    """What costs money now, and what was spent today and this month."""
 
-    at: float | None = Field(description="when the master last counted; null: it never did")
-    running: list[OrderDoc] = Field(description="what is paid for now, the dearest first")
+    at: float | None
+    """when the leader last counted; null: not yet"""
+    running: list[OrderDoc]
+    """the paid nodes, most expensive first"""
     running_usd_minute: float
     panic: bool
 
 
-class ForecastDoc(BaseModel):
-    """What is expected of one pool's load, in nodes; the figures only where a fit was made."""
+class ForecastDoc(OpenDocument, frozen=True):
+    """The load expected of a pool, in nodes; figures are present only where a model was fitted."""
 
     pool: str
-    in_force: bool = Field(description="whether decisions are given it")
-    why: str = Field(description="how it did in its back-test, or why there is none")
-    trusted: bool = Field(default=False, description="whether it beat reactive at equal violations, and may decide")
+    in_force: bool
+    """whether the forecast is part of the decisions' input"""
+    why: str
+    """its back-test in words, or why there is no forecast"""
+    trusted: bool = False
+    """whether it may decide: it was cheaper than the reactive policy at equal violations"""
     model: str = ""
-    ratio: float | None = Field(default=None, description="its cost over reactive's in that back-test")
-    median: float | None = Field(default=None, description="the load expected when a node started now is ready")
-    at_start: float | None = Field(default=None, description="what is to be held of that load")
-    until_start: float | None = Field(default=None, description="what is to be held of the highest load until then")
-    sure: float | None = Field(default=None, description="how likely the load is to be no higher than at_start")
+    ratio: float | None = None
+    """its cost relative to the reactive policy in the back-test"""
+    median: float | None = None
+    """the load expected when a node that is started now is ready"""
+    at_start: float | None = None
+    """the quantile of that load for which nodes are held"""
+    until_start: float | None = None
+    """the same quantile of the highest load until then"""
+    sure: float | None = None
+    """probability that the load is at most at_start"""
     quantile: float | None = None
-    lower: float | None = Field(default=None, description="the load falls under it as often as it rises over upper")
-    upper: float | None = Field(default=None, description="that upper quantile of the load")
-    steps: int | None = Field(default=None, description="of history, each of step_s")
+    lower: float | None = None
+    """lower quantile of the load: as likely to be undercut as upper is to be exceeded"""
+    upper: float | None = None
+    """upper quantile of the load"""
+    steps: int | None = None
+    """steps of history, of step_s each"""
     step_s: float | None = None
     known_until: float | None = None
-    at: float | None = Field(default=None, description="when it was made")
+    at: float | None = None
+    """when it was made"""
     took_s: float | None = None
 
 
-class ForecastsDoc(Doc):
-    """What is expected."""
+class ForecastsDoc(Document, frozen=True):
+    """The forecasts of all pools."""
 
     at: float | None
     pools: list[ForecastDoc]
 
 
-class AutoscalerDoc(Doc):
-    """What was last seen and decided, and what is in force."""
+class AutoscalerDoc(Document, frozen=True):
+    """The last measurements and decisions of the scaler, and the policy in force."""
 
-    state: str = Field(description="off, on, or waiting: for the master to look")
+    state: str
+    """off, on, or waiting for the leader's first cycle"""
     reason: str
     at: float | None
     master: str
+    """node id of the leader"""
     fence: int
     policy: PolicyDoc
     manual: ManualDoc | None
@@ -217,28 +244,32 @@ class AutoscalerDoc(Doc):
     notes: list[str]
 
 
-class DecisionDoc(BaseModel):
-    """One decision of the journal."""
+class DecisionDoc(OpenDocument, frozen=True):
+    """A decision of the journal."""
 
     id: int
     at: float
     node: str
     fence: int
-    policy: int = Field(description="version of the policy")
+    policy: int
+    """version of the policy"""
     pools: list[PoolDecisionDoc]
     running_usd_h: float
     launched_usd_h: float
     notes: list[str]
 
 
-class DecisionsDoc(Doc):
-    """The last decisions, the newest first."""
+class DecisionsDoc(Document, frozen=True):
+    """The last decisions."""
 
     decisions: list[DecisionDoc]
+    """newest first"""
 
 
-class DecisionReplayDoc(DecisionDoc):
-    """One decision with all it was made from (`from`), made again."""
+class DecisionReplayDoc(DecisionDoc, frozen=True):
+    """A decision with all of its input (`from`), and its replay."""
 
-    replayed: bool | None = Field(description="whether it came out the same; null: another version wrote it")
-    says: list[str] = Field(description="in words")
+    replayed: bool | None
+    """whether the replay gave the same decision; null: another version of Queztl made it"""
+    says: list[str]
+    """the decision in words"""

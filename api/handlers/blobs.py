@@ -1,4 +1,4 @@
-"""Large data by reference: uploaded and read as streams, never whole in memory."""
+"""Blobs over HTTP: uploaded and downloaded as streams, never whole in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, web
 
+from api.documents.base import fill
+from api.documents.tasks import BlobDoc
 from api.http import streaming
 from api.http.errors import UnsupportedType, json_reply
 from api.http.ids import blob_id
@@ -13,13 +15,13 @@ from api.http.keys import SERVICES, SETTINGS
 from mesh.errors import BadInput, Fault, TooLarge
 
 _PIECE_BYTES = 128 * 1024
-#: What curl calls any --data: it says nothing about the bytes.
+#: The content type that curl gives to any --data: it does not describe the bytes.
 _FORM = "application/x-www-form-urlencoded"
 _YES, _NO = ("1", "true", "yes", ""), ("0", "false", "no")
 
 
 async def upload(request: web.Request) -> web.Response:
-    """201 and the reference that payloads take."""
+    """201 and the reference for payloads."""
     limit = request.app[SETTINGS].max_blob_bytes
     if request.content_type.startswith("multipart/"):
         raise UnsupportedType("Send the bytes themselves (curl --data-binary @FILE), not a form.")
@@ -28,8 +30,7 @@ async def upload(request: web.Request) -> web.Response:
     given = request.headers.get("Content-Type", streaming.OCTETS)
     content_type = streaming.OCTETS if request.content_type == _FORM else streaming.clean_type(given)
     reference = await request.app[SERVICES].mesh.put_blob(_pieces(request, limit), content_type, _keep(request))
-    document = {"blob": reference.blob, "size": reference.size, "content_type": reference.content_type}
-    return json_reply(document, 201, {"Location": f"{request.path}/{reference.blob}"})
+    return json_reply(fill(BlobDoc, reference), 201, {"Location": f"{request.path}/{reference.blob}"})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -47,16 +48,16 @@ async def _pieces(request: web.Request, limit: int) -> AsyncIterator[bytes]:
                 raise _too_large(limit)
             yield piece
     except ClientError:
-        raise BadInput("The upload broke off before its end; send it again.") from None
+        raise BadInput("The upload ended before it was complete; send it again.") from None
 
 
 def _keep(request: web.Request) -> bool:
     text = request.query.get("keep", "0").lower()
     if text not in _YES + _NO:
-        fault = Fault("keep", "must be 1 (kept until deleted) or 0 (gone after a day)")
+        fault = Fault("keep", "must be 1 (kept until deleted) or 0 (kept for a day)")
         raise BadInput("The upload's keep is not valid.", (fault,))
     return text in _YES
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"This node takes blobs of at most {limit} bytes; split the data into several.")
+    return TooLarge(f"This node accepts blobs of at most {limit} bytes; split the data into several.")

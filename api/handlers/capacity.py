@@ -1,4 +1,4 @@
-"""The scaler over HTTP: what it sees, decides and costs, and what people tell it."""
+"""The scaler over HTTP: its measurements, decisions and costs, and the settings and orders of people."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from api.http.keys import SERVICES
 from api.services.capacity import CapacityServices
 from mesh.errors import Fault, NotFound, bad_input
 
-#: Decisions that are listed unless `limit` says otherwise, and at most.
-LISTED, LISTED_MOST = 20, 200
+#: How many decisions are listed: unless `limit` says otherwise, and at most.
+DEFAULT_LIMIT, MAX_LIMIT = 20, 200
 
 
 def _capacity(request: web.Request) -> CapacityServices:
@@ -19,29 +19,29 @@ def _capacity(request: web.Request) -> CapacityServices:
 
 
 async def status(request: web.Request) -> web.Response:
-    """What was last seen and decided."""
+    """The last measurements and decisions."""
     return json_reply(await _capacity(request).status())
 
 
 async def forecast(request: web.Request) -> web.Response:
-    """What is expected."""
+    """The expected load."""
     return json_reply(await _capacity(request).forecast())
 
 
 async def decisions(request: web.Request) -> web.Response:
     """The last decisions."""
-    text = request.query.get("limit", str(LISTED))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LISTED_MOST:
-        problem = f"must be a whole number from 1 to {LISTED_MOST}"
+    text = request.query.get("limit", str(DEFAULT_LIMIT))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIMIT:
+        problem = f"must be a whole number from 1 to {MAX_LIMIT}"
         raise bad_input("The query is not valid", [Fault("limit", problem)])
     return json_reply(await _capacity(request).decisions(int(text)))
 
 
 async def decision(request: web.Request) -> web.Response:
-    """One of them, made again."""
+    """One decision with its input, and its replay."""
     name = request.match_info["id"]
     if not name.isascii() or not name.isdigit() or len(name) > 18:
-        raise NotFound(f"{name[:64]!r} is no number of a decision")
+        raise NotFound(f"{name[:64]!r} is not a number of a decision")
     return json_reply(await _capacity(request).decision(int(name)))
 
 
@@ -51,31 +51,31 @@ async def policy(request: web.Request) -> web.Response:
 
 
 async def set_policy(request: web.Request) -> web.Response:
-    """Change it."""
+    """Change the policy."""
     return json_reply(await _capacity(request).set_policy(await read_object(request)))
 
 
 async def set_manual(request: web.Request) -> web.Response:
-    """202: so many nodes from now on; the master follows within seconds."""
+    """202: hold a number of nodes from now on; the leader follows within seconds."""
     return json_reply(await _capacity(request).set_manual(await read_object(request)), 202)
 
 
 async def clear_manual(request: web.Request) -> web.Response:
-    """Back to what is seen."""
+    """Let the number of nodes follow the load again."""
     return json_reply(await _capacity(request).clear_manual())
 
 
 async def panic(request: web.Request) -> web.Response:
-    """Stop everything paid, or allow it again."""
+    """Stop all paid nodes, or allow paid nodes again."""
     body = await read_object(request)
-    faults = [Fault(str(name)[:64], "is not known here") for name in body if name != "on"]
+    faults = [Fault(name[:64], "is not a known field") for name in body if name != "on"]
     if not isinstance(body.get("on"), bool):
         faults.append(Fault("on", "must be true or false"))
     if faults:
-        raise bad_input("That can't be done", faults)
+        raise bad_input("The request is not valid", faults)
     return json_reply(await _capacity(request).panic(bool(body["on"])))
 
 
 async def cost(request: web.Request) -> web.Response:
-    """What costs money."""
+    """What costs money now, and what was spent."""
     return json_reply(await _capacity(request).cost())

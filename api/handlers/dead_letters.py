@@ -1,32 +1,33 @@
-"""Dead letters over HTTP: list, read, replay."""
+"""Dead letters over HTTP: list, show, replay."""
 
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec import UNSET
+from msgspec.structs import replace
 
-from api.documents import render
+from api.documents import tasks
 from api.http.errors import json_reply
 from api.http.ids import task_id
 from api.http.keys import SERVICES
 
 
 async def list_dead(request: web.Request) -> web.Response:
-    """All of them, oldest first; ?kind= for those of one kind."""
+    """The dead letters, oldest first; ?kind= selects those of a kind."""
     letters = await request.app[SERVICES].mesh.dead_list(request.query.get("kind", ""))
-    return json_reply({"dead": [render.dead(letter) for letter in letters]})
+    return json_reply(tasks.DeadListDoc([tasks.dead(letter) for letter in letters]))
 
 
 async def show(request: web.Request) -> web.Response:
-    """One of them, with its payload."""
-    document = render.dead(await request.app[SERVICES].mesh.dead_show(task_id(request)), whole=True)
+    """One dead letter with its payload."""
+    document = tasks.dead(await request.app[SERVICES].mesh.dead_show(task_id(request)), with_payload=True)
     try:
         return json_reply(document)
-    except TypeError:  # a MessagePack payload may hold what JSON has no form for
-        document.pop("payload")
-        return json_reply(document)
+    except TypeError:  # a MessagePack payload can hold values that JSON can't
+        return json_reply(replace(document, payload=UNSET))
 
 
 async def replay(request: web.Request) -> web.Response:
-    """202: submitted again as a new task; the letter goes."""
+    """202: submitted again as a new task; the dead letter is removed."""
     accepted = await request.app[SERVICES].mesh.dead_replay(task_id(request))
-    return json_reply(render.submitted(accepted), 202)
+    return json_reply(tasks.submitted(accepted), 202)

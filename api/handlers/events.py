@@ -1,16 +1,15 @@
-"""What happens to a task, as server-sent events: a `state` for each change, an `end`, and the stream closes."""
+"""Changes of a task as server-sent events: a `state` for each change, then an `end`, and the stream closes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from api.documents import render
-from api.http.errors import document
+from api.documents import tasks
+from api.documents.errors import ErrorDoc, error_body
 from api.http.ids import task_id
 from api.http.keys import CLOSING, SERVICES, SETTINGS
 from mesh.errors import QueztlError
@@ -19,21 +18,21 @@ from mesh.views import TaskView
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """The stream. A quiet one sends a comment now and then, which also notices that the reader has gone."""
+    """The stream. While nothing changes it sends comments, which also detect that the reader has gone."""
     views = request.app[SERVICES].mesh.watch(task_id(request))
     try:
-        view: TaskView | None = await anext(views, None)  # an unknown task is still a proper 404 here
+        view: TaskView | None = await anext(views, None)  # before the headers: an unknown task is a proper 404
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request)
         number = 0
         while view is not None and request.method != "HEAD":
             number += 1
-            name = "end" if view.state in FINAL else "state"
-            await response.write(_event(name, render.status(view), number))
+            await response.write(_event("end" if view.state in FINAL else "state", _status(view), number))
             try:
                 view = await _next(request, response, views)
             except QueztlError as error:
-                await response.write(_event("error", document(error.code, error.message), number))
+                document = ErrorDoc(error_body(error.code, error.message))
+                await response.write(_event("error", msgspec.json.encode(document), number))
                 break
         await response.write_eof()
         return response
@@ -44,7 +43,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _next(request: web.Request, response: web.StreamResponse, views: AsyncIterator[TaskView]) -> TaskView | None:
-    """The next view; None when there is none, or the bridge is leaving."""
+    """The next view; None when there is none, or the bridge is closing."""
     ping_s = request.app[SETTINGS].event_ping_s
     coming = asyncio.ensure_future(_step(views))
     closing = asyncio.ensure_future(request.app[CLOSING].wait())
@@ -60,7 +59,7 @@ async def _next(request: web.Request, response: web.StreamResponse, views: Async
         closing.cancel()
         if not coming.done():
             coming.cancel()
-            # The generator must have stopped before anybody may close it.
+            # The generator must have stopped before it can be closed.
             await asyncio.gather(coming, return_exceptions=True)
 
 
@@ -68,9 +67,12 @@ async def _step(views: AsyncIterator[TaskView]) -> TaskView | None:
     return await anext(views, None)
 
 
-def _event(name: str, data: dict[str, Any], number: int) -> bytes:
+def _status(view: TaskView) -> bytes:
     try:
-        text = msgspec.json.encode(data)
-    except TypeError:
-        text = msgspec.json.encode({key: value for key, value in data.items() if key != "result"})
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), number, text)
+        return msgspec.json.encode(tasks.status(view))
+    except TypeError:  # the result has no JSON form
+        return msgspec.json.encode(tasks.status(view, with_result=False))
+
+
+def _event(name: str, data: bytes, number: int) -> bytes:
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), number, data)

@@ -1,24 +1,26 @@
-"""A task's result: its bytes when it is bytes, JSON otherwise (or MessagePack, for who asks for it)."""
+"""A task's result: its bytes when it is bytes, else JSON, or MessagePack for clients that accept it."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from api.documents import render
+from api.documents import tasks
+from api.documents.errors import ErrorDoc, error_body
 from api.http import streaming
 from api.http.bodies import MSGPACK
-from api.http.errors import NotAcceptable, document, json_reply
-from api.http.ids import is_alias, task_id
+from api.http.errors import NotAcceptable, json_reply
+from api.http.ids import is_sequence, task_id
 from api.http.keys import SERVICES
 from mesh.messages import TaskEnd, decode_any, encode
+from mesh.views import TaskView
 
 NIL = encode(None)
 
 
 async def result(request: web.Request) -> web.StreamResponse:
-    """200 with the result; 409 with Retry-After while the task has not ended; 409 with why when it has none."""
+    """200 with the result; 409 with Retry-After while the task has not ended; 409 with the reason when it has none."""
     mesh, task = request.app[SERVICES].mesh, task_id(request)
-    if is_alias(task):
+    if is_sequence(task):
         task = (await mesh.status(task)).id
     end = await mesh.end(task)
     if end is None:
@@ -27,7 +29,7 @@ async def result(request: web.Request) -> web.StreamResponse:
         if end is None:
             return _not_ended(view)
     if end.state != "done":
-        return json_reply(render.no_result(end), 409)
+        return json_reply(tasks.no_result(end), 409)
     if end.content_type:
         return await _bytes(request, end)
     if end.result_ref is None:
@@ -36,10 +38,11 @@ async def result(request: web.Request) -> web.StreamResponse:
     return _value(request, b"".join([chunk async for chunk in chunks]))
 
 
-def _not_ended(view: render.TaskView) -> web.Response:
-    follow = render.links(view.id)["events"]
-    message = f"The task has not ended, it is {view.state}; ask again, or follow {follow}."
-    return json_reply(document("not_ended", message, id=view.id, state=view.state), 409, {"Retry-After": "1"})
+def _not_ended(view: TaskView) -> web.Response:
+    events = tasks.links(view.id).events
+    message = f"The task has not ended, it is {view.state}; ask again, or follow {events}."
+    document = ErrorDoc(error_body("not_ended", message), id=view.id, state=view.state)
+    return json_reply(document, 409, {"Retry-After": "1"})
 
 
 async def _bytes(request: web.Request, end: TaskEnd) -> web.StreamResponse:

@@ -1,27 +1,27 @@
-"""From a submit's body to a SubmitRequest: names and shapes here, values at the mesh's own door. Pure.
+"""From the body of a submission to a SubmitRequest: names and types are checked here, values by the mesh. Pure.
 
-A request whose envelope is well formed goes on as it is: `Services.accept` checks every value and the payload.
-Only when something is wrong here already are those checks made as well, so that one answer names every fault.
+A well-formed body is passed on: `Services.accept` checks every value and the payload. Only when a fault is found here,
+those checks are made here as well, so that one answer names every fault.
 """
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from api.documents.schema import SubmitBody
+from api.documents.tasks import SubmitBody
 from mesh.errors import BadInput, Fault, bad_input
 from mesh.kinds.table import KINDS, validate
 from mesh.messages import encode
 from mesh.tasks.validation import envelope_faults
 from mesh.views import SubmitRequest
 
-FIELDS = frozenset(SubmitBody.model_fields)
+FIELDS = frozenset(SubmitBody.__struct_fields__)
 _OPTIONS = FIELDS - {"workload_type", "kind", "payload"}
 MAX_UNKNOWN = 20
 
 
 def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> SubmitRequest:
-    """The wish in `body`; `faults` are those found elsewhere in the same request.
+    """The request in `body`; `faults`: those found elsewhere in the same HTTP request.
 
     Raises: BadInput with every fault of envelope and payload.
     """
@@ -42,7 +42,7 @@ def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> Submit
 def _shape_faults(body: dict[str, Any]) -> list[Fault]:
     unknown = [name for name in body if not isinstance(name, str) or name not in FIELDS]
     faults = [
-        Fault(_shown(name), f"is not a field of a submit; those are {', '.join(SubmitBody.model_fields)}")
+        Fault(_shown(name), f"is not a field of a submission; the fields are {', '.join(SubmitBody.__struct_fields__)}")
         for name in unknown[:MAX_UNKNOWN]
     ]
     if len(unknown) > MAX_UNKNOWN:
@@ -51,7 +51,7 @@ def _shape_faults(body: dict[str, Any]) -> list[Fault]:
     if kind in (None, "") and alias in (None, ""):
         faults.append(Fault("workload_type", f"is required: one of {', '.join(KINDS)}"))
     elif kind is not None and alias is not None and kind != alias:
-        faults.append(Fault("kind", "contradicts workload_type; give one of the two"))
+        faults.append(Fault("kind", "contradicts workload_type; give only one of them"))
     elif not isinstance(kind if kind is not None else alias, str):
         faults.append(Fault("workload_type" if kind is not None else "kind", "must be text"))
     return faults
@@ -63,7 +63,7 @@ def _requires_fault(requires: Any) -> Fault | None:
     try:
         encode(requires)
     except (TypeError, ValueError, OverflowError):
-        return Fault("requires", "holds something that can't be carried")
+        return Fault("requires", "has a value that can't be transmitted")
     return None
 
 

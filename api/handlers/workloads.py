@@ -1,4 +1,4 @@
-"""Tasks over HTTP: submit, look, cancel."""
+"""Tasks over HTTP: submit, status, cancel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 from aiohttp import web
 
-from api.documents import render
+from api.documents import tasks
 from api.handlers.submission import read_request
 from api.http.bodies import read_object
 from api.http.errors import json_reply
@@ -16,20 +16,19 @@ from api.http.keys import CLOSING, SERVICES, SETTINGS
 from mesh.errors import Fault, QueztlError
 from mesh.messages import TaskEnd
 from mesh.tasks.status import of_end
+from mesh.views import TaskView
 
 
 async def submit(request: web.Request) -> web.Response:
-    """202 and where to go on; with ?wait=SECONDS 200 and the status of the task, if it ends in time."""
+    """202 and the task's paths; with ?wait=SECONDS 200 and the task's status, if it ends in time."""
     wait_s, faults = _wait_s(request)
-    wish = read_request(await read_object(request), faults)
-    services = request.app[SERVICES]
-    accepted = await services.accept(wish)
+    submission = read_request(await read_object(request), faults)
+    accepted = await request.app[SERVICES].accept(submission)
     if wait_s > 0:
         end = await _ended(request, accepted.id, wait_s)
         if end is not None:
             return status_reply(of_end(end))
-    document = render.submitted(accepted)
-    return json_reply(document, 202, {"Location": document["links"]["status"]})
+    return json_reply(tasks.submitted(accepted), 202, {"Location": tasks.links(accepted.id).status})
 
 
 def _wait_s(request: web.Request) -> tuple[float, tuple[Fault, ...]]:
@@ -47,9 +46,9 @@ def _wait_s(request: web.Request) -> tuple[float, tuple[Fault, ...]]:
 
 
 async def _ended(request: web.Request, task: str, wait_s: float) -> TaskEnd | None:
-    """How the task ended; None when it has not in time, or the bridge is leaving.
+    """The task's result record; None when it has not ended in time, or the bridge is closing.
 
-    No error here may reach the client: the task is accepted, and an error would make it submit again.
+    No error here may reach the client: the task is accepted, and an error would make the client submit it again.
     """
     waiting = asyncio.ensure_future(request.app[SERVICES].mesh.wait(task, wait_s))
     closing = asyncio.ensure_future(request.app[CLOSING].wait())
@@ -64,20 +63,18 @@ async def _ended(request: web.Request, task: str, wait_s: float) -> TaskEnd | No
 
 
 async def status(request: web.Request) -> web.Response:
-    """Everything that is known of a task."""
+    """All that is known of a task."""
     return status_reply(await request.app[SERVICES].mesh.status(task_id(request)))
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """End a task, wherever it is; its status, which is that of before when it had ended."""
+    """Cancel a task and answer with its status; a task that has ended keeps its own."""
     return status_reply(await request.app[SERVICES].mesh.cancel(task_id(request)))
 
 
-def status_reply(view: render.TaskView) -> web.Response:
-    """StatusDoc; a result that has no JSON form is left out: `links.result` gives it as MessagePack."""
-    document = render.status(view)
+def status_reply(view: TaskView) -> web.Response:
+    """StatusDoc; a result without a JSON form is left out: `links.result` returns it as MessagePack."""
     try:
-        return json_reply(document)
+        return json_reply(tasks.status(view))
     except TypeError:
-        document.pop("result", None)
-        return json_reply(document)
+        return json_reply(tasks.status(view, with_result=False))

@@ -1,8 +1,8 @@
-"""Whom the bridge answers: nobody's browser but its own pages, and without a key no other machine.
+"""Which requests the bridge answers: none of other web pages, and without a key none of other machines.
 
-A web page that a person has open can send requests to 127.0.0.1. Three facts tell it from a program: the Host
-it names (a re-bound name is not ours), its Origin, and what the browser says in Sec-Fetch-Site. None of this
-is authentication: a program on this machine may do everything a mesh without a key lets it do.
+A web page in a browser can send requests to 127.0.0.1. Three headers tell it from a program: Host (a re-bound DNS name
+is not a name of this node), Origin, and Sec-Fetch-Site. This is not authentication: a program on this machine may do
+everything that a mesh without a key allows.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Trust:
-    """What decides; plain values."""
+    """The facts that decide."""
 
     port: int
     names: frozenset[str] = frozenset()
-    """This machine's own names, in lower case."""
+    """The names of this machine, in lower case."""
     extra: frozenset[str] = frozenset()
-    """Further `host:port` it may be called by."""
+    """Further `host:port` that clients may use."""
     loopback_only: bool = True
     open_api: bool = False
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only."""
+    """Whether a listening address can be reached only from this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -48,7 +48,7 @@ def is_loopback(host: str) -> bool:
 
 
 def own_names() -> frozenset[str]:
-    """The names this machine gives itself; no DNS is asked."""
+    """The names of this machine, without a DNS query."""
     name = socket.gethostname().lower().rstrip(".")
     short = name.split(".")[0]
     return frozenset(filter(None, (name, short, f"{short}.local" if short else "")))
@@ -56,9 +56,9 @@ def own_names() -> frozenset[str]:
 
 @lru_cache(maxsize=256)  # the same few names, at every request
 def is_own(trust: Trust, authority: str, local_address: str, default_port: int = 80) -> bool:
-    """Whether `authority` (host[:port], as in a Host header) is a literal of this node.
+    """Whether `authority` (host[:port], as in a Host header) names this node.
 
-    `local_address` is this machine's end of the connection: the address the client really dialled.
+    `local_address`: the local address of the connection, which the client really dialled.
     """
     if authority.lower() in trust.extra:
         return True
@@ -78,7 +78,7 @@ def is_own(trust: Trust, authority: str, local_address: str, default_port: int =
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address without its scope, and as IPv4 where it is one in disguise."""
+    """An address without its scope; an IPv4-mapped one as IPv4."""
     address = ipaddress.ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
 
@@ -96,7 +96,7 @@ def decide(
     if host is None or not is_own(trust, host, local_address):
         shown = "".join(letter if letter.isprintable() else "?" for letter in (host or "")[:100])
         return Misdirected(
-            f"This node is not called {shown!r}; call it by its address or its own name, with port {trust.port}."
+            f"{shown!r} is not a name of this node; use its address or its own name, with port {trust.port}."
         )
     if origin is not None and not _is_own_origin(trust, origin, local_address):
         return Forbidden("Web pages of other sites may not use this node.")
@@ -104,8 +104,8 @@ def decide(
         return Forbidden("Web pages of other sites may not use this node.")
     if not (trust.loopback_only or trust.open_api or route_is_open):
         return Forbidden(
-            "This mesh has no key, so off its own machine a node answers register, health and status only; "
-            "start it with --open-api to let everybody on the network use it."
+            "This mesh has no key, so a node answers other machines only register, health and status; "
+            "start it with --open-api to let everyone on the network use it."
         )
     return None
 
@@ -121,7 +121,7 @@ def _is_own_origin(trust: Trust, origin: str, local_address: str) -> bool:
 
 
 class Guard:
-    """`decide` for real requests; `trust` is replaced once the port is known."""
+    """`decide` for requests; `trust` is replaced once the port is known."""
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust

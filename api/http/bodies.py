@@ -1,34 +1,36 @@
-"""From the bytes of a body to plain data, strictly: what is not valid JSON or MessagePack is said, with its place.
+"""Parse request bodies strictly: a fault in JSON or MessagePack is reported with its place.
 
-Whatever content type a client names: `curl -d` calls everything a form. Only application/msgpack is taken at
-its word. Numbers that the wire can't carry, deep nesting and a key given twice are refused here, so that
-nothing behind this file meets them.
+The content type is ignored, because `curl -d` calls everything a form; only application/msgpack counts. Numbers that
+the wire can't carry, deep nesting and repeated keys are refused here, so that nothing behind this module meets them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
 
 from mesh.errors import BadInput, Fault
+from mesh.kinds.faults import problem_of
 
 MAX_DEPTH = 100
-#: Up to this size a repeated key is looked for: the standard library's parser is slow on large bodies.
+#: Repeated keys are searched for up to this size: the parser of the standard library is slow on large bodies.
 DUPLICATES_UP_TO_BYTES = 64 * 1024
 MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
+Model = TypeVar("Model", bound=BaseModel)
 _decode_json = msgspec.json.Decoder().decode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The request's body as an object. Raises: BadInput; HTTPRequestEntityTooLarge past the app's limit."""
+    """The body of the request as an object. Raises: BadInput; HTTPRequestEntityTooLarge over the app's limit."""
     data = await request.read()
     value = parse_msgpack(data) if request.content_type in MSGPACK else parse_json(data)
     if not isinstance(value, dict):
@@ -60,7 +62,7 @@ def parse_msgpack(data: bytes) -> Any:
     try:
         value = _decode_msgpack(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
-        refuse(f"The body is no valid MessagePack: {error}.", f"is no valid MessagePack: {error}")
+        refuse(f"The body is not valid MessagePack: {error}.", f"is not valid MessagePack: {error}")
     except RecursionError:
         refuse(f"The body is nested deeper than {MAX_DEPTH} levels.", "is nested too deep")
     if len(data) > MAX_DEPTH:
@@ -68,26 +70,38 @@ def parse_msgpack(data: bytes) -> Any:
     return value
 
 
+def checked(model: type[Model], body: dict[str, Any]) -> tuple[Model | None, list[Fault]]:
+    """(the body as `model`, the faults found in it); None for the model when there are faults."""
+    try:
+        return model.model_validate(body), []
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False)
+        return None, [Fault(".".join(str(step) for step in item["loc"])[:80], problem_of(dict(item))) for item in items]
+
+
 def check_plain(value: Any) -> None:
-    """Refuse what is nested too deep and whole numbers past 64 bits. Raises: BadInput."""
+    """Refuse deep nesting and whole numbers of over 64 bits. Raises: BadInput."""
     level, depth = [value], 0
     while level:
         depth += 1
         inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner.extend(one.values())
-            elif isinstance(one, (list, tuple)):
-                inner.extend(one)
-            elif isinstance(one, int) and not _SMALLEST <= one <= _LARGEST:
-                refuse("The body holds a whole number past 64 bits; send it as text.", "holds a huge number")
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, (list, tuple)):
+                inner.extend(item)
+            elif isinstance(item, int) and not _SMALLEST <= item <= _LARGEST:
+                refuse(
+                    "The body has a whole number of over 64 bits; send it as text.",
+                    "has a number of over 64 bits",
+                )
         if depth > MAX_DEPTH and inner:
             refuse(f"The body is nested deeper than {MAX_DEPTH} levels.", "is nested too deep")
         level = inner
 
 
 def refuse(message: str, problem: str) -> NoReturn:
-    """Raises: BadInput that names the body as a whole."""
+    """Raises: BadInput about the body as a whole."""
     raise BadInput(message, (Fault("body", problem),))
 
 
@@ -101,23 +115,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> NoReturn:
-    refuse(f"{name} is no JSON; leave the field out, or send null or text.", f"holds {name}, which is no JSON")
+    refuse(f"{name} is not JSON; leave the field out, or send null or text.", f"has {name}, which is not JSON")
 
 
 def _explain(data: bytes) -> NoReturn:
-    """The fast parser gives a byte; people want a line. Raises: BadInput."""
+    """Find the line of the fault: the fast parser gives only a byte offset. Raises: BadInput."""
     try:
         json.loads(data.decode(), parse_constant=_constant)
     except UnicodeDecodeError as error:
-        refuse(f"The body is no UTF-8 text: byte {error.start} is wrong.", f"is no UTF-8 (byte {error.start})")
+        refuse(f"The body is not UTF-8 text: byte {error.start} is wrong.", f"is not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        refuse(f"The body is no valid JSON: {error.msg} at {place}.", f"{place}: {error.msg}")
+        refuse(f"The body is not valid JSON: {error.msg} at {place}.", f"{place}: {error.msg}")
     except RecursionError:
         refuse(f"The body is nested deeper than {MAX_DEPTH} levels.", "is nested too deep")
     except ValueError:
         pass  # a number of thousands of digits
     refuse(
-        "The body holds a number out of range, or text that is no Unicode (half of a surrogate pair).",
-        "holds a number or text that can't be carried",
+        "The body has a number out of range, or text that is not Unicode (half of a surrogate pair).",
+        "has a number or text that can't be transmitted",
     )

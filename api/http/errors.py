@@ -1,6 +1,6 @@
-"""Every error as one document: {"error": {"code", "message", "faults": [{"field", "problem"}]}}.
+"""Answers in JSON, and the answer to every error: the error document.
 
-The message is for people and never holds a traceback; what nobody expected gets an id that is in the log.
+A message never holds a traceback; an unexpected error gets an id, under which the log has the details.
 """
 
 from __future__ import annotations
@@ -13,36 +13,25 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.documents.errors import ErrorDoc, error_body
 from mesh.errors import BadInput, Busy, QueztlError
+from mesh.node_api import API_PREFIX
 
 log = logging.getLogger(__name__)
 
 
 class NotAcceptable(QueztlError):
-    """The result can't be shown as JSON; ask for it with the header Accept: application/msgpack."""
+    """The result has no JSON form; ask for it with the header Accept: application/msgpack."""
 
     http_status = 406
     code = "not_acceptable"
 
 
 class UnsupportedType(QueztlError):
-    """That kind of body is not taken here."""
+    """That type of body is not accepted here."""
 
     http_status = 415
     code = "unsupported_type"
-
-
-def document(code: str, message: str, faults: tuple[Any, ...] = (), **more: Any) -> dict[str, Any]:
-    """The one error document; `more` stands beside "error"."""
-    listed = [{"field": fault.field, "problem": fault.problem} for fault in faults]
-    return {"error": {"code": code, "message": sentence(message), "faults": listed}, **more}
-
-
-def sentence(text: str) -> str:
-    """`text` with a capital and a full stop."""
-    text = text.strip() or "Something went wrong"
-    first = text if text[:1].isupper() or not text[:1].isalpha() else text[0].upper() + text[1:]
-    return first if first[-1] in ".!?" else first + "."
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -53,50 +42,48 @@ def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = N
 
 
 def of_error(error: QueztlError) -> web.Response:
-    """The answer to an error that says itself who must act."""
-    headers = {}
+    """The answer to an error of the mesh, which carries its status and code."""
+    headers: dict[str, str] = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(max(1, ceil(error.retry_after_s)))
     faults = error.faults if isinstance(error, BadInput) else ()
-    return json_reply(document(error.code, error.message, faults), error.http_status, headers)
+    return json_reply(ErrorDoc(error_body(error.code, error.message, faults)), error.http_status, headers)
 
 
 def of_http(error: web.HTTPException, request: web.Request, max_body_bytes: int) -> web.StreamResponse:
-    """What aiohttp raises itself: no such route, no such method, a body past the limit."""
+    """The answer to an error of aiohttp: no such route, no such method, a body over the limit."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return json_reply(document("too_large", too_large(max_body_bytes)), 413)
+        return _error(413, "too_large", too_large(max_body_bytes))
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"{request.method[:20]} is not supported here; {allowed} is."
-        return json_reply(document("unsupported", message), 405, {"Allow": allowed})
+        return _error(405, "unsupported", message, {"Allow": allowed})
     if isinstance(error, web.HTTPNotFound):
-        message = "There is nothing at this path; /api/v1.2/openapi.json lists what there is."
-        return json_reply(document("not_found", message), 404)
+        message = f"There is nothing at this path; {API_PREFIX}/openapi.json lists all paths."
+        return _error(404, "not_found", message)
     if error.status < 400:
         return error
     try:
         code = HTTPStatus(error.status).phrase.lower().replace(" ", "_")
     except ValueError:
         code = "http"
-    return json_reply(document(code, error.text or error.reason), error.status)
+    return _error(error.status, code, error.text or error.reason)
 
 
 def of_unexpected(error: Exception, request: web.Request, request_id: str) -> web.Response:
-    """What nobody expected: the reason is in the log, under the id in the answer."""
+    """The answer to an unexpected error: its cause is in the log, under the id in the answer."""
     log.error("request %s failed: %s %s: %r", request_id, request.method, request.path, error, exc_info=error)
-    return json_reply(
-        document(
-            "internal",
-            f"Something went wrong in this node; its log has the details under the id {request_id}.",
-            id=request_id,
-        ),
-        500,
-    )
+    message = f"Something went wrong in this node; its log has the details under the id {request_id}."
+    return json_reply(ErrorDoc(error_body("internal", message), id=request_id), 500)
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return json_reply(ErrorDoc(error_body(code, message)), status, headers)
 
 
 def too_large(limit_bytes: int) -> str:
-    """What to do with a body past the limit."""
+    """The sentence about a body over the limit."""
     return (
-        f"The body is larger than {limit_bytes} bytes; upload the data with POST /api/v1.2/blobs and give the "
+        f"The body is larger than {limit_bytes} bytes; upload the data with POST {API_PREFIX}/blobs and give the "
         'payload {"blob": "b-…"} in its place.'
     )

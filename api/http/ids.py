@@ -1,6 +1,6 @@
-"""Ids as they come in a path: what has not the shape of one is an id that never was.
+"""Ids in paths: text that is not well formed as an id is answered like an unknown id.
 
-They become subjects of the bus, so nothing that is not an id may pass: no dot, no wildcard, no space.
+Ids become subjects of the bus, so nothing else may pass: no dot, no wildcard, no space.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import re
 from aiohttp import web
 
 from mesh.errors import NotFound
+from mesh.node_api import API_PREFIX
 
 _TASK = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{1,19}|[0-9]{1,19}", re.ASCII)
 _BLOB = re.compile(r"b-[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 def task_id(request: web.Request) -> str:
-    """The task id in the path; a bare number is a sequence of the NATS door. Raises: NotFound."""
+    """The task id in the path; a bare number is the sequence of a message to the NATS ingress. Raises: NotFound."""
     text = request.match_info["id"]
     if not _TASK.fullmatch(text):
-        raise NotFound(f"{_shown(text)} is no task id; submitting a workload answers with one.")
+        raise NotFound(f"{_shown(text)} is not a task id; submitting a workload returns one.")
     return text
 
 
-def is_alias(task: str) -> bool:
-    """Whether `task` is a sequence of the door rather than a task id."""
+def is_sequence(task: str) -> bool:
+    """Whether `task` is the sequence of an ingress message rather than a task id."""
     return "-" not in task
 
 
@@ -32,7 +33,7 @@ def blob_id(request: web.Request) -> str:
     """The blob id in the path. Raises: NotFound."""
     text = request.match_info["id"]
     if not _BLOB.fullmatch(text):
-        raise NotFound(f"{_shown(text)} is no blob id; POST /api/v1.2/blobs answers with one.")
+        raise NotFound(f"{_shown(text)} is not a blob id; POST {API_PREFIX}/blobs returns one.")
     return text
 
 

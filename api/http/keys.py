@@ -1,4 +1,4 @@
-"""What the application holds, under typed keys, and the settings it was built with."""
+"""The typed keys of the application's state, and its settings."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from mesh.config import MIB
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """How the bridge behaves. Units last in the name."""
+    """The settings of the bridge. The unit comes last in a name."""
 
     open_api: bool = False
-    """Answer everything to everybody although it listens off loopback and there is no key."""
+    """Answer all requests of other machines, although the mesh has no key."""
     extra_hosts: tuple[str, ...] = ()
-    """Further `name:port` that clients may call this node by: a proxy's, a forwarded port's."""
+    """Further `name:port` that clients may use for this node: of a proxy, of a forwarded port."""
     max_body_bytes: int = 4 * MIB
-    """Largest JSON or MessagePack body; larger data goes up as a blob."""
+    """Largest JSON or MessagePack body; larger data is uploaded as a blob."""
     max_blob_bytes: int = 0
-    """Largest blob; 0: as large as the bus has room for."""
+    """Largest blob; 0: as large as the bus can store."""
     max_wait_s: float = 60.0
-    """Longest `?wait=` of a submit."""
+    """Longest `?wait=` of a submission."""
     event_ping_s: float = 15.0
-    """A quiet event stream says this often that it is alive."""
+    """An event stream without changes sends a comment this often."""
     access_log: bool = False
-    """Log one line a request."""
+    """Log a line for each request."""
     shutdown_s: float = 5.0
-    """How long requests that run may take once the bridge was told to stop."""
+    """How long running requests may take once the bridge closes."""
     advertise_host: str = ""
     """The host in the bridge's own URL, when it listens on every address."""
     version: str = "0.1.0"
-    """The version of this program, for the OpenAPI document."""
+    """The version of Queztl, for the OpenAPI document."""
 
 
 SERVICES = web.AppKey("services", Services)
 SETTINGS = web.AppKey("settings", ApiSettings)
 GUARD = web.AppKey("guard", Guard)
 ROUTES = web.AppKey("routes", tuple[Route, ...])
-#: Set when the bridge is told to stop: long answers end then.
+#: Set when the bridge closes: long answers end then.
 CLOSING = web.AppKey("closing", asyncio.Event)

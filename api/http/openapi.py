@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the route table, the models of api.schema and the kinds' payloads."""
+"""The OpenAPI 3.1 document, made of the route table, the documents and the payloads of the kinds of work."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.documents import schema
+from api.documents.errors import ErrorDoc
+from api.documents.schemas import schemas
+from api.documents.tasks import SubmitBody
 from api.http.keys import ROUTES, SETTINGS
 from api.http.route import Answer, Route
 from mesh.kinds.table import KINDS
 
-_REF = "#/components/schemas/{model}"
+_PYDANTIC_REF = "#/components/schemas/{model}"
 _EVERYWHERE = (403, 421, 500)
-_WHAT = {
-    400: "Something in the request is wrong; every fault is named.",
+_MEANINGS = {
+    400: "The request is not valid; every fault is named.",
     403: "This caller may not do that.",
-    404: "There is nothing under that id.",
+    404: "There is nothing with that id.",
     406: "The result has no JSON form.",
     409: "It contradicts something already accepted, or there is no result (yet).",
     413: "The body is too large; upload the data as a blob.",
-    415: "That kind of body is not taken here.",
+    415: "That type of body is not accepted here.",
     421: "The Host header does not name this node.",
     500: "Something went wrong in this node; its log has the details.",
-    503: "The mesh can't take it now; Retry-After says when to try again.",
+    503: "The mesh can't do it now; Retry-After says when to try again.",
     507: "The bus has no room left.",
 }
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """The document of this very bridge."""
+    """The document of this bridge."""
     body = _encoded(request.app[ROUTES], request.app[SETTINGS].version)
     return web.Response(body=body, content_type="application/json")
 
@@ -45,9 +47,9 @@ def _encoded(routes: tuple[Route, ...], version: str) -> bytes:
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
-    """The document as plain data. Pure."""
+    """The document as plain data."""
     table = tuple(routes)
-    definitions, refs = _schemas(table)
+    components, refs = _components(table)
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.full_path, {})[route.method.lower()] = _operation(route, refs)
@@ -60,37 +62,40 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": definitions},
+        "components": {"schemas": components},
     }
 
 
-def _schemas(routes: tuple[Route, ...]) -> tuple[dict[str, Any], dict[type[BaseModel], dict[str, Any]]]:
-    models: dict[type[BaseModel], None] = {schema.ErrorDoc: None}
-    for route in routes:
-        for answer in route.answers.values():
-            if answer.model is not None:
-                models[answer.model] = None
-        if route.body is not None:
-            models[route.body] = None
+def _components(routes: tuple[Route, ...]) -> tuple[dict[str, Any], dict[type, dict[str, Any]]]:
+    """(name -> schema of everything the routes name, and of all payloads; type -> reference to its schema)."""
+    answers = [answer.model for route in routes for answer in route.answers.values() if answer.model is not None]
+    bodies = [route.body for route in routes if route.body is not None]
+    models = [body for body in bodies if issubclass(body, BaseModel)]
+    documents = [kind for kind in (ErrorDoc, *answers, *bodies) if not issubclass(kind, BaseModel)]
     payloads = [spec.payload for spec in KINDS.values()]
-    refs, whole = models_json_schema([(model, "validation") for model in (*models, *payloads)], ref_template=_REF)
-    definitions = whole["$defs"]
-    by_model = {model: refs[model, "validation"] for model in models}
-    body = definitions.get("SubmitBody")
-    if body is not None:
-        body["properties"]["payload"] = {
-            "description": "what the kind takes; null or absent: all defaults",
-            "anyOf": [*(refs[payload, "validation"] for payload in payloads), {"type": "null"}],
-        }
-        body["properties"]["workload_type"]["examples"] = list(KINDS)
-        body["anyOf"] = [{"required": ["workload_type"]}, {"required": ["kind"]}]
-        body["examples"] = [
-            {"workload_type": name, "payload": spec.example} for name, spec in KINDS.items() if spec.example
-        ]
-    return definitions, by_model
+    components, refs = schemas(documents)
+    model_refs, whole = models_json_schema(
+        [(model, "validation") for model in (*models, *payloads)], ref_template=_PYDANTIC_REF
+    )
+    refs |= {model: model_refs[model, "validation"] for model in models}
+    components |= whole["$defs"]
+    if SubmitBody in refs:
+        _describe_submit(components[SubmitBody.__name__], [model_refs[payload, "validation"] for payload in payloads])
+    return components, refs
 
 
-def _operation(route: Route, refs: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
+def _describe_submit(body: dict[str, Any], payloads: list[dict[str, Any]]) -> None:
+    """Say in the schema of a submission what its type can't: the payload of each kind, and which names are required."""
+    fields = body["properties"]
+    fields["payload"]["anyOf"] = [*payloads, {"type": "null"}]
+    fields["workload_type"]["examples"] = list(KINDS)
+    body["anyOf"] = [{"required": ["workload_type"]}, {"required": ["kind"]}]
+    body["examples"] = [
+        {"workload_type": name, "payload": spec.example} for name, spec in KINDS.items() if spec.example
+    ]
+
+
+def _operation(route: Route, refs: dict[type, dict[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{route.handler.__name__}_{route.tags[0]}",
         "summary": route.summary,
@@ -108,15 +113,16 @@ def _operation(route: Route, refs: dict[type[BaseModel], dict[str, Any]]) -> dic
         content = {"application/json": media, "application/msgpack": media}
         operation["requestBody"] = {"required": True, "content": content}
     elif route.takes_bytes:
-        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+        any_bytes: dict[str, Any] = {"application/octet-stream": {}}
+        operation["requestBody"] = {"required": True, "content": any_bytes}
     responses = {str(status): _response(answer, refs) for status, answer in route.answers.items()}
-    error = {"application/json": {"schema": refs[schema.ErrorDoc]}}
+    error = {"application/json": {"schema": refs[ErrorDoc]}}
     for status in sorted({*route.errors, *_EVERYWHERE} - set(route.answers)):
-        responses[str(status)] = {"description": _WHAT[status], "content": error}
+        responses[str(status)] = {"description": _MEANINGS[status], "content": error}
     operation["responses"] = responses
     return operation
 
 
-def _response(answer: Answer, refs: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
-    media = {"schema": refs[answer.model]} if answer.model is not None else {}
+def _response(answer: Answer, refs: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": refs[answer.model]} if answer.model is not None else {}
     return {"description": answer.what, "content": {answer.media: media}}

@@ -1,4 +1,4 @@
-"""One row of the route table: what it answers, and what the OpenAPI document says about it."""
+"""A row of the route table: a path, its handler, and what the OpenAPI document says about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from mesh.node_api import API_PREFIX
 
@@ -16,16 +15,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One way a route answers: with a document of `model`, or with bytes of `media`."""
+    """An answer of a route: a document of type `model`, or bytes of type `media`."""
 
     what: str
-    model: type[BaseModel] | None = None
+    model: type | None = None
+    """A document of api.documents."""
     media: str = "application/json"
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query parameter."""
+    """A query parameter."""
 
     name: str
     what: str
@@ -42,12 +42,13 @@ class Route:
     summary: str
     answers: dict[int, Answer]
     errors: tuple[int, ...] = ()
-    """Statuses it may answer with the error document; 403, 421 and 500 are implied for every route."""
+    """Statuses that it may answer with the error document; every route may answer 403, 421 and 500."""
     query: tuple[Query, ...] = ()
-    body: type[BaseModel] | None = None
+    body: type | None = None
+    """A document or a pydantic model."""
     takes_bytes: bool = False
     open: bool = False
-    """Answered to other machines although the mesh has no key."""
+    """Whether it answers other machines even when the mesh has no key."""
     tags: tuple[str, ...] = field(default=("workload",))
 
     @property

@@ -1,4 +1,4 @@
-"""Letting the bridge listen, and closing it in order."""
+"""Start and stop the HTTP server of the bridge."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _WILDCARDS = ("0.0.0.0", "::", "")
 
 @dataclass
 class Running:
-    """A bridge that listens."""
+    """A listening bridge."""
 
     host: str
     port: int
     url: str
-    """http://host:port, as others may call it."""
+    """http://host:port, for other machines."""
     _runner: web.AppRunner
 
     async def close(self) -> None:
-        """Stop listening, end long answers, let the others finish within the limit."""
+        """Stop listening, end long answers, and let the others finish within `shutdown_s`."""
         await self._runner.cleanup()
 
 
 async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000) -> Running:
-    """Listen on `host`:`port` (0: any free port). Raises: CannotStart, with what to do."""
+    """Listen on `host`:`port` (0: a free port). Raises: CannotStart, with what to do."""
     settings = app[SETTINGS]
-    # One socket, so that one port stands for it; browsers that try ::1 first fall back at once.
+    # One address, so that port 0 means one port; browsers that try ::1 first fall back at once.
     host = "127.0.0.1" if host.lower() == "localhost" else host
     runner = web.AppRunner(
         app,
@@ -42,7 +42,7 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000)
         shutdown_timeout=settings.shutdown_s,
     )
     guard = app[GUARD]
-    # Before anybody can ask: the first request must already meet the right rules.
+    # Before the server listens: the first request must already meet the right rules.
     guard.trust = replace(guard.trust, port=port, loopback_only=is_loopback(host))
     await runner.setup()
     try:
@@ -59,15 +59,15 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000)
 def _why(error: OSError | OverflowError, host: str, port: int) -> str:
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
-        return f"The API's port {port} is taken; give this node another with --api HOST:PORT."
+        return f"The API's port {port} is in use; give this node another one with --api HOST:PORT."
     if number == errno.EACCES:
         return f"Port {port} needs more rights than this user has; give the API another with --api HOST:PORT."
     if number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"{host} is no address of this machine; give the API another with --api HOST:PORT."
+        return f"{host} is not an address of this machine; give the API another with --api HOST:PORT."
     return f"The API can't listen on {host}:{port} ({error}); give it another address with --api HOST:PORT."
 
 
 def _url(host: str, port: int) -> str:
-    """The URL of an address to listen on; "every address" is called by loopback."""
+    """The URL of a listening address; for a wildcard address that of loopback."""
     shown = "127.0.0.1" if host in _WILDCARDS else host
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

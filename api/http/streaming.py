@@ -1,4 +1,4 @@
-"""Bytes out, piece by piece: nothing is ever whole in memory, and nothing that was uploaded runs in a browser."""
+"""Answers that are bytes: streamed, never whole in memory, and never run by a browser."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(?:\
 
 
 def clean_type(content_type: str) -> str:
-    """`content_type` if it is one, else application/octet-stream."""
+    """`content_type` if it is well formed, else application/octet-stream."""
     return content_type if _TYPE.fullmatch(content_type) else OCTETS
 
 
 def headers(content_type: str) -> dict[str, str]:
-    """Headers of bytes that somebody uploaded: an HTML page among them must not act as one of ours."""
+    """Headers of uploaded bytes: an HTML page among them must not act as a page of this node."""
     return {"Content-Type": clean_type(content_type), "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
 async def send(
     request: web.Request, chunks: AsyncIterator[bytes], content_type: str, size_bytes: int
 ) -> web.StreamResponse:
-    """Send `chunks`; should they fail on the way the connection is cut, so that the client sees it is not all."""
+    """Send `chunks`; when they fail midway the connection is cut, so that the client sees an incomplete answer."""
     response = web.StreamResponse(headers=headers(content_type))
     response.content_length = size_bytes
     if request.method == "HEAD":
         await response.prepare(request)
         return response
-    # The first piece comes before the head: what is gone is still a proper error then.
+    # Read the first chunk before the headers are sent: a missing blob is still a proper error then.
     first = await anext(chunks, b"")
     await response.prepare(request)
     try:
@@ -44,7 +44,7 @@ async def send(
             await response.write(chunk)
         await response.write_eof()
     except QueztlError as error:
-        log.warning("%s broke off: %s", request.path, error.message)
+        log.warning("the answer to %s was cut: %s", request.path, error.message)
         if request.transport is not None:
             request.transport.abort()
     return response

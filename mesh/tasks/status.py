@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mesh import subjects
@@ -39,23 +39,19 @@ RECHECK_S = 5.0
 Members = Callable[[], Sequence[Member]]
 
 
+#: The fields that a view has under the same name and with the same meaning as the record that it is made of.
+_VIEWED = frozenset(field.name for field in fields(TaskView)) - {"result", "error"}
+_FROM_END = tuple(field for field in TaskEnd.__struct_fields__ if field in _VIEWED)
+_FROM_STATE = tuple(field for field in TaskState.__struct_fields__ if field in _VIEWED)
+
+
 def of_end(end: TaskEnd) -> TaskView:
     """The view of a task that has ended. Pure."""
     small = len(end.result) and len(end.result) <= CLAIM_CHECK_BYTES and not end.content_type
     return TaskView(
-        id=end.id,
-        kind=end.kind,
-        state=end.state,
-        attempt=end.attempt,
-        node=end.node,
-        submitted_at=end.submitted_at,
-        started_at=end.started_at,
-        ended_at=end.ended_at,
+        **_copied(end, _FROM_END),
         progress=1.0 if end.state == "done" else 0.0,
         result=decode_any(end.result) if small else None,
-        result_ref=end.result_ref,
-        content_type=end.content_type,
-        info=end.info,
         error=error_document(end),
         waiting_helps=False,
     )
@@ -63,20 +59,11 @@ def of_end(end: TaskEnd) -> TaskView:
 
 def of_state(state: TaskState) -> TaskView:
     """The view of a task that has a `.state` record. Pure."""
-    return TaskView(
-        id=state.id,
-        kind=state.kind,
-        state=state.state,
-        attempt=state.attempt,
-        node=state.node,
-        submitted_at=state.submitted_at,
-        started_at=state.started_at,
-        progress=state.progress,
-        note=state.note,
-        text=state.text,
-        text_from=state.text_from,
-        error=error_document(state),
-    )
+    return TaskView(**_copied(state, _FROM_STATE), error=error_document(state))
+
+
+def _copied(record: TaskEnd | TaskState, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
 
 
 #: States that say all there is to say unless the error has a code of its own.

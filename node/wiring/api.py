@@ -26,7 +26,7 @@ from mesh.leader.election import Election
 from mesh.leader.leader import Leader
 from mesh.membership.registry import Registry
 from mesh.messages import Capabilities, NodeRecord, decode_any, encode
-from mesh.views import Accepted, NetworkView, SubmitRequest
+from mesh.views import Accepted, BusView, NetworkView, QueueView, RegistryView, SubmitRequest
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
 from node.context import NodeContext
@@ -107,11 +107,10 @@ class NodeServices:
             mesh_id=context.mesh.id,
             leader=leader,
             fence=parts.election.leader_fence,
-            bus_urls=parts.bus_host.urls,
-            safety=safety(hosts_up, hosts_down, replica_wait or ""),
-            nodes=nodes,
-            queued=queued,
+            bus=BusView(parts.bus_host.urls, safety(hosts_up, hosts_down, replica_wait or "")),
+            queue=QueueView(queued),
             alarms=tuple(alarms),
+            registry=RegistryView(len(nodes), nodes),
         )
 
     async def _backlog(self) -> tuple[int, str | None, list[str]]:

@@ -26,7 +26,7 @@ from mesh.errors import BusUnavailable, NotFound, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
 from mesh.tasks.status import of_end
 from mesh.tasks.validation import prepare
-from mesh.views import Accepted, NetworkView, NodeView, SubmitRequest, TaskView
+from mesh.views import Accepted, BusView, NetworkView, NodeView, QueueView, RegistryView, SubmitRequest, TaskView
 
 V = "/api/v1.2"
 NODE = NodeView(
@@ -123,7 +123,8 @@ class Memory:
     async def network(self) -> NetworkView:
         if self.refuse:
             raise self.refuse
-        return NetworkView("queztl", "m1", "n1", 3, ("nats://127.0.0.1:4222",), "one server", (NODE,), 0)
+        bus = BusView(("nats://127.0.0.1:4222",), "one server")
+        return NetworkView("queztl", "m1", "n1", 3, bus, QueueView(0), (), RegistryView(1, (NODE,)))
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""

@@ -71,9 +71,9 @@ async def test_off_loopback_without_a_key_only_the_way_in_answers(memory: Memory
 async def test_a_taken_port_is_one_sentence(memory: Memory) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CannotStart, match=f"port {port} is taken; give this node another with --api"):
+        with pytest.raises(CannotStart, match=f"port {port} is in use; give this node another one with --api"):
             await serve(build_app(memory), "127.0.0.1", port)
-    with pytest.raises(CannotStart, match="no address of this machine"):
+    with pytest.raises(CannotStart, match="not an address of this machine"):
         await serve(build_app(memory), "192.0.2.1", 0)
 
 

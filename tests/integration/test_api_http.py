@@ -135,7 +135,7 @@ async def test_every_fault_is_named_at_once(api: Client) -> None:
         (b'{"kind": "echo", "payload": ' + b"[" * 101 + b"]" * 101 + b"}", "nested deeper"),
         (b'{"kind": "echo", "kind": "echo"}', "more than once"),
         (b'{"kind": "echo", "payload": {"value": 99999999999999999999}}', "64 bits"),
-        (b'{"kind": "echo", "payload": {"value": "\\ud800"}}', "no Unicode"),
+        (b'{"kind": "echo", "payload": {"value": "\\ud800"}}', "not Unicode"),
     ],
 )  # fmt: skip
 async def test_bodies_that_are_no_json_object(api: Client, body: bytes, says: str) -> None:

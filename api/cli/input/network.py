@@ -38,12 +38,14 @@ async def network_document(url: str | None) -> dict[str, Any]:
 
 
 async def _from_bus(urls: str) -> dict[str, Any]:
+    import msgspec
+
     from mesh import subjects
     from mesh.client import Mesh
     from mesh.coordination import MeshRecord, decode_lease
     from mesh.membership.mesh_record import read_mesh_record
     from mesh.membership.registry import Registry
-    from mesh.views import NetworkView
+    from mesh.views import BusView, NetworkView, QueueView, RegistryView
 
     async with Mesh(urls) as mesh:
         bus = mesh.bus
@@ -57,15 +59,17 @@ async def _from_bus(urls: str) -> dict[str, Any]:
             record = await read_mesh_record(bus) or MeshRecord()
             queue = await bus.stream_info(subjects.WORK)
             leader = decode_lease(lease.value).node if lease and lease.value else ""
-            return NetworkView(
+            nodes = registry.view(leader)
+            view = NetworkView(
                 mesh=record.name,
                 mesh_id=record.id,
                 leader=leader,
                 fence=lease.revision if lease else 0,
-                bus_urls=tuple(urls.split(",")),
-                safety="",
-                nodes=registry.view(leader),
-                queued=queue.messages,
-            ).as_json()
+                bus=BusView(tuple(urls.split(","))),
+                queue=QueueView(queue.messages),
+                alarms=(),
+                registry=RegistryView(len(nodes), nodes),
+            )
+            return dict(msgspec.to_builtins(view))
         finally:
             await registry.close()
