@@ -43,11 +43,6 @@ class EchoExecutor:
         return len(self._sleeping)
 
     @property
-    def waiting(self) -> int:
-        """Jobs that wait for a slot."""
-        return len(self._waiting)
-
-    @property
     def free_cores(self) -> int:
         """Free slots."""
         return self.slots - len(self._sleeping)
@@ -114,7 +109,7 @@ class EchoExecutor:
     def _answer(self, job: Job, payload: dict[str, object], ran_s: float) -> Finished:
         if job.kind != "echo":
             error = TaskError("unavailable", f"a node of a swarm runs only echo, not {job.kind}")
-            return Finished(job, False, error=error)
+            return Finished(job, error=error)
         self.rates.setdefault(job.kind, Rate()).add(ran_s)
         value = "falsified" if self._is_wrong() else payload.get("value")
-        return Finished(job, True, encode({"value": value}), started_at=time.time() - ran_s, ran_s=ran_s)
+        return Finished(job, encode({"value": value}), started_at=time.time() - ran_s, ran_s=ran_s)

@@ -81,11 +81,6 @@ class Executor:
         return self.slots - sum(worker.worker_slot.cores for worker in self._pool.workers)
 
     @property
-    def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._waiting)
-
-    @property
     def running(self) -> int:
         """Jobs that workers hold."""
         return sum(len(worker.held) for worker in self._pool.everyone())

@@ -37,7 +37,6 @@ class Finished:
     """How a job ended."""
 
     job: Job
-    ok: bool
     result: bytes = b""
     """raw MessagePack; b"" when there is none, or when `result_file` holds it"""
     result_file: Path | None = None
@@ -50,8 +49,11 @@ class Finished:
     started_at: float = 0.0
     """Unix seconds; 0 when it never started"""
     ran_s: float = 0.0
-    crashed: bool = False
-    """whether its worker died"""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it has a result."""
+        return self.error is None
 
 
 def answered(job: Job, end: ResultFrame) -> Finished:
@@ -59,7 +61,6 @@ def answered(job: Job, end: ResultFrame) -> Finished:
     file = Path(end.file) if end.file else None
     return Finished(
         job,
-        end.error is None,
         end.result,
         file,
         end.content_type,
@@ -83,4 +84,4 @@ def unanswered(job: Job, why: str, ran_s: float = 0.0, how: str = "") -> Finishe
     }[why]
     error = TaskError(why, message, retryable=why != "cancelled")
     started_at = time() - ran_s if ran_s else 0.0
-    return Finished(job, False, error=error, started_at=started_at, ran_s=ran_s, crashed=why == "crashed")
+    return Finished(job, error=error, started_at=started_at, ran_s=ran_s)

@@ -82,7 +82,6 @@ decode_results = msgspec.msgpack.Decoder(list[ResultFrame]).decode
 decode_skipped = msgspec.msgpack.Decoder(list[int]).decode
 decode_progress = msgspec.msgpack.Decoder(tuple[int, float, str, str, int]).decode
 decode_checkpoint = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
-decode_ready = msgspec.msgpack.Decoder(int).decode
 
 
 class BrokenStream(ValueError):

@@ -61,8 +61,6 @@ class Completion:
         self._end_headers = header_block(end_headers(SMALL_BYTES, self._config))
         self._small_end_headers = header_block(end_headers(0, self._config))
         self._state_headers = header_block({"Nats-TTL": f"{self._config.result_ttl_s}s"})
-        self.open = 0
-        """Result records written and not confirmed yet."""
         self.done = self.failed = 0
         """Tasks whose result record this node has stored."""
 
@@ -115,10 +113,8 @@ class Completion:
     def _write(self, delivery: Delivery, end: TaskEnd) -> None:
         data = encode(end)
         headers = self._small_end_headers if len(data) < SMALL_BYTES else self._end_headers
-        self.open += 1
 
         def settled(_: bytes, error: QueztlError | None) -> None:
-            self.open -= 1
             if error is None:
                 self.done += end.state == "done"
                 self.failed += end.state == "failed"

@@ -109,11 +109,6 @@ class Puller:
         """Request no more tasks; requested ones may still arrive for up to `pull_expires_s`."""
         self._open = False
 
-    @property
-    def requested(self) -> int:
-        """Tasks requested and not received."""
-        return sum(lane.requested for lane in self._lanes.values())
-
     async def stop(self) -> None:
         """End the subscriptions."""
         self._open = False

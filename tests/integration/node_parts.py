@@ -128,4 +128,4 @@ async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
 def done(node: Node, seq: int, error: TaskError | None = None) -> None:
     """A worker is done with that task."""
     job = next(job for job in node.workers.jobs if job.id == f"c1-{seq}")
-    node.completion.on_finished([Finished(job, error is None, b"\xc0", error=error)])
+    node.completion.on_finished([Finished(job, b"\xc0", error=error)])

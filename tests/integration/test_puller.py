@@ -63,7 +63,7 @@ async def test_pulls_where_nothing_waits_keep_no_slot_from_a_lane_that_has_work(
     await node.puller.start()
     try:
         lanes.send(subjects.wake(*FFT), b"")
-        await eventually(lambda: node.puller.requested == 4)
+        await eventually(lambda: sum(lane.requested for lane in node.puller._lanes.values()) == 4)
         await put(lanes, ECHO, 4)
         lanes.send(subjects.wake(*ECHO), b"")
         await node.until(4)
