@@ -141,6 +141,23 @@ def test_settings_page_gives_the_defaults():
         assert math.prod(float(factor) for factor in factors) == field.default, field.name
 
 
+def test_settings_page_explains_the_mesh_as_its_source_does():
+    tree = ast.parse((ROOT / "mesh" / "config.py").read_text())
+    body = next(part.body for part in tree.body if isinstance(part, ast.ClassDef) and part.name == "MeshConfig")
+    meanings = {
+        setting.target.id: " ".join(ast.literal_eval(text.value).split())
+        for setting, text in itertools.pairwise(body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name) and isinstance(text, ast.Expr)
+    }
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert set(meanings) == {field.name for field in fields(MeshConfig)}
+    assert not [
+        name
+        for name, text in meanings.items()
+        if not re.search(rf"^\| `{name}` \| .* \| {re.escape(text)} \|$", page, re.M)
+    ]
+
+
 def test_subjects_table_names_every_stream_and_bucket():
     page = (ROOT / "ARCHITECTURE.md").read_text()
     names = {value for name, value in vars(subjects).items() if name.startswith(("KV_", "BLOBS"))}
