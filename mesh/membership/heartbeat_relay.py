@@ -130,8 +130,7 @@ class HeartbeatRelay:
         """End all subscriptions."""
         for subscription in (*self._others, *filter(None, (self._all, self._held))):
             await subscription.close()
-        self._others.clear()
-        self._all = self._held = None
+        self._others, self._all, self._held = [], None, None
 
     def _on_any_heartbeat(self, message: Message) -> None:
         if self._leads:
