@@ -93,8 +93,8 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
     targets = [one["pools"][0]["target"] for one in reversed(decisions)]
     assert max(targets) == 4 and targets[-1] == 2, targets
     journal = [event for event in await invariants.journal(mesh.bus) if event.type.startswith("scaling.")]
-    told = [event.type.removeprefix("scaling.") for event in journal]
-    assert [told.count(what) for what in ("intended", "launched", "joined", "draining", "ended")] == [3, 3, 3, 2, 2]
+    events = [event.type.removeprefix("scaling.") for event in journal]
+    assert [events.count(what) for what in ("intended", "launched", "joined", "draining", "ended")] == [3, 3, 3, 2, 2]
     # What ends the mesh ends what was started for it.
     assert await person.terminate() == 0, person.log()
 
@@ -104,13 +104,13 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
     await eventually(none, GONE_WITHIN_S, "the node that was left goes with its mesh")
 
 
-async def test_the_next_master_finds_what_was_started_and_gives_it_up(cluster: Cluster, tmp_path: Path) -> None:
-    """The master is killed while its nodes work: they go on, none is started twice, and scale-in comes all the same."""
+async def test_the_next_leader_finds_what_was_started_and_gives_it_up(cluster: Cluster, tmp_path: Path) -> None:
+    """The leader is killed while its nodes work: they go on, none is started twice, and scale-in comes all the same."""
     host = await cluster.node(slots=1).start()
     other = await cluster.node(slots=1).start()
     mesh = await cluster.client()
     witness, store = await Witness(mesh.bus).start(), Store(mesh.bus)
-    # The bus lives in the host: its going would be another story. So the master is to be the other one.
+    # The host runs the bus, and its death is another scene. So the leader must be the other node.
     leader = await cluster.hand_over_from_host(mesh)
     assert leader is other
     await set_policy(store, **SETTINGS | {"baseline_nodes": 0})

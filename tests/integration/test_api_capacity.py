@@ -1,4 +1,4 @@
-"""The scaler over HTTP, with a real bus and a master that decides: looking, changing, wishing, stopping, the bill."""
+"""The scaler over HTTP, with a real bus and a leader that decides: status, policy, manual target, panic, cost."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_the_policy_is_checked_versioned_and_followed(scene: Scene, api: C
     assert document["state"] == "off" and "policy 3" in document["reason"]
 
 
-async def test_a_wish_holds_until_it_is_taken_back(scene: Scene, api: Client) -> None:
+async def test_a_manual_target_holds_until_it_is_cleared(scene: Scene, api: Client) -> None:
     await scene.settings(max_nodes=5, to_zero_after_s=0.0)
     await scene.elect()
     status, answer, _ = await api("POST", MANUAL, json={"target": 9, "for_s": 0, "provider": "moon", "y": 1})
@@ -128,8 +128,8 @@ async def test_a_wish_holds_until_it_is_taken_back(scene: Scene, api: Client) ->
     assert (await api("POST", MANUAL, json={"target": 1, "delta": 1}))[0] == 400
     assert (await api("POST", MANUAL, json={"delta": -2}))[0] == 400
 
-    status, wish, _ = await api("POST", MANUAL, json={"delta": 2, "for_s": 600, "provider": "fake"})
-    assert (status, wish["have"], wish["target"], wish["provider"]) == (202, 1, 3, "fake")
+    status, manual, _ = await api("POST", MANUAL, json={"delta": 2, "for_s": 600, "provider": "fake"})
+    assert (status, manual["have"], manual["target"], manual["provider"]) == (202, 1, 3, "fake")
     document = await seen(api, lambda one: sum(pool["ready"] for pool in one["pools"]) == 3, "three are there")
     assert document["manual"]["target"] == 3 and any("by hand" in note for note in document["notes"])
     assert (await api("DELETE", MANUAL))[1]["was"]["target"] == 3

@@ -82,13 +82,13 @@ async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
     kept: list[Outcome] = []
     repeated = asyncio.Event()
 
-    def told(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.benchmark == "long" and progress.last:
             repeated.set()
 
     long = Benchmark("long", "", (replace(PART, payload={"value": 7, "spin_ms": 300}),))
     setting = Setting("r", False, Rules(least=50, most=50, cap_s=60.0), 1, "", FACTS)
-    work = run_all([long, SPIN], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
+    work = run_all([long, SPIN], setting, lambda: local_place(tmp_path / "w", 1), on_progress, kept.append)
     running = asyncio.create_task(work)
     await asyncio.wait_for(repeated.wait(), 20)
     running.cancel()
@@ -144,23 +144,23 @@ def test_the_commands(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("run", "nothing"), "there is no benchmark nothing; there are llm_inference"),
         (("compare", "a", "b"), "no run 'a'; there are none yet"),
         (("report",), "no run 'last'"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(tmp_path, words, said) -> None:
+def test_what_is_wrong_is_a_sentence(tmp_path, words, message) -> None:
     done = bench(*words, folder=tmp_path)
-    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
 async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
     """What was measured in each pass is one figure's samples; one that failed is not begun again."""
     order: list[str] = []
 
-    def told(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if not progress.last and (not order or order[-1] != progress.benchmark):
             order.append(progress.benchmark)
 
@@ -168,7 +168,9 @@ async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
     wrong = Benchmark("wrong", "", (replace(PART, verify=lambda payload, result: "42 is not 7"),))
     other = replace(SPIN, name="other")
     setting = Setting("r", False, replace(RULES, least=3, most=3, passes=2), 1, "n1", FACTS)
-    outcomes = await run_all([SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
+    outcomes = await run_all(
+        [SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), on_progress, kept.append
+    )
     assert kept == outcomes and [one.state for one in outcomes] == ["ok", "wrong answer", "ok"]
     assert [len(one.figures["spins"].samples) for one in outcomes if one.figures] == [6, 6]
     assert order == ["spin", "wrong", "other"] * 2
@@ -178,13 +180,13 @@ async def test_a_run_that_is_stopped_in_its_second_pass_keeps_the_first(tmp_path
     kept: list[Outcome] = []
     second = asyncio.Event()
 
-    def told(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.done == 2 and progress.last:
             second.set()
 
     setting = Setting("r", False, Rules(least=5, most=5, cap_s=60.0, passes=2), 1, "", FACTS)
     two = [replace(SPIN, name=name) for name in ("a", "b")]
-    work = run_all(two, setting, lambda: local_place(tmp_path / "w", 1), told, kept.append)
+    work = run_all(two, setting, lambda: local_place(tmp_path / "w", 1), on_progress, kept.append)
     running = asyncio.create_task(work)
     await asyncio.wait_for(second.wait(), 30)
     running.cancel()

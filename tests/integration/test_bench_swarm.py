@@ -23,10 +23,10 @@ async def bench(*words: str) -> asyncio.subprocess.Process:
 
 async def until(line: str, process: asyncio.subprocess.Process) -> None:
     assert process.stderr is not None
-    while said := await process.stderr.readline():
-        if line in said.decode():
+    while output := await process.stderr.readline():
+        if line in output.decode():
             return
-    raise AssertionError(f"it never said {line!r}")
+    raise AssertionError(f"it never printed {line!r}")
 
 
 @pytest.mark.faults

@@ -64,21 +64,21 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     assert "flags" in versions.out and "hand" in versions.out
 
     whole = await queztl("scale", "explain", launch[0], "--json", url=node.api)
-    journal, said = await scaling("explain", str(launch[0]), url=node.api)
-    assert journal == 0 and said.splitlines() == whole.json["says"]
+    journal, output = await scaling("explain", str(launch[0]), url=node.api)
+    assert journal == 0 and output.splitlines() == whole.json["says"]
     (tmp_path / "decision.json").write_text(whole.out)
-    assert (await scaling("explain", "--file", str(tmp_path / "decision.json"))) == (0, said)
+    assert (await scaling("explain", "--file", str(tmp_path / "decision.json"))) == (0, output)
     changed = whole.json
     changed["from"]["config"] |= {"min_nodes": 1, "max_nodes": 1}
     (tmp_path / "decision.json").write_text(json.dumps(changed))
-    code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
-    assert code == 1 and "the decision differs" in said, said
+    code, output = await scaling("explain", "--file", str(tmp_path / "decision.json"))
+    assert code == 1 and "the decision differs" in output, output
     (tmp_path / "decision.json").write_text("{}")
-    code, said = await scaling("explain", "--file", str(tmp_path / "decision.json"))
-    assert code == 1 and "is not a decision" in said
+    code, output = await scaling("explain", "--file", str(tmp_path / "decision.json"))
+    assert code == 1 and "is not a decision" in output
 
 
-async def test_the_bill_and_the_brake(node: NodeProcess) -> None:
+async def test_the_cost_and_the_panic(node: NodeProcess) -> None:
     ran = await queztl("cost", url=node.api)
     assert ran.code == 0 and "0.0000 $/h" in ran.out and "none set" in ran.out
     assert (await queztl("cost", "--json", url=node.api)).json["running"] == []
@@ -91,14 +91,14 @@ async def test_the_bill_and_the_brake(node: NodeProcess) -> None:
     assert "off" in (await queztl("scale", "status", url=node.api)).out
 
 
-async def test_words_that_make_no_sense(node: NodeProcess) -> None:
+async def test_invalid_arguments(node: NodeProcess) -> None:
     for words in (("set", "two"), ("set", "--3"), ("policy", "max_nodes"), ("explain", "0"), ("fly",)):
         ran = await queztl("scale", *words, url=node.api)
         assert ran.code == 2 and ran.err.count("\n") <= 4, ran
 
 
 async def scaling(*words: str, url: str = "") -> tuple[int, str]:
-    """(exit code, all it said) of `python -m scaling`."""
+    """(exit code, its output) of `python -m scaling`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scaling", *words, env=environment(url), cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The scaler on a real bus: it follows the work up and down, keeps to its walls, and writes down why."""
+"""The scaler on a real bus: it follows the work up and down, keeps its limits, and writes down why."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: 
     assert not await scene.store.intents()
 
     happened = await scene.happened()
-    told = [what for what, _ in happened]
+    events = [what for what, _ in happened]
     for what in ("intended", "launched", "joined", "draining", "ended"):
-        assert told.count(what) == 3, (what, told)
+        assert events.count(what) == 3, (what, events)
     decisions = await scene.store.decisions(100)
     assert decisions and all(pool["trail"] for one in decisions for pool in one["pools"])
     assert max(pool["target"] for one in decisions for pool in one["pools"]) == 4
@@ -136,7 +136,7 @@ async def test_what_a_person_asks_for_holds_until_its_time_is_over(scene: Scene)
     manual = settings.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
     await scene.store.put_manual_target(manual)
     await scene.until(lambda: scene.machines.started == 2, "two more by hand")
-    await scene.until(lambda: scene.machines.started == 0, "the wish has run out")
+    await scene.until(lambda: scene.machines.started == 0, "the manual target has expired")
     with pytest.raises(BadInput) as caught:
         settings.read_manual({"target": 99, "delta": 1, "provider": "moon", "for_s": -1, "x": 1}, 1, current, 0.0)
     assert {one.field for one in caught.value.faults} == {"x", "target", "for_s", "provider"}
@@ -147,10 +147,10 @@ async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: S
     seen = await scene.store.policy()
     assert seen is not None
     one = settings.changed(seen, {"max_nodes": 4}, None, settings.BY_HAND, "a", 1.0)
-    two = settings.changed(seen, {"max_nodes": 5}, None, settings.BY_HAND, "b", 2.0)
+    second = settings.changed(seen, {"max_nodes": 5}, None, settings.BY_HAND, "b", 2.0)
     await scene.store.put_policy(seen, one)
     with pytest.raises(WrongSequence, match="version 2"):
-        await scene.store.put_policy(seen, two)
+        await scene.store.put_policy(seen, second)
     kept = await scene.store.versions()
     assert [(each.version, each.settings["max_nodes"]) for each in kept] == [(2, 4), (1, 3)]
     await scene.store.put_manual_target(ManualTarget(target=1, until=5.0))

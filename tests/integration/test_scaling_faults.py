@@ -1,4 +1,4 @@
-"""Masters that die in the middle, providers that lie, hang and fail, nodes that never join, clocks that jump."""
+"""Leaders that die in the middle, providers that lie, hang and fail, nodes that never join, clocks that jump."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def scene(bus_server: Any) -> AsyncIterator[Scene]:
     await made.kill()
 
 
-async def test_master_killed_between_intent_and_launch(scene: Scene) -> None:
+async def test_leader_killed_between_intent_and_launch(scene: Scene) -> None:
     """The order is written and its provider never hears of it: it is neither lost nor given twice."""
     fake, reached = scene.machines.providers["fake"], asyncio.Event()
 
@@ -41,15 +41,15 @@ async def test_master_killed_between_intent_and_launch(scene: Scene) -> None:
     assert left.state == "intended" and not fake.calls("launch")
 
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 1, "the next master starts the node")
+    await scene.until(lambda: scene.machines.started == 1, "the next leader starts the node")
     await scene.cycles(5)
     assert len(fake.calls("launch")) == 1 and scene.machines.peak == 1
     assert await scene.count("void") == 1
     assert [one.token for one in await scene.store.intents()] == fake.calls("launch") != [left.token]
 
 
-async def test_master_killed_after_the_launch_before_it_knows(scene: Scene) -> None:
-    """The provider has started it and the answer is lost: the next master finds it by its token."""
+async def test_leader_killed_after_the_launch_before_it_knows(scene: Scene) -> None:
+    """The provider has started it and the answer is lost: the next leader finds it by its token."""
     fake = scene.machines.providers["fake"]
     scene.machines.joins = False
     fake.script.afterwards = [HANG]
@@ -68,8 +68,8 @@ async def test_master_killed_after_the_launch_before_it_knows(scene: Scene) -> N
     assert fake.calls("launch") == [left.token] and await scene.count("found") == 1
 
 
-async def test_master_killed_during_a_drain(scene: Scene) -> None:
-    """A node was told to go and still works: the next master knows, takes nothing back, and starts none for it."""
+async def test_leader_killed_during_a_drain(scene: Scene) -> None:
+    """A node was told to leave and still works: the next leader knows, and starts no other node for it."""
     fake, machines = scene.machines.providers["fake"], scene.machines
     await scene.settings(max_nodes=2)
     await scene.submit(100)
@@ -77,7 +77,7 @@ async def test_master_killed_during_a_drain(scene: Scene) -> None:
     await scene.until(lambda: "i1" in machines.members, "one is started")
     machines.obeys = False
     await scene.work_off()
-    await scene.until(lambda: machines.told_to_leave, "it is told to go")
+    await scene.until(lambda: machines.told_to_leave, "it is told to leave")
     await scene.kill()
     first, machines.told_to_leave = machines.told_to_leave[0], []
 
@@ -86,30 +86,30 @@ async def test_master_killed_during_a_drain(scene: Scene) -> None:
     assert machines.told_to_leave[0] == ("i1", fence) and fence > first[1]
     machines.members["i1"] = draining(machines.members["i1"])
     await scene.cycles(5)
-    told = len(machines.told_to_leave)
+    sent = len(machines.told_to_leave)
     await scene.cycles(5)
-    assert len(machines.told_to_leave) == told, "a node that drains need not be told"
+    assert len(machines.told_to_leave) == sent, "a node that drains need not be told"
     assert not fake.calls("terminate"), "a node that drains is not cut off"
     del machines.members["i1"]
     await scene.until(lambda: not fake.running, "its machine is ended once it has left")
     assert len(fake.calls("launch")) == 1
 
 
-async def test_a_master_that_was_overtaken_orders_nothing(scene: Scene) -> None:
+async def test_a_leader_that_was_superseded_orders_nothing(scene: Scene) -> None:
     fake = scene.machines.providers["fake"]
 
-    async def overtaken(fence: int) -> None:
+    async def superseded(fence: int) -> None:
         scene.machines.fence = 99
 
     await scene.settings(max_nodes=5)
     await scene.submit(100)
-    await scene.elect(overtaken)
+    await scene.elect(superseded)
     await scene.until(lambda: len(fake.calls("list")) > 5, "it looks")
     assert not fake.calls("launch") and not fake.calls("terminate")
 
 
-async def test_two_masters_at_once_start_no_more_than_one_would(scene: Scene) -> None:
-    """Both believe to be master; whoever writes second is refused by the bus."""
+async def test_two_leaders_at_once_start_no_more_than_one_would(scene: Scene) -> None:
+    """Both believe they lead; whoever writes second is refused by the bus."""
     await scene.settings(max_nodes=3)
     await scene.submit(100)
     fence = await scene.elect()
@@ -223,7 +223,7 @@ async def test_one_that_never_joins_is_replaced_from_another_offer(scene: Scene)
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0, -86400.0 * 40])
 async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, jump_s: float) -> None:
-    """The next master's clock says another time, and it still scales in when there is nothing to do."""
+    """The next leader's clock shows another time, and it still scales in when there is nothing to do."""
     fake = scene.machines.providers["fake"]
 
     def jumped() -> Callable[[], float]:

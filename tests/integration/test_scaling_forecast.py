@@ -1,4 +1,4 @@
-"""A forecast in a running mesh: learnt from METRICS, trusted where it may be, said where it may not, gone in time."""
+"""A forecast in a running mesh: made from METRICS, trusted where it has earned it, with a reason where it has not."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ async def tell(scene: Scene, arrivals: Callable[[int], int], now: float, first: 
 
 async def forecast(scene: Scene, holds: Callable[[dict[str, Any]], object], why: str) -> dict[str, Any]:
     """What the status says of the pool's forecast, once it is so."""
-    told: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
 
     async def looked() -> object:
         status = await scene.store.status()
-        told.update((status or {}).get("forecast", {}).get("cpu", {}))
-        return told and holds(told)
+        shown.update((status or {}).get("forecast", {}).get("cpu", {}))
+        return shown and holds(shown)
 
-    await eventually(looked, WITHIN_S, lambda: f"{why}: {told}")
-    return told
+    await eventually(looked, WITHIN_S, lambda: f"{why}: {shown}")
+    return shown
 
 
 async def decisions(scene: Scene) -> list[dict[str, Any]]:
@@ -97,10 +97,10 @@ async def test_nodes_are_started_ahead_of_a_pulse_that_comes_each_hour(scene: Sc
     await scene.settings(max_nodes=9)
     await scene.elect(make_clock=clock)
     await scene.until(lambda: scene.machines.started >= 3, "nodes are started before the pulse begins")
-    told = await forecast(scene, lambda one: one["in_force"], "a forecast is in force")
-    assert told["trusted"] and told["ratio"] < 0.9 and told["steps"] == MINUTES and told["step_s"] == 60
-    assert 4 <= told["median"] <= told["upper"] <= 5 and told["lower"] <= told["median"]
-    assert told["model"] and told["known_until"] == clock.now and 0 < told["took_s"] < WITHIN_S
+    shown = await forecast(scene, lambda one: one["in_force"], "a forecast is in force")
+    assert shown["trusted"] and shown["ratio"] < 0.9 and shown["steps"] == MINUTES and shown["step_s"] == 60
+    assert 4 <= shown["median"] <= shown["upper"] <= 5 and shown["lower"] <= shown["median"]
+    assert shown["model"] and shown["known_until"] == clock.now and 0 < shown["took_s"] < WITHIN_S
     made = [one for one in await decisions(scene) if one["pools"][0]["launches"]]
     assert made
     for one in made:
@@ -116,9 +116,9 @@ async def test_nodes_are_started_ahead_of_a_pulse_that_comes_each_hour(scene: Sc
 
     # A price of violations in the place of the quantile: the forecast is made anew, and names whole nodes.
     await scene.settings(max_nodes=9, violation_nodes=50.0)
-    told = await forecast(scene, lambda one: one["in_force"] and one["at_start"] % 1 == 0, "whole nodes are held")
-    assert told["trusted"] and told["at_start"] == told["until_start"] == 5.0, "the fifth node is worth it"
-    assert told["sure"] > told["quantile"] == 0.95 and told["lower"] <= told["median"] <= told["upper"] < 5.0
+    shown = await forecast(scene, lambda one: one["in_force"] and one["at_start"] % 1 == 0, "whole nodes are held")
+    assert shown["trusted"] and shown["at_start"] == shown["until_start"] == 5.0, "the fifth node is worth it"
+    assert shown["sure"] > shown["quantile"] == 0.95 and shown["lower"] <= shown["median"] <= shown["upper"] < 5.0
 
 
 async def test_what_has_no_order_is_not_trusted_and_decided_by_what_is_seen(scene: Scene) -> None:
@@ -126,8 +126,8 @@ async def test_what_has_no_order_is_not_trusted_and_decided_by_what_is_seen(scen
     await tell(scene, noise, clock.now, -MINUTES, 0)
     await scene.settings(max_nodes=9)
     await scene.elect(make_clock=clock)
-    told = await forecast(scene, lambda one: one["in_force"], "there is a forecast")
-    assert not told["trusted"] and told["ratio"] > 0.93 and "reactive" in told["why"]
+    shown = await forecast(scene, lambda one: one["in_force"], "there is a forecast")
+    assert not shown["trusted"] and shown["ratio"] > 0.93 and "reactive" in shown["why"]
     await scene.cycles(5)
     assert not scene.machines.started
     await scene.settings(max_nodes=9, mode=PREDICTIVE)
@@ -140,11 +140,12 @@ async def test_without_history_it_says_so_and_begins_when_there_is_some(scene: S
     clock = Clock()
     await scene.settings(max_nodes=9)
     await scene.elect(make_clock=clock)
-    told = await forecast(scene, lambda one: not one["in_force"], "there is nothing to forecast from")
-    assert told["why"] == "there is no load history yet"
+    shown = await forecast(scene, lambda one: not one["in_force"], "there is nothing to forecast from")
+    assert shown["why"] == "there is no load history yet"
     await tell(scene, pulses, clock.now, -20, 0)
-    told = await forecast(scene, lambda one: one.get("steps"), "it is too short")
-    assert told["why"] == "20 steps of 60 s are too few for a model" and not told["in_force"] and told["upper"] is None
+    shown = await forecast(scene, lambda one: one.get("steps"), "it is too short")
+    assert shown["why"] == "20 steps of 60 s are too few for a model"
+    assert not shown["in_force"] and shown["upper"] is None
     # An operator empties the stream, and makes it anew: what is in it now is read from its beginning.
     await scene.bus.api(f"STREAM.DELETE.{subjects.METRICS}")
     await declare_streams(scene.bus, LOCAL, free_bytes=4 << 30)
@@ -184,14 +185,14 @@ async def test_a_forecaster_that_hangs_is_ended_and_said_and_decisions_go_on(sce
     await scene.elect(make_clock=clock, forecast_command=hangs(notes))
     processes = await started(notes)
     assert len(processes) == 2
-    said = "the fit took longer than 1 s and was stopped"
-    told = await forecast(scene, lambda one: said in one["why"], "it is said")
-    assert not told["in_force"]
+    problem = "the fit took longer than 1 s and was stopped"
+    shown = await forecast(scene, lambda one: problem in one["why"], "the status says so")
+    assert not shown["in_force"]
     await ended(processes)
     await scene.submit(200)
     await scene.until(lambda: scene.machines.started == 3, "what is seen still decides")
     status = await scene.store.status()
-    assert status is not None and f"forecast: {said}" in status["notes"]
+    assert status is not None and f"forecast: {problem}" in status["notes"]
 
 
 async def test_a_forecaster_that_fails_is_said_with_its_last_word(scene: Scene) -> None:
@@ -199,7 +200,7 @@ async def test_a_forecaster_that_fails_is_said_with_its_last_word(scene: Scene) 
     await tell(scene, pulses, clock.now, -120, 0)
     await scene.settings(max_nodes=4)
     await scene.elect(make_clock=clock, forecast_command=("sh", "-c", "echo no luck >&2; exit 3"))
-    await forecast(scene, lambda one: "the fit failed: no luck" in one["why"], "why it failed is said")
+    await forecast(scene, lambda one: "the fit failed: no luck" in one["why"], "the status says why it failed")
 
 
 async def test_the_end_of_a_term_ends_its_forecaster(scene: Scene, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Orders are neither doubled nor lost, the wall holds whatever is decided, no policy passes unchecked."""
+"""Orders are neither doubled nor lost, the launch guard holds whatever is decided, every policy is checked."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_second_look_finds_no_further_failure_and_no_further_join(intents, lis
     st.lists(st.floats(0, 3), max_size=20), st.floats(0, 40), st.booleans(), st.booleans(), st.booleans(),
     st.integers(0, 12), st.sampled_from([0.0, 2.5, math.inf]), st.sampled_from([0.0, 9.0, math.inf]),
 )  # fmt: skip
-def test_whatever_is_decided_the_wall_holds(prices, gone_usd, paid, has_key, panic, most, hour, day):
+def test_whatever_is_decided_the_launch_guard_holds(prices, gone_usd, paid, has_key, panic, most, hour, day):
     """Each order is looked at by what runs then: together they never pass a limit."""
     config = ScalingConfig(max_nodes=most, budget_usd_h=hour, budget_usd_day=day)
     nodes: list[Node] = []
@@ -198,7 +198,7 @@ def test_memory_of_another_clock_keeps_no_window_shut_for_ever(jump_s, failures)
 
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 9)), max_size=20))
-def test_the_books_never_run_backwards(steps):
+def test_spending_never_runs_backwards(steps):
     state, now = State(), NOW
     for passed_s, running in steps:
         before, now = state, now + passed_s
@@ -236,8 +236,8 @@ def test_arrivals_are_what_came_however_it_is_looked_at(steps):
     lane = ("echo", "any", "normal")
     seen, came, waiting, delivered, now = ArrivalWindow(), 0, 0, 0, NOW
     seen = count_arrivals(seen, {lane: (0, 0, 0)}, math.inf, now)
-    for new, wish in steps:
-        taken = min(wish, waiting + new)
+    for new, requested in steps:
+        taken = min(requested, waiting + new)
         came, delivered = came + new, delivered + taken
         waiting, now = waiting + new - taken, now + 1
         seen = count_arrivals(seen, {lane: (waiting, 0, delivered)}, math.inf, now)

@@ -145,12 +145,12 @@ def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config
     assert made.target <= max(config.max_nodes, made.have)
     room, _ = room_usd_h(decision.running_usd_h, spent, config, NOW)
     leaving = [one for one in counted.values() if one.ending or one.state == DRAINING]
-    gone = len(counted) - len(leaving) - made.have  # drained by the wall
+    gone = len(counted) - len(leaving) - made.have  # drained because of the budget
     if made.target < config.min_nodes and room >= 0:
         assert any("not started" in reason or "a decision starts at most" in reason for reason in made.trail)
-    # budget: no launch over either wall
+    # budget: no launch over either limit
     assert decision.launched_usd_h <= max(0.0, room) + 1e-6
-    # work in flight: nothing busy is drained but by the wall or because it is taken away
+    # work in flight: a busy node is drained only for the budget or because it is taken away
     drained_busy = [one for one in made.drains if counted[one].running and not counted[one].ending]
     assert not drained_busy or (room < 0 and gone)
     assert all(counted[one].managed or counted[one].ending for one in made.drains)

@@ -30,14 +30,14 @@ from scaling.observation.observe import ArrivalWindow, Facts, count_arrivals, ob
 T0 = 1_800_000_000.0
 ECHO = ("echo", OPEN)
 ONE = {ECHO: 1.0}
-#: (seconds the sample tells of, tasks that arrived)
-ROUNDS = st.lists(st.tuples(st.floats(20, 200), st.integers(0, 500)), min_size=3, max_size=40)
+#: (seconds the sample covers, tasks that arrived)
+INTERVALS = st.lists(st.tuples(st.floats(20, 200), st.integers(0, 500)), min_size=3, max_size=40)
 
 
-def told(rounds, begin: float = T0, fence: int = 1, kind: str = "echo", task_s: float = 2.0) -> list[Sample]:
+def samples_of(intervals, begin: float = T0, fence: int = 1, kind: str = "echo", task_s: float = 2.0) -> list[Sample]:
     """Samples one after the other, each of whose tasks takes `task_s`."""
     found, at = [], begin
-    for interval_s, arrivals in rounds:
+    for interval_s, arrivals in intervals:
         at += interval_s
         found.append(Sample(kind, at, interval_s, arrivals, 1, task_s, fence=fence))
     return found
@@ -54,51 +54,51 @@ def loads(made: History, end: float, begin: float = T0) -> list[float]:
     return list(series(made, ONE, (begin, begin + (end - begin) // MINUTE_S * MINUTE_S, MINUTE_S)).loads)
 
 
-@given(ROUNDS)
-def test_samples_that_drift_against_the_minute_lose_no_work(rounds):
-    samples = told(rounds)
+@given(INTERVALS)
+def test_samples_that_drift_against_the_minute_lose_no_work(intervals):
+    samples = samples_of(intervals)
     made = history(samples)
-    whole = sum(arrivals for _, arrivals in rounds) * 2.0
+    whole = sum(arrivals for _, arrivals in intervals) * 2.0
     assert sum(made.work_s[ECHO].values() if whole else ()) == pytest.approx(whole)
     assert sum(made.covered_s.values()) == pytest.approx(samples[-1].at - T0)
     last = ceil(samples[-1].at / MINUTE_S) * MINUTE_S
     found = series(made, ONE, (T0, last, MINUTE_S)).loads
-    # The last minute is not over: its rate is that of the part that was told of, or held when that is too short.
-    # Times of today are told to a quarter of a microsecond: shares of a sample are that much off.
+    # The last minute is not over: its rate is that of the part that samples cover, or held when that is too short.
+    # Present times have a resolution of a quarter of a microsecond: shares of a sample are off by that.
     assert sum(found[:-1]) * MINUTE_S <= whole * (1 + 1e-6) + 1e-6
     assert all(value >= 0 for value in found)
 
 
-@given(ROUNDS, st.data())
-def test_what_comes_twice_counts_once(rounds, data):
-    samples = told(rounds)
+@given(INTERVALS, st.data())
+def test_what_comes_twice_counts_once(intervals, data):
+    samples = samples_of(intervals)
     again = [one for sample in samples for one in [sample] * data.draw(st.integers(1, 3))]
     assert loads(history(again), samples[-1].at) == loads(history(samples), samples[-1].at)
 
 
 @given(st.lists(st.integers(0, 500), min_size=5, max_size=30), st.floats(1, 59))
-def test_minutes_that_two_masters_sampled_count_once(arrivals, off_s):
+def test_minutes_that_two_leaders_sampled_count_once(arrivals, off_s):
     """Both see a steady load; whichever samples, and both together, tell of the same."""
     steady = [(60.0, 120)] * len(arrivals)
-    one, other = told(steady), told(steady, T0 + off_s, fence=2)
+    one, other = samples_of(steady), samples_of(steady, T0 + off_s, fence=2)
     both = sorted([*one, *other], key=lambda sample: sample.at)
     assert loads(history(both), one[-1].at) == pytest.approx([4.0] * len(arrivals))
 
 
-@given(ROUNDS, ROUNDS, st.floats(0, 3000))
-def test_no_step_depends_on_what_came_later(rounds, later, gap_s):
-    samples = told(rounds)
+@given(INTERVALS, INTERVALS, st.floats(0, 3000))
+def test_no_step_depends_on_what_came_later(intervals, later, gap_s):
+    samples = samples_of(intervals)
     end = samples[-1].at // MINUTE_S * MINUTE_S
     before = loads(history(samples), end)
-    assert loads(history([*samples, *told(later, samples[-1].at + gap_s, 2, task_s=9.0)]), end) == before
+    assert loads(history([*samples, *samples_of(later, samples[-1].at + gap_s, 2, task_s=9.0)]), end) == before
 
 
 @given(st.floats(1, 7200))
 def test_a_gap_keeps_the_load_for_a_while_and_is_idle_then(gap_s):
-    first = told([(60.0, 120)] * 5)
+    first = samples_of([(60.0, 120)] * 5)
     begin = first[-1].at + gap_s
-    found = loads(history([*first, *told([(60.0, 30)] * 3, begin, 2)]), begin + 180)
-    # The minutes of which at least a quarter was told of have the rate that was told.
+    found = loads(history([*first, *samples_of([(60.0, 30)] * 3, begin, 2)]), begin + 180)
+    # Minutes of which samples cover at least a quarter have the rate of the samples.
     quiet = found[5 : int((begin - T0) // MINUTE_S)]
     held = round(HOLD_S / MINUTE_S)
     assert found[:5] == pytest.approx([4.0] * 5)
@@ -116,7 +116,7 @@ WRONG = st.one_of(
 
 @given(st.lists(WRONG, min_size=1, max_size=9), st.integers(0, 20))
 def test_samples_of_a_clock_that_jumped_are_left_out_and_are_no_idleness(wrong, place):
-    samples, now = told([(60.0, 120)] * 20), T0 + 1200 + 3000
+    samples, now = samples_of([(60.0, 120)] * 20), T0 + 1200 + 3000
     odd = [Sample("echo", at, interval_s, 1000, 1, 99.0, fence=9) for interval_s, at in wrong]
     made = history([*samples[:place], *odd, *samples[place:]], now)
     assert loads(made, samples[-1].at) == pytest.approx([4.0] * 20)
@@ -136,7 +136,7 @@ def test_steps_are_the_finest_that_a_fit_has_time_for(span_s):
 @given(st.lists(st.integers(0, 500), min_size=15, max_size=60))
 def test_thinned_steps_are_the_means_of_their_minutes(arrivals):
     begin = T0 // 300 * 300
-    made = history(told([(60.0, count) for count in arrivals], begin))
+    made = history(samples_of([(60.0, count) for count in arrivals], begin))
     minutes = loads(made, begin + len(arrivals) * 60, begin)
     steps = len(arrivals) // 5
     found = series(made, ONE, (begin, begin + steps * 300, 300.0))

@@ -42,14 +42,14 @@ def test_traces_are_read_as_people_have_them(text):
     assert found.step_s == 60.0 and len(found.loads) == 300 and not found.note
 
 
-def test_missing_rows_are_filled_and_said():
+def test_missing_rows_are_filled_and_noted():
     found = traces.read("t.csv", rows([str(n * 60) for n in range(300) if n not in (10, 11)]))
     assert len(found.loads) == 300 and found.loads[9] == found.loads[10] == found.loads[11]
     assert found.note == "2 of 300 steps were missing and are filled with the load before them"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("a,b\n" + rows(["1", "2"]), "has 2 rows"),
@@ -61,16 +61,16 @@ def test_missing_rows_are_filled_and_said():
         ("".join(f"{n},0\n" for n in range(300)), "0 in every row"),
     ],
 )
-def test_what_can_not_be_read_is_said_in_one_sentence(text, said):
-    with pytest.raises(traces.TraceFault, match=said.replace("(", r"\(")):
+def test_what_can_not_be_read_is_said_in_one_sentence(text, message):
+    with pytest.raises(traces.TraceFault, match=message.replace("(", r"\(")):
         traces.read("t.csv", text)
 
 
 @pytest.mark.parametrize("path", ["no/such/file.csv", "."])
 def test_the_command_says_what_is_wrong_without_a_traceback(path, capsys):
     assert main(["backtest", "--trace", path]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"backtest: {path} can't be read") and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"backtest: {path} can't be read") and error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +123,14 @@ def test_where_nothing_repeats_the_gate_stays_shut_and_hybrid_is_reactive():
 
 def test_a_document_tells_the_settings_that_a_mesh_would_be_given(pulses):
     for policy, made in pulses["policies"].items():
-        said = made["as_chosen"]["settings"]
-        assert said["policy"] == policy and ("violation_nodes" in said) == (policy in (PREDICTIVE, HYBRID))
-    said = pulses["policies"][HYBRID]["as_chosen"]["settings"]
-    config = Tuned(**{one.name: said[one.name] for one in fields(Tuned)}).config(300.0)
-    assert (config.violation_nodes, config.forecast_headroom) == (said["violation_nodes"], said["forecast_headroom"])
+        settings = made["as_chosen"]["settings"]
+        assert settings["policy"] == policy and ("violation_nodes" in settings) == (policy in (PREDICTIVE, HYBRID))
+    settings = pulses["policies"][HYBRID]["as_chosen"]["settings"]
+    config = Tuned(**{one.name: settings[one.name] for one in fields(Tuned)}).config(300.0)
+    assert (config.violation_nodes, config.forecast_headroom) == (
+        settings["violation_nodes"],
+        settings["forecast_headroom"],
+    )
 
 
 @pytest.mark.parametrize("level", [0, PRICES - 2, PRICES - 1, PRICES, FORECAST_LEVELS - 1])
@@ -164,7 +167,7 @@ def _facts(offer) -> dict:
     return {name: getattr(offer, name) for name in offer.__dataclass_fields__}
 
 
-def test_without_prophet_the_others_are_used_and_that_is_said(monkeypatch):
+def test_without_prophet_the_others_are_used_and_the_problem_says_so(monkeypatch):
     monkeypatch.setattr(prophet.importlib.util, "find_spec", lambda name: None)
     found, problem = prophet.prophet_forecasts(np.ones(600), 300.0, (1, 2))
     assert "not installed" in problem and 'pip install "queztl[forecast]"' in problem

@@ -1,4 +1,4 @@
-"""Each policy alone: sizes, schedules, offers, places, the budget's wall, the circuit breaker."""
+"""Each policy alone: sizes, schedules, offers, places, the budget limits, the circuit breaker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nodes(count: int, **facts) -> tuple[Node, ...]:
 
 
 @pytest.mark.parametrize(
-    ("load", "cpu", "queued", "task_s", "wanted"),
+    ("load", "cpu", "queued", "task_s", "needed"),
     [
         (8.5, 0.0, 0, 0.0, 11),  # use 85 %: 8.5 x 1.25
         (7.9, 0.0, 0, 0.0, 10),  # in the dead band
@@ -49,9 +49,9 @@ def nodes(count: int, **facts) -> tuple[Node, ...]:
         (2.0, 0.0, 100, 60.0, 3),  # not over the target
     ],
 )
-def test_reactive_sizes_by_use_and_backlog(load, cpu, queued, task_s, wanted):
+def test_reactive_sizes_by_use_and_backlog(load, cpu, queued, task_s, needed):
     pool = Pool("p", load=load, cpu=cpu, queued=queued, task_s=task_s)
-    assert reactive.propose(pool, 10, 10, CONFIG, trusted=False).nodes == wanted
+    assert reactive.propose(pool, 10, 10, CONFIG, trusted=False).nodes == needed
 
 
 def test_predictive_goes_up_for_the_start_and_down_for_all_until_then():
@@ -61,7 +61,7 @@ def test_predictive_goes_up_for_the_start_and_down_for_all_until_then():
     assert predictive.propose(expected, 20, CONFIG).nodes == 15
 
 
-def test_a_forecast_that_is_not_trusted_is_told_and_not_used():
+def test_a_forecast_that_is_not_trusted_is_shown_and_not_used():
     pool = Pool("p", nodes(4), load=2.5)
     expected = {"p": Forecast(40.0, 40.0, why="it lost to reactive")}
     (made,) = decide(Observation((pool,)), expected, [Offer("o", "fake")], CONFIG, Memory(), NOW)[0].pools
@@ -69,7 +69,7 @@ def test_a_forecast_that_is_not_trusted_is_told_and_not_used():
 
 
 @pytest.mark.parametrize(
-    ("when", "nodes_wanted"),
+    ("when", "nodes_needed"),
     [
         ("2026-11-23 08:00", 5),  # a Monday
         ("2026-11-23 17:59", 5),
@@ -78,8 +78,8 @@ def test_a_forecast_that_is_not_trusted_is_told_and_not_used():
         ("2026-11-22 12:00", 0),  # a Sunday
     ],
 )
-def test_weekdays_8_to_18_at_least_5(when, nodes_wanted):
-    assert scheduled_nodes(["weekdays 8 to 18, at least 5"], "UTC", at(when))[0] == nodes_wanted
+def test_weekdays_8_to_18_at_least_5(when, nodes_needed):
+    assert scheduled_nodes(["weekdays 8 to 18, at least 5"], "UTC", at(when))[0] == nodes_needed
 
 
 def test_schedules_know_zones_nights_leads_and_the_highest_wins():
@@ -159,7 +159,7 @@ def test_a_gpu_pool_counts_and_starts_gpu_nodes_only():
     assert made.have == 0 and {one.offer for one in made.launches} == {"gpu"}
 
 
-def test_the_day_s_wall_counts_what_runs_for_another_hour():
+def test_the_daily_limit_counts_what_runs_for_another_hour():
     config = ScalingConfig(budget_usd_day=10.0)
     noon = at("2026-11-23 12:00")
     assert room_usd_h(2.0, 7.0, config, noon)[0] == pytest.approx(1.0)
@@ -167,7 +167,7 @@ def test_the_day_s_wall_counts_what_runs_for_another_hour():
     assert room_usd_h(2.0, 9.0, config, noon + 11.5 * 3600)[0] == pytest.approx(0.0)  # half an hour is left
 
 
-def test_over_the_wall_the_idle_go_first_and_what_is_going_counts():
+def test_over_the_budget_the_idle_go_first_and_what_is_going_counts():
     seen = (
         Node("busy", price_usd_h=3.0, running=1),
         Node("idle", price_usd_h=1.0),
