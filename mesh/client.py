@@ -81,7 +81,7 @@ class Mesh(ClientConnection):
         Raises: UnknownKind; BadInput with every fault; Conflict (the idempotency key stands for another payload);
         Busy (the queue is full); StorageFull; BusUnavailable.
         """
-        return await self.submitter.accept(replace(request, kind=str(request.kind).lower()))
+        return await self.submitter.accept(replace(request, kind=_kind_name(request.kind)))
 
     async def start(
         self,
@@ -99,7 +99,7 @@ class Mesh(ClientConnection):
     ) -> TaskHandle:
         """Submit a task and return its handle without waiting for the result. Raises: as `accept`."""
         request = SubmitRequest(
-            str(kind).lower(), payload, requires if requires is not None else {}, urgency, timeout_s,
+            _kind_name(kind), payload, requires if requires is not None else {}, urgency, timeout_s,
             max_attempts, delay_s, expires_s, idempotency_key, origin,
         )  # fmt: skip
         return await self._start(request)
@@ -190,7 +190,7 @@ class Mesh(ClientConnection):
         Raises: UnknownKind; BadInput for wrong options; ValueError for a window below 1; whatever `payloads` raises.
         """
         request = SubmitRequest(
-            str(kind).lower(), None, requires if requires is not None else {}, urgency, timeout_s,
+            _kind_name(kind), None, requires if requires is not None else {}, urgency, timeout_s,
             max_attempts, delay_s, expires_s, idempotency_key, origin,
         )  # fmt: skip
         client = mapping.MapClient(self.submitter, self.completions, self.bus.config, self._start, self.value)
@@ -299,3 +299,8 @@ class Mesh(ClientConnection):
     async def dead_replay(self, task: str) -> Accepted:
         """Submit the task of a dead letter again under a new id; the letter goes. Raises: NotFound; as `accept`."""
         return await dead_letters.replay(self.bus, self.submitter, task)
+
+
+def _kind_name(kind: object) -> str:
+    """Kinds are case-insensitive; what is not a text is refused later, as an unknown kind."""
+    return str(kind).lower()

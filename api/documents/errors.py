@@ -42,6 +42,11 @@ def task_error(error: TaskError) -> ErrorBody:
     return ErrorBody(error.code, error.message, tuple(Fault(field, problem) for field, problem in error.faults))
 
 
+def excerpt(text: object, limit: int = 80) -> str:
+    """The first `limit` characters of text from a client, fit to be shown: unprintable characters become "?"."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:limit])
+
+
 def sentence(text: str) -> str:
     """`text` with a capital and a full stop."""
     text = text.strip() or "Something went wrong"

@@ -27,8 +27,8 @@ async def upload(request: web.Request) -> web.Response:
         raise UnsupportedType("Send the bytes themselves (curl --data-binary @FILE), not a form.")
     if limit and (request.content_length or 0) > limit:
         raise _too_large(limit)
-    given = request.headers.get("Content-Type", streaming.OCTETS)
-    content_type = streaming.OCTETS if request.content_type == _FORM else streaming.clean_type(given)
+    header = request.headers.get("Content-Type", streaming.OCTETS)
+    content_type = streaming.OCTETS if request.content_type == _FORM else streaming.clean_type(header)
     reference = await request.app[SERVICES].mesh.put_blob(_pieces(request, limit), content_type, _keep(request))
     return json_reply(fill(BlobDoc, reference), 201, {"Location": f"{request.path}/{reference.blob}"})
 

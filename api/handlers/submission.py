@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from api.documents.errors import excerpt
 from api.documents.tasks import SubmitBody
 from mesh.errors import BadInput, Fault, bad_input
 from mesh.kinds.table import KINDS, validate
@@ -29,20 +30,20 @@ def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> Submit
     kind = body.get("workload_type")
     if kind is None:
         kind = body.get("kind")
-    given = {name: body[name] for name in _OPTIONS if body.get(name) is not None}
-    requires = given.get("requires")
+    options = {name: body[name] for name in _OPTIONS if body.get(name) is not None}
+    requires = options.get("requires")
     if requires is not None and (fault := _requires_fault(requires)):
         found.append(fault)
-        del given["requires"]
+        del options["requires"]
     if not found:
-        return SubmitRequest(kind=str(kind).lower(), payload=body.get("payload"), **given)
-    _refuse(found, kind, body.get("payload"), given)
+        return SubmitRequest(kind=str(kind).lower(), payload=body.get("payload"), **options)
+    _refuse(found, kind, body.get("payload"), options)
 
 
 def _shape_faults(body: dict[str, Any]) -> list[Fault]:
     unknown = [name for name in body if not isinstance(name, str) or name not in FIELDS]
     faults = [
-        Fault(_shown(name), f"is not a field of a submission; the fields are {', '.join(SubmitBody.__struct_fields__)}")
+        Fault(excerpt(name), f"is not a field of a submission; those are {', '.join(SubmitBody.__struct_fields__)}")
         for name in unknown[:MAX_UNKNOWN]
     ]
     if len(unknown) > MAX_UNKNOWN:
@@ -67,15 +68,11 @@ def _requires_fault(requires: Any) -> Fault | None:
     return None
 
 
-def _refuse(found: list[Fault], kind: Any, payload: Any, given: dict[str, Any]) -> NoReturn:
-    found += envelope_faults(SubmitRequest(kind="", **given))
+def _refuse(found: list[Fault], kind: Any, payload: Any, options: dict[str, Any]) -> NoReturn:
+    found += envelope_faults(SubmitRequest(kind="", **options))
     if isinstance(kind, str) and kind:
         try:
             validate(kind.lower(), payload)
         except BadInput as refused:
             found += refused.faults or (Fault("workload_type", refused.message.rstrip(".")),)
     raise bad_input("The request is not valid", found)
-
-
-def _shown(name: Any) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:80])

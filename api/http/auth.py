@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from api.documents.errors import excerpt
 from mesh.errors import Forbidden, Misdirected, QueztlError
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ def decide(
 ) -> QueztlError | None:
     """Why a request is refused (Misdirected or Forbidden), or None; the method does not matter. Pure."""
     if host is None or not is_own(trust, host, local_address):
-        shown = "".join(letter if letter.isprintable() else "?" for letter in (host or "")[:100])
         return Misdirected(
-            f"{shown!r} is not a name of this node; use its address or its own name, with port {trust.port}."
+            f"{excerpt(host or '', 100)!r} is not a name of this node; "
+            f"use its address or its own name, with port {trust.port}."
         )
     if origin is not None and not _is_own_origin(trust, origin, local_address):
         return Forbidden("Web pages of other sites may not use this node.")

@@ -9,6 +9,7 @@ import re
 
 from aiohttp import web
 
+from api.documents.errors import excerpt
 from mesh.errors import NotFound
 from mesh.node_api import API_PREFIX
 
@@ -20,7 +21,7 @@ def task_id(request: web.Request) -> str:
     """The task id in the path; a bare number is the sequence of a message to the NATS ingress. Raises: NotFound."""
     text = request.match_info["id"]
     if not _TASK.fullmatch(text):
-        raise NotFound(f"{_shown(text)} is not a task id; submitting a workload returns one.")
+        raise NotFound(f"{excerpt(text)!r} is not a task id; submitting a workload returns one.")
     return text
 
 
@@ -33,9 +34,5 @@ def blob_id(request: web.Request) -> str:
     """The blob id in the path. Raises: NotFound."""
     text = request.match_info["id"]
     if not _BLOB.fullmatch(text):
-        raise NotFound(f"{_shown(text)} is not a blob id; POST {API_PREFIX}/blobs returns one.")
+        raise NotFound(f"{excerpt(text)!r} is not a blob id; POST {API_PREFIX}/blobs returns one.")
     return text
-
-
-def _shown(text: str) -> str:
-    return repr("".join(letter if letter.isprintable() else "?" for letter in text[:80]))

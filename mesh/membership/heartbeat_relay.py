@@ -130,7 +130,8 @@ class HeartbeatRelay:
         """End all subscriptions."""
         for subscription in (*self._others, *filter(None, (self._all, self._held))):
             await subscription.close()
-        self._others, self._all, self._held = [], None, None
+        self._others.clear()
+        self._all = self._held = None
 
     def _on_any_heartbeat(self, message: Message) -> None:
         if self._leads:

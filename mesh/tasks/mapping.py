@@ -224,21 +224,19 @@ class _OpenItems:
 
     async def _start(self, index: int, payload: Any) -> None:
         """Submit a payload that needs a blob, a delay or an idempotency key first, and wait for its end."""
-        task = ""
         while True:
             try:
                 started = await self._client.start(replace(self._request, payload=payload))
-                task = started.id
-                self._finish(index, task, await started.end())
-                return
+                break
             except Busy as error:
-                if task:
-                    self._finish(index, task, error)
-                    return
                 await asyncio.sleep(error.retry_after_s)
             except QueztlError as error:
-                self._finish(index, task, error)
+                self._finish(index, "", error)
                 return
+        try:
+            self._finish(index, started.id, await started.end())
+        except QueztlError as error:
+            self._finish(index, started.id, error)
 
     def _finish(self, index: int, task: str, outcome: TaskEnd | QueztlError) -> None:
         self._open -= 1

@@ -21,7 +21,7 @@ def test_an_address_out_of_reach_and_a_firewall_are_told_apart(lan: list[str], t
 
 
 async def _trouble(machines: list[str], folder: Path) -> None:
-    """Routes stand in for what drops packets: one that swallows the answers looks like a firewall from outside."""
+    """Routes stand in for what drops packets: one that drops the answers looks like a firewall from outside."""
     host, looker = machines[0], machines[1]
     async with Office(folder, machines) as office:
         node = office.node_on(host)
@@ -30,12 +30,12 @@ async def _trouble(machines: list[str], folder: Path) -> None:
         assert f"The bus answers at {bus}" in await _doctor(looker, office.mesh_name)
 
         ip("-n", looker, "route", "add", "unreachable", "10.77.0.1/32")
-        assert f"no way from here to {bus}" in await _doctor(looker, office.mesh_name)
+        assert f"no route to {bus}" in await _doctor(looker, office.mesh_name)
         ip("-n", looker, "route", "del", "unreachable", "10.77.0.1/32")
 
         ip("-n", host, "route", "add", "blackhole", "10.77.0.2/32")
         said = await _doctor(looker, office.mesh_name)
-        assert f"nothing answers: {bus}. A firewall" in said and "let in TCP" in said
+        assert f"nothing answers: {bus}. A firewall" in said and "allow TCP" in said
         ip("-n", host, "route", "del", "blackhole", "10.77.0.2/32")
 
         # No route for multicast is no trouble: each packet is sent on a named card.

@@ -64,7 +64,8 @@ def test_a_table_fits_or_has_given_way_as_far_as_it_can(made: list[tuple[Column,
 def test_the_least_important_column_goes_first() -> None:
     columns = [Column("name"), Column("cpu", drop=2), Column("seen", drop=1), Column("why", wraps=True)]
     assert list(fit(columns, [10, 10, 10, 40], 200)) == [0, 1, 2, 3]
-    assert fit(columns, [10, 10, 10, 40], 66) == {0: 10, 1: 10, 3: 40}
+    assert fit(columns, [10, 10, 10, 40], 66) == {0: 10, 1: 10, 2: 10, 3: 30}
+    assert fit(columns, [10, 10, 10, 40], 50) == {0: 10, 1: 10, 3: 24}
     assert fit(columns, [10, 10, 10, 40], 30) == {0: 10, 3: 18}
 
 

@@ -108,17 +108,17 @@ def plan(
     ours = {output for _, output in remembered.done.values()} | {FAILURES}
     # A second run over `DIR/*` must not take the first one's outputs for inputs.
     home = os.path.abspath(folder)
-    wanted = [path for path in inputs if not (os.path.dirname(path) == home and os.path.basename(path) in ours)]
+    sources = [path for path in inputs if not (os.path.dirname(path) == home and os.path.basename(path) in ours)]
     kind, field_name, payload = work
     keys = {}
-    for path in wanted:
+    for path in sources:
         facts = os.stat(path)
         keys[path] = map_journal.key(path, facts.st_size, facts.st_mtime_ns, kind, field_name, payload)
     visible = [name for name in there if not name.startswith(".")]
-    stems = allot(wanted, remembered.stems, [*visible, FAILURES])
+    stems = allot(sources, remembered.stems, [*visible, FAILURES])
     journal.name(stems)
     todo = map_journal.missing(keys, remembered, there)
-    return {path: (keys[path], stems[path]) for path in todo}, len(wanted) - len(todo)
+    return {path: (keys[path], stems[path]) for path in todo}, len(sources) - len(todo)
 
 
 def write_failures(folder: Path, failed: list[Outcome]) -> None:

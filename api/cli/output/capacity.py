@@ -92,16 +92,16 @@ def decisions(document: dict[str, Any], now: float) -> Iterator[tuple[object, ..
 
 def settings(document: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     """A row a setting, those that differ from their defaults first."""
-    given = document["settings"]
-    for name, value in sorted(document["effective"].items(), key=lambda item: item[0] not in given):
-        yield name, plain(value), "*" if name in given else ""
+    changed = document["settings"]
+    for name, value in sorted(document["effective"].items(), key=lambda item: item[0] not in changed):
+        yield name, plain(value), "*" if name in changed else ""
 
 
 def versions(document: dict[str, Any], now: float) -> Iterator[tuple[object, ...]]:
     """A row a version of the policy."""
     for version in document["versions"]:
-        given = ", ".join(f"{name}={plain(value)}" for name, value in version["settings"].items())
-        yield version["version"], ago(version["at"], now), version["by"], "on" if version["enabled"] else "off", given
+        changes = ", ".join(f"{name}={plain(value)}" for name, value in version["settings"].items())
+        yield version["version"], ago(version["at"], now), version["by"], "on" if version["enabled"] else "off", changes
 
 
 def budget(document: dict[str, Any]) -> str:

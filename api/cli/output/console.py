@@ -113,16 +113,16 @@ class Output:
         specs = [column if isinstance(column, Column) else Column(column) for column in columns]
         widths = [max(cell_len(row[index]) for row in cells) for index in range(len(specs))]
         shown = fit(specs, widths, terminal_width())
-        made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+        drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
         for index, width in shown.items():
             justify = "right" if specs[index].right else "left"
-            made.add_column(specs[index].name, width=width, justify=justify, overflow="fold")
+            drawn.add_column(specs[index].name, width=width, justify=justify, overflow="fold")
         for row in cells:
-            made.add_row(*(Text(row[index], style=_style(specs[index], row[index])) for index in shown))
+            drawn.add_row(*(Text(row[index], style=_style(specs[index], row[index])) for index in shown))
         total = sum(shown.values()) + GAP * len(shown)
         console = Console(file=sys.stdout, width=total, markup=False, highlight=False, emoji=False)
         with console.capture() as capture:
-            console.print(made)
+            console.print(drawn)
         print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
 
     def facts(self, pairs: Iterable[tuple[str, object]]) -> None:

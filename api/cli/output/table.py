@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GAP = 2
-#: A column that wraps is never narrower than this, unless its content is.
-MIN_WRAPPED = 12
+#: A column that wraps is made this narrow before columns are left out, and never narrower than the second figure.
+COMFORTABLE, MIN_WRAPPED = 24, 12
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Column:
 def fit(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> dict[int, int]:
     """index -> width of each column that is shown.
 
-    `widths`: of the widest cell or name of each column, 0 when all its cells are empty; `width`: of the terminal, None
-    for no limit. Droppable columns go first; then columns that wrap are made narrower, the widest first.
+    `widths`: of the widest cell of each column, 0 when all its cells are empty; `width`: of the terminal, None for no
+    limit. Columns that wrap are made narrower, the widest first; then columns are left out; then those that wrap are
+    made as narrow as they can be.
     """
     shown = {
         index: max(cells, len(column.name))
@@ -39,18 +40,24 @@ def fit(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> 
     }
     if width is None:
         return shown
+    _narrow(columns, shown, width, COMFORTABLE)
     droppable = sorted((index for index in shown if columns[index].drop), key=lambda index: columns[index].drop)
     for index in droppable:
         if _total(shown) <= width:
             break
         del shown[index]
+    _narrow(columns, shown, width, MIN_WRAPPED)
+    return shown
+
+
+def _narrow(columns: Sequence[Column], shown: dict[int, int], width: int, least: int) -> None:
+    """Make columns that wrap narrower, the widest first, until the table fits or each has `least` or its name."""
     wrapping = [index for index in shown if columns[index].wraps]
     while wrapping and _total(shown) > width:
         widest = max(wrapping, key=lambda index: shown[index])
-        if shown[widest] <= max(MIN_WRAPPED, len(columns[widest].name)):
+        if shown[widest] <= max(least, len(columns[widest].name)):
             break
         shown[widest] -= 1
-    return shown
 
 
 def _total(shown: dict[int, int]) -> int:
