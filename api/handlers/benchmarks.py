@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from api.documents.benchmarks import bench_run, benchmark, run_links
+from api.documents.errors import excerpt
 from api.documents.requests import BenchRunBody
 from api.http.bodies import checked, read_object
 from api.http.errors import json_reply
@@ -56,5 +57,5 @@ def read_run(body: dict[str, Any]) -> BenchRunBody:
 def _id(request: web.Request) -> str:
     name = request.match_info["id"]
     if not is_token(name):
-        raise NotFound(f"{name[:64]!r} is not an id of a benchmark run")
+        raise NotFound(f"{excerpt(name, 64)!r} is not an id of a benchmark run")
     return name

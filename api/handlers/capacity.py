@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from api.documents.errors import excerpt
 from api.http.bodies import read_object
 from api.http.errors import json_reply
+from api.http.ids import whole_number
 from api.http.keys import SERVICES
 from api.services.capacity import CapacityServices
 from mesh.errors import Fault, NotFound, bad_input
@@ -30,19 +32,20 @@ async def forecast(request: web.Request) -> web.Response:
 
 async def decisions(request: web.Request) -> web.Response:
     """The last decisions."""
-    text = request.query.get("limit", str(DEFAULT_LIMIT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIMIT:
+    limit = whole_number(request.query.get("limit", str(DEFAULT_LIMIT)))
+    if limit is None or not 1 <= limit <= MAX_LIMIT:
         problem = f"must be a whole number from 1 to {MAX_LIMIT}"
         raise bad_input("The query is not valid", [Fault("limit", problem)])
-    return json_reply(await _capacity(request).decisions(int(text)))
+    return json_reply(await _capacity(request).decisions(limit))
 
 
 async def decision(request: web.Request) -> web.Response:
     """One decision with its input, and its replay."""
     name = request.match_info["id"]
-    if not name.isascii() or not name.isdigit() or len(name) > 18:
-        raise NotFound(f"{name[:64]!r} is not a number of a decision")
-    return json_reply(await _capacity(request).decision(int(name)))
+    number = whole_number(name)
+    if not number:
+        raise NotFound(f"{excerpt(name, 64)!r} is not a number of a decision")
+    return json_reply(await _capacity(request).decision(number))
 
 
 async def policy(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from mesh.errors import NotFound
 from mesh.node_api import API_PREFIX
 
 _TASK = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{1,19}|[0-9]{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BLOB = re.compile(r"b-[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -23,6 +24,11 @@ def task_id(request: web.Request) -> str:
     if not _TASK.fullmatch(text):
         raise NotFound(f"{excerpt(text)!r} is not a task id; submitting a workload returns one.")
     return text
+
+
+def whole_number(text: str) -> int | None:
+    """The number that 1 to 18 ASCII digits stand for; None for any other text."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def is_sequence(task: str) -> bool:

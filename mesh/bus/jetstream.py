@@ -27,6 +27,8 @@ from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable
 
 _NS = 1_000_000_000
+#: Sequences of a stream are 64-bit numbers from 1 on.
+MAX_SEQUENCE = (1 << 64) - 1
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 #: Pause before an API call is repeated while the servers have no leader, seconds.
 NOT_YET_S = 0.25
@@ -126,6 +128,8 @@ class JetStream(Connection):
 
     async def read_at(self, stream: str, sequence: int) -> StoredMessage | None:
         """The message with that sequence; None when it is gone, or was never there. Raises: ApiError."""
+        if not 0 < sequence <= MAX_SEQUENCE:
+            return None  # the server calls such a number a bad request
         return await self._read(stream, {"seq": sequence})
 
     async def read_next(self, stream: str, subject: str, start: int) -> StoredMessage | None:

@@ -191,7 +191,7 @@ def read_manual(body: Mapping[str, Any], have: int, policy: Policy, now: float) 
         faults.append(Fault("for_s", f"must be seconds, at most {MANUAL_MAX_S:g}"))
         for_s = MANUAL_S
     provider = body.get("provider", "")
-    if provider and provider not in config.providers:
+    if not isinstance(provider, str) or (provider and provider not in config.providers):
         faults.append(Fault("provider", f"must be one of {', '.join(config.providers)}"))
     if faults:
         raise bad_input("The number of nodes can't be set", faults)

@@ -88,7 +88,9 @@ async def test_it_says_what_it_does_and_why(scene: Scene, api: Client) -> None:
     status, one, _ = await api("GET", f"{V}/autoscaler/decisions/{started[-1]['id']}")
     assert (status, one["replayed"]) == (200, True) and one["from"]["observation"]["pools"]
     assert any("start" in line for line in one["says"]) and "same" in one["says"][-1]
-    for wrong, code in (("999999", 404), ("x", 404), ("?limit=0", 400), ("?limit=x", 400)):
+    wrongs = [(number, 404) for number in ("0", "00", "999999", "x", "-1", "9" * 18, "9" * 19, "9" * 5000)]
+    wrongs += [(f"?limit={number}", 400) for number in ("0", "x", "-1", "201", "9" * 19, "9" * 5000)]
+    for wrong, code in wrongs:
         path = f"{V}/autoscaler/decisions{wrong if wrong[0] == '?' else '/' + wrong}"
         assert (await api("GET", path))[0] == code, wrong
 
@@ -127,6 +129,9 @@ async def test_a_manual_target_holds_until_it_is_cleared(scene: Scene, api: Clie
     assert (status, fields(answer)) == (400, {"target", "for_s", "provider", "y"})
     assert (await api("POST", MANUAL, json={"target": 1, "delta": 1}))[0] == 400
     assert (await api("POST", MANUAL, json={"delta": -2}))[0] == 400
+    for provider in ([], {}, ["fake"], 0, None):
+        status, answer, _ = await api("POST", MANUAL, json={"delta": 1, "provider": provider})
+        assert (status, fields(answer)) == (400, {"provider"}), provider
 
     status, manual, _ = await api("POST", MANUAL, json={"delta": 2, "for_s": 600, "provider": "fake"})
     assert (status, manual["have"], manual["target"], manual["provider"]) == (202, 1, 3, "fake")

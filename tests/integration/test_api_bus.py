@@ -1,0 +1,63 @@
+"""The bridge before a real bus: answers that depend on what the bus and its stores really say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mesh import subjects
+from mesh.bus.client import Bus
+from mesh.client import Mesh
+from mesh.config import LOCAL
+from mesh.coordination import MeshRecord
+from mesh.membership.mesh_record import create_mesh_record
+from mesh.messages import WIRE_VERSION
+from mesh.views import Accepted, SubmitRequest
+from tests.integration.api_harness import Client, Memory, V, bridge
+
+
+class OnBus(Memory):
+    """Services whose tasks, blobs and dead letters are those of a real mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        super().__init__()
+        self.client = mesh
+
+    @property
+    def mesh(self) -> Any:
+        return self.client
+
+    async def accept(self, request: SubmitRequest) -> Accepted:
+        return await self.client.accept(request)
+
+
+@pytest.fixture
+async def bus(bus_server: Any) -> Bus:
+    connected = await bus_server.connect("bridge")
+    await create_mesh_record(connected, MeshRecord(id="m1", name="queztl", wire_version=WIRE_VERSION, epoch="w0"))
+    return connected
+
+
+@pytest.fixture
+async def api(bus: Bus) -> AsyncIterator[Client]:
+    async with Mesh(bus=bus, config=LOCAL) as mesh, bridge(OnBus(mesh)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("number", ["0", "00", "000000000000000000", "9" * 18, "9" * 19, "9" * 20])
+async def test_a_number_that_no_message_has_is_not_found(api: Client, number: str) -> None:
+    calls = [("GET", f"workload/{number}/{path}") for path in ("status", "result", "events")]
+    calls += [("DELETE", f"workload/{number}"), ("GET", f"dead/{number}"), ("POST", f"dead/{number}/replay")]
+    calls += [("GET", f"workload/w0-{number}/status"), ("GET", f"blobs/b-{number}")]
+    for method, path in calls:
+        status, answer, _ = await api(method, f"{V}/{path}")
+        assert (status, answer["error"]["code"]) == (404, "not_found"), (method, path)
+
+
+async def test_a_message_at_the_ingress_is_found_by_its_number(api: Client, bus: Bus) -> None:
+    sequence = await bus.store(subjects.ingress("echo"), b"{}")
+    for number in (str(sequence), f"000{sequence}"):
+        status, answer, _ = await api("GET", f"{V}/workload/{number}/status")
+        assert (status, answer["id"]) == (200, f"w0-{sequence}")
