@@ -23,10 +23,12 @@ async def bench(*words: str) -> asyncio.subprocess.Process:
 
 async def until(line: str, process: asyncio.subprocess.Process) -> None:
     assert process.stderr is not None
+    printed = b""
     while output := await process.stderr.readline():
         if line in output.decode():
             return
-    raise AssertionError(f"it never printed {line!r}")
+        printed += output
+    raise AssertionError(f"it never printed {line!r}, but: {printed.decode()}")
 
 
 @pytest.mark.faults
