@@ -13,7 +13,8 @@ ensure_environment .venv-test '.[dev]'
 sync
 
 # Folders in which the type checker finds nothing; those that are not listed yet don't fail the suite.
-typed="api/cli api/handlers api/services mesh/merge mesh/scheduling node/lifecycle node/wiring node/work scaling/domain"
+typed="api/cli api/handlers api/services mesh/discovery mesh/leader mesh/merge mesh/scheduling mesh/tasks
+    node/identity node/lifecycle node/wiring node/work scaling"
 
 step() {
     echo "==> $*" >&2
@@ -25,15 +26,25 @@ step .venv-test/bin/ruff format --check .
 step .venv-test/bin/lint-imports --no-cache
 step .venv-test/bin/pyrefly check --python-interpreter-path .venv-test/bin/python $typed
 
-without_a_mesh="tests/architecture tests/contract tests/property tests/unit"
+# Processes that run side by side: `auto` is three a core, for tests that wait; `logical` is one a core and one more.
+side_by_side() {
+    processes=$1
+    shift
+    step .venv-test/bin/python -m pytest -n "$processes" --dist loadgroup --no-loadscope-reorder "$@"
+}
+
 case "${1:-}" in
---quick) shift && chosen="not long" && export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-quick}" ;;
---all) shift && chosen="long or not long" && without_a_mesh= ;;
-"") chosen="not long" && without_a_mesh= ;;
+--quick)
+    shift
+    export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-quick}"
+    side_by_side logical tests/architecture tests/contract tests/property tests/unit "$@"
+    exit
+    ;;
+--all) shift && chosen="long or not long" ;;
+"") chosen="not long" ;;
 *) exec .venv-test/bin/python -m pytest "$@" ;;
 esac
 status=0
-step .venv-test/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
-    -m "($chosen) and not serial" $without_a_mesh "$@" || status=$?
-step .venv-test/bin/python -m pytest -m "($chosen) and serial" $without_a_mesh "$@" || status=$?
+side_by_side auto -m "($chosen) and not serial" "$@" || status=$?
+step .venv-test/bin/python -m pytest -m "($chosen) and serial" tests/integration tests/lan tests/faults "$@" || status=$?
 exit $status

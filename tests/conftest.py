@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests import side_by_side
 
 # Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
+
+# Byte code is kept, whatever the environment says: the tests start hundreds of interpreters, and a quarter of each start
+# would be compiling.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What a script starts in its background ignores Ctrl-C, and so would all that the tests start, to interrupt it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -67,8 +73,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means here."""
-    return side_by_side.processes(psutil.virtual_memory().available)
+    """What `-n auto` means here, and `-n logical`, which is for tests that compute."""
+    waiting = config.option.numprocesses == "auto"
+    return side_by_side.processes(psutil.virtual_memory().available, waiting)
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ def _folder(file: str) -> str:
     return parts[parts.index("tests") + 1] if "tests" in parts[:-1] else ""
 
 
-def processes(memory_bytes: int) -> int:
-    """How many processes `-n auto` is: three a core, as far as the memory goes."""
+def processes(memory_bytes: int, waiting: bool = True) -> int:
+    """How many run side by side: three a core, or cores and one where nothing waits, as far as the memory goes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST, _PER_CORE * cores, memory_bytes // _MEMORY_EACH))
+    return max(1, min(_MOST, _PER_CORE * cores if waiting else cores + 1, memory_bytes // _MEMORY_EACH))

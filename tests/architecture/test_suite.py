@@ -30,6 +30,11 @@ def test_every_long_scene_has_a_shorter_one_that_stays():
     assert {shorter for _, shorter in rows} <= _tests() - long
 
 
+def test_what_runs_alone_is_where_test_sh_looks_for_it():
+    serial = _tests("serial")
+    assert serial and all(test.startswith(("tests/integration", "tests/lan", "tests/faults")) for test in serial)
+
+
 def test_files_stay_whole_and_scenes_are_groups_of_their_own():
     group_of = side_by_side.group_of
     assert group_of("tests/unit/test_a.py::test_b[c]") == "tests/unit/test_a.py"
@@ -47,4 +52,4 @@ def test_the_queue_has_every_group_once_in_the_same_order_and_ends_with_what_is_
 
 def test_processes_fit_the_cores_and_the_memory():
     assert side_by_side.processes(0) == 1 and side_by_side.processes(3 << 30) == 1
-    assert 1 < side_by_side.processes(1 << 50) <= 24
+    assert 1 < side_by_side.processes(1 << 50, waiting=False) <= side_by_side.processes(1 << 50) <= 24
