@@ -19,8 +19,8 @@ from tests import side_by_side
 # Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
 
-# Byte code is kept, whatever the environment says: the tests start hundreds of interpreters, and a quarter of each start
-# would be compiling.
+# Byte code is kept, whatever the environment says: the tests start hundreds of interpreters, and a quarter of each
+# start would be compiling.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
