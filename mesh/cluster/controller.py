@@ -1,7 +1,7 @@
-"""The bus grows, heals and shrinks: the loop that carries out `mesh/cluster/topology.py`. A service of the master.
+"""The cluster controller grows, heals and shrinks the bus: the loop beside `mesh/cluster/topology.py`, on the leader.
 
-Nothing is remembered that matters: what to do next follows from what is seen, so a master that dies between any two
-steps is replaced by one that goes on from there. Each order is given only after the lease was read again.
+It keeps no state that matters: the next step follows from what is observed, so a leader that dies between two steps is
+replaced by one that continues. The lease is read again before each action.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
-#: While something is under way.
+#: The period while steps are taken, seconds.
 LOOK_SOON_S = 0.25
-#: A node that could not host is not asked again for this long.
+#: A node that could not host a bus server is not asked again for this long, seconds.
 RETRY_AFTER_S = 120.0
 
 
 def rules_of(config: MeshConfig) -> Rules:
-    """The plan's patience, from the settings of the mesh."""
+    """The rules of the plan, from the settings of the mesh."""
     return Rules(config.bus_servers, config.bus_candidate_s, config.bus_server_gone_s, config.bus_join_s)
 
 
 class ClusterController:
-    """Keeps the bus on as many machines as it should be on. `run(fence)` until cancelled."""
+    """Keeps the bus on its target number of machines. `run(fence)` until cancelled."""
 
     def __init__(
         self,
@@ -73,46 +73,47 @@ class ClusterController:
         self._rules, self._open_system, self._clock = rules_of(config), open_system, clock
         self._up_since: dict[tuple[str, str], float] = {}
         self._gone_since: dict[str, float] = {}
-        self._told_since: dict[str, float] = {}
+        self._recorded_since: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._copies = Replicas(clock)
         self._reason: str | None = None
-        self._told: str | None = None
+        self._published: str | None = None
 
     async def run(self, fence: int) -> None:
-        """Look, take one step, look again."""
+        """Observe, take one step, repeat."""
         system = await self._open_system()
-        # What was seen in an earlier term of office says nothing about now.
-        self._reason, self._told, self._copies = None, None, Replicas(self._clock)
+        # Observations of an earlier term are void.
+        self._reason, self._published, self._copies = None, None, Replicas(self._clock)
         try:
             while True:
-                step = topology.plan(await self._look(system), self._rules)
+                step = topology.plan(await self._observe(system), self._rules)
                 if isinstance(step, Wait):
-                    await self._say(step.reason, fence)
+                    await self._publish_reason(step.reason, fence)
                 elif await self._election.confirm() == fence:
                     await self._take(system, step, fence)
                 await asyncio.sleep(LOOK_EVERY_S if step == Wait() else LOOK_SOON_S)
         finally:
             await system.close()
 
-    async def _say(self, reason: str, fence: int) -> None:
-        """Keep why nothing more can be done although something should be ("": all is well) where all nodes read it.
+    async def _publish_reason(self, reason: str, fence: int) -> None:
+        """Publish why the cluster can't reach its target state ("": it has), where all nodes read it.
 
-        What holds for one look alone is not told: a busy server that answered late, a copy that was a moment behind.
+        A reason that holds for only one observation is not published: a busy server that answered late, or a replica
+        that lagged for a moment.
         """
         before, self._reason = self._reason, reason
-        if reason != before or reason == self._told or self._election.fence != fence:
+        if reason != before or reason == self._published or self._election.fence != fence:
             return
         if reason:
             log.info("bus servers: %s", reason)
         await self._bus.kv(subjects.KV_MESH).put(subjects.BUS_KEY, messages.encode({"waits": reason}))
-        self._told = reason
+        self._published = reason
 
-    # --- sense --------------------------------------------------------------------------------------
-    async def _look(self, system: Bus) -> topology.View:
+    # --- observing ----------------------------------------------------------------------------------
+    async def _observe(self, system: Bus) -> topology.View:
         records = await read_servers(self._bus)
-        names = [one.name for one in records]
-        # A lone server has all there is.
+        names = [record.name for record in records]
+        # A single server needs no comparison of replicas.
         answers = await raft_meta.ask_all(system, streams=len(names) > 1, known=names)
         groups = raft_meta.read_groups(answers, names)
         group, members, now = raft_meta.leaders_view(groups), self._registry.members(), self._clock()
@@ -128,20 +129,20 @@ class ClusterController:
         return topology.View(group.leader, servers, candidates, streams)
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:
-        """Since when, on my own clock: nodes up and gone, servers told of."""
-        up = {(one.record.id, one.record.incarnation) for one in members if one.state == UP}
-        gone = {one.record.id for one in members if one.state in (GONE, LEFT)}
-        gone |= {one.node for one in records} - {one.record.id for one in members}
-        self._up_since = {who: self._up_since.get(who, now) for who in up}
+        """Note since when, on the local clock, nodes are up or gone and servers are recorded."""
+        up = {(member.record.id, member.record.incarnation) for member in members if member.state == UP}
+        gone = {member.record.id for member in members if member.state in (GONE, LEFT)}
+        gone |= {record.node for record in records} - {member.record.id for member in members}
+        self._up_since = {node: self._up_since.get(node, now) for node in up}
         self._gone_since = {node: self._gone_since.get(node, now) for node in gone}
-        self._told_since = {one.name: self._told_since.get(one.name, now) for one in records}
+        self._recorded_since = {record.name: self._recorded_since.get(record.name, now) for record in records}
 
     def _servers(
         self, records: list[ServerRecord], group: raft_meta.Group, members: dict[str, Member], now: float
     ) -> tuple[Server, ...]:
-        told = {one.name: one for one in records}
-        found = []
-        for name in sorted({*told, *group.members}):
+        recorded = {record.name for record in records}
+        found: list[Server] = []
+        for name in sorted({*recorded, *group.members}):
             node = subjects.host_of(name)
             member = members.get(node)
             gone_at = self._gone_since.get(node)
@@ -150,10 +151,10 @@ class ClusterController:
                     name=name,
                     node=node,
                     addresses=_addresses(member) if member else frozenset(),
-                    told=name in told,
+                    recorded=name in recorded,
                     in_group=name in group.members,
                     current=group.members.get(name, False),
-                    age_s=now - self._told_since.get(name, now),
+                    age_s=now - self._recorded_since.get(name, now),
                     gone_s=0.0 if gone_at is None else max(0.001, now - gone_at),
                     leaving=member is not None and member.state == DRAINING,
                 )
@@ -161,25 +162,26 @@ class ClusterController:
         return tuple(found)
 
     def _candidates(self, members: tuple[Member, ...], hosts: set[str], now: float) -> tuple[Candidate, ...]:
-        found = []
-        for one in members:
-            node, since = one.record.id, self._up_since.get((one.record.id, one.record.incarnation))
+        found: list[Candidate] = []
+        for member in members:
+            node = member.record.id
+            since = self._up_since.get((node, member.record.incarnation))
             if node in hosts or since is None:
                 continue
             failed_at = self._failed_at.get(node)
             found.append(
                 Candidate(
                     node=node,
-                    addresses=_addresses(one),
+                    addresses=_addresses(member),
                     up_s=now - since,
-                    free_bytes=one.record.capabilities.disk_free_bytes,
-                    wired=one.record.wired,
+                    free_bytes=member.record.capabilities.disk_free_bytes,
+                    wired=member.record.wired,
                     willing=failed_at is None or now - failed_at > RETRY_AFTER_S,
                 )
             )
         return tuple(found)
 
-    # --- act ----------------------------------------------------------------------------------------
+    # --- acting -------------------------------------------------------------------------------------
     async def _take(self, system: Bus, step: Step, fence: int) -> None:
         log.info("bus servers: %s", step)
         try:
@@ -197,7 +199,7 @@ class ClusterController:
                 case Stop(node, server):
                     await self._stop(node, server, fence)
         except ApiError as error:
-            # What is seen next tells what became of it; the plan asks again when it still wants it.
+            # The next observation shows the outcome; the plan repeats the step if it is still needed.
             log.info("bus servers: %s was refused: %s", step, error.message)
             return
         detail = {name: getattr(step, name) for name in step.__dataclass_fields__}
@@ -205,7 +207,7 @@ class ClusterController:
             await journal.emit(self._bus, f"bus.{type(step).__name__.lower()}", detail, fence=fence)
 
     async def _promote(self, node: str, fence: int) -> None:
-        routes = tuple(route for one in await read_servers(self._bus) for route in one.routes)
+        routes = tuple(route for record in await read_servers(self._bus) for route in record.routes)
         request = HostingRequest(do="host", fence=fence, routes=routes)
         try:
             error = await ask_node(self._bus, node, request)
@@ -224,12 +226,12 @@ class ClusterController:
         except BusUnavailable as unavailable:
             error = unavailable.message
         if error:
-            log.warning("%s did not end its bus server: %s", node, error)
+            log.warning("%s did not stop its bus server: %s", node, error)
         self._failed_at[node] = self._clock()
 
 
 async def _all(orders: Iterable[Awaitable[None]]) -> None:
-    """Give all of them; the first refusal is raised once all are answered."""
+    """Run all orders at once, then raise the first error, if any."""
     for outcome in await asyncio.gather(*orders, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
@@ -240,13 +242,13 @@ def _addresses(member: Member) -> frozenset[str]:
 
 
 async def read_servers(bus: Bus) -> list[ServerRecord]:
-    """Every bus server its node tells of. Raises: BusUnavailable."""
+    """The records of all bus servers, sorted by name. Raises: BusUnavailable."""
     entries = await bus.kv(subjects.KV_MESH).entries(subjects.SERVER_KEYS)
-    return sorted((coordination.decode_server(entry.value) for entry in entries), key=lambda one: one.name)
+    return sorted((coordination.decode_server(entry.value) for entry in entries), key=lambda record: record.name)
 
 
 async def forget_server(bus: Bus, node: str, server: str) -> None:
-    """Remove the record of a server that runs no more, unless its node runs another one by now."""
+    """Delete the record of a server that no longer runs, unless its node runs another one by now."""
     kv = bus.kv(subjects.KV_MESH)
     entry = await kv.get(subjects.server_key(node))
     if entry is not None and coordination.decode_server(entry.value).name == server:
@@ -254,6 +256,6 @@ async def forget_server(bus: Bus, node: str, server: str) -> None:
 
 
 async def ask_node(bus: Bus, node: str, request: HostingRequest) -> str:
-    """Ask a node to host, or to stop hosting; "" when it does, else why not. Raises: BusUnavailable."""
+    """Ask a node to start or stop a bus server; "" when it complies, else why not. Raises: BusUnavailable."""
     answer = await bus.request(subjects.bus_host(node), messages.encode(request), timeout_s=5.0)
     return coordination.decode_hosting_answer(answer.data).error

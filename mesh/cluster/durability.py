@@ -1,4 +1,4 @@
-"""How safe queued work is, in words. Pure."""
+"""How safe queued work is, as a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> str:
     """One sentence for people.
 
-    `there`, `away`: names of the machines whose bus server is, or is not, there; `reason`: what the master waits for.
+    `there`, `away`: names of machines whose bus server is, or is not, reachable; `reason`: what the leader waits for.
     """
     count, total = len(there), len(there) + len(away)
     here, gone = ", ".join(there) or "no machine", ", ".join(away)
@@ -19,7 +19,7 @@ def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> 
     if count * 2 <= total:
         return (
             f"only {here} of {total} bus servers is there ({gone} away): nothing can be stored until more are back; "
-            "`queztl bus rescue` tells what can be done if they never will be"
+            "`queztl bus rescue` shows what can be done if they never will be"
         )
     if away:
         more = f" ({reason})" if reason else ""

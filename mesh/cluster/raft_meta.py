@@ -1,6 +1,6 @@
-"""What the meta group and the streams look like, asked of those who know; and the few orders that change them.
+"""State of the meta group and of the streams' replicas, and the few requests that change them.
 
-The leader alone knows all members: followers answer with half of it. A stream's leader alone knows its copies.
+Only the leader of the meta group knows all its members, and only the leader of a stream knows its replicas.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 JSZ = "$SYS.REQ.SERVER.PING.JSZ"
 _ID_LENGTH = 8
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-#: Servers that have not answered this long after the last one that did are not waited for; those known to run, longer.
+#: How long to wait for further servers after each answer, seconds: briefly, and longer for servers known to run.
 _QUIET_S, _LATE_S = 0.15, 0.5
-#: What a look at the copies of the streams asks for, beside the group.
+#: The request for the replicas of the streams, beside the group.
 _WITH_STREAMS = {"account": MESH_ACCOUNT, "streams": True}
 _ANSWER_WITHIN_S = 1.0
-#: A member the leader has not heard of for longer is not there, nanoseconds.
+#: A member that the leader has not heard for longer counts as absent, nanoseconds.
 _SILENT_NS = 3_000_000_000
 
 
@@ -39,22 +39,22 @@ class Group:
     leader: str
     size: int
     members: dict[str, bool]
-    """Every member by name, the leader included: whether it is there and has all there is."""
+    """Every member by name, the leader included: whether it is connected and up to date."""
 
 
 def peer_id(server: str) -> str:
-    """What the servers call a peer whose name they don't know (yet, or any more): a hash of its name. Pure.
+    """The id of a server: a hash of its name, which servers use for peers whose name they don't know. Pure.
 
-    Source: `getHash` of nats-server 2.15.
+    See `getHash` of nats-server 2.15.
     """
     return "".join(_DIGITS[byte % len(_DIGITS)] for byte in hashlib.sha256(server.encode()).digest()[:_ID_LENGTH])
 
 
 def read_groups(answers: list[dict[str, Any]], known: Iterable[str] = ()) -> dict[str, Group]:
-    """Server -> the group as it sees it, from the answers to JSZ; those without JetStream are absent. Pure.
+    """Server -> its view of the group, from the answers to JSZ; servers without JetStream are absent. Pure.
 
-    `known`: names of servers. A leader that is new to its office knows the others by their ids only; one that is no
-    name at all is called by its id.
+    `known`: names of servers. A new leader knows other members only by their ids; those that are not in `known` are
+    named by their id.
     """
     by_id = {peer_id(name): name for name in known}
     found: dict[str, Group] = {}
@@ -83,16 +83,17 @@ def leaders_view(groups: dict[str, Group]) -> Group | None:
 
 
 async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """What each bus server that can be heard says of itself, the group and, if `streams`, of the copies it has.
+    """The JSZ answer of each reachable bus server: itself, the group and, if `streams`, its stream replicas.
 
-    `system`: of the system account. `known`: names of servers, which are waited for a little longer.
+    `system`: of the system account; `known`: names of servers to wait for a little longer. Raises: BusUnavailable.
     """
     missing = set(known)
     answers: asyncio.Queue[bytes] = asyncio.Queue()
-    box, found = system.new_inbox(), []
-    subscription = await system.subscribe(box, lambda message: answers.put_nowait(message.data), wait=False)
+    inbox = system.new_inbox()
+    found: list[dict[str, Any]] = []
+    subscription = await system.subscribe(inbox, lambda message: answers.put_nowait(message.data), wait=False)
     try:
-        await system.publish(JSZ, json.dumps(_WITH_STREAMS if streams else {}).encode(), reply=box)
+        await system.publish(JSZ, json.dumps(_WITH_STREAMS if streams else {}).encode(), reply=inbox)
         wait_s = _ANSWER_WITHIN_S
         while True:
             async with asyncio.timeout(wait_s):
@@ -106,36 +107,38 @@ async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ())
 
 
 async def list_streams(bus: Bus) -> tuple[Stream, ...]:
-    """Every stream of the mesh with its copies. One whose copies did not answer in time is there with its name only:
-    it is certainly not safe, and nobody may take it for one that does not exist. Raises: BusUnavailable, ApiError."""
+    """All streams of the mesh with their replicas. Raises: BusUnavailable, ApiError.
+
+    A stream whose replicas did not answer in time is listed with its name only: it exists, and it is not safe.
+    """
     listed = await bus.list_streams()
     silent = (Stream(name, 0, "", frozenset(), frozenset()) for name in listed.silent)
     return (*map(read_stream, listed.streams), *silent)
 
 
 async def leaderless(bus: Bus) -> list[str]:
-    """The streams that nobody leads: what they hold can't be read or written now. Raises: BusUnavailable, ApiError."""
+    """The streams without a leader, which can't be read or written now. Raises: BusUnavailable, ApiError."""
     return [stream.name for stream in await list_streams(bus) if not stream.leader]
 
 
 def read_stream(info: StreamInfo) -> Stream:
-    """One stream with its copies. Pure."""
+    """A stream with its replicas. Pure."""
     leader = {info.leader} if info.leader else set()
-    current = {copy.server for copy in info.replicas if _is_sound(copy)}
+    current = {replica.server for replica in info.replicas if _is_current(replica)}
     return Stream(
         name=info.name,
         replicas=int(info.config.get("num_replicas", 1)),
         leader=info.leader,
         current=frozenset(current | leader),
-        members=frozenset({copy.server for copy in info.replicas} | leader),
+        members=frozenset({replica.server for replica in info.replicas} | leader),
     )
 
 
-def _is_sound(copy: Replica) -> bool:
-    return copy.current and not copy.offline and copy.silent_ns < _SILENT_NS
+def _is_current(replica: Replica) -> bool:
+    return replica.current and not replica.offline and replica.silent_ns < _SILENT_NS
 
 
 async def remove(system: Bus, server: str) -> None:
-    """Take a server, by name or id (`Group.members`), out of the meta group. Raises: ApiError, BusUnavailable."""
+    """Remove a server, by name or id (`Group.members`), from the meta group. Raises: ApiError, BusUnavailable."""
     by_id = server if server.isalnum() and len(server) == _ID_LENGTH else peer_id(server)
     await admin_api.remove_server(system, by_id)

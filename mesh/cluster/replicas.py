@@ -1,8 +1,8 @@
-"""Whether a copy of a stream holds what it should.
+"""Whether a replica of a stream has the messages it should have.
 
-The servers call a copy current as soon as its Raft log is. What is in the stream may come later: a queue scaled from
-one copy to three was called current on two servers that held nothing of it for ten seconds (nats-server 2.15). So each
-server is asked what it has itself.
+The servers report a replica as current as soon as its Raft log is. Its messages may arrive later: a queue scaled from
+one replica to three was reported current on two servers that had no message of it for ten seconds (nats-server 2.15).
+So each server is asked for its own last sequence.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from mesh.cluster.topology import Stream
 
-#: Stream -> server -> the last sequence of the copy it has.
+#: Stream -> server -> last sequence of its replica.
 Held = dict[str, dict[str, int]]
 
 
 def read_held(answers: Iterable[dict[str, Any]]) -> Held:
-    """What each server has of each stream, from the answers to JSZ with `streams`. Pure."""
+    """The last sequence of each replica, from the answers to JSZ with `streams`. Pure."""
     found: Held = {}
     for answer in answers:
         server = str((answer.get("server") or {}).get("name", ""))
@@ -30,26 +30,26 @@ def read_held(answers: Iterable[dict[str, Any]]) -> Held:
 
 
 class Replicas:
-    """Judges copies by what was seen one look earlier: between two answers of one look a busy stream has grown."""
+    """Compares replicas with the previous observation, because a busy stream grows between two answers of one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._had: dict[str, int] = {}
+        self._leader_had: dict[str, int] = {}
         self._behind_since: dict[str, float] = {}
 
     def judge(self, streams: Iterable[Stream], held: Held) -> tuple[Stream, ...]:
-        """The streams, with those copies current alone that hold what their leader held one look ago."""
-        return tuple(self._judge(one, held.get(one.name, {})) for one in streams)
+        """The streams; a replica stays current only if it has what its leader had at the previous observation."""
+        return tuple(self._judge(stream, held.get(stream.name, {})) for stream in streams)
 
     def _judge(self, stream: Stream, held: dict[str, int]) -> Stream:
-        now, has = self._clock(), held.get(stream.leader)
-        if has is None:  # nobody leads, or its server did not answer: nothing can be compared
-            whole = stream.current & {stream.leader}
+        now, leader_has = self._clock(), held.get(stream.leader)
+        if leader_has is None:  # no leader, or its server did not answer: nothing can be compared
+            complete = stream.current & {stream.leader}
         else:
-            due = min(has, self._had.get(stream.name, has))
-            self._had[stream.name] = has
-            whole = frozenset(one for one in stream.current if held.get(one, -1) >= due)
-        if whole == stream.members:
+            due = min(leader_has, self._leader_had.get(stream.name, leader_has))
+            self._leader_had[stream.name] = leader_has
+            complete = frozenset(server for server in stream.current if held.get(server, -1) >= due)
+        if complete == stream.members:
             self._behind_since.pop(stream.name, None)
-            return replace(stream, current=whole)
-        return replace(stream, current=whole, behind_s=now - self._behind_since.setdefault(stream.name, now))
+            return replace(stream, current=complete)
+        return replace(stream, current=complete, behind_s=now - self._behind_since.setdefault(stream.name, now))

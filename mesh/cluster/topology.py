@@ -22,14 +22,14 @@ MINIMUM_FREE_BYTES = 1_000_000_000
 
 @dataclass(frozen=True)
 class Rules:
-    """How patient the plan is; see `mesh/config.py`."""
+    """The timeouts of the plan, seconds, and the target number of servers; see `mesh/config.py`."""
 
     servers: int = 3
     candidate_s: float = 20.0
     gone_s: float = 60.0
     join_s: float = 30.0
     behind_s: float = 5.0
-    """A copy that lags this long is told of; on a busy bus each one does for a moment."""
+    """A replica that lags this long is reported; on a busy bus every replica lags for a moment."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,23 @@ class Candidate:
     free_bytes: int = MINIMUM_FREE_BYTES
     wired: bool = True
     willing: bool = True
-    """False while it drains, is suspect, or failed to host a moment ago."""
+    """False while it drains, is suspect, or has recently failed to host."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A bus server: one its node told of, one in the meta group, or both."""
+    """A bus server that its node has recorded, or that is in the meta group, or both."""
 
     name: str
     node: str
     addresses: frozenset[str] = frozenset()
-    told: bool = True
-    """Whether its node says that it runs this server. What runs no longer is never waited for."""
+    recorded: bool = True
+    """Whether its node has a record of running it. The plan never waits for a server without a record."""
     in_group: bool = True
     current: bool = True
-    """Whether the meta leader hears it and it has all there is."""
+    """Whether the leader of the meta group hears it, and it is up to date."""
     age_s: float = 1e9
-    """How long ago its node told of it first."""
+    """How long its record has existed."""
     gone_s: float = 0.0
     """How long its node has been gone; 0 while it is not."""
     leaving: bool = False
@@ -68,23 +68,23 @@ class Server:
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream and where its copies are."""
+    """A stream and the location of its replicas."""
 
     name: str
     replicas: int
-    """How many copies it is to have."""
+    """Its configured number of replicas."""
     leader: str
     current: frozenset[str]
-    """Servers with a copy that has all there is, the leader's own included."""
+    """Servers with an up-to-date replica, the leader included."""
     members: frozenset[str]
-    """Servers that have, or are getting, a copy; none: it did not answer, and nothing is known of it but its name."""
+    """Servers that have, or are getting, a replica. Empty: the stream did not answer, only its name is known."""
     behind_s: float = 0.0
-    """For how long a copy has lacked something, as the observer saw it."""
+    """How long a replica has been behind, as the observer saw it."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What is seen, all of it."""
+    """Everything that is observed."""
 
     leader: str
     """The server that leads the meta group; "" while none does."""
@@ -95,21 +95,21 @@ class View:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing can be done now; `reason` is for people, "" when all is as it should be."""
+    """Nothing can be done now; `reason` is for people, "" when the target state is reached."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Promote:
-    """Have `node` start a bus server and join."""
+    """Make `node` start a bus server that joins the group."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Have these streams kept in `replicas` copies."""
+    """Change the number of replicas of these streams."""
 
     streams: tuple[str, ...]
     replicas: int
@@ -117,7 +117,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class MoveStreams:
-    """Have the copies on `to` lead these streams."""
+    """Make the replicas on server `to` the leaders of these streams."""
 
     streams: tuple[str, ...]
     to: str
@@ -125,21 +125,21 @@ class MoveStreams:
 
 @dataclass(frozen=True)
 class MoveMeta:
-    """Have `to` lead the meta group."""
+    """Make server `to` the leader of the meta group."""
 
     to: str
 
 
 @dataclass(frozen=True)
 class Remove:
-    """Take a server out of the meta group; its copies are made anew elsewhere."""
+    """Remove a server from the meta group; its replicas are created again on other servers."""
 
     server: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Have `node` end the server, which is in no group (any more)."""
+    """Make `node` stop the server, which is not in the group."""
 
     node: str
     server: str
@@ -150,7 +150,7 @@ Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop
 
 @dataclass(frozen=True)
 class _Group:
-    """The meta group, sorted out once."""
+    """The members of the meta group, classified."""
 
     members: tuple[Server, ...]
     staying: tuple[Server, ...]
@@ -159,11 +159,11 @@ class _Group:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(one.name for one in self.members)
+        return frozenset(server.name for server in self.members)
 
 
 def plan(view: View, rules: Rules) -> Step:
-    """The next step. Deciders in order: the first that has something to say is obeyed."""
+    """The next step: that of the first rule that has one."""
     if not view.leader:
         return Wait("the bus servers have no leader")
     group = _sort_out(view, rules)
@@ -179,50 +179,65 @@ def plan(view: View, rules: Rules) -> Step:
 
 
 def pick(candidates: Iterable[Candidate], taken: Iterable[frozenset[str]], rules: Rules) -> list[Candidate]:
-    """Those who may host, best first, no two of them (and none of `taken`) on one machine."""
-    fit = [
-        one
-        for one in candidates
-        if one.willing and one.up_s >= rules.candidate_s and one.free_bytes >= MINIMUM_FREE_BYTES and one.addresses
-    ]
-    fit.sort(key=lambda one: (not one.wired, -min(one.up_s, 3600.0) // 600, -one.free_bytes // 10**11, one.node))
-    machines, picked = list(taken), []
-    for one in fit:
-        if not any(one.addresses & machine for machine in machines):
-            machines.append(one.addresses)
-            picked.append(one)
+    """The candidates that may host, best first, each on a machine of its own that is not in `taken`."""
+    fit = [candidate for candidate in candidates if _may_host(candidate, rules)]
+    fit.sort(key=_preference)
+    machines = list(taken)
+    picked: list[Candidate] = []
+    for candidate in fit:
+        if not any(candidate.addresses & machine for machine in machines):
+            machines.append(candidate.addresses)
+            picked.append(candidate)
     return picked
 
 
+def _may_host(candidate: Candidate, rules: Rules) -> bool:
+    old_enough, has_room = candidate.up_s >= rules.candidate_s, candidate.free_bytes >= MINIMUM_FREE_BYTES
+    return candidate.willing and old_enough and has_room and bool(candidate.addresses)
+
+
+def _preference(candidate: Candidate) -> tuple[bool, float, int, str]:
+    """Wired first, then up for longer (in steps of ten minutes, up to an hour), then more free disk, then by id."""
+    return (
+        not candidate.wired,
+        -min(candidate.up_s, 3600.0) // 600,
+        -candidate.free_bytes // 10**11,
+        candidate.node,
+    )
+
+
 def _sort_out(view: View, rules: Rules) -> _Group:
-    members = tuple(one for one in view.servers if one.in_group)
-    staying = tuple(one for one in members if one.told and not one.leaving and one.gone_s < rules.gone_s)
-    outgoing = tuple(sorted((one for one in members if one not in staying), key=lambda one: (one.told, one.name)))
-    # A machine whose server leaves is no place for another one; one whose server is dead and gone may be.
-    taken = [one.addresses for one in view.servers if one.gone_s == 0 and one.told]
+    members = tuple(server for server in view.servers if server.in_group)
+    staying = tuple(
+        server for server in members if server.recorded and not server.leaving and server.gone_s < rules.gone_s
+    )
+    leaving = (server for server in members if server not in staying)
+    outgoing = tuple(sorted(leaving, key=lambda server: (server.recorded, server.name)))
+    # A machine whose server is leaving can't host another one; one whose server is gone may.
+    taken = [server.addresses for server in view.servers if server.gone_s == 0 and server.recorded]
     return _Group(members, staying, outgoing, tuple(pick(view.candidates, taken, rules)))
 
 
 def _target(view: View, group: _Group, rules: Rules) -> int:
-    """How many servers the group should have."""
+    """The target number of servers."""
     within_reach = len(group.staying) + len(group.free)
-    # Those on the way in are counted on: else growing would be given up between its two halves.
-    within_reach += sum(not one.in_group and one.told and one.gone_s == 0 for one in view.servers)
+    # Servers that are joining count: otherwise growth would be abandoned half-way.
+    within_reach += sum(not server.in_group and server.recorded and server.gone_s == 0 for server in view.servers)
     if within_reach >= rules.servers:
         return rules.servers
-    if any(one.leaving and one.gone_s == 0 for one in group.outgoing) or len(group.members) == 2:
+    if any(server.leaving and server.gone_s == 0 for server in group.outgoing) or len(group.members) == 2:
         return 1
     return len(group.members)
 
 
 def _finish_joining(view: View, group: _Group, rules: Rules) -> Step | None:
-    for one in view.servers:
-        if one.in_group or not one.told or 0 < one.gone_s < rules.gone_s:
+    for server in view.servers:
+        if server.in_group or not server.recorded or 0 < server.gone_s < rules.gone_s:
             continue
-        if one.gone_s or one.leaving or one.age_s >= rules.join_s:
-            return Stop(one.node, one.name)
-        return Wait(f"{one.node} joins")
-    late = [one.node for one in group.staying if not one.current and one.gone_s == 0]
+        if server.gone_s or server.leaving or server.age_s >= rules.join_s:
+            return Stop(server.node, server.name)
+        return Wait(f"{server.node} joins")
+    late = [server.node for server in group.staying if not server.current and server.gone_s == 0]
     return Wait(f"{', '.join(late)} catches up") if late else None
 
 
@@ -233,33 +248,33 @@ def _grow(group: _Group, target: int) -> Step | None:
 
 
 def _listen(view: View) -> Step | None:
-    unheard = [one.name for one in view.streams if not one.members]
-    return Wait(f"{', '.join(unheard)}: nobody answers for it") if unheard else None
+    unheard = [stream.name for stream in view.streams if not stream.members]
+    return Wait(f"{', '.join(unheard)}: no replica answers") if unheard else None
 
 
 def _copy(view: View, group: _Group, target: int) -> Step | None:
-    """More copies, once there are enough servers for them."""
-    sound = frozenset(one.name for one in group.staying if one.current)
-    if target == 1 or len(sound) < target:
+    """More replicas, once there are enough servers for them."""
+    current = frozenset(server.name for server in group.staying if server.current)
+    if target == 1 or len(current) < target:
         return None
-    few = tuple(one.name for one in view.streams if one.replicas < target)
+    few = tuple(stream.name for stream in view.streams if stream.replicas < target)
     if few:
         return Scale(few, target)
-    thin = [one.name for one in view.streams if len(one.current & sound) < min(target, 2)]
+    thin = [stream.name for stream in view.streams if len(stream.current & current) < min(target, 2)]
     return Wait(f"{', '.join(thin)}: copies are being made") if thin else None
 
 
 def _shrink(view: View, group: _Group, target: int) -> Step | None:
-    """Take out who is not wanted any more, as soon as nothing depends on it."""
-    sound = [one for one in group.staying if one.current]
-    if len(sound) < target or not sound:
+    """Remove servers that are no longer needed, as soon as nothing depends on them."""
+    current = [server for server in group.staying if server.current]
+    if len(current) < target or not current:
         return None
-    keep = _keep(view, sound, target)
-    extra = [one for one in group.members if one.name not in keep]
+    keep = _keep(view, current, target)
+    extra = [server for server in group.members if server.name not in keep]
     if not extra:
         return None
-    # The dead first: as long as they count, they count against the majority.
-    leaver = min(extra, key=lambda one: (one.told and one.gone_s == 0, one.current, one.name))
+    # Dead servers first: while they are members, they count against the majority.
+    leaver = min(extra, key=lambda server: (server.recorded and server.gone_s == 0, server.current, server.name))
     step = _gather(view, group, next(iter(keep))) if target == 1 else _relieve(view, leaver, keep)
     if step is not None:
         return step
@@ -268,51 +283,54 @@ def _shrink(view: View, group: _Group, target: int) -> Step | None:
     return Remove(leaver.name)
 
 
-def _keep(view: View, sound: list[Server], target: int) -> frozenset[str]:
-    """The names of the `target` servers that stay: those that lead, then the longest there."""
+def _keep(view: View, current: list[Server], target: int) -> frozenset[str]:
+    """The names of the `target` servers to keep: those that lead, then the oldest."""
     led = {stream.leader for stream in view.streams if stream.replicas == 1}
-    order = sorted(sound, key=lambda one: (one.name not in led, one.name != view.leader, -one.age_s, one.name))
-    return frozenset(one.name for one in order[:target])
+
+    def preference(server: Server) -> tuple[bool, bool, float, str]:
+        return (server.name not in led, server.name != view.leader, -server.age_s, server.name)
+
+    return frozenset(server.name for server in sorted(current, key=preference)[:target])
 
 
 def _gather(view: View, group: _Group, survivor: str) -> Step | None:
-    """Have all streams on one server alone."""
-    without = [one for one in view.streams if survivor not in one.members]
-    if any(one.replicas < len(group.members) for one in without):
-        more = min(one.replicas for one in without) + 1
-        return Scale(tuple(one.name for one in without if one.replicas < more), more)
-    behind = [one.name for one in view.streams if survivor not in one.current]
+    """Move all streams to a single server."""
+    without = [stream for stream in view.streams if survivor not in stream.members]
+    if any(stream.replicas < len(group.members) for stream in without):
+        more = min(stream.replicas for stream in without) + 1
+        return Scale(tuple(stream.name for stream in without if stream.replicas < more), more)
+    behind = [stream.name for stream in view.streams if survivor not in stream.current]
     if behind:
         return Wait(f"{', '.join(behind)}: copies are being made on {host_of(survivor)}")
-    elsewhere = tuple(one.name for one in view.streams if one.leader != survivor)
+    elsewhere = tuple(stream.name for stream in view.streams if stream.leader != survivor)
     if elsewhere:
         return MoveStreams(elsewhere, survivor)
-    many = tuple(one.name for one in view.streams if one.replicas > 1)
+    many = tuple(stream.name for stream in view.streams if stream.replicas > 1)
     return Scale(many, 1) if many else None
 
 
 def _relieve(view: View, leaver: Server, keep: frozenset[str]) -> Step | None:
-    """Have nothing led by one that goes, and nothing that only it has."""
+    """Make sure that a server to be removed leads no stream, and has no replica that others lack."""
     thin = [
-        one.name
-        for one in view.streams
-        if leaver.name in one.members and len((one.current & keep) - {leaver.name}) < min(2, len(keep))
+        stream.name
+        for stream in view.streams
+        if leaver.name in stream.members and len((stream.current & keep) - {leaver.name}) < min(2, len(keep))
     ]
     if thin:
         return Wait(f"{', '.join(thin)}: copies are being made")
-    led = [one for one in view.streams if one.leader == leaver.name]
+    led = [stream for stream in view.streams if stream.leader == leaver.name]
     if not led:
         return None
     to = min(led[0].current & keep)
-    return MoveStreams(tuple(one.name for one in led if to in one.current), to)
+    return MoveStreams(tuple(stream.name for stream in led if to in stream.current), to)
 
 
 def _shortage(view: View, group: _Group, rules: Rules) -> str:
-    """What people should know although nothing can be done about it."""
-    dead = [one.node for one in group.members if one.gone_s or not one.told]
+    """A shortage to report although nothing can be done about it now; "" when there is none."""
+    dead = [server.node for server in group.members if server.gone_s or not server.recorded]
     if dead and len(group.members) > 1:
         return f"{', '.join(dead)} is away, and there is no other machine to take its place"
-    leaving = [one.node for one in group.outgoing if one.leaving]
+    leaving = [server.node for server in group.outgoing if server.leaving]
     if leaving:
         return f"there is nobody to take over from {', '.join(leaving)}"
     late = [one.name for one in view.streams if one.behind_s >= rules.behind_s]

@@ -1,4 +1,4 @@
-"""The services of the leader: they run while this node is leader, and stop the moment it is not. Work goes on without.
+"""The services of the leader: they run while this node is leader and stop the moment it is not. Tasks run without it.
 
 They are the heartbeat digest, the placement plan, reclaiming the deliveries of dead nodes, the journal, removing the
 records of nodes that are gone, load samples and alarms, and those passed in (capacity, merges, the cluster). Everything

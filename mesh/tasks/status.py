@@ -66,7 +66,7 @@ def _copied(record: TaskEnd | TaskState, names: tuple[str, ...]) -> dict[str, An
     return {name: getattr(record, name) for name in names}
 
 
-#: States that say all there is to say unless the error has a code of its own.
+#: Final states whose sentence needs no error message, unless the error has another code than the state.
 _ENDED = {"cancelled": "was cancelled", "expired": "expired: it was not started in time"}
 
 

@@ -64,7 +64,7 @@ class World:
                 name,
                 host_of(name),
                 frozenset({self.machines[host_of(name)]}),
-                told=name in self.told,
+                recorded=name in self.told,
                 in_group=name in self.group,
                 current=name in self.group and self.living(name),
                 gone_s=100.0 if host_of(name) in self.gone else 0.0,
