@@ -17,6 +17,10 @@ _BYTES = "application/octet-stream"
 _SECONDS = {"type": "number", "minimum": 0}
 _WAIT = Query("wait", "answer when the task has ended, after this many seconds at most", _SECONDS)
 _KEEP = Query("keep", "1: keep the blob until it is deleted, not only for a day", {"type": "string"})
+_LAST_EVENT = Query(
+    "Last-Event-ID", "id of the last event that the reader has: it is not sent again, and the numbers go on",
+    {"type": "string"},
+)  # fmt: skip
 _LIMIT = Query(
     "limit", f"how many at most [{capacity.DEFAULT_LIMIT}]",
     {"type": "integer", "minimum": 1, "maximum": capacity.MAX_LIMIT},
@@ -33,8 +37,9 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("GET", "/workload/{id}/result", results.result, "The result of a task: bytes when it is bytes, else JSON",
           {200: Answer("The result, with its own content type.", media="*/*")}, errors=(404, 406, 409, 503)),
     Route("GET", "/workload/{id}/events", events.events, "The changes of a task, as server-sent events",
-          {200: Answer("`state` events, then an `end`, each with a status document.", media="text/event-stream")},
-          errors=(404, 503)),
+          {200: Answer("`state` events, then an `end`, each with a status document.", media="text/event-stream"),
+           204: Answer("The reader has the `end` already.", media="")},
+          errors=(404, 503), headers=(_LAST_EVENT,)),
     Route("DELETE", "/workload/{id}", workloads.cancel, "Cancel a task", {200: _STATUS}, errors=(404, 503)),
     Route("GET", "/workloads", kinds.kinds, "The kinds of work, with their schemas and the nodes that know them",
           {200: Answer("All kinds.", net.KindsDoc)}, errors=(503,)),

@@ -101,13 +101,15 @@ def _operation(route: Route, refs: dict[type, dict[str, Any]]) -> dict[str, Any]
         "summary": route.summary,
         "tags": list(route.tags),
     }
-    parameters: list[dict[str, Any]] = [
-        {"name": query.name, "in": "query", "description": query.what, "schema": query.schema} for query in route.query
+    described: list[dict[str, Any]] = [
+        {"name": parameter.name, "in": place, "description": parameter.what, "schema": parameter.schema}
+        for place, parameters in (("query", route.query), ("header", route.headers))
+        for parameter in parameters
     ]
     if "{id}" in route.path:
-        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
-    if parameters:
-        operation["parameters"] = parameters
+        described.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    if described:
+        operation["parameters"] = described
     if route.body is not None:
         media = {"schema": refs[route.body]}
         content = {"application/json": media, "application/msgpack": media}
@@ -124,5 +126,7 @@ def _operation(route: Route, refs: dict[type, dict[str, Any]]) -> dict[str, Any]
 
 
 def _response(answer: Answer, refs: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    if not answer.media:
+        return {"description": answer.what}
     media: dict[str, Any] = {"schema": refs[answer.model]} if answer.model is not None else {}
     return {"description": answer.what, "content": {answer.media: media}}

@@ -21,11 +21,12 @@ class Answer:
     model: type | None = None
     """A document of api.documents."""
     media: str = "application/json"
+    """"" for an answer without a body."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query parameter."""
+    """A parameter in the query, or a header of the request."""
 
     name: str
     what: str
@@ -44,6 +45,7 @@ class Route:
     errors: tuple[int, ...] = ()
     """Statuses that it may answer with the error document; every route may answer 403, 421 and 500."""
     query: tuple[Query, ...] = ()
+    headers: tuple[Query, ...] = ()
     body: type | None = None
     """A document or a pydantic model."""
     takes_bytes: bool = False

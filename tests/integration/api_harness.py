@@ -210,7 +210,7 @@ class Client:
             operation = self._operation(method, path.partition("?")[0])
             schema: dict[str, Any] = {"$ref": "#/components/schemas/ErrorDoc"}
             if operation is not None and method != "HEAD":
-                content = operation["responses"][str(answer.status)]["content"]
+                content = operation["responses"][str(answer.status)].get("content", {})
                 schema = content.get(answer.content_type, content.get("*/*", {})).get("schema", {})
             if is_json and method != "HEAD":
                 Draft202012Validator({"components": self.document["components"], **schema}).validate(body)

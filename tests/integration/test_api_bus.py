@@ -61,3 +61,18 @@ async def test_a_message_at_the_ingress_is_found_by_its_number(api: Client, bus:
     for number in (str(sequence), f"000{sequence}"):
         status, answer, _ = await api("GET", f"{V}/workload/{number}/status")
         assert (status, answer["id"]) == (200, f"w0-{sequence}")
+
+
+async def test_the_id_of_an_event_holds_at_another_node(api: Client, bus: Bus, bus_server: Any) -> None:
+    task = (await api("POST", f"{V}/workload/submit", json={"kind": "echo"}))[1]["id"]
+    path = f"{V}/workload/{task}/events"
+    async with api.session.get(api.url + path) as answer:
+        lines = (await answer.content.readuntil(b"\n\n")).decode().splitlines()
+    first = lines[1].removeprefix("id: ")
+    assert lines[0] == "event: state" and first.startswith("1-")
+    async with Mesh(bus=await bus_server.connect("other"), config=LOCAL) as mesh, bridge(OnBus(mesh)) as other:
+        async with other.session.get(other.url + path, headers={"Last-Event-ID": first}) as answer:
+            assert (await answer.content.readline()).startswith(b":"), "the event is not sent again"
+            assert (await other("DELETE", f"{V}/workload/{task}"))[0] == 200
+            rest = (await answer.content.read()).decode()
+        assert "event: state" not in rest and "event: end\nid: 2-" in rest

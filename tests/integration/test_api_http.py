@@ -227,9 +227,41 @@ async def test_events_until_the_end(api: Client, memory: Memory) -> None:
             text += await answer.content.readany()
         memory.finish(task, result=Raw(encode("ok")))
         text += await answer.content.read()
-    found = re.findall(r"event: (\w+)\nid: (\d)\ndata: (.*)\n\n", text.decode())
-    assert [(name, number) for name, number, _ in found] == [("state", "1"), ("end", "2")]
-    assert json.loads(found[1][2])["result"] == "ok"
+    found = events_in(text)
+    assert [(name, event.partition("-")[0]) for name, event, _ in found] == [("state", "1"), ("end", "2")]
+    assert found[1][2]["result"] == "ok"
+
+
+def events_in(text: bytes) -> list[tuple[str, str, Any]]:
+    """(name, id, data) of each event."""
+    found = re.findall(r"event: (\w+)\n(?:id: (\S+)\n)?data: (.*)\n\n", text.decode())
+    return [(name, event, json.loads(data)) for name, event, data in found]
+
+
+async def test_a_reader_that_comes_back_gets_only_what_it_has_not_seen(api: Client, memory: Memory) -> None:
+    task = await submit(api)
+    path = f"{api.url}{V}/workload/{task}/events"
+    async with api.session.get(path) as answer:
+        first = events_in(await answer.content.readuntil(b"\n\n"))[0][1]
+    # The connection is lost, and nothing happens until the reader is back.
+    async with api.session.get(path, headers={"Last-Event-ID": first}) as answer:
+        assert await answer.content.readuntil(b"\n\n") == b": still here\n\n"
+        memory.finish(task)
+        text = await answer.content.read()
+    [(name, last, _)] = events_in(text)
+    assert (name, last.partition("-")[0]) == ("end", "2")
+    # What happens while the reader is away is sent when it is back, under the next number.
+    status, text, _ = await api("GET", path.removeprefix(api.url), headers={"Last-Event-ID": first})
+    assert (status, [(name, event) for name, event, _ in events_in(text)]) == (200, [("end", last)])
+    assert (await api("GET", path.removeprefix(api.url), headers={"Last-Event-ID": last}))[:2] == (204, b"")
+
+
+@pytest.mark.parametrize("header", ["", "0", "1", "x", "1-", "-1", "9" * 5000, "1-zzzzzzzz", "\u0661-00000000"])
+async def test_an_event_id_that_is_none_gets_the_stream_from_now_on(api: Client, memory: Memory, header: str) -> None:
+    task = await submit(api)
+    memory.finish(task)
+    status, text, _ = await api("GET", f"{V}/workload/{task}/events", headers={"Last-Event-ID": header})
+    assert (status, [(name, event[:2]) for name, event, _ in events_in(text)][:1]) == (200, [("end", "1-")])
 
 
 async def test_dead_letters_kinds_registering_and_health(api: Client, memory: Memory) -> None:
