@@ -1,1 +1,1 @@
-"""What a task of each kind takes and needs: the contract; node/workloads holds the work itself."""
+"""The contract of each kind: its payload and requirements. node/workloads holds the implementations."""

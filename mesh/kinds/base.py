@@ -1,7 +1,7 @@
-"""What a kind of work declares: its payload, what it takes of a machine, what it needs installed.
+"""The parts of a kind's contract: payload, resources, required libraries.
 
-One file a kind stands beside this one, holding nothing but its contract; the work itself is
-`node/workloads/<kind>.py`, which only worker processes import. Anybody who submits needs only this folder.
+Each kind has one file in this folder with its contract only; the implementation is `node/workloads/<kind>.py`, which
+only worker processes import. A client that submits tasks needs only this folder.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Payload(BaseModel):
-    """Base of all payloads: an unknown field is a fault, not something to ignore silently."""
+    """Base of all payloads: an unknown field is an error; it is never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BlobInput(BaseModel):
-    """A reference to an uploaded blob: what `POST /api/v1.2/blobs` returned."""
+    """A reference to an uploaded blob, as `POST /api/v1.2/blobs` returns it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,7 +37,7 @@ def _data(value: Any) -> Any:
         try:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("is no base64; upload the file as a blob, or send its bytes as base64") from None
+            raise ValueError("is not valid base64; send the bytes as base64, or upload the file as a blob") from None
     return value
 
 
@@ -50,22 +50,22 @@ Data = Annotated[
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task of a kind takes of a machine."""
+    """The resources that one task of a kind uses."""
 
     cores: int | Literal["all"] = 1
     memory_mb: int = 512
-    """Resident memory a worker may add for it; past that the task fails, the node does not."""
+    """Limit of the resident memory that a worker adds for the task, MiB; beyond it the task fails, not the node."""
     gpu: int = 0
 
 
 @dataclass(frozen=True)
 class Need:
-    """A library a kind can't run without."""
+    """A library that a kind requires."""
 
     module: str
     """Top-level import name."""
     extra: str
-    """The extra of this project that installs it."""
+    """The extra of this package that installs it."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,23 @@ class KindSpec:
 
     name: str
     summary: str
-    """One line for people."""
+    """A one-line description."""
     payload: type[Payload]
     resources: Resources = Resources()
     needs: tuple[Need, ...] = ()
     timeout_s: float = 600.0
-    """Longest run time unless the submitter says otherwise."""
+    """The default run time limit."""
     example: dict[str, Any] | None = None
-    """A payload that works as it stands."""
+    """A complete payload."""
     either: tuple[tuple[Need, ...], ...] = ()
-    """Sets of libraries of which it needs one, the best first."""
+    """Alternative sets of libraries, best first; the kind requires one of them."""
     gains: tuple[Need, ...] = ()
-    """Libraries it can do without, and is faster with."""
+    """Optional libraries that make the kind faster."""
     probe: dict[str, Any] | None = None
-    """A payload that always means the same work, of a tenth of a second or so: how long it takes says how fast a
-    machine is. None: speed means nothing, or is not measured."""
+    """A payload with a constant amount of work, about a tenth of a second; its run time measures the speed of a
+    machine. None: speed is meaningless for this kind, or not measured."""
     checkpoints: bool = False
-    """Whether its work hands the mesh checkpoints (`Context.checkpoint`) and goes on from one (`Context.resume`)."""
+    """Whether the kind saves checkpoints (`Context.checkpoint`) and resumes from them (`Context.resume`)."""
     members_only: dict[str, str] = field(default_factory=dict)
-    """Fields that are refused unless the mesh is closed (`mesh/kinds/table.py`) -> what is done for members only, as a
-    phrase: "is code, which a mesh runs"."""
+    """Fields that only a closed mesh accepts (`mesh/kinds/table.py`) -> the reason, as a phrase that follows the
+    field's name: "is code, which a mesh runs"."""

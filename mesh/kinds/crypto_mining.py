@@ -1,4 +1,4 @@
-"""Double SHA-256 over a block header, as Bitcoin mines: search nonces for a hash under a target."""
+"""The contract of `crypto_mining`: a search for a nonce whose double SHA-256, as in Bitcoin, meets a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from mesh.kinds.base import KindSpec, Need, Payload, Resources
 
-#: The header of Bitcoin's first block, without its nonce (76 bytes), and the nonce that its miner found.
+#: The header of Bitcoin's first block without its nonce (76 bytes), and the nonce that solves it.
 GENESIS_HEADER_HEX = (
     "01000000" + "00" * 32 + "3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d"
 )
@@ -18,7 +18,7 @@ GENESIS_NONCE = 2083236893
 NONCES = 1 << 32
 HEADER_BYTES = 80
 DEFAULT_SECONDS = 1.0
-#: How far below the known nonce a search for the genesis block begins, unless told where.
+#: Default start of a search for the genesis block: this far below the known nonce.
 GENESIS_LEAD = 500_000
 
 _HEX = re.compile(r"[0-9A-Fa-f]{1,64}")
@@ -29,7 +29,7 @@ def _upper(value: Any) -> Any:
 
 
 class CryptoMiningPayload(Payload):
-    """What `crypto_mining` takes. With no range and no time it hashes for one second, to measure the rate."""
+    """Payload of `crypto_mining`. Without a range and a time limit, it hashes for one second to measure the rate."""
 
     algorithm: Annotated[Literal["SHA256", "SHA256D"], BeforeValidator(_upper)] = Field(
         default="SHA256", description="both names mean SHA-256 applied twice, as block headers are hashed"
@@ -37,25 +37,23 @@ class CryptoMiningPayload(Payload):
     block: Literal["genesis"] | None = Field(
         default=None,
         description="mine Bitcoin's first block; unless nonce_start or seconds is given, the search covers a "
-        "million nonces around the one that solves it",
+        "million nonces around the solution",
     )
     header_hex: str | None = Field(
-        default=None, description="76 or 80 bytes of block header in hex; of 80, the last 4 are replaced"
+        default=None, description="block header in hex, 76 or 80 bytes; the last 4 of 80 bytes are replaced"
     )
     nonce_start: int | None = Field(default=None, ge=0, lt=NONCES, description="first nonce to try")
-    nonce_count: int | None = Field(default=None, ge=1, le=NONCES, description="how many nonces to try")
-    seconds: float | None = Field(
-        default=None, gt=0, le=3600, allow_inf_nan=False, description="how long to search at most"
-    )
-    target_bits: int | None = Field(default=None, ge=0, le=256, description="leading zero bits that the hash must have")
+    nonce_count: int | None = Field(default=None, ge=1, le=NONCES, description="number of nonces to try")
+    seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False, description="time limit, seconds")
+    target_bits: int | None = Field(default=None, ge=0, le=256, description="required leading zero bits of the hash")
     target_hex: str | None = Field(
-        default=None, description="up to 64 hexadecimal digits: the hash, as a number, must not be larger"
+        default=None, description="largest hash, as a number, that meets the target; up to 64 hexadecimal digits"
     )
 
     device: Literal["cpu", "gpu"] = Field(
         default="cpu",
-        description="what hashes; gpu needs PyTorch and an NVIDIA one: ask for a node that has it by requires "
-        '{"accelerator": "cuda"}',
+        description="where hashes are computed; gpu requires PyTorch and an NVIDIA GPU: select such a node with "
+        'requires {"accelerator": "cuda"}',
     )
 
     @field_validator("header_hex")
@@ -68,7 +66,7 @@ class CryptoMiningPayload(Payload):
         try:
             size = len(bytes.fromhex(value))
         except ValueError:
-            raise ValueError("must be hexadecimal digits, two a byte") from None
+            raise ValueError("must be hexadecimal, two digits per byte") from None
         if size not in (HEADER_BYTES - 4, HEADER_BYTES):
             raise ValueError(f"must be 76 or 80 bytes long, not {size}")
         return value
@@ -89,7 +87,7 @@ class CryptoMiningPayload(Payload):
 
     @property
     def target(self) -> int:
-        """The largest hash, read as a little-endian number, that counts; from the header unless given."""
+        """The largest hash, as a little-endian number, that meets the target; by default the header's own."""
         if self.target_bits is not None:
             return (1 << (256 - self.target_bits)) - 1
         if self.target_hex is not None:
@@ -98,22 +96,22 @@ class CryptoMiningPayload(Payload):
 
     @property
     def nonces(self) -> tuple[int, int]:
-        """(first, end) of the nonces to try; the end is never past 2**32."""
-        asked = self.nonce_start is None and self.seconds is None and self.block == "genesis"
-        first = GENESIS_NONCE - GENESIS_LEAD if asked else self.nonce_start or 0
-        count = self.nonce_count or (2 * GENESIS_LEAD if asked else NONCES)
+        """(first, end) of the range to search; end is at most 2**32."""
+        genesis = self.nonce_start is None and self.seconds is None and self.block == "genesis"
+        first = GENESIS_NONCE - GENESIS_LEAD if genesis else self.nonce_start or 0
+        count = self.nonce_count or (2 * GENESIS_LEAD if genesis else NONCES)
         return first, min(NONCES, first + count)
 
     @property
     def limit_s(self) -> float | None:
-        """Seconds to search at most; None when the range alone decides."""
+        """The time limit in seconds; None: only the range limits the search."""
         if self.seconds is None and self.nonce_count is None and self.block is None:
             return DEFAULT_SECONDS
         return self.seconds
 
 
 def target_of(compact: int) -> int:
-    """The target that a header's compact "bits" field stands for: 3 bytes of mantissa, 1 of exponent."""
+    """The target encoded by a header's compact "bits" field: 3 bytes of mantissa, 1 of exponent."""
     exponent, mantissa = compact >> 24, compact & 0x007FFFFF
     shift = 8 * (exponent - 3)
     return min((1 << 256) - 1, mantissa << shift if shift >= 0 else mantissa >> -shift)
@@ -121,7 +119,7 @@ def target_of(compact: int) -> int:
 
 SPEC = KindSpec(
     name="crypto_mining",
-    summary="Search nonces of a block header for a double SHA-256 under a target, on every core.",
+    summary="Search the nonces of a block header for a double SHA-256 that meets a target, on all cores.",
     payload=CryptoMiningPayload,
     resources=Resources(cores="all", memory_mb=512),
     timeout_s=3900.0,

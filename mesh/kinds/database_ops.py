@@ -1,4 +1,4 @@
-"""Queries in DuckDB: TPC-H made, run and checked on the spot; in a closed mesh also SQL over CSV and Parquet."""
+"""The contract of `database_ops`: TPC-H in DuckDB, with checked answers; in a closed mesh SQL on CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUERIES = tuple(range(1, 23))
 MAX_SCALE_FACTOR = 10.0
 MAX_STREAMS = 8
 MAX_ROWS = 100_000
-#: What DuckDB may hold; its own limit leaves room for what it does not count.
+#: The memory limits of the task and of DuckDB, MiB; the difference is for memory that DuckDB does not count.
 MEMORY_MB = 3072
 DUCKDB_MEMORY_MB = 1536
 
@@ -21,9 +21,9 @@ _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class DatabaseOpsPayload(Payload):
-    """What `database_ops` takes: nothing for TPC-H at scale factor 0.1, or SQL with the tables it reads."""
+    """Payload of `database_ops`: empty for TPC-H at scale factor 0.1, or SQL and the tables it reads."""
 
-    benchmark: Literal["tpch"] = Field(default="tpch", description="what is run unless sql is given")
+    benchmark: Literal["tpch"] = Field(default="tpch", description="benchmark to run when there is no sql")
     scale_factor: float = Field(
         default=0.1,
         ge=0.001,
@@ -32,30 +32,30 @@ class DatabaseOpsPayload(Payload):
         description="size of the data: 1 is about 1 GB; answers are checked at 0.01, 0.1 and 1",
     )
     queries: tuple[Annotated[int, Field(ge=1, le=22)], ...] = Field(
-        default=QUERIES, description="which of the 22; power and throughput need all of them"
+        default=QUERIES, description="numbers of the queries, 1 to 22; power and throughput require all 22"
     )
     streams: int | None = Field(
         default=None,
         ge=0,
         le=MAX_STREAMS,
-        description="query streams at once in the throughput test; TPC-H's minimum when left out, 0: no such test",
+        description="concurrent query streams of the throughput test; TPC-H's minimum by default; 0: no such test",
     )
     sql: str | None = Field(
         default=None,
         min_length=1,
         max_length=100_000,
-        description="one SELECT over `tables`, instead of a benchmark; in a closed mesh only",
+        description="one SELECT on `tables`, instead of a benchmark; in a closed mesh only",
     )
     tables: dict[str, Data] = Field(
-        default_factory=dict, max_length=64, description="name -> a CSV or Parquet file: base64, or a blob"
+        default_factory=dict, max_length=64, description="table name -> CSV or Parquet file, as base64 or a blob"
     )
-    max_rows: int = Field(default=1000, ge=1, le=MAX_ROWS, description="rows of a SELECT that come back at most")
+    max_rows: int = Field(default=1000, ge=1, le=MAX_ROWS, description="maximum number of rows that a SELECT returns")
 
     @field_validator("queries")
     @classmethod
     def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or len(set(value)) < len(value):
-            raise ValueError("must name one query at least, and each once")
+            raise ValueError("must name at least one query, and each query once")
         return value
 
     @field_validator("tables")
@@ -64,25 +64,27 @@ class DatabaseOpsPayload(Payload):
         if value and info.data.get("sql", "") is None:
             raise ValueError("must be left out when there is no sql to read them")
         if not all(_TABLE_NAME.fullmatch(name) for name in value):
-            raise ValueError("must have names of at most 63 lower-case letters, digits and '_', no digit first")
+            raise ValueError(
+                "must have names of at most 63 lower-case letters, digits and '_', not starting with a digit"
+            )
         return value
 
     @property
     def stream_count(self) -> int:
-        """Streams of the throughput test; none when not all queries are run."""
+        """Streams of the throughput test; 0 when only some of the queries run."""
         if len(self.queries) < len(QUERIES):
             return 0
         return least_streams(self.scale_factor) if self.streams is None else self.streams
 
 
 def least_streams(scale_factor: float) -> int:
-    """TPC-H's least number of query streams at a size (clause 5.3.4): 2 up to 1 GB, 3 up to 10 GB."""
+    """TPC-H's minimum number of query streams at a scale factor (clause 5.3.4): 2 up to 1 GB, 3 up to 10 GB."""
     return 2 if scale_factor <= 1 else 3
 
 
 SPEC = KindSpec(
     name="database_ops",
-    summary="TPC-H in DuckDB: 22 queries with checked answers, power and throughput; SQL in a closed mesh.",
+    summary="Run TPC-H in DuckDB: 22 queries, checked answers, power, throughput; SQL in a closed mesh.",
     payload=DatabaseOpsPayload,
     resources=Resources(cores="all", memory_mb=MEMORY_MB),
     needs=(Need("duckdb", "sql"), Need("duckdb_extension_tpch", "sql")),

@@ -1,18 +1,21 @@
-"""A failed validation in plain words: which field, and what it must be (pure).
+"""Readable faults from a failed validation: the field, and what is wrong with it (pure).
 
-Pydantic names the branch of a union it tried inside a field's path ("image", "BlobInput", "blob"); people
-never wrote that word. Walking the payload itself along the path tells the fields from the branches.
+Pydantic's path to a field includes the union branch it tried ("image", "BlobInput", "blob"), a word the sender never
+wrote. Walking the payload along the path separates field names from branch names.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from mesh.errors import Fault
 
-#: No answer lists more faults than this: a million wrong elements need no million sentences.
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+#: The maximum number of faults in one response.
 MAX_FAULTS = 20
 
 _MISSING = object()
@@ -50,7 +53,7 @@ _WORDS = {
     "string_too_long": "must have at most {max_length} characters",
     "bytes_too_short": "must have at least {min_length} bytes",
     "bytes_too_long": "must have at most {max_length} bytes",
-    "invalid_key": "is no field name: those are text",
+    "invalid_key": "is not a field name: field names are text",
     "string_pattern_mismatch": "must match {pattern}",
     "union_tag_invalid": "must have {discriminator} set to one of {expected_tags}",
     "union_tag_not_found": "must have the field {discriminator}",
@@ -60,8 +63,8 @@ _WORDS = {
 }
 
 
-def problem_of(error: dict[str, Any], known: tuple[str, ...] = ()) -> str:
-    """What is wrong, as a phrase that follows a field's name: "must be at least 1"."""
+def problem_of(error: ErrorDetails, known: tuple[str, ...] = ()) -> str:
+    """What is wrong, as a phrase that follows the field's name: "must be at least 1"."""
     kind = error["type"]
     if kind == "extra_forbidden":
         takes = f"; it takes {', '.join(known)}" if known else ""
@@ -69,18 +72,18 @@ def problem_of(error: dict[str, Any], known: tuple[str, ...] = ()) -> str:
     words = _WORDS.get(kind)
     if words is not None:
         return words.format_map(error.get("ctx", {}))
-    return str(error["msg"]).replace("Input should be", "must be").replace("Input should", "must")
+    return error["msg"].replace("Input should be", "must be").replace("Input should", "must")
 
 
-def _is_absent(item: dict[str, Any]) -> bool:
-    """Whether the field at fault may be one that the payload lacks: by its absence, or by its default."""
+def _is_absent(item: ErrorDetails) -> bool:
+    """Return whether the payload may lack the faulty field: the field is missing, or its default is invalid."""
     last = item["loc"][-1] if item["loc"] else None
     own = item["type"] in ("value_error", "assertion_error") and isinstance(last, str) and last.isidentifier()
     return item["type"] == "missing" or own
 
 
 def _inside(value: Any, step: Any) -> Any:
-    """`value[step]` where there is such an element, else _MISSING."""
+    """`value[step]`, or _MISSING when there is no such element."""
     if isinstance(value, dict):
         return value.get(step, _MISSING)
     if isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
@@ -89,7 +92,7 @@ def _inside(value: Any, step: Any) -> Any:
 
 
 def _locate(loc: tuple[Any, ...], payload: Any, absent: bool) -> tuple[tuple[Any, ...], int, Any]:
-    """(the real path, its length where the last union branch was named or -1, the value it stopped at)."""
+    """(path of field names, its length at the last union branch or -1, the value at the end of the path)."""
     path: list[Any] = []
     branch_at, value = -1, payload
     for index, step in enumerate(loc):
@@ -105,16 +108,16 @@ def _locate(loc: tuple[Any, ...], payload: Any, absent: bool) -> tuple[tuple[Any
 
 
 def _dotted(path: tuple[Any, ...]) -> str:
-    """The path for people; a field's name is the sender's own text, so nothing unprintable passes."""
+    """The path as text; the sender chose the names, so unprintable characters become "?"."""
     text = ".".join(("payload", *(str(step) for step in path)))[:200]
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def faults_of(error: ValidationError, payload: Any, known: tuple[str, ...] = ()) -> tuple[Fault, ...]:
-    """Every fault that `error` found in `payload`, at most MAX_FAULTS, one a field.
+    """The faults that `error` found in `payload`: one per field, at most MAX_FAULTS.
 
-    `known` are the names of the payload's own fields. Where several branches of a union were tried, what
-    they asked for is joined with "or"; branches that could never fit (bytes, when an object came) are left out.
+    `known`: the names of the payload's fields. The problems of several union branches are joined with "or"; branches
+    that could never match (bytes, when the value is an object) are left out.
     """
     found: dict[str, list[str]] = {}
     details = error.errors(include_url=False, include_input=False)

@@ -1,7 +1,7 @@
-"""What can be done to an image: one model an operation, each naming its own fields.
+"""The image operations: one model per operation, each with its own fields.
 
-Values are in the terms people know from CSS and photo programs, not in a library's: factors of 1 change nothing,
-opacity is 0 to 1, colours are "#rrggbb". What each does to alpha and to 16 bits a sample is said in docs/images.md.
+Values follow CSS and photo editors rather than a library: a factor of 1 changes nothing, opacity is 0 to 1, colours are
+"#rrggbb". docs/images.md describes how each operation treats alpha and 16-bit samples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from mesh.kinds.base import Data, Payload
 
 MAX_SIDE = 65_500
-#: OpenCV's median counts in 8 bits; its bilateral filter reads (2 radius + 1)² samples for each pixel.
+#: OpenCV's median filter counts in 8 bits; its bilateral filter reads (2 radius + 1)² samples per pixel.
 MAX_MEDIAN_RADIUS, MAX_BILATERAL_RADIUS = 127, 25
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
@@ -29,16 +29,18 @@ def _odd(value: int) -> int:
 
 
 class Resize(Payload):
-    """Scale to a width, a height, or into a box."""
+    """Scale to a width, a height, or to fit inside a box."""
 
     op: Literal["resize"]
-    width: Side | None = Field(default=None, description="pixels; from the height when left out")
+    width: Side | None = Field(default=None, description="pixels; by default computed from the height")
     keep_aspect: bool = Field(
-        default=True, description="with both sides given: fit inside them, rather than stretch to them"
+        default=True, description="with width and height given: fit inside the box; false: stretch to fill it"
     )
-    height: Side | None = Field(default=None, validate_default=True, description="pixels; from the width when left out")
+    height: Side | None = Field(
+        default=None, validate_default=True, description="pixels; by default computed from the width"
+    )
     interpolation: Interpolation | None = Field(
-        default=None, description="area when it shrinks and linear when it grows, if left out"
+        default=None, description="by default area for shrinking and linear for enlarging"
     )
 
     @field_validator("height")
@@ -50,31 +52,34 @@ class Resize(Payload):
 
 
 class Crop(Payload):
-    """Cut out a rectangle, which must lie inside the image."""
+    """Cut out a rectangle that lies inside the image."""
 
     op: Literal["crop"]
     width: Side = Field(description="pixels")
     height: Side = Field(description="pixels")
-    x: int | None = Field(default=None, ge=0, le=MAX_SIDE, description="left edge; in the middle when left out")
-    y: int | None = Field(default=None, ge=0, le=MAX_SIDE, description="top edge; in the middle when left out")
+    x: int | None = Field(default=None, ge=0, le=MAX_SIDE, description="left edge, pixels; centred by default")
+    y: int | None = Field(default=None, ge=0, le=MAX_SIDE, description="top edge, pixels; centred by default")
 
 
 class Rotate(Payload):
-    """Turn anticlockwise about the middle; multiples of 90 degrees move pixels and change none."""
+    """Rotate anticlockwise about the centre; multiples of 90 degrees move pixels without changing them."""
 
     op: Literal["rotate"]
     angle: float = Field(ge=-360, le=360, allow_inf_nan=False, description="degrees, anticlockwise")
-    expand: bool = Field(default=True, description="grow so that all of it is seen; else keep the size and cut")
+    expand: bool = Field(
+        default=True, description="enlarge the image to show all of it; false: keep the size and cut the corners"
+    )
     fill: Colour | None = Field(
-        default=None, description="of the corners, #rrggbb or #rrggbbaa; black, or transparent where there is alpha"
+        default=None,
+        description="colour of the corners, #rrggbb or #rrggbbaa; by default black, or transparent with alpha",
     )
     interpolation: Literal["nearest", "linear", "cubic", "lanczos"] = Field(
-        default="linear", description="how pixels between pixels are made"
+        default="linear", description="interpolation between pixels"
     )
 
 
 class Flip(Payload):
-    """Mirror."""
+    """Mirror the image."""
 
     op: Literal["flip"]
     direction: Literal["horizontal", "vertical", "both"] = Field(
@@ -83,21 +88,29 @@ class Flip(Payload):
 
 
 class Blur(Payload):
-    """Smooth, with a kernel of 2 radius + 1 pixels."""
+    """Blur with a kernel of 2 radius + 1 pixels."""
 
     op: Literal["blur"]
     method: Literal["gaussian", "median", "bilateral", "box"] = Field(
-        default="gaussian", description="median removes specks, bilateral keeps edges"
+        default="gaussian", description="filter; median removes specks, bilateral keeps edges"
     )
     radius: int = Field(default=2, ge=1, le=250, description="pixels; at most 127 for median and 25 for bilateral")
     sigma: float | None = Field(
-        default=None, gt=0, le=250, allow_inf_nan=False, description="gaussian only; from the radius when left out"
+        default=None,
+        gt=0,
+        le=250,
+        allow_inf_nan=False,
+        description="gaussian only, pixels; by default derived from the radius",
     )
     sigma_colour: float = Field(
-        default=50.0, gt=0, le=255, allow_inf_nan=False, description="bilateral: colours further apart do not mix"
+        default=50.0, gt=0, le=255, allow_inf_nan=False, description="bilateral only: colours further apart do not mix"
     )
     sigma_space: float = Field(
-        default=50.0, gt=0, le=250, allow_inf_nan=False, description="bilateral: pixels that far away count less"
+        default=50.0,
+        gt=0,
+        le=250,
+        allow_inf_nan=False,
+        description="bilateral only, pixels: distance at which weights fall off",
     )
 
     @field_validator("radius")
@@ -111,120 +124,136 @@ class Blur(Payload):
 
 
 class Sharpen(Payload):
-    """Unsharp mask: adds what a Gaussian blur would take away."""
+    """Unsharp mask: add the difference between the image and its Gaussian blur."""
 
     op: Literal["sharpen"]
     sigma: float = Field(default=1.0, ge=0.1, le=50, allow_inf_nan=False, description="of the blur, pixels")
-    amount: Factor = Field(default=1.0, description="how much of the difference is added; 0 changes nothing")
+    amount: Factor = Field(default=1.0, description="share of the difference to add; 0 changes nothing")
     threshold: int = Field(
-        default=0, ge=0, le=255, description="differences up to this stay as they are, of 255: spares noise"
+        default=0, ge=0, le=255, description="largest difference, of 255, to leave unchanged, so that noise stays"
     )
 
 
 class Edges(Payload):
-    """Canny's edges: white lines on black, one channel."""
+    """Canny edge detection: white lines on black, one channel."""
 
     op: Literal["edges"]
-    low: float = Field(default=100.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients below are no edge")
-    high: float = Field(default=200.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients above always are")
-    aperture: Literal[3, 5, 7] = Field(default=3, description="of the Sobel operator, pixels")
-    accurate: bool = Field(default=False, description="gradients by their length, rather than |x| + |y|")
+    low: float = Field(
+        default=100.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients below this are not edges"
+    )
+    high: float = Field(
+        default=200.0, ge=0, le=10_000, allow_inf_nan=False, description="gradients above this are always edges"
+    )
+    aperture: Literal[3, 5, 7] = Field(default=3, description="size of the Sobel operator, pixels")
+    accurate: bool = Field(default=False, description="use the L2 norm of gradients instead of |x| + |y|")
 
 
 class Threshold(Payload):
-    """Black and white, one channel."""
+    """Convert to black and white, one channel."""
 
     op: Literal["threshold"]
     method: Literal["fixed", "otsu", "adaptive"] = Field(
-        default="fixed", description="otsu finds the value; adaptive compares with the neighbourhood"
+        default="fixed", description="otsu computes the value; adaptive compares with the neighbourhood"
     )
-    value: int = Field(default=127, ge=0, le=255, description="fixed: brighter becomes white")
+    value: int = Field(default=127, ge=0, le=255, description="fixed only: brighter pixels become white")
     block: Annotated[int, Field(ge=3, le=999)] = Field(
-        default=11, description="adaptive: side of the neighbourhood, odd"
+        default=11, description="adaptive only: side of the neighbourhood, pixels, odd"
     )
     offset: float = Field(
-        default=2.0, ge=-255, le=255, allow_inf_nan=False, description="adaptive: taken off the neighbourhood's mean"
+        default=2.0,
+        ge=-255,
+        le=255,
+        allow_inf_nan=False,
+        description="adaptive only: subtracted from the neighbourhood's mean",
     )
-    weights: Literal["mean", "gaussian"] = Field(default="mean", description="adaptive: of the neighbourhood")
-    invert: bool = Field(default=False, description="brighter becomes black")
+    weights: Literal["mean", "gaussian"] = Field(
+        default="mean", description="adaptive only: weights of the neighbourhood"
+    )
+    invert: bool = Field(default=False, description="swap black and white")
 
     _odd_block = field_validator("block")(_odd)
 
 
 class Colours(Payload):
-    """Brightness, contrast, gamma, saturation and hue, in this order, as CSS' filters of these names define them."""
+    """Change brightness, contrast, gamma, saturation and hue, in this order, as the CSS filters of these names do."""
 
     op: Literal["colour", "color"]
     brightness: Factor = Field(default=1.0, description="factor; 1 changes nothing")
-    contrast: Factor = Field(default=1.0, description="factor about middle gray")
-    gamma: float = Field(default=1.0, ge=0.05, le=20, allow_inf_nan=False, description="above 1 lifts the shadows")
+    contrast: Factor = Field(default=1.0, description="factor, about middle gray")
+    gamma: float = Field(default=1.0, ge=0.05, le=20, allow_inf_nan=False, description="above 1 brightens the shadows")
     saturation: Factor = Field(default=1.0, description="factor; 0 is gray")
-    hue: float = Field(default=0.0, ge=-360, le=360, allow_inf_nan=False, description="degrees round the circle")
+    hue: float = Field(default=0.0, ge=-360, le=360, allow_inf_nan=False, description="rotation of the hue, degrees")
 
 
 class Grayscale(Payload):
-    """One channel of brightness."""
+    """Convert to one channel, the brightness."""
 
     op: Literal["grayscale", "greyscale"]
 
 
 class Sepia(Payload):
-    """The brown of old photographs."""
+    """Tint brown, as old photographs are."""
 
     op: Literal["sepia"]
     amount: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False, description="0 changes nothing")
 
 
 class Invert(Payload):
-    """The negative; alpha stays."""
+    """Invert the colours; alpha is unchanged."""
 
     op: Literal["invert"]
 
 
 class Equalise(Payload):
-    """Spread the brightness over the whole range; colours keep their hue."""
+    """Histogram equalisation of the brightness; colours keep their hue."""
 
     op: Literal["equalise", "equalize"]
     method: Literal["global", "clahe"] = Field(
-        default="global", description="clahe works tile by tile and limits the contrast"
+        default="global", description="clahe works tile by tile with limited contrast"
     )
-    clip_limit: float = Field(default=2.0, gt=0, le=100, allow_inf_nan=False, description="clahe: of the contrast")
-    tiles: int = Field(default=8, ge=1, le=64, description="clahe: in each direction")
+    clip_limit: float = Field(
+        default=2.0, gt=0, le=100, allow_inf_nan=False, description="clahe only: limit of the contrast"
+    )
+    tiles: int = Field(default=8, ge=1, le=64, description="clahe only: number of tiles in each direction")
 
 
 class Denoise(Payload):
-    """Non-local means: averages patches that look alike."""
+    """Non-local means: average similar patches."""
 
     op: Literal["denoise"]
     strength: float = Field(
-        default=3.0, gt=0, le=100, allow_inf_nan=False, description="more removes more noise, and more detail"
+        default=3.0, gt=0, le=100, allow_inf_nan=False, description="higher values remove more noise and more detail"
     )
     colour_strength: float | None = Field(
-        default=None, gt=0, le=100, allow_inf_nan=False, description="of colour noise; as strength when left out"
+        default=None,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="strength for colour noise; by default that of strength",
     )
     patch: Annotated[int, Field(ge=3, le=15)] = Field(default=7, description="side of a patch, pixels, odd")
     window: Annotated[int, Field(ge=3, le=49)] = Field(
-        default=21, description="side of the area searched, pixels, odd; the time grows with its square"
+        default=21, description="side of the search area, pixels, odd; the time grows with its square"
     )
 
     _odd_sides = field_validator("patch", "window")(_odd)
 
 
 class Watermark(Payload):
-    """A text or another image, laid over."""
+    """Lay a text or another image over the image."""
 
     op: Literal["watermark"]
-    text: str | None = Field(default=None, min_length=1, max_length=200, description="one line")
+    text: str | None = Field(default=None, min_length=1, max_length=200, description="one line of text")
     image: Data | None = Field(
-        default=None, validate_default=True, description="instead of text, a file: base64, or a blob"
+        default=None, validate_default=True, description="image file instead of text, as base64 or a blob"
     )
     position: Literal[
         "top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right"
-    ] = Field(default="bottom-right", description="where")
-    margin: int = Field(default=10, ge=0, le=MAX_SIDE, description="from the edges, pixels")
-    opacity: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False, description="1 hides what is under it")
+    ] = Field(default="bottom-right", description="position in the image")
+    margin: int = Field(default=10, ge=0, le=MAX_SIDE, description="distance from the edges, pixels")
+    opacity: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False, description="1 is opaque")
     scale: float = Field(
-        default=0.25, ge=0.01, le=1, allow_inf_nan=False, description="its width as a share of the image's"
+        default=0.25, ge=0.01, le=1, allow_inf_nan=False, description="width as a share of the image's width"
     )
     colour: Colour = Field(default="#ffffff", description="of the text, #rrggbb or #rrggbbaa")
 

@@ -1,4 +1,4 @@
-"""Images in, images out: a list of operations on one image or a batch; JPEG, PNG, WebP, AVIF, TIFF and BMP."""
+"""The contract of `image_processing`: operations on one image or a batch, in JPEG, PNG, WebP, AVIF, TIFF and BMP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mesh.kinds.image_operations import Blur, Edges, Grayscale, Operation, Resiz
 
 MAX_IMAGES = 1000
 
-#: Names that are files in any folder of any system: the result of a batch holds files of these names.
+#: Names that are valid file names on every operating system: the ZIP of a batch holds files of these names.
 _FILE_NAME = re.compile(r"[^\x00-\x1f<>:\"/\\|?*\x7f.][^\x00-\x1f<>:\"/\\|?*\x7f]{0,179}")
 
 
@@ -30,27 +30,28 @@ Images = Annotated[_List | _Names, Discriminator(lambda value: "names" if isinst
 
 
 class ImageProcessingPayload(Payload):
-    """What `image_processing` takes. Short forms (width, height, blur, …) run before `operations`."""
+    """Payload of `image_processing`. The short forms (width, height, blur, …) run before `operations`."""
 
-    image: Data | None = Field(default=None, description="the file: base64, or a blob")
+    image: Data | None = Field(default=None, description="image file, as base64 or a blob")
     images: Images | None = Field(
         default=None,
         validate_default=True,
-        description="instead, a batch: a list of files, or name -> file; the result is a ZIP of images and report.json",
+        description="a batch instead of one image: list of files, or name -> file; the result is a ZIP of images and "
+        "report.json",
     )
-    width: Side | None = Field(default=None, description="short for a resize")
-    height: Side | None = Field(default=None, description="short for a resize")
-    keep_aspect: bool = Field(default=True, description="of that resize")
-    blur: int | None = Field(default=None, ge=1, le=250, description="short for a blur of that radius, pixels")
-    grayscale: bool = Field(default=False, description="short for grayscale")
-    edges: bool = Field(default=False, description="short for edges")
+    width: Side | None = Field(default=None, description="short form of a resize: width, pixels")
+    height: Side | None = Field(default=None, description="short form of a resize: height, pixels")
+    keep_aspect: bool = Field(default=True, description="short form of a resize: keep_aspect")
+    blur: int | None = Field(default=None, ge=1, le=250, description="short form of a blur: radius, pixels")
+    grayscale: bool = Field(default=False, description="short form of grayscale")
+    edges: bool = Field(default=False, description="short form of edges")
     operations: tuple[Operation, ...] = Field(
-        default=(), max_length=50, description='what to do, in order: {"op": "resize", "width": 320}, …'
+        default=(), max_length=50, description='operations, in order: {"op": "resize", "width": 320}, …'
     )
     format: Annotated[Format, BeforeValidator(_format)] | None = Field(
-        default=None, description="of the result; the same as the input's when left out"
+        default=None, description="format of the result; by default the input's"
     )
-    quality: int = Field(default=90, ge=1, le=100, description="of a JPEG, WebP or AVIF result")
+    quality: int = Field(default=90, ge=1, le=100, description="quality of a JPEG, WebP or AVIF result")
 
     @field_validator("images")
     @classmethod
@@ -63,22 +64,22 @@ class ImageProcessingPayload(Payload):
         if value is not None and not value:
             raise ValueError("must have at least 1 image")
         if isinstance(value, dict) and not all(_FILE_NAME.fullmatch(name) for name in value):
-            raise ValueError("must have names that are file names: no folders, no dot first, at most 180 characters")
+            raise ValueError("must have file names as names: no folders, no leading dot, at most 180 characters")
         return value
 
     @property
     def batch(self) -> tuple[tuple[str, str, Any], ...]:
-        """Of each of `images`: (its field, its name, its data). A list's are named by their place, from 1."""
+        """(field, name, data) of each of `images`. In a list, an image's name is its position, from 1."""
         if self.images is None:
             return ()
         if isinstance(self.images, dict):
             return tuple((f"images.{name}", name, data) for name, data in self.images.items())
         width = len(str(len(self.images)))
-        return tuple((f"images.{place}", f"{place + 1:0{width}}", data) for place, data in enumerate(self.images))
+        return tuple((f"images.{index}", f"{index + 1:0{width}}", data) for index, data in enumerate(self.images))
 
     @property
     def steps(self) -> tuple[tuple[str, Step], ...]:
-        """All operations in order, the short forms first, each after the prefix of its fields' names."""
+        """(prefix of the fields' names, operation) of all operations in order, the short forms first."""
         short: list[Step] = []
         if self.width is not None or self.height is not None:
             short.append(Resize(op="resize", width=self.width, height=self.height, keep_aspect=self.keep_aspect))
@@ -92,7 +93,7 @@ class ImageProcessingPayload(Payload):
         return (*(("", step) for step in short), *listed)
 
 
-#: Four by four pixels.
+#: A PNG of 4 x 4 pixels.
 _SMALL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAIklEQVQIHWPkYmXghwFGN0cbfhhgbKqt4IcBxn07t/DDAACOqgaVVvRhWAAAAABJ"
     "RU5ErkJggg=="
@@ -100,7 +101,7 @@ _SMALL = (
 
 SPEC = KindSpec(
     name="image_processing",
-    summary="Resize, crop, rotate, filter, recolour, watermark and convert images, one or a batch.",
+    summary="Resize, crop, rotate, filter, recolour, watermark and convert an image or a batch.",
     payload=ImageProcessingPayload,
     resources=Resources(cores=1, memory_mb=2048),
     needs=(Need("cv2", "vision"), Need("numpy", "vision")),

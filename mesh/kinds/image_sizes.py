@@ -1,6 +1,6 @@
-"""How large an image is after an operation, known before any pixel is touched (pure).
+"""The size of an image after each operation, computed before any pixel is processed (pure).
 
-So a list of operations that can't work, or whose result would be too large, is refused before anything is allocated.
+Impossible operations and results that are too large are refused before memory is allocated.
 """
 
 from __future__ import annotations
@@ -10,59 +10,59 @@ from collections.abc import Iterable
 
 from mesh.kinds.image_operations import MAX_SIDE, Crop, Resize, Rotate, Step
 
-#: No image is decoded, and none is made, that has more pixels than this.
+#: The maximum number of pixels of an input, an intermediate image or a result.
 MAX_PIXELS = 100_000_000
-#: The longest side each format can hold, where it is shorter than what the mesh takes.
+#: The longest side of each format that can't hold MAX_SIDE.
 MAX_FORMAT_SIDE = {"webp": 16_383}
 
 Size = tuple[int, int]
 """(width, height), pixels"""
-#: cos and sin of round angles miss round numbers by this much of a pixel at most.
+#: The largest rounding error of cos and sin at round angles, pixels.
 _ROUNDING = 1e-6
 
 
 class Misfit(Exception):
-    """An operation does not go with this image: `field` is the operation's own, `problem` a phrase that follows it."""
+    """An operation does not fit the image. `field`: the operation's field; `problem`: a phrase that follows it."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field} {problem}")
         self.field, self.problem = field, problem
 
 
-def fit(size: Size, wanted: Resize) -> Size:
-    """The size that `wanted` makes of an image of `size`; never less than one pixel a side."""
+def fit(size: Size, step: Resize) -> Size:
+    """The size of an image of `size` after a resize; each side is at least one pixel."""
     width, height = size
-    if wanted.width and wanted.height and not wanted.keep_aspect:
-        return wanted.width, wanted.height
-    by_width = wanted.width / width if wanted.width else float("inf")
-    by_height = wanted.height / height if wanted.height else float("inf")
+    if step.width and step.height and not step.keep_aspect:
+        return step.width, step.height
+    by_width = step.width / width if step.width else float("inf")
+    by_height = step.height / height if step.height else float("inf")
     scale = min(by_width, by_height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def corner(size: Size, wanted: Crop) -> tuple[int, int]:
+def corner(size: Size, step: Crop) -> tuple[int, int]:
     """(x, y) of the rectangle's top left pixel. Raises: Misfit when it does not lie inside an image of `size`."""
-    places = []
-    for name, place, side, there in (
-        ("width", wanted.x, wanted.width, size[0]),
-        ("height", wanted.y, wanted.height, size[1]),
+    starts = []
+    for name, offset, side, available in (
+        ("width", step.x, step.width, size[0]),
+        ("height", step.y, step.height, size[1]),
     ):
-        start = (there - side) // 2 if place is None else place
-        if start < 0 or start + side > there:
-            over = side - there if place is None else start + side - there
-            raise Misfit(name, f"reaches {over} pixels over the edge: the image is {size[0]} x {size[1]} there")
-        places.append(start)
-    return places[0], places[1]
+        start = (available - side) // 2 if offset is None else offset
+        if start < 0 or start + side > available:
+            excess = side - available if offset is None else start + side - available
+            raise Misfit(name, f"exceeds the image by {excess} pixels: its size there is {size[0]} x {size[1]}")
+        starts.append(start)
+    return starts[0], starts[1]
 
 
-def turned(size: Size, wanted: Rotate) -> Size:
-    """The size after a rotation: the smallest that shows everything, or the same."""
+def rotated(size: Size, step: Rotate) -> Size:
+    """The size after a rotation: with `expand` the smallest that shows the whole image, else unchanged."""
     width, height = size
-    if not wanted.expand:
+    if not step.expand:
         return size
-    if wanted.angle % 90 == 0:
-        return size if wanted.angle % 180 == 0 else (height, width)
-    angle = math.radians(wanted.angle)
+    if step.angle % 90 == 0:
+        return size if step.angle % 180 == 0 else (height, width)
+    angle = math.radians(step.angle)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
     return (
         max(1, math.ceil(width * cos + height * sin - _ROUNDING)),
@@ -71,25 +71,25 @@ def turned(size: Size, wanted: Rotate) -> Size:
 
 
 def after(size: Size, step: Step) -> Size:
-    """The size after one operation. Raises: Misfit when it does not go with `size`, or makes too large an image."""
+    """The size after one operation. Raises: Misfit when it does not fit `size`, or the result is too large."""
     if isinstance(step, Crop):
         corner(size, step)
         return step.width, step.height
     if isinstance(step, Resize):
         field, new = ("width" if step.width else "height"), fit(size, step)
     elif isinstance(step, Rotate):
-        field, new = "angle", turned(size, step)
+        field, new = "angle", rotated(size, step)
     else:
         return size
     if new[0] * new[1] > MAX_PIXELS or max(new) > MAX_SIDE:
-        raise Misfit(field, f"would make an image of {new[0]} x {new[1]} pixels; that is too large")
+        raise Misfit(field, f"would make an image of {new[0]} x {new[1]} pixels, which is too large")
     return new
 
 
 def after_all(size: Size, steps: Iterable[tuple[str, Step]]) -> Size:
-    """The size after all `steps`: pairs of the prefix of a step's fields ("operations.2.") and the step.
+    """The size after all `steps`, pairs of the prefix of the step's fields ("operations.2.") and the step.
 
-    Raises: Misfit with the whole name of the field, for the first step that can't work.
+    Raises: Misfit for the first impossible step, with the full name of the field.
     """
     for prefix, step in steps:
         try:
@@ -100,7 +100,7 @@ def after_all(size: Size, steps: Iterable[tuple[str, Step]]) -> Size:
 
 
 def check_format(size: Size, name: str) -> None:
-    """Raises: Misfit when a file of that format can't hold an image of `size`."""
+    """Raises: Misfit when the format can't hold an image of `size`."""
     limit = MAX_FORMAT_SIDE.get(name, MAX_SIDE)
     if max(size) > limit:
         raise Misfit("format", f"can't be {name} for an image with a side over {limit} pixels")

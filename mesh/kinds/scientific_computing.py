@@ -1,4 +1,4 @@
-"""Linear algebra, Fourier transforms and Monte Carlo, whose results are checked before they are returned."""
+"""The contract of `scientific_computing`: linear algebra, Fourier transforms and Monte Carlo with checked results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from mesh.kinds.base import KindSpec, Need, Payload, Resources
 
-#: What the arrays of one task may take together: below the kind's memory limit.
+#: The memory limit of all arrays of a task together, below the kind's own limit.
 MAX_ARRAY_BYTES = 1536 << 20
 DEFAULT_N = {
     "linpack": 2000,
@@ -19,46 +19,48 @@ DEFAULT_N = {
     "sparse_solve": 200,
     "monte_carlo": 4_000_000,
 }
-#: Points a side, by the number of dimensions.
+#: Points per side by the number of dimensions.
 DEFAULT_FFT_N = {1: 1 << 16, 2: 512, 3: 64}
-#: Arrays of n x n (or n ** dimensions x batch) numbers alive at once, the solver's own copies included.
+#: Arrays of n x n (or n ** dimensions x batch) numbers in memory at the same time, the solver's copies included.
 _ARRAYS = {"linpack": 3, "lu_solve": 3, "matmul": 3, "dgemm": 3, "sgemm": 3, "fft": 8}
-#: The factors of n x n unknowns have some 35 n^2 log2(n) numbers each; 700 takes 1.2 GB.
+#: The factors for n x n unknowns have about 35 n^2 log2(n) numbers each; n = 700 takes 1.2 GB.
 _MAX_GRID = 700
 _MAX_SAMPLES = 10**12
 _FIXED_DTYPES = {"linpack": "float64", "dgemm": "float64", "sgemm": "float32", "monte_carlo": "float64"}
 
 
 class ScientificComputingPayload(Payload):
-    """What `scientific_computing` takes; the numbers themselves come from the seed."""
+    """Payload of `scientific_computing`; the seed generates the numbers."""
 
     operation: Literal["linpack", "lu_solve", "matmul", "dgemm", "sgemm", "fft", "sparse_solve", "monte_carlo"] = Field(
         default="lu_solve",
         description="linpack, lu_solve: n equations by LU with pivoting; matmul, dgemm, sgemm: n x n product; fft: "
-        "there and back; sparse_solve: Poisson's equation on n x n points; monte_carlo: an option's price from n paths",
+        "transform and inverse; sparse_solve: Poisson's equation on n x n points; monte_carlo: price of an option from "
+        "n paths",
     )
     dtype: Literal["float64", "float32"] | None = Field(
         default=None,
         validate_default=True,
-        description="precision, float64 when left out; linpack and monte_carlo are float64, dgemm and sgemm as named",
+        description="precision; float64 by default, always for linpack, monte_carlo and dgemm; float32 for sgemm",
     )
     device: Literal["cpu", "gpu"] = Field(
         default="cpu",
-        description="where the dense operations and fft run; gpu needs PyTorch there, so ask for an accelerator too",
+        description="device of the dense operations and fft; gpu requires PyTorch on the node, so require an "
+        "accelerator as well",
     )
-    dimensions: int = Field(default=1, ge=1, le=3, description="of the transform, n points a side (fft only)")
+    dimensions: int = Field(default=1, ge=1, le=3, description="dimensions of the transform, n points each (fft only)")
     batch: int | None = Field(
-        default=None, ge=1, le=4096, description="how many transforms (fft only); 16 of one dimension, else 1"
+        default=None, ge=1, le=4096, description="number of transforms (fft only); default 16 in one dimension, else 1"
     )
     n: int | None = Field(
         default=None,
         ge=2,
         le=_MAX_SAMPLES,
         validate_default=True,
-        description="order of the matrices, points a side, or paths",
+        description="order of the matrices, points per side, or number of paths",
     )
-    seed: int = Field(default=0, ge=0, lt=1 << 63, description="what the numbers are made from")
-    repeat: int = Field(default=1, ge=1, le=100, description="runs; the fastest one counts")
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="random seed of the numbers")
+    repeat: int = Field(default=1, ge=1, le=100, description="number of runs; the result reports the fastest")
 
     @field_validator("dtype")
     @classmethod
@@ -84,29 +86,29 @@ class ScientificComputingPayload(Payload):
         if operation is None or dtype is None:
             return value
         largest = largest_n(operation, dtype, batch or default_batch(dimensions), dimensions)
-        wanted = value or (DEFAULT_FFT_N[dimensions] if operation == "fft" else DEFAULT_N[operation])
-        if wanted > largest:
+        n = value or (DEFAULT_FFT_N[dimensions] if operation == "fft" else DEFAULT_N[operation])
+        if n > largest:
             raise ValueError(f"must be at most {largest} for {operation} in {dtype}: memory would run out")
         return value
 
     @property
     def size(self) -> int:
-        """n, or the operation's default."""
+        """`n` or the operation's default."""
         return self.n or (DEFAULT_FFT_N[self.dimensions] if self.operation == "fft" else DEFAULT_N[self.operation])
 
     @property
     def transforms(self) -> int:
-        """batch, or its default."""
+        """`batch` or its default."""
         return self.batch or default_batch(self.dimensions)
 
 
 def default_batch(dimensions: int) -> int:
-    """How many transforms are done unless the payload says so."""
+    """The default number of transforms."""
     return 16 if dimensions == 1 else 1
 
 
 def largest_n(operation: str, dtype: str, batch: int, dimensions: int = 1) -> int:
-    """The largest n whose arrays fit MAX_ARRAY_BYTES."""
+    """The largest n whose arrays fit into MAX_ARRAY_BYTES."""
     if operation == "monte_carlo":
         return _MAX_SAMPLES
     if operation == "sparse_solve":
@@ -119,7 +121,7 @@ def largest_n(operation: str, dtype: str, batch: int, dimensions: int = 1) -> in
 
 SPEC = KindSpec(
     name="scientific_computing",
-    summary="LINPACK, matrix products, Fourier transforms, sparse solve, Monte Carlo; checked, GFLOPS told.",
+    summary="LINPACK, matrix products, Fourier transforms, sparse solve, Monte Carlo: checked, with GFLOPS.",
     payload=ScientificComputingPayload,
     resources=Resources(cores="all", memory_mb=2048),
     needs=(Need("numpy", "science"), Need("scipy", "science"), Need("threadpoolctl", "science")),

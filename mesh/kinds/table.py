@@ -1,6 +1,6 @@
-"""The kinds of work there are: one line each, the same on every node.
+"""The table of kinds, the same on every node, and the validation of payloads.
 
-To add one: `mesh/kinds/<kind>.py` (its contract), `node/workloads/<kind>.py` (its work), a line here.
+To add a kind: `mesh/kinds/<kind>.py` (its contract), `node/workloads/<kind>.py` (its implementation), a line here.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ KINDS: dict[str, KindSpec] = {
 }
 
 #: The kinds as an enumeration: `WorkloadType.CRYPTO_MINING == "crypto_mining"`.
-WorkloadType = StrEnum("WorkloadType", {name.upper(): name for name in KINDS})
+WorkloadType = StrEnum(  # pyrefly: ignore[invalid-argument]  # members that are computed; valid at run time
+    "WorkloadType", {name.upper(): name for name in KINDS}
+)
 
 _BLOB_ID = re.compile(r"b-[A-Za-z0-9_-]{1,64}")
 
 
-def find(kind: str) -> KindSpec:
-    """The contract of `kind`. Raises: UnknownKind, which names the kinds there are."""
+def find(kind: Any) -> KindSpec:
+    """The contract of `kind`. Raises: UnknownKind, which lists the existing kinds."""
     try:
         return KINDS[kind]
     except (KeyError, TypeError):
@@ -60,28 +62,29 @@ def find(kind: str) -> KindSpec:
 
 
 def validate(kind: str, payload: Any, closed: bool = False) -> Payload:
-    """`payload` (plain data; None means all defaults) as the kind's own model.
+    """`payload` (plain data; None: all defaults) as the kind's payload model.
 
-    `closed`: whether the mesh has a key, so that only its members can have sent this. Nothing says so yet: every
-    mesh is open, and what is for members only (code that a peer wrote, a model that he names on a hub) is refused here,
-    at the door and again in the worker that would do it.
+    `closed`: whether the mesh has a key, so that only its members can submit. No caller sets it yet: every mesh is
+    open, and fields for members only (code, the name of a model on a hub) are refused here, at ingress and again in
+    the worker.
 
-    Raises: UnknownKind, or BadInput with every wrong field as a Fault.
+    Raises: UnknownKind; BadInput with one Fault per invalid field.
     """
     spec = find(kind)
     faults: tuple[Fault, ...] = () if closed or not spec.members_only else _members_only(spec, payload)
+    checked: Payload | None = None
     try:
         checked = spec.payload.__pydantic_validator__.validate_python({} if payload is None else payload)
     except ValidationError as error:
         faults += faults_of(error, payload, tuple(spec.payload.model_fields))
-    if faults:
+    if faults or checked is None:
         raise bad_input(f"The payload of {kind} is not valid", faults)
     return checked
 
 
 def _members_only(spec: KindSpec, payload: Any) -> tuple[Fault, ...]:
     given = payload if isinstance(payload, dict) else {}
-    why = "for its own members only: this mesh has no key, so anybody may have sent it"
+    why = "for its members only: this mesh has no key, so anyone can submit to it"
     return tuple(
         Fault(f"payload.{name}", f"{what} {why}")
         for name, what in spec.members_only.items()
@@ -90,12 +93,12 @@ def _members_only(spec: KindSpec, payload: Any) -> tuple[Fault, ...]:
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """The payload's JSON schema. Raises: UnknownKind."""
+    """The JSON schema of the kind's payload. Raises: UnknownKind."""
     return find(kind).payload.model_json_schema()
 
 
 def blob_ids(payload: Any) -> tuple[str, ...]:
-    """The ids of all blobs that plain data names as {"blob": "b-…"}, each once, in order of appearance."""
+    """The ids of all blobs that plain data refers to as {"blob": "b-…"}, each once, in order of appearance."""
     found: dict[str, None] = {}
     waiting = [payload]
     while waiting:

@@ -1,4 +1,4 @@
-"""What the kinds `video_encode_…` have in common: where the video comes from, how it is encoded, what is returned."""
+"""The common part of the contracts of `video_encode_h264`, `video_encode_h265` and `video_encode_av1`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from mesh.kinds.base import Data, KindSpec, Need, Payload, Resources
 
-#: 8K in any shape; a file that announces more is refused before anything is decoded.
+#: 8K in any aspect ratio; a file with a larger size in its header is refused before anything is decoded.
 MAX_PIXELS = 8192 * 4352
 MAX_SIDE = 16_384
-#: Of what is made: x265 writes past its memory for pictures of 34 by 18.
+#: The shortest side of a result: x265 writes out of bounds for pictures of 34 x 18 pixels.
 MIN_SIDE = 64
 MAX_SECONDS = 6 * 3600
 DEFAULT_FPS = 30.0
@@ -25,7 +25,7 @@ SIZES = {
 }  # fmt: skip
 _SIZE = re.compile(r"(\d{1,5}) ?[x×] ?(\d{1,5})")
 
-#: From fast to thorough, as x264 and x265 call them; other encoders' own steps are found by place.
+#: From fast to thorough, with the names of x264 and x265; the presets of other encoders are selected by index.
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
 )  # fmt: skip
@@ -38,7 +38,7 @@ def _lower(value: Any) -> Any:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """(width, height) that a resolution stands for. Raises: ValueError with what it must be."""
+    """(width, height) of a resolution, in lower case. Raises: ValueError with a phrase that says what it must be."""
     if text in SIZES:
         return SIZES[text]
     match = _SIZE.fullmatch(text)
@@ -53,70 +53,77 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 class Part(Payload):
-    """Set by `queztl encode`: the file is a piece of a longer video, and these are facts of the whole."""
+    """Set by `queztl encode`: the file is a part of a longer video, and these are properties of the whole video."""
 
-    first: int = Field(ge=0, description="presentation time of the first frame that counts, in time bases")
-    end: int | None = Field(default=None, ge=1, description="presentation time of the first one that no longer does")
-    time_base: str = Field(pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="seconds, as a fraction")
-    rate: str = Field(pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="frames a second of the whole video")
-    rotation: Literal[0, 90, 180, 270] = Field(default=0, description="degrees to the left that it is to be turned")
+    first: int = Field(ge=0, description="presentation time of the part's first frame, in units of time_base")
+    end: int | None = Field(
+        default=None, ge=1, description="presentation time of the first frame after the part, in units of time_base"
+    )
+    time_base: str = Field(
+        pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="unit of presentation times: seconds, as a fraction"
+    )
+    rate: str = Field(
+        pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="frames per second of the whole video, as a fraction"
+    )
+    rotation: Literal[0, 90, 180, 270] = Field(default=0, description="rotation to apply, degrees anticlockwise")
     colour: tuple[int, int, int, int] = Field(
         default=(2, 2, 2, 0), description="primaries, transfer, matrix and range, as FFmpeg numbers them"
     )
 
     def holds(self, seconds: Fraction) -> bool:
-        """Whether the frame shown at that time counts."""
+        """Return whether the frame shown at that time belongs to the part."""
         base = Fraction(self.time_base)
         return self.first * base <= seconds and (self.end is None or seconds < self.end * base)
 
 
 class VideoPayload(Payload):
-    """What the kinds `video_encode_…` take. Without `video` they encode a moving test picture."""
+    """Common payload of the kinds `video_encode_…`. Without `video` they encode a moving test picture."""
 
-    video: Data | None = Field(default=None, description="the file: base64, or a blob; left out: a test picture")
+    video: Data | None = Field(default=None, description="video file, as base64 or a blob; by default a test picture")
     resolution: Annotated[str | None, BeforeValidator(_lower)] = Field(
         default=None,
-        description='720p, 1080p, 4K or "1280x720"; a file is scaled to fit inside (upright ones inside it upright), '
-        "and keeps its size when this is left out; the test picture is 720p then",
+        description='720p, 1080p, 4K or "1280x720"; a file is scaled to fit inside this box, a portrait video inside '
+        "the box turned upright. Default: the size of the file; 720p for the test picture",
     )
     seconds: float | None = Field(
         default=None, gt=0, le=MAX_SECONDS, allow_inf_nan=False,
-        description="how much: of a file all of it unless given, of the test picture 10 s at 720p, 4 s at 1080p, 2 s "
-        "at 4K",
+        description="duration; default: the whole file, or 10 s of the test picture at 720p, 4 s at 1080p, 2 s at 4K",
     )  # fmt: skip
     fps: float | None = Field(
         default=None, ge=1, le=240, allow_inf_nan=False,
-        description="frames a second: 30 for the test picture; of a file frames are dropped or repeated",
+        description="frames per second, for a file by dropping or repeating frames; default: that of the file, or 30",
     )  # fmt: skip
     preset: Annotated[Preset, BeforeValidator(_lower)] = Field(
-        default="medium", description="from ultrafast to veryslow: speed against size"
+        default="medium", description="trade-off of speed and file size, from ultrafast to veryslow"
     )
     crf: float | None = Field(
         default=None, ge=0, le=63, allow_inf_nan=False,
-        description="constant quality, lower is better; the codec's usual one when neither this nor bit_rate is given",
+        description="constant quality, lower is better; without bit_rate, the codec's usual value by default",
     )  # fmt: skip
     bit_rate: int | None = Field(
-        default=None, ge=10_000, le=1_000_000_000, description="of the video, bits a second, instead of crf"
+        default=None, ge=10_000, le=1_000_000_000, description="bit rate of the video, bits/s, instead of crf"
     )
-    gop: int | None = Field(default=None, ge=1, le=10_000, description="at most this many frames between key frames")
+    gop: int | None = Field(default=None, ge=1, le=10_000, description="maximum number of frames between key frames")
     pixel_format: Literal["yuv420p", "yuv420p10le"] | None = Field(
-        default=None, description="8 or 10 bits a sample; 10 when the file has more than 8 and the codec is no H.264"
+        default=None,
+        description="8 or 10 bits per sample; default: 10 if the file has more than 8 and the codec is not H.264",
     )
     audio: Literal["keep", "drop"] = Field(
-        default="keep", description="keep: copied as it is where the container can hold it, else encoded to AAC"
+        default="keep", description="keep: copy the audio if the container supports its codec, else encode it to AAC"
     )
     container: Annotated[Literal["mp4", "mkv"], BeforeValidator(_lower)] = Field(
-        default="mp4", description="mp4 begins with its index, so that it plays while it loads"
+        default="mp4", description="container format; an mp4 has its index first, so that it plays while it downloads"
     )
     encoder: Annotated[str, BeforeValidator(_lower)] = Field(
         default="auto", pattern=r"^[a-z0-9_-]{1,32}$",
-        description="auto: a hardware encoder when one really opens; software; or a name such as h264_nvenc",
+        description="auto: a hardware encoder if one works on the node, else software; or software, or a name such as "
+        "h264_nvenc",
     )  # fmt: skip
     quality: bool = Field(default=False, description="compare the result with its source: PSNR and SSIM")
     threads: int | None = Field(
-        default=None, ge=1, le=64, description="of the encoder; one a core, and never more, when left out"
+        default=None, ge=1, le=64, description="threads of the encoder; default and maximum: one per core"
     )
-    part: Part | None = Field(default=None, description="set by `queztl encode` for a piece of a longer video")
+    part: Part | None = Field(default=None, description="set by `queztl encode` for a part of a longer video")
 
     @field_validator("resolution")
     @classmethod
@@ -127,7 +134,7 @@ class VideoPayload(Payload):
 
     @field_validator("bit_rate")
     @classmethod
-    def _one_capacity_target(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _one_rate_control(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("crf") is not None:
             raise ValueError("must be left out when crf is given")
         return value
@@ -145,23 +152,23 @@ class VideoPayload(Payload):
 
     @property
     def box(self) -> tuple[int, int] | None:
-        """The (width, height) asked for."""
+        """The requested (width, height)."""
         return size_of(self.resolution) if self.resolution else None
 
     @property
     def span(self) -> Fraction | None:
-        """`seconds` as it was meant: 0.8 is four fifths, and not the nearest binary fraction above."""
+        """`seconds` as an exact fraction: 0.8 is four fifths, not the nearest binary fraction above it."""
         return None if self.seconds is None else Fraction(self.seconds).limit_denominator(1_000_000)
 
     @property
     def test_size(self) -> tuple[int, int]:
-        """Of the test picture: even, as chroma has half the samples."""
+        """(width, height) of the test picture; even, since chroma has half the samples."""
         width, height = self.box or SIZES["720p"]
         return width // 2 * 2, height // 2 * 2
 
     @property
     def test_seconds(self) -> float:
-        """Of the test picture: about the same number of pixels, whatever its size, and two seconds at least."""
+        """Duration of the test picture; by default 2 to 10 s, so that the number of pixels is about constant."""
         if self.seconds is not None:
             return self.seconds
         width, height = self.test_size
@@ -169,7 +176,7 @@ class VideoPayload(Payload):
 
 
 def fit(size: tuple[int, int], box: tuple[int, int] | None) -> tuple[int, int]:
-    """The even (width, height) of a video of `size` scaled to fit inside `box`; the box is turned for upright ones."""
+    """The even (width, height) of a video of `size` scaled to fit inside `box`; portrait videos turn the box."""
     width, height = size
     if box is None:
         return max(2, width // 2 * 2), max(2, height // 2 * 2)
@@ -179,11 +186,11 @@ def fit(size: tuple[int, int], box: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def spec(codec: Codec, title: str, payload: type[VideoPayload], memory_mb: int) -> KindSpec:
-    """The contract of one of the kinds."""
+    """The contract of the kind for one codec."""
     small = {"resolution": "320x180", "seconds": 0.5, "preset": "ultrafast", "encoder": "software"}
     return KindSpec(
         name=f"video_encode_{codec}",
-        summary=f"Encode a video, or a test picture, to {title}.",
+        summary=f"Encode a video or a test picture to {title}.",
         payload=payload,
         resources=Resources(cores="all", memory_mb=memory_mb),
         needs=(Need("av", "video"), Need("numpy", "video")),

@@ -1,4 +1,4 @@
-"""Video to H.264: a file or a test picture in, an mp4 or mkv out."""
+"""The contract of `video_encode_h264`: encode a file or a test picture to H.264, as mp4 or mkv."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from mesh.kinds.video import VideoPayload, spec
 
 
 class VideoEncodeH264Payload(VideoPayload):
-    """What `video_encode_h264` takes. Without `video` it encodes a moving test picture."""
+    """Payload of `video_encode_h264`. Without `video` the task encodes a moving test picture."""
 
     crf: float | None = Field(
         default=None, ge=0, le=51, allow_inf_nan=False,
-        description="constant quality, lower is better; 23 when neither this nor bit_rate is given",
+        description="constant quality, lower is better; 23 by default, without bit_rate",
     )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""One large piece of work as many tasks of the mesh, and their results as one."""
+"""Splits one large job into many tasks and merges their results."""

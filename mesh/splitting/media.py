@@ -1,14 +1,15 @@
-"""Opening a stranger's video: from bytes or a file of ours, never by a name, and only as what a video file can be.
+"""Opens untrusted video files safely.
 
-FFmpeg reads playlists, session descriptions and lists of other files as gladly as videos, and follows what they name.
-Here the demuxers and decoders are those listed, every protocol is off, and whatever would open a second file is
-refused by our own hook. Sizes are looked at before a picture is decoded. Heavy: call it where `av` is installed.
+FFmpeg also reads playlists, session descriptions and lists of files, and opens the files that they name. This module
+passes FFmpeg bytes or an open file, never a name; it allows only the listed demuxers and decoders, disables all
+protocols, and refuses every attempt to open a second file. It checks the picture size before it decodes a frame.
+Requires PyAV (`av`).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-#: Names as FFmpeg has them.
+#: Comma-separated lists, as FFmpeg's whitelists take them.
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
 )
-#: What `mesh.splitting` cuts a video into. Nothing else is taken for a part, and this for nothing but a part: a NUT
-#: file that was cut off does not show it.
+#: The format of the parts that `mesh.splitting` cuts a video into. A part must be NUT, and only a part may be NUT,
+#: because nothing in a NUT file shows that it is truncated.
 PART_DEMUXER = "nut"
 VIDEO_CODECS = (
     "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
@@ -36,30 +37,30 @@ AUDIO_CODECS = (
     "pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f64le,pcm_u8,pcm_s8,pcm_alaw,pcm_mulaw,"
     "adpcm_ms,adpcm_ima_wav"
 )
-#: Of these FFmpeg works the length out itself, near enough at best: they say nothing that could be held against them.
+#: Formats without a stored duration: FFmpeg estimates it, so a file that ends earlier is not known to be truncated.
 GUESSED_LENGTH = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "obu", "yuv4mpegpipe"))
 MAX_STREAMS = 32
-#: How deep FFmpeg looks into a file to learn what its streams are.
+#: How much of a file FFmpeg may read to detect its streams.
 PROBE_BYTES = 20_000_000
 
 
 class MediaFault(Exception):
-    """What is wrong with a video, as a phrase that follows its name: "is no video"."""
+    """A fault in a video, as a phrase that follows its name: "has no video stream"."""
 
 
-class _Elsewhere(Exception):
-    """The file wants another file opened."""
+class _OpensAnotherFile(Exception):
+    """The file refers to another file, which FFmpeg tried to open."""
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> None:
-    raise _Elsewhere(url)
+    raise _OpensAnotherFile(url)
 
 
 @contextmanager
-def opened(source: bytes | Path, part: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video; `part`: it was cut out of a longer one.
+def opened(source: bytes | Path, part: bool = False) -> Generator[tuple[InputContainer, VideoStream], None, None]:
+    """The container and its first video stream. `part`: the file is a part that `mesh.splitting` made.
 
-    Raises: MediaFault when it is no video, or one that is too large.
+    Raises: MediaFault when the file is not a readable video, or too large or too long.
     """
     import av
 
@@ -68,10 +69,10 @@ def opened(source: bytes | Path, part: bool = False) -> Iterator[tuple[InputCont
         options = _options(part)
         try:
             container = av.open(file, mode="r", io_open=_refuse, options=options, metadata_errors="replace")
-        except _Elsewhere:
-            raise MediaFault("names other files to be opened, which is not done") from None
+        except _OpensAnotherFile:
+            raise MediaFault("refers to other files, which are not opened") from None
         except (av.FFmpegError, ValueError):
-            raise MediaFault("is no video file that can be read: damaged, cut off, or of a kind not taken") from None
+            raise MediaFault("is not a readable video file: damaged, truncated, or of an unsupported format") from None
         with container:
             yield container, _video_of(container)
 
@@ -90,51 +91,60 @@ def _options(part: bool) -> dict[str, str]:
 def _video_of(container: InputContainer) -> VideoStream:
     from av.stream import Disposition
 
-    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
-        raise MediaFault("has no video in it")
+        raise MediaFault("has no video stream")
     stream = streams[0]
     context = stream.codec_context
     if context is None or context.codec.name not in VIDEO_CODECS.split(","):
-        raise MediaFault(f"holds video in a code that is not taken ({stream.name or 'unknown'})")
+        raise MediaFault(f"has an unsupported video codec ({stream.name or 'unknown'})")
     if context.width < 1 or context.height < 1:
-        raise MediaFault("says nothing of its size: damaged, or cut off")
+        raise MediaFault("has no picture size: damaged or truncated")
     if context.width * context.height > MAX_PIXELS:
         size = f"{context.width} x {context.height} pixels"
-        raise MediaFault(f"announces {size}; at most {MAX_PIXELS // 1_000_000} million are taken")
+        raise MediaFault(f"has {size}; the limit is {MAX_PIXELS // 1_000_000} million")
     if (length := duration_s(container, stream)) > MAX_SECONDS:
-        raise MediaFault(f"announces {length / 3600:.1f} hours; at most {MAX_SECONDS // 3600} are taken")
+        raise MediaFault(f"has a duration of {length / 3600:.1f} hours; the limit is {MAX_SECONDS // 3600}")
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
 def duration_s(container: InputContainer, stream: VideoStream) -> float:
-    """Seconds that the file says the video lasts; 0 when it says nothing."""
+    """The video's duration according to the file, seconds; 0: unknown."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / 1_000_000
 
 
-def start_of(container: InputContainer) -> Fraction:
-    """The first moment of what is kept, in seconds: it becomes 0, so that picture and sound stay together.
+def time_base_of(stream: VideoStream) -> Fraction:
+    """The unit of the stream's time stamps, in seconds. Raises: MediaFault for a stream without one."""
+    if not stream.time_base:
+        raise MediaFault("has frames without a time")
+    return stream.time_base
 
-    Never less than 0: what lies before is the run-up of a decoder of sound, and is not heard.
+
+def start_of(container: InputContainer) -> Fraction:
+    """The earliest start of all video and audio streams, seconds; it becomes 0 in the result, which keeps them in sync.
+
+    At least 0: audio before that only primes the decoder and is not played.
     """
-    kept = (*container.streams.video, *container.streams.audio)
-    starts = [one.start_time * one.time_base for one in kept if one.start_time is not None and one.time_base]
+    streams = (*container.streams.video, *container.streams.audio)
+    starts = [
+        stream.start_time * stream.time_base for stream in streams if stream.start_time is not None and stream.time_base
+    ]
     return max(Fraction(0), min(starts, default=Fraction(0)))
 
 
 def rate_of(stream: VideoStream) -> Fraction:
-    """Frames a second, near enough: what the file says, else 25."""
+    """Approximate frames per second according to the file, else 25."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return Fraction(rate) if rate and 0 < rate <= 1000 else Fraction(25)
 
 
 class Decoding:
-    """The frames of a video in the order they are shown, with what was met on the way.
+    """Reads and decodes a video, and detects damage and truncation.
 
-    `packets()` yields every packet of `streams`; `frames(packet)` what became of one of the video.
+    `packets()` yields the packets of the file; `frames(packet)` decodes one of the video, in presentation order.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, threads: int) -> None:
@@ -144,19 +154,19 @@ class Decoding:
         self.read = self.decoded = 0
         self._end_s = 0.0
         self._broken = False
-        """Whether the last packet was."""
+        """Whether the last packet was corrupt."""
 
     def packets(self, *others: Any) -> Iterator[Any]:
-        """Packets of the video and of `others`; the last of each stream is empty. Raises: MediaFault."""
+        """The packets of the video and of the streams `others`; the last of each is empty. Raises: MediaFault."""
         import av
 
-        wanted = (self._stream, *others)
+        streams = (self._stream, *others)
         try:
             for packet in self._container.demux():
                 if packet.size and packet.pts is not None:
                     end = packet.pts + (packet.duration or 0)
                     self._end_s = max(self._end_s, float(end * packet.time_base))
-                if packet.stream not in wanted:
+                if packet.stream not in streams:
                     continue
                 if packet.size and packet.stream is self._stream:
                     self.read += 1
@@ -164,11 +174,14 @@ class Decoding:
                     if self._broken and self.read > 1:
                         raise self._damaged()
                 yield packet
-        except (av.FFmpegError, _Elsewhere):
+        except (av.FFmpegError, _OpensAnotherFile):
             raise self._damaged() from None
 
     def frames(self, packet: Any) -> list[Any]:
-        """Raises: MediaFault at the first damage after the first frame: a recording may begin anywhere."""
+        """The frames decoded from a packet of the video.
+
+        Raises: MediaFault on damage after the first frame; before it, a recording may start between key frames.
+        """
         import av
 
         try:
@@ -183,16 +196,16 @@ class Decoding:
         return found
 
     def check_whole(self) -> None:
-        """After the last packet. Raises: MediaFault when nothing was decoded, or the file ends before it should."""
+        """Call it after the last packet. Raises: MediaFault when nothing was decoded, or the file is truncated."""
         if not self.decoded:
-            raise MediaFault("holds no picture that can be decoded")
-        announced = (self._container.duration or 0) / 1e6
+            raise MediaFault("has no frame that can be decoded")
+        length_s = (self._container.duration or 0) / 1e6
         ends_s = self._end_s - (self._container.start_time or 0) / 1e6
         known = self._container.format.name not in GUESSED_LENGTH
-        short = known and announced - ends_s > min(1.0, max(0.1, announced / 100))
+        short = known and length_s - ends_s > min(1.0, max(0.1, length_s / 100))
         if self.read < self._stream.frames or short or self._broken:
-            said = f"it announces {announced:.2f} s and ends" if announced else "it ends"
-            raise MediaFault(f"is cut off: {said} after {ends_s:.2f} s")
+            length = f" of {length_s:.2f} s" if length_s else ""
+            raise MediaFault(f"is truncated: it ends after {ends_s:.2f} s{length}")
 
     def _damaged(self) -> MediaFault:
-        return MediaFault(f"is damaged, {self._end_s:.2f} s into it")
+        return MediaFault(f"is damaged at {self._end_s:.2f} s")

@@ -1,4 +1,4 @@
-"""Sound that goes along with a video: copied as it is where the new container can hold it, else encoded to AAC."""
+"""The audio tracks of a video: copied where the output container supports the codec, else encoded to AAC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
 
-#: What players take in an mp4, and what Matroska has a name for.
+#: The audio codecs to copy into each container: those that players support in an mp4, and that Matroska defines.
 HELD: dict[str, frozenset[str]] = {
     "mp4": frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")),
     "mkv": frozenset(
@@ -41,9 +41,9 @@ AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 
 
 class Track:
-    """One track of sound on its way from one container into another.
+    """Transfers one audio track from one container into another.
 
-    `start` (seconds) of the source becomes 0; what comes at `seconds` or later is left out. Raises: MediaFault.
+    `start` (seconds) of the source becomes 0; audio at `seconds` or later is left out. Raises: MediaFault.
     """
 
     def __init__(
@@ -52,49 +52,49 @@ class Track:
         self.source, self._output, self.start, self._seconds = source, output, start, seconds
         context = source.codec_context
         if context is None:
-            raise MediaFault("has sound in a code that can't be read")
+            raise MediaFault("has an unsupported audio codec")
         self.codec = context.codec.canonical_name
         self.copied = self.codec in HELD[container]
         self._resampler: Any = None
-        self._stream = self._copy() if self.copied else self._aac()
+        self._stream = self._copied_stream() if self.copied else self._aac_stream()
         if source.language:
             self._stream.metadata["language"] = source.language
 
     @property
-    def how(self) -> dict[str, str]:
-        """For the result."""
+    def facts(self) -> dict[str, str]:
+        """{"codec", "how"} for the result."""
         if self.copied:
             return {"codec": self.codec, "how": "copied"}
-        return {"codec": "aac", "how": f"encoded to AAC: the container can't hold {self.codec}"}
+        return {"codec": "aac", "how": f"encoded to AAC: the container does not support {self.codec}"}
 
-    def _copy(self) -> Any:
+    def _copied_stream(self) -> Any:
         return self._output.add_stream_from_template(self.source, opaque=True)
 
-    def _aac(self) -> Any:
+    def _aac_stream(self) -> Any:
         from av.audio.resampler import AudioResampler
 
         context = self.source.codec_context
         rate = context.sample_rate if context.sample_rate in AAC_RATES else 48000
-        # By their number: a file may leave open which channel is which, and AAC may not.
+        # Chosen by the number of channels: a file may leave their order open, AAC can't.
         layout = AAC_LAYOUTS.get(context.layout.nb_channels, "stereo")
         stream = self._output.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate = AAC_BITS_A_CHANNEL * stream.codec_context.layout.nb_channels
         self._resampler = AudioResampler("fltp", layout, rate, frame_size=1024)
         return stream
 
-    def take(self, packet: Any) -> None:
-        """One packet of the source, in order; an empty one is the last."""
+    def write(self, packet: Any) -> None:
+        """Transfer the next packet of the source; the last one is empty."""
         import av
 
         try:
             if self.copied:
-                self._move(packet)
+                self._copy_packet(packet)
             else:
                 self._encode(packet)
         except (av.FFmpegError, ValueError):
-            raise MediaFault("has sound that is damaged") from None
+            raise MediaFault("has damaged audio") from None
 
-    def _move(self, packet: Any) -> None:
+    def _copy_packet(self, packet: Any) -> None:
         if not packet.size or packet.dts is None or self._late(packet.pts, packet.time_base):
             return
         shift = round(self.start / packet.time_base)
@@ -108,12 +108,12 @@ class Track:
             if frame.pts is None or self._late(frame.pts, frame.time_base):
                 continue
             frame.pts -= round(self.start / frame.time_base)
-            self._write(self._resampler.resample(frame))
+            self._write_frames(self._resampler.resample(frame))
         if not packet.size:
-            self._write(self._resampler.resample(None))
+            self._write_frames(self._resampler.resample(None))
             self._output.mux(self._stream.encode(None))
 
-    def _write(self, frames: list[Any]) -> None:
+    def _write_frames(self, frames: list[Any]) -> None:
         for frame in frames:
             self._output.mux(self._stream.encode(frame))
 

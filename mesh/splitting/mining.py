@@ -1,7 +1,7 @@
-"""A nonce search over the whole mesh: a task a part of the range, and the first finder stops the others.
+"""Distributes a nonce search over the mesh: one task per part of the range; the first solution ends the search.
 
-A node that dies takes nothing with it: the mesh gives its task to another one. Every result is checked here with
-hashlib, so a node that computes wrongly, or lies, can't end a search.
+When a node dies, the mesh runs its task on another node. The client checks every result with hashlib, so a faulty or
+malicious node can't end a search.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import TaskFailed
-from mesh.splitting.nonces import KIND, Mined, Part, Range, checked, is_right
+from mesh.splitting.nonces import KIND, Part, Range, SearchResult, checked, is_right
 
 if TYPE_CHECKING:
     from mesh.client import Mesh, TaskHandle
     from mesh.kinds.crypto_mining import CryptoMiningPayload
 
-#: Tasks open for each node, so that none waits for the submitter; each takes all cores of its node.
+#: Open tasks per node, so that no node waits for the client; each task uses all cores of its node.
 OPEN_PER_NODE = 2
 
-OnProgress = Callable[[Mined, list[str]], None]
+OnProgress = Callable[[SearchResult, list[str]], None]
 
 
 async def mine(
@@ -37,15 +37,15 @@ async def mine(
     expires_s: float = 0.0,
     origin: str = "",
 ) -> dict[str, Any]:
-    """Search a range of nonces on every node of the mesh.
+    """Search a range of nonces on all nodes of the mesh.
 
     `payload`: fields of crypto_mining; without `nonce_start` and `nonce_count` all 2**32 nonces are searched.
-    `on_progress(totals so far, ids of the open tasks)` is called after every change. The other options apply to each
+    `on_progress(result so far, ids of the open tasks)` is called after every change. The other options apply to each
     task, see `mesh.client.Mesh`.
-    Returns {found, nonce, hash_hex, best_nonce, best_hash_hex, hashes, parts, seconds, hash_rate_hs (hashes a second),
-    nodes (ids)}. Where several nonces meet the target, any of them may be found first.
+    Returns {found, nonce, hash_hex, best_nonce, best_hash_hex, hashes, parts, seconds, hash_rate_hs (hashes per
+    second), nodes (ids)}. When several nonces meet the target, any of them may be found first.
 
-    Raises: BadInput; TaskFailed when a task failed for good or its result is wrong; as `Mesh.start`.
+    Raises: BadInput; TaskFailed when a task fails permanently or its result is wrong; as `Mesh.start`.
     """
     whole = checked(payload)
     options = {
@@ -58,17 +58,17 @@ async def mine(
         await search.run(whole)
     finally:
         await search.stop()
-    mined, seconds = search.mined, time.perf_counter() - started
+    result, seconds = search.result, time.perf_counter() - started
     return {
-        "found": mined.nonce is not None,
-        "nonce": mined.nonce,
-        "hash_hex": mined.hash_hex,
-        "best_nonce": mined.best[1],
-        "best_hash_hex": mined.best[0],
-        "hashes": mined.hashes,
-        "parts": mined.parts,
+        "found": result.nonce is not None,
+        "nonce": result.nonce,
+        "hash_hex": result.hash_hex,
+        "best_nonce": result.best[1],
+        "best_hash_hex": result.best[0],
+        "hashes": result.hashes,
+        "parts": result.parts,
         "seconds": round(seconds, 3),
-        "hash_rate_hs": round(mined.hashes / seconds, 1),
+        "hash_rate_hs": round(result.hashes / seconds, 1),
         "nodes": sorted(search.nodes),
     }
 
@@ -78,13 +78,13 @@ class _Search:
         self, mesh: Mesh, payload: dict[str, Any], options: dict[str, Any], left: Range, on_progress: OnProgress | None
     ) -> None:
         self._mesh, self._payload, self._options, self._left = mesh, payload, options, left
-        self.mined, self._on_progress = Mined(left.end - left.next), on_progress
+        self.result, self._on_progress = SearchResult(left.end - left.next), on_progress
         self.nodes: set[str] = set()
         self._open: dict[asyncio.Task[dict[str, Any]], tuple[TaskHandle, Part]] = {}
 
     async def run(self, whole: CryptoMiningPayload) -> None:
-        """Until a nonce is found or every part is done."""
-        while self.mined.nonce is None:
+        """Run until a nonce is found or every part is done."""
+        while self.result.nonce is None:
             await self._fill()
             if not self._open:
                 return
@@ -95,12 +95,12 @@ class _Search:
                 if not is_right(whole, result, part):
                     reason = f"its result for the nonces from {part.start} on is wrong"
                     raise TaskFailed(f"task {handle.id}: {reason}", handle.id, "done", reason)
-                self.mined.take_in(result)
+                self.result.add(result)
                 self._left.rate_hs = result["hash_rate_hs"]
             self._report()
 
     async def stop(self) -> None:
-        """End what is still open, here and on the nodes."""
+        """Cancel the open tasks, here and on the nodes."""
         handles = [handle for handle, _ in self._open.values()]
         for task in self._open:
             task.cancel()
@@ -109,7 +109,7 @@ class _Search:
         await asyncio.gather(*(handle.cancel() for handle in handles), return_exceptions=True)
 
     async def _fill(self) -> None:
-        nodes = [one for one in await self._mesh.nodes() if one.state == "up"]
+        nodes = [node for node in await self._mesh.nodes() if node.state == "up"]
         while len(self._open) < OPEN_PER_NODE * max(1, len(nodes)) and (part := self._left.take()) is not None:
             payload = {**self._payload, "nonce_start": part.start, "nonce_count": part.count}
             handle = await self._mesh.start(KIND, payload, **self._options)
@@ -123,4 +123,4 @@ class _Search:
 
     def _report(self) -> None:
         if self._on_progress is not None:
-            self._on_progress(self.mined, [handle.id for handle, _ in self._open.values()])
+            self._on_progress(self.result, [handle.id for handle, _ in self._open.values()])

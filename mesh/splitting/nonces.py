@@ -1,4 +1,4 @@
-"""How a range of nonces is cut into tasks, and what their results say together. Pure."""
+"""Splits a range of nonces into tasks, and checks and merges their results (pure)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mesh.kinds.crypto_mining import CryptoMiningPayload
 from mesh.kinds.table import validate
 
 KIND = "crypto_mining"
-#: The first tasks: some seconds for the slowest node, nothing for a fast one.
+#: Nonces of the first tasks: a few seconds on the slowest node, an instant on a fast one.
 FIRST_COUNT = 1 << 23
-#: How long a task shall run: long beside what a task costs, short beside what a dead node costs.
+#: Intended run time of a task: much longer than the overhead of a task, and little to repeat when a node dies.
 TASK_S = 4.0
 
 
@@ -28,40 +28,41 @@ class Part:
 
 @dataclass
 class Range:
-    """What is still to be given out."""
+    """The nonces that no task has yet."""
 
     next: int
     end: int
     rate_hs: float = 0.0
-    """Hashes a second of the last task that ended; 0: none has."""
+    """Hashes per second of the last task that ended; 0: none has ended."""
 
     def take(self) -> Part | None:
-        """The next task's nonces; None when all are given out."""
+        """Remove and return the nonces of the next task; None when none are left."""
         if self.next >= self.end:
             return None
-        wanted = int(self.rate_hs * TASK_S) or FIRST_COUNT
-        part = Part(self.next, min(wanted, self.end - self.next))
+        count = int(self.rate_hs * TASK_S) or FIRST_COUNT
+        part = Part(self.next, min(count, self.end - self.next))
         self.next += part.count
         return part
 
 
 @dataclass
-class Mined:
-    """What is known of a search over the mesh."""
+class SearchResult:
+    """The merged results of the tasks of a search."""
 
     total: int
-    """Nonces of the range."""
+    """Number of nonces in the range."""
     hashes: int = 0
     parts: int = 0
-    """Tasks that gave their result."""
+    """Number of merged results."""
     nonce: int | None = None
+    """A nonce that meets the target."""
     hash_hex: str | None = None
-    """of `nonce`"""
+    """The hash of `nonce`."""
     best: tuple[str, int] = ("g", 0)
-    """(hash in hex, most significant byte first; its nonce): the lowest one; every hash is lower than "g"."""
+    """The lowest (hash in hex, most significant byte first; its nonce); "g" is above every hash."""
 
-    def take_in(self, result: Mapping[str, Any]) -> None:
-        """One task's result."""
+    def add(self, result: Mapping[str, Any]) -> None:
+        """Merge the result of one task."""
         self.hashes += result["hashes"]
         self.parts += 1
         self.best = min(self.best, (result["best_hash_hex"], result["best_nonce"]))
@@ -70,17 +71,18 @@ class Mined:
 
 
 def checked(payload: Any) -> CryptoMiningPayload:
-    """The payload of the whole search. Raises: BadInput."""
+    """The validated payload of the whole search. Raises: BadInput."""
     whole = validate(KIND, payload)
     assert isinstance(whole, CryptoMiningPayload)
     if whole.seconds is not None:
-        fault = Fault("payload.seconds", "must be left out: the range of nonces says how much is searched")
+        fault = Fault("payload.seconds", "must be left out: the range of nonces determines the search")
         raise BadInput(f"The search can't be split: {fault.field} {fault.problem}.", (fault,))
     return whole
 
 
 def is_right(payload: CryptoMiningPayload, result: Mapping[str, Any], part: Part) -> bool:
-    """Whether a task's result is what it says: its hash is the nonce's, the nonce its own, the target met or not."""
+    """Return whether a task's result is correct: the hash, that the nonce is in the part, and whether it meets the
+    target."""
     try:
         return _is_right(payload, result, part)
     except (KeyError, TypeError, AttributeError, OverflowError):
@@ -89,8 +91,8 @@ def is_right(payload: CryptoMiningPayload, result: Mapping[str, Any], part: Part
 
 def _is_right(payload: CryptoMiningPayload, result: Mapping[str, Any], part: Part) -> bool:
     nonce = result["best_nonce"]
-    once = hashlib.sha256(payload.header + nonce.to_bytes(4, "little")).digest()
-    digest = hashlib.sha256(once).digest()[::-1]
+    inner = hashlib.sha256(payload.header + nonce.to_bytes(4, "little")).digest()
+    digest = hashlib.sha256(inner).digest()[::-1]
     meets = int.from_bytes(digest, "big") <= payload.target
     return (
         part.start <= nonce < part.start + part.count

@@ -1,4 +1,4 @@
-"""The encoded parts of a video, each looked at, and joined into one file without touching a picture."""
+"""Checks the encoded parts of a video and joins them into one file without re-encoding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mesh.splitting.media import Decoding, MediaFault, opened
+from mesh.splitting.media import Decoding, MediaFault, opened, time_base_of
 from mesh.splitting.media_audio import Track
-from mesh.splitting.video_cut import Film
+from mesh.splitting.video_cut import SourceVideo
 from mesh.splitting.video_plan import Piece, decode_times
 
 FORMATS = {"mp4": "mp4", "mkv": "matroska"}
@@ -18,100 +18,106 @@ FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 
 @dataclass(frozen=True)
 class Part:
-    """One encoded part that was found to be what it should be."""
+    """One encoded and checked part."""
 
     path: Path
     times: tuple[int, ...]
-    """When each of its packets is shown, in the order of the file, in the film's time base."""
+    """Presentation times of its packets in file order, in the source's time base."""
     head: bytes
-    """What a decoder is told before it begins: all parts of one film must have the same."""
+    """The decoder configuration (extradata); all parts of a video must have the same."""
     bytes: int
-    """Of its packets."""
+    """Total size of its packets."""
 
 
-def check(path: Path, film: Film, piece: Piece) -> Part:
-    """Read and decode a part. Raises: MediaFault when it is not those frames of the film, each of which decodes."""
+def check(path: Path, video: SourceVideo, piece: Piece) -> Part:
+    """Read and decode a part. Raises: MediaFault unless it has exactly the frames of `piece`, all decodable."""
     times: list[int] = []
     size = 0
     with opened(path) as (container, stream):
-        base = Fraction(stream.time_base)
-        head = bytes(stream.codec_context.extradata or b"")
+        base = time_base_of(stream)
+        head = stream.codec_context.extradata or b""
         reading = Decoding(container, stream, 0)
         for packet in reading.packets():
             reading.frames(packet)
             if packet.size:
                 size += packet.size
-                times.append(piece.first + round((packet.pts or 0) * base / film.time_base))
+                times.append(piece.first + round((packet.pts or 0) * base / video.time_base))
         reading.check_whole()
     if sorted(times) != list(piece.times):
-        raise MediaFault(f"holds {len(times)} frames where there should be {len(piece.times)}, or shows them elsewhere")
+        raise MediaFault(f"has {len(times)} frames instead of {len(piece.times)}, or frames at wrong times")
     if reading.decoded != len(piece.times):
-        raise MediaFault(f"gives {reading.decoded} of its {len(piece.times)} frames when it is decoded")
+        raise MediaFault(f"has {len(piece.times)} frames, of which only {reading.decoded} can be decoded")
     return Part(path, tuple(times), head, size)
 
 
 def join(
-    film: Film, parts: Sequence[Part], target: Path, container: str, keep_sound: bool, told: Callable[[int], None]
+    video: SourceVideo,
+    parts: Sequence[Part],
+    target: Path,
+    container: str,
+    keep_audio: bool,
+    on_progress: Callable[[int], None],
 ) -> list[dict[str, str]]:
-    """Write the film into `target`; how each track of sound came along. `told(frames written)` now and then.
+    """Write the parts and the source's audio into `target`; returns the facts of each audio track.
 
-    Raises: MediaFault when the parts don't belong to one another, or the sound is damaged; OSError.
+    `on_progress(frames written)` is called every 500 frames.
+    Raises: MediaFault when the parts have different decoder configurations, or the audio is damaged; OSError.
     """
     import av
 
     if len({part.head for part in parts}) != 1:
         raise MediaFault(
-            "has parts that were encoded by different versions of an encoder: name a node, or a label that nodes with "
-            "the same version share, in requires"
+            "has parts that were encoded by different versions of an encoder: set requires to a node, or to a label of "
+            "nodes with the same version"
         )
     options = {"movflags": "+faststart"} if container == "mp4" else {}
     with (
-        opened(film.path) as (source, _),
-        av.open(str(target), "w", format=FORMATS[container], container_options=options) as made,
+        opened(video.path) as (source, _),
+        av.open(str(target), "w", format=FORMATS[container], container_options=options) as output,
     ):
-        made.flags |= 0x400  # no date and no version of a library in the file: the same input, the same bytes
+        output.flags |= 0x400  # bitexact: no date and no library version in the file
         with opened(parts[0].path) as (_, first):
-            video = made.add_stream_from_template(first, opaque=True)
-        streams = list(source.streams.audio) if keep_sound else []
-        tracks = [Track(one, made, container, film.start, None) for one in streams]
-        sound = _sound(source, tracks)
-        for written, packet in enumerate(_pictures(film, parts), 1):
-            # Sound up to that moment first, so that a player finds both in one place.
-            for until in sound:
-                if until >= packet.dts * film.time_base:
+            stream = output.add_stream_from_template(first, opaque=True)
+        audio_streams = list(source.streams.audio) if keep_audio else []
+        tracks = [Track(audio, output, container, video.start, None) for audio in audio_streams]
+        audio_times = _write_audio(source, tracks)
+        for written, packet in enumerate(_video_packets(video, parts), 1):
+            # Audio up to this time comes first, so that both are close together in the file.
+            for until in audio_times:
+                if until >= packet.dts * video.time_base:
                     break
-            packet.stream = video
-            made.mux(packet)
+            packet.stream = stream
+            output.mux(packet)
             if written % 500 == 0:
-                told(written)
-        for _ in sound:
+                on_progress(written)
+        for _ in audio_times:
             pass
-        return [track.how for track in tracks]
+        return [track.facts for track in tracks]
 
 
-def _pictures(film: Film, parts: Sequence[Part]) -> Iterator[Any]:
-    """Every packet of the parts in order, with the times it has in the result."""
-    shift = round(film.start / film.time_base)
+def _video_packets(video: SourceVideo, parts: Sequence[Part]) -> Iterator[Any]:
+    """The packets of all parts in order, with their times in the result."""
+    shift = round(video.start / video.time_base)
     shown = [time - shift for part in parts for time in part.times]
-    decoded = iter(zip(shown, decode_times(shown, film.step), strict=True))
+    times = iter(zip(shown, decode_times(shown, video.step), strict=True))
     for part in parts:
         with opened(part.path) as (container, stream):
             for packet in Decoding(container, stream, 1).packets():
                 if packet.size:
-                    packet.time_base = film.time_base
-                    packet.pts, packet.dts = next(decoded)
-                    packet.duration = film.step
+                    packet.time_base = video.time_base
+                    packet.pts, packet.dts = next(times)
+                    packet.duration = video.step
                     yield packet
 
 
-def _sound(source: Any, tracks: Sequence[Track]) -> Iterator[Fraction]:
-    """Takes one packet after the other into its track; yields the time each ends, in the result."""
+def _write_audio(source: Any, tracks: Sequence[Track]) -> Iterator[Fraction]:
+    """Write the audio packet by packet; yields the end time of each in the result, seconds."""
     if not tracks:
         return
     for packet in source.demux([track.source for track in tracks]):
         ends = None
         if packet.size and packet.pts is not None:
             ends = (packet.pts + (packet.duration or 0)) * packet.time_base - tracks[0].start
-        next(track for track in tracks if track.source is packet.stream).take(packet)
+        next(track for track in tracks if track.source is packet.stream).write(packet)
         if ends is not None:
             yield ends

@@ -1,8 +1,8 @@
-"""Where a video is cut into parts that can be encoded one by one, and the times of what is joined again. Pure.
+"""Plans where to cut a video into parts that can be encoded separately, and the times of the joined video (pure).
 
-A part begins at a key frame. Its frames are those shown from that frame on until the next part's key frame is: some
-of them may come after that key frame in the file (an open group of pictures), so a part's packets reach that far,
-and the packets of two parts may overlap. Which frames of a piece count is said by their times.
+A part begins at a key frame. Its frames are those shown from this key frame until that of the next part. Some of them
+may follow the next key frame in the file (an open group of pictures), so the packets of a part extend that far, and the
+packets of two parts may overlap. The presentation times determine which frames belong to a part.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """One packet of the video, in the order of the file."""
+    """One packet of the video; packets are in file order."""
 
     pts: int
-    """When it is shown, in the stream's time base."""
+    """Presentation time, in the stream's time base."""
     key: bool
     shown: bool = True
-    """False for what is only decoded: before an edit's start, or a reference picture of VP8."""
+    """False for a packet that is only decoded: before the start of an edit list, or a reference picture of VP8."""
 
 
 @dataclass(frozen=True)
@@ -28,41 +28,41 @@ class Piece:
     """One part of the video."""
 
     start: int
-    """Its packets: from this one of the file …"""
+    """Index of its first packet in the file."""
     stop: int
-    """… to before this one."""
+    """Index after its last packet."""
     times: tuple[int, ...]
-    """When each of its frames is shown, in order: those that count, of all that its packets hold."""
+    """Presentation times of its frames, in order; its packets may contain further frames of other parts."""
 
     @property
     def first(self) -> int:
-        """When its first frame is shown."""
+        """Presentation time of its first frame."""
         return self.times[0]
 
     @property
     def end(self) -> int:
-        """After its last frame, and before any other."""
+        """A time after its last frame and before any later frame."""
         return self.times[-1] + 1
 
 
 def pieces(packets: Sequence[Coded], length: int) -> list[Piece]:
-    """The parts, each at least `length` (time bases) long where key frames allow; the last may be half of that.
+    """The parts, each at least `length` time base units long where key frames allow; the last may be half as long.
 
-    What is shown before the first key frame can't be decoded and is in no part. No key frame: no part.
+    Frames shown before the first key frame can't be decoded and are in no part. Without a key frame there is no part.
     """
-    keys = [index for index, one in enumerate(packets) if one.key]
+    keys = [index for index, packet in enumerate(packets) if packet.key]
     if not keys:
         return []
-    last = max(one.pts for one in packets)
+    last = max(packet.pts for packet in packets)
     starts = [keys[0]]
     highest = packets[keys[0]].pts
     for index in keys[1:]:
         pts = packets[index].pts
-        # Times of key frames must rise, or a part would end before it begins.
+        # The times of key frames must increase, or a part would end before it begins.
         if pts - packets[starts[-1]].pts >= length and pts > highest and last - pts >= length // 2:
             starts.append(index)
         highest = max(highest, pts)
-    shown = sorted(one.pts for one in packets[keys[0] :] if one.shown)
+    shown = sorted(packet.pts for packet in packets[keys[0] :] if packet.shown)
     following = [*starts[1:], None]
     found = [_piece(packets, shown, start, after) for start, after in zip(starts, following, strict=True)]
     return [piece for piece in found if piece.times]
@@ -83,10 +83,10 @@ def _piece(packets: Sequence[Coded], shown: list[int], start: int, following: in
 
 
 def decode_times(shown: Sequence[int], step: int) -> list[int]:
-    """When each packet is decoded, given when each is shown, both in the order of decoding.
+    """The decoding times of packets from their presentation times, both in decoding order.
 
-    The times of showing in order, put off by as many frames as the order of decoding needs: they rise, and no
-    packet is decoded after it is shown. `step`: a frame's time, for those that come before the first one.
+    The result is the sorted presentation times, delayed by as many frames as the reordering requires: they increase,
+    and no packet is decoded after it is shown. `step`: the duration of a frame, for times before the first one.
     """
     order = sorted(shown)
     rank = {time: number for number, time in enumerate(order)}

@@ -12,6 +12,7 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,7 +83,8 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
     """
     first, end = payload.nonces
     on_gpu = payload.device == "gpu"
-    kernel = sha256_gpu.kernel() if on_gpu else _kernel(payload, end - first)
+    vector = None if on_gpu else _kernel(payload, end - first)
+    kernel = sha256_gpu.kernel() if on_gpu else vector
     search = Search(first, end, sha256_gpu.PIECE if on_gpu else _VECTOR_PIECE if kernel else _PIECE)
     started = time.perf_counter()
     watch = _Watch(search, payload.limit_s, started, context)
@@ -90,8 +92,8 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
     if context.cores == 1 or on_gpu:
         while not watch.over() and (piece := search.take(0)) is not None:
             search.put(0, scan(payload.header, *piece, payload.target))
-    elif kernel:
-        _run_threads(payload, context.cores, kernel, search, watch)
+    elif vector:
+        _run_threads(payload, context.cores, vector, search, watch)
     else:
         pieces = -(-(search.end - search.first) // _FIRST_PIECE)
         _run_lanes(payload, min(context.cores, pieces), search, watch)
@@ -166,44 +168,54 @@ def _run_threads(
             search.put(thread, future.result())
 
 
+class _Lane:
+    """A child process that runs `sha256_lane`; it ends with this process, whose pipe it reads."""
+
+    def __init__(self, payload: CryptoMiningPayload) -> None:
+        script = str(Path(sha256_lane.__file__).resolve())
+        command = [sys.executable, "-I", "-S", script, payload.header.hex(), f"{payload.target:x}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._input, self.output = self.process.stdin, self.process.stdout
+
+    def feed(self, piece: tuple[int, int] | None) -> None:
+        """Send the next piece, (start, count)."""
+        if piece is not None:
+            self._input.write(f"{piece[0]} {piece[1]}\n")
+
+    def close(self) -> None:
+        """Kill the process and release its pipes."""
+        self.process.kill()
+        self._input.close()
+        self.output.close()
+        self.process.wait()
+
+
 @contextmanager
-def _lanes(payload: CryptoMiningPayload, count: int):
-    """`count` processes that scan; they end with this one, whose pipe they read."""
-    script = str(Path(sha256_lane.__file__).resolve())
-    command = [sys.executable, "-I", "-S", script, payload.header.hex(), f"{payload.target:x}"]
-    lanes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        for _ in range(count)
-    ]
+def _lanes(payload: CryptoMiningPayload, count: int) -> Generator[list[_Lane], None, None]:
+    """`count` lanes, closed at the end."""
+    lanes = [_Lane(payload) for _ in range(count)]
     try:
         yield lanes
     finally:
         for lane in lanes:
-            lane.kill()
-            lane.stdin.close()
-            lane.stdout.close()
-            lane.wait()
+            lane.close()
 
 
 def _run_lanes(payload: CryptoMiningPayload, cores: int, search: Search, watch: _Watch) -> None:
     with _lanes(payload, cores) as lanes, selectors.DefaultSelector() as selector:
         for lane in lanes:
-            selector.register(lane.stdout, selectors.EVENT_READ, lane)
-            _feed(lane, search.take(lane))
+            selector.register(lane.output, selectors.EVENT_READ, lane)
+            lane.feed(search.take(lane))
         while search.open and not watch.over():
             for key, _ in selector.select(timeout=0.1):
-                lane = key.data
-                line = lane.stdout.readline()
+                lane: _Lane = key.data
+                line = lane.output.readline()
                 if not line:
-                    raise RuntimeError(f"a hashing process ended with status {lane.wait()}")
+                    raise RuntimeError(f"a hashing process ended with status {lane.process.wait()}")
                 done, found, best_nonce, best = line.split()
                 search.put(lane, (int(done), int(found), int(best_nonce), bytes.fromhex(best)))
-                _feed(lane, search.take(lane))
-
-
-def _feed(lane: subprocess.Popen[str], piece: tuple[int, int] | None) -> None:
-    if piece is not None:
-        lane.stdin.write(f"{piece[0]} {piece[1]}\n")
+                lane.feed(search.take(lane))
 
 
 def _checked(payload: CryptoMiningPayload, search: Search) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from node.executor.context import Context, InputFault, Output
 from node.workloads.image.batch import Done, run_batch
 from node.workloads.image.files import check_writer, decode, encode, open_library
 from node.workloads.image.header import read_header
-from node.workloads.image.operations import Steps, apply_all, faults, watermarks
+from node.workloads.image.operations import Steps, apply_all, faults, watermark_images
 from node.workloads.image.pixels import channels, size_of
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def _marks(steps: Steps, context: Context) -> dict[str, Image]:
     """The images that watermarks lay over, decoded. Raises: InputFault naming the operation's field."""
     decoded: dict[str, Image] = {}
     room = MAX_MARK_PIXELS
-    for prefix, step in watermarks(steps).items():
+    for prefix, file in watermark_images(steps).items():
         field = f"{prefix}image"
-        data = context.read(step.image, field)
+        data = context.read(file, field)
         header = read_header(data, field)
         room -= header.width * header.height
         if room < 0:

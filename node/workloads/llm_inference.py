@@ -52,7 +52,7 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     began = perf_counter()
     answers = loaded.answer(payload, told)
     taken_s = perf_counter() - began
-    result = {
+    result: dict[str, Any] = {
         "answers": [one.as_dict() for one in answers],
         "model": model.name,
         "weights": loaded.weights,

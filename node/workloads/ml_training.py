@@ -84,7 +84,8 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
 
 def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) -> None:
     """Raises: InputFault, when the estimate is more than the device, or the task, has."""
-    needed, have = memory_bytes(payload.model_dump(), payload.batch), training_device.free_bytes(device, memory_mb)
+    needed = memory_bytes(payload.model_dump(), payload.sizes.batch)
+    have = training_device.free_bytes(device, memory_mb)
     if 0 < have < needed:
         more = "" if device == "cuda" else ", or more memory with requires.memory_mb"
         whose = "the GPU has free" if device == "cuda" else "this task has"
@@ -191,7 +192,7 @@ def _train(training: Training, payload: MlTrainingPayload, context: Context, wor
     steps = len(training.losses) - began
     timed, timed_s = (steps - 1, run_s - warm_s) if steps > 1 else (steps, run_s)
     steps_per_s = timed / timed_s if timed_s else 0.0
-    each = payload.batch * (payload.context if payload.model == "transformer" else 1)
+    each = payload.sizes.batch * (payload.sizes.context if payload.model == "transformer" else 1)
     return {
         "steps_this_run": steps,
         "checkpoints": checkpoints.facts(),

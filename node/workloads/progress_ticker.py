@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from node.executor.context import Context
@@ -15,7 +15,9 @@ ALMOST = 0.95
 
 
 @contextmanager
-def ticking(context: Context, note: str, begin: float, end: float, expected_s: float = 0.0) -> Iterator[None]:
+def ticking(
+    context: Context, note: str, begin: float, end: float, expected_s: float = 0.0
+) -> Generator[None, None, None]:
     """While its body runs, tells `note` and the seconds it has run, every half second.
 
     The fraction goes from `begin` towards `end` at the pace that `expected_s` says; it stays at `begin` when that

@@ -31,7 +31,7 @@ def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
     """
     for need in SPEC.needs:
         importlib.import_module(need.module)  # absent: said before anything is started
-    address, host = "127.0.0.1", payload.target
+    address, port, host = "127.0.0.1", 0, payload.target
     if payload.target is not None:
         address, port = targets.resolve(payload.target, context.granted("web_targets"))
     count, server_count = plan.processes(
@@ -58,10 +58,10 @@ def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, co
     status, body = payload.expect_status, None
     if payload.target is None:
         path = answers.path_of(payload.route, payload.body_kb)
-        made = answers.answer(path, payload.sent)
+        made = answers.answer(path, payload.request_body)
         assert made is not None
         body = base64.b64encode(made[0]).decode()
-    request = answers.request(payload.method, path, host, payload.sent, payload.keep_alive)
+    request = answers.request(payload.method, path, host, payload.request_body, payload.keep_alive)
     requests = [None] * count if payload.requests is None else plan.shares(payload.requests, count)
     return [
         {

@@ -12,7 +12,7 @@ from mesh.client import Mesh
 from mesh.kinds.crypto_mining import GENESIS_NONCE
 from mesh.kinds.table import validate
 from mesh.splitting.mining import mine
-from mesh.splitting.nonces import Mined
+from mesh.splitting.nonces import SearchResult
 from node.workloads.mining import sha256_vector
 from tests.integration.killing import kill_one_at_work
 from tests.integration.queztl_process import queztl
@@ -37,7 +37,7 @@ async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(c
     seen: set[str] = set()
     changed = asyncio.Event()
 
-    def told(_: Mined, tasks: list[str]) -> None:
+    def record(_: SearchResult, tasks: list[str]) -> None:
         seen.update(tasks)
         changed.set()
 
@@ -47,7 +47,7 @@ async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(c
 
     killing = asyncio.create_task(kill_one_at_work(mesh, others, tasks))
     payload = {"nonce_start": 1_000_000, "nonce_count": COUNT, "target_bits": 200}
-    result = await mine(mesh, payload, on_progress=told)
+    result = await mine(mesh, payload, on_progress=record)
     dead, lost = await asyncio.wait_for(killing, 1)
     header = validate("crypto_mining", payload).header
     kernel = sha256_vector.kernel()

@@ -12,7 +12,7 @@ import pytest
 
 from mesh import subjects
 from mesh.client import Mesh
-from mesh.splitting.video import Encoded, encode
+from mesh.splitting.video import EncodeProgress, encode
 from tests.integration.killing import kill_one_at_work
 from tests.integration.queztl_process import queztl, start
 from tests.nodes import Cluster, NodeProcess, eventually
@@ -43,7 +43,7 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
     open_at_once: list[int] = []
     changed = asyncio.Event()
 
-    def told(so_far: Encoded) -> None:
+    def record(so_far: EncodeProgress) -> None:
         seen.update(so_far.tasks)
         open_at_once.append(len(so_far.tasks))
         changed.set()
@@ -53,7 +53,7 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
         return seen
 
     killing = asyncio.create_task(kill_one_at_work(mesh, cluster.nodes[1:], tasks))
-    result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, on_progress=told)
+    result = await encode(mesh, source, tmp_path / "three.mp4", "h264", PAYLOAD, part_s=1.0, on_progress=record)
     dead, lost = await asyncio.wait_for(killing, 1)
     assert (tmp_path / "three.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
     assert len(result["nodes"]) >= 2 and len(seen) == PARTS and max(open_at_once) <= 6, (result, open_at_once)
@@ -82,7 +82,7 @@ async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
     assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
     broken = folder / "broken.mp4"
     broken.write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
-    for path, said in ((broken, "is no video file that can be read"), (folder / "nowhere", "is no file")):
+    for path, said in ((broken, "is not a readable video file"), (folder / "nowhere", "is no file")):
         done = await queztl("encode", path, "-o", folder / "never.mp4", url=node.api)
         assert done.code == 2 and said in done.err, done
     done = await queztl("encode", source, "-o", folder / "never.avi", url=node.api)

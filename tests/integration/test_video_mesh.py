@@ -63,7 +63,7 @@ async def _by_rest(node: NodeProcess, codec: str, name: str, clip: bytes, blob: 
 
 async def _wrong_files(mesh: Mesh) -> None:
     for data in (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n", b"ffconcat version 1.0\nfile /etc/passwd\n", b""):
-        with pytest.raises(TaskFailed, match=r"payload\.video is no video file that can be read"):
+        with pytest.raises(TaskFailed, match=r"payload\.video is not a readable video file"):
             await mesh.submit("video_encode_h264", {"video": data}, wait_s=30)
 
 

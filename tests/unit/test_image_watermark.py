@@ -104,7 +104,7 @@ def test_a_mark_that_is_no_image_or_a_bomb_names_its_field(mark_up):
         (b"<svg/>", "is no JPEG"),
         (bytes(bomb), "at most 16 million"),
         (file(MARK)[:40], "damaged"),
-        ({"blob": "b-gone"}, "does not hold"),
+        ({"blob": "b-gone"}, "does not have"),
     ):
         with pytest.raises(InputFault, match=problem) as caught:
             mark_up(BASE, image=data)

@@ -7,7 +7,7 @@ import pytest
 from mesh.errors import BadInput
 from mesh.kinds.crypto_mining import GENESIS_NONCE
 from mesh.kinds.table import validate
-from mesh.splitting.nonces import FIRST_COUNT, TASK_S, Mined, Part, Range, checked, is_right
+from mesh.splitting.nonces import FIRST_COUNT, TASK_S, Part, Range, SearchResult, checked, is_right
 from node.executor.context import Context, load
 
 
@@ -25,10 +25,10 @@ def test_parts_cover_the_range_once_and_follow_the_measured_rate():
 
 
 def test_the_first_nonce_stands_and_the_best_hash_is_kept():
-    mined = Mined(100)
-    mined.take_in({"hashes": 10, "best_hash_hex": "0b", "best_nonce": 1, "found": False, "nonce": None})
-    mined.take_in({"hashes": 5, "best_hash_hex": "0a", "best_nonce": 14, "found": True, "nonce": 14})
-    mined.take_in({"hashes": 5, "best_hash_hex": "09", "best_nonce": 20, "found": True, "nonce": 20})
+    mined = SearchResult(100)
+    mined.add({"hashes": 10, "best_hash_hex": "0b", "best_nonce": 1, "found": False, "nonce": None})
+    mined.add({"hashes": 5, "best_hash_hex": "0a", "best_nonce": 14, "found": True, "nonce": 14})
+    mined.add({"hashes": 5, "best_hash_hex": "09", "best_nonce": 20, "found": True, "nonce": 20})
     assert (mined.hashes, mined.parts, mined.nonce, mined.hash_hex, mined.best) == (20, 3, 14, "0a", ("09", 20))
 
 

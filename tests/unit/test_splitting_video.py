@@ -36,10 +36,10 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 def parts_of(
     data: bytes, folder: Path, codec: str = "h264", **payload: Any
-) -> tuple[video_cut.Film, list[video_join.Part]]:
+) -> tuple[video_cut.SourceVideo, list[video_join.Part]]:
     """Cut, and every part encoded in this process; looked at as the splitter does."""
     (folder / "source").write_bytes(data)
-    film = video_cut.look(folder / "source", 0.8)
+    film = video_cut.analyse(folder / "source", 0.8)
     found = []
     kind = f"video_encode_{codec}"
     for number, (piece, path, zero) in enumerate(video_cut.cut(film, folder)):
@@ -112,7 +112,7 @@ def test_other_codecs_join_too_and_give_the_same_bytes_each_time(codec, tmp_path
 def test_a_part_that_is_not_what_it_should_be_is_found(tmp_path):
     data = video(50)
     film, parts = parts_of(data, tmp_path)
-    with pytest.raises(MediaFault, match="frames where there should be|shows them elsewhere"):
+    with pytest.raises(MediaFault, match="frames instead of|frames at wrong times"):
         video_join.check(parts[0].path, film, film.pieces[1].__class__(0, 25, film.pieces[0].times[:-1]))
     whole = bytearray(parts[1].path.read_bytes())
     middle = len(whole) * 2 // 3
@@ -121,7 +121,7 @@ def test_a_part_that_is_not_what_it_should_be_is_found(tmp_path):
     with pytest.raises(MediaFault):
         video_join.check(tmp_path / "damaged", film, film.pieces[1])
     (tmp_path / "text").write_bytes(b"no video at all")
-    with pytest.raises(MediaFault, match="is no video"):
+    with pytest.raises(MediaFault, match="is not a readable video"):
         video_join.check(tmp_path / "text", film, film.pieces[1])
     other = video_join.Part(parts[1].path, parts[1].times, b"another head", 1)
     with pytest.raises(MediaFault, match="different versions of an encoder"):

@@ -256,7 +256,7 @@ def test_damaged_tables_are_named(run, tmp_path):
         with pytest.raises(InputFault) as caught:
             run({"sql": "SELECT sum(a) FROM t", "tables": {"t": data}})
         assert caught.value.field in ("tables.t", "sql"), data[:10]
-    with pytest.raises(InputFault, match="which the mesh does not hold"):
+    with pytest.raises(InputFault, match="which the mesh does not have"):
         run({"sql": "SELECT 1", "tables": {"t": {"blob": "b-gone"}}})
 
 

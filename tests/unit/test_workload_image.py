@@ -125,5 +125,5 @@ def test_a_bomb_is_refused_before_it_is_decoded(process):
 
 
 def test_a_blob_the_mesh_does_not_hold_is_the_inputs_fault(process):
-    with pytest.raises(InputFault, match="b-gone, which the mesh does not hold"):
+    with pytest.raises(InputFault, match="b-gone, which the mesh does not have"):
         process(image={"blob": "b-gone"})

@@ -87,7 +87,7 @@ def test_an_open_mesh_fetches_nothing(hub, run):
     with pytest.raises(BadInput) as caught:
         run(closed=False, hub="lab/tiny")
     (fault,) = caught.value.faults
-    assert fault.field == "payload.hub" and "for its own members only: this mesh has no key" in fault.problem
+    assert fault.field == "payload.hub" and "for its members only: this mesh has no key" in fault.problem
     assert not hub.asked
 
 

@@ -193,9 +193,9 @@ def test_frame_rate_and_length_of_a_file_can_be_changed(encode, clip):
         ("aac", "mp4", "mkv", ("aac", "copied")),
         ("aac", "mpegts", "mp4", ("aac", "copied")),
         ("libopus", "matroska", "mp4", ("opus", "copied")),
-        ("pcm_s16le", "matroska", "mp4", ("aac", "encoded to AAC: the container can't hold pcm_s16le")),
+        ("pcm_s16le", "matroska", "mp4", ("aac", "encoded to AAC: the container does not support pcm_s16le")),
         ("pcm_s16le", "matroska", "mkv", ("pcm_s16le", "copied")),
-        ("mp2", "mpegts", "mp4", ("aac", "encoded to AAC: the container can't hold mp2")),
+        ("mp2", "mpegts", "mp4", ("aac", "encoded to AAC: the container does not support mp2")),
     ],
 )
 def test_sound_is_copied_where_the_container_can_hold_it(encode, sound, source, container, how):

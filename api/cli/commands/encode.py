@@ -21,7 +21,7 @@ from api.cli.output.formatting import duration
 from api.cli.output.results import check_target
 
 if TYPE_CHECKING:
-    from mesh.splitting.video import Encoded
+    from mesh.splitting.video import EncodeProgress
 
 HELP = "encode a long video on every node at once"
 REPORT_EVERY_S = 5.0
@@ -90,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def report(self, so_far: Encoded) -> None:
+    def report(self, so_far: EncodeProgress) -> None:
         """Show the progress; called after every change."""
         if self._bar is not None:
             open_now = f"{len(so_far.tasks)} open"
@@ -100,7 +100,7 @@ class Progress:
             self._out.note(line(so_far, now - self._began))
 
 
-def line(so_far: Encoded, ran_s: float) -> str:
+def line(so_far: EncodeProgress, ran_s: float) -> str:
     """The progress on one line."""
     if so_far.phase == "joining":
         return f"joining {so_far.parts} parts, {so_far.frames} frames"

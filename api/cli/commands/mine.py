@@ -13,7 +13,7 @@ from api.cli.input.arguments import add_task_options, json_object, task_options
 from api.cli.output.console import Output
 
 if TYPE_CHECKING:
-    from mesh.splitting.nonces import Mined
+    from mesh.splitting.nonces import SearchResult
 
 HELP = "search a range of nonces on every node"
 REPORT_EVERY_S = 2.0
@@ -38,7 +38,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     checked(payload)
     began = reported_at = monotonic()
 
-    def report(so_far: Mined, _: list[str]) -> None:
+    def report(so_far: SearchResult, _: list[str]) -> None:
         nonlocal reported_at
         now = monotonic()
         if now - reported_at >= REPORT_EVERY_S:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh.kinds.image_operations import Crop, Flip, Resize, Rotate
-from mesh.kinds.image_sizes import corner, fit, turned
+from mesh.kinds.image_sizes import corner, fit, rotated
 from node.workloads.image.pixels import channels, scalar, size_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def rotate(image: Image, step: Rotate) -> Image:
     import cv2
 
     width, height = size_of(image)
-    new = turned((width, height), step)
+    new = rotated((width, height), step)
     background = _background(image, step.fill)
     quarters, rest = divmod(step.angle % 360, 90)
     if rest == 0:

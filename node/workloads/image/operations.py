@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from node.workloads.image.watermark import watermark
 from node.workloads.progress_ticker import ticking
 
 if TYPE_CHECKING:
+    from mesh.kinds.base import BlobInput
     from node.workloads.image.pixels import Image
 
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -62,7 +63,7 @@ def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: C
 
 
 @contextmanager
-def faults(prefix: str) -> Iterator[None]:
+def faults(prefix: str) -> Generator[None, None, None]:
     """What an operation raises, as what it means. Raises: InputFault for a Misfit, MemoryError, or as the body."""
     import cv2
 
@@ -76,6 +77,6 @@ def faults(prefix: str) -> Iterator[None]:
         raise
 
 
-def watermarks(steps: Iterable[tuple[str, Step]]) -> dict[str, Watermark]:
-    """Those of `steps` that lay an image over: prefix -> step."""
-    return {prefix: step for prefix, step in steps if isinstance(step, Watermark) and step.image is not None}
+def watermark_images(steps: Iterable[tuple[str, Step]]) -> dict[str, BlobInput | bytes]:
+    """The image files that `steps` lay over: prefix of the step -> file."""
+    return {prefix: step.image for prefix, step in steps if isinstance(step, Watermark) and step.image is not None}

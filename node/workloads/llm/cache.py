@@ -7,23 +7,25 @@ did the same kind last.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from node.executor.context import InputFault
 from node.workloads.llm.models import NotHere
 
+#: What distinguishes a loaded model: back end, file and settings.
+Key = tuple[Any, ...]
 #: Loaded models, the one used last at the end.
-_models: dict[Hashable, Any] = {}
+_models: dict[Key, Any] = {}
 #: A model is kept after its task only while at least this part of the machine's memory is free.
 FREE_PART = 0.2
 MIB = 1 << 20
 
 
-def have(fits: Callable[[Hashable], bool]) -> Any | None:
+def have(fits: Callable[[Key], bool]) -> Any | None:
     """A loaded model whose key `fits`, now the one used last."""
     for key in reversed(_models):
         if fits(key):
@@ -32,7 +34,7 @@ def have(fits: Callable[[Hashable], bool]) -> Any | None:
     return None
 
 
-def load(key: Hashable, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> tuple[Any, float]:
+def load(key: Key, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> tuple[Any, float]:
     """(the model that `make` loads, the seconds that took); `memory_mb`: what the task may add, 0: no limit.
 
     Models used longest ago go until all fit into `memory_mb` together. Raises, before anything is loaded: InputFault

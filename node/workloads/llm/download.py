@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def fetch(name: str, revision: str) -> dict[str, Any]:
         facts = HfApi(token=False).model_info(name, revision=revision, files_metadata=True)
         if facts.gated:
             return {"wrong": f"{name} is given to those only who asked its makers: list it with --models instead"}
-        files = {one.rfilename: int(one.size or 0) for one in facts.siblings or () if "/" not in one.rfilename}
+        files = {one.rfilename: one.size or 0 for one in facts.siblings or () if "/" not in one.rfilename}
         form, wanted = choose(files)
         return _held(name, str(facts.sha), form, {file: files[file] for file in wanted})
     except InputFault as fault:
@@ -63,7 +63,7 @@ def _held(name: str, commit: str, form: Format, files: dict[str, int]) -> dict[s
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _alone(lock: Path) -> Generator[None, None, None]:
     """One process of this user at a time."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -71,7 +71,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _telling(folder: Path, total: int) -> Iterator[None]:
+def _telling(folder: Path, total: int) -> Generator[None, None, None]:
     over = threading.Event()
 
     def tell() -> None:

@@ -92,7 +92,7 @@ def _heartbeat_relay(tokenizer: Any, payload: LlmInferencePayload, count: int, t
         def __init__(self, start: int) -> None:
             self.start = start
 
-        def __call__(self, ids: torch.LongTensor, scores: Any, **more: Any) -> torch.BoolTensor:
+        def __call__(self, ids: torch.LongTensor, scores: Any, **more: Any) -> Any:
             if not payload.stop:
                 return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
             tails = ids[:, max(self.start, ids.shape[1] - _TAIL_TOKENS) :].tolist()

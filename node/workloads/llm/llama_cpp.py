@@ -10,10 +10,10 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,9 @@ class LlamaModel:
         prompts = payload.prompts or (payload.prompt or "",)
         chats: list[Any] = [payload.messages] if payload.messages else list(prompts)
         with ThreadPoolExecutor(min(self.slots, len(chats))) as pool:
-            return list(pool.map(lambda item: self._one(payload, *item, told), enumerate(chats)))
+            return list(pool.map(partial(self._answer, payload, told), range(len(chats)), chats))
 
-    def _one(self, payload: LlmInferencePayload, index: int, chat: Any, told: Told) -> Answer:
+    def _answer(self, payload: LlmInferencePayload, told: Told, index: int, chat: Any) -> Answer:
         ask = _options(payload, index)
         ask_server: Callable[..., None]
         if isinstance(chat, tuple):
@@ -191,33 +191,33 @@ def need_bytes(head: Head, context: int, slots: int) -> int:
 
 def has_gpu() -> bool:
     """Whether the llama.cpp that is installed here can use a GPU that is here. Raises: ImportError."""
-    import xllamacpp
-
-    return any("GPU" in one["type"].name for one in xllamacpp.get_device_info())
+    return any("GPU" in info["type"].name for info in _library().get_device_info())
 
 
 def device(on_gpu: bool) -> str:
     """The name of what computes."""
-    import xllamacpp
-
     if not on_gpu:
         return "cpu"
-    return next(one["description"] for one in xllamacpp.get_device_info() if "GPU" in one["type"].name)
+    return next(info["description"] for info in _library().get_device_info() if "GPU" in info["type"].name)
+
+
+def _library() -> Any:
+    """The module `xllamacpp`, untyped: it is a C extension without stubs. Raises: ImportError."""
+    import xllamacpp
+
+    return xllamacpp
 
 
 def _type_name(number: int) -> str:
-    import xllamacpp
-
-    return xllamacpp.ggml_type(number).name.removeprefix("GGML_TYPE_")
+    return _library().ggml_type(number).name.removeprefix("GGML_TYPE_")
 
 
 def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -> Any:
     """llama.cpp with the model loaded. Raises: InputFault when it can't load it."""
     # Outside a worker, whose environment says so: see `node.executor.limits.clean_environment`.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
+    library = _library()
+    params = library.CommonParams()
     params.model.path = str(model.path)
     params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = context, slots, _BATCH, _BATCH
     for pool in (params.cpuparams, params.cpuparams_batch):
@@ -234,7 +234,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
     params.hostnames = [str(socket)]
     with _own_signals():
         try:
-            return xllamacpp.Server(params)
+            return library.Server(params)
         except RuntimeError:
             raise InputFault(
                 "model", "could not be loaded by llama.cpp: its file is broken, incomplete or of a kind it doesn't know"
@@ -244,7 +244,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
 
 
 @contextmanager
-def _own_signals():
+def _own_signals() -> Generator[None, None, None]:
     """llama.cpp takes SIGINT and SIGTERM for itself; they stay this process's own."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}

@@ -240,7 +240,7 @@ def _random(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         tie_word_embeddings=shape.tied, max_position_embeddings=shape.context,
     )  # fmt: skip
     with torch.device("meta"):
-        network = LlamaForCausalLM(config)
+        network: Any = LlamaForCausalLM(config)
     network = network.to(dtype).to_empty(device=device)
     network.tie_weights()
     # Not a weight: made from the configuration, and lost with the rest of what was never real.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE
 from node.workloads.mining import sha256_lane
@@ -127,20 +127,20 @@ def message(header: bytes, start: int, limit: int) -> list[int]:
     return [*START, *midstate(words[:16]), *words[16:], start, *ROUND, limit]
 
 
-def midstate(block: Any) -> list[int]:
+def midstate(block: Sequence[int]) -> list[int]:
     """SHA-256's state after one block of 16 words (pure)."""
     w, state = list(block), list(START)
-    a, b, c, d, e, f, g, h = state
     for t in range(64):
         if t >= 16:
             p, q = w[t - 15], w[t - 2]
             low = _turn(p, 7) ^ _turn(p, 18) ^ p >> 3
             high = _turn(q, 17) ^ _turn(q, 19) ^ q >> 10
             w.append((w[t - 16] + low + w[t - 7] + high) & _MASK)
-        one = h + (_turn(e, 6) ^ _turn(e, 11) ^ _turn(e, 25)) + (g ^ e & (f ^ g)) + w[t] + ROUND[t]
-        two = (_turn(a, 2) ^ _turn(a, 13) ^ _turn(a, 22)) + (a & b | c & (a | b))
-        a, b, c, d, e, f, g, h = (one + two) & _MASK, a, b, c, (d + one) & _MASK, e, f, g
-    return [(old + new) & _MASK for old, new in zip(state, (a, b, c, d, e, f, g, h), strict=True)]
+        a, b, c, d, e, f, g, h = state
+        first = h + (_turn(e, 6) ^ _turn(e, 11) ^ _turn(e, 25)) + (g ^ e & (f ^ g)) + w[t] + ROUND[t]
+        second = (_turn(a, 2) ^ _turn(a, 13) ^ _turn(a, 22)) + (a & b | c & (a | b))
+        state = [(first + second) & _MASK, a, b, c, (d + first) & _MASK, e, f, g]
+    return [(old + new) & _MASK for old, new in zip(START, state, strict=True)]
 
 
 def _turn(x: int, bits: int) -> int:

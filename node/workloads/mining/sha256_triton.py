@@ -4,6 +4,9 @@ Only `sha256_gpu` imports this file, and only where it is about to hash: it load
 top of a file. Written after FIPS 180-4; the words of a message slide through a tuple of sixteen.
 """
 
+# Triton compiles these functions by its own rules, and PyTorch's CPU builds come without it:
+# pyrefly: ignore-errors
+
 from __future__ import annotations
 
 import triton

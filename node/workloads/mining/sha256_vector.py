@@ -193,8 +193,9 @@ class _Emitter:
 
     def rounds(self, b: ir.IRBuilder, message: list[Any], state: list[Any], count: int) -> list[Any]:
         """The state after `count` rounds over 16 words of message, before it is added to `state`."""
-        w, (a, bb, c, d, e, f, g, h) = list(message), state
+        w = list(message)
         for t in range(count):
+            a, bb, c, d, e, f, g, h = state
             if t >= 16:
                 x, y = w[t - 15], w[t - 2]
                 low = self._mix(b, x, (7, 18), b.lshr(x, self.constant(3)))
@@ -202,11 +203,11 @@ class _Emitter:
                 w.append(b.add(b.add(w[t - 16], w[t - 7]), b.add(low, high)))
             choice = b.xor(g, b.and_(e, b.xor(f, g)))
             majority = b.or_(b.and_(a, bb), b.and_(c, b.or_(a, bb)))
-            one = b.add(b.add(h, self._mix(b, e, (6, 11), self._turn(b, e, 25))), b.add(choice, w[t]))
-            one = b.add(one, self.constant(ROUND[t]))
-            two = b.add(self._mix(b, a, (2, 13), self._turn(b, a, 22)), majority)
-            a, bb, c, d, e, f, g, h = b.add(one, two), a, bb, c, b.add(d, one), e, f, g
-        return [a, bb, c, d, e, f, g, h]
+            first = b.add(b.add(h, self._mix(b, e, (6, 11), self._turn(b, e, 25))), b.add(choice, w[t]))
+            first = b.add(first, self.constant(ROUND[t]))
+            second = b.add(self._mix(b, a, (2, 13), self._turn(b, a, 22)), majority)
+            state = [b.add(first, second), a, bb, c, b.add(d, first), e, f, g]
+        return state
 
     def _turn(self, b: ir.IRBuilder, value: Any, bits: int) -> Any:
         return b.call(self._funnel, [value, value, self.constant(bits)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from node.executor.context import InputFault
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 
 class NoGpu(ImportError):
@@ -45,26 +47,33 @@ class Torch:
         """x of `matrix @ x = right`, by LU with partial pivoting."""
         import torch
 
-        (solved,), run_s = self._timed(lambda a, b: (torch.linalg.solve(a, b),), matrix, right)
+        def work(a: Tensor, b: Tensor) -> tuple[Tensor]:
+            return (torch.linalg.solve(a, b),)
+
+        (solved,), run_s = self._timed(work, matrix, right)
         return solved, run_s
 
     def product(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
         """`left @ right`."""
-        (product,), run_s = self._timed(lambda a, b: (a @ b,), left, right)
+
+        def work(a: Tensor, b: Tensor) -> tuple[Tensor]:
+            return (a @ b,)
+
+        (product,), run_s = self._timed(work, left, right)
         return product, run_s
 
     def round_trip(self, signal: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
         """The transform over `axes`, and its inverse."""
         import torch
 
-        def there_and_back(here: Any) -> tuple[Any, Any]:
+        def there_and_back(here: Tensor) -> tuple[Tensor, Tensor]:
             there = torch.fft.fftn(here, dim=axes)
             return there, torch.fft.ifftn(there, dim=axes)
 
         (there, back), run_s = self._timed(there_and_back, signal)
         return there, back, run_s
 
-    def _timed(self, work: Any, *arrays: np.ndarray) -> tuple[list[np.ndarray], float]:
+    def _timed(self, work: Callable[..., tuple[Tensor, ...]], *arrays: np.ndarray) -> tuple[list[np.ndarray], float]:
         import torch
 
         inputs = [torch.from_numpy(array).to(self._device) for array in arrays]

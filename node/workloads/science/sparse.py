@@ -9,13 +9,13 @@ from mesh.kinds.scientific_computing import ScientificComputingPayload
 
 if TYPE_CHECKING:
     import numpy as np
-    import scipy.sparse as sparse
+    import scipy.sparse as sparse  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
 
 def solve(payload: ScientificComputingPayload, random: np.random.Generator, _: object) -> tuple[float, float, float]:
     """(floating point operations of the factors found, seconds, residual). SuperLU uses one core."""
     import numpy as np
-    from scipy.sparse.linalg import splu
+    from scipy.sparse.linalg import splu  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
     matrix = laplacian(payload.size).astype(payload.dtype)
     right = random.random(payload.size**2, dtype=np.dtype(payload.dtype))
@@ -29,7 +29,7 @@ def solve(payload: ScientificComputingPayload, random: np.random.Generator, _: o
 
 def laplacian(side: int) -> sparse.csc_array:
     """Minus the five-point Laplacian of `side` x `side` inner points, times the square of their distance."""
-    import scipy.sparse as sparse
+    import scipy.sparse as sparse  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
     line = sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
     unit = sparse.eye_array(side)

@@ -71,15 +71,16 @@ def _random(device: str, *numbers: int) -> Generator:
 def _patterns(payload: MlTrainingPayload, device: str) -> Source:
     import torch
 
-    shape = (payload.classes, payload.features)
+    sizes = payload.sizes
+    shape = (sizes.classes, sizes.features)
     patterns = torch.randn(shape, generator=_random(device, payload.seed, 1), device=device)
-    patterns *= _PATTERN_LENGTH / math.sqrt(payload.features)
+    patterns *= _PATTERN_LENGTH / math.sqrt(sizes.features)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         chance = _random(device, payload.seed, 2, step)
-        targets = torch.randint(payload.classes, (payload.batch,), generator=chance, device=device)
-        signs = torch.randint(2, (payload.batch, 1), generator=chance, device=device) * 2 - 1
-        noise = torch.randn((payload.batch, payload.features), generator=chance, device=device)
+        targets = torch.randint(sizes.classes, (sizes.batch,), generator=chance, device=device)
+        signs = torch.randint(2, (sizes.batch, 1), generator=chance, device=device) * 2 - 1
+        noise = torch.randn((sizes.batch, sizes.features), generator=chance, device=device)
         return signs * patterns[targets] + noise, targets
 
     return Source(batch, "made from the seed: each class is one pattern and its negative, under noise")
@@ -88,15 +89,15 @@ def _patterns(payload: MlTrainingPayload, device: str) -> Source:
 def _gratings(payload: MlTrainingPayload, device: str) -> Source:
     import torch
 
-    chance, size = _random(device, payload.seed, 1), payload.image_size
-    angles = torch.rand(payload.classes, generator=chance, device=device) * math.pi
-    waves = 2 * math.pi * (2 + 6 * torch.rand(payload.classes, generator=chance, device=device))
-    colours = torch.randn((payload.classes, 3), generator=chance, device=device)
+    chance, classes, size = _random(device, payload.seed, 1), payload.sizes.classes, payload.sizes.image_size
+    angles = torch.rand(classes, generator=chance, device=device) * math.pi
+    waves = 2 * math.pi * (2 + 6 * torch.rand(classes, generator=chance, device=device))
+    colours = torch.randn((classes, 3), generator=chance, device=device)
     line = torch.linspace(0, 1, size, device=device)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        chance, many = _random(device, payload.seed, 2, step), payload.batch
-        targets = torch.randint(payload.classes, (many,), generator=chance, device=device)
+        chance, many = _random(device, payload.seed, 2, step), payload.sizes.batch
+        targets = torch.randint(classes, (many,), generator=chance, device=device)
         phases = torch.rand(many, generator=chance, device=device) * 2 * math.pi
         across = (waves * angles.cos())[targets].view(-1, 1, 1) * line
         down = (waves * angles.sin())[targets].view(-1, 1, 1) * line.view(-1, 1)
@@ -110,10 +111,11 @@ def _gratings(payload: MlTrainingPayload, device: str) -> Source:
 def _made_text(payload: MlTrainingPayload, device: str) -> Source:
     import torch
 
-    symbols, length = min(_ALPHABET, payload.vocabulary), payload.context + 1
+    sizes = payload.sizes
+    symbols, length = min(_ALPHABET, sizes.vocabulary), sizes.context + 1
     chance = _random("cpu", payload.seed, 1)
     order, place = (torch.randperm(symbols, generator=chance).to(device) for _ in range(2))
-    tokens = torch.randperm(payload.vocabulary, generator=chance)[:symbols].to(device)
+    tokens = torch.randperm(sizes.vocabulary, generator=chance)[:symbols].to(device)
     shares = torch.tensor(_SUCCESSORS, device=device)
     kept: tuple[int, Tensor] | None = None
 
@@ -134,7 +136,7 @@ def _made_text(payload: MlTrainingPayload, device: str) -> Source:
         return kept[1][number % _ROWS]
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        drawn = torch.stack([row(step * payload.batch + index) for index in range(payload.batch)])
+        drawn = torch.stack([row(step * sizes.batch + index) for index in range(sizes.batch)])
         return drawn[:, :-1], drawn[:, 1:]
 
     what = f"made from the seed: text of {symbols} tokens, each followed by one of four"
@@ -145,7 +147,7 @@ def _made_text(payload: MlTrainingPayload, device: str) -> Source:
 def _given_text(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
     import torch
 
-    length = payload.context
+    length = payload.sizes.context
     if len(data) < length + 2:
         raise InputFault("data", f"must be longer than context: {length + 2} bytes or more, not {len(data)}")
     text = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
@@ -153,7 +155,7 @@ def _given_text(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         chance = _random(device, payload.seed, 2, step)
-        starts = torch.randint(len(text) - length, (payload.batch, 1), generator=chance, device=device)
+        starts = torch.randint(len(text) - length, (payload.sizes.batch, 1), generator=chance, device=device)
         drawn = text[starts + offsets].long()
         return drawn[:, :-1], drawn[:, 1:]
 
@@ -165,7 +167,7 @@ def _arrays(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
 
     x, y = checked(payload, *unpacked(data))
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
-    count, many = len(y), payload.batch
+    count, many = len(y), payload.sizes.batch
 
     def order(epoch: int) -> Tensor:
         return torch.randperm(count, generator=_random("cpu", payload.seed, 2, epoch))
@@ -213,11 +215,11 @@ def checked(payload: MlTrainingPayload, x: Any, y: Any) -> tuple[np.ndarray, np.
     """x as uint8 or float32, y as int64. Raises: InputFault, when shapes, types or values don't fit the model."""
     import numpy as np
 
+    features, side, classes = payload.sizes.features, payload.sizes.image_size, payload.sizes.classes
     if payload.model == "mlp":
-        shape, words = (payload.features,), f"samples by {payload.features}, as features says"
+        shape, words = (features,), f"samples by {features}, as features says"
     else:
-        shape = (3, payload.image_size, payload.image_size)
-        words = f"images by 3 by {payload.image_size} by {payload.image_size}, as image_size says"
+        shape, words = (3, side, side), f"images by 3 by {side} by {side}, as image_size says"
     if x.ndim != len(shape) + 1 or x.shape[1:] != shape or not len(x):
         raise InputFault("data", f"must hold an x of {words}; its shape is {x.shape}")
     if y.shape != (len(x),):
@@ -226,8 +228,8 @@ def checked(payload: MlTrainingPayload, x: Any, y: Any) -> tuple[np.ndarray, np.
         raise InputFault("data", f"must hold an x of floating-point numbers or uint8, not {x.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
         raise InputFault("data", f"must hold a y of whole numbers, not {y.dtype}")
-    if y.min() < 0 or y.max() >= payload.classes:
-        raise InputFault("data", f"must hold a y from 0 to {payload.classes - 1}, as classes says")
+    if y.min() < 0 or y.max() >= classes:
+        raise InputFault("data", f"must hold a y from 0 to {classes - 1}, as classes says")
     if x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what overflows is found next
             x = np.ascontiguousarray(x, dtype=np.float32)

@@ -95,7 +95,7 @@ def free_bytes(device: str, memory_mb: int) -> int:
     import torch
 
     if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
+        return torch.cuda.mem_get_info()[0]
     return memory_mb << 20
 
 
@@ -117,7 +117,7 @@ def peak_bytes(device: str) -> int:
     import torch
 
     if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
+        return torch.cuda.max_memory_allocated()
     if sys.platform.startswith("linux"):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

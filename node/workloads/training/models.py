@@ -16,27 +16,29 @@ if TYPE_CHECKING:
 
 def build(payload: MlTrainingPayload) -> nn.Module:
     """The model with fresh weights, from PyTorch's own random state; its outputs are logits."""
+    sizes = payload.sizes
     if payload.model == "mlp":
-        return mlp(payload.features, payload.width, payload.layers, payload.classes)
+        return mlp(sizes.features, sizes.width, sizes.layers, sizes.classes)
     if payload.model == "resnet50":
-        return resnet50(payload.classes)
-    return transformer(payload.vocabulary, payload.context, payload.layers, payload.width, payload.heads)
+        return resnet50(sizes.classes)
+    return transformer(sizes.vocabulary, sizes.context, sizes.layers, sizes.width, sizes.heads)
 
 
 def flops(payload: MlTrainingPayload) -> float:
     """Floating-point operations of all products of one step, counted by PyTorch on shapes alone."""
-    from torch import device, empty, zeros
+    from torch import device, empty, int64, zeros
     from torch.utils.flop_counter import FlopCounterMode
 
+    sizes = payload.sizes
     with device("meta"), FlopCounterMode(display=False) as counter:
         inputs = {
-            "mlp": lambda: empty(1, payload.features),
-            "resnet50": lambda: empty(1, 3, payload.image_size, payload.image_size),
-            "transformer": lambda: zeros(1, payload.context, dtype=int),
+            "mlp": lambda: empty(1, sizes.features),
+            "resnet50": lambda: empty(1, 3, sizes.image_size, sizes.image_size),
+            "transformer": lambda: zeros(1, sizes.context, dtype=int64),
         }[payload.model]()
         # As in use: normalising a single point is an error while one trains, and is no product.
         build(payload).eval()(inputs).sum().backward()
-    return float(counter.get_total_flops()) * payload.batch
+    return float(counter.get_total_flops()) * sizes.batch
 
 
 def mlp(features: int, width: int, layers: int, classes: int) -> nn.Module:
@@ -54,6 +56,11 @@ def resnet50(classes: int = 1000) -> nn.Module:
     from torch import nn
 
     class ResNet(nn.Module):
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+        layer4: nn.Module
+
         def __init__(self) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -70,9 +77,9 @@ def resnet50(classes: int = 1000) -> nn.Module:
             for part in self.modules():
                 if isinstance(part, nn.Conv2d):
                     nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-                elif hasattr(part, "bn3"):
+                elif isinstance(last := getattr(part, "bn3", None), nn.BatchNorm2d):
                     # Each block begins as nothing but its shortcut: learning starts several times as fast.
-                    nn.init.zeros_(part.bn3.weight)
+                    nn.init.zeros_(last.weight)
 
         def forward(self, images: Tensor) -> Tensor:
             found = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -32,7 +32,7 @@ class Training:
         torch.manual_seed(payload.seed)
         self.model: nn.Module = build(payload).to(place.device)
         self._layout = torch.channels_last if payload.model == "resnet50" else torch.preserve_format
-        self.model.to(memory_format=self._layout)
+        self.model.to(memory_format=self._layout)  # pyrefly: ignore[no-matching-overload]  the stub lacks this overload
         if payload.optimizer == "adamw":
             self._optimizer: Any = torch.optim.AdamW(self.model.parameters(), lr=payload.rate)
         else:

@@ -104,8 +104,11 @@ def create(
 ) -> VideoCodecContext:
     """A codec context, set up and not yet opened. Raises: av.FFmpegError, ValueError when there is no such encoder."""
     from av.codec import CodecContext
+    from av.video.codeccontext import VideoCodecContext
 
     context = CodecContext.create(encoder, "w", hwaccel=upload(encoder))
+    if not isinstance(context, VideoCodecContext):
+        raise ValueError("is no video encoder")
     context.width, context.height = size
     context.pix_fmt, context.framerate, context.time_base = pixel_format, rate, time_base
     setup(context, encoder, wish)
@@ -141,16 +144,15 @@ def works(encoder: str) -> str:
     import av
     from av.codec import Codec as AvCodec
 
-    codec: Codec = {"hevc": "h265", "libx265": "h265", "libx264": "h264", "h264": "h264"}.get(
-        encoder.partition("_")[0], "av1"
-    )  # type: ignore[assignment]
+    stems: dict[str, Codec] = {"hevc": "h265", "libx265": "h265", "libx264": "h264", "h264": "h264"}
+    codec = stems.get(encoder.partition("_")[0], "av1")
     try:
         if encoder not in (SOFTWARE[codec], *hardware_names(codec)):
             raise ValueError("is no encoder of this codec")
         AvCodec(encoder, "w")
         wish = Wish(codec, "fast", None, None, None, 1, repeatable=False)
         context = create(encoder, wish, (320, 192), Fraction(30), Fraction(1, 30), pixel_format_of(encoder))
-        made = []
+        made: list[Any] = []
         for number in range(8):
             frame = av.VideoFrame(320, 192, pixel_format_of(encoder))
             frame.pts, frame.time_base = number, Fraction(1, 30)

@@ -14,7 +14,7 @@ from mesh.splitting.media_audio import Track
 from node.executor.context import Context, InputFault, Output
 from node.workloads import thread_priority
 from node.workloads.video import codecs, quality
-from node.workloads.video.input import FIELD, Shape, Source, source_of
+from node.workloads.video.input import FIELD, Shape, Source, source_of, stamp_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -123,7 +123,7 @@ class _Job:
             "bit_rate": round(written.bytes * 8 / duration) if duration else 0,
             "bytes": self.path.stat().st_size,
             "container": self.payload.container,
-            "audio": [track.how for track in written.tracks],
+            "audio": [track.facts for track in written.tracks],
             "seconds": round(seconds, 6),
             "fps": round(written.frames / seconds, 3),
             "realtime": round(duration / seconds, 4),
@@ -176,8 +176,9 @@ class _Writer(_Written):
             if first:
                 thread_priority.renounce()
         self.frames += 1
-        step = frame.duration * frame.time_base if frame.duration else 1 / self._source.rate
-        self.duration = frame.pts * frame.time_base + step
+        pts, time_base = stamp_of(frame)
+        step = frame.duration * time_base if frame.duration else 1 / self._source.rate
+        self.duration = pts * time_base + step
         self._put(packets)
 
     def sound(self, packet: Any) -> None:
@@ -185,7 +186,7 @@ class _Writer(_Written):
         if self._stream is None:
             self._waiting.append(packet)
         else:
-            self.tracks[self._source.tracks.index(packet.stream)].take(packet)
+            self.tracks[self._source.tracks.index(packet.stream)].write(packet)
 
     def finish(self) -> None:
         """All frames are in."""
@@ -202,16 +203,19 @@ class _Writer(_Written):
             self._file.mux(packet)
 
     def _make(self, frame: VideoFrame) -> None:
+        from av.video.stream import VideoStream
+
         job, source = self._job, self._source
         self.size = (frame.width, frame.height)
         if min(self.size) < MIN_SIDE:
             field = "resolution" if job.payload.resolution else FIELD
             raise InputFault(field, f"would make {frame.width} x {frame.height} pixels; each side needs {MIN_SIDE}")
         stream = self._file.add_stream(job.encoder, rate=source.rate, hwaccel=codecs.upload(job.encoder))
+        assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height = self.size
         context.pix_fmt = frame.format.name
-        context.time_base = frame.time_base
+        context.time_base = stamp_of(frame)[1]
         context.sample_aspect_ratio = self._shape.aspect
         for name in ("color_primaries", "color_trc", "colorspace", "color_range"):
             setattr(context, name, getattr(frame, name))
@@ -220,7 +224,8 @@ class _Writer(_Written):
         for one in source.tracks:
             self.tracks.append(Track(one, self._file, job.payload.container, source.start, job.payload.span))
         # The header is written with the first packet, and must know of all streams by then.
-        waiting, self._waiting = self._waiting, []
+        waiting = list(self._waiting)
+        self._waiting.clear()
         for packet in waiting:
             self.sound(packet)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -42,7 +42,7 @@ class Source:
 @contextmanager
 def source_of(
     payload: VideoPayload, context: Context, codec: Codec, shape: Shape | None = None, sound: bool = True
-) -> Iterator[Source]:
+) -> Generator[Source, None, None]:
     """The payload's video. Raises: InputFault, also while it is read."""
     try:
         if payload.video is None:
@@ -55,6 +55,13 @@ def source_of(
                 yield _file(payload, context, codec, container, stream, sound, shape)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
+
+
+def stamp_of(frame: VideoFrame) -> tuple[int, Fraction]:
+    """(presentation time, its time base) of a frame that has both. Raises: MediaFault."""
+    if frame.pts is None or frame.time_base is None:
+        raise MediaFault("has frames without a time")
+    return frame.pts, frame.time_base
 
 
 @dataclass
@@ -105,12 +112,12 @@ class Shape:
         graph = Graph()
         graph.threads = self.threads
         # Matrix and range must be told to the graph: without them it hands on frames that have none.
-        base = frame.time_base
+        _, base = stamp_of(frame)
         buffer = graph.add(
             "buffer",
             f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:"
-            f"time_base={base.numerator}/{base.denominator}:colorspace={int(frame.colorspace)}:"
-            f"range={int(frame.color_range)}",
+            f"time_base={base.numerator}/{base.denominator}:colorspace={frame.colorspace:d}:"
+            f"range={frame.color_range:d}",
         )
         chain = [buffer, *(graph.add(name, words) for name, words in steps), graph.add("buffersink")]
         graph.link_nodes(*chain).configure()
@@ -192,22 +199,26 @@ class _Reading:
 
     def _restamp(self, frame: VideoFrame) -> None:
         """Encoders want times that rise: a frame without one, or with an old one, comes a frame's time later."""
+        base = frame.time_base
+        if base is None:
+            raise MediaFault("has frames without a time")
         if self._last is not None and (frame.pts is None or frame.pts <= self._last):
-            frame.pts = self._last + max(1, round(1 / (self._rate * frame.time_base)))
+            frame.pts = self._last + max(1, round(1 / (self._rate * base)))
         elif frame.pts is None:
-            frame.pts = round(self._start / frame.time_base)
+            frame.pts = round(self._start / base)
         self._last = frame.pts
 
     def _counts(self, frame: VideoFrame) -> bool:
-        part = self._payload.part
-        return part is None or part.holds(frame.pts * frame.time_base)
+        part, (pts, base) = self._payload.part, stamp_of(frame)
+        return part is None or part.holds(pts * base)
 
     def _late(self, frame: VideoFrame) -> bool:
-        span = self._payload.span
-        return span is not None and frame.pts * frame.time_base - self._start >= span
+        span, (pts, base) = self._payload.span, stamp_of(frame)
+        return span is not None and pts * base - self._start >= span
 
     def _moved(self, frame: VideoFrame) -> VideoFrame:
-        frame.pts -= round(self._start / frame.time_base)
+        pts, base = stamp_of(frame)
+        frame.pts = pts - round(self._start / base)
         part = self._payload.part
         if part is not None:
             frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = part.colour

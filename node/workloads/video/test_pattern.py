@@ -67,7 +67,7 @@ class Scene:
         luma = self._at(self._back, number * 2, number).copy()
         for disc in range(_DISCS):
             self._draw(luma, disc, number)
-        shift = int(_hash(np.uint32([number]))[0])
+        shift = int(_hash(np.array([number], np.uint32))[0])
         # Unsigned bytes wrap: textures keep away from both ends, so this adds and subtracts.
         luma += self._at(self._grain, shift, shift // TILE)
         draw_number(luma, number)

@@ -31,7 +31,7 @@ _WATCHED = {
     WAITING: selectors.EVENT_READ,
     FREE: selectors.EVENT_READ,
 }
-_NAMES = {
+_NAMES: dict[int | None, str] = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
     errno.EPIPE: "connection reset",
@@ -66,6 +66,11 @@ class Connection:
     Whoever waits on the selector calls `ready(events)` of the connection it finds as a key's data.
     """
 
+    _sock: socket.socket
+    """Set unless the state is CLOSED."""
+    _parser: httptools.HttpResponseParser
+    """Set from SENDING on."""
+
     def __init__(
         self,
         address: tuple[str, int],
@@ -78,8 +83,6 @@ class Connection:
         self._address, self._request, self._expected = address, request, expected
         self._keep, self._selector, self._ended = keep_alive, selector, ended
         self._watched = 0
-        self._sock: socket.socket | None = None
-        self._parser: httptools.HttpResponseParser | None = None
         self.state = CLOSED
         self.failures = 0
         """connections in a row that could not be made"""
@@ -223,10 +226,9 @@ class Connection:
 
     def close(self) -> None:
         """Closed; the next request connects anew."""
-        self._become(CLOSED)
-        if self._sock is not None:
+        if self.state != CLOSED:
+            self._become(CLOSED)
             self._sock.close()
-        self._sock = self._parser = None
 
     def _become(self, state: int) -> None:
         self.state = state

@@ -40,7 +40,7 @@ TIMED_OUT, NEVER_SENT = "no answer in time", "never sent"
 class Load:
     """One process' share of a load test. `order` is what `web_processes.Generators` sends."""
 
-    def __init__(self, order: dict[str, Any], selector: selectors.BaseSelector) -> None:
+    def __init__(self, order: dict[str, Any], selector: selectors.DefaultSelector) -> None:
         self._selector = selector
         self._rate, self._index, self._count = order["rate_per_s"], order["index"], order["count"]
         self._timeout_ns = round(order["timeout_s"] * 1e9)
@@ -83,7 +83,7 @@ class Load:
                 break
             wait_ns = max(0, min(tick_at, self._wakes_at(now)) - clock())
             if wait_ns:
-                select.select([waiter], [], [], wait_ns / 1e9)
+                select.select((waiter,), (), (), wait_ns / 1e9)
             for key, events in self._selector.select(0):
                 key.data.ready(events)
                 if self._free:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,21 @@ class Helper:
             pass_fds=pass_fds,
             env=os.environ | {"PYTHONPATH": code},
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._input, self.output = self.process.stdin, self.process.stdout
         self._rest = b""
 
     def tell(self, value: dict[str, Any]) -> None:
         """Sends a line. Raises: ProcessFault when nobody reads it."""
         try:
-            self.process.stdin.write(json.dumps(value).encode() + b"\n")
-            self.process.stdin.flush()
+            self._input.write(json.dumps(value).encode() + b"\n")
+            self._input.flush()
         except BrokenPipeError:
             raise self.ended() from None
 
     def hear(self) -> list[dict[str, Any]]:
         """The messages that are there; blocks when there is nothing. Raises: ProcessFault when it has ended."""
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        data = os.read(self.output.fileno(), 1 << 16)
         if not data:
             raise self.ended()
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -75,7 +77,7 @@ class Helper:
 
     def cpu_s(self) -> float:
         """Processor seconds it has used; 0 when it has just ended."""
-        import psutil
+        import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
         try:
             times = psutil.Process(self.process.pid).cpu_times()
@@ -87,8 +89,8 @@ class Helper:
         """Gone, whatever it does."""
         self.process.kill()
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.stdout.close()
+            self._input.close()
+        self.output.close()
         self.process.wait()
         os.close(self._log_fd)
 
@@ -97,7 +99,7 @@ def hear(helpers: Sequence[Helper], within_s: float) -> Iterator[tuple[Helper, d
     """(who, message), as they come within `within_s`; none when nobody speaks. Raises: ProcessFault."""
     with selectors.DefaultSelector() as selector:
         for helper in helpers:
-            selector.register(helper.process.stdout, selectors.EVENT_READ, helper)
+            selector.register(helper.output, selectors.EVENT_READ, helper)
         for key, _ in selector.select(within_s):
             for message in key.data.hear():
                 yield key.data, message
@@ -116,7 +118,7 @@ def await_ready(helpers: Sequence[Helper]) -> None:
 
 
 @contextlib.contextmanager
-def servers(count: int) -> Iterator[tuple[list[Helper], int]]:
+def servers(count: int) -> Generator[tuple[list[Helper], int], None, None]:
     """`count` server processes that share one free port of 127.0.0.1, and that port; they may not be ready yet."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(sock) for sock in _listening(count)]
