@@ -21,6 +21,10 @@ _LAST_EVENT = Query(
     "Last-Event-ID", "id of the last event that the reader has: it is not sent again, and the numbers go on",
     {"type": "string"},
 )  # fmt: skip
+_KEY = Query(
+    "Idempotency-Key", "the same as `idempotency_key` in the body: with the same key a task is submitted once",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)  # fmt: skip
 _LIMIT = Query(
     "limit", f"how many at most [{capacity.DEFAULT_LIMIT}]",
     {"type": "integer", "minimum": 1, "maximum": capacity.MAX_LIMIT},
@@ -32,7 +36,7 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("POST", "/workload/submit", workloads.submit, "Submit a workload",
           {202: Answer("Accepted: the mesh holds the task durably.", tasks.SubmittedDoc),
            200: Answer("The task has ended (only with ?wait=).", tasks.StatusDoc)},
-          errors=(400, 409, 413, 503, 507), query=(_WAIT,), body=tasks.SubmitBody),
+          errors=(400, 409, 413, 503, 507), query=(_WAIT,), headers=(_KEY,), body=tasks.SubmitBody),
     Route("GET", "/workload/{id}/status", workloads.status, "The status of a task", {200: _STATUS}, errors=(404, 503)),
     Route("GET", "/workload/{id}/result", results.result, "The result of a task: bytes when it is bytes, else JSON",
           {200: Answer("The result, with its own content type.", media="*/*")}, errors=(404, 406, 409, 503)),

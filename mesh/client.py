@@ -78,7 +78,7 @@ class Mesh(ClientConnection):
     async def accept(self, request: SubmitRequest) -> Accepted:
         """Validate a request and make it durable.
 
-        Raises: UnknownKind; BadInput with every fault; Conflict (the idempotency key stands for another payload);
+        Raises: UnknownKind; BadInput with every fault; Conflict (the idempotency key stands for another task);
         Busy (the queue is full); StorageFull; BusUnavailable.
         """
         return await self.submitter.accept(replace(request, kind=_kind_name(request.kind)))

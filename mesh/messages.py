@@ -229,6 +229,8 @@ class Claim(Struct, frozen=True):
     digest: str
     """SHA-256 of the payload: the same key with another payload is a conflict."""
     at: float = 0.0
+    kind: str = ""
+    """The same key with another kind of work is a conflict."""
 
 
 class Checkpoint(Struct, frozen=True, omit_defaults=True):

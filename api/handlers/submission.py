@@ -6,6 +6,7 @@ those checks are made here as well, so that one answer names every fault.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from api.documents.errors import excerpt
@@ -38,6 +39,28 @@ def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> Submit
     if not found:
         return SubmitRequest(kind=str(kind).lower(), payload=body.get("payload"), **options)
     _refuse(found, kind, body.get("payload"), options)
+
+
+def with_key(
+    body: dict[str, Any], keys: Sequence[str], faults: tuple[Fault, ...] = ()
+) -> tuple[dict[str, Any], tuple[Fault, ...]]:
+    """`body` with the key of the headers `Idempotency-Key`, if there are any, and `faults` with those found here.
+
+    A key in double quotes, the form of the draft RFC, is the key without them.
+    """
+    if not keys:
+        return body, faults
+    found = {key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key for key in keys}
+    in_body = body.get("idempotency_key")
+    if in_body is not None and not isinstance(in_body, str):
+        return body, faults  # that is a fault of its own
+    if in_body:
+        found.add(in_body)
+    if len(found) > 1:
+        return body, (*faults, Fault("Idempotency-Key", "contradicts another key of this request; give only one"))
+    if found == {""}:
+        return body, (*faults, Fault("Idempotency-Key", "is empty; give a text of 1 to 255 characters"))
+    return {**body, "idempotency_key": found.pop()}, faults
 
 
 def _shape_faults(body: dict[str, Any]) -> list[Fault]:

@@ -194,8 +194,8 @@ class Submitter:
     async def _accept_once(self, prepared: Prepared, key: str) -> Accepted:
         task = prepared.task
         claims = self._bus.kv(subjects.KV_CLAIMS)
-        name = hashlib.sha256(f"{task.kind}\0{key}".encode()).hexdigest()
-        claim = Claim(task.id, hashlib.sha256(bytes(task.payload)).hexdigest(), task.submitted_at)
+        name = hashlib.sha256(key.encode()).hexdigest()
+        claim = Claim(task.id, hashlib.sha256(bytes(task.payload)).hexdigest(), task.submitted_at, task.kind)
         try:
             await claims.create(name, encode(claim))
         except KeyExists:
@@ -216,10 +216,9 @@ class Submitter:
         if entry is None:
             raise Busy("the idempotency key is being released; try again", retry_after_s=1.0)
         earlier = decode_claim(entry.value)
-        if earlier.digest != claim.digest:
-            raise Conflict(
-                f"the idempotency key stands for task {earlier.id}, which has another payload; use another key"
-            )
+        if (earlier.kind, earlier.digest) != (claim.kind, claim.digest):
+            differs = "another payload" if earlier.kind == claim.kind else f"another kind, {earlier.kind}"
+            raise Conflict(f"the idempotency key stands for task {earlier.id}, which has {differs}; use another key")
         repair_s = self._bus.config.small_result_ttl_s * CLAIM_REPAIR_SHARE
         if time() - earlier.at < repair_s and not await self._exists(earlier.id):
             task = msgspec.structs.replace(prepared.task, id=earlier.id)

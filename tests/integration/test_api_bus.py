@@ -15,7 +15,7 @@ from mesh.coordination import MeshRecord
 from mesh.membership.mesh_record import create_mesh_record
 from mesh.messages import WIRE_VERSION
 from mesh.views import Accepted, SubmitRequest
-from tests.integration.api_harness import Client, Memory, V, bridge
+from tests.integration.api_harness import Client, Memory, V, bridge, fields
 
 
 class OnBus(Memory):
@@ -76,3 +76,37 @@ async def test_the_id_of_an_event_holds_at_another_node(api: Client, bus: Bus, b
             assert (await other("DELETE", f"{V}/workload/{task}"))[0] == 200
             rest = (await answer.content.read()).decode()
         assert "event: state" not in rest and "event: end\nid: 2-" in rest
+
+
+async def test_the_header_idempotency_key_makes_one_task_of_two_submissions(api: Client) -> None:
+    async def submit(header: str, **body: Any) -> tuple[int, Any]:
+        headers = {"Idempotency-Key": header}
+        return (await api("POST", f"{V}/workload/submit", json={"kind": "echo"} | body, headers=headers))[:2]
+
+    status, first = await submit("order 7")
+    assert (status, first["duplicate"]) == (202, False)
+    for header, body in (("order 7", {}), ('"order 7"', {}), ("order 7", {"idempotency_key": "order 7"})):
+        status, again = await submit(header, **body)
+        assert (status, again["id"], again["duplicate"]) == (202, first["id"], True)
+    in_body = {"kind": "echo", "idempotency_key": "order 7"}
+    assert (await api("POST", f"{V}/workload/submit", json=in_body))[1]["id"] == first["id"]
+    for body in ({"payload": {"value": 2}}, {"kind": "crypto_mining", "payload": {"nonce_count": 10}}):
+        status, answer = await submit("order 7", **body)
+        assert (status, answer["error"]["code"]) == (409, "conflict") and first["id"] in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "field"),
+    [
+        (["a", "b"], {}, "Idempotency-Key"),
+        (["a"], {"idempotency_key": "b"}, "Idempotency-Key"),
+        ([""], {}, "Idempotency-Key"),
+        (['""'], {}, "Idempotency-Key"),
+        (["a" * 256], {}, "idempotency_key"),
+        (["a"], {"idempotency_key": 5}, "idempotency_key"),
+    ],
+)
+async def test_a_key_that_is_none_is_refused(api: Client, headers: list[str], body: Any, field: str) -> None:
+    sent = [("Idempotency-Key", header) for header in headers]
+    status, answer, _ = await api("POST", f"{V}/workload/submit", json={"kind": "echo"} | body, headers=sent)
+    assert (status, fields(answer)) == (400, {field})

@@ -12,7 +12,6 @@ import pytest
 from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict
-from mesh.kinds.table import KINDS
 from mesh.messages import CLAIM_CHECK_BYTES, Claim, TaskEnd, decode_any, encode
 from mesh.tasks import records
 from mesh.tasks.submitter import Submitter
@@ -97,10 +96,9 @@ async def test_the_same_key_and_payload_is_the_same_task(submitter) -> None:
     assert await waiting(submitter) == 1
     with pytest.raises(Conflict, match=answers[0].id):
         await submitter.accept(SubmitRequest("echo", {"value": 2}, idempotency_key="order 7"))
-    # Keys are scoped by kind.
-    other = next(spec for spec in KINDS.values() if spec.name != "echo" and spec.example)
-    fresh = await submitter.accept(SubmitRequest(other.name, other.example, idempotency_key="order 7"))
-    assert fresh.id != answers[0].id and not fresh.duplicate
+    with pytest.raises(Conflict, match=f"{answers[0].id}, which has another kind, echo"):
+        await submitter.accept(SubmitRequest("crypto_mining", {"nonce_count": 10}, idempotency_key="order 7"))
+    assert await waiting(submitter) == 1
 
 
 async def test_a_key_stands_for_its_task_after_it_ended(submitter) -> None:
@@ -115,9 +113,9 @@ async def test_a_key_stands_for_its_task_after_it_ended(submitter) -> None:
 @pytest.mark.parametrize("age_s", [0, 300])
 async def test_a_claimers_crash_is_mended_by_the_next_caller(submitter, age_s) -> None:
     """The claim was written, the task was not: the client died in between."""
-    name = hashlib.sha256(b"echo\0k").hexdigest()
+    name = hashlib.sha256(b"k").hexdigest()
     digest = hashlib.sha256(encode({"value": 1})).hexdigest()
-    claim = Claim("dead-1", digest, time.time() - age_s)
+    claim = Claim("dead-1", digest, time.time() - age_s, "echo")
     await submitter._bus.kv(subjects.KV_CLAIMS).create(name, encode(claim))
     accepted = await submitter.accept(SubmitRequest("echo", {"value": 1}, idempotency_key="k"))
     assert (accepted.id, accepted.duplicate) == ("dead-1", True)
