@@ -246,11 +246,13 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A task that used up its attempts or is poison, kept for reading and replay."""
+    """A task that used up its attempts or is poison, kept for reading and replay; or a message that is no task."""
 
     task: Task
     end: TaskEnd
     died_at: float
+    raw: bytes = b""
+    """The message, when it can't be read as a task: then `task` has only the id and kind of its subject."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -7,6 +7,9 @@ client receives the updates of all its tasks with one subscription. Tokens consi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+from mesh.errors import BadInput
 
 # --- streams ---------------------------------------------------------------------------------------
 WORK = "WORK"  # work queue: the ingress and the lanes
@@ -51,7 +54,7 @@ SERVER_KEYS = "server.*"  # in KV_MESH: the bus servers
 
 def server_key(node: str) -> str:
     """server.<node>: the bus server that the node runs"""
-    return f"server.{node}"
+    return f"server.{_token(node)}"
 
 
 # --- durables --------------------------------------------------------------------------------------
@@ -67,12 +70,35 @@ def host_of(server: str) -> str:
 SERVICE_NAME = "queztl"  # $SRV.PING|INFO|STATS.queztl.<node>
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_matches_task_id = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{1,19}").fullmatch
+#: What a builder puts between two dots: tokens, pools (`any@<region>`, `node-<id>`) and task ids.
+_matches_part = re.compile(r"[A-Za-z0-9_@-]{1,140}").fullmatch
 URGENCIES = ("high", "normal", "low")
 
 
 def is_token(text: str) -> bool:
     """Whether `text` may be one token of a subject, and thus a kind, node id or task id."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` is `<submitter>-<n>`."""
+    return _matches_task_id(text) is not None
+
+
+class NotAToken(BadInput, ValueError):
+    """A name can't be part of a subject."""
+
+
+def _token(text: str) -> str:
+    """`text`. Raises: NotAToken when it can't be one token of a subject."""
+    if _matches_part(text) is None:
+        raise NotAToken(f"{text[:80]!r} can't be part of a subject")
+    return text
+
+
+#: `_token` for names of which there are few: kinds, pools, urgencies, regions. Checking one again costs a look-up.
+_name = lru_cache(maxsize=4096)(_token)
 
 
 def task_id(submitter: str, number: int) -> str:
@@ -91,27 +117,32 @@ def split_task_id(task: str) -> tuple[str, str]:
 # --- WORK ------------------------------------------------------------------------------------------
 def ingress(kind: str) -> str:
     """work.<kind>: where programs without a client publish tasks"""
-    return f"work.{kind}"
+    return f"work.{_name(kind)}"
+
+
+@lru_cache(maxsize=4096)
+def _lane(kind: str, pool: str, urgency: str) -> str:
+    return f"work.{_token(kind)}.{_token(pool)}.{_token(urgency)}"
 
 
 def lane_subject(kind: str, pool: str, urgency: str, task: str) -> str:
     """work.<kind>.<pool>.<urgency>.<id>"""
-    return f"work.{kind}.{pool}.{urgency}.{task}"
+    return f"{_lane(kind, pool, urgency)}.{_token(task)}"
 
 
 def lane_filter(kind: str, pool: str, urgency: str) -> str:
     """work.<kind>.<pool>.<urgency>.*: the filter of a lane's consumer"""
-    return f"work.{kind}.{pool}.{urgency}.*"
+    return f"{_lane(kind, pool, urgency)}.*"
 
 
 def any_lane_of(task: str) -> str:
     """work.*.*.*.<id>: a task in any lane"""
-    return f"work.*.*.*.{task}"
+    return f"work.*.*.*.{_token(task)}"
 
 
 def lane_durable(kind: str, pool: str, urgency: str) -> str:
     """<kind>~<pool>~<urgency>: the durable consumer of a lane"""
-    return f"{kind}~{pool}~{urgency}"
+    return f"{_name(kind)}~{_name(pool)}~{_name(urgency)}"
 
 
 def split_durable(durable: str) -> tuple[str, str, str] | None:
@@ -122,46 +153,46 @@ def split_durable(durable: str) -> tuple[str, str, str] | None:
 
 def later_at(task: str) -> str:
     """later.at.<id>: a schedule"""
-    return f"later.at.{task}"
+    return f"later.at.{_token(task)}"
 
 
 def later_due(task: str) -> str:
     """later.due.<id>: where the schedule publishes the task at its time"""
-    return f"later.due.{task}"
+    return f"later.due.{_token(task)}"
 
 
 def any_later_of(task: str) -> str:
     """later.*.<id>: a delayed task, scheduled or due"""
-    return f"later.*.{task}"
+    return f"later.*.{_token(task)}"
 
 
 # --- TASKS -----------------------------------------------------------------------------------------
 def state(task: str) -> str:
     """task.<submitter>.<n>.state"""
-    submitter, _, number = task.rpartition("-")
+    submitter, _, number = _token(task).rpartition("-")
     return f"task.{submitter}.{number}.state"
 
 
 def end(task: str) -> str:
     """task.<submitter>.<n>.end"""
-    submitter, _, number = task.rpartition("-")
+    submitter, _, number = _token(task).rpartition("-")
     return f"task.{submitter}.{number}.end"
 
 
 def all_task_updates(submitter: str) -> str:
     """task_updates.<submitter>.*.*: what TASKS has *stored* of a client's tasks, republished by the server"""
-    return f"task_updates.{submitter}.*.*"
+    return f"task_updates.{_token(submitter)}.*.*"
 
 
 def task_updates(submitter: str, number: str) -> str:
     """task_updates.<submitter>.<n>.*: what TASKS has stored of one task"""
-    return f"task_updates.{submitter}.{number}.*"
+    return f"task_updates.{_token(submitter)}.{_token(number)}.*"
 
 
 # --- core NATS -------------------------------------------------------------------------------------
 def heartbeat(node: str) -> str:
     """node.<id>.heartbeat"""
-    return f"node.{node}.heartbeat"
+    return f"node.{_token(node)}.heartbeat"
 
 
 ALL_HEARTBEATS = "node.*.heartbeat"
@@ -171,7 +202,7 @@ HEARTBEAT_DIGEST = "mesh.heartbeat_digest"
 
 def death_notice(node: str) -> str:
     """node.<id>.death_notice: the leader declares a node dead, before it reclaims its deliveries"""
-    return f"node.{node}.death_notice"
+    return f"node.{_token(node)}.death_notice"
 
 
 ALL_DEATH_NOTICES = "node.*.death_notice"
@@ -179,7 +210,7 @@ ALL_DEATH_NOTICES = "node.*.death_notice"
 
 def held(node: str) -> str:
     """node.<id>.held"""
-    return f"node.{node}.held"
+    return f"node.{_token(node)}.held"
 
 
 ALL_HELD = "node.*.held"
@@ -187,17 +218,17 @@ ALL_HELD = "node.*.held"
 
 def bus_host(node: str) -> str:
     """node.<id>.bus: the leader asks a node to start a bus server, or to stop it"""
-    return f"node.{node}.bus"
+    return f"node.{_token(node)}.bus"
 
 
 def leave(node: str) -> str:
     """node.<id>.leave: the leader orders a node that the scaler started to finish what it runs and leave"""
-    return f"node.{node}.leave"
+    return f"node.{_token(node)}.leave"
 
 
 def wake(kind: str, pool: str, urgency: str) -> str:
     """lane.<kind>.<pool>.<urgency>.wake: a quiet lane got work (a hint: nodes also list the lanes periodically)"""
-    return f"lane.{kind}.{pool}.{urgency}.wake"
+    return f"lane.{_name(kind)}.{_name(pool)}.{_name(urgency)}.wake"
 
 
 ALL_WAKES = "lane.*.*.*.wake"
@@ -205,7 +236,7 @@ ALL_WAKES = "lane.*.*.*.wake"
 
 def cancel(task: str) -> str:
     """cancel.<id>: the node that runs the task ends it (a hint: the `.end` record is authoritative)"""
-    return f"cancel.{task}"
+    return f"cancel.{_token(task)}"
 
 
 ALL_CANCELS = "cancel.*"
@@ -219,22 +250,32 @@ def event(type_: str) -> str:
 
 def dead(kind: str, task: str) -> str:
     """dead.<kind>.<id>"""
-    return f"dead.{kind}.{task}"
+    return f"dead.{_name(kind)}.{_token(task)}"
+
+
+def any_dead(kind: str = "") -> str:
+    """dead.<kind>.*: all dead letters (of one kind)"""
+    return f"dead.{_name(kind) if kind else '*'}.*"
+
+
+def any_dead_of(task: str) -> str:
+    """dead.*.<id>: the dead letter of a task of any kind"""
+    return f"dead.*.{_token(task)}"
 
 
 def metric(kind: str, region: str) -> str:
     """metric.<kind>.<region>"""
-    return f"metric.{kind}.{region or 'none'}"
+    return f"metric.{_name(kind)}.{_name(region or 'none')}"
 
 
 def bench_outcome(benchmark: str, node: str) -> str:
     """last.<benchmark>.<node>, in KV_BENCH"""
-    return f"last.{benchmark}.{node}"
+    return f"last.{_token(benchmark)}.{_token(node)}"
 
 
 def bench_run(run: str) -> str:
     """run.<id>, in KV_BENCH"""
-    return f"run.{run}"
+    return f"run.{_token(run)}"
 
 
 # --- KV_SCALING ------------------------------------------------------------------------------------
@@ -249,7 +290,7 @@ SCALING_POLICIES = "version.*"
 
 def scaling_intent(token: str) -> str:
     """intent.<token>: the order of one node, written before it is placed and kept until the node is gone"""
-    return f"intent.{token}"
+    return f"intent.{_token(token)}"
 
 
 def scaling_version(number: int) -> str:

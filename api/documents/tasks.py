@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -122,7 +123,9 @@ def dead(letter: DeadLetter, with_payload: bool = False) -> DeadDoc:
     base = f"{API_PREFIX}/dead/{task.id}"
     payload: Any = UNSET
     payload_blob: str | UnsetType = UNSET
-    if with_payload and task.payload_ref is not None:
+    if with_payload and letter.raw:  # the message could not be read as a task
+        payload = {"base64": base64.b64encode(letter.raw).decode()}
+    elif with_payload and task.payload_ref is not None:
         payload_blob = task.payload_ref.blob
     elif with_payload:
         payload = decode_any(task.payload) if len(task.payload) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import msgspec
 
 from mesh import subjects
 from mesh.errors import BadInput, Fault, NotFound
-from mesh.messages import DeadLetter, Task, TaskEnd, decode_dead, encode
+from mesh.messages import DeadLetter, Task, TaskEnd, TaskError, decode_dead, encode
+from mesh.tasks import records
 from mesh.tasks.validation import Prepared
 from mesh.views import Accepted
 
@@ -19,10 +21,39 @@ if TYPE_CHECKING:
     from mesh.tasks.submitter import Submitter
 
 
+log = logging.getLogger(__name__)
+
+#: So much of an unreadable message is kept, bytes: with the rest of the dead letter it fits into one message.
+KEPT_BYTES = 512 * 1024
+
+
 async def bury(bus: Bus, task: Task, end: TaskEnd) -> None:
     """Store the dead letter of a task. Idempotent. Raises: BusUnavailable, StorageFull."""
     letter = DeadLetter(task=task, end=end, died_at=time())
     await bus.store(subjects.dead(task.kind, task.id), encode(letter), msg_id=f"dead-{task.id}")
+
+
+async def bury_unreadable(bus: Bus, node: str, subject: str, sequence: int, data: bytes, reason: str) -> None:
+    """End a message of WORK or LATER that can't be a task: a dead letter with its bytes, and the end of its task.
+
+    Its id and kind are those of its subject; where the subject has none, the id is `unreadable-<sequence>`. Repeating
+    it changes nothing. `node`: who found it. Raises: BusUnavailable, StorageFull.
+    """
+    task = _named_by(subject, sequence)
+    log.warning("the message %d on %s %s; it is kept as the dead letter %s", sequence, subject, reason, task.id)
+    error = TaskError("unreadable", f"the message {reason}")
+    end = TaskEnd(id=task.id, kind=task.kind, state="failed", node=node, ended_at=time(), error=error)
+    letter = DeadLetter(task=task, end=end, died_at=time(), raw=data[:KEPT_BYTES])
+    await bus.store(subjects.dead(task.kind, task.id), encode(letter), msg_id=f"dead-{task.id}")
+    await records.write_end(bus, end)
+
+
+def _named_by(subject: str, sequence: int) -> Task:
+    """A task with the id and the kind that the subject of an unreadable message names. Pure."""
+    parts = subject.split(".")
+    kind = parts[1] if parts[0] == "work" and subjects.is_token(parts[1]) else "unreadable"
+    task = parts[-1] if subjects.is_task_id(parts[-1]) else subjects.task_id("unreadable", sequence)
+    return Task(id=task, kind=kind)
 
 
 async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
@@ -30,7 +61,7 @@ async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
     kind = kind.lower()
     if kind and not subjects.is_token(kind):
         raise BadInput("that can't be a kind", (Fault("kind", "must be letters, digits, '_' or '-'"),))
-    pattern = subjects.dead(kind or "*", "*")
+    pattern = subjects.any_dead(kind)
     names = (await bus.stream_info(subjects.DEAD, pattern)).subjects
     letters = await asyncio.gather(*(_read(bus, name) for name in names))
     return sorted((letter for letter in letters if letter), key=lambda letter: letter.died_at)
@@ -43,15 +74,20 @@ async def _read(bus: Bus, subject: str) -> DeadLetter | None:
 
 async def show(bus: Bus, task: str) -> DeadLetter:
     """The dead letter of a task. Raises: NotFound, BusUnavailable."""
-    letter = await _read(bus, subjects.dead("*", task)) if subjects.is_token(task) else None
+    letter = await _read(bus, subjects.any_dead_of(task)) if subjects.is_token(task) else None
     if letter is None:
         raise NotFound(f"there is no dead letter {task}; `queztl dead list` shows all dead letters")
     return letter
 
 
 async def replay(bus: Bus, submitter: Submitter, task: str) -> Accepted:
-    """Submit the task of a dead letter again under a new id, then delete the letter. Raises: NotFound; as `publish`."""
+    """Submit the task of a dead letter again under a new id, then delete the letter.
+
+    Raises: NotFound; BadInput when its message can't be read; as `publish`.
+    """
     letter = await show(bus, task)
+    if letter.raw:
+        raise BadInput(f"the message of the dead letter {task} can't be read as a task, so it can't be submitted again")
     fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0)
     lane = (fresh.kind, fresh.pool, fresh.urgency)
     await submitter.publish(Prepared(fresh, lane, 0.0))

@@ -17,12 +17,14 @@ from typing import Any
 
 import msgspec
 
+from mesh import decoding
 from mesh.bus.client import Bus, Message
+from mesh.decoding import Unreadable
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
 from mesh.lanes import cores_for
-from mesh.messages import TaskError, TaskState, decode_task
-from mesh.tasks import records
+from mesh.messages import TaskError, TaskState
+from mesh.tasks import dead_letters, records
 from node.executor.executor import Executor
 from node.executor.jobs import Job
 from node.work.checkpoints import Checkpoints
@@ -129,12 +131,10 @@ class Admission:
         now = self._loop.time()
         if now - self.alive_at > self._config.heartbeat_interval_s * 1.5 + self._config.stall_limit_s:
             self.stalled()
-        try:
-            task = decode_task(message.data)
-        except msgspec.MsgspecError as error:
+        task = decoding.lane_task(message.subject, message.data)
+        if isinstance(task, Unreadable):
             # A program other than a Queztl client published it. Unless it is terminated, it is delivered for ever.
-            log.warning("dropping a message on %s that is not a task: %s", message.subject, error)
-            self._bus.term(message.reply)
+            self._spawn(self._refuse(message, stream_seq, task.reason), f"refuse message {stream_seq}")
             return
         resent = b"Queztl-Resent" in message.raw_headers
         doubtful = now < self._doubt_until
@@ -149,6 +149,16 @@ class Admission:
         else:
             self._count_waiting(task.kind, 1)
             self._run(delivery, {}, task.payload)
+
+    async def _refuse(self, message: Message, stream_seq: int, reason: str) -> None:
+        """End a message that can't be a task."""
+        try:
+            await dead_letters.bury_unreadable(self._bus, self._node, message.subject, stream_seq, message.data, reason)
+        except QueztlError as error:
+            log.warning("could not store the dead letter of message %d yet: %s", stream_seq, error)
+            self._bus.nak(message.reply, PREPARE_AGAIN_S)
+        else:
+            self._bus.term(message.reply)
 
     async def _admit(self, delivery: Delivery) -> None:
         """Read the task's records and fetch its blobs, then run it."""

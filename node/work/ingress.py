@@ -16,13 +16,14 @@ from typing import Any
 
 import msgspec
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP
+from mesh.decoding import Unreadable
 from mesh.errors import BadInput, Busy, QueztlError
-from mesh.messages import Task, TaskEnd, TaskError, decode_any, decode_task
-from mesh.tasks import records
+from mesh.messages import TaskEnd, TaskError, decode_any
+from mesh.tasks import dead_letters, records
 from mesh.tasks.submitter import Submitter
 from mesh.tasks.validation import Prepared
 from mesh.views import SubmitRequest
@@ -72,8 +73,8 @@ def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> Submit
             continue
         try:
             options[option] = json.loads(text)
-        except ValueError:
-            raise BadInput(f"the header {header} must be valid JSON, not {text!r}") from None
+        except (ValueError, RecursionError):
+            raise BadInput(f"the header {header} must be valid JSON, not {text!r:.200}") from None
     return SubmitRequest(kind, decode_payload(data, fields.get("Content-Type", "").lower()), **options)
 
 
@@ -142,7 +143,13 @@ class Ingress:
 
     async def _move_due(self, message: Message) -> None:
         """Publish one delayed task that is due. Raises: Busy, BusUnavailable; then it is repeated."""
-        task: Task = decode_task(message.data)
+        task = decoding.due_task(message.subject, message.data)
+        if isinstance(task, Unreadable):
+            sequence = parse_ack_subject(message.reply)[1]
+            await dead_letters.bury_unreadable(
+                self._bus, self._node, message.subject, sequence, message.data, task.reason
+            )
+            return
         await self._submitter.publish(Prepared(task, (task.kind, task.pool, task.urgency), 0.0))
 
     def _refusal(self, task: str, kind: str, refused: QueztlError) -> TaskEnd:

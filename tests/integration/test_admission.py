@@ -77,6 +77,6 @@ async def test_a_message_that_may_be_a_second_copy_is_looked_at_first(node: Node
 async def test_what_is_no_task_and_what_comes_too_late_is_ended(node: Node) -> None:
     assert await node.spy.said() == []
     strange, late = node.get(1, data=b"\xc1"), node.get(2, expires_at=2.0)
-    assert await node.spy.said(2) == [(strange, b"+TERM"), (late, ACK)]
+    assert sorted(await node.spy.said(2)) == sorted([(strange, b"+TERM"), (late, ACK)])
     assert (await records.read_end(node.bus, "c1-2")).state == "expired"
     assert await node.ran() == []

@@ -89,7 +89,7 @@ async def _show(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
 
 
 async def _replay(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
-    ids = args.ids or [letter.task.id for letter in await mesh.dead_list(args.kind)]
+    ids = args.ids or [letter.task.id for letter in await mesh.dead_list(args.kind) if not letter.raw]
     replayed: list[dict[str, str]] = []
     for task in ids:
         accepted = await mesh.dead_replay(task)
@@ -127,7 +127,10 @@ def document(letter: DeadLetter, with_payload: bool) -> dict[str, Any]:
         "requires": task.requires,
     }
     if with_payload:
-        shown["payload"] = readable(decode_any(task.payload)) if len(task.payload) else {"in": task.payload_ref}
+        if letter.raw:  # the message could not be read as a task
+            shown["payload"] = readable(letter.raw)
+        else:
+            shown["payload"] = readable(decode_any(task.payload)) if len(task.payload) else {"in": task.payload_ref}
     return shown
 
 
