@@ -119,14 +119,14 @@ class ClusterController:
         group, members, now = raft_meta.leaders_view(groups), self._registry.members(), self._clock()
         self._remember(members, records, now)
         if group is None:
-            return topology.View(leader="")
+            return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
         servers = self._servers(records, group, {one.record.id: one for one in members}, now)
         candidates = self._candidates(members, {one.node for one in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
         if lone and not candidates:
             return topology.View(group.leader, servers)
         streams = self._copies.judge(await raft_meta.list_streams(self._bus), read_held(answers))
-        return topology.View(group.leader, servers, candidates, streams)
+        return topology.View(group.leader, servers, candidates, streams, group.size)
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:
         """Note since when, on the local clock, nodes are up or gone and servers are recorded."""

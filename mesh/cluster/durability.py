@@ -27,5 +27,5 @@ def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> 
     if count == 2:
         return f"2 copies, on {here}, on the way to another number: losing one stops the bus"
     if reason:
-        return f"{count} bus servers, on {here}, but not as many copies of everything yet ({reason})"
+        return f"{count} bus servers, on {here}, not fully replicated or repaired yet ({reason})"
     return f"{count} copies, on {here}: any one may fail"

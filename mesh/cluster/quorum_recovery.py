@@ -38,7 +38,7 @@ class Damage:
     reachable: tuple[str, ...]
     """The servers that answered."""
     size: int
-    """How many servers the group counts."""
+    """How many members the group has."""
 
     @property
     def needs_rescue(self) -> bool:
@@ -49,7 +49,9 @@ class Damage:
 def damage(groups: dict[str, raft_meta.Group]) -> Damage:
     """The damage, from each server's own view of the group. Pure."""
     leading = next((name for name, group in groups.items() if group.leader == name), "")
-    return Damage(leading, tuple(sorted(groups)), max((group.size for group in groups.values()), default=0))
+    # The group size may be wrong (`group_size.py`), and a server that just restarted may not know every member.
+    size = max((max(group.size, len(group.members)) for group in groups.values()), default=0)
+    return Damage(leading, tuple(sorted(groups)), size)
 
 
 def explain(found: Damage) -> list[str]:

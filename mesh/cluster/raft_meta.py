@@ -16,6 +16,7 @@ from mesh.bus import admin_api
 from mesh.bus.replies import Replica, StreamInfo
 from mesh.bus.server.config import MESH_ACCOUNT
 from mesh.cluster.topology import Stream
+from mesh.subjects import host_of
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -38,6 +39,7 @@ class Group:
 
     leader: str
     size: int
+    """The quorum is a majority of it. The number of members, unless it is wrong (`group_size.py`)."""
     members: dict[str, bool]
     """Every member by name, the leader included: whether it is connected and up to date."""
 
@@ -75,11 +77,26 @@ def read_groups(answers: list[dict[str, Any]], known: Iterable[str] = ()) -> dic
 
 
 def leaders_view(groups: dict[str, Group]) -> Group | None:
-    """The leader's own view; None while nobody leads, or the leader does not know all members yet. Pure."""
+    """The leader's own view; None while nobody leads, or the leader does not know all members yet. Pure.
+
+    The size may be below the number of members: `topology.plan` repairs that.
+    """
     for name, group in groups.items():
-        if group.leader == name and group.size == len(group.members):
+        if group.leader == name and group.size <= len(group.members):
             return group
     return None
+
+
+def no_leader_reason(groups: dict[str, Group]) -> str:
+    """Why there is no leader's view, for people. Pure."""
+    for name, group in groups.items():
+        if group.leader == name:
+            known = f"knows {len(group.members)} of {group.size} members so far"
+            return f"{host_of(name)} leads the bus servers and {known}"
+    named = sorted({host_of(group.leader) for group in groups.values() if group.leader})
+    if named:
+        return f"{' and '.join(named)} leads the bus servers and did not answer"
+    return "the bus servers have no leader" if groups else "no bus server answered"
 
 
 async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ()) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ any two of them, and the next one goes on from what it finds. The rules that hol
   its empty catalogue wipes every stream (found by trying).
 - No server is removed from the group while a stream would lose its last current copy, or the group its majority.
 - A group of two is a step on the way, never a place to stay: losing either of the two would stop the bus.
+- A group size below the number of members lowers the quorum: adding or removing a member corrects it (`group_size.py`).
 - Nothing is shrunk because somebody died. A dead server is replaced, or waited for; only leaving in order shrinks.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mesh.cluster import group_size
 from mesh.subjects import host_of
 
 MINIMUM_FREE_BYTES = 1_000_000_000
@@ -87,10 +89,14 @@ class View:
     """Everything that is observed."""
 
     leader: str
-    """The server that leads the meta group; "" while none does."""
+    """The server that leads the meta group; "" when the look found none."""
     servers: tuple[Server, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     streams: tuple[Stream, ...] = ()
+    size: int = 0
+    """The group size, which sets the quorum: the number of members, unless it is wrong; 0: not known."""
+    no_leader_reason: str = "the bus servers have no leader"
+    """What the look found instead of a leader, for people."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +171,15 @@ class _Group:
 def plan(view: View, rules: Rules) -> Step:
     """The next step: that of the first rule that has one."""
     if not view.leader:
-        return Wait("the bus servers have no leader")
+        return Wait(view.no_leader_reason)
     group = _sort_out(view, rules)
     target = _target(view, group, rules)
     return (
         _finish_joining(view, group, rules)  # one newcomer at a time, and a failed one is ended first
+        or _repair_size(view, group, "wait", "add")  # a new member corrects the group size
         or _grow(group, target)  # somebody new before anybody goes
         or _listen(view)  # what is not known can't be judged
+        or _repair_size(view, group, "remove")  # so does a removal, when no node can be added
         or _copy(view, group, target)  # then the copies
         or _shrink(view, group, target)  # then whoever is not wanted any more
         or Wait(_shortage(view, group, rules))
@@ -239,6 +247,22 @@ def _finish_joining(view: View, group: _Group, rules: Rules) -> Step | None:
         return Wait(f"{server.node} joins")
     late = [server.node for server in group.staying if not server.current and server.gone_s == 0]
     return Wait(f"{', '.join(late)} catches up") if late else None
+
+
+def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step | None:
+    """The step that corrects a group size that is too small, if its repair is one of `allowed`."""
+    members, current = len(group.members), sum(member.current for member in group.members)
+    repair = group_size.repair(view.size, members, current, bool(group.free))
+    if repair not in allowed:
+        return None
+    if repair == "add":
+        return Promote(group.free[0].node)
+    if repair == "remove":
+        followers = (member for member in group.members if member.name != view.leader)
+        leaver = min(followers, key=lambda member: (not member.leaving, member.age_s, member.name))
+        return _relieve(view, leaver, group.names - {leaver.name}) or Remove(leaver.name)
+    state = group_size.describe(host_of(view.leader), view.size, members)
+    return Wait(f"{state}; only {current} of them are connected: start the others")
 
 
 def _grow(group: _Group, target: int) -> Step | None:
@@ -334,4 +358,6 @@ def _shortage(view: View, group: _Group, rules: Rules) -> str:
     if leaving:
         return f"there is nobody to take over from {', '.join(leaving)}"
     late = [one.name for one in view.streams if one.behind_s >= rules.behind_s]
-    return f"{', '.join(late)}: a copy catches up" if late else ""
+    if late:
+        return f"{', '.join(late)}: a copy catches up"
+    return group_size.describe(host_of(view.leader), view.size, len(group.members))

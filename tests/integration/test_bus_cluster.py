@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ MESSAGES = 200
 
 
 class Trio:
-    """Bus servers a, b and c; whatever was started is stopped with the test."""
+    """Bus servers a, b and c, and more where a test wants them; whatever was started is stopped with the test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,6 +48,26 @@ class Trio:
         bus = await Bus.connect(urls, name="test", **user)
         self._buses.append(bus)
         return bus
+
+    async def introduce(self) -> None:
+        """Give each server the routes of the others, as its node does."""
+        living = [one for one in self.servers.values() if one.pids]
+        for one in living:
+            await one.set_peers([route for other in living if other is not one for route in other.routes])
+
+    async def cut(self) -> None:
+        """A power cut: every process is killed at once and stays dead."""
+        for server in self.servers.values():
+            server._stopping.set()
+            for pid in server.pids.values():
+                os.kill(pid, signal.SIGKILL)
+        for server in self.servers.values():
+            await server.stop()
+
+    async def groups(self, system: Bus) -> dict[str, raft_meta.Group]:
+        """The group as each server reports it itself."""
+        names = [one.name for one in self.servers.values()]
+        return raft_meta.read_groups(await raft_meta.ask_all(system, known=names), names)
 
     async def group(self, system: Bus) -> raft_meta.Group | None:
         names = [one.name for one in self.servers.values() if one.pids]

@@ -96,22 +96,26 @@ class Scene:
             await self._system.close()
 
     # --- what the bus is like -----------------------------------------------------------------------
-    async def look(self) -> tuple[raft_meta.Group | None, Held]:
-        """The meta group as its leader sees it, and what each server has of the streams."""
+    async def look(self) -> tuple[dict[str, raft_meta.Group], Held]:
+        """The meta group, and what it holds of each stream, as each server reports it itself."""
         names = [one.name for one in await read_servers(self.bus)]
         answers = await raft_meta.ask_all(await self.system(), streams=True, known=names)
-        return raft_meta.leaders_view(raft_meta.read_groups(answers, names)), read_held(answers)
+        return raft_meta.read_groups(answers, names), read_held(answers)
 
     async def unsafe(self, servers: int = 3) -> str:
         """What is missing before so many servers, all there, hold a copy of every stream; "" when nothing is."""
         try:
-            group, held = await self.look()
+            groups, held = await self.look()
             streams = self._copies.judge(await raft_meta.list_streams(self.bus), held)
         except QueztlError as error:
             return str(error)
-        if group is None or len(group.members) != servers or not all(group.members.values()):
-            return f"the group is {group}"
-        thin = [one for one in streams if not len(one.current) == servers == one.replicas]
+        group = raft_meta.leaders_view(groups)
+        if group is None or not all(group.members.values()):
+            return f"the group is {group}: {raft_meta.no_leader_reason(groups)}"
+        sizes = {name: (one.size, len(one.members)) for name, one in groups.items()}
+        if sizes != dict.fromkeys(group.members, (servers, servers)):
+            return f"group size and members by server: {sizes}"
+        thin = [one for one in streams if not len(one.current) == servers == one.replicas == len(held[one.name])]
         return "; ".join(
             f"{one.name}: {one.replicas} copies, led by {one.leader or 'nobody'}, current on "
             f"{sorted(one.current)} of {sorted(one.members)}"
@@ -134,8 +138,9 @@ class Scene:
 
     async def leads(self) -> NodeProcess:
         """The node whose bus server leads the meta group."""
-        group, _ = await self.look()
-        assert group is not None
+        groups, _ = await self.look()
+        group = raft_meta.leaders_view(groups)
+        assert group is not None, raft_meta.no_leader_reason(groups)
         return self.office.by_id(host_of(group.leader))
 
     async def voters(self) -> list[NodeProcess]:

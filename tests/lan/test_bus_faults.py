@@ -15,12 +15,15 @@ import pytest
 
 from tests.lan.conftest import cable, inside, ip
 from tests.lan.office import Scene, grown
+from tests.nodes import eventually
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(800)]
 
 #: What a submission may wait at most when the server that leads everything is lost, seconds: the client itself may sit
 #: on that one, and finds out by its pings after 20 s at most. (Else Raft's election; each scenario prints what it was.)
 STALL_S = 30.0
+#: How long after the power cut the late bus server starts, seconds.
+LATE_S = 25.0
 
 
 def test_the_cable_of_the_server_that_leads_flaps(office: list[str], tmp_path: Path) -> None:
@@ -131,6 +134,37 @@ async def _power_cut(machines: list[str], folder: Path) -> None:
 
         await scene.scenario("kill -9 of all five machines, started again", cut, within_s=180)
         await scene.until_safe()
+
+
+def test_a_power_cut_after_which_one_server_is_late(office: list[str], tmp_path: Path) -> None:
+    """The others start and elect a leader without it. The group is whole afterwards, and replaces the next lost one."""
+    inside(office[-1], _late(office, tmp_path))
+
+
+async def _late(machines: list[str], folder: Path) -> None:
+    async with grown(folder, machines) as scene:
+        late = (await scene.voters())[1]
+        others = [node for node in scene.office.nodes if node is not late]
+
+        async def cut() -> None:
+            began = time.monotonic()
+            await asyncio.gather(*(node.kill9() for node in scene.office.nodes))
+            await asyncio.gather(*(node.start() for node in others))
+            await asyncio.sleep(LATE_S - (time.monotonic() - began))
+            await late.start()
+
+        await scene.scenario(f"kill -9 of all five machines, one bus server {LATE_S:.0f} s late", cut, within_s=180)
+        await scene.until_safe()
+
+        victim = next(node for node in await scene.voters() if node is not late)
+        await scene.scenario("kill -9 of another voter's machine, which stays away", victim.kill9)
+
+        async def replaced() -> bool:
+            return victim not in await scene.voters()
+
+        await eventually(replaced, 60, "another machine takes its place")
+        await scene.until_safe()
+        assert len(await scene.voters()) == 3
 
 
 def test_the_disk_of_a_server_is_full(office: list[str], tmp_path: Path) -> None:

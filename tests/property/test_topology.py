@@ -52,6 +52,9 @@ class World:
     gone: set[str] = field(default_factory=set)
     leaving: set[str] = field(default_factory=set)
     streams: dict[str, Copy] = field(default_factory=dict)
+    size: int = 0
+    """A wrong group size; 0: it is the number of members."""
+    rules: Rules = RULES
     made: int = 0
     took: list[Step] = field(default_factory=list)
 
@@ -83,13 +86,15 @@ class World:
                    frozenset(copy.members))
             for name, copy in sorted(self.streams.items())
         )  # fmt: skip
-        return View(self.leader, servers, candidates, streams)
+        return View(self.leader, servers, candidates, streams, self.size)
 
     def elect(self) -> None:
         """A majority elects, of the meta group and of each stream's copies."""
         living = [one for one in self.group if self.living(one)]
-        if self.leader not in living:
-            self.leader = min(living) if len(living) * 2 > len(self.group) else ""
+        if len(living) * 2 <= (self.size or len(self.group)):
+            self.leader = ""
+        elif self.leader not in living:
+            self.leader = min(living)
         for copy in self.streams.values():
             up = [one for one in copy.members if self.living(one)]
             if copy.leader not in up:
@@ -104,6 +109,9 @@ class World:
                 name = f"{node}~{self.made}"
                 self.told[name] = node
                 self.group.append(name)
+                self.size = 0  # adding or removing a member corrects the group size
+                living = [one for one in self.group if self.living(one)]
+                assert len(living) * 2 > len(self.group), "the corrected group size cost the majority"
             case Scale(streams, replicas):
                 for one in streams:
                     self._scale(self.streams[one], replicas)
@@ -133,6 +141,7 @@ class World:
         assert len(living) * 2 > len(self.group), "nobody could have agreed to the removal"
         assert server != self.leader
         self.group.remove(server)
+        self.size = 0
         left = [one for one in self.group if self.living(one)]
         assert len(left) * 2 > len(self.group), "the group lost its majority"
         for name, copy in self.streams.items():
@@ -145,7 +154,7 @@ class World:
         """Carry out the plan until it waits; the last step."""
         for _ in range(limit):
             self.elect()
-            step = plan(self.view(), RULES)
+            step = plan(self.view(), self.rules)
             if isinstance(step, Wait):
                 return step
             self.obey(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesh.bus.replies import stream_info
 from mesh.cluster.durability import safety
 from mesh.cluster.quorum_recovery import Damage, damage, explain
-from mesh.cluster.raft_meta import Group, leaders_view, peer_id, read_groups, read_stream
+from mesh.cluster.raft_meta import Group, leaders_view, no_leader_reason, peer_id, read_groups, read_stream
 
 
 def test_safety_in_words() -> None:
@@ -36,6 +36,24 @@ def test_a_leader_new_to_its_office_knows_the_others_by_id() -> None:
     assert leaders_view(read_groups(half)) is None, "a leader that does not know all members is not believed"
 
 
+def test_a_leader_with_a_group_size_that_is_too_small_is_a_leader() -> None:
+    """The state after a power cut with one server late, when witnesses were routes."""
+    others = [{"name": name, "peer": name, "current": True, "active": 10**6} for name in ("b", "c")]
+    answers = [jsz("a", "a", 2, *others), jsz("b", "a", 2)]
+    assert leaders_view(read_groups(answers)) == Group("a", 2, {"a": True, "b": True, "c": True})
+
+
+def test_no_leader_is_reported_only_when_no_server_names_one() -> None:
+    peer = {"name": "c~1", "peer": "x", "current": True}
+    assert no_leader_reason(read_groups([jsz("a", "a", 3, peer)])) == (
+        "a leads the bus servers and knows 2 of 3 members so far"
+    )
+    silent = "c leads the bus servers and did not answer"
+    assert no_leader_reason(read_groups([jsz("a", "c~1", 3), jsz("b", "", 3)])) == silent
+    assert no_leader_reason(read_groups([jsz("a", "", 3)])) == "the bus servers have no leader"
+    assert no_leader_reason({}) == "no bus server answered"
+
+
 def test_a_member_that_was_not_heard_for_long_is_not_there() -> None:
     silent = {"name": "b", "peer": "y", "current": True, "active": 4_000_000_000}
     assert read_groups([jsz("a", "a", 2, silent)])["a"].members == {"a": True, "b": False}
@@ -52,4 +70,7 @@ def test_only_a_lost_majority_needs_a_rescue() -> None:
     assert not electing.needs_rescue and "majority" in explain(electing)[0]
     served = damage(read_groups([jsz("a", "a", 3)]))
     assert not served.needs_rescue and "nothing to rescue" in explain(served)[0]
+    known = [{"name": name, "peer": name, "offline": True} for name in ("b", "c", "d", "e")]
+    few = damage(read_groups([jsz("a", "", 3, *known), jsz("b", "", 3)]))
+    assert few.size == 5 and few.needs_rescue, "two of five are no majority, whatever the group size"
     assert not Damage("", (), 0).needs_rescue and explain(Damage("", (), 0))

@@ -19,6 +19,7 @@ from mesh.bus.server.config import ServerConfig, client_urls, local_host, render
 from mesh.bus.server.data_dir import Founded
 from mesh.bus.server.layout import BusSettings, Layout
 from mesh.bus.server.process import last_complaint
+from mesh.bus.server.readiness import needs_peers
 from mesh.bus.server.restarts import MEMORY_S, remembered, restart_delay_s
 from mesh.errors import CannotStart
 
@@ -47,10 +48,10 @@ def test_the_server_is_a_voter_and_lets_clients_in_without_a_key() -> None:
     assert document["max_payload"] == 8 * 1024 * 1024
 
 
-def test_a_witness_has_no_jetstream_and_is_not_told_to_clients() -> None:
-    document = json.loads(render(replace(CONFIG, store=None, tags=(), hidden=True)))
-    assert "jetstream" not in document and "jetstream" not in document["accounts"]["MESH"]
+def test_a_boot_peer_is_hidden_and_listens_for_no_witness() -> None:
+    document = json.loads(render(replace(CONFIG, tags=(), hidden=True)))
     assert "server_tags" not in document and document["cluster"]["no_advertise"] is True
+    assert "leafnodes" not in document and "WITNESS" not in document["accounts"]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1))
@@ -70,17 +71,51 @@ def test_addresses_of_clients() -> None:
     assert local_host("10.0.0.5") == "10.0.0.5"
 
 
-def test_server_and_witness_are_each_others_routes_and_the_boot_peer_is_nobodys_voter() -> None:
-    settings = BusSettings("mabc", "blue", "nabc", "secret", "0.0.0.0", ("10.0.0.5",))
-    layout, founded = Layout(Path("/data/bus"), settings), Founded("mabc", "nabc", 4222, 6222, 6223)
-    server, witness, boot = layout.server(founded), layout.witness(founded), layout.boot(founded, 6224)
-    assert server.routes == (("127.0.0.1", witness.cluster_port),)
-    assert witness.routes == boot.routes == (("127.0.0.1", server.cluster_port),)
-    assert len({server.name, witness.name, boot.name}) == 3
-    assert server.tags == ("voter",) and not witness.tags and not boot.tags
-    assert witness.store is None and boot.store != server.store
-    assert witness.host == boot.host == witness.cluster_host == "127.0.0.1"
-    assert layout.address(founded).client_urls == ("nats://10.0.0.5:4222",)
+SETTINGS = BusSettings("mabc", "blue", "nabc", "secret", "0.0.0.0", ("10.0.0.5",))
+FOUNDED = Founded("mabc", "nabc", 4222, 6222, 6223)
+
+
+def test_the_boot_peer_is_nobodys_voter() -> None:
+    layout = Layout(Path("/data/bus"), SETTINGS)
+    server, boot = layout.server(FOUNDED), layout.boot(FOUNDED, 6224)
+    assert boot.routes == (("127.0.0.1", server.cluster_port),)
+    assert server.name != boot.name and boot.store != server.store
+    assert server.tags == ("voter",) and not boot.tags and not boot.witness_port
+    assert boot.host == boot.cluster_host == "127.0.0.1"
+    assert layout.address(FOUNDED).client_urls == ("nats://10.0.0.5:4222",)
+
+
+_peers = st.lists(
+    st.tuples(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), st.integers(1024, 65535)), unique=True, max_size=6
+).map(tuple)
+
+
+@given(_peers, st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1))
+def test_every_server_has_a_witness_and_no_route_to_it(peers: tuple[tuple[str, int], ...], password: str) -> None:
+    """A route to a server without JetStream lowers the group size after a cold start; without a witness the last of
+    three servers can't be rescued after a restart."""
+    layout = Layout(Path("/data/bus"), replace(SETTINGS, system_password=password))
+    founded = replace(FOUNDED, peers=peers)
+    witness = json.loads(layout.witness(founded))
+    assert not {"cluster", "jetstream", "accounts", "system_account"} & set(witness)
+    (remote,) = witness["leafnodes"]["remotes"]
+    leaf = urlsplit(remote["url"])
+    for config in (layout.server(founded), layout.newcomer(founded)):
+        document = json.loads(render(config))
+        takes = document["leafnodes"]
+        assert takes["listen"] == f"127.0.0.1:{founded.witness_port}" and takes["no_advertise"] is True
+        assert (leaf.hostname, leaf.port) == ("127.0.0.1", founded.witness_port)
+        account = takes["authorization"]
+        assert (leaf.username, unquote(leaf.password or "")) == (account["user"], account["password"])
+        assert document["accounts"][account["account"]] == {}, "no message of the mesh reaches the witness"
+        assert config.routes and founded.witness_port not in {port for _, port in config.routes}
+        assert set(peers) <= set(config.routes)
+    assert layout.server(founded).routes == (peers or (("127.0.0.1", founded.cluster_port),))
+
+
+@given(st.none() | st.builds(MetaGroup, st.just(""), st.integers(0, 5), st.just(())))
+def test_only_one_of_several_members_needs_peers(group: MetaGroup | None) -> None:
+    assert needs_peers(group) is (group is not None and group.size > 1)
 
 
 # --- founding --------------------------------------------------------------------------------------

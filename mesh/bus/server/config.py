@@ -1,8 +1,8 @@
 """What a nats-server is told: plain values in, the text of its configuration file out. Nothing here does anything.
 
 The file is written as JSON, which nats-server reads: quoting is then the library's business and not ours.
-Routes and tags are values, so that the same writer serves the lone server, its boot peer, its witness, and the
-voters of a larger mesh.
+Routes and tags are values, so that the same writer serves the lone server, its boot peer, and the voters of a larger
+mesh. The witness has a writer of its own: it is not a member of the cluster.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 MIB = 1024 * 1024
@@ -22,11 +23,16 @@ SYSTEM_ACCOUNT = "SYS"
 MESH_USER = "mesh"
 MESH_ACCOUNT = "MESH"
 _ROUTE_USER = "route"
+_WITNESS_USER = "witness"
+_WITNESS_ACCOUNT = "WITNESS"
+"""The account of the witness's leaf connection. It is empty, so no message passes."""
 
 MAX_PAYLOAD_BYTES = 8 * MIB
 MAX_CONTROL_LINE_BYTES = 4096
 _MEMORY_STORE_BYTES = 64 * MIB
 _LOG_BYTES = 8 * MIB
+#: Raft of a restarted lone server starts once the witness is connected. The connection is local, so retries are cheap.
+_WITNESS_RECONNECT = "50ms"
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,14 @@ class ServerConfig:
     tags: tuple[str, ...] = ()
     client_advertise: str = ""
     hidden: bool = False
-    """Whether clients are not told of this server (boot peers and witnesses)."""
+    """Whether clients are not told of this server (boot peers)."""
+    witness_port: int = 0
+    """The loopback port for its witness; 0 for a server without one."""
 
 
 def render(config: ServerConfig) -> str:
     """The text of the configuration file. Holds the password: write it readable by its owner only."""
-    document: dict[str, object] = {
+    document: dict[str, Any] = {
         "server_name": config.name,
         "listen": _listen(config.host, config.client_port),
         "max_payload": MAX_PAYLOAD_BYTES,
@@ -75,12 +83,25 @@ def render(config: ServerConfig) -> str:
             "name": config.cluster,
             "listen": _listen(config.cluster_host, config.cluster_port),
             "authorization": {"user": _ROUTE_USER, "password": config.password, "timeout": 2},
-            "routes": [_route(host, port, config.password) for host, port in config.routes],
+            "routes": [_url("nats-route", _ROUTE_USER, config.password, host, port) for host, port in config.routes],
             "no_advertise": config.hidden,
             # One connection between two servers, not the default four: they are on one machine.
             "pool_size": 1,
         },
     }
+    if config.witness_port:
+        document["accounts"] |= {_WITNESS_ACCOUNT: {}}
+        document["leafnodes"] = {
+            "listen": _listen("127.0.0.1", config.witness_port),
+            "authorization": {
+                "user": _WITNESS_USER,
+                "password": config.password,
+                "account": _WITNESS_ACCOUNT,
+                "timeout": 2,
+            },
+            # Otherwise a witness would learn, and try, the leaf ports of the other servers of the cluster.
+            "no_advertise": True,
+        }
     if config.tags:
         document["server_tags"] = list(config.tags)
     if config.client_advertise:
@@ -92,6 +113,26 @@ def render(config: ServerConfig) -> str:
             "max_file_store": config.store_max_bytes,
             "sync_interval": f"{max(1, round(config.sync_interval_s * 1000))}ms",
         }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def render_witness(name: str, port: int, password: str, log_file: Path) -> str:
+    """The text of the configuration file of a witness that connects to `port` on loopback. Holds the password.
+
+    The witness is a leaf node in an empty account: no server of the cluster counts it.
+    """
+    document = {
+        "server_name": name,
+        "listen": _listen("127.0.0.1", -1),
+        "authorization": {"user": _WITNESS_USER, "password": password},
+        "log_file": str(log_file),
+        "logfile_size_limit": _LOG_BYTES,
+        "logfile_max_num": 3,
+        "leafnodes": {
+            "reconnect": _WITNESS_RECONNECT,
+            "remotes": [{"url": _url("nats-leaf", _WITNESS_USER, password, "127.0.0.1", port)}],
+        },
+    }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -114,5 +155,5 @@ def _listen(host: str, port: int) -> str:
     return f"{_bracketed(host)}:{port}"
 
 
-def _route(host: str, port: int, password: str) -> str:
-    return f"nats-route://{_ROUTE_USER}:{quote(password, safe='')}@{_bracketed(host)}:{port}"
+def _url(scheme: str, user: str, password: str, host: str, port: int) -> str:
+    return f"{scheme}://{user}:{quote(password, safe='')}@{_bracketed(host)}:{port}"

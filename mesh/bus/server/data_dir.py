@@ -28,6 +28,7 @@ class Founded:
     client_port: int
     cluster_port: int
     witness_port: int
+    """Where the server listens for its witness, on loopback."""
     peers: tuple[tuple[str, int], ...] = ()
     """(address, port) where the other servers of the mesh are, as last heard."""
 

@@ -1,7 +1,13 @@
 """From a bus' settings and its founded ports to the configuration of each of its servers. Pure.
 
-Who is whose route is decided here: the server and the witness name each other, and the server names those of the
-other machines; while founding, `founding.py` has the server name the boot peer instead, and only it.
+The routes are decided here. A server has the servers of the other nodes as routes. A lone server has itself, because
+nats-server requires a route in a cluster configuration. During bootstrap, `bootstrap.py` has the boot peer alone.
+
+Every server has a witness, whatever its peers, because Raft starts only once another server is connected. Without a
+witness, `queztl bus rescue` could not help the last of three servers after a restart, and a server that became the only
+member just before it died would never serve again. The witness is a leaf node, not a route. nats-server counts a route
+to a server without JetStream as a member; a group that starts while some members are absent then lowers its size
+("mixed mode"): three to two, and five to three, where two of five are a quorum.
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesh.bus.server.config import SYSTEM_USER, VOTER_TAG, ServerConfig, client_urls, local_host
+from mesh.bus.server.config import SYSTEM_USER, VOTER_TAG, ServerConfig, client_urls, local_host, render_witness
 from mesh.bus.server.data_dir import Founded
 
 LOOPBACK = "127.0.0.1"
@@ -73,7 +79,7 @@ class Layout:
             client_port=founded.client_port,
             cluster_host=settings.bind_host,
             cluster_port=founded.cluster_port,
-            routes=((LOOPBACK, founded.witness_port), *founded.peers),
+            routes=founded.peers or ((local_host(settings.bind_host), founded.cluster_port),),
             password=settings.system_password,
             log_file=self.folder / "server.log",
             store=self.folder / "store",
@@ -81,6 +87,7 @@ class Layout:
             sync_interval_s=settings.sync_interval_s,
             tags=(VOTER_TAG,),
             client_advertise=settings.advertise[0] if settings.advertise else "",
+            witness_port=founded.witness_port,
         )
 
     def newcomer(self, founded: Founded) -> ServerConfig:
@@ -93,14 +100,27 @@ class Layout:
         nowhere = ((LOOPBACK, 1), (LOOPBACK, 2))
         return replace(self.server(founded), routes=(*founded.peers, *nowhere))
 
-    def witness(self, founded: Founded) -> ServerConfig:
-        """The one that is only there to be a route."""
-        return self._helper(founded, "witness", founded.witness_port)
+    def witness(self, founded: Founded) -> str:
+        """The text of the witness's configuration file."""
+        name, port = f"{founded.server_name}-witness", founded.witness_port
+        return render_witness(name, port, self.settings.system_password, self.folder / "witness.log")
 
     def boot(self, founded: Founded, cluster_port: int) -> ServerConfig:
         """The throw-away peer of a founding: no voter tag, so no stream ever lands on it."""
-        helper = self._helper(founded, "boot", cluster_port)
-        return replace(helper, store=self.folder / "boot", store_max_bytes=_BOOT_STORE_BYTES)
+        return ServerConfig(
+            name=f"{founded.server_name}-boot",
+            cluster=founded.mesh_id,
+            host=LOOPBACK,
+            client_port=-1,
+            cluster_host=LOOPBACK,
+            cluster_port=cluster_port,
+            routes=((local_host(self.settings.bind_host), founded.cluster_port),),
+            password=self.settings.system_password,
+            log_file=self.folder / "boot.log",
+            store=self.folder / "boot",
+            store_max_bytes=_BOOT_STORE_BYTES,
+            hidden=True,
+        )
 
     def address(self, founded: Founded) -> BusAddress:
         """Where clients find the server."""
@@ -111,18 +131,4 @@ class Layout:
             system_user=SYSTEM_USER,
             system_password=self.settings.system_password,
             server_name=founded.server_name,
-        )
-
-    def _helper(self, founded: Founded, name: str, cluster_port: int) -> ServerConfig:
-        return ServerConfig(
-            name=f"{founded.server_name}-{name}",
-            cluster=founded.mesh_id,
-            host=LOOPBACK,
-            client_port=-1,
-            cluster_host=LOOPBACK,
-            cluster_port=cluster_port,
-            routes=((local_host(self.settings.bind_host), founded.cluster_port),),
-            password=self.settings.system_password,
-            log_file=self.folder / f"{name}.log",
-            hidden=True,
         )

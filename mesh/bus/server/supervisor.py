@@ -1,8 +1,8 @@
 """The bus server of a node: founds itself in an empty folder, or joins others there; comes back, and is kept alive.
 
-Two processes: the *server* with the streams, and a *witness*: a second nats-server without JetStream, there only
-because Raft does not start before one route is up. Either may be killed at any moment: the witness' death stops
-nothing, the server's is over when it has been started again, with everything the bus had confirmed.
+Two processes: the *server* with the streams, and its *witness*, because Raft starts only once another server is
+connected (`layout.py`). Either may be killed at any moment: the witness' death stops nothing,
+the server's is over when it has been started again, with everything the bus had confirmed.
 
 Not promised: what was confirmed within the last `sync_interval_s` survives a kill, not a power cut.
 """
@@ -19,9 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mesh.bus.server import bootstrap, data_dir
+from mesh.bus.server import bootstrap, data_dir, readiness
 from mesh.bus.server.binary import find_server
-from mesh.bus.server.bootstrap_client import Admin, AdminError
 from mesh.bus.server.config import local_host, render
 from mesh.bus.server.data_dir import Founded
 from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
@@ -37,7 +36,6 @@ log = logging.getLogger(__name__)
 #: Where other servers connect if that port is free: one number a firewall can be told of. nats-server's own default.
 _CLUSTER_PORT = 6222
 _POLL_S = 0.01
-_READY_REPLY_S = 0.05
 #: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
 #: time-out, not ours to set): starting afresh is quicker. The last one is for a very slow machine.
 _FOUNDING_TIMEOUTS_S = (1.6, 2.5, 20.0)
@@ -109,11 +107,11 @@ class BusServer:
             founded = data_dir.read_marker(self.folder)
             if founded is None and join:
                 founded = await self._join(server, tuple(join))
-                await witness.launch(render(self._layout.witness(founded)))
+                await witness.launch(self._layout.witness(founded))
             elif founded is None:
                 founded = await self._found(server, boot)
                 self.founded_now = True
-                await witness.launch(render(self._layout.witness(founded)))
+                await witness.launch(self._layout.witness(founded))
                 await self._until_ready(server, founded)
             else:
                 founded = await self._bring_back(server, witness, founded)
@@ -179,7 +177,7 @@ class BusServer:
             except CannotStart as error:
                 if attempt == _ATTEMPTS or not _worth_repeating(error):
                     raise
-        # From here on the witness is the route: what the next start reads, and the running server as well.
+        # The boot peer is no longer a route, neither for the next start nor for the running server.
         server.write_config(render(self._layout.server(founded)))
         server.reload()
         data_dir.write_marker(self.folder, founded)
@@ -209,10 +207,10 @@ class BusServer:
             )
         for attempt in range(1, _ATTEMPTS + 1):
             founded = self._choose_ports(was)
-            await witness.launch(render(self._layout.witness(founded)))
+            await witness.launch(self._layout.witness(founded))
             await server.launch(render(self._layout.server(founded)))
             try:
-                await self._until_ready(server, founded, alone=not founded.peers)
+                await self._until_ready(server, founded, restarted=True)
                 break
             except CannotStart as error:
                 await self._end_both()
@@ -221,15 +219,15 @@ class BusServer:
         data_dir.write_marker(self.folder, founded)
         return founded
 
-    async def _until_ready(self, server: ServerProcess, founded: Founded, alone: bool = True) -> None:
-        """Return once the JetStream API answers, or without `alone` once clients are let in: the others may be away.
+    async def _until_ready(self, server: ServerProcess, founded: Founded, restarted: bool = False) -> None:
+        """Return once the JetStream API answers, or for a `restarted` server that waits for its peers.
 
         Raises: CannotStart when the server exits or takes too long.
         """
-        host = local_host(self.settings.bind_host)
+        access = (local_host(self.settings.bind_host), founded.client_port, self.settings.system_password)
         try:
             async with asyncio.timeout(self.settings.ready_timeout_s):
-                while not await (_serves if alone else _listens)(host, founded.client_port):
+                while not await readiness.is_ready(*access, restarted):
                     await bootstrap.until_exit(_POLL_S, server)
         except TimeoutError:
             raise CannotStart(
@@ -239,7 +237,7 @@ class BusServer:
 
     async def _ready_again(self, server: ServerProcess) -> None:
         assert self._founded is not None
-        await self._until_ready(server, self._founded, alone=not self._founded.peers)
+        await self._until_ready(server, self._founded, restarted=True)
 
     # --- keeping them alive --------------------------------------------------------------------------
 
@@ -295,28 +293,6 @@ class BusServer:
 def _worth_repeating(error: CannotStart) -> bool:
     """Bad luck, in an election or in a port that was free a moment ago."""
     return isinstance(error, bootstrap.NoLeader) or "address already in use" in str(error)
-
-
-async def _serves(host: str, port: int) -> bool:
-    """Whether the JetStream API answers there, with a meta leader behind it."""
-    try:
-        admin = await Admin.open(host, port)
-        try:
-            # Without a meta leader there is no answer at all: ask again soon rather than wait for one.
-            return "error" not in await admin.request("$JS.API.INFO", timeout_s=_READY_REPLY_S)
-        finally:
-            await admin.close()
-    except (AdminError, OSError, TimeoutError):
-        return False
-
-
-async def _listens(host: str, port: int) -> bool:
-    """Whether clients are let in there."""
-    try:
-        await (await Admin.open(host, port)).close()
-        return True
-    except (AdminError, OSError, TimeoutError):
-        return False
 
 
 async def _at_once(process: ServerProcess) -> None:

@@ -1,0 +1,135 @@
+"""Bus servers that start after a power cut, some of them late or never: the size of their Raft group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mesh.bus.client import Bus
+from mesh.bus.server import data_dir
+from mesh.bus.server.binary import find_server
+from mesh.bus.server.config import render
+from mesh.bus.server.layout import Layout
+from mesh.bus.server.process import ServerProcess
+from mesh.cluster import quorum_recovery, raft_meta
+from tests.integration.bus_server_harness import SETTINGS
+from tests.integration.test_bus_cluster import MESSAGES, Trio, _count, _filled, trio
+from tests.nodes import eventually
+
+__all__ = ["trio"]
+pytestmark = pytest.mark.timeout(120)
+
+
+async def _three(trio: Trio) -> tuple[Bus, Bus]:
+    """Three servers that know each other; the streams stay on the first."""
+    bus = await _filled(trio)
+    system = await trio.connect(system=True)
+    await trio.start("b", "a")
+    await trio.until_group_of(system, 2)
+    await trio.start("c", "a", "b")
+    await trio.until_group_of(system, 3)
+    await trio.introduce()
+    return bus, system
+
+
+async def _until_led(trio: Trio, system: Bus) -> dict[str, raft_meta.Group]:
+    groups: dict[str, raft_meta.Group] = {}
+
+    async def led() -> bool:
+        nonlocal groups
+        groups = await trio.groups(system)
+        return any(group.leader == name for name, group in groups.items())
+
+    await eventually(led, 30, "a leader")
+    return groups
+
+
+async def test_a_server_that_starts_late_after_a_power_cut_keeps_the_group_size(trio: Trio) -> None:
+    """The others lowered it to two for good ("Adjusting JetStream expected peer set size")."""
+    bus, system = await _three(trio)
+    await trio.cut()
+    await trio.start("a")
+    await trio.start("b")
+    groups = await _until_led(trio, system)
+    assert {name: group.size for name, group in groups.items()} == dict.fromkeys(groups, 3)
+    await trio.start("c")
+    await trio.until_group_of(system, 3)
+    groups = await trio.groups(system)
+    names = {one.name for one in trio.servers.values()}
+    reported = {name: (group.size, set(group.members)) for name, group in groups.items()}
+    assert reported == dict.fromkeys(names, (3, names))
+    assert await _count(bus) == MESSAGES
+
+
+async def test_the_last_of_three_is_rescued_after_a_restart_and_serves_alone(trio: Trio) -> None:
+    """Both need the witness: Raft starts only once another server is connected."""
+    bus, system = await _three(trio)
+    await trio.cut()
+    await trio.start("a")  # without a majority it does not serve; that is not a failure
+    found = await quorum_recovery.look(system)
+    assert found.needs_rescue and found.size == 3
+    messages: list[str] = []
+    await quorum_recovery.rescue(system, bus, messages.append)
+    assert await _count(bus) == MESSAGES
+    await trio.cut()
+    await trio.start("a")  # its data directory still names the lost peers
+    group = await trio.group(system)
+    assert group is not None and (group.size, list(group.members)) == (1, ["a"]), messages
+    assert await _count(bus) == MESSAGES
+
+
+@pytest.fixture
+async def olds(tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
+    """Witnesses of earlier versions; stopped with the test."""
+    made: list[ServerProcess] = []
+    yield made
+    for one in made:
+        await one.stop()
+
+
+async def _old_witness(trio: Trio, node: str, folder: Path) -> ServerProcess:
+    """A server without JetStream as a route, which is what a witness was."""
+    folder.mkdir()
+    founded = data_dir.read_marker(trio.folder / node)
+    assert founded is not None
+    layout = Layout(folder, replace(SETTINGS, node_id=node))
+    boot = layout.boot(founded, data_dir.free_port("127.0.0.1"))
+    process = ServerProcess("old", find_server().path, folder)
+    await process.launch(render(replace(boot, name=f"{node}-old", log_file=folder / "old.log", store=None)))
+    return process
+
+
+async def test_a_small_group_size_has_a_leader_and_a_new_member_corrects_it(
+    trio: Trio, olds: list[ServerProcess], tmp_path: Path
+) -> None:
+    """A restart does not."""
+    bus, system = await _three(trio)
+    await trio.cut()
+    for node in ("a", "b"):
+        await trio.start(node)
+        olds.append(await _old_witness(trio, node, tmp_path / f"old-{node}"))
+    await _until_led(trio, system)
+    await trio.start("c")
+    await trio.until_group_of(system, 3)
+    for one in olds:
+        await one.stop()
+    group = await trio.group(system)
+    assert group is not None and (group.size, len(group.members)) == (2, 3), "mixed mode lowers the size"
+    await trio.cut()
+    for node in ("a", "b", "c"):
+        await trio.start(node)
+    await trio.until_group_of(system, 3)
+    group = await trio.group(system)
+    assert group is not None and group.size == 2, "a restart keeps it"
+
+    extra = (await trio.start("d", "a", "b", "c")).name
+    await trio.until_group_of(system, 4)
+    group = await trio.group(system)
+    assert group is not None and group.size == 4
+    await raft_meta.remove(system, extra)
+    await trio.until_group_of(system, 3)
+    assert {group.size for name, group in (await trio.groups(system)).items() if name != extra} == {3}
+    assert await _count(bus) == MESSAGES
