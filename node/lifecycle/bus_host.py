@@ -130,7 +130,9 @@ class BusHost:
         self.servers = tuple(await read_servers(self._bus))
         node = self._settings.node_id
         own = next((record for record in self.servers if record.node == node), None)
-        if self.server is not None and self._busy is None and own is not None and own.routes != self.server.routes:
+        # The record is missing when the server was replaced while this node restarted. The leader then ends the server:
+        # without the record it would run on outside the group, and keep this node from running another one.
+        if self.server is not None and self._busy is None and (own is None or own.routes != self.server.routes):
             await self._publish(self.server)
         peers = [route for record in self.servers if record.node != node for route in record.routes]
         if self.server is not None and self._busy is None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mesh.cluster.controller import forget_server, read_servers
 from tests import invariants
 from tests.faults.mixed import echoed
 from tests.integration.queztl_process import queztl
 from tests.invariants import Witness
-from tests.nodes import Cluster
+from tests.nodes import Cluster, eventually
 
 pytestmark = [pytest.mark.faults]
 
@@ -22,6 +23,20 @@ def network(api: str) -> dict:
     """`network/status` of a node."""
     with urllib.request.urlopen(f"{api}/api/v1.2/network/status", timeout=10) as answer:
         return dict(json.load(answer))
+
+
+async def test_a_server_record_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    """The leader deletes the record of a server that it replaces, possibly just after its node restarted."""
+    async with Cluster(tmp_path) as cluster:
+        (host,) = await cluster.start(1)
+        mesh = await cluster.client()
+        (before,) = await read_servers(mesh.bus)
+        await forget_server(mesh.bus, host.id, before.name)
+
+        async def written() -> bool:
+            return [record.name for record in await read_servers(mesh.bus)] == [before.name]
+
+        await eventually(written, 20, "the record of the server that runs")
 
 
 async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
