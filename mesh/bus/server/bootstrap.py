@@ -136,7 +136,7 @@ async def _connect(config: ServerConfig, process: ServerProcess) -> Admin:
     while True:
         try:
             return await Admin.open(host, config.client_port, SYSTEM_USER, config.password)
-        except (AdminError, OSError, TimeoutError):
+        except (AdminError, OSError):  # a TimeoutError is an OSError
             await until_exit(_POLL_S, process)
 
 

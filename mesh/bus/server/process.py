@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-import psutil
+import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from mesh.errors import CannotStart
 from mesh.files import write_atomically

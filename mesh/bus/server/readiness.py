@@ -34,7 +34,7 @@ async def is_ready(host: str, port: int, password: str, restarted: bool) -> bool
             return True
         finally:
             await system.close()
-    except (AdminError, OSError, TimeoutError):
+    except (AdminError, OSError):  # a TimeoutError is an OSError
         return False
 
 

@@ -164,7 +164,10 @@ class BusServer:
     # --- the first time ------------------------------------------------------------------------------
 
     async def _found(self, server: ServerProcess, boot: ServerProcess) -> Founded:
-        for attempt, timeout_s in enumerate(_FOUNDING_TIMEOUTS_S, start=1):
+        attempt = 0
+        while True:
+            timeout_s = _FOUNDING_TIMEOUTS_S[attempt]
+            attempt += 1
             data_dir.wipe(self.folder)
             founded = self._choose_ports(None)
             taken = (founded.client_port, founded.cluster_port, founded.witness_port)
@@ -205,7 +208,9 @@ class BusServer:
                 f"{self.folder} holds the bus of mesh {was.mesh_id} on node {was.server_name}, this is mesh "
                 f"{settings.mesh_id} on node {settings.node_id}; give another --data"
             )
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             founded = self._choose_ports(was)
             await witness.launch(self._layout.witness(founded))
             await server.launch(render(self._layout.server(founded)))
