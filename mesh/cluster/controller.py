@@ -17,19 +17,8 @@ from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
 from mesh.cluster.replicas import Replicas, read_held
-from mesh.cluster.topology import (
-    Candidate,
-    MoveMeta,
-    MoveStreams,
-    Promote,
-    Remove,
-    Rules,
-    Scale,
-    Server,
-    Step,
-    Stop,
-    Wait,
-)
+from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
+from mesh.cluster.topology import Candidate, Rules, Server
 from mesh.config import MeshConfig
 from mesh.coordination import HostingRequest, ServerRecord
 from mesh.errors import BusUnavailable

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mesh.cluster import group_size
+from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.subjects import host_of
 
 MINIMUM_FREE_BYTES = 1_000_000_000
@@ -97,61 +98,6 @@ class View:
     """The group size, which sets the quorum: the number of members, unless it is wrong; 0: not known."""
     no_leader_reason: str = "the bus servers have no leader"
     """What the look found instead of a leader, for people."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing can be done now; `reason` is for people, "" when the target state is reached."""
-
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Make `node` start a bus server that joins the group."""
-
-    node: str
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Change the number of replicas of these streams."""
-
-    streams: tuple[str, ...]
-    replicas: int
-
-
-@dataclass(frozen=True)
-class MoveStreams:
-    """Make the replicas on server `to` the leaders of these streams."""
-
-    streams: tuple[str, ...]
-    to: str
-
-
-@dataclass(frozen=True)
-class MoveMeta:
-    """Make server `to` the leader of the meta group."""
-
-    to: str
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Remove a server from the meta group; its replicas are created again on other servers."""
-
-    server: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Make `node` stop the server, which is not in the group."""
-
-    node: str
-    server: str
-
-
-Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop
 
 
 @dataclass(frozen=True)

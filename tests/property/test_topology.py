@@ -7,23 +7,8 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.cluster.topology import (
-    Candidate,
-    MoveMeta,
-    MoveStreams,
-    Promote,
-    Remove,
-    Rules,
-    Scale,
-    Server,
-    Step,
-    Stop,
-    Stream,
-    View,
-    Wait,
-    pick,
-    plan,
-)
+from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
+from mesh.cluster.topology import Candidate, Rules, Server, Stream, View, pick, plan
 from mesh.subjects import host_of
 
 RULES = Rules(servers=3, candidate_s=20, gone_s=60, join_s=30)

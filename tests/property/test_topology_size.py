@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.topology import Promote, Remove, Stop, View, Wait, plan
+from mesh.cluster.steps import Promote, Remove, Stop, Wait
+from mesh.cluster.topology import View, plan
 from mesh.subjects import host_of
 from tests.property.test_topology import RULES, founded
 
