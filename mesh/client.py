@@ -65,7 +65,7 @@ class Mesh(ClientConnection):
     - `requires`: what a node must have: cores, memory_mb, accelerator, gpu_memory_mb, labels, region, node
     - `urgency`: "high", "normal" or "low"
     - `timeout_s`: longest run time of one attempt, seconds; 0: the default of the kind
-    - `max_attempts`: 1 to 100; 0: the default of the mesh
+    - `max_attempts`: 1 to 100; None: the default of the mesh
     - `delay_s`: start no earlier than this many seconds from now
     - `expires_s`: expire if not started within this many seconds (after the delay); 0: never
     - `idempotency_key`: submitting again with the same key, kind and payload returns the first task
@@ -91,7 +91,7 @@ class Mesh(ClientConnection):
         requires: dict[str, Any] | None = None,
         urgency: str = "normal",
         timeout_s: float = 0.0,
-        max_attempts: int = 0,
+        max_attempts: int | None = None,
         delay_s: float = 0.0,
         expires_s: float = 0.0,
         idempotency_key: str = "",
@@ -129,7 +129,7 @@ class Mesh(ClientConnection):
         requires: dict[str, Any] | None = None,
         urgency: str = "normal",
         timeout_s: float = 0.0,
-        max_attempts: int = 0,
+        max_attempts: int | None = None,
         delay_s: float = 0.0,
         expires_s: float = 0.0,
         idempotency_key: str = "",
@@ -154,7 +154,7 @@ class Mesh(ClientConnection):
         requires: dict[str, Any] | None = None,
         urgency: str = "normal",
         timeout_s: float = 0.0,
-        max_attempts: int = 0,
+        max_attempts: int | None = None,
         delay_s: float = 0.0,
         expires_s: float = 0.0,
         idempotency_key: str = "",
@@ -177,7 +177,7 @@ class Mesh(ClientConnection):
         requires: dict[str, Any] | None = None,
         urgency: str = "normal",
         timeout_s: float = 0.0,
-        max_attempts: int = 0,
+        max_attempts: int | None = None,
         delay_s: float = 0.0,
         expires_s: float = 0.0,
         idempotency_key: str = "",

@@ -27,8 +27,8 @@ class SubmitRequest:
     """high, normal or low"""
     timeout_s: Annotated[float, Meta(ge=0)] = 0.0
     """Longest run time of one attempt; 0: the default of the kind."""
-    max_attempts: Annotated[int, Meta(ge=0)] = 0
-    """0: the default of the mesh"""
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Attempts at most; null: the default of the mesh."""
     delay_s: Annotated[float, Meta(ge=0)] = 0.0
     """Start no earlier than this many seconds from now."""
     expires_s: Annotated[float, Meta(ge=0)] = 0.0

@@ -6,7 +6,8 @@ those checks are made here as well, so that one answer names every fault.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from api.documents.errors import excerpt
@@ -14,12 +15,16 @@ from api.documents.tasks import SubmitBody
 from mesh.errors import BadInput, Fault, bad_input
 from mesh.kinds.table import KINDS, validate
 from mesh.messages import encode
+from mesh.spelling import nearest
 from mesh.tasks.validation import envelope_faults
 from mesh.views import SubmitRequest
 
 FIELDS = frozenset(SubmitBody.__struct_fields__)
 _OPTIONS = FIELDS - {"workload_type", "kind", "payload"}
 MAX_UNKNOWN = 20
+KEY_HEADER = "Idempotency-Key"
+#: Headers of messages to the NATS ingress, and common misspellings of their prefix.
+_NATS_HEADER = re.compile(r"(x-)?(queztl|quetzl|quetzal|queztal)-")
 
 
 def read_request(body: dict[str, Any], faults: tuple[Fault, ...] = ()) -> SubmitRequest:
@@ -57,10 +62,23 @@ def with_key(
     if in_body:
         found.add(in_body)
     if len(found) > 1:
-        return body, (*faults, Fault("Idempotency-Key", "contradicts another key of this request; give only one"))
+        return body, (*faults, Fault(KEY_HEADER, "contradicts another key of this request; give only one"))
     if found == {""}:
-        return body, (*faults, Fault("Idempotency-Key", "is empty; give a text of 1 to 255 characters"))
+        return body, (*faults, Fault(KEY_HEADER, "is empty; give a text of 1 to 255 characters"))
     return {**body, "idempotency_key": found.pop()}, faults
+
+
+def header_faults(names: Iterable[str]) -> tuple[Fault, ...]:
+    """Faults of headers that look like those of a submission and are none: `Queztl-Urgency`, `Idempotence-Key`."""
+    faults: list[Fault] = []
+    for header in names:
+        name = header.lower()
+        if _NATS_HEADER.match(name):
+            field = nearest(name.partition("queztl-")[2] or name, sorted(_OPTIONS))
+            faults.append(Fault(excerpt(header), f"is not a header of this API; give {field} in the body"))
+        elif "idempot" in name and name != KEY_HEADER.lower():
+            faults.append(Fault(excerpt(header), f"is not a header of this API; the nearest is {KEY_HEADER}"))
+    return tuple(faults[:MAX_UNKNOWN])
 
 
 def _shape_faults(body: dict[str, Any]) -> list[Fault]:

@@ -8,7 +8,7 @@ import math
 from aiohttp import web
 
 from api.documents import tasks
-from api.handlers.submission import read_request, with_key
+from api.handlers.submission import KEY_HEADER, header_faults, read_request, with_key
 from api.http.bodies import read_object
 from api.http.errors import json_reply
 from api.http.ids import task_id
@@ -22,7 +22,8 @@ from mesh.views import TaskView
 async def submit(request: web.Request) -> web.Response:
     """202 and the task's paths; with ?wait=SECONDS 200 and the task's status, if it ends in time."""
     wait_s, faults = _wait_s(request)
-    keys = request.headers.getall("Idempotency-Key", ())
+    faults += header_faults(request.headers)
+    keys = request.headers.getall(KEY_HEADER, ())
     submission = read_request(*with_key(await read_object(request), keys, faults))
     accepted = await request.app[SERVICES].accept(submission)
     if wait_s > 0:

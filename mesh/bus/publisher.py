@@ -21,6 +21,8 @@ from mesh.errors import BusUnavailable, QueztlError
 Settled = Callable[[bytes, QueztlError | None], None]
 
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
+#: Header of a message that is sent again.
+RESENT_HEADER = "Queztl-Resent"
 #: A publish without a confirmation is sent again, or given up, after this time.
 ANSWER_WITHIN_S = 3.0
 #: Interval of the sweep for overdue confirmations, which runs while there are pending messages.
@@ -137,7 +139,7 @@ class Publisher:
         headers = parse_headers(pending.headers) if pending.headers else {}
         # The mark of a possible second copy. After an unclean restart the server has lost its table of ids, so a node
         # that is given a marked message reads the task's records first.
-        headers["Queztl-Resent"] = "1"
+        headers[RESENT_HEADER] = "1"
         self._connection.send(pending.subject, pending.data, f"{self._inbox}.{number}", header_block(headers))
 
     def _take(self, selected: Callable[[_Pending], bool]) -> list[_Pending]:

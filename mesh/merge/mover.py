@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus.errors import ApiError, KeyExists, WrongSequence
+from mesh.bus.publisher import RESENT_HEADER
 from mesh.bus.replies import StoredMessage
 from mesh.bus.streams import declare_lane
 from mesh.coordination import decode_lease
@@ -224,7 +225,7 @@ class Mover:
                 task = decode_task(message.data)
                 if not await self._has_ended(task.id):
                     await self._declare_lane(lane)
-                    await self._store(message.subject, message.data, {"Queztl-Resent": "1"}, msg_id=task.id)
+                    await self._store(message.subject, message.data, {RESENT_HEADER: "1"}, msg_id=task.id)
                     self._target.send(subjects.wake(*lane), b"")
                     self._count("tasks")
             else:

@@ -84,7 +84,7 @@ async def encode(
     requires: dict[str, Any] | None = None,
     urgency: str = "normal",
     timeout_s: float = 0.0,
-    max_attempts: int = 0,
+    max_attempts: int | None = None,
     delay_s: float = 0.0,
     expires_s: float = 0.0,
     origin: str = "",

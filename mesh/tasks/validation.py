@@ -51,7 +51,8 @@ def envelope_faults(request: SubmitRequest) -> list[Fault]:
         elif not 0 <= value <= limit:
             faults.append(Fault(name, f"must lie between 0 and {limit} seconds"))
     attempts = request.max_attempts
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or not 0 <= attempts <= MAX_ATTEMPTS:
+    is_number = isinstance(attempts, int) and not isinstance(attempts, bool)
+    if attempts is not None and not (is_number and 1 <= attempts <= MAX_ATTEMPTS):
         faults.append(Fault("max_attempts", f"must be a whole number from 1 to {MAX_ATTEMPTS}"))
     key = request.idempotency_key
     if not isinstance(key, str) or len(key) > 255 or not lanes.is_sendable(key):
@@ -109,7 +110,8 @@ def open_envelope(
         raise bad_input("The request is not valid", faults)
     origin = region_at(request.origin, places)
     lane = lanes.lane_for(request.kind, request.requires, request.urgency, origin, regions)
-    return Envelope(request, lane, request.max_attempts or config.max_attempts)
+    attempts = config.max_attempts if request.max_attempts is None else request.max_attempts
+    return Envelope(request, lane, attempts)
 
 
 def prepare(

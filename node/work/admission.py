@@ -19,6 +19,7 @@ import msgspec
 
 from mesh import decoding
 from mesh.bus.client import Bus, Message
+from mesh.bus.publisher import RESENT_HEADER
 from mesh.decoding import Unreadable
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
@@ -136,7 +137,7 @@ class Admission:
             # A program other than a Queztl client published it. Unless it is terminated, it is delivered for ever.
             self._spawn(self._refuse(message, stream_seq, task.reason), f"refuse message {stream_seq}")
             return
-        resent = b"Queztl-Resent" in message.raw_headers
+        resent = RESENT_HEADER.encode() in message.raw_headers
         doubtful = now < self._doubt_until
         delivery = Delivery(task, message.reply, stream_seq, delivered, self._bus.epoch, now)
         delivery.suspect, delivery.trusted = resent or delivered > 1 or doubtful, not doubtful

@@ -18,11 +18,13 @@ import msgspec
 
 from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message
+from mesh.bus.publisher import RESENT_HEADER
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP
 from mesh.decoding import Unreadable
-from mesh.errors import BadInput, Busy, QueztlError
+from mesh.errors import BadInput, Busy, Fault, QueztlError, bad_input
 from mesh.messages import TaskEnd, TaskError, decode_any
+from mesh.spelling import nearest, similarity
 from mesh.tasks import dead_letters, records
 from mesh.tasks.submitter import Submitter
 from mesh.tasks.validation import Prepared
@@ -39,6 +41,9 @@ OPTION_HEADERS = {
     "Queztl-Requires": "requires",
     "Queztl-Origin": "origin",
 }
+_OPTIONS = {header.lower(): option for header, option in OPTION_HEADERS.items()}
+#: A header this similar to a valid one is taken for a mistyped one, 0 to 1: "Quetzal-Urgency" is, "Priority" is not.
+ALIKE = 0.8
 
 
 def decode_payload(data: bytes, content_type: str) -> Any:
@@ -61,21 +66,36 @@ def decode_payload(data: bytes, content_type: str) -> Any:
 
 
 def request_of(kind: str, data: bytes, headers: dict[str, str] | None) -> SubmitRequest:
-    """The request in an ingress message. Raises: BadInput."""
-    fields = headers or {}
+    """The request in an ingress message. Raises: BadInput, with every wrong header."""
     options: dict[str, Any] = {}
-    for header, option in OPTION_HEADERS.items():
-        if header not in fields:
-            continue
-        text = fields[header]
-        if option in ("urgency", "origin"):
+    content_type, faults = "", list[Fault]()
+    for header, text in (headers or {}).items():
+        option = _OPTIONS.get(header.lower())
+        if header.lower() == "content-type":
+            content_type = text.lower()
+        elif option is None:
+            faults += _mistyped(header)
+        elif option in options:
+            faults.append(Fault(header[:80], "is given more than once"))
+        elif option in ("urgency", "origin"):
             options[option] = text
-            continue
-        try:
-            options[option] = json.loads(text)
-        except (ValueError, RecursionError):
-            raise BadInput(f"the header {header} must be valid JSON, not {text!r:.200}") from None
-    return SubmitRequest(kind, decode_payload(data, fields.get("Content-Type", "").lower()), **options)
+        else:
+            try:
+                options[option] = json.loads(text)
+            except (ValueError, RecursionError):
+                faults.append(Fault(header, f"must be valid JSON, not {text[:80]!r}"))
+    if faults:
+        raise bad_input("The headers of the message are not valid", faults)
+    return SubmitRequest(kind, decode_payload(data, content_type), **options)
+
+
+def _mistyped(header: str) -> tuple[Fault, ...]:
+    """The fault of a header that is, or looks like, one of Queztl's and is not valid."""
+    valid = nearest(header, OPTION_HEADERS)
+    name = header.lower()
+    if name == RESENT_HEADER.lower() or not (name.startswith("queztl-") or similarity(header, valid) >= ALIKE):
+        return ()
+    return (Fault(header[:80], f"is not a header of Queztl; the nearest is {valid}"),)
 
 
 class Ingress:

@@ -125,6 +125,31 @@ async def test_every_fault_is_named_at_once(api: Client) -> None:
     assert status == 400 and answer["error"]["code"] == "unknown_kind" and "echo" in answer["error"]["message"]
 
 
+async def test_no_attempts_at_all_are_refused(api: Client, memory: Memory) -> None:
+    for attempts in (0, -1, 101, True):
+        status, answer, _ = await api("POST", f"{V}/workload/submit", json={"kind": "echo", "max_attempts": attempts})
+        assert (status, fields(answer)) == (400, {"max_attempts"}) and "from 1 to 100" in answer["error"]["message"]
+    assert not memory.views
+    await submit(api, max_attempts=None)
+    schema = api.document["components"]["schemas"]["SubmitBody"]["properties"]["max_attempts"]
+    assert {"type": "integer", "minimum": 1, "maximum": 100} in schema["anyOf"], schema
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("Queztl-Urgency", "give urgency in the body"), ("queztl-urgancy", "give urgency in the body"),
+        ("Queztl-Timeout-S", "give timeout_s in the body"), ("Quetzal-Attempts", "give max_attempts in the body"),
+        ("Queztl-Idempotency-Key", "give idempotency_key in the body"),
+        ("X-Idempotency-Key", "the nearest is Idempotency-Key"), ("Idempotence-Key", "the nearest is Idempotency-Key"),
+    ],
+)  # fmt: skip
+async def test_a_header_that_would_be_ignored_is_refused(api: Client, memory: Memory, header: str, says: str) -> None:
+    status, answer, _ = await api("POST", f"{V}/workload/submit", json={"kind": "echo"}, headers={header: "1"})
+    assert (status, fields(answer)) == (400, {header}) and says in answer["error"]["message"]
+    assert not memory.views
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

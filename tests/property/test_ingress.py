@@ -72,3 +72,31 @@ def test_a_wrong_header_is_refused_by_name(text) -> None:
     except ValueError:
         with pytest.raises(BadInput, match="Queztl-Timeout-S"):
             request_of("echo", b"{}", {"Queztl-Timeout-S": text})
+
+
+@pytest.mark.parametrize(
+    ("header", "valid"),
+    [
+        ("Queztl-Urgancy", "Queztl-Urgency"), ("Queztl-Priority", "Queztl-"), ("queztl_timeout_s", "Queztl-Timeout-S"),
+        ("Queztl-Timeout", "Queztl-Timeout-S"), ("Quetzal-Urgency", "Queztl-Urgency"),
+        ("X-Queztl-Origin", "Queztl-Origin"),
+        ("Queztl-Attempts", "Queztl-Max-Attempts"), ("Queztl-", "Queztl-"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_header_is_refused_and_the_nearest_valid_one_named(header, valid) -> None:
+    with pytest.raises(BadInput, match=f"{header} is not a header of Queztl; the nearest is {valid}") as refused:
+        request_of("echo", b"{}", {header: "1", "Queztl-Timeout-S": "soon"})
+    assert [fault.field for fault in refused.value.faults] == [header, "Queztl-Timeout-S"]
+
+
+def test_headers_of_others_and_another_case_are_taken() -> None:
+    headers = {"queztl-urgency": "high", "Nats-Msg-Id": "7", "Priority": "1", "Origin": "x", "Queztl-Resent": "1"}
+    assert request_of("echo", b"{}", headers).urgency == "high"
+    assert request_of("echo", b"\x81\xa1a\x01", {"content-type": "application/msgpack"}).payload == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, ""])
+def test_a_header_whose_value_is_no_json_is_refused(text) -> None:
+    with pytest.raises(BadInput) as refused:
+        request_of("echo", b"{}", {"Queztl-Requires": text})
+    assert [fault.field for fault in refused.value.faults] == ["Queztl-Requires"] and len(str(refused.value)) < 300

@@ -35,14 +35,14 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
-@given(PLAIN, st.sampled_from(subjects.URGENCIES), st.integers(0, 100), st.floats(0, 1000))
+@given(PLAIN, st.sampled_from(subjects.URGENCIES), st.none() | st.integers(1, 100), st.floats(0, 1000))
 def test_the_payload_arrives_as_it_was_given(value, urgency, attempts, delay_s) -> None:
     request = SubmitRequest("echo", {"value": value}, urgency=urgency, max_attempts=attempts, delay_s=delay_s)
     prepared = prepare(request, "c1-1", 123.0, LAN)
     task = decode_task(encode(prepared.task))
     assert decode_any(task.payload) == {"value": value}
     assert (task.id, task.kind, task.urgency, task.submitted_at) == ("c1-1", "echo", urgency, 123.0)
-    assert task.max_attempts == (attempts or LAN.max_attempts)
+    assert task.max_attempts == (LAN.max_attempts if attempts is None else attempts)
     assert prepared.lane == ("echo", "any", urgency) and prepared.delay_s == delay_s
 
 
@@ -89,6 +89,12 @@ def test_every_wrong_field_is_named_at_once() -> None:
     assert all(f"{fault.field} {fault.problem}" in told for fault in refused.value.faults), told
     with pytest.raises(BadInput, match="timeout_s must lie between"):
         prepare(SubmitRequest("echo", {}, timeout_s=-1), "c1-1", 0.0, LAN)
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 101, True, 1.0, "3"])
+def test_attempts_that_are_not_1_to_100_are_refused(attempts) -> None:
+    with pytest.raises(BadInput, match="max_attempts must be a whole number from 1 to 100"):
+        prepare(SubmitRequest("echo", {}, max_attempts=attempts), "c1-1", 0.0, LAN)
 
 
 def test_a_payload_nested_too_deep_is_refused() -> None:

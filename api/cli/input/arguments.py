@@ -72,7 +72,7 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         ("--expires", "expire if not started within S seconds"),
     ):
         group.add_argument(name, type=seconds, default=0.0, metavar="S", help=what)
-    group.add_argument("--attempts", type=count, default=0, metavar="N", help="attempts at most [3]")
+    group.add_argument("--attempts", type=count, default=None, metavar="N", help="attempts at most [3]")
     group.add_argument(
         "--requires",
         metavar="JSON",
