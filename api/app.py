@@ -15,6 +15,7 @@ from aiohttp import web
 from api.http.auth import Guard, Trust, own_names
 from api.http.errors import of_error, of_http, of_unexpected
 from api.http.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
+from api.http.protocol import SERVER_NAME, expect
 from api.http.route import Handler
 from api.routes import ROUTE_TABLE
 from api.services.node import Services
@@ -34,7 +35,7 @@ def build_app(services: Services, settings: ApiSettings | None = None) -> web.Ap
     for route in ROUTE_TABLE:
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
         for method in methods:
-            app.router.add_route(method, route.full_path, route.handler)
+            app.router.add_route(method, route.full_path, route.handler, expect_handler=expect)
     app.on_response_prepare.append(_head)
     app.on_shutdown.append(_close)
     return app
@@ -77,7 +78,7 @@ async def _head(request: web.Request, response: web.StreamResponse) -> None:
     request[_STARTED] = True
     headers = response.headers
     headers["X-Request-Id"] = request.get(_ID, "")
-    headers["Server"] = "queztl"
+    headers["Server"] = SERVER_NAME
     headers["Cache-Control"] = "no-store"
     headers["X-Content-Type-Options"] = "nosniff"
 

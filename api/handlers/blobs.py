@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from aiohttp import ClientError, web
+from aiohttp import web
 
 from api.documents.base import fill
 from api.documents.tasks import BlobDoc
 from api.http import streaming
+from api.http.encodings import encoding_of, pieces
 from api.http.errors import UnsupportedType, json_reply
 from api.http.ids import blob_id
 from api.http.keys import SERVICES, SETTINGS
 from mesh.errors import BadInput, Fault, TooLarge
 
-_PIECE_BYTES = 128 * 1024
 #: The content type that curl gives to any --data: it does not describe the bytes.
 _FORM = "application/x-www-form-urlencoded"
 _YES, _NO = ("1", "true", "yes", ""), ("0", "false", "no")
@@ -22,14 +22,17 @@ _YES, _NO = ("1", "true", "yes", ""), ("0", "false", "no")
 
 async def upload(request: web.Request) -> web.Response:
     """201 and the reference for payloads."""
-    limit = request.app[SETTINGS].max_blob_bytes
+    settings = request.app[SETTINGS]
+    limit = settings.max_blob_bytes
+    if encoding_of(request):
+        limit = min(limit or settings.max_decoded_bytes, settings.max_decoded_bytes)
     if request.content_type.startswith("multipart/"):
         raise UnsupportedType("Send the bytes themselves (curl --data-binary @FILE), not a form.")
     if limit and (request.content_length or 0) > limit:
         raise _too_large(limit)
     header = request.headers.get("Content-Type", streaming.OCTETS)
     content_type = streaming.OCTETS if request.content_type == _FORM else streaming.clean_type(header)
-    reference = await request.app[SERVICES].mesh.put_blob(_pieces(request, limit), content_type, _keep(request))
+    reference = await request.app[SERVICES].mesh.put_blob(_limited(request, limit), content_type, _keep(request))
     return json_reply(fill(BlobDoc, reference), 201, {"Location": f"{request.path}/{reference.blob}"})
 
 
@@ -39,16 +42,13 @@ async def download(request: web.Request) -> web.StreamResponse:
     return await streaming.send(request, chunks, reference.content_type, reference.size)
 
 
-async def _pieces(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+async def _limited(request: web.Request, limit: int) -> AsyncIterator[bytes]:
     size = 0
-    try:
-        async for piece in request.content.iter_chunked(_PIECE_BYTES):
-            size += len(piece)
-            if limit and size > limit:
-                raise _too_large(limit)
-            yield piece
-    except ClientError:
-        raise BadInput("The upload ended before it was complete; send it again.") from None
+    async for piece in pieces(request):
+        size += len(piece)
+        if limit and size > limit:
+            raise _too_large(limit)
+        yield piece
 
 
 def _keep(request: web.Request) -> bool:
@@ -60,4 +60,4 @@ def _keep(request: web.Request) -> bool:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"This node accepts blobs of at most {limit} bytes; split the data into several.")
+    return TooLarge(f"This node accepts blobs of at most {limit} bytes, decoded; split the data into several.")

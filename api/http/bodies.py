@@ -14,6 +14,8 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from api.http.encodings import pieces
+from api.http.keys import SETTINGS
 from mesh.errors import BadInput, Fault
 from mesh.kinds.faults import problem_of
 
@@ -30,12 +32,27 @@ _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The body of the request as an object. Raises: BadInput; HTTPRequestEntityTooLarge over the app's limit."""
-    data = await request.read()
+    """The body of the request as an object, decoded.
+
+    Raises: BadInput; UnsupportedEncoding; HTTPRequestEntityTooLarge over the app's limit.
+    """
+    data = await _read(request)
     value = parse_msgpack(data) if request.content_type in MSGPACK else parse_json(data)
     if not isinstance(value, dict):
         refuse("The body must be a JSON object.", "must be an object")
     return value
+
+
+async def _read(request: web.Request) -> bytes:
+    limit, length = request.app[SETTINGS].max_body_bytes, request.content_length or 0
+    if length > limit:
+        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
+    data = bytearray()
+    async for piece in pieces(request):
+        data += piece
+        if len(data) > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=len(data))
+    return bytes(data)
 
 
 def parse_json(data: bytes) -> Any:

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from api.documents.errors import ErrorDoc, error_body
+from api.http.encodings import ACCEPTED, UnsupportedEncoding
 from mesh.errors import BadInput, Busy, QueztlError
 from mesh.node_api import API_PREFIX
 
@@ -46,6 +47,8 @@ def of_error(error: QueztlError) -> web.Response:
     headers: dict[str, str] = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(max(1, ceil(error.retry_after_s)))
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = ACCEPTED
     faults = error.faults if isinstance(error, BadInput) else ()
     return json_reply(ErrorDoc(error_body(error.code, error.message, faults)), error.http_status, headers)
 
@@ -53,21 +56,21 @@ def of_error(error: QueztlError) -> web.Response:
 def of_http(error: web.HTTPException, request: web.Request, max_body_bytes: int) -> web.StreamResponse:
     """The answer to an error of aiohttp: no such route, no such method, a body over the limit."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return _error(413, "too_large", too_large(max_body_bytes))
+        return http_error(413, "too_large", too_large(max_body_bytes))
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"{request.method[:20]} is not supported here; {allowed} is."
-        return _error(405, "unsupported", message, {"Allow": allowed})
+        return http_error(405, "unsupported", message, {"Allow": allowed})
     if isinstance(error, web.HTTPNotFound):
         message = f"There is nothing at this path; {API_PREFIX}/openapi.json lists all paths."
-        return _error(404, "not_found", message)
+        return http_error(404, "not_found", message)
     if error.status < 400:
         return error
     try:
         code = HTTPStatus(error.status).phrase.lower().replace(" ", "_")
     except ValueError:
         code = "http"
-    return _error(error.status, code, error.text or error.reason)
+    return http_error(error.status, code, error.text or error.reason)
 
 
 def of_unexpected(error: Exception, request: web.Request, request_id: str) -> web.Response:
@@ -77,7 +80,8 @@ def of_unexpected(error: Exception, request: web.Request, request_id: str) -> we
     return json_reply(ErrorDoc(error_body("internal", message), id=request_id), 500)
 
 
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+def http_error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    """The error document, for errors of HTTP itself."""
     return json_reply(ErrorDoc(error_body(code, message)), status, headers)
 
 

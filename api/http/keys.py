@@ -22,9 +22,11 @@ class ApiSettings:
     extra_hosts: tuple[str, ...] = ()
     """Further `name:port` that clients may use for this node: of a proxy, of a forwarded port."""
     max_body_bytes: int = 4 * MIB
-    """Largest JSON or MessagePack body; larger data is uploaded as a blob."""
+    """Largest JSON or MessagePack body, decoded; larger data is uploaded as a blob."""
     max_blob_bytes: int = 0
     """Largest blob; 0: as large as the bus can store."""
+    max_decoded_bytes: int = 64 * MIB
+    """Largest blob that is uploaded with a Content-Encoding, decoded: a small upload can't fill the store."""
     max_wait_s: float = 60.0
     """Longest `?wait=` of a submission."""
     event_ping_s: float = 15.0

@@ -20,6 +20,7 @@ from mesh.kinds.table import KINDS
 
 _PYDANTIC_REF = "#/components/schemas/{model}"
 _EVERYWHERE = (403, 421, 500)
+_WITH_BODY = (400, 413, 415)
 _MEANINGS = {
     400: "The request is not valid; every fault is named.",
     403: "This caller may not do that.",
@@ -27,7 +28,7 @@ _MEANINGS = {
     406: "The result has no JSON form.",
     409: "It contradicts something already accepted, or there is no result (yet).",
     413: "The body is too large; upload the data as a blob.",
-    415: "That type of body is not accepted here.",
+    415: "That type or Content-Encoding of a body is not accepted here; gzip and deflate are.",
     421: "The Host header does not name this node.",
     500: "Something went wrong in this node; its log has the details.",
     503: "The mesh can't do it now; Retry-After says when to try again.",
@@ -119,7 +120,8 @@ def _operation(route: Route, refs: dict[type, dict[str, Any]]) -> dict[str, Any]
         operation["requestBody"] = {"required": True, "content": any_bytes}
     responses = {str(status): _response(answer, refs) for status, answer in route.answers.items()}
     error = {"application/json": {"schema": refs[ErrorDoc]}}
-    for status in sorted({*route.errors, *_EVERYWHERE} - set(route.answers)):
+    with_body = _WITH_BODY if "requestBody" in operation else ()
+    for status in sorted({*route.errors, *_EVERYWHERE, *with_body} - set(route.answers)):
         responses[str(status)] = {"description": _MEANINGS[status], "content": error}
     operation["responses"] = responses
     return operation

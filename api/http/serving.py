@@ -10,6 +10,7 @@ from aiohttp import web
 
 from api.http.auth import is_loopback
 from api.http.keys import GUARD, SETTINGS
+from api.http.protocol import Runner
 from mesh.errors import CannotStart
 
 _WILDCARDS = ("0.0.0.0", "::", "")
@@ -35,8 +36,9 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000)
     settings = app[SETTINGS]
     # One address, so that port 0 means one port; browsers that try ::1 first fall back at once.
     host = "127.0.0.1" if host.lower() == "localhost" else host
-    runner = web.AppRunner(
+    runner = Runner(
         app,
+        auto_decompress=False,  # see api.http.encodings
         access_log=web.access_logger if settings.access_log else None,
         handle_signals=False,
         shutdown_timeout=settings.shutdown_s,

@@ -1,0 +1,156 @@
+"""Bodies with an encoding, and requests that can't be parsed: what the bridge answers below its handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from api.app import build_app
+from api.http.serving import serve
+from tests.integration.api_harness import Client, Memory, V, bridge, fields
+
+SUBMIT = b'{"kind": "echo", "payload": {"value": 1}}'
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+async def api(memory: Memory) -> AsyncIterator[Client]:
+    async with bridge(memory) as client:
+        yield client
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data, wbits=-15)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encoded"),
+    [
+        ("gzip", gzip.compress(SUBMIT)),
+        ("X-GZip", gzip.compress(SUBMIT)),
+        ("gzip", gzip.compress(SUBMIT[:9]) + gzip.compress(SUBMIT[9:])),
+        ("deflate", zlib.compress(SUBMIT)),
+        ("deflate", raw_deflate(SUBMIT)),
+        ("identity", SUBMIT),
+    ],
+)
+async def test_encoded_bodies_are_decoded(api: Client, memory: Memory, encoding: str, encoded: bytes) -> None:
+    headers = {"Content-Encoding": encoding}
+    assert (await api("POST", f"{V}/workload/submit", data=encoded, headers=headers))[0] == 202
+    _, blob, _ = await api("POST", f"{V}/blobs", data=encoded, headers=headers)
+    assert memory.blobs[blob["blob"]][1] == SUBMIT and blob["size"] == len(SUBMIT)
+
+
+@cache
+def bomb() -> bytes:
+    """300 MB in less than 300 KB."""
+    packed = zlib.compressobj(wbits=31)
+    return b"".join([packed.compress(bytes(1 << 20)) for _ in range(300)]) + packed.flush()
+
+
+@pytest.mark.parametrize("path", ["workload/submit", "blobs", "nodes/register", "benchmarks/realworld/run"])
+async def test_limits_count_decoded_bytes(api: Client, memory: Memory, path: str) -> None:
+    assert len(bomb()) < 300_000
+    status, answer, _ = await api("POST", f"{V}/{path}", data=bomb(), headers={"Content-Encoding": "gzip"})
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+    assert not memory.blobs and memory.largest_piece <= 256 * 1024
+
+
+async def test_an_encoded_blob_has_a_limit_where_others_have_none(memory: Memory) -> None:
+    running = await serve(build_app(memory), port=0)
+    async with ClientSession() as session:
+        url, headers = f"{running.url}{V}/blobs", {"Content-Encoding": "gzip"}
+        async with session.post(url, data=bomb(), headers=headers) as answer:
+            assert answer.status == 413 and str(64 << 20) in (await answer.json())["error"]["message"]
+        async with session.post(url, data=BytesIO(bytes(65 << 20))) as answer:
+            assert answer.status == 201
+    await running.close()
+
+
+@pytest.mark.parametrize("path", ["workload/submit", "blobs", "nodes/register"])
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "br, gzip", "\u00e9"])
+async def test_an_encoding_nobody_knows_is_refused_in_the_one_format(api: Client, path: str, encoding: str) -> None:
+    status, answer, headers = await api("POST", f"{V}/{path}", data=b"x", headers={"Content-Encoding": encoding})
+    assert (status, answer["error"]["code"]) == (415, "unsupported_encoding")
+    assert headers["Accept-Encoding"] == "gzip, deflate" and headers["Server"] == "queztl"
+    assert "pip" not in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["workload/submit", "blobs"])
+@pytest.mark.parametrize(
+    ("encoding", "encoded"),
+    [
+        ("gzip", SUBMIT),
+        ("gzip", gzip.compress(SUBMIT)[:-9]),
+        ("gzip", gzip.compress(SUBMIT) + b"more"),
+        ("deflate", b"\xff" * 20),
+        ("deflate", zlib.compress(SUBMIT)[:-3]),
+        ("deflate", zlib.compress(SUBMIT) + b"more"),
+    ],
+)
+async def test_a_broken_encoding_is_the_callers_fault(
+    api: Client, memory: Memory, path: str, encoding: str, encoded: bytes
+) -> None:
+    headers = {"Content-Encoding": encoding}
+    status, answer, _ = await api("POST", f"{V}/{path}", data=encoded, headers=headers)
+    assert (status, fields(answer)) == (400, {"body"}) and not memory.blobs
+
+
+async def raw(api: Client, request: bytes) -> tuple[int, dict[str, str], Any]:
+    """(status, headers, document) of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        body = await reader.readexactly(int(headers["content-length"]))
+    writer.close()
+    return int(head[0].split()[1]), headers, json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: 1\r\n\r\n",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: 1\r\n" % number for number in range(200)) + b"\r\n",
+        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_what_can_not_be_parsed_is_answered_in_the_one_format(api: Client, request_: bytes) -> None:
+    status, headers, document = await raw(api, request_)
+    assert (status, document["error"]["code"], document["error"]["faults"]) == (400, "bad_request", [])
+    assert headers["content-type"].startswith("application/json") and headers["server"] == "queztl"
+    assert "\n" not in document["error"]["message"] and len(document["error"]["message"]) < 300
+
+
+@pytest.mark.parametrize("path", ["workload/submit", "blobs"])
+async def test_a_body_whose_chunks_are_broken_is_the_callers_fault(api: Client, path: str) -> None:
+    head = f"POST {V}/{path} HTTP/1.1\r\nHost: localhost:{api.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    status, headers, document = await raw(api, head.encode() + b"zz\r\nab\r\n")
+    assert (status, headers["server"]) == (400, "queztl") and document["error"]["message"]
+
+
+async def test_an_expectation_nobody_knows_is_answered_in_the_one_format(api: Client) -> None:
+    head = f"POST {V}/workload/submit HTTP/1.1\r\nHost: localhost:{api.port}\r\nContent-Length: 2\r\nExpect: "
+    status, headers, document = await raw(api, head.encode() + b"tea\r\n\r\n{}")
+    assert (status, headers["server"], document["error"]["code"]) == (417, "queztl", "expectation_failed")
+    assert (await api("POST", f"{V}/workload/submit", data=SUBMIT, expect100=True))[0] == 202
