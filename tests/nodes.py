@@ -247,11 +247,11 @@ class Cluster:
         await asyncio.gather(*(node.start() for node in nodes[1:]))
         return nodes
 
-    async def client(self) -> Mesh:
-        """A client of its own connection; closed with the cluster."""
-        mesh = Mesh(self.url)
-        await mesh.connect()
+    async def client(self, url: str = "") -> Mesh:
+        """A client of its own connection, to `url` or to any bus server of the cluster; closed with the cluster."""
+        mesh = Mesh(url or self.url)
         self._meshes.append(mesh)
+        await mesh.connect()
         return mesh
 
     def by_id(self, node: str) -> NodeProcess:

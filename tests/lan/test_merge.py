@@ -101,13 +101,11 @@ async def _merge(office: Office, machines: list[str]) -> None:
         await asyncio.gather(*(one.start() for one in nodes.values()))
         host = next(one for one in ours if nodes[one].hosts_bus)
         other_host = next(one for one in theirs if nodes[one].hosts_bus)
-        stays = Mesh(url_of(office, host))
-        await stays.connect()
+        stays = await office.client(url_of(office, host))
         witness = await Witness(stays.bus).start()
         accepted, stayed = await fill(stays, 500), await mesh_id(stays.bus)
         plug(desk, "other")
-        goes = Mesh(url_of(office, other_host))
-        await goes.connect()
+        goes = await office.client(url_of(office, other_host))
         late = await fill(goes, 500)
         assert await mesh_id(goes.bus) != stayed
         plug(desk, "switch")
@@ -134,8 +132,6 @@ async def _merge(office: Office, machines: list[str]) -> None:
     twice = sum(len(witness.runs(task)) > 1 for task in accepted)
     took_s = time.monotonic() - began
     print(f"| two meshes joined by hand | {moved_s:.1f} s | {twice} of {len(accepted)} | 0 | {took_s:.0f} s |")
-    await goes.close()
-    await stays.close()
 
 
 def test_a_new_and_empty_mesh_goes_into_the_one_in_use_unasked(office: list[str], tmp_path: Path) -> None:
@@ -149,14 +145,12 @@ async def _unasked(machines: list[str], folder: Path) -> None:
         try:
             with apart(machines, [second]):
                 await asyncio.gather(used.start(), new.start())
-                mesh = Mesh(url_of(office, first))
-                await mesh.connect()
+                mesh = await office.client(url_of(office, first))
                 assert await mesh.submit("echo", {"value": 1}, wait_s=20) == {"value": 1}
             await eventually(lambda: merged(office, mesh, 2), MERGED_WITHIN_S, "both nodes in the mesh in use")
             assert {one.id for one in await mesh.nodes()} == {used.id, new.id}, "it is the same node as before"
             assert not new.hosts_bus and used.hosts_bus
             handle = await mesh.start("echo", {"value": 2}, requires={"node": new.id})
             assert await handle.result() == {"value": 2}
-            await mesh.close()
         finally:
             office.print_logs()
