@@ -93,7 +93,7 @@ def checked(model: type[Model], body: dict[str, Any]) -> tuple[Model | None, lis
         return model.model_validate(body), []
     except ValidationError as error:
         items = error.errors(include_url=False, include_input=False)
-        return None, [Fault(".".join(str(step) for step in item["loc"])[:80], problem_of(dict(item))) for item in items]
+        return None, [Fault(".".join(str(step) for step in item["loc"])[:80], problem_of(item)) for item in items]
 
 
 def check_plain(value: Any) -> None:
