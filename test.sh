@@ -30,7 +30,7 @@ step .venv-test/bin/pyrefly check --python-interpreter-path .venv-test/bin/pytho
 side_by_side() {
     processes=$1
     shift
-    step .venv-test/bin/python -m pytest -n "$processes" --dist loadgroup --no-loadscope-reorder "$@"
+    step .venv-test/bin/python -m pytest -n "$processes" "$@"
 }
 
 case "${1:-}" in

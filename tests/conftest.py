@@ -7,8 +7,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -59,19 +60,31 @@ settings.register_profile("explore", deadline=None, max_examples=2000, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "queztl"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Beside other processes, groups and their order are those of `side_by_side`. Before xdist looks for groups."""
-    if getattr(config.option, "loadgroup", False):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In one of several processes, the tests come in the order of `side_by_side`."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
         groups: dict[str, list[pytest.Item]] = {}
         for item in items:
-            group = side_by_side.group_of(item.nodeid)
-            groups.setdefault(group, []).append(item)
-            item.add_marker(pytest.mark.xdist_group(group))
+            groups.setdefault(side_by_side.group_of(item.nodeid), []).append(item)
         items[:] = [item for group in side_by_side.in_order(groups) for item in groups[group]]
-    yield
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes take whole groups from one queue, unless `--dist` says otherwise."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Queue(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return side_by_side.group_of(nodeid)
+
+    if config.getoption("dist") != "load":
+        return None
+    config.option.loadscopereorder = False  # the order is that of the tests
+    return Queue(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` means here, and `-n logical`, which is for tests that compute."""
     waiting = config.option.numprocesses == "auto"

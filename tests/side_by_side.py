@@ -1,7 +1,7 @@
 """How the tests are shared out among processes that run side by side: what goes together, and what comes first.
 
 Most of the suite waits (for a lease to run out, for a server to be elected), so there are more processes than cores.
-They take groups of tests from one queue (`--dist loadgroup --no-loadscope-reorder`), which this file puts in order.
+They take groups of tests from one queue, which this file puts in order; tests/conftest.py tells pytest-xdist.
 """
 
 from __future__ import annotations

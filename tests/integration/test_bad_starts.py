@@ -15,7 +15,7 @@ from mesh.discovery.identity import open_data_dir
 from tests.nodes import ROOT
 from tests.ports import free_port
 
-WITHIN_S = 30.0
+WITHIN_S = 120.0
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -76,7 +76,7 @@ async def test_a_script_and_the_command_line_are_refused(bus_server: BusServer, 
     with pytest.raises(IncompatibleMesh, match="99"):
         SyncMesh(bus_server.url).connect()
     command = [sys.executable, "-m", "api.cli.main", "--url", bus_server.url, "submit", "echo", "{}"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)  # noqa: ASYNC221
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)  # noqa: ASYNC221
     assert ended.returncode == 2 and "version 99" in ended.stderr and "Traceback" not in ended.stderr
 
 
