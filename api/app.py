@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from functools import partial
 
 from aiohttp import web
 
@@ -32,13 +33,34 @@ def build_app(services: Services, settings: ApiSettings | None = None) -> web.Ap
     app[SERVICES], app[SETTINGS], app[ROUTES] = services, settings, ROUTE_TABLE
     app[GUARD] = Guard(Trust(80, own_names(), extra, open_api=settings.open_api))
     app[CLOSING] = asyncio.Event()
-    for route in ROUTE_TABLE:
-        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-        for method in methods:
-            app.router.add_route(method, route.full_path, route.handler, expect_handler=expect)
+    _add_routes(app.router)
     app.on_response_prepare.append(_head)
     app.on_shutdown.append(_close)
     return app
+
+
+def _add_routes(router: web.UrlDispatcher) -> None:
+    """Every path with its methods, HEAD beside GET, OPTIONS, and an answer to all other methods.
+
+    Without that last one a path such as /workload/submit would fall through to /workload/{id} and its methods.
+    """
+    handlers: dict[str, dict[str, Handler]] = {}
+    for route in ROUTE_TABLE:
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        handlers.setdefault(route.full_path, {}).update(dict.fromkeys(methods, route.handler))
+    for path, by_method in handlers.items():
+        allowed = sorted({*by_method, "OPTIONS"})
+        others = {"OPTIONS": partial(_options, allowed=allowed), "*": partial(_refuse_method, allowed=allowed)}
+        for method, handler in (by_method | others).items():
+            router.add_route(method, path, handler, expect_handler=expect)
+
+
+async def _options(request: web.Request, allowed: list[str]) -> web.Response:
+    return web.Response(status=204, headers={"Allow": ", ".join(allowed)})
+
+
+async def _refuse_method(request: web.Request, allowed: list[str]) -> web.Response:
+    raise web.HTTPMethodNotAllowed(request.method, allowed)
 
 
 _numbers = itertools.count(1)

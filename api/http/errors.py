@@ -36,10 +36,9 @@ class UnsupportedType(QueztlError):
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON answer. Raises: TypeError when `value` has no JSON form."""
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
-    )
+    """A JSON answer, which ends with a newline for terminals. Raises: TypeError when `value` has no JSON form."""
+    body = msgspec.json.encode(value) + b"\n"
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def of_error(error: QueztlError) -> web.Response:

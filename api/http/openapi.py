@@ -44,7 +44,7 @@ async def openapi(request: web.Request) -> web.Response:
 
 @lru_cache(maxsize=4)
 def _encoded(routes: tuple[Route, ...], version: str) -> bytes:
-    return msgspec.json.encode(document(routes, version))
+    return msgspec.json.encode(document(routes, version)) + b"\n"
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:

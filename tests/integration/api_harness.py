@@ -195,6 +195,8 @@ class Client:
         self.url, self.port, self.document, self.session = running.url, running.port, document, session
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        if path in self.document["paths"]:
+            return self.document["paths"][path].get(method.lower())
         for template, operations in self.document["paths"].items():
             if re.fullmatch(re.sub(r"\{id\}", "[^/]+", template), path):
                 return operations.get(method.lower())

@@ -1,4 +1,4 @@
-"""Bodies with an encoding, and requests that can't be parsed: what the bridge answers below its handlers."""
+"""What the bridge answers below its handlers: encoded bodies, requests that can't be parsed, methods, newlines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from aiohttp import ClientSession
 
 from api.app import build_app
 from api.http.serving import serve
+from api.routes import ROUTE_TABLE
 from tests.integration.api_harness import Client, Memory, V, bridge, fields
 
 SUBMIT = b'{"kind": "echo", "payload": {"value": 1}}'
@@ -154,3 +155,26 @@ async def test_an_expectation_nobody_knows_is_answered_in_the_one_format(api: Cl
     status, headers, document = await raw(api, head.encode() + b"tea\r\n\r\n{}")
     assert (status, headers["server"], document["error"]["code"]) == (417, "queztl", "expectation_failed")
     assert (await api("POST", f"{V}/workload/submit", data=SUBMIT, expect100=True))[0] == 202
+
+
+async def test_options_and_allow_list_exactly_what_is_there(api: Client) -> None:
+    paths: dict[str, set[str]] = {}
+    for route in ROUTE_TABLE:
+        methods = {"GET", "HEAD"} if route.method == "GET" else {route.method}
+        paths.setdefault(route.full_path, {"OPTIONS"}).update(methods)
+    for template, methods in paths.items():
+        path = template.replace("{id}", "c1-1")
+        status, body, headers = await api("OPTIONS", path)
+        assert (status, body, set(headers["Allow"].split(", "))) == (204, b"", methods), path
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - methods:
+            status, answer, headers = await api(method, path)
+            assert (status, answer["error"]["code"]) == (405, "unsupported"), (method, path)
+            assert set(headers["Allow"].split(", ")) == methods, (method, path)
+    assert (await api("OPTIONS", f"{V}/nothing"))[0] == 404
+
+
+async def test_json_ends_with_a_newline(api: Client) -> None:
+    for path in ("/nothing", f"{V}/network/status", f"{V}/workload/x/status", f"{V}/openapi.json", f"{V}/healthz"):
+        async with api.session.get(api.url + path) as answer:
+            text = await answer.read()
+        assert text.endswith(b"}\n") and int(answer.headers["Content-Length"]) == len(text), path
