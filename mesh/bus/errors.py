@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from mesh.errors import BusUnavailable, Busy, QueztlError, StorageFull
@@ -18,14 +19,29 @@ CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
 STREAM_FULL = (10077, 10047, 10023)
 """Maximum bytes or messages exceeded; insufficient storage resources."""
+#: What the server says, with whatever code, when its disk is full (ENOSPC, EDQUOT).
+_DISK_FULL = ("no space left on device", "disk quota exceeded")
+_PATH = re.compile(r"(?<![\w.])(?:/[^\s/:'\"]+){2,}/?")
 
 
 class ApiError(QueztlError):
     """The bus refused an administrative call."""
 
     def __init__(self, status: int, error_code: int, description: str) -> None:
-        super().__init__(f"the bus refused: {description} ({error_code})")
+        super().__init__(f"the bus refused: {without_paths(description)} ({error_code})")
         self.status, self.error_code, self.description = status, error_code, description
+
+
+class DiskFull(ApiError, StorageFull):
+    """The disk of a bus server is full."""
+
+    def __init__(self, status: int, error_code: int, description: str) -> None:
+        super().__init__(status, error_code, description)
+        self.args = ("the disk of a bus server is full, so the bus stores nothing; free space on it",)
+
+
+class NoRoom(ApiError, StorageFull):
+    """The limits of the store leave no room for a stream or consumer."""
 
 
 class NobodyAnswers(BusUnavailable):
@@ -46,10 +62,20 @@ class DamagedBlob(BusUnavailable):
     """A part of the blob is lost or wrong, for good."""
 
 
+def without_paths(text: str) -> str:
+    """`text` without the absolute paths of the machine that wrote it: they tell clients nothing."""
+    return _PATH.sub("a file", text)
+
+
 def api_error(error: Mapping[str, object]) -> ApiError:
     """The typed error for a JetStream `error` object."""
-    description = str(error.get("description", ""))
-    return ApiError(int(str(error.get("code", 0))), int(str(error.get("err_code", 0))), description)
+    description, error_code = str(error.get("description", "")), int(str(error.get("err_code", 0)))
+    made = ApiError
+    if any(words in description.lower() for words in _DISK_FULL):
+        made = DiskFull
+    elif error_code in STREAM_FULL:
+        made = NoRoom
+    return made(int(str(error.get("code", 0))), error_code, description)
 
 
 def refusal(error: Mapping[str, object], subject: str) -> QueztlError:
@@ -57,9 +83,11 @@ def refusal(error: Mapping[str, object], subject: str) -> QueztlError:
     refused = api_error(error)
     if refused.error_code in WRONG_LAST_SEQUENCE:
         return WrongSequence(f"somebody else wrote {subject} first")
+    if isinstance(refused, DiskFull):
+        return refused
     if refused.error_code in STREAM_FULL:
         if subject.startswith("work."):
             return Busy("the queue is full; try again in a few seconds", retry_after_s=5.0)
-        text = refused.description or "refused"
+        text = without_paths(refused.description) or "refused"
         return StorageFull(f"the bus has no room left ({text}); free disk space or raise the limit")
     return refused

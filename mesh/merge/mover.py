@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mesh import subjects
-from mesh.bus.errors import ApiError, KeyExists, WrongSequence
+from mesh.bus.errors import ApiError, DiskFull, KeyExists, WrongSequence
 from mesh.bus.publisher import RESENT_HEADER
 from mesh.bus.replies import StoredMessage
 from mesh.bus.streams import declare_lane
@@ -262,10 +262,10 @@ class Mover:
                     subject, data, msg_id=msg_id, expect_last=expect_last, headers=headers, resend=True
                 )
                 return
-            except Busy as full:
+            except (Busy, DiskFull) as full:
                 if isinstance(full, BusUnavailable):
                     raise
-                log.info("the queue of the other mesh is full; waiting")
+                log.info("the other mesh has no room; waiting: %s", full)
                 await asyncio.sleep(AGAIN_AFTER_S)
                 await self._checkpoint()
 

@@ -16,6 +16,7 @@ import pytest
 from openapi_spec_validator import validate as validate_openapi
 
 from api.routes import ROUTE_TABLE
+from mesh.bus.errors import api_error
 from mesh.errors import Busy, Conflict, StorageFull
 from mesh.messages import BlobRef, Raw, TaskError, encode
 from tests.integration.api_harness import Client, Memory, V, bridge, fields, submit
@@ -188,11 +189,14 @@ async def _pieces(piece: bytes, count: int) -> AsyncIterator[bytes]:
         yield piece
 
 
+_FULL_DISK = api_error({"code": 500, "err_code": 10012, "description": "mkdir /a/b/js: no space left on device"})
+
+
 async def test_what_the_mesh_refuses(api: Client, memory: Memory) -> None:
-    for error, status in ((Busy(retry_after_s=2.5), 503), (Conflict(), 409), (StorageFull(), 507)):
+    for error, status in ((Busy(retry_after_s=2.5), 503), (Conflict(), 409), (StorageFull(), 507), (_FULL_DISK, 507)):
         memory.refuse = error
         got, answer, headers = await api("POST", f"{V}/workload/submit", json={"kind": "echo"})
-        assert (got, answer["error"]["code"]) == (status, error.code)
+        assert (got, answer["error"]["code"]) == (status, error.code) and "/a/b" not in answer["error"]["message"]
         assert headers.get("Retry-After") == ("3" if status == 503 else None)
 
 
