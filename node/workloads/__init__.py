@@ -1,1 +1,1 @@
-"""The work itself, one file a kind, run only inside worker processes."""
+"""The implementations of the kinds, one file per kind, which only worker processes import."""

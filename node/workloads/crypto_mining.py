@@ -1,8 +1,8 @@
-"""crypto_mining: share a range of nonces among the cores, and check what they find.
+"""crypto_mining: distributes a range of nonces over the cores and checks the result.
 
-Three ways to hash: machine code from LLVM, in threads (`sha256_vector`, twenty times faster, needs `llvmlite`), the
-interpreter's own SHA-256, in processes (`sha256_lane`), and where asked for a GPU (`sha256_gpu`). The result says
-which one it was.
+There are three engines: machine code compiled by LLVM, in threads (`sha256_vector`, twenty times faster, requires
+`llvmlite`); the interpreter's own SHA-256, in processes (`sha256_lane`); and, on request, a GPU (`sha256_gpu`). The
+result names the engine.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mesh.kinds.crypto_mining import CryptoMiningPayload
 from node.executor.context import Context
 from node.workloads.mining import sha256_gpu, sha256_lane, sha256_vector
 
-#: Nonces a lane gets at a time: about 0.1 s of work, so that an end is noticed soon; the first piece is smaller.
+#: Nonces of a piece, the work that a lane takes at a time: about 0.1 s, so that it stops soon; the first is smaller.
 _PIECE = 100_000
 _VECTOR_PIECE = 3_000_000
 _FIRST_PIECE = 10_000
-#: Fewer nonces than this are hashed before the machine code is made.
-_WORTH_MAKING = 300_000
+#: With fewer nonces than this, compiling takes longer than hashing without LLVM.
+_WORTH_COMPILING = 300_000
 _PROGRESS_AFTER_S = 1.0
 
 
 @dataclass
 class Search:
-    """What is known of a search so far: pieces are handed out in order, and may come back in any."""
+    """The state of a search. Lanes take pieces in order and return them in any order."""
 
     first: int
     end: int
@@ -51,7 +51,7 @@ class Search:
         self.next = self.first
 
     def take(self, lane: Any) -> tuple[int, int] | None:
-        """The next piece as (start, count), or None when nothing lower than what was found is left."""
+        """The next piece as (start, count); None when no nonce below the one found is left."""
         end = self.end if self.found is None else min(self.end, self.found)
         if self.next >= end:
             return None
@@ -60,10 +60,10 @@ class Search:
         self.pending[lane] = start
         return start, count
 
-    def put(self, lane: Any, answer: tuple[int, int, int, bytes]) -> None:
-        """Take in what a lane's piece gave. The lowest nonce found wins, whichever lane was faster."""
+    def put(self, lane: Any, result: tuple[int, int, int, bytes]) -> None:
+        """Merge the result of a lane's piece. The lowest nonce found wins, regardless of the order of results."""
         del self.pending[lane]
-        done, found, best_nonce, best = answer
+        done, found, best_nonce, best = result
         self.hashes += done
         self.best = min(self.best, (best, best_nonce))
         if found >= 0:
@@ -71,15 +71,16 @@ class Search:
 
     @property
     def open(self) -> bool:
-        """Whether a piece still out could hold a lower nonce than the one found."""
+        """Whether a pending piece could contain a lower nonce than the one found."""
         return any(self.found is None or start < self.found for start in self.pending.values())
 
 
 def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
-    """hashes, seconds, hash_rate_hs, engine, cores, found, nonce, hash_hex, best_nonce, best_hash_hex, target_hex.
+    """Search, and return algorithm, hashes, seconds, hash_rate_hs (hashes per second), engine, cores, found, nonce,
+    hash_hex, best_nonce, best_hash_hex and target_hex.
 
-    `seconds` is the search alone. Raises: RuntimeError when a hash does not check out against hashlib, or a lane dies;
-    ImportError when a GPU is asked for and there is none.
+    `seconds` is the duration of the search alone. Raises: RuntimeError when the result differs from hashlib's, or a
+    lane dies; ImportError when a GPU is requested and there is none.
     """
     first, end = payload.nonces
     on_gpu = payload.device == "gpu"
@@ -116,37 +117,37 @@ def run(payload: CryptoMiningPayload, context: Context) -> dict[str, Any]:
 
 
 def _kernel(payload: CryptoMiningPayload, count: int) -> sha256_vector.Kernel | None:
-    """The fast way, where there is one and it is worth its making."""
-    if count < _WORTH_MAKING and not sha256_vector.is_made():
+    """The LLVM kernel, if it is available, and compiled already or worth compiling."""
+    if count < _WORTH_COMPILING and not sha256_vector.is_compiled():
         return None
     return sha256_vector.kernel()
 
 
 class _Watch:
-    """Says when time is up, and tells how far the search is."""
+    """Enforces the time limit and reports the progress."""
 
     def __init__(self, search: Search, limit_s: float | None, started: float, context: Context) -> None:
         self._search, self._limit_s, self._started, self._context = search, limit_s, started, context
-        self._told = started
+        self._reported_at = started
 
     def over(self) -> bool:
         now = time.perf_counter()
         passed_s = now - self._started
-        if now - self._told >= _PROGRESS_AFTER_S:
-            self._told = now
+        if now - self._reported_at >= _PROGRESS_AFTER_S:
+            self._reported_at = now
             search = self._search
             share = (search.next - search.first) / (search.end - search.first)
             by_time = passed_s / self._limit_s if self._limit_s else 0.0
             rate = search.hashes / passed_s / 1e6
             self._context.progress(min(1.0, max(share, by_time)), f"{rate:.2f} MH/s")
-        # At least one piece is done whatever the limit: a rate of nothing would help nobody.
+        # At least one piece is hashed regardless of the limit, so that there is a rate.
         return self._limit_s is not None and self._search.hashes > 0 and passed_s >= self._limit_s
 
 
 def _run_threads(
     payload: CryptoMiningPayload, cores: int, kernel: sha256_vector.Kernel, search: Search, watch: _Watch
 ) -> None:
-    """A piece a thread at a time: the machine code lets go of the interpreter."""
+    """One piece per thread at a time: the compiled kernel releases the GIL."""
     with ThreadPoolExecutor(cores) as pool:
         running: dict[Future[tuple[int, int, int, bytes]], int] = {}
 
@@ -163,7 +164,7 @@ def _run_threads(
                 thread = running.pop(future)
                 search.put(thread, future.result())
                 feed(thread)
-        # What is still out ends within a tenth of a second, and was work too.
+        # The pending pieces end within a tenth of a second, and count as well.
         for future, thread in running.items():
             search.put(thread, future.result())
 
@@ -219,14 +220,14 @@ def _run_lanes(payload: CryptoMiningPayload, cores: int, search: Search, watch: 
 
 
 def _checked(payload: CryptoMiningPayload, search: Search) -> tuple[str, int]:
-    """The best hash (most significant byte first, hex) and its nonce, recomputed with hashlib.
+    """(best hash in hex, most significant byte first; its nonce), recomputed with hashlib.
 
-    Of the nonces up to the lowest one that meets the target, that one is the best: all before it failed.
+    A nonce that meets the target is the best of those up to it, since all before it failed. Raises: RuntimeError.
     """
     best, nonce = search.best if search.found is None else (None, search.found)
     header = payload.header + nonce.to_bytes(4, "little")
     digest = hashlib.sha256(hashlib.sha256(header).digest()).digest()[::-1]
     meets = int.from_bytes(digest, "big") <= payload.target
     if meets is not (search.found is not None) or best not in (None, digest):
-        raise RuntimeError(f"the hash of nonce {nonce} does not check out: this machine computes wrongly")
+        raise RuntimeError(f"the hash of nonce {nonce} is wrong: this machine makes computing errors")
     return digest.hex(), nonce

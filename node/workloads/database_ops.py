@@ -1,4 +1,4 @@
-"""database_ops: a DuckDB of its own for each task, in the task's folder; TPC-H or, in a closed mesh, one SELECT."""
+"""database_ops: a separate DuckDB database per task, in the task's folder; TPC-H or, in a closed mesh, one SELECT."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from node.workloads.database import sql_sandbox, tpch
 if TYPE_CHECKING:
     import duckdb
 
-#: What sorts and joins that don't fit in memory may write.
+#: Disk space for sorts and joins that don't fit into memory.
 TEMP_MB = 20 * 1024
 
 
 def run(payload: DatabaseOpsPayload, context: Context) -> dict[str, Any]:
-    """See `tpch.run` and `sql_sandbox.run`."""
+    """Run TPC-H (`tpch.run`), or the payload's SQL (`sql_sandbox.run`)."""
     with connect(context.folder, context.cores) as connection:
         if payload.sql is not None:
             return sql_sandbox.run(connection, payload, context)
@@ -25,7 +25,7 @@ def run(payload: DatabaseOpsPayload, context: Context) -> dict[str, Any]:
 
 
 def connect(folder: Path, cores: int) -> duckdb.DuckDBPyConnection:
-    """A database of its own in `folder`: limited in threads, memory and disk, and it downloads nothing."""
+    """A new database in `folder`, with limited threads, memory and disk space, and without downloads."""
     import duckdb
 
     return duckdb.connect(

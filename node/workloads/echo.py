@@ -1,4 +1,4 @@
-"""echo: give a value back; on a node with `--fault-kinds` also fail, crash, leak or hang on order."""
+"""echo: returns a value; on a node with `--fault-kinds` it also fails, crashes, leaks or hangs on request."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mesh.kinds.echo import EchoPayload
 from node.executor.context import Context, InputFault, Output
 
 _MIB = 1024 * 1024
-#: How long leaked memory is held.
+#: How long leaked memory is kept.
 LEAK_S = 3.0
 
 
 def run(payload: EchoPayload, context: Context) -> dict[str, Any] | Output:
-    """{"value": …} plus {"data_bytes", "data_sha256"} when data came; bytes when `size_bytes` asks for them.
+    """{"value"}, with {"data_bytes", "data_sha256"} for a payload with data; with `size_bytes`, that many bytes.
 
-    Raises: InputFault for a fault field on a node without `--fault-kinds`; RuntimeError when told to fail.
+    Raises: InputFault for a fault field on a node without `--fault-kinds`; RuntimeError for `fail`.
     """
     data = None if payload.data is None else context.read(payload.data)
     if payload.sleep_s:
@@ -29,8 +29,8 @@ def run(payload: EchoPayload, context: Context) -> dict[str, Any] | Output:
     if payload.fail or payload.crash or payload.leak_mb or payload.hang:
         _break(payload, context)
     if payload.size_bytes:
-        made = filler(payload.seed, payload.size_bytes)
-        return Output(made, info={"value": payload.value, "seed": payload.seed})
+        filled = filler(payload.seed, payload.size_bytes)
+        return Output(filled, info={"value": payload.value, "seed": payload.seed})
     result: dict[str, Any] = {"value": payload.value}
     if data is not None:
         result |= {"data_bytes": len(data), "data_sha256": sha256(data).hexdigest()}
@@ -38,7 +38,7 @@ def run(payload: EchoPayload, context: Context) -> dict[str, Any] | Output:
 
 
 def filler(seed: int, size_bytes: int) -> bytes:
-    """`size_bytes` bytes that anybody who knows the seed can make again: 1 MiB of SHAKE-128, repeated."""
+    """`size_bytes` bytes that the seed reproduces: 1 MiB of SHAKE-128, repeated."""
     block = shake_128(seed.to_bytes(8, "big")).digest(min(size_bytes, _MIB))
     return (block * (size_bytes // len(block) + 1))[:size_bytes]
 
@@ -55,7 +55,7 @@ def _sleep(total_s: float, context: Context) -> None:
 
 
 def _spin(cpu_s: float) -> None:
-    """Use this much CPU, however long that takes on a busy machine."""
+    """Use this much CPU time, however long that takes on a busy machine."""
     ends = time.thread_time() + cpu_s
     while time.thread_time() < ends:
         pass
@@ -67,13 +67,13 @@ def _break(payload: EchoPayload, context: Context) -> None:
         raise InputFault(next(fields), "is refused: this node was not started with --fault-kinds")
     if payload.leak_mb:
         kept = [bytearray(os.urandom(4096) * 256) for _ in range(payload.leak_mb)]
-        # A leak stays: else a daemon that is held up for a moment would not see it.
+        # Keep the memory for a while, so that a daemon that is briefly delayed still notices.
         time.sleep(LEAK_S)
         kept.clear()
     if payload.crash == "exit":
         os._exit(70)
     elif payload.crash:
-        # SEGV may be caught by a handler that prints; the default action is what a real fault does.
+        # Restore the default action of SIGSEGV, since a handler that prints may be installed.
         number = signal.SIGSEGV if payload.crash == "segv" else signal.SIGKILL
         if number == signal.SIGSEGV:
             signal.signal(number, signal.SIG_DFL)

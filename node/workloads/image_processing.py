@@ -1,6 +1,6 @@
-"""image_processing: decode, operate, encode with OpenCV; the pixels are those OpenCV itself would give.
+"""image_processing: decodes, processes and encodes images with OpenCV, with exactly OpenCV's pixels.
 
-What the result's format or an operation can't hold (alpha in a JPEG, 16 bits in a WebP) is dropped, metadata too.
+Alpha and 16-bit samples are dropped where the output format or an operation does not support them; metadata always is.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from node.workloads.image.pixels import channels, size_of
 if TYPE_CHECKING:
     from node.workloads.image.pixels import Image
 
-#: All watermarks of a task together: they are held while every image is processed.
+#: Maximum pixels of all watermarks of a task, which stay in memory while its images are processed.
 MAX_MARK_PIXELS = 16_000_000
 
 
 def run(payload: ImageProcessingPayload, context: Context) -> Output:
-    """The processed image's bytes, or the batch's ZIP (see `image_batch.run_batch`).
+    """The processed image, or the ZIP of the batch (see `batch.run_batch`).
 
     info of an image: width, height, channels, format, input_format, input_width, input_height.
-    Raises: InputFault when `image` is no intact image or too large, or an operation does not go with it.
+    Raises: InputFault when `image` is damaged, unsupported or too large, or an operation does not fit it.
     """
     open_library(context.cores)
     if payload.format:
@@ -36,12 +36,12 @@ def run(payload: ImageProcessingPayload, context: Context) -> Output:
     steps = payload.steps
     marks = _marks(steps, context)
 
-    def one(data: Any, field: str, part: Context) -> Done:
+    def process(data: Any, field: str, part: Context) -> Done:
         return _process(part.read(data, field), field, payload, (steps, marks), part)
 
     if payload.images is not None:
-        return run_batch(payload, context, one)
-    done = one(payload.image, "image", context)
+        return run_batch(payload, context, process)
+    done = process(payload.image, "image", context)
     return Output(done.data, f"image/{done.format}", done.info)
 
 
@@ -77,16 +77,16 @@ def _process(
 
 
 def _marks(steps: Steps, context: Context) -> dict[str, Image]:
-    """The images that watermarks lay over, decoded. Raises: InputFault naming the operation's field."""
+    """Prefix of a watermark's fields -> its decoded image. Raises: InputFault naming the operation's field."""
     decoded: dict[str, Image] = {}
-    room = MAX_MARK_PIXELS
+    remaining = MAX_MARK_PIXELS
     for prefix, file in watermark_images(steps).items():
         field = f"{prefix}image"
         data = context.read(file, field)
         header = read_header(data, field)
-        room -= header.width * header.height
-        if room < 0:
-            most = MAX_MARK_PIXELS // 1_000_000
-            raise InputFault(field, f"is too large: a task's watermarks have at most {most} million pixels together")
+        remaining -= header.width * header.height
+        if remaining < 0:
+            limit = MAX_MARK_PIXELS // 1_000_000
+            raise InputFault(field, f"is too large: a task's watermarks have at most {limit} million pixels together")
         decoded[prefix] = decode(data, field)[0]
     return decoded

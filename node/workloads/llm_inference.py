@@ -1,4 +1,4 @@
-"""llm_inference: finds the model and what runs it, keeps it loaded, answers, tells how fast."""
+"""llm_inference: selects model and back end, keeps the model loaded, and generates answers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mesh.kinds.llm_inference import LlmInferencePayload
 from node.executor.context import Context, InputFault
 from node.probes.models import Format
 from node.workloads.llm import cache, hub, models
-from node.workloads.llm.models import NotHere
-from node.workloads.llm.result import Told, figures
+from node.workloads.llm.models import ModelUnavailable
+from node.workloads.llm.result import Progress, figures
 
-#: What each back end imports, and the extra that installs it.
+#: The libraries of each back end, and the extra that installs them.
 LIBRARIES = {
     "llama.cpp": (("xllamacpp",), "llm"),
     "torch": (("torch", "transformers", "safetensors"), "llm-torch"),
 }
-#: The back ends that can run a format, the faster one first.
+#: The back ends that can run a format, fastest first.
 RUNS: dict[Format, tuple[str, ...]] = {
     "gguf": ("llama.cpp", "torch"),
     "safetensors": ("torch",),
@@ -31,9 +31,9 @@ RUNS: dict[Format, tuple[str, ...]] = {
 
 
 def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
-    """{"text", "answers", "model", "weights", "backend", "device", "dtype", counts and speeds}
+    """Generate the answers, and return text, answers, model, weights, backend, device, dtype, counts and speeds.
 
-    Raises: NotHere (unavailable, another node may do) without the model or what runs it; InputFault.
+    Raises: ModelUnavailable when this node lacks the model or a back end, which another may have; InputFault.
     """
     start = perf_counter()
     if payload.hub is not None:
@@ -43,17 +43,17 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     torch_gpu = payload.device == "auto" and _only_torch_has_gpu()
     backend = choose(model.format, payload.backend, _installed(), torch_gpu)
     if backend == "llama.cpp":
-        from node.workloads.llm import llama_cpp as machinery
+        from node.workloads.llm import llama_cpp as engine
     else:
-        from node.workloads.llm import pytorch as machinery
-    loaded, load_s = machinery.ready(model, payload, context)
+        from node.workloads.llm import pytorch as engine
+    loaded, load_s = engine.load_model(model, payload, context)
     prompts = payload.prompts or (payload.prompt,)
-    told = Told(context.progress, len(prompts), payload.max_tokens)
-    began = perf_counter()
-    answers = loaded.answer(payload, told)
-    taken_s = perf_counter() - began
+    progress = Progress(context.progress, len(prompts), payload.max_tokens)
+    started = perf_counter()
+    answers = loaded.answer(payload, progress)
+    taken_s = perf_counter() - started
     result: dict[str, Any] = {
-        "answers": [one.as_dict() for one in answers],
+        "answers": [answer.as_dict() for answer in answers],
         "model": model.name,
         "weights": loaded.weights,
         "backend": backend,
@@ -64,32 +64,32 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
         "threads": context.cores,
         "warm": not load_s,
         "load_s": round(load_s, 6),
-        **figures(answers, taken_s if loaded.side_by_side and len(answers) > 1 else 0.0),
+        **figures(answers, taken_s if loaded.concurrent and len(answers) > 1 else 0.0),
     }
     if payload.prompts is None:
         result |= {"text": answers[0].text, "finish_reason": answers[0].finish_reason}
-        # What decoding really moves: all weights, once a token.
+        # The memory bandwidth of decoding, which reads all weights once per token.
         result["weights_read_gb_per_s"] = round(result["decode_tokens_per_s"] * loaded.weight_bytes / 1e9, 3)
     cache.trim()
     return result | {"seconds": round(perf_counter() - start, 6)}
 
 
-def choose(form: Format, wanted: str, installed: Collection[str], only_torch_has_gpu: bool = False) -> str:
-    """The back end for a model of format `form`; `wanted`: auto, or a back end.
+def choose(form: Format, requested: str, installed: Collection[str], only_torch_has_gpu: bool = False) -> str:
+    """The back end for a model of format `form`. `requested`: auto, or a back end.
 
-    Raises: NotHere when none that can run it is installed; InputFault when `wanted` can't run it.
+    Raises: ModelUnavailable when no back end for the format is installed; InputFault when `requested` can't run it.
     """
-    able = RUNS[form]
-    if wanted != "auto" and wanted not in able:
-        raise InputFault("backend", f"is {wanted}, which can't run this model ({form}); {able[0]} can")
-    if wanted != "auto":
-        able = (wanted,)
-    there = [name for name in able if name in installed]
-    if not there:
-        libraries, extra = LIBRARIES[able[0]]
-        raise NotHere(f"it lacks {' and '.join(libraries)}: pip install 'queztl[{extra}]'")
-    # A GPU beats what makes llama.cpp the faster one on a processor.
-    return there[-1] if only_torch_has_gpu else there[0]
+    capable = RUNS[form]
+    if requested != "auto" and requested not in capable:
+        raise InputFault("backend", f"is {requested}, which can't run this model ({form}); {capable[0]} can")
+    if requested != "auto":
+        capable = (requested,)
+    available = [name for name in capable if name in installed]
+    if not available:
+        libraries, extra = LIBRARIES[capable[0]]
+        raise ModelUnavailable(f"it lacks {' and '.join(libraries)}: pip install 'queztl[{extra}]'")
+    # llama.cpp is faster on a processor, but PyTorch on a GPU is faster than that.
+    return available[-1] if only_torch_has_gpu else available[0]
 
 
 def _installed() -> list[str]:
@@ -102,7 +102,7 @@ def _installed() -> list[str]:
 
 @lru_cache
 def _only_torch_has_gpu() -> bool:
-    """Whether PyTorch can use a GPU that the installed llama.cpp can't. PyTorch, is loaded only where one is seen."""
+    """Return whether PyTorch can use a GPU that the installed llama.cpp can't; imports PyTorch only if there is one."""
     if sys.platform == "darwin" or not any(map(os.path.exists, ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))):
         return False
     if set(_installed()) != set(LIBRARIES):

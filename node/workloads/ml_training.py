@@ -1,4 +1,4 @@
-"""ml_training: an MLP, ResNet-50 or a transformer learns from real tensors; a loss that does not fall is a failure."""
+"""ml_training: trains an MLP, ResNet-50 or a transformer with PyTorch; the task fails when the loss does not fall."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from mesh.kinds.ml_training import MlTrainingPayload, memory_bytes, parameters
 from node.executor.context import Context, InputFault
 from node.workloads.training import curve
 from node.workloads.training import device as training_device
-from node.workloads.training.data import Source, source
+from node.workloads.training.data import Source, open_source
 
 if TYPE_CHECKING:
     from node.workloads.training.device import Place
     from node.workloads.training.run import Training
 
 _UNITS = {"mlp": "samples", "resnet50": "images", "transformer": "tokens"}
-#: Under so many floating-point operations a step, a second thread costs more than it gives.
+#: With fewer floating-point operations per step than this, a second thread makes training slower.
 _ONE_THREAD_FLOPS = 1e9
-#: How long PyTorch's threads spin for each other. With its own 300 times as much a step of ResNet-50 on two cores took
-#: 0.22 s instead of 0.25, but 2.9 s instead of 0.5 as soon as others wanted the cores too.
+#: How long PyTorch's threads spin while they wait for each other. With the default, 300 times as long, a step of
+#: ResNet-50 on two cores took 0.22 s instead of 0.25 s, but 2.9 s instead of 0.5 s when other processes used the cores.
 _SPINS = "1000"
-#: Of the time, at most, for checkpoints.
+#: The maximum share of the time for checkpoints.
 _CHECKPOINT_SHARE = 0.1
-#: So many more that were not kept than were: no more are taken.
+#: Stop taking checkpoints when this many more failed to be stored than were stored.
 _GIVE_UP_AFTER = 3
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class DidNotLearn(RuntimeError):
-    """The loss did not fall, or is no number."""
+    """The loss did not fall, or is not a finite number."""
 
 
 def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
-    """The model trained: what was done, how fast, and the curve of the loss.
+    """Train the model, and return what was done, the speed and the loss curve:
 
     model, parameters, data, device, device_name, precision, precision_why, threads, optimizer, learning_rate, batch,
     seed; steps and seconds (of all runs), runs, steps_this_run, resumed_from_step, note; samples_per_s, images_per_s
-    or tokens_per_s, flops_per_step and gflops (of this run); peak_memory_mb; loss_first, loss_last, loss_floor (where
-    it is known), loss_fell (null: too few steps to say), loss_words, losses ([step, loss], 200 at most); checkpoints.
+    or tokens_per_s, flops_per_step and gflops (of this run); peak_memory_mb; loss_first, loss_last, loss_floor (if
+    known), loss_fell (null: undecided), loss_words, losses (at most 200 [step, loss]); checkpoints.
 
-    Raises: DidNotLearn; InputFault, also when it would need more memory than the task has; MemoryError.
+    Raises: DidNotLearn; InputFault, also when training needs more memory than the task has; MemoryError.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
     import torch
 
     from node.workloads.training.models import flops
 
-    state, note = earlier(context)
+    state, note = load_checkpoint(context)
     place = training_device.choose(payload, str(state.get("precision", "")))
     refuse_too_large(payload, place.device, context.memory_mb)
     training_device.reset_peak(place.device)
-    learnt = source(payload, context, place.device)
+    data = open_source(payload, context, place.device)
     try:
         work = flops(payload)
         threads = context.cores if work >= _ONE_THREAD_FLOPS else 1
         torch.set_num_threads(threads)
-        training, note = _begun(payload, place, learnt, state, note)
+        training, note = _resume_or_start(payload, place, data, state, note)
         del state
         resumed_from = len(training.losses)
         measured = _train(training, payload, context, work)
-        result = _described(training, payload, learnt) | {"threads": threads} | measured
+        result = _described(training, payload, data) | {"threads": threads} | measured
         result |= {"resumed_from_step": resumed_from, "note": note}
         result["peak_memory_mb"] = training_device.peak_bytes(place.device) >> 20
     except RuntimeError as error:
@@ -71,11 +71,11 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         raise
     verdict = curve.judge(training.losses)
     if verdict.fell is False:
-        raise DidNotLearn(f"of the loss: {verdict.words}; try another learning_rate (it was {payload.rate:g})")
+        raise DidNotLearn(f"the loss: {verdict.words}; try another learning_rate (it was {payload.rate:g})")
     return result | {
         "loss_first": verdict.first,
         "loss_last": verdict.last,
-        "loss_floor": learnt.floor,
+        "loss_floor": data.floor,
         "loss_fell": verdict.fell,
         "loss_words": verdict.words,
         "losses": curve.thinned(training.losses),
@@ -83,21 +83,20 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
 
 
 def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) -> None:
-    """Raises: InputFault, when the estimate is more than the device, or the task, has."""
+    """Raises: InputFault when the estimated memory exceeds that of the GPU or of the task."""
     needed = memory_bytes(payload.model_dump(), payload.sizes.batch)
     have = training_device.free_bytes(device, memory_mb)
     if 0 < have < needed:
         more = "" if device == "cuda" else ", or more memory with requires.memory_mb"
-        whose = "the GPU has free" if device == "cuda" else "this task has"
+        available = f"the GPU has {have >> 20} MB free" if device == "cuda" else f"this task has {have >> 20} MB"
         raise InputFault(
             "batch",
-            f"would need about {needed >> 20} MB with this model, and {have >> 20} MB are what {whose}: "
-            f"ask for a smaller batch or model{more}",
+            f"needs about {needed >> 20} MB with this model, and {available}: request a smaller batch or model{more}",
         )
 
 
-def earlier(context: Context) -> tuple[dict[str, Any], str]:
-    """(the state to go on from, or an empty one; what there is to say about it)"""
+def load_checkpoint(context: Context) -> tuple[dict[str, Any], str]:
+    """(the state of an earlier run, or an empty one; a note for the result)"""
     from node.workloads.training.run import BadState, load
 
     if context.resume is None:
@@ -108,38 +107,38 @@ def earlier(context: Context) -> tuple[dict[str, Any], str]:
         return {}, f"started over: the checkpoint of an earlier run can't be read ({error})"
 
 
-def _begun(
-    payload: MlTrainingPayload, place: Place, learnt: Source, state: dict[str, Any], note: str
+def _resume_or_start(
+    payload: MlTrainingPayload, place: Place, data: Source, state: dict[str, Any], note: str
 ) -> tuple[Training, str]:
-    """A training that goes on from `state`, or begins afresh; and what there is to say about it."""
+    """(a training that resumes from `state` or starts over, a note for the result)"""
     from node.workloads.training.run import Training
 
-    training = Training(payload, place, learnt)
+    training = Training(payload, place, data)
     if not state:
         return training, note
     try:
         training.restore(state)
-    except Exception as error:  # whatever a state of something else makes of PyTorch
-        said = str(error).partition("\n")[0][:150]
-        return Training(payload, place, learnt), f"started over: the checkpoint is of another training ({said})"
-    return training, f"went on from step {len(training.losses)}"
+    except Exception as error:  # PyTorch raises many types for a state that does not fit
+        reason = str(error).partition("\n")[0][:150]
+        return Training(payload, place, data), f"started over: the checkpoint is of another training ({reason})"
+    return training, f"resumed from step {len(training.losses)}"
 
 
 def due(now: float, last: float, every_s: float, cost_s: float) -> bool:
-    """Whether it is time for another checkpoint: every `every_s`, but never so often that a tenth of the time goes
-    into them. `last`: when the last one was done; `cost_s`: what it took. Pure."""
+    """Return whether another checkpoint is due: every `every_s`, but less often when checkpoints would take more than a
+    tenth of the time (pure). `last`: when the last one was finished; `cost_s`: how long it took."""
     return every_s > 0 and now - last >= max(every_s, cost_s / _CHECKPOINT_SHARE)
 
 
 class _Checkpoints:
-    """Hands the mesh a state now and then."""
+    """Saves checkpoints at intervals."""
 
     def __init__(self, payload: MlTrainingPayload, context: Context) -> None:
         self._every_s, self._context = payload.checkpoint_every_s, context
         self._last, self._cost_s, self._taken, self._all_s, self._bytes = monotonic(), 0.0, 0, 0.0, 0
 
-    def look(self, training: Training) -> None:
-        """Take one if it is due; none any more, after the mesh could not keep several."""
+    def save_if_due(self, training: Training) -> None:
+        """Save a checkpoint if one is due; stops for good when the mesh fails to store several."""
         from node.workloads.training.run import save
 
         started = monotonic()
@@ -159,7 +158,7 @@ class _Checkpoints:
         self._all_s += self._cost_s
 
     def facts(self) -> dict[str, Any]:
-        """taken, kept (by now), not_kept, bytes (of the last one), seconds (spent on all)."""
+        """taken, kept (so far), not_kept, bytes (of the last one), seconds (for all)."""
         kept, unkept = self._context.kept()
         return {
             "taken": self._taken,
@@ -171,7 +170,7 @@ class _Checkpoints:
 
 
 def _train(training: Training, payload: MlTrainingPayload, context: Context, work: float) -> dict[str, Any]:
-    """Steps until one of the limits; the first one of the run, which loads kernels, is left out of the rate."""
+    """Train until a limit is reached. The rate excludes the first step of the run, which loads kernels."""
     began = len(training.losses)
     before_s, run_s, warm_s = training.trained_s, 0.0, 0.0
     checkpoints = _Checkpoints(payload, context)
@@ -188,7 +187,7 @@ def _train(training: Training, payload: MlTrainingPayload, context: Context, wor
         share = max(done / limit, training.trained_s / limit_s)
         context.progress(share, f"step {done}{f' of {limit}' if payload.steps else ''}, loss {loss:.4g}")
         if share < 1:
-            checkpoints.look(training)
+            checkpoints.save_if_due(training)
     steps = len(training.losses) - began
     timed, timed_s = (steps - 1, run_s - warm_s) if steps > 1 else (steps, run_s)
     steps_per_s = timed / timed_s if timed_s else 0.0
@@ -202,11 +201,11 @@ def _train(training: Training, payload: MlTrainingPayload, context: Context, wor
     }
 
 
-def _described(training: Training, payload: MlTrainingPayload, learnt: Source) -> dict[str, Any]:
+def _described(training: Training, payload: MlTrainingPayload, data: Source) -> dict[str, Any]:
     return {
         "model": payload.model,
         "parameters": parameters(payload.model_dump()),
-        "data": learnt.what,
+        "data": data.what,
         "device": training.place.device,
         "device_name": training.place.name,
         "precision": training.place.precision,

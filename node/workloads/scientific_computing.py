@@ -1,4 +1,4 @@
-"""scientific_computing: LU solve, products, transforms, Monte Carlo; a wrong result raises, never returns."""
+"""scientific_computing: LU solve, products, transforms, Monte Carlo; every result is checked, a wrong one raises."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.scientific_computing import ScientificComputingPayload
 from node.executor.context import Context
-from node.workloads.progress_ticker import ticking
+from node.workloads.common.progress_ticker import ticking
 from node.workloads.science import dense_gpu, monte_carlo, sparse
 
 if TYPE_CHECKING:
     import numpy as np
 
-#: HPL's threshold: a scaled residual below it is rounding, above it is an error.
+#: HPL's threshold: a scaled residual below it is due to rounding, one above it is an error.
 RESIDUAL_LIMIT = 16.0
-#: Dense work of fewer operations than this needs no estimate of its time.
+#: Dense operations with fewer floating-point operations than this are not estimated.
 _WORTH_ESTIMATING = 20e9
 
 
 class WrongResult(RuntimeError):
-    """The machine computed something that is not so."""
+    """The machine computed a wrong result."""
 
 
 def run(payload: ScientificComputingPayload, context: Context) -> dict[str, Any]:
-    """operation, n, dtype, seed, cores, device, seconds (of the fastest run), gflops, residual (scaled), passed.
+    """Run the operation, and return operation, n, dtype, seed, cores, device, seconds (of the fastest run), gflops,
+    residual (scaled) and passed.
 
-    fft also: batch, dimensions; monte_carlo, instead of gflops and residual: samples_per_s, estimate, exact,
-    standard_error, off_by (in standard errors).
+    fft adds batch and dimensions; monte_carlo returns samples_per_s, estimate, exact, standard_error and off_by (in
+    standard errors) instead of gflops and residual.
 
     Raises: WrongResult when the scaled residual is not below RESIDUAL_LIMIT, or the estimate is too far off.
     """
@@ -72,7 +73,7 @@ def _described(payload: ScientificComputingPayload, context: Context, seconds: f
 
 
 def _expected_s(payload: ScientificComputingPayload, operation: str) -> float:
-    """How long a large dense run may take, from a small product; 0 when it is short, or nobody knows."""
+    """Estimated seconds of a large dense run, extrapolated from a small product; 0 for a short one, or if unknown."""
     import numpy as np
 
     flops = {"lu_solve": 2 / 3, "matmul": 2.0}.get(operation, 0.0) * float(payload.size) ** 3
@@ -90,16 +91,16 @@ def _monte_carlo(payload: ScientificComputingPayload, context: Context) -> dict[
     best_s, estimate, error, off_by = math.inf, 0.0, 0.0, 0.0
     for index in range(payload.repeat):
 
-        def tell(share: float, begun: int = index) -> None:
-            context.progress((begun + share) / payload.repeat, f"run {begun + 1} of {payload.repeat}")
+        def report(share: float, run_index: int = index) -> None:
+            context.progress((run_index + share) / payload.repeat, f"run {run_index + 1} of {payload.repeat}")
 
         seeds = np.random.SeedSequence([payload.seed, index])
-        run_s, estimate, error = monte_carlo.price(payload, seeds, context.cores, tell)
+        run_s, estimate, error = monte_carlo.price(payload, seeds, context.cores, report)
         off_by = monte_carlo.off_by(estimate, error)
         if not off_by < monte_carlo.LIMIT:
             raise WrongResult(
                 f"monte_carlo failed its check: {estimate:.6g} is {off_by:.3g} standard errors from "
-                f"{monte_carlo.exact():.6g}; this machine's processor or libraries compute wrongly"
+                f"{monte_carlo.exact():.6g}; this machine's processor or libraries make computing errors"
             )
         best_s = min(best_s, run_s)
     return _described(payload, context, best_s) | {
@@ -114,7 +115,7 @@ def _monte_carlo(payload: ScientificComputingPayload, context: Context) -> dict[
 
 
 class Processor:
-    """The dense work by NumPy and SciPy: (results, seconds), as `science_torch.Torch` does it on a GPU."""
+    """The dense operations in NumPy and SciPy: (results, seconds). `dense_gpu.Torch` is its counterpart on a GPU."""
 
     name = "cpu"
 
@@ -122,7 +123,7 @@ class Processor:
         self._cores = cores
 
     def solve(self, matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
-        """x of `matrix @ x = right`, by LU with partial pivoting."""
+        """Solve `matrix @ x = right` by LU with partial pivoting: (x, seconds)."""
         import numpy as np
 
         started = time.perf_counter()
@@ -130,13 +131,13 @@ class Processor:
         return solved, time.perf_counter() - started
 
     def product(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
-        """`left @ right`."""
+        """(`left @ right`, seconds)."""
         started = time.perf_counter()
         product = left @ right
         return product, time.perf_counter() - started
 
     def round_trip(self, signal: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
-        """The transform over `axes`, and its inverse."""
+        """(the transform of `signal` over `axes`, the inverse of that, seconds)."""
         from scipy import fft  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
         started = time.perf_counter()
@@ -151,16 +152,16 @@ Work = tuple[float, float, float]
 
 
 def check(residual: float, operation: str) -> None:
-    """Raises: WrongResult unless `residual` is a number from 0 to below RESIDUAL_LIMIT."""
+    """Raises: WrongResult unless 0 <= `residual` < RESIDUAL_LIMIT."""
     if not 0.0 <= residual < RESIDUAL_LIMIT:
         raise WrongResult(
             f"{operation} failed its check: scaled residual {residual:.3g}, the limit is {RESIDUAL_LIMIT:g}; "
-            "this machine's memory, processor or libraries compute wrongly"
+            "this machine's memory, processor or libraries make computing errors"
         )
 
 
 def _norm(matrix: np.ndarray) -> float:
-    """The largest row sum of absolute values, without a second matrix in memory."""
+    """The infinity norm (largest row sum of absolute values), without a second matrix in memory."""
     import numpy as np
 
     return max(float(np.abs(rows).sum(axis=1).max()) for rows in np.array_split(matrix, len(matrix) // 256 + 1))
@@ -192,13 +193,13 @@ def _matmul(payload: ScientificComputingPayload, random: np.random.Generator, en
     left = random.random((n, n), dtype=dtype) - dtype.type(0.5)
     right = random.random((n, n), dtype=dtype) - dtype.type(0.5)
     product, run_s = engine.product(left, right)
-    # Freivalds: a wrong product passes one random vector with probability 1/2 at most, eight with 1/256.
+    # Freivalds' check: a wrong product passes one random vector with probability at most 1/2, eight with 1/256.
     vectors = random.integers(0, 2, (n, 8)).astype(dtype)
     return 2.0 * n**3, run_s, product_residual(left, right, product, vectors)
 
 
 def product_residual(left: np.ndarray, right: np.ndarray, product: np.ndarray, vectors: np.ndarray) -> float:
-    """‖Cv − A(Bv)‖ / (ε n ‖A‖ ‖B‖_max ‖v‖) over the columns of `vectors`: scaled as HPL scales its own."""
+    """‖Cv − A(Bv)‖ / (ε n ‖A‖ ‖B‖_max ‖v‖) over the columns of `vectors`, scaled as HPL scales its residual."""
     import numpy as np
 
     error = float(np.abs(product @ vectors - left @ (right @ vectors)).max())
@@ -222,10 +223,10 @@ def _fft(payload: ScientificComputingPayload, random: np.random.Generator, engin
 
 
 def fft_residual(signal: np.ndarray, there: np.ndarray, back: np.ndarray) -> float:
-    """The larger of two errors, in units of ε log2(n): the round trip's, and that of the energy (Parseval).
+    """The larger of the round-trip error and the energy error (Parseval), in units of ε log2(n).
 
-    n is the number of points of one transform; the first axis counts transforms. A transform that does nothing would
-    pass the first one; it changes the energy by the factor n, and one that leaves out an axis by that axis' length.
+    n is the number of points of one transform; the first axis is the index of the transform. A transform that does
+    nothing passes the round trip, but its energy is off by the factor n; one that leaves out an axis by its length.
     """
     import numpy as np
 

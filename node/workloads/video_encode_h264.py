@@ -1,4 +1,4 @@
-"""video_encode_h264: node/workloads/video/encode.py does it."""
+"""video_encode_h264: see node/workloads/video/encode.py."""
 
 from __future__ import annotations
 

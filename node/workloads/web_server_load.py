@@ -1,4 +1,4 @@
-"""web_server_load: a server and load generators in processes of their own; what they measured, checked and merged."""
+"""web_server_load: runs a server and load generators in separate processes, and merges their measurements."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from node.workloads.web.processes import Helper, ProcessFault
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
 
-#: From "go" until the load starts: time for each generator to read it.
+#: Time between the start message and the start of the load, for each generator to read it.
 LEAD_NS = 20_000_000
-#: What generators take to end, beside the load and the last answers.
+#: Time for generators to end, in addition to the load and the last responses.
 SLACK_S = 15.0
 
 
 def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
-    """See `summary`.
+    """Run the load test; returns `summary`.
 
-    Raises: InputFault for a target that this node does not contact; RuntimeError when its own server answered wrongly
-    or died, or a generator did.
+    Raises: InputFault for a target that this node may not contact; RuntimeError when the task's own server returns a
+    wrong response, or a process dies.
     """
     for need in SPEC.needs:
-        importlib.import_module(need.module)  # absent: said before anything is started
+        importlib.import_module(need.module)  # raises before a process is started
     address, port, host = "127.0.0.1", 0, payload.target
     if payload.target is not None:
         address, port = targets.resolve(payload.target, context.granted("web_targets"))
@@ -46,21 +46,21 @@ def run(payload: WebServerLoadPayload, context: Context) -> dict[str, Any]:
         for order in orders(payload, address, port, str(host), count):
             generators.append(Helper("a load generator", "node.workloads.web.generator"))
             stack.callback(generators[-1].end)
-            generators[-1].tell(order)
+            generators[-1].send(order)
         processes.await_ready([*servers, *generators])
         parts, server_cpu_s = _measure(payload, servers, generators, context)
     return summary(payload, parts, server_cpu_s, server_count, f"{address}:{port}")
 
 
 def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, count: int) -> list[dict[str, Any]]:
-    """What each of `count` generators is told: everything but when to start."""
+    """The orders of `count` generators: everything except the start time."""
     path = payload.path
     status, body = payload.expect_status, None
     if payload.target is None:
         path = answers.path_of(payload.route, payload.body_kb)
-        made = answers.answer(path, payload.request_body)
-        assert made is not None
-        body = base64.b64encode(made[0]).decode()
+        answer = answers.answer(path, payload.request_body)
+        assert answer is not None
+        body = base64.b64encode(answer[0]).decode()
     request = answers.request(payload.method, path, host, payload.request_body, payload.keep_alive)
     requests = [None] * count if payload.requests is None else plan.shares(payload.requests, count)
     return [
@@ -77,12 +77,12 @@ def orders(payload: WebServerLoadPayload, address: str, port: int, host: str, co
 def _measure(
     payload: WebServerLoadPayload, servers: list[Helper], generators: list[Helper], context: Context
 ) -> tuple[list[dict[str, Any]], float]:
-    """What each generator measured, and the CPU seconds that the servers took for it."""
+    """(the result of each generator, the CPU seconds of the servers during the measurement)"""
     start_ns = time.monotonic_ns() + LEAD_NS
     from_ns = start_ns + round(payload.warm_up_s * 1e9)
     to_ns = from_ns + round(payload.seconds * 1e9)
     for generator in generators:
-        generator.tell({"start_ns": start_ns, "from_ns": from_ns, "to_ns": to_ns})
+        generator.send({"start_ns": start_ns, "from_ns": from_ns, "to_ns": to_ns})
     deadline_ns = to_ns + round((payload.timeout_s + SLACK_S) * 1e9)
     done = dict.fromkeys(generators, 0)
     note = "warming up"
@@ -94,19 +94,19 @@ def _measure(
             before_s = sum(server.cpu_s() for server in servers)
         if now > deadline_ns:
             raise ProcessFault("a load generator did not end in time")
-        at_work = [one for one in generators if one not in results]
+        running = [generator for generator in generators if generator not in results]
         next_ns = from_ns if before_s is None else now + 250_000_000
-        for who, message in processes.hear([*at_work, *servers], max(0.0, (next_ns - now) / 1e9)):
+        for sender, message in processes.receive([*running, *servers], max(0.0, (next_ns - now) / 1e9)):
             if "result" in message:
-                results[who] = message["result"]
-            elif done[who] != message["done"]:
-                done[who] = message["done"]
+                results[sender] = message["result"]
+            elif done[sender] != message["done"]:
+                done[sender] = message["done"]
                 note = f"{sum(done.values()) / (time.monotonic_ns() - from_ns) * 1e9:.0f} requests/s"
         by_time = (time.monotonic_ns() - start_ns) / (to_ns - start_ns)
         by_count = sum(done.values()) / payload.requests if payload.requests else 0.0
         context.progress(min(1.0, max(0.0, by_time, by_count)), note)
     server_cpu_s = sum(server.cpu_s() for server in servers) - (before_s or 0.0)
-    return [results[one] for one in generators], server_cpu_s
+    return [results[generator] for generator in generators], server_cpu_s
 
 
 def summary(
@@ -114,11 +114,11 @@ def summary(
 ) -> dict[str, Any]:
     """requests, requests_per_s, latency_ms, errors, checked, generator, server, percentiles, histogram and more.
 
-    Latencies are in ms, of requests answered rightly and of those that got no answer, with the time waited; `histogram`
-    is the same in HdrHistogram's own encoding, in µs. In open mode also offered_per_s, and from_sending_ms: the
-    latencies as a client would see them that sends only when it can, so that what waited is left out. The bytes are
-    those of requests and answers whole, warm-up included.
-    Raises: RuntimeError when its own server gave wrong answers.
+    Latencies are in ms and cover requests with a correct response, and requests without a response, with the time
+    waited; `histogram` is the same in HdrHistogram's encoding, in µs. Open mode adds offered_per_s and from_sending_ms:
+    latencies from the sending of a request instead of its due time. The bytes are those of whole requests and
+    responses, warm-up included.
+    Raises: RuntimeError when the task's own server returned wrong responses.
     """
     latency, late = merged([part["latency"] for part in parts]), merged([part["late"] for part in parts])
     errors: Counter[str] = Counter()
@@ -126,8 +126,8 @@ def summary(
         errors.update(part["errors"])
     right, wrong = (sum(part[name] for part in parts) for name in ("right", "wrong"))
     if wrong and payload.target is None:
-        told = ", ".join(f"{name}: {count}" for name, count in errors.most_common())
-        raise RuntimeError(f"{wrong} of {right + wrong} answers of its own server were wrong ({told})")
+        counts = ", ".join(f"{name}: {count}" for name, count in errors.most_common())
+        raise RuntimeError(f"the task's own server returned {wrong} wrong responses out of {right + wrong} ({counts})")
     measured_s = max(part["measured_s"] for part in parts)
     late_ms = times(late) if late.total_count else None
     busy = [part["busy_share"] for part in parts]
@@ -151,7 +151,7 @@ def summary(
             "busy_share": round(max(busy), 3),
             "late_send_ms": late_ms,
             "saturated": max(busy) > plan.BUSY_SHARE,
-            "note": plan.judged(busy, late_ms["p99"] if late_ms else None),
+            "note": plan.assess(busy, late_ms["p99"] if late_ms else None),
         },
         "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
         "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in plan.CURVE],
@@ -168,14 +168,14 @@ def summary(
 
 
 def checked(payload: WebServerLoadPayload) -> str:
-    """What of each answer was compared, in words."""
+    """A description of what was checked of each response."""
     if payload.target is None:
-        return "status and every byte of the body of each answer"
-    return "status and SHA-256 of the body of each answer" if payload.expect_sha256 else "status of each answer"
+        return "status and every byte of the body of each response"
+    return "status and SHA-256 of the body of each response" if payload.expect_sha256 else "status of each response"
 
 
 def merged(encoded: list[str]) -> HdrHistogram:
-    """One histogram of many, each as HdrHistogram encodes it."""
+    """The sum of histograms, each in HdrHistogram's encoding."""
     from hdrh.histogram import HdrHistogram
 
     whole = HdrHistogram.decode(encoded[0])
@@ -185,7 +185,7 @@ def merged(encoded: list[str]) -> HdrHistogram:
 
 
 def times(histogram: HdrHistogram) -> dict[str, float]:
-    """mean, p50, p90, p99, p99_9 and max, ms."""
+    """mean, p50, p90, p99, p99_9 and max of a histogram of µs, in ms."""
     found = {f"p{at:g}".replace(".", "_"): ms(histogram.get_value_at_percentile(at)) for at in plan.PERCENTILES}
     mean = histogram.get_mean_value() if histogram.total_count else 0.0
     return {"mean": round(mean / 1000, 3), **found, "max": ms(histogram.get_max_value())}

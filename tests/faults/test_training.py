@@ -79,7 +79,7 @@ async def test_a_killed_training_goes_on_elsewhere_from_its_checkpoint(field: Fi
     where, result = await _check(field, task, STEPS, tmp_path)
     assert where == field.cluster.nodes[0].id and result["runs"] == 2, (where, result)
     assert 0 < result["resumed_from_step"] == STEPS - result["steps_this_run"], result
-    assert result["note"] == f"went on from step {result['resumed_from_step']}"
+    assert result["note"] == f"resumed from step {result['resumed_from_step']}"
 
 
 async def test_a_node_that_wakes_up_replaces_no_checkpoint_of_its_successor(field: Field, tmp_path: Path) -> None:

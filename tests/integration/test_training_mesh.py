@@ -97,7 +97,7 @@ async def _refuses(rest: Bridge) -> None:
     broken = {"data": base64.b64encode(b"PK, but no archive").decode()}
     for payload, words in (
         (broken, "is no intact .npz"),
-        ({"model": "transformer", "batch": 64}, "would need about"),
+        ({"model": "transformer", "batch": 64}, "needs about"),
         ({"learning_rate": 0, "steps": 60}, "did not fall"),
     ):
         task = await rest.submit(payload, wait_s=60)

@@ -17,8 +17,8 @@ from api.cli.commands.watch import new_text
 from node.executor.context import InputFault
 from node.workloads.llm.gguf import Head, read_head
 from node.workloads.llm.llama_cpp import context_of, need_bytes
-from node.workloads.llm.models import NotHere
-from node.workloads.llm.result import Answer, Told, before_stop, certain, figures
+from node.workloads.llm.models import ModelUnavailable
+from node.workloads.llm.result import Answer, Progress, before_stop, certain, figures
 from node.workloads.llm.shapes import SHAPES, shape_of, size_of
 from node.workloads.llm_inference import LIBRARIES, RUNS, choose
 
@@ -137,7 +137,7 @@ def test_facts_of_any_type_are_read_or_refused(facts: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("shape", [[], [1] * 5])
 def test_a_tensor_has_one_to_four_dimensions(shape: list[int]) -> None:
-    with pytest.raises(ValueError, match="makes no sense"):
+    with pytest.raises(ValueError, match="is invalid"):
         read(gguf({}, [("token_embd.weight", shape, 0)]))
 
 
@@ -158,7 +158,7 @@ def test_the_back_end_is_there_can_run_it_and_is_the_one_wanted(
         chosen = choose(form, wanted, installed, torch_gpu)
     except InputFault:
         assert not able
-    except NotHere as error:
+    except ModelUnavailable as error:
         assert able and not able & installed and "pip install 'queztl[" in str(error)
     else:
         assert chosen in able & installed
@@ -190,10 +190,10 @@ def test_a_size_class_has_the_size_it_says(name: str) -> None:
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), st.text(max_size=5)), max_size=30))
 def test_what_is_told_is_all_that_was_written(count: int, pieces: list[tuple[int, str]]) -> None:
     told: list[tuple[float, str]] = []
-    teller = Told(lambda part, note="", text="": told.append((part, text)), count, 8)
+    progress = Progress(lambda part, note="", text="": told.append((part, text)), count, 8)
     texts = [""] * count
     for index, piece in pieces:
-        teller.piece(index % count, piece)
+        progress.add(index % count, piece)
         texts[index % count] += piece
         assert told[-1][1] == "\n\n".join(one for one in texts if one)
     parts = [part for part, _ in told]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.workloads.web.generator import DIGITS, LONGEST_US
-from node.workloads.web.plan import due_before, due_ns, judged, processes, shares
+from node.workloads.web.plan import assess, due_before, due_ns, processes, shares
 from node.workloads.web_server_load import merged, times
 
 
@@ -35,9 +35,9 @@ def test_every_process_has_a_connection_and_a_server_something_to_serve(cores, c
 
 
 def test_a_saturated_or_late_generator_is_told():
-    assert judged([0.2, 0.5], None) is None and judged([0.2], 1.0) is None and judged([], None) is None
-    assert "saturated" in judged([0.1, 0.95], None) and "95%" in judged([0.1, 0.95], None)
-    assert "late" in judged([0.1], 12.0) and "12.0 ms" in judged([0.1], 12.0)
+    assert assess([0.2, 0.5], None) is None and assess([0.2], 1.0) is None and assess([], None) is None
+    assert "saturated" in assess([0.1, 0.95], None) and "95%" in assess([0.1, 0.95], None)
+    assert "late" in assess([0.1], 12.0) and "12.0 ms" in assess([0.1], 12.0)
 
 
 @settings(max_examples=settings().max_examples * 2 // 5)  # each walks through 100,000 counts, several times

@@ -78,7 +78,7 @@ def test_a_corrupt_image_loses_none_of_the_others(process):
 
 
 def test_a_batch_without_one_good_image_is_the_inputs_fault(process):
-    with pytest.raises(InputFault, match="none that could be processed; of the first: images.0 is empty") as caught:
+    with pytest.raises(InputFault, match="no image that can be processed; the first: images.0 is empty") as caught:
         process(images=[b"", b"x"])
     assert caught.value.field == "images"
 
@@ -104,9 +104,9 @@ MARK = {"op": "watermark", "image": {"bob": 1}}
         ({"image": b"x", "images": [b"x"]}, "images", "can't be given together with image"),
         ({"images": []}, "images", "at least 1 image"),
         ({"images": [b"x"] * 1001}, "images", "at most 1000 elements"),
-        ({"images": {"../a": b"x"}}, "images", "must have names that are file names"),
-        ({"images": {".hidden": b"x"}}, "images", "must have names that are file names"),
-        ({"images": {"a\nb": b"x"}}, "images", "must have names that are file names"),
+        ({"images": {"../a": b"x"}}, "images", "must have file names as names"),
+        ({"images": {".hidden": b"x"}}, "images", "must have file names as names"),
+        ({"images": {"a\nb": b"x"}}, "images", "must have file names as names"),
         ({"images": [b"x", 3]}, "images.1", "must be"),
         ({"images": {"a.png": {"bob": 1}}}, "images.a.png.blob", "is required"),
         ({"images": [{"bob": 1}]}, "images.0.blob", "is required"),

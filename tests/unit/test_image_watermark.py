@@ -101,7 +101,7 @@ def test_a_mark_that_is_no_image_or_a_bomb_names_its_field(mark_up):
     bomb = bytearray(file(MARK))
     bomb[16:24] = (5_000).to_bytes(4, "big") * 2
     for data, problem in (
-        (b"<svg/>", "is no JPEG"),
+        (b"<svg/>", "is not a JPEG"),
         (bytes(bomb), "at most 16 million"),
         (file(MARK)[:40], "damaged"),
         ({"blob": "b-gone"}, "does not have"),

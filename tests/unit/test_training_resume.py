@@ -56,7 +56,7 @@ def test_a_run_that_goes_on_gives_the_losses_of_one_that_never_stopped(run, tmp_
     file, note = kept[len(kept) // 2]
     rest = run(payload, resume=file)
     at = rest["resumed_from_step"]
-    assert note == f"step {at}" and rest["note"] == f"went on from step {at}" and 0 < at < 40
+    assert note == f"step {at}" and rest["note"] == f"resumed from step {at}" and 0 < at < 40
     assert (rest["steps"], rest["steps_this_run"], rest["runs"]) == (40, 40 - at, 2)
     assert rest["losses"] == whole["losses"] and rest["seconds"] > 0
 

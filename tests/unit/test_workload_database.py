@@ -85,7 +85,7 @@ def test_data_that_is_not_whole_is_no_tpch(run, monkeypatch):
         run({"scale_factor": 0.01, "queries": [1]})
     whole = {"customer": 150, "orders": 1500, "part": 200, "partsupp": 800, "supplier": 10, "nation": 25, "region": 5}
     assert missing_rows(whole | {"lineitem": 6010}, 0.001) == ""
-    assert "rows an order" in missing_rows(whole | {"lineitem": 7500}, 0.001)
+    assert "rows per order" in missing_rows(whole | {"lineitem": 7500}, 0.001)
 
 
 def test_answers_are_compared_cell_by_cell():

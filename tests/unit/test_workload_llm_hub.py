@@ -14,7 +14,7 @@ from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, load
 from node.workloads.llm import cache
 from node.workloads.llm import hub as llm_hub
-from node.workloads.llm.models import NotHere
+from node.workloads.llm.models import ModelUnavailable
 from tests.language_models import tiny_gguf, tiny_llama
 from tests.model_hub import COMMIT, serve
 
@@ -108,7 +108,7 @@ def test_what_is_not_there_or_not_for_everybody_is_said(hub, run):
     with pytest.raises(InputFault, match="names lab/tiny@v9, which the hub does not have"):
         run(hub="lab/tiny@v9")
     hub.gated = True
-    with pytest.raises(InputFault, match="those only who asked its makers"):
+    with pytest.raises(InputFault, match="whose makers grant access on request only"):
         run(hub="lab/tiny")
 
 
@@ -116,7 +116,9 @@ def test_pickled_weights_and_code_are_not_even_fetched(hub, run, models, tmp_pat
     pickled = shutil.copytree(models / "tiny", tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     hub.folders["lab/pickled"] = pickled
-    with pytest.raises(InputFault, match="no weights as safetensors or as one GGUF file, and others could run code"):
+    with pytest.raises(
+        InputFault, match="no weights as safetensors or as a single GGUF file; other formats could run code"
+    ):
         run(hub="lab/pickled")
     coded = hub.folders["lab/coded"] = shutil.copytree(models / "tiny", tmp_path / "coded")
     (coded / "modeling.py").write_text("raise SystemExit('it ran')")
@@ -127,14 +129,14 @@ def test_pickled_weights_and_code_are_not_even_fetched(hub, run, models, tmp_pat
 
 def test_a_hub_that_can_not_be_reached_is_no_fault_of_the_payload(hub, run, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(NotHere, match="it can't get lab/tiny from the hub: ") as caught:
+    with pytest.raises(ModelUnavailable, match="it can't get lab/tiny from the hub: ") as caught:
         run(hub="lab/tiny")
     assert "\n" not in str(caught.value)
 
 
 def test_a_fetch_that_was_cut_off_leaves_no_model_and_is_gone_on_with(hub, run, tmp_path):
     hub.lost = "model.safetensors"
-    with pytest.raises(NotHere, match="it can't get lab/tiny from the hub: "):
+    with pytest.raises(ModelUnavailable, match="it can't get lab/tiny from the hub: "):
         run(hub="lab/tiny")
     assert held(tmp_path) == [f"lab--tiny@{COMMIT}.part"]
     hub.lost = ""

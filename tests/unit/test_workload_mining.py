@@ -66,7 +66,7 @@ def test_both_ways_search_a_range_whole_and_agree(run, kernel, monkeypatch):
 
 
 def test_a_small_search_waits_for_nothing_to_be_made(run, monkeypatch):
-    monkeypatch.setattr(crypto_mining.sha256_vector, "is_made", lambda: False)
+    monkeypatch.setattr(crypto_mining.sha256_vector, "is_compiled", lambda: False)
     assert run({"nonce_count": 1000, "target_bits": 70})["engine"] == "hashlib"
 
 
@@ -82,7 +82,7 @@ def test_machine_code_that_overlooks_a_nonce_is_not_used(monkeypatch, caplog):
     try:
         with caplog.at_level(logging.WARNING):
             assert sha256_vector.kernel() is None
-        assert "does not hash as SHA-256 does" in caplog.text
+        assert "computes wrong SHA-256 hashes" in caplog.text
     finally:
         sha256_vector.kernel.cache_clear()
 

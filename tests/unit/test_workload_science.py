@@ -14,7 +14,7 @@ from scipy.sparse.linalg import splu
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from node.executor.context import Context, load
-from node.workloads import progress_ticker
+from node.workloads.common import progress_ticker
 from node.workloads.science import monte_carlo
 from node.workloads.science import sparse as science_sparse
 from node.workloads.scientific_computing import WrongResult, check, fft_residual

@@ -16,7 +16,7 @@ from node.executor.context import Context, InputFault, load
 from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
 from node.workloads.training import curve, models
-from node.workloads.training.data import TEXT_FLOOR, source
+from node.workloads.training.data import TEXT_FLOOR, open_source
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_one_others(run):
 
 def test_made_text_has_the_entropy_that_is_said(run):
     payload = validate("ml_training", TINY | {"context": 512, "batch": 256})
-    tokens, following = source(payload, CONTEXT, "cpu").batch(0)
+    tokens, following = open_source(payload, CONTEXT, "cpu").batch(0)
     pairs = np.zeros((256, 256))
     np.add.at(pairs, (tokens.flatten().numpy(), following.flatten().numpy()), 1)
     shares = pairs / pairs.sum()
@@ -153,7 +153,7 @@ def test_verdicts():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_absent_sends_the_task_elsewhere(run):
-    with pytest.raises(ImportError, match="no cuda that PyTorch can use is here") as caught:
+    with pytest.raises(ImportError, match="it has no cuda device for PyTorch") as caught:
         run({"device": "cuda"})
     assert error_of("ml_training", caught.value).code == "unavailable"
     with pytest.raises(InputFault, match="fp16 needs CUDA"):

@@ -18,7 +18,7 @@ from node.executor.context import Context, InputFault, load
 from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
 from node.workloads.training import models
-from node.workloads.training.data import source
+from node.workloads.training.data import open_source
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
@@ -58,10 +58,10 @@ GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate":
 def test_given_samples_images_and_texts_are_learnt(run, tmp_path):
     (tmp_path / "b").write_bytes(npz(x=X, y=Y))
     result = run(GIVEN | {"data": {"blob": "b-1"}}, blobs={"b-1": tmp_path / "b"})
-    assert result["loss_fell"] and result["data"] == "given: 64 samples, each seen once an epoch"
+    assert result["loss_fell"] and result["data"] == "given: 64 samples, each once per epoch"
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     payload = validate("ml_training", SMALL_IMAGES | {"batch": 8, "data": npz(x=images, y=Y[:8] % 2)})
-    inputs, targets = source(payload, CONTEXT, "cpu").batch(0)
+    inputs, targets = open_source(payload, CONTEXT, "cpu").batch(0)
     at = [int((images.astype(np.float32) == 255 * one.numpy()).all((1, 2, 3)).argmax()) for one in inputs]
     assert sorted(at) == list(range(8)) and targets.tolist() == [Y[n] % 2 for n in at]
     text = b"the quick brown fox jumps over the lazy dog. " * 30
@@ -70,7 +70,7 @@ def test_given_samples_images_and_texts_are_learnt(run, tmp_path):
 
 def test_each_given_sample_is_seen_once_an_epoch():
     payload = validate("ml_training", GIVEN | {"data": npz(x=np.arange(320.0).reshape(64, 5), y=Y)})
-    batches = source(payload, CONTEXT, "cpu")
+    batches = open_source(payload, CONTEXT, "cpu")
     seen = [float(row[0]) for step in range(8) for row in batches.batch(step)[0]]
     assert sorted(seen[:64]) == sorted(seen[64:]) == [5.0 * n for n in range(64)] and seen[:64] != seen[64:]
 
@@ -85,20 +85,20 @@ class Pickled:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "is no intact .npz"),
-        (b"PK\x03\x04 and then nothing", "is no intact .npz"),
-        (npz(x=X, y=Y)[:-200], "is no intact .npz"),
-        (npz(x=X), "y is not there"),
-        (npz(x=np.array([Pickled()], dtype=object), y=Y), "holds Python objects, which are code"),
-        (npz(x=X[:, :4], y=Y), r"samples by 5, as features says; its shape is \(64, 4\)"),
-        (npz(x=X[:0], y=Y[:0]), r"its shape is \(0, 5\)"),
+        (b"", "is not a valid .npz"),
+        (b"PK\x03\x04 and then nothing", "is not a valid .npz"),
+        (npz(x=X, y=Y)[:-200], "is not a valid .npz"),
+        (npz(x=X), "it lacks y"),
+        (npz(x=np.array([Pickled()], dtype=object), y=Y), "contains Python objects, which may run code"),
+        (npz(x=X[:, :4], y=Y), r"of shape samples x 5 \(features\), not \(64, 4\)"),
+        (npz(x=X[:0], y=Y[:0]), r"of shape samples x 5 \(features\), not \(0, 5\)"),
         (npz(x=X, y=Y[:9]), "a y of 64 classes"),
         (npz(x=X, y=Y + 0.5), "a y of whole numbers"),
         (npz(x=X, y=Y - 1), "a y from 0 to 2"),
         (npz(x=X, y=Y + 1), "a y from 0 to 2"),
         (npz(x=X.astype(complex), y=Y), "floating-point numbers or uint8"),
-        (npz(x=np.where(X > 2, np.nan, X), y=Y), "no finite numbers"),
-        (npz(x=np.where(X > 2, 1e300, X), y=Y), "no finite numbers"),
+        (npz(x=np.where(X > 2, np.nan, X), y=Y), "not finite numbers"),
+        (npz(x=np.where(X > 2, 1e300, X), y=Y), "not finite numbers"),
     ],
 )
 def test_bad_arrays_are_refused_in_words(run, data, problem, capsys):
@@ -144,7 +144,7 @@ def test_what_can_not_be_is_refused_at_the_door(payload, fields):
 
 
 def test_a_batch_too_large_for_the_task_is_refused_with_its_estimate(run):
-    with pytest.raises(InputFault, match=r"would need about \d+ MB with this model, and 6144 MB are what this task"):
+    with pytest.raises(InputFault, match=r"needs about \d+ MB with this model, and this task has 6144 MB"):
         run({"model": "transformer", "batch": 64})
 
 

@@ -58,7 +58,7 @@ def test_no_encoder_makes_this_machine_wait_for_it(encode, clip, codec):
 
     encode(codec, video=clip, progress=look)
     look(1.0)
-    codecs.works.__wrapped__(codecs.SOFTWARE[codec])
+    codecs.unusable_reason.__wrapped__(codecs.SOFTWARE[codec])
     look(1.0)
     assert seen == {os.SCHED_OTHER}
 
@@ -233,12 +233,12 @@ def test_an_encoder_that_is_not_there_is_said_not_used(encode, clip):
 
     for codec in CODECS:
         chosen = encode(codec, video=clip, encoder="auto", seconds=0.2).info
-        hardware = [name for name in codecs.hardware_names(codec) if not codecs.works(name)]
+        hardware = [name for name in codecs.hardware_names(codec) if not codecs.unusable_reason(name)]
         assert chosen["encoder"] == (hardware or [codecs.SOFTWARE[codec]])[0]
         assert chosen["hardware"] is bool(hardware)
     for name in codecs.hardware_names("h264"):
-        if codecs.works(name):
-            with pytest.raises(InputFault, match="does not open") as caught:
+        if codecs.unusable_reason(name):
+            with pytest.raises(InputFault, match="does not work") as caught:
                 encode(video=clip, encoder=name)
             assert caught.value.field == "encoder"
     with pytest.raises(InputFault, match="must be one of auto, software, libx264, h264_nvenc"):

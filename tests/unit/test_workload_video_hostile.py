@@ -116,7 +116,7 @@ def test_pictures_too_small_for_an_encoder(codec, tmp_path):
     wide = video(3, codec="mpeg4", container="avi", size=(640, 64), sound="", options={"bf": "0"})
     for data, resolution, field in ((tiny, None, "video"), (wide, "320x180", "resolution")):
         payload = validate(f"video_encode_{codec}", {"video": data, "resolution": resolution, "encoder": "software"})
-        with pytest.raises(InputFault, match="each side needs 64") as caught:
+        with pytest.raises(InputFault, match="each side must be at least 64") as caught:
             load(f"video_encode_{codec}")(payload, Context(2, tmp_path))
         assert caught.value.field == field
 

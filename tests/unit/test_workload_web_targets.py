@@ -60,7 +60,7 @@ def test_a_name_nobody_knows_is_said(run, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    with pytest.raises(InputFault, match=r"can't be looked up here: .*not known"):
+    with pytest.raises(InputFault, match=r"can't be looked up on this node: .*not known"):
         run({"target": "nowhere.test:80"}, listed=["nowhere.test:80"])
 
 
@@ -69,7 +69,7 @@ def test_a_name_nobody_knows_is_said(run, monkeypatch):
     [
         ({"mode": "open"}, "payload.rate_per_s", "must be given"),
         ({"mode": "open", "rate_per_s": 1e9}, "payload.rate_per_s", "at most 200000"),
-        ({"mode": "open", "rate_per_s": 200_000, "seconds": 600}, "payload", "50000000 requests at most"),
+        ({"mode": "open", "rate_per_s": 200_000, "seconds": 600}, "payload", "at most 50000000 requests"),
         ({"mode": "open", "rate_per_s": float("nan")}, "payload.rate_per_s", "finite"),
         ({"rate_per_s": 10}, "payload.rate_per_s", "left out in closed mode"),
         ({"seconds": 1e6}, "payload.seconds", "at most 600"),

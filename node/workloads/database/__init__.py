@@ -1,1 +1,1 @@
-"""TPC-H and the SQL sandbox behind `database_ops`."""
+"""TPC-H and the SQL sandbox of `database_ops`."""

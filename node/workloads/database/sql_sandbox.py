@@ -1,9 +1,9 @@
-"""One SELECT of somebody else's over tables he sent, behind two walls.
+"""Runs an untrusted SELECT on the tables of its payload, behind two barriers.
 
-The first: exactly one statement, of the kind that reads (nothing that attaches, copies, sets, loads or calls), with
-table functions from a short list only (`enable_logging` of DuckDB 1.5, for one, ends the process when its file may
-not be written). The second, should something reach out all the same: DuckDB may open files of the task's own folder
-only, and its configuration is locked. The worker process around it (limits, no keys) is the third.
+First, the SQL must be a single SELECT (no ATTACH, COPY, SET, LOAD or CALL) that uses only the listed table functions;
+`enable_logging` of DuckDB 1.5, for example, ends the process when its file can't be written. Second, DuckDB may open
+only files in the task's folder, and its configuration is locked. The worker process (limits, no keys) is a third
+barrier.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     import duckdb
 
 PARQUET = b"PAR1"
-#: What a SELECT may call where a table stands.
+#: The allowed table functions.
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")
-LOOK_EVERY_S = 0.5
+REPORT_EVERY_S = 0.5
 _MESSAGE_CHARS = 500
 
 
 def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, context: Context) -> dict[str, Any]:
-    """columns (each: name, type), rows (at most max_rows), row_count, more (whether there were more), seconds, duckdb.
+    """Run the SQL, and return columns (each: name, type), rows (at most max_rows), row_count, more (whether there are
+    more rows), seconds and duckdb (its version).
 
-    Decimals, dates and whole numbers over 64 bits come as text, bytes as base64.
+    Decimals, dates and integers above 64 bits are returned as text, bytes as base64.
 
-    Raises: InputFault for SQL that is wrong or reaches out, and for a table that can't be read; MemoryError.
+    Raises: InputFault for SQL that is invalid or not allowed, and for an unreadable table; MemoryError.
     """
     import duckdb
 
@@ -52,9 +53,9 @@ def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, cont
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
     except (duckdb.FatalException, duckdb.InternalException):
-        raise  # the engine is at fault, not what was asked
+        raise  # an error of the engine, not of the SQL
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise InputFault("sql", f"failed: {_said(error, context.folder)}") from None
+        raise InputFault("sql", f"failed: {_message(error, context.folder)}") from None
     rows = [[plain(value) for value in row] for row in found[: payload.max_rows]]
     return {
         "columns": [{"name": name, "type": str(kind)} for name, kind, *_ in cursor.description or ()],
@@ -67,7 +68,7 @@ def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, cont
 
 
 def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Raises: InputFault unless `sql` is exactly one statement, that reads, and calls no table function but ours."""
+    """Raises: InputFault unless `sql` is exactly one SELECT that uses only TABLE_FUNCTIONS."""
     import duckdb
 
     try:
@@ -75,17 +76,17 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     except duckdb.Error as error:
         raise InputFault("sql", f"is not valid: {str(error).splitlines()[0][:_MESSAGE_CHARS]}") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        kinds = ", ".join(str(one.type).rpartition(".")[2] for one in statements) or "nothing"
-        raise InputFault("sql", f"must be exactly one SELECT, not {kinds}")
+        types = ", ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "nothing"
+        raise InputFault("sql", f"must be exactly one SELECT, not {types}")
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0])
     if tree["error"]:
         raise InputFault("sql", f"must be a SELECT: {tree.get('error_message', '')[:_MESSAGE_CHARS]}")
     if called := sorted(table_functions(tree) - set(TABLE_FUNCTIONS)):
-        raise InputFault("sql", f"calls {', '.join(called)}; as tables it may call {', '.join(TABLE_FUNCTIONS)} only")
+        raise InputFault("sql", f"calls {', '.join(called)}; the only table functions are {', '.join(TABLE_FUNCTIONS)}")
 
 
 def table_functions(tree: Any) -> set[str]:
-    """The names of the table functions in a statement, as DuckDB serializes it."""
+    """The names of the table functions in a statement that DuckDB serialized."""
     found: set[str] = set()
     waiting = [tree]
     while waiting:
@@ -100,7 +101,7 @@ def table_functions(tree: Any) -> set[str]:
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """From here on this connection opens files in `folder` only, and nothing can change that."""
+    """Restrict the connection to files in `folder`, irrevocably."""
     quoted = str(folder).replace("'", "''")
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET secret_directory = '{quoted}'")
@@ -111,7 +112,7 @@ def lock(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 
 def _add_table(connection: duckdb.DuckDBPyConnection, name: str, data: bytes, folder: Path) -> None:
-    """A table of the database, so that what is wrong with the file is found here and not in the query."""
+    """Load a file into a table, so that errors in the file are found here and not in the query. Raises: InputFault."""
     import duckdb
 
     form = "parquet" if data.startswith(PARQUET) else "csv"
@@ -123,13 +124,13 @@ def _add_table(connection: duckdb.DuckDBPyConnection, name: str, data: bytes, fo
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
     except duckdb.Error as error:
-        problem = f"can't be read as {'Parquet' if form == 'parquet' else 'CSV'}: {_said(error, folder)}"
+        problem = f"can't be read as {'Parquet' if form == 'parquet' else 'CSV'}: {_message(error, folder)}"
         raise InputFault(f"tables.{name}", problem) from None
     file.unlink()
 
 
 def _watched(connection: duckdb.DuckDBPyConnection, sql: str, context: Context) -> duckdb.DuckDBPyConnection:
-    """Runs `sql` in a thread, and tells how far it is."""
+    """Run `sql` in a thread, and report its progress."""
     outcome: list[duckdb.DuckDBPyConnection | BaseException] = []
 
     def work() -> None:
@@ -141,7 +142,7 @@ def _watched(connection: duckdb.DuckDBPyConnection, sql: str, context: Context) 
     thread = threading.Thread(target=work)
     thread.start()
     while thread.is_alive():
-        thread.join(LOOK_EVERY_S)
+        thread.join(REPORT_EVERY_S)
         if thread.is_alive():
             context.progress(max(0.0, connection.query_progress()) / 100, "running")
     (ended,) = outcome
@@ -150,21 +151,21 @@ def _watched(connection: duckdb.DuckDBPyConnection, sql: str, context: Context) 
     return ended
 
 
-def _said(error: Exception, folder: Path) -> str:
-    """The first line of DuckDB's words, without where this node keeps things."""
+def _message(error: Exception, folder: Path) -> str:
+    """The first line of DuckDB's message, without the paths of this node."""
     return str(error).splitlines()[0].replace(str(folder), "")[:_MESSAGE_CHARS]
 
 
 def plain(value: Any) -> Any:
-    """A value of DuckDB's as JSON and MessagePack can hold it."""
+    """A DuckDB value as a type that JSON and MessagePack support."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
     if isinstance(value, (date, clock_time)):

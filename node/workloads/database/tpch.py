@@ -1,7 +1,7 @@
-"""TPC-H in DuckDB: data from its `tpch` extension, 22 checked answers, the power and the throughput test.
+"""TPC-H in DuckDB: data from its `tpch` extension, 22 checked answers, power test and throughput test.
 
-Formulas are those of the TPC-H specification (clauses 5.3 and 5.4). What is not as the specification wants it is
-said in every result (`DEVIATIONS`).
+The formulas are those of the TPC-H specification (clauses 5.3 and 5.4). Every result lists the deviations from the
+specification (`DEVIATIONS`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEVIATIONS = (
     "no prices, no durability tests",
 )
 # fmt: off
-#: The order of the queries in each stream (the specification's appendix A); the power test is stream 0.
+#: The order of the queries in each stream (appendix A of the specification); the power test is stream 0.
 ORDERS = (
     (14, 2, 9, 20, 6, 17, 18, 8, 21, 13, 3, 22, 16, 4, 11, 15, 1, 10, 19, 5, 7, 12),
     (21, 3, 18, 5, 11, 7, 6, 20, 17, 12, 16, 15, 13, 10, 2, 8, 14, 19, 9, 22, 1, 4),
@@ -47,27 +47,28 @@ ORDERS = (
 
 @dataclass
 class Times:
-    """Seconds of everything that was run."""
+    """The measured seconds."""
 
     load_s: float = 0.0
     queries: dict[int, float] = field(default_factory=dict)
-    """of the checked run"""
+    """Query -> its seconds in the checked run."""
     power: list[float] = field(default_factory=list)
-    """RF1, 22 queries, RF2"""
+    """RF1, 22 queries, RF2 of the power test."""
     streams_s: float = 0.0
+    """The whole throughput test."""
 
 
 def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, context: Context) -> dict[str, Any]:
-    """note, scale_factor, load_s, rows, queries (each: query, seconds, rows, checked), answers_checked,
-    queries_per_s, power, throughput, composite (QphH), streams, streams_s, cores, duckdb, deviations.
+    """Run the benchmark, and return note, scale_factor, load_s, rows, queries (each: query, seconds, rows, checked),
+    answers_checked, queries_per_s, power, throughput, composite (QphH), streams, streams_s, cores, duckdb, deviations.
 
-    Raises: WrongAnswer when a result is not TPC-H's own, or the data is not the same after the refreshes.
+    Raises: WrongAnswer when an answer differs from TPC-H's, or the refreshes don't restore the data.
     """
     steps = _Steps(context, 2 + len(payload.queries) + (24 if len(payload.queries) == len(QUERIES) else 0))
     times = Times(load_s=_load(connection, payload.scale_factor, steps))
     rows = _counts(connection)
     if missing := missing_rows(rows, payload.scale_factor):
-        raise WrongAnswer(f"the data of TPC-H is not complete: {missing}")
+        raise WrongAnswer(f"the TPC-H data is incomplete: {missing}")
     texts = dict(connection.execute("SELECT query_nr, query FROM tpch_queries()").fetchall())
     queries = _checked_run(connection, payload, texts, times, steps)
     result: dict[str, Any] = {
@@ -86,7 +87,7 @@ def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, cont
     if len(payload.queries) == len(QUERIES):
         result |= _tests(connection, payload, texts, times, steps)
         if (after := _counts(connection)) != rows:
-            raise WrongAnswer(f"the refreshes left other data behind than there was: {after}, before {rows}")
+            raise WrongAnswer(f"the refreshes changed the number of rows from {rows} to {after}")
     return result
 
 
@@ -97,7 +98,7 @@ def _checked_run(
     times: Times,
     steps: _Steps,
 ) -> list[dict[str, Any]]:
-    """Each query once, its answer compared where TPC-H has one for this scale factor. Raises: WrongAnswer."""
+    """Run each query once, and check its answer if TPC-H has one for the scale factor. Raises: WrongAnswer."""
     known = "SELECT query_nr, answer FROM tpch_answers() WHERE scale_factor = ?"
     answers = dict(connection.execute(known, [payload.scale_factor]).fetchall())
     queries = []
@@ -120,7 +121,7 @@ def _tests(
     times: Times,
     steps: _Steps,
 ) -> dict[str, Any]:
-    """The power test and, with streams, the throughput test."""
+    """Run the power test and, with streams, the throughput test."""
     size = payload.scale_factor
     refresh = Refresh(connection.cursor(), size)
     timed = [lambda: refresh.insert(0), *(_query(connection, texts[n]) for n in ORDERS[0]), lambda: refresh.delete(0)]
@@ -139,7 +140,7 @@ def _tests(
     ]
     refreshes = range(1, payload.stream_count + 1)
     streams.append(_stream([partial(work, pair) for pair in refreshes for work in (refresh.insert, refresh.delete)]))
-    times.streams_s = _seconds(lambda: _side_by_side(streams))
+    times.streams_s = _seconds(lambda: _run_concurrently(streams))
     throughput = throughput_at_size(payload.stream_count, times.streams_s, size)
     return result | {
         "streams_s": round(times.streams_s, 3),
@@ -149,28 +150,30 @@ def _tests(
 
 
 def power_at_size(seconds: Sequence[float], scale_factor: float) -> float:
-    """TPC-H Power@Size: 3600 SF / the geometric mean of `seconds`, which are RF1, 22 queries and RF2.
+    """TPC-H Power@Size: 3600 SF / the geometric mean of `seconds`, those of RF1, 22 queries and RF2.
 
-    As clause 5.4.1.4 wants it, no interval counts as less than a thousandth of the longest.
+    Following clause 5.4.1.4, no interval counts as less than a thousandth of the longest.
     """
     least = max(seconds) / 1000
-    return 3600 * scale_factor / math.exp(math.fsum(math.log(max(one, least)) for one in seconds) / len(seconds))
+    log_mean = math.fsum(math.log(max(interval, least)) for interval in seconds) / len(seconds)
+    return 3600 * scale_factor / math.exp(log_mean)
 
 
 def throughput_at_size(streams: int, seconds: float, scale_factor: float) -> float:
-    """TPC-H Throughput@Size: queries an hour of `streams` streams that took `seconds` together, times SF."""
+    """TPC-H Throughput@Size: queries per hour of `streams` concurrent streams that took `seconds`, times SF."""
     return streams * len(QUERIES) * 3600 / seconds * scale_factor
 
 
 class Refresh:
-    """RF1 and RF2: SF x 1500 new orders with their lines, and their removal. Pair n uses keys of its own."""
+    """The refresh functions RF1 and RF2: insert SF x 1500 orders with their lines, and delete them. Each pair of calls
+    uses its own keys."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, scale_factor: float) -> None:
         self._cursor = cursor
         self._orders = max(1, round(1500 * scale_factor))
 
     def insert(self, pair: int) -> None:
-        """RF1. dbgen uses the first 8 of every 32 keys: 8 further on there is none."""
+        """RF1: copy orders to keys 8 higher, which are unused since dbgen uses the first 8 of every 32 keys."""
         first, last = self._keys(pair)
         for table, key in (("orders", "o_orderkey"), ("lineitem", "l_orderkey")):
             self._cursor.execute(
@@ -179,7 +182,7 @@ class Refresh:
             )
 
     def delete(self, pair: int) -> None:
-        """RF2: what `insert` of the same pair made."""
+        """RF2: delete the rows that `insert` added for the same pair."""
         first, last = self._keys(pair)
         for table, key in (("lineitem", "l_orderkey"), ("orders", "o_orderkey")):
             self._cursor.execute(
@@ -187,13 +190,13 @@ class Refresh:
             )
 
     def _keys(self, pair: int) -> tuple[int, int]:
-        """The keys whose orders are copied: blocks of 32 keys hold 8 orders."""
+        """(first, last) of the keys whose orders are copied; a block of 32 keys has 8 orders."""
         blocks = -(-self._orders // 8)
         return pair * blocks * 32, (pair + 1) * blocks * 32 - 1
 
 
 class _Steps:
-    """Progress in steps of about equal weight."""
+    """Reports progress in steps of about equal duration."""
 
     def __init__(self, context: Context, total: int) -> None:
         self._context, self._total, self._done = context, total, 0
@@ -207,7 +210,7 @@ class _Steps:
 
 
 def extension_file(version: str) -> Path:
-    """The `tpch` extension that was installed for this DuckDB. Raises: ImportError when there is none."""
+    """The installed `tpch` extension for this version of DuckDB. Raises: ImportError when there is none."""
     spec = find_spec("duckdb_extension_tpch")
     if spec is None or spec.origin is None:
         raise ImportError("duckdb_extension_tpch is not installed")
@@ -218,14 +221,14 @@ def extension_file(version: str) -> Path:
 
 
 def _load(connection: duckdb.DuckDBPyConnection, scale_factor: float, steps: _Steps) -> float:
-    """Seconds it took to make the tables."""
+    """Generate the tables; returns the seconds."""
     started = time.perf_counter()
-    steps.begin("making the data")
+    steps.begin("generating the data")
     version = connection.execute("SELECT version()").fetchall()[0][0]
     connection.load_extension(str(extension_file(version)))
     parts = max(1, round(scale_factor * 10))
     for part in range(parts):
-        steps.within(part / parts, f"making the data, part {part + 1} of {parts}")
+        steps.within(part / parts, f"generating the data, part {part + 1} of {parts}")
         more = f", children={parts}, step={part}" if parts > 1 else ""
         connection.execute(f"CALL dbgen(sf={scale_factor!r}{more})")
     return time.perf_counter() - started
@@ -241,7 +244,7 @@ def _query(cursor: duckdb.DuckDBPyConnection, text: str) -> Callable[[], object]
 
 
 def _stream(works: Sequence[Callable[[], object]]) -> Callable[[], object]:
-    """All of them, one after the other."""
+    """A callable that runs all `works` in sequence."""
     return lambda: [work() for work in works]
 
 
@@ -251,8 +254,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _side_by_side(streams: Sequence[Callable[[], object]]) -> None:
-    """Each in a thread of its own: DuckDB lets go of the interpreter while it works. Raises: what one raised."""
+def _run_concurrently(streams: Sequence[Callable[[], object]]) -> None:
+    """Run each stream in a thread; DuckDB releases the GIL while it works. Raises: the first error of a stream."""
     errors: list[BaseException] = []
 
     def follow(stream: Callable[[], object]) -> None:

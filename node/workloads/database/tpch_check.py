@@ -1,4 +1,4 @@
-"""Whether TPC-H's data is whole and its answers are right (pure)."""
+"""Checks that the TPC-H data is complete and its answers are correct (pure)."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-#: Sums of floating point numbers come out in an order of their own on every machine and number of threads.
+#: Relative tolerance of floating-point sums, which depend on the machine and on the number of threads.
 RELATIVE = 1e-9
-#: Rows a scale factor of 1 has (clause 4.2.5); lineitem is random, and two tables never grow.
+#: Rows at scale factor 1 (clause 4.2.5); lineitem has a random number, and FIXED_ROWS don't scale.
 ROWS = {"customer": 150_000, "orders": 1_500_000, "part": 200_000, "partsupp": 800_000, "supplier": 10_000}
 FIXED_ROWS = {"nation": 25, "region": 5}
-#: Lines an order has on average: 1 to 7, evenly.
+#: Average lines of an order: uniformly 1 to 7.
 LINES = 4.0
 
 
 class WrongAnswer(RuntimeError):
-    """The machine computed something that is not so."""
+    """The machine computed a wrong answer."""
 
 
 def expected_rows(answer: str) -> list[list[str]]:
-    """The rows of an answer as `tpch_answers()` gives it: lines of cells between "|", after one of names."""
+    """The rows of an answer of `tpch_answers()`: lines of cells separated by "|", after a line of names."""
     return [line.split("|") for line in answer.splitlines()[1:]]
 
 
 def difference(found: Sequence[Sequence[Any]], expected: Sequence[Sequence[str]]) -> str:
-    """Where `found` is not `expected`, in words; "" when they are the same."""
+    """A description of the first difference; "" when there is none."""
     if len(found) != len(expected):
         return f"{len(found)} rows, not {len(expected)}"
-    for index, (row, wanted) in enumerate(zip(found, expected, strict=True)):
-        if len(row) != len(wanted):
-            return f"row {index + 1} has {len(row)} columns, not {len(wanted)}"
-        for value, text in zip(row, wanted, strict=True):
+    for index, (row, expected_row) in enumerate(zip(found, expected, strict=True)):
+        if len(row) != len(expected_row):
+            return f"row {index + 1} has {len(row)} columns, not {len(expected_row)}"
+        for value, text in zip(row, expected_row, strict=True):
             if not _same(value, text):
                 return f"row {index + 1} has {value!s:.60}, not {text:.60}"
     return ""
@@ -50,11 +50,11 @@ def _same(value: Any, text: str) -> bool:
 
 
 def missing_rows(rows: Mapping[str, int], scale_factor: float) -> str:
-    """What a database of that scale factor lacks, in words; "" when each table has the rows it must have."""
-    wanted = {name: int(count * scale_factor) for name, count in ROWS.items()} | FIXED_ROWS
-    for name, count in wanted.items():
+    """A description of the first table with a wrong number of rows for the scale factor; "" when there is none."""
+    expected = {name: int(count * scale_factor) for name, count in ROWS.items()} | FIXED_ROWS
+    for name, count in expected.items():
         if rows.get(name) != count:
             return f"{name} has {rows.get(name)} rows, not {count}"
-    lines = rows.get("lineitem", 0) / max(1, wanted["orders"])
-    # 1500 orders are the fewest: their mean is 4 with a standard deviation of 2 / sqrt(1500).
-    return "" if abs(lines - LINES) < 0.3 else f"lineitem has {lines:.2f} rows an order, not {LINES:g}"
+    lines = rows.get("lineitem", 0) / max(1, expected["orders"])
+    # With 1500 orders, the fewest, the mean is 4 with a standard deviation of 2 / sqrt(1500).
+    return "" if abs(lines - LINES) < 0.3 else f"lineitem has {lines:.2f} rows per order, not {LINES:g}"

@@ -1,1 +1,1 @@
-"""Decoding, operations and encoding behind `image_processing`."""
+"""The decoding, operations and encoding of `image_processing`."""

@@ -1,6 +1,6 @@
-"""A batch of images: one ZIP with the results and a report, in which a corrupt image loses none of the others.
+"""Processes a batch of images into one ZIP with the results and a report; a corrupt image does not affect the others.
 
-The ZIP is written on disk, an image at a time, in the order given, and holds no time: the same batch gives the same
+The ZIP is written to disk image by image, in the order of the payload and without times: the same batch gives the same
 bytes on any node with the same libraries.
 """
 
@@ -18,8 +18,8 @@ from node.executor.context import Context, InputFault, Output
 
 REPORT = "report.json"
 EXTENSIONS = {"jpeg": ".jpg"}
-#: Failures that the result itself names; the report in the ZIP has all.
-TOLD = 20
+#: Maximum number of failures in the result; the report in the ZIP lists all.
+MAX_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Done:
     info: dict[str, Any]
 
 
-One = Callable[[Any, str, Context], Done]
-"""one(data, field, context): processes an image. Raises: InputFault."""
+Process = Callable[[Any, str, Context], Done]
+"""process(data, field, context): processes one image. Raises: InputFault."""
 
 
-def run_batch(payload: ImageProcessingPayload, context: Context, one: One) -> Output:
+def run_batch(payload: ImageProcessingPayload, context: Context, process: Process) -> Output:
     """The ZIP; info: images, done, failed, failures (the first 20).
 
-    Raises: InputFault when not a single image could be processed.
+    Raises: InputFault when no image could be processed.
     """
     batch = payload.batch
     target = context.folder / "images.zip"
@@ -47,7 +47,7 @@ def run_batch(payload: ImageProcessingPayload, context: Context, one: One) -> Ou
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for index, (field, name, data) in enumerate(batch):
             try:
-                done = one(data, field, replace(context, progress=_part(context, index, len(batch))))
+                done = process(data, field, replace(context, progress=_part(context, index, len(batch))))
             except InputFault as fault:
                 report.append({"name": name, "error": f"{fault.field} {fault.problem}"})
                 continue
@@ -58,22 +58,22 @@ def run_batch(payload: ImageProcessingPayload, context: Context, one: One) -> Ou
         archive.writestr(zipfile.ZipInfo(REPORT), json.dumps({"images": report}, indent=1, ensure_ascii=False))
     failures = [{"name": entry["name"], "error": entry["error"]} for entry in report if "error" in entry]
     if len(failures) == len(batch):
-        raise InputFault("images", f"has none that could be processed; of the first: {failures[0]['error']}")
+        raise InputFault("images", f"contains no image that can be processed; the first: {failures[0]['error']}")
     counts = {"images": len(batch), "done": len(batch) - len(failures), "failed": len(failures)}
-    return Output(target, "application/zip", {**counts, "failures": failures[:TOLD]})
+    return Output(target, "application/zip", {**counts, "failures": failures[:MAX_FAILURES]})
 
 
 def file_name(name: str, format_name: str, taken: set[str]) -> str:
-    """The name of a result: the input's with the format's ending, numbered where that is taken (pure).
+    """The file name of a result: the input's name with the format's extension, numbered if that is taken (pure).
 
-    `taken` holds case-folded names: on some file systems upper and lower case are the same.
+    `taken` contains case-folded names, as some file systems ignore case.
     """
-    ending = EXTENSIONS.get(format_name, f".{format_name}")
+    extension = EXTENSIONS.get(format_name, f".{format_name}")
     stem = PurePosixPath(name).stem
-    wanted, number = f"{stem}{ending}", 2
-    while wanted.casefold() in taken:
-        wanted, number = f"{stem}-{number}{ending}", number + 1
-    return wanted
+    file, number = f"{stem}{extension}", 2
+    while file.casefold() in taken:
+        file, number = f"{stem}-{number}{extension}", number + 1
+    return file
 
 
 def _part(context: Context, index: int, count: int) -> Callable[..., None]:

@@ -1,6 +1,6 @@
-"""Operations on each pixel's colour: grayscale, sepia, invert, colour, equalise. Alpha stays but for grayscale.
+"""Operations on the colour of each pixel: grayscale, sepia, invert, colour, equalise. All but grayscale keep alpha.
 
-The matrices are those of the W3C's Filter Effects, which CSS' saturate(), hue-rotate() and sepia() are made of.
+The matrices are those of W3C Filter Effects, which define the CSS functions saturate(), hue-rotate() and sepia().
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def invert(image: Image, step: Invert) -> Image:
 
 
 def sepia(image: Image, step: Sepia) -> Image:
-    """Three channels, from gray too."""
+    """Three channels, also from gray."""
     import cv2
 
     coloured = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if channels(image) == 1 else image
@@ -38,7 +38,7 @@ def sepia(image: Image, step: Sepia) -> Image:
 
 
 def colour(image: Image, step: Colours) -> Image:
-    """Brightness, contrast and gamma by one table, then saturation and hue by one matrix."""
+    """Brightness, contrast and gamma with one table, then saturation and hue with one matrix."""
     import cv2
 
     def work(colours: Image) -> Image:
@@ -53,7 +53,7 @@ def colour(image: Image, step: Colours) -> Image:
 
 
 def tone_table(step: Colours, top: int) -> np.ndarray:
-    """What each value of a sample, 0 to `top`, becomes."""
+    """The result for each value of a sample, 0 to `top`."""
     import numpy as np
 
     value = np.arange(top + 1) / top
@@ -63,7 +63,7 @@ def tone_table(step: Colours, top: int) -> np.ndarray:
 
 
 def equalise(image: Image, step: Equalise) -> Image:
-    """The brightness alone (Y of YCrCb), globally or tile by tile."""
+    """Equalise the brightness (Y of YCrCb), globally or tile by tile."""
     import cv2
 
     if step.method == "clahe":
@@ -81,14 +81,14 @@ def equalise(image: Image, step: Equalise) -> Image:
 
 
 def _spread(image: Image) -> Image:
-    """OpenCV's equalizeHist, and for 16 bits, which that does not take, the same rule."""
+    """OpenCV's equalizeHist; for 16 bits, which that does not support, the same rule."""
     import cv2
 
     return cv2.equalizeHist(image) if image.dtype.itemsize == 1 else spread_table(image)[image]
 
 
 def spread_table(image: Image) -> np.ndarray:
-    """What each value becomes when a histogram is made even; equalizeHist's rule for any number of bits."""
+    """The result for each value when the histogram is equalised: equalizeHist's rule for any number of bits."""
     import numpy as np
 
     top = white(image)
@@ -103,7 +103,7 @@ def spread_table(image: Image) -> np.ndarray:
 
 
 def saturation_matrix(factor: float) -> np.ndarray:
-    """3 x 3 on BGR."""
+    """The 3 x 3 matrix for BGR."""
     import numpy as np
 
     weights = np.array([0.213, 0.715, 0.072])
@@ -111,7 +111,7 @@ def saturation_matrix(factor: float) -> np.ndarray:
 
 
 def hue_matrix(degrees: float) -> np.ndarray:
-    """3 x 3 on BGR."""
+    """The 3 x 3 matrix for BGR."""
     import numpy as np
 
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -122,7 +122,7 @@ def hue_matrix(degrees: float) -> np.ndarray:
 
 
 def sepia_matrix(amount: float) -> np.ndarray:
-    """3 x 3 on BGR."""
+    """The 3 x 3 matrix for BGR."""
     import numpy as np
 
     brown = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])

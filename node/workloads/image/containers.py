@@ -1,6 +1,6 @@
-"""Size and wholeness of BMP, TIFF and AVIF files, read from their structure before anything is decoded (pure).
+"""Reads the size of BMP, TIFF and AVIF files, and detects truncation, from their structure before decoding (pure).
 
-Each reader gives (width, height), or None for a file that is damaged, was cut off, or is of a rare variety.
+Each reader returns (width, height), or None for a file that is damaged, truncated or of an unsupported variant.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 Size = tuple[int, int]
 
 _MAX_TAGS = 200
-#: A strip a row makes as many values as a side has pixels; more are nobody's honest image.
+#: With one strip per row there are as many values as a side has pixels; real images don't have more.
 _MAX_VALUES = 100_000
 _MAX_BOXES = 2000
 #: TIFF tags.
@@ -22,13 +22,13 @@ _READ = frozenset(
 
 
 def is_avif(data: bytes) -> bool:
-    """Whether it begins as an AVIF file does."""
+    """Return whether the data begins like an AVIF file."""
     length = int.from_bytes(data[:4], "big")
     return data[4:8] == b"ftyp" and 16 <= length <= 1024 and b"avif" in (data[8:length])
 
 
 def bmp(data: bytes) -> Size | None:
-    """A Windows bitmap, not compressed."""
+    """An uncompressed Windows bitmap."""
     if len(data) < 54 or int.from_bytes(data[14:18], "little") < 40:
         return None
     width = int.from_bytes(data[18:22], "little", signed=True)
@@ -41,14 +41,14 @@ def bmp(data: bytes) -> Size | None:
 
 
 def tiff(data: bytes) -> Size | None:
-    """The first page of a TIFF with whole numbers of at most 16 bits a sample."""
+    """The first page of a TIFF with integer samples of at most 16 bits."""
     tags = _tiff_tags(data)
     if tags is None:
         return None
     width, height = tags.get(_WIDTH, [0])[0], tags.get(_HEIGHT, [0])[0]
     if any(bits > 16 for bits in tags.get(_BITS, [1])) or any(sort != 1 for sort in tags.get(_FORMAT, [1])):
         return None
-    # A tile is decoded whole, however little of it lies in the image.
+    # The decoder decodes whole tiles, even if only a small part of one is inside the image.
     for name, side in ((_TILE_WIDTH, width), (_TILE_HEIGHT, height)):
         if name in tags and not 0 < tags[name][0] <= max(4096, 2 * side):
             return None
@@ -62,7 +62,7 @@ def tiff(data: bytes) -> Size | None:
 
 
 def _tiff_tags(data: bytes) -> dict[int, list[int]] | None:
-    """Those of `_READ` that are there -> their values; None when the first directory does not lie in the file."""
+    """The tags of `_READ` that exist -> their values; None when the first directory is not inside the file."""
     order = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
@@ -85,14 +85,14 @@ def _tiff_tags(data: bytes) -> dict[int, list[int]] | None:
 
 
 def avif(data: bytes) -> Size | None:
-    """The largest picture an AVIF file announces: of a grid that is the whole, of others the picture itself."""
+    """The largest picture in an AVIF file: of a grid, that is the whole image."""
     boxes = list(_boxes(data, 0, len(data)))
     if not boxes or boxes[-1][2] != len(data):
         return None
     sizes = [
         (int.from_bytes(data[at + 4 : at + 8], "big"), int.from_bytes(data[at + 8 : at + 12], "big"))
         for start, end in _named(boxes, b"meta")
-        # `meta` begins with four bytes of version and flags.
+        # The body of `meta` begins with four bytes of version and flags.
         for properties in _named(_boxes(data, start + 4, end), b"iprp")
         for container in _named(_boxes(data, *properties), b"ipco")
         for at, _ in _named(_boxes(data, *container), b"ispe")
@@ -105,7 +105,7 @@ def _named(boxes: Iterable[tuple[bytes, int, int]], name: bytes) -> list[tuple[i
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start of its body, its end) of the ISO media boxes between `at` and `end`; stops at a broken one."""
+    """(type, start of the body, end) of the ISO media boxes between `at` and `end`; stops at an invalid one."""
     for _ in range(_MAX_BOXES):
         if at + 8 > end:
             return

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels and back, by OpenCV's codecs; sizes are checked before anything is decoded."""
+"""Decodes and encodes image files with OpenCV's codecs; the size is checked before decoding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from node.workloads.image.pixels import channels, eight_bits
 if TYPE_CHECKING:
     from node.workloads.image.pixels import Image
 
-#: Formats that hold 16 bits a sample; the others get the upper eight.
+#: Formats with 16 bits per sample; the others get the upper eight.
 DEEP = frozenset({"png", "tiff"})
 
 
 def open_library(cores: int) -> None:
-    """Load OpenCV with the mesh's own limit on pixels as its limit too: a second wall behind `read_header`."""
+    """Load OpenCV with the same limit on pixels as `read_header`, as a second check."""
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     import cv2
 
@@ -26,7 +26,7 @@ def open_library(cores: int) -> None:
 
 
 def check_writer(name: str) -> None:
-    """Raises: ImportError when this node's OpenCV was built without that format; another node's may have it."""
+    """Raises: ImportError when this node's OpenCV was built without the format; another node's may have it."""
     import cv2
 
     if not cv2.haveImageWriter(f"image.{name}"):
@@ -34,10 +34,10 @@ def check_writer(name: str) -> None:
 
 
 def decode(data: bytes, field: str) -> tuple[Image, Header]:
-    """The pixels of a file, and what its header said.
+    """The pixels of a file, and its header.
 
-    JPEGs are turned upright by their EXIF orientation and keep one or three channels; the others keep alpha, PNG
-    and TIFF 16 bits a sample. Raises: InputFault naming `field`, when it is no intact image or too large.
+    JPEGs are rotated according to their EXIF orientation and keep one or three channels; the others keep alpha, and
+    PNG and TIFF keep 16 bits per sample. Raises: InputFault naming `field` for a damaged or too large image.
     """
     import cv2
     import numpy as np
@@ -48,18 +48,18 @@ def decode(data: bytes, field: str) -> tuple[Image, Header]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:
         image = None
-    # Orientation may swap the sides; any other size than the header's is not the picture it announced.
+    # The orientation may swap the sides; any other size that differs from the header's means damage.
     if image is None or {*image.shape[:2]} != {header.width, header.height}:
         raise InputFault(field, f"is a damaged {header.format.upper()} file")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if channels(image) not in (1, 3, 4) or image.dtype not in (np.uint8, np.uint16):
-        raise InputFault(field, "has samples or channels of a kind that is not taken")
+        raise InputFault(field, "has an unsupported sample type or number of channels")
     return image, header
 
 
 def encode(image: Image, name: str, quality: int) -> bytes:
-    """The file's bytes. Raises: RuntimeError when OpenCV can't write it."""
+    """The bytes of the image file. Raises: RuntimeError when OpenCV can't write it."""
     import cv2
 
     options = {

@@ -1,4 +1,4 @@
-"""Operations that look at neighbours: blur, sharpen, edges, threshold, denoise."""
+"""Operations on neighbouring pixels: blur, sharpen, edges, threshold, denoise."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from node.workloads.image.pixels import channels, eight_bits, gray, on_colours, 
 if TYPE_CHECKING:
     from node.workloads.image.pixels import Image
 
-#: OpenCV's median takes larger ones in 8 bits only.
+#: OpenCV's median filter supports larger radii with 8 bits only.
 MAX_MEDIAN_RADIUS_16_BITS = 2
 
 
 def blur(image: Image, step: Blur) -> Image:
-    """Gaussian, median and box smooth alpha too; bilateral leaves it. Raises: Misfit (median of 16 bits)."""
+    """Gaussian, median and box blur alpha too; bilateral keeps it. Raises: Misfit for a large median of 16 bits."""
     import cv2
 
     side = 2 * step.radius + 1
@@ -26,14 +26,14 @@ def blur(image: Image, step: Blur) -> Image:
         return cv2.blur(image, (side, side))
     if step.method == "median":
         if image.dtype.itemsize > 1 and step.radius > MAX_MEDIAN_RADIUS_16_BITS:
-            problem = f"must be at most {MAX_MEDIAN_RADIUS_16_BITS} for median on 16 bits a sample"
+            problem = f"must be at most {MAX_MEDIAN_RADIUS_16_BITS} for median with 16 bits per sample"
             raise Misfit("radius", problem)
         return cv2.medianBlur(image, side)
     return on_colours(image, lambda colours: _bilateral(colours, step, side))
 
 
 def _bilateral(image: Image, step: Blur, side: int) -> Image:
-    """16 bits go through OpenCV's floating point filter, the distance of colours scaled to their range."""
+    """16 bits use OpenCV's floating-point filter, with sigma_colour scaled to their range."""
     import cv2
     import numpy as np
 
@@ -44,7 +44,7 @@ def _bilateral(image: Image, step: Blur, side: int) -> Image:
 
 
 def sharpen(image: Image, step: Sharpen) -> Image:
-    """(1 + amount) image - amount blurred, where they differ by more than the threshold; alpha stays."""
+    """(1 + amount) image - amount blurred, where they differ by more than the threshold; alpha is unchanged."""
     import cv2
     import numpy as np
 
@@ -60,14 +60,14 @@ def sharpen(image: Image, step: Sharpen) -> Image:
 
 
 def edges(image: Image, step: Edges) -> Image:
-    """Of the brightness in 8 bits: one channel of 0 and 255."""
+    """The edges of the 8-bit brightness: one channel of 0 and 255."""
     import cv2
 
     return cv2.Canny(eight_bits(gray(image)), step.low, step.high, apertureSize=step.aperture, L2gradient=step.accurate)
 
 
 def threshold(image: Image, step: Threshold) -> Image:
-    """Of the brightness in 8 bits: one channel of 0 and 255."""
+    """The thresholded 8-bit brightness: one channel of 0 and 255."""
     import cv2
 
     source = eight_bits(gray(image))
@@ -81,7 +81,7 @@ def threshold(image: Image, step: Threshold) -> Image:
 
 
 def denoise(image: Image, step: Denoise) -> Image:
-    """Non-local means; colours of 8 bits in Lab, those of 16 by their absolute differences; alpha stays."""
+    """Non-local means: 8-bit colours in Lab, 16-bit colours by their absolute differences; alpha is unchanged."""
     import cv2
 
     def work(colours: Image) -> Image:

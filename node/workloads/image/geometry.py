@@ -1,4 +1,4 @@
-"""Operations that move pixels: resize, crop, rotate, flip. All channels move alike, alpha too; bits stay."""
+"""Operations that move pixels: resize, crop, rotate, flip. They treat alpha like the colours and keep 16 bits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 def resize(image: Image, step: Resize) -> Image:
-    """By area when a side shrinks and linearly when none does, unless said otherwise."""
+    """Resize, by default with area interpolation when a side shrinks, else linear."""
     import cv2
 
     width, height = size_of(image)
     new = fit((width, height), step)
-    chosen = step.interpolation or ("area" if new[0] < width or new[1] < height else "linear")
-    return cv2.resize(image, new, interpolation=_interpolation(chosen))
+    interpolation = step.interpolation or ("area" if new[0] < width or new[1] < height else "linear")
+    return cv2.resize(image, new, interpolation=_interpolation(interpolation))
 
 
 def crop(image: Image, step: Crop) -> Image:
-    """A copy, so that the rest is freed."""
+    """A copy of the rectangle, so that the rest is freed."""
     x, y = corner(size_of(image), step)
     return image[y : y + step.height, x : x + step.width].copy()
 
 
 def rotate(image: Image, step: Rotate) -> Image:
-    """Anticlockwise about the middle. Multiples of 90 degrees are exact, with `expand` and without."""
+    """Rotate anticlockwise about the centre; multiples of 90 degrees are exact, with and without `expand`."""
     import cv2
 
     width, height = size_of(image)
@@ -55,7 +55,7 @@ def rotate(image: Image, step: Rotate) -> Image:
 
 
 def flip(image: Image, step: Flip) -> Image:
-    """Mirrored."""
+    """Mirror the image."""
     import cv2
 
     return cv2.flip(image, {"horizontal": 1, "vertical": 0, "both": -1}[step.direction])
@@ -78,16 +78,17 @@ def _background(image: Image, fill: str | None) -> tuple[float, ...]:
 
 
 def _centred(image: Image, new: tuple[int, int], background: tuple[float, ...]) -> Image:
-    """`image` in the middle of a canvas of another size, cut where it reaches over."""
+    """`image` centred on a canvas of another size, and cropped to it."""
     import numpy as np
 
     count = channels(image)
     canvas = np.empty((new[1], new[0]) if count == 1 else (new[1], new[0], count), image.dtype)
     canvas[:] = background[0] if count == 1 else background[:count]
-    places = []
-    for there, wanted in zip(size_of(image), new, strict=True):
-        shared = min(there, wanted)
-        places.append((slice((wanted - shared) // 2, (wanted - shared) // 2 + shared), (there - shared) // 2, shared))
-    (columns, x, width), (rows, y, height) = places
+    overlaps = []
+    for old_side, new_side in zip(size_of(image), new, strict=True):
+        shared = min(old_side, new_side)
+        start = (new_side - shared) // 2
+        overlaps.append((slice(start, start + shared), (old_side - shared) // 2, shared))
+    (columns, x, width), (rows, y, height) = overlaps
     canvas[rows, columns] = image[y : y + height, x : x + width]
     return canvas

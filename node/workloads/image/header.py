@@ -1,7 +1,7 @@
-"""What an image file says of itself, read before anything is decoded (pure).
+"""Reads the header of an image file before anything is decoded (pure).
 
-A few hundred bytes can claim a hundred thousand pixels a side: the decoder would allocate them all. So the
-size is read here, from the first bytes, and a file that was cut off is refused rather than half decoded.
+A few hundred bytes can claim a hundred thousand pixels per side, and the decoder would allocate them all. So the size
+is checked first, and a truncated file is refused instead of half decoded.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class Header:
 
 
 def read_header(data: bytes, field: str = "image") -> Header:
-    """The header of an image file of one of the formats taken.
+    """The header of an image file.
 
-    Raises: InputFault naming `field` for anything else, a damaged or cut-off file, or more than MAX_PIXELS.
+    Raises: InputFault naming `field` for an unsupported, damaged or truncated file, or more than MAX_PIXELS.
     """
     name = _format_of(data)
     if name is None:
-        raise InputFault(field, "is no JPEG, PNG, WebP, AVIF, TIFF or BMP file" if data else "is empty")
+        raise InputFault(field, "is not a JPEG, PNG, WebP, AVIF, TIFF or BMP file" if data else "is empty")
     size = _READERS[name](data)
     if size is None or not size[0] or not size[1]:
-        raise InputFault(field, "is damaged, was cut off, or is of a variety that is not taken")
+        raise InputFault(field, "is damaged, truncated, or of an unsupported variant")
     if size[0] * size[1] > MAX_PIXELS:
-        announced = f"{size[0]} x {size[1]} pixels"
-        raise InputFault(field, f"has {announced}; at most {MAX_PIXELS // 1_000_000} million are taken")
+        pixels = f"{size[0]} x {size[1]} pixels"
+        raise InputFault(field, f"has {pixels}; the limit is {MAX_PIXELS // 1_000_000} million")
     return Header(name, *size)
 
 

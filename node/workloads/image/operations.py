@@ -1,4 +1,4 @@
-"""Each operation's function, and a list of them done one after the other to one image."""
+"""The table of operations, and their application to an image in sequence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mesh.kinds.image_operations import Step, Watermark
 from mesh.kinds.image_sizes import Misfit
 from node.executor.context import Context, InputFault
+from node.workloads.common.progress_ticker import ticking
 from node.workloads.image import colours, filters, geometry
 from node.workloads.image.pixels import size_of
 from node.workloads.image.watermark import watermark
-from node.workloads.progress_ticker import ticking
 
 if TYPE_CHECKING:
     from mesh.kinds.base import BlobInput
@@ -37,7 +37,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "equalise": colours.equalise,
     "equalize": colours.equalise,
 }
-#: Images of more pixels are watched by a thread that tells the progress of a long call.
+#: For images with more pixels, a thread reports the progress of each operation.
 _LARGE = 1_000_000
 
 Steps = tuple[tuple[str, Step], ...]
@@ -45,7 +45,7 @@ Steps = tuple[tuple[str, Step], ...]
 
 
 def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: Context) -> Image:
-    """`steps` in order; progress from 0 to the share that leaves one part for encoding.
+    """Apply `steps` in order. The last of the equal parts of the progress is left for encoding.
 
     `marks`: prefix of a watermark's step -> its decoded image. Raises: InputFault, MemoryError.
     """
@@ -64,7 +64,7 @@ def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: C
 
 @contextmanager
 def faults(prefix: str) -> Generator[None, None, None]:
-    """What an operation raises, as what it means. Raises: InputFault for a Misfit, MemoryError, or as the body."""
+    """Translate the errors of an operation. Raises: InputFault for a Misfit; MemoryError; other errors unchanged."""
     import cv2
 
     try:
@@ -78,5 +78,5 @@ def faults(prefix: str) -> Generator[None, None, None]:
 
 
 def watermark_images(steps: Iterable[tuple[str, Step]]) -> dict[str, BlobInput | bytes]:
-    """The image files that `steps` lay over: prefix of the step -> file."""
+    """Prefix of a watermark's step -> its image file, for all watermarks that have one."""
     return {prefix: step.image for prefix, step in steps if isinstance(step, Watermark) and step.image is not None}

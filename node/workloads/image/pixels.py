@@ -1,4 +1,4 @@
-"""What every operation knows of pixels: arrays of height x width (x 3 BGR or 4 BGRA), 8 or 16 bits a sample."""
+"""Helpers for images: arrays of height x width (x 3 BGR or 4 BGRA), with 8 or 16 bits per sample."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def channels(image: Image) -> int:
-    """1, 3 or 4."""
+    """The number of channels: 1, 3 or 4."""
     return 1 if image.ndim == 2 else image.shape[2]
 
 
@@ -32,7 +32,7 @@ def eight_bits(image: Image) -> Image:
 
 
 def gray(image: Image) -> Image:
-    """One channel, alpha dropped; 16 bits stay."""
+    """The brightness as one channel without alpha; keeps 16 bits."""
     import cv2
 
     count = channels(image)
@@ -42,7 +42,7 @@ def gray(image: Image) -> Image:
 
 
 def on_colours(image: Image, work: Callable[[Image], Image]) -> Image:
-    """`work` done to the colours; alpha, where there is any, stays as it is. `work` keeps the channels."""
+    """Apply `work`, which keeps the number of channels, to the colours; alpha is unchanged."""
     import cv2
 
     if channels(image) < 4:
@@ -52,7 +52,7 @@ def on_colours(image: Image, work: Callable[[Image], Image]) -> Image:
 
 
 def scalar(colour: str, image: Image) -> tuple[float, ...]:
-    """ "#rrggbb" or "#rrggbbaa" as the samples of a pixel of `image`; opaque unless said otherwise."""
+    """ "#rrggbb" (opaque) or "#rrggbbaa" as the samples of a pixel of `image`."""
     samples = [int(colour[place : place + 2], 16) * white(image) // 255 for place in range(1, len(colour), 2)]
     red, green, blue = samples[:3]
     if channels(image) == 1:

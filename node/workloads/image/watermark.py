@@ -1,4 +1,4 @@
-"""Watermarks: a text or another image laid over an image, by the `over` rule of Porter and Duff."""
+"""Watermarks: lays a text or another image over an image, with Porter and Duff's `over` operator."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
     from node.workloads.image.pixels import Image
 
-#: Rows laid over at once: the arithmetic is in floating point, four times as large as the image.
+#: Rows that are blended at a time: the floating-point arithmetic takes four times the memory of the image.
 STRIP_ROWS = 256
-#: OpenCV's lines are this thick for a letter of font scale 1.
+#: The thickness of OpenCV's lines at font scale 1.
 _THICKNESS = 2
 _LEAST_FONT_SCALE = 0.1
 
 
 def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
-    """`image` with the mark on it; `mark` is the decoded file of a step that has one. Raises: Misfit.
+    """Blend the watermark into `image`. `mark`: the decoded file of a step that has one. Raises: Misfit.
 
-    A gray image stays gray. The mark is as wide as `scale` says, or less where it would be higher than the image.
+    A gray image stays gray. The watermark is as wide as `scale` says, or narrower where it would exceed the height.
     """
     import numpy as np
 
@@ -46,30 +46,30 @@ def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
 
 
 def place(position: str, margin: int, size: tuple[int, int], mark: tuple[int, int]) -> tuple[int, int]:
-    """(x, y) of a mark's top left pixel; a margin that there is no room for is made smaller."""
+    """(x, y) of a mark's top left pixel; the margin shrinks where there is no room for it."""
     words = position.split("-")
-    found = []
-    for there, wanted, low, high in ((size[0], mark[0], "left", "right"), (size[1], mark[1], "top", "bottom")):
-        room = there - wanted
+    corner = []
+    for image_side, mark_side, low, high in ((size[0], mark[0], "left", "right"), (size[1], mark[1], "top", "bottom")):
+        room = image_side - mark_side
         if low in words:
-            found.append(min(margin, room))
+            corner.append(min(margin, room))
         elif high in words:
-            found.append(max(0, room - margin))
+            corner.append(max(0, room - margin))
         else:
-            found.append(room // 2)
-    return found[0], found[1]
+            corner.append(room // 2)
+    return corner[0], corner[1]
 
 
 def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
-    """White letters on black in 8 bits, about `scale` of `width` wide and never larger than width x height.
+    """White text on black, 8 bits, with about `scale` times the `width`, and at most width x height.
 
-    Raises: Misfit when this OpenCV has no letters for them: before version 5 it drew ASCII only.
+    Raises: Misfit when OpenCV can't draw the text: before version 5 it supports only ASCII.
     """
     import cv2
     import numpy as np
 
     if not text.isascii() and not hasattr(cv2, "FontFace"):
-        raise Misfit("text", "has letters that this node's OpenCV can't draw; send the mark as an image")
+        raise Misfit("text", "has characters that this node's OpenCV can't draw; send the watermark as an image")
     font = cv2.FONT_HERSHEY_SIMPLEX
     (wide, high), below = cv2.getTextSize(text, font, 1.0, _THICKNESS)
     size = max(_LEAST_FONT_SCALE, min(width * scale / max(1, wide), height / max(1, high + below)))
@@ -82,7 +82,7 @@ def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
 
 
 def _scaled(mark: Image, width: int, height: int, scale: float) -> Image:
-    """The mark as large as it is laid over; what is transparent lends no colour to what is not."""
+    """The mark in its final size; transparent pixels don't bleed into opaque ones."""
     import cv2
     import numpy as np
 
@@ -100,7 +100,7 @@ def _scaled(mark: Image, width: int, height: int, scale: float) -> Image:
 
 
 def _like(mark: Image, image: Image) -> Image:
-    """The mark's colours with the channels and bits of `image`; its alpha is not among them."""
+    """The mark's colours with the channels and bits of `image`, without alpha."""
     import cv2
 
     if channels(image) == 1:
@@ -113,7 +113,7 @@ def _like(mark: Image, image: Image) -> Image:
 
 
 def _lay(there: Image, paint: np.ndarray, share: np.ndarray) -> None:
-    """Lay `paint` (rows of pixels, or one colour) over `there`, in place, as far as `share` (0..1) says."""
+    """Blend `paint` (rows of pixels, or one colour) into `there` in place, with opacity `share` (0..1)."""
     import numpy as np
 
     if channels(there) == 1:

@@ -1,1 +1,1 @@
-"""Models and back ends behind `llm_inference`."""
+"""The models and back ends of `llm_inference`."""

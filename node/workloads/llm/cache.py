@@ -1,7 +1,7 @@
-"""Models stay loaded in their worker between tasks, for as long as memory is not needed otherwise.
+"""Keeps models loaded between tasks while there is enough free memory.
 
-What is kept belongs to the worker process and goes with it. `node.executor.dispatch` hands a task to the worker that
-did the same kind last.
+The cache belongs to the worker process and ends with it. `node.executor.dispatch` gives a task to the worker that ran
+the same kind last.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from node.executor.context import InputFault
-from node.workloads.llm.models import NotHere
+from node.workloads.llm.models import ModelUnavailable
 
 #: What distinguishes a loaded model: back end, file and settings.
 Key = tuple[Any, ...]
-#: Loaded models, the one used last at the end.
+#: The loaded models, least recently used first.
 _models: dict[Key, Any] = {}
-#: A model is kept after its task only while at least this part of the machine's memory is free.
+#: A model stays loaded after its task only while at least this share of the machine's memory is free.
 FREE_PART = 0.2
 MIB = 1 << 20
 
 
 def have(fits: Callable[[Key], bool]) -> Any | None:
-    """A loaded model whose key `fits`, now the one used last."""
+    """A loaded model whose key `fits` accepts, or None; marks it as used."""
     for key in reversed(_models):
         if fits(key):
             _models[key] = model = _models.pop(key)
@@ -35,32 +35,32 @@ def have(fits: Callable[[Key], bool]) -> Any | None:
 
 
 def load(key: Key, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> tuple[Any, float]:
-    """(the model that `make` loads, the seconds that took); `memory_mb`: what the task may add, 0: no limit.
+    """Load a model with `make`: (the model, seconds). `memory_mb`: the memory limit of the task; 0: none.
 
-    Models used longest ago go until all fit into `memory_mb` together. Raises, before anything is loaded: InputFault
-    when the task was given too little for this one alone, NotHere when the machine has too little left.
+    Frees the least recently used models until all fit into `memory_mb` together. Raises, before it loads: InputFault
+    when the limit is too low for this model alone, ModelUnavailable when the machine has too little free memory.
     """
     start = perf_counter()
     need_mb = -(-need_bytes // MIB)
     if memory_mb and need_mb > memory_mb:
         raise InputFault(
             "model",
-            f"takes about {need_mb} MB, and this task was given {memory_mb} MB: submit it with requires "
-            f'{{"memory_mb": {need_mb}}}, which also finds a machine that has as much',
+            f"needs about {need_mb} MB, and this task has {memory_mb} MB: submit it with requires "
+            f'{{"memory_mb": {need_mb}}}, which also selects a machine with enough memory',
         )
-    while _models and memory_mb and need_bytes + sum(one.need_bytes for one in _models.values()) > memory_mb * MIB:
+    while _models and memory_mb and need_bytes + sum(kept.need_bytes for kept in _models.values()) > memory_mb * MIB:
         drop_oldest()
     while _models and psutil.virtual_memory().available < need_bytes:
         drop_oldest()
     free_mb = psutil.virtual_memory().available // MIB
     if need_mb > free_mb:
-        raise NotHere(f"the model takes about {need_mb} MB, and the machine has {free_mb} MB free now")
+        raise ModelUnavailable(f"the model needs about {need_mb} MB, and the machine has {free_mb} MB free")
     _models[key] = model = make()
     return model, perf_counter() - start
 
 
 def drop_oldest() -> None:
-    """Frees the model that was used longest ago."""
+    """Free the least recently used model."""
     model = _models.pop(next(iter(_models)))
     model.close()
     del model
@@ -68,7 +68,7 @@ def drop_oldest() -> None:
 
 
 def trim() -> None:
-    """After a task: frees models while the machine has too little memory left."""
+    """Free models while the machine has too little free memory; called after each task."""
     while _models:
         memory = psutil.virtual_memory()
         if memory.available >= FREE_PART * memory.total:
@@ -77,6 +77,6 @@ def trim() -> None:
 
 
 def forget() -> None:
-    """Frees all."""
+    """Free all models."""
     while _models:
         drop_oldest()

@@ -1,4 +1,4 @@
-"""One call of `transformers`' own `generate`: sampling as asked, tokens told, stop texts, times of its two parts."""
+"""Runs `generate` of `transformers` with the payload's sampling, streaming, stop texts and timing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
-from node.workloads.llm.result import Answer, Told, before_stop, certain
+from node.workloads.llm.result import Answer, Progress, before_stop, certain
 
 if TYPE_CHECKING:
     import torch
 
-#: So many tokens of an answer's end are looked at for a stop text, which has 64 characters at most.
+#: How many of an answer's last tokens are searched for a stop text, which has at most 64 characters.
 _TAIL_TOKENS = 80
 
 
@@ -22,9 +22,9 @@ def generate(
     rows: list[list[int]],
     payload: LlmInferencePayload,
     room: int,
-    told: Told,
+    progress: Progress,
 ) -> list[Answer]:
-    """The answers to prompts of these tokens, computed as one batch; `room`: tokens an answer has at most."""
+    """The answers to prompts, computed as one batch. `rows`: the tokens of each; `room`: the longest answer, tokens."""
     import torch
     import transformers
 
@@ -32,7 +32,7 @@ def generate(
     longest = max(map(len, rows))
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    heartbeat_relay = _heartbeat_relay(tokenizer, payload, len(rows), told)
+    streamer = _streamer(tokenizer, payload, len(rows), progress)
     torch.manual_seed(payload.seed)
     start = perf_counter()
     with torch.inference_mode():
@@ -41,12 +41,12 @@ def generate(
             attention_mask=mask,
             max_new_tokens=min(payload.max_tokens, room),
             pad_token_id=padding,
-            streamer=heartbeat_relay,
-            stopping_criteria=transformers.StoppingCriteriaList([heartbeat_relay.stops]),
+            streamer=streamer,
+            stopping_criteria=transformers.StoppingCriteriaList([streamer.stops]),
             **_sampling(payload),
         )
     end = perf_counter()
-    first = heartbeat_relay.first_at or end
+    first = streamer.first_at or end
     share = 1 / len(rows)
     ends = _ends(network)
     return [
@@ -58,7 +58,7 @@ def generate(
 def _sampling(payload: LlmInferencePayload) -> dict[str, Any]:
     options: dict[str, Any] = {"repetition_penalty": payload.repeat_penalty}
     if not payload.temperature:
-        # Said out loud: a model's own generation_config may ask for more.
+        # Explicit, since the model's generation_config may ask for sampling.
         return options | {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
     return options | {
         "do_sample": True,
@@ -81,13 +81,14 @@ def _ends(network: Any) -> set[int]:
     return set(found if isinstance(found, list) else [found]) - {None}
 
 
-def _heartbeat_relay(tokenizer: Any, payload: LlmInferencePayload, count: int, told: Told) -> Any:
+def _streamer(tokenizer: Any, payload: LlmInferencePayload, count: int, progress: Progress) -> Any:
+    """A streamer of `count` answers; its attribute `stops` is the criterion for stop texts."""
     import torch
     from transformers import StoppingCriteria
     from transformers.generation import BaseStreamer
 
     class Stops(StoppingCriteria):
-        """Says of each answer whether a stop text has come."""
+        """Returns for each answer whether it contains a stop text."""
 
         def __init__(self, start: int) -> None:
             self.start = start
@@ -99,14 +100,14 @@ def _heartbeat_relay(tokenizer: Any, payload: LlmInferencePayload, count: int, t
             found = [any(stop in text_of(tokenizer, tail) for stop in payload.stop) for tail in tails]
             return torch.tensor(found, dtype=torch.bool, device=ids.device)
 
-    class HeartbeatRelay(BaseStreamer):
-        """Hears each token as it is made: first of all the prompts themselves."""
+    class Streamer(BaseStreamer):
+        """Receives the prompts, then every generated token."""
 
         def __init__(self) -> None:
             self.first_at = 0.0
             self.stops = Stops(0)
             self._ids: list[list[int]] = [[] for _ in range(count)]
-            self._said = [0] * count
+            self._reported = [0] * count
 
         def put(self, value: torch.Tensor) -> None:
             if not self.stops.start:
@@ -115,27 +116,27 @@ def _heartbeat_relay(tokenizer: Any, payload: LlmInferencePayload, count: int, t
             self.first_at = self.first_at or perf_counter()
             for index, token in enumerate(value.reshape(-1).tolist()):
                 self._ids[index].append(token)
-                self._tell(index)
+                self._report(index)
 
-        def _tell(self, index: int) -> None:
-            # A character may be made of several tokens: what ends with half of one waits for the rest.
+        def _report(self, index: int) -> None:
+            # A character may consist of several tokens: an incomplete one is reported with its last token.
             text = text_of(tokenizer, self._ids[index])
             if text.endswith("\N{REPLACEMENT CHARACTER}"):
-                text = text[: self._said[index]]
+                text = text[: self._reported[index]]
             text = certain(text, payload.stop)
-            told.piece(index, text[self._said[index] :])
-            self._said[index] = max(self._said[index], len(text))
+            progress.add(index, text[self._reported[index] :])
+            self._reported[index] = max(self._reported[index], len(text))
 
         def end(self) -> None:
-            """Nothing is left to tell."""
+            """Required by the base class; all text is reported already."""
 
-    return HeartbeatRelay()
+    return Streamer()
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:
-    """The words of tokens; random weights have none, and get letters."""
+    """The text of tokens. Models with random weights have no tokenizer: each token becomes a letter."""
     if tokenizer is None:
-        return "".join(chr(97 + one % 26) for one in ids)
+        return "".join(chr(97 + token % 26) for token in ids)
     return tokenizer.decode(ids, skip_special_tokens=True)
 
 

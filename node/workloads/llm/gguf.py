@@ -1,7 +1,7 @@
-"""The head of a GGUF file: what the model in it is, without loading it.
+"""Reads the header of a GGUF file, which describes the model, without loading it.
 
-llama.cpp says nothing of a file before it has loaded it, and the `gguf` package takes seconds for a vocabulary. Nothing
-of the head is trusted: every length is checked against the file.
+llama.cpp has to load a file to describe it, and the `gguf` package takes seconds for a vocabulary. The header is not
+trusted: every length is checked against the size of the file.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-#: Types of values, by number: fixed sizes; 8 is a text, 9 a list.
+#: The `struct` formats of value types with a fixed size, by type number; 8 is a text, 9 a list.
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-#: Longer lists (vocabularies) are passed over.
+#: Longer lists (vocabularies) are skipped.
 _KEPT = 1024
 _MOST_ENTRIES = 100_000
 _MOST_DIMENSIONS = 4
-#: No count of a model's is larger.
+#: The largest plausible value of a model's sizes.
 _MOST = 1 << 31
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a GGUF file says of its model. Sizes in bytes, lengths in tokens."""
+    """The properties of a model according to its GGUF file. Sizes in bytes, lengths in tokens."""
 
     architecture: str
     parameters: int
     weight_bytes: int
     tensor_type: int
-    """ggml's number of the type that most weights have"""
+    """ggml's number of the most frequent type of weights"""
     context: int
-    """the longest text it was trained on"""
+    """the context length it was trained with"""
     cache_bytes: int
-    """what the attention cache takes for one token, in 16 bits"""
+    """size of the attention cache per token, at 16 bits"""
     vocabulary: int
     chat: bool
-    """whether it brings a template for chats"""
+    """whether it has a chat template"""
 
 
 class _Reader:
@@ -55,7 +55,7 @@ class _Reader:
     def skip(self, count: int) -> None:
         self._at += count
         if self._at > len(self._data):
-            raise ValueError("it ends too early")
+            raise ValueError("it is truncated")
 
     def text(self) -> str:
         length, start = self.take("Q"), self._at
@@ -72,12 +72,12 @@ class _Reader:
                     return [self.take(_FORMATS[inner]) for _ in range(count)]
                 return self.skip(count * struct.calcsize(_FORMATS[inner]))
             if inner != _TEXT:
-                raise ValueError("it holds a list of an unknown type")
+                raise ValueError("it has a list of an unknown type")
             for _ in range(count):
                 self.skip(self.take("Q"))
             return None
         if kind not in _FORMATS:
-            raise ValueError("it holds a value of an unknown type")
+            raise ValueError("it has a value of an unknown type")
         return self.take(_FORMATS[kind])
 
     @property
@@ -86,24 +86,24 @@ class _Reader:
 
 
 def read_head(path: Path) -> Head:
-    """The head of `path`. Raises: ValueError with a clause ("it ends too early"), OSError."""
+    """The header of the file. Raises: ValueError with a clause ("it is truncated"); OSError."""
     with open(path, "rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError("it does not begin as GGUF does")
+            raise ValueError("it has no GGUF signature")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _head(_Reader(data), len(data))
             except struct.error:
-                raise ValueError("it ends too early") from None
+                raise ValueError("it is truncated") from None
             except (TypeError, ZeroDivisionError, OverflowError):
-                raise ValueError("its head makes no sense") from None
+                raise ValueError("its header is invalid") from None
 
 
 def _head(reader: _Reader, size: int) -> Head:
     reader.skip(4)
     version, tensors, entries = reader.take("IQQ")
     if version not in (2, 3) or tensors > _MOST_ENTRIES or entries > _MOST_ENTRIES:
-        raise ValueError(f"it is of version {version}, or its head makes no sense")
+        raise ValueError(f"it has version {version}, or its header is invalid")
     facts = {}
     for _ in range(entries):
         name = reader.text()
@@ -113,14 +113,14 @@ def _head(reader: _Reader, size: int) -> Head:
     for _ in range(tensors):
         name, dimensions = reader.text(), reader.take("I")
         if not 1 <= dimensions <= _MOST_DIMENSIONS:
-            raise ValueError("its head makes no sense")
+            raise ValueError("its header is invalid")
         shape = [reader.take("Q") for _ in range(dimensions)]
         numbers[reader.take("I")] += prod(shape)
         reader.take("Q")
         if name == "token_embd.weight":
             vocabulary = shape[-1]
     if not numbers:
-        raise ValueError("it holds no weights")
+        raise ValueError("it has no weights")
     return _described(facts, numbers, vocabulary, size - reader.at)
 
 
@@ -129,10 +129,10 @@ def _described(facts: dict[str, Any], numbers: Counter[int], vocabulary: int, we
 
     def fact(name: str, default: int, least: int = 0) -> int:
         value = facts.get(f"{architecture}.{name}", default)
-        # Some models have a number for each layer.
+        # Some models have one number per layer.
         number = max(value, default=default) if isinstance(value, list) else value
         if type(number) is not int or not least <= number <= _MOST:
-            raise ValueError(f"its {name} makes no sense")
+            raise ValueError(f"its {name} is invalid")
         return number
 
     heads = fact("attention.head_count", 1, 1)

@@ -1,7 +1,7 @@
-"""The llama.cpp back end: GGUF models by `xllamacpp`, whose server answers calls from its own process.
+"""The llama.cpp back end: GGUF models in `xllamacpp`, whose server runs in this process and is called directly.
 
-That server can't be had without its HTTP listener: it gets a socket file in the task's folder instead of a port, a key
-that nobody knows, and the file is removed as soon as it stands.
+The server always opens an HTTP listener. It gets a socket file in the task's folder instead of a port, and a random API
+key that is not kept; the file is removed as soon as the server has started.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from node.executor.context import Context, InputFault
 from node.probes.models import Model
 from node.workloads.llm import cache
 from node.workloads.llm.gguf import Head, read_head
-from node.workloads.llm.result import Answer, Told
+from node.workloads.llm.result import Answer, Progress
 
-#: Prompts of a batch that are answered at the same time.
+#: Maximum number of prompts of a batch that are answered concurrently.
 SLOTS = 4
 _BATCH = 512
-#: llama.cpp makes room for a multiple of so many tokens, whatever it was told.
+#: llama.cpp rounds the context length up to a multiple of this many tokens.
 _CONTEXT_STEP = 256
 _LIBRARY_BYTES = 64 << 20
-#: The package's model goes astray with the system message that its own template adds ("What is the capital of France?"
-#: gets a list of French words, measured in Q4_1); without it it answers.
+#: A chat template without the system message that the default model's own template adds. With that message the model
+#: gives wrong answers ("What is the capital of France?" gets a list of French words, measured in Q4_1).
 _PLAIN_CHAT = (
     "{% for message in messages %}"
     "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
@@ -44,13 +44,13 @@ def _head(path: Path, changed_ns: int) -> Head:
     return read_head(path)
 
 
-def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[LlamaModel, float]:
-    """(the model, the seconds it took to load: 0 when it was). Raises: InputFault, NotHere."""
+def load_model(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[LlamaModel, float]:
+    """(the model, seconds that loading took; 0 if it was loaded). Raises: InputFault, ModelUnavailable."""
     try:
         changed_ns = model.path.stat().st_mtime_ns
         head = _head(model.path, changed_ns)
     except (ValueError, OSError) as error:
-        raise InputFault("model", f"is no GGUF file that can be read: {error}") from None
+        raise InputFault("model", f"is not a readable GGUF file: {error}") from None
     room, slots = context_of(head, payload.context), min(SLOTS, len(payload.prompts or (0,)))
     on_gpu = payload.device == "auto" and has_gpu()
     key = ("llama.cpp", model.path, changed_ns, room, context.cores, on_gpu)
@@ -66,12 +66,12 @@ def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple
 
 
 class LlamaModel:
-    """A model in memory. `need_bytes` is what it takes there, roughly: weights, cache, working space."""
+    """A loaded model. `need_bytes` estimates its memory: weights, attention cache, buffers."""
 
     weights = "trained"
 
     def __init__(self, model: Model, head: Head, context: int, slots: int, threads: int, on_gpu: bool) -> None:
-        self.context, self.slots, self.side_by_side = context, slots, slots > 1
+        self.context, self.slots, self.concurrent = context, slots, slots > 1
         self.parameters, self.weight_bytes = head.parameters, head.weight_bytes
         self.need_bytes = need_bytes(head, context, slots)
         self._server = _serve(model, context * slots, slots, threads, on_gpu)
@@ -80,43 +80,43 @@ class LlamaModel:
         self._chat = head.chat
 
     def close(self) -> None:
-        """Frees its memory."""
+        """Free its memory."""
         self._server = None
 
-    def answer(self, payload: LlmInferencePayload, told: Told) -> list[Answer]:
-        """One answer a prompt. Raises: InputFault when a prompt is longer than the context."""
+    def answer(self, payload: LlmInferencePayload, progress: Progress) -> list[Answer]:
+        """One answer per prompt. Raises: InputFault when a prompt is longer than the context."""
         prompts = payload.prompts or (payload.prompt or "",)
         chats: list[Any] = [payload.messages] if payload.messages else list(prompts)
         with ThreadPoolExecutor(min(self.slots, len(chats))) as pool:
-            return list(pool.map(partial(self._answer, payload, told), range(len(chats)), chats))
+            return list(pool.map(partial(self._answer, payload, progress), range(len(chats)), chats))
 
-    def _answer(self, payload: LlmInferencePayload, told: Told, index: int, chat: Any) -> Answer:
-        ask = _options(payload, index)
-        ask_server: Callable[..., None]
+    def _answer(self, payload: LlmInferencePayload, progress: Progress, index: int, chat: Any) -> Answer:
+        request = _options(payload, index)
+        handle: Callable[..., None]
         if isinstance(chat, tuple):
-            ask["messages"], ask_server = [turn.model_dump() for turn in chat], self._server.handle_chat_completions
+            request["messages"], handle = [turn.model_dump() for turn in chat], self._server.handle_chat_completions
         elif self._chat and not payload.raw:
-            ask["messages"] = [{"role": "user", "content": chat}]
-            ask_server = self._server.handle_chat_completions
+            request["messages"] = [{"role": "user", "content": chat}]
+            handle = self._server.handle_chat_completions
         else:
-            ask["prompt"], ask_server = chat, self._server.handle_completions
-        heard = _Heard(index, told)
-        ask_server(ask, heard.take)
-        return heard.answer(payload)
+            request["prompt"], handle = chat, self._server.handle_completions
+        response = _Response(index, progress)
+        handle(request, response.add)
+        return response.answer(payload)
 
 
-class _Heard:
-    """What the server says of one answer, piece by piece."""
+class _Response:
+    """Collects the server's response to one request, chunk by chunk."""
 
-    def __init__(self, index: int, told: Told) -> None:
-        self._index, self._told = index, told
+    def __init__(self, index: int, progress: Progress) -> None:
+        self._index, self._progress = index, progress
         self._pieces: list[str] = []
         self._error: dict[str, Any] | None = None
         self._last: dict[str, Any] = {}
         self._reason = ""
 
-    def take(self, chunk: dict[str, Any]) -> bool:
-        """One piece; True ends the answer."""
+    def add(self, chunk: dict[str, Any]) -> bool:
+        """Add a chunk; returns True to end the response."""
         if "error" in chunk:
             self._error = chunk["error"]
             return True
@@ -124,13 +124,14 @@ class _Heard:
             piece = choice.get("text") or (choice.get("delta") or {}).get("content")
             if piece:
                 self._pieces.append(piece)
-                self._told.piece(self._index, piece)
+                self._progress.add(self._index, piece)
             self._reason = choice.get("finish_reason") or self._reason
         if "timings" in chunk:
             self._last = chunk
         return False
 
     def answer(self, payload: LlmInferencePayload) -> Answer:
+        """The complete answer. Raises: InputFault or RuntimeError for an error of the server."""
         if self._error is not None:
             self._refuse(payload, self._error)
         timings, usage = self._last.get("timings", {}), self._last.get("usage", {})
@@ -148,12 +149,12 @@ class _Heard:
         if error.get("type") == "exceed_context_size_error":
             raise InputFault(
                 field,
-                f"has {error.get('n_prompt_tokens')} tokens, and there is room for {error.get('n_ctx')}: shorten it, "
-                "or give context a larger number where the model has that much",
+                f"has {error.get('n_prompt_tokens')} tokens, more than the context of {error.get('n_ctx')}: shorten "
+                "it, or increase context if the model supports that",
             )
         if error.get("code") == 400:
             raise InputFault(field, f"was refused by llama.cpp: {error.get('message')}")
-        raise RuntimeError(f"llama.cpp said {error.get('message')}")
+        raise RuntimeError(f"llama.cpp failed: {error.get('message')}")
 
 
 def _options(payload: LlmInferencePayload, index: int) -> dict[str, Any]:
@@ -168,34 +169,36 @@ def _options(payload: LlmInferencePayload, index: int) -> dict[str, Any]:
         "seed": payload.seed + index,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # What an earlier task left in the cache would make this one's speed untrue, and its words depend on it.
+        # With the cached prompt of an earlier task, the measured speed would be wrong and the answer not reproducible.
         "cache_prompt": False,
         "reasoning_format": "none",
     }
 
 
-def context_of(head: Head, wanted: int | None) -> int:
-    """How many tokens there is room for, in llama.cpp's own steps. Raises: InputFault when `wanted` is more than the
-    model was made for."""
-    if wanted is None:
-        wanted = min(head.context, DEFAULT_CONTEXT)
-    if wanted > head.context:
-        raise InputFault("context", f"is {wanted}, and the model was made for {head.context} at most")
-    return -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
+def context_of(head: Head, requested: int | None) -> int:
+    """The context length in tokens, rounded up as llama.cpp does. `requested`: None for the default.
+
+    Raises: InputFault when `requested` exceeds the model's maximum.
+    """
+    if requested is None:
+        requested = min(head.context, DEFAULT_CONTEXT)
+    if requested > head.context:
+        raise InputFault("context", f"is {requested}, and the model's maximum is {head.context}")
+    return -(-requested // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
 def need_bytes(head: Head, context: int, slots: int) -> int:
-    """What a model takes of memory, roughly: llama.cpp repacks most weights, so the mapped file does not do."""
+    """Estimated memory of a model; all weights count, since llama.cpp repacks most instead of using the mapped file."""
     return head.weight_bytes + head.cache_bytes * context * slots + _BATCH * head.vocabulary * 4 + _LIBRARY_BYTES
 
 
 def has_gpu() -> bool:
-    """Whether the llama.cpp that is installed here can use a GPU that is here. Raises: ImportError."""
+    """Return whether the installed llama.cpp can use a GPU of this machine. Raises: ImportError."""
     return any("GPU" in info["type"].name for info in _library().get_device_info())
 
 
 def device(on_gpu: bool) -> str:
-    """The name of what computes."""
+    """The name of the device: "cpu" or that of the GPU."""
     if not on_gpu:
         return "cpu"
     return next(info["description"] for info in _library().get_device_info() if "GPU" in info["type"].name)
@@ -213,8 +216,8 @@ def _type_name(number: int) -> str:
 
 
 def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -> Any:
-    """llama.cpp with the model loaded. Raises: InputFault when it can't load it."""
-    # Outside a worker, whose environment says so: see `node.executor.limits.clean_environment`.
+    """A llama.cpp server with the model loaded. Raises: InputFault when it can't load it."""
+    # A worker sets this in its environment (`node.executor.limits.clean_environment`); other callers don't.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     library = _library()
     params = library.CommonParams()
@@ -229,7 +232,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
     params.n_threads_http, params.api_keys = 1, [secrets.token_hex(32)]
     if model.name == PACKAGE_MODEL:
         params.chat_template = _PLAIN_CHAT
-    # Relative, for the name of a socket has 108 characters at most; beginning with a dot, so that nothing lists it.
+    # Relative, because the path of a socket has at most 108 characters; hidden, so that nothing lists it.
     socket = Path(f".llama-{secrets.token_hex(4)}.sock")
     params.hostnames = [str(socket)]
     with _own_signals():
@@ -237,7 +240,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
             return library.Server(params)
         except RuntimeError:
             raise InputFault(
-                "model", "could not be loaded by llama.cpp: its file is broken, incomplete or of a kind it doesn't know"
+                "model", "can't be loaded by llama.cpp: the file is damaged, incomplete or of an unsupported type"
             ) from None
         finally:
             socket.unlink(missing_ok=True)
@@ -245,7 +248,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
 
 @contextmanager
 def _own_signals() -> Generator[None, None, None]:
-    """llama.cpp takes SIGINT and SIGTERM for itself; they stay this process's own."""
+    """Restore the handlers of SIGINT and SIGTERM, which llama.cpp replaces."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     try:

@@ -1,6 +1,6 @@
-"""The PyTorch back end: what `AutoModelForCausalLM` loads from safetensors, random weights, GGUF without llama.cpp.
+"""The PyTorch back end: safetensors and GGUF through `AutoModelForCausalLM`, and models with random weights.
 
-Nothing is fetched and no code of a model's own is run.
+It downloads nothing and runs no code that a model contains.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,20 @@ from mesh.kinds.llm_inference import DEFAULT_CONTEXT, LlmInferencePayload
 from node.executor.context import Context, InputFault
 from node.probes.models import Model
 from node.workloads.llm import cache
-from node.workloads.llm.models import NotHere, check_folder
-from node.workloads.llm.result import Answer, Told
+from node.workloads.llm.models import ModelUnavailable, check_folder
+from node.workloads.llm.result import Answer, Progress
 from node.workloads.llm.shapes import Shape, shape_of
 
 if TYPE_CHECKING:
     import torch
 
-#: What PyTorch and transformers add to a worker, and what a pass through a model takes for a moment.
+#: Memory of PyTorch and transformers, and of the activations of a pass through the model.
 _LIBRARY_BYTES = 600 << 20
 _CPU_HAS_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[TorchModel, float]:
-    """(the model, the seconds it took to load: 0 when it was). Raises: InputFault, NotHere."""
+def load_model(model: Model, payload: LlmInferencePayload, context: Context) -> tuple[TorchModel, float]:
+    """(the model, seconds that loading took; 0 if it was loaded). Raises: InputFault, ModelUnavailable."""
     on_cpu = payload.device == "cpu"
     key = ("torch", model.path, model.name, _changed_ns(model), on_cpu)
     start = perf_counter()
@@ -37,20 +38,20 @@ def ready(model: Model, payload: LlmInferencePayload, context: Context) -> tuple
     if loaded is not None:
         loaded.prepare(payload, context.cores)
         return loaded, 0.0
-    # Before the two seconds that importing takes: does it fit at all?
+    # Check the memory before the import of PyTorch, which takes two seconds.
     parameters = _parameters(model)
     device, dtype_bytes = ("cpu", 2 if cpu_has_bf16() else 4) if _no_gpu_here(on_cpu) else ("", 2)
     need_bytes = parameters * dtype_bytes + _LIBRARY_BYTES
-    made, _ = cache.load(
-        key, lambda: _make(model, on_cpu, context.cores), need_bytes if device else _LIBRARY_BYTES, context.memory_mb
+    loaded, _ = cache.load(
+        key, lambda: _load(model, on_cpu, context.cores), need_bytes if device else _LIBRARY_BYTES, context.memory_mb
     )
-    made.need_bytes = need_bytes
-    made.prepare(payload, context.cores)
-    return made, perf_counter() - start
+    loaded.need_bytes = need_bytes
+    loaded.prepare(payload, context.cores)
+    return loaded, perf_counter() - start
 
 
-def _make(model: Model, on_cpu: bool, threads: int) -> TorchModel:
-    # Read when the libraries are imported: whatever happens, they ask no hub for anything.
+def _load(model: Model, on_cpu: bool, threads: int) -> TorchModel:
+    # The libraries read these when they are imported: they never contact a hub.
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -77,24 +78,25 @@ def _make(model: Model, on_cpu: bool, threads: int) -> TorchModel:
             folder, dtype=dtype, output_loading_info=True, **options
         )
     except ImportError as error:
-        raise NotHere(f"transformers needs a library for this model: {str(error).strip().splitlines()[0]}") from None
+        reason = str(error).strip().splitlines()[0]
+        raise ModelUnavailable(f"transformers needs a library for this model: {reason}") from None
     except MemoryError:
         raise
-    except Exception as error:  # what `tokenizers` raises is of no narrower class
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InputFault("model", f"could not be loaded by transformers: {said}") from None
-    # transformers fills such gaps with chance and goes on.
+    except Exception as error:  # `tokenizers` raises plain Exception
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise InputFault("model", f"can't be loaded by transformers: {reason}") from None
+    # transformers would silently initialise missing weights at random.
     if gaps := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
-        raise InputFault("model", f"lacks {len(gaps)} of the weights that its config.json asks for, {gaps[0]} first")
+        raise InputFault("model", f"lacks {len(gaps)} of the weights in its config.json, such as {gaps[0]}")
     network.to(device).eval()
     room = getattr(network.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     return TorchModel(network, tokenizer, device, room, "trained")
 
 
 class TorchModel:
-    """A model in memory; a batch is computed as one."""
+    """A loaded model, which computes several prompts as one batch."""
 
-    side_by_side = False
+    concurrent = False
 
     def __init__(self, network: Any, tokenizer: Any, device: torch.device, room: int, weights: str) -> None:
         self._network, self._tokenizer, self._device, self._room = network, tokenizer, device, room
@@ -105,20 +107,20 @@ class TorchModel:
         self.device, self.context = _device_name(device), min(room, DEFAULT_CONTEXT)
 
     def close(self) -> None:
-        """Frees its memory."""
+        """Free its memory."""
         self._network = self._tokenizer = None
 
     def prepare(self, payload: LlmInferencePayload, threads: int) -> None:
-        """For the next task. Raises: InputFault when it wants more context than there is."""
+        """Set threads and context length for the next task. Raises: InputFault when the context is too long."""
         import torch
 
         torch.set_num_threads(threads)
         if payload.context is not None and payload.context > self._room:
-            raise InputFault("context", f"is {payload.context}, and the model was made for {self._room} at most")
+            raise InputFault("context", f"is {payload.context}, and the model's maximum is {self._room}")
         self.context = payload.context or min(self._room, DEFAULT_CONTEXT)
 
-    def answer(self, payload: LlmInferencePayload, told: Told) -> list[Answer]:
-        """One answer a prompt. Raises: InputFault when a prompt is longer than the context."""
+    def answer(self, payload: LlmInferencePayload, progress: Progress) -> list[Answer]:
+        """One answer per prompt. Raises: InputFault when a prompt is longer than the context."""
         from node.workloads.llm.generate import generate
 
         rows = self._rows(payload)
@@ -127,34 +129,34 @@ class TorchModel:
             field = next(name for name in ("messages", "prompts", "prompt") if getattr(payload, name))
             raise InputFault(
                 field,
-                f"has {longest} tokens, and there is room for {self.context} with the answer: shorten it, or give "
-                "context a larger number where the model has that much",
+                f"has {longest} tokens, and the context of {self.context} must also hold the answer: shorten it, or "
+                "increase context if the model supports that",
             )
-        return generate(self._network, self._tokenizer, self._device, rows, payload, self.context - longest, told)
+        return generate(self._network, self._tokenizer, self._device, rows, payload, self.context - longest, progress)
 
     def _rows(self, payload: LlmInferencePayload) -> list[list[int]]:
         """The tokens of each prompt."""
         prompts = list(payload.prompts or (payload.prompt or "",))
         if self._tokenizer is None:
-            # Random weights know no words: a byte is a token, so that lengths are those of the prompts.
+            # Models with random weights have no tokenizer: each byte is a token.
             texts = ["\n".join(turn.content for turn in payload.messages)] if payload.messages else prompts
             return [list(text.encode()) for text in texts]
         has_template = bool(getattr(self._tokenizer, "chat_template", None))
         if payload.messages and not has_template:
-            raise InputFault("messages", "can't be put to this model: it brings no template for chats; use prompt")
+            raise InputFault("messages", "can't be used with this model, which has no chat template; use prompt")
         if payload.messages:
             chats = [[turn.model_dump() for turn in payload.messages]]
         elif has_template and not payload.raw:
             chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         else:
             return [self._tokenizer(prompt)["input_ids"] for prompt in prompts]
-        put = self._tokenizer.apply_chat_template
-        texts = [put(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        format_chat = self._tokenizer.apply_chat_template
+        texts = [format_chat(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def place(on_cpu: bool) -> tuple[torch.device, torch.dtype]:
-    """The device and the type of number that is fast there."""
+    """(the device, the fastest number type on it)"""
     import torch
 
     if not on_cpu and torch.cuda.is_available():
@@ -165,7 +167,7 @@ def place(on_cpu: bool) -> tuple[torch.device, torch.dtype]:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16: elsewhere it is slower than float32."""
+    """Return whether the processor has bfloat16 instructions; without them bfloat16 is slower than float32."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -192,7 +194,7 @@ def _changed_ns(model: Model) -> int:
 
 
 def _parameters(model: Model) -> int:
-    """How many numbers it has, by the heads of its files. Raises: InputFault."""
+    """The number of parameters according to the headers of the model's files. Raises: InputFault."""
     if model.format == "random":
         return shape_of(model.name).parameters
     if model.format == "gguf":
@@ -201,36 +203,29 @@ def _parameters(model: Model) -> int:
         try:
             return read_head(model.path).parameters
         except (ValueError, OSError) as error:
-            raise InputFault("model", f"is no GGUF file that can be read: {error}") from None
+            raise InputFault("model", f"is not a readable GGUF file: {error}") from None
     return sum(map(_numbers_in, check_folder(model.path)))
 
 
 def _numbers_in(file: Path) -> int:
-    """How many numbers a safetensors file holds. Raises: InputFault."""
+    """The number of weights in a safetensors file. Raises: InputFault."""
     try:
         with open(file, "rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > min(file.stat().st_size, 100 << 20):
-                raise ValueError("it ends too early")
+                raise ValueError("it is truncated")
             head = json.loads(opened.read(length))
         shapes = [entry["shape"] for name, entry in head.items() if name != "__metadata__"]
         ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
         if 8 + length + max(ends, default=0) > file.stat().st_size:
-            raise ValueError("it ends too early")
-        return sum(_product(shape) for shape in shapes)
+            raise ValueError("it is truncated")
+        return sum(prod(shape) for shape in shapes)
     except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputFault("model", f"has a file that is no whole safetensors file ({file.name}): {error}") from None
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for length in shape:
-        result *= length
-    return result
+        raise InputFault("model", f"has a damaged safetensors file ({file.name}): {error}") from None
 
 
 def _random(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
-    """A Llama of this shape whose weights are chance: small, as an untrained network's are; nothing overflows."""
+    """A Llama of this shape with random weights, small as in an untrained network, so that nothing overflows."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -243,7 +238,7 @@ def _random(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         network: Any = LlamaForCausalLM(config)
     network = network.to(dtype).to_empty(device=device)
     network.tie_weights()
-    # Not a weight: made from the configuration, and lost with the rest of what was never real.
+    # Not a weight: computed from the configuration, and lost with the tensors on the meta device.
     network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
     source = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(device=device, dtype=dtype)
     with torch.no_grad():
@@ -252,7 +247,7 @@ def _random(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
             if "norm" in name:
                 flat.fill_(1)
                 continue
-            # One block of chance over and over: as fast as memory, where 7 billion drawn numbers take minutes.
+            # Repeat one random block, at the speed of memory: drawing 7 billion numbers takes minutes.
             for start in range(0, flat.numel(), source.numel()):
                 piece = flat[start : start + source.numel()]
                 piece.copy_(source[: piece.numel()])

@@ -1,4 +1,4 @@
-"""What a back end says of an answer, how it tells of it while it writes, and the result that is made of it."""
+"""The answers of the back ends, their progress while they are generated, and the figures of the result."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One prompt's answer. Times in seconds; of a batch that is computed as one, this answer's share."""
+    """The answer to one prompt. Times in seconds; in a batch that is computed as one, this answer's share."""
 
     text: str
     finish_reason: str
-    """stop: the model was done, or a stop text came; length: max_tokens, or the context, were used up"""
+    """stop: end token or stop text; length: max_tokens, or the context, is exhausted"""
     prompt_tokens: int
     completion_tokens: int
     prefill_s: float
     decode_s: float
 
     def as_dict(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """Its fields in the result of a task."""
         return {
             "text": self.text,
             "finish_reason": self.finish_reason,
@@ -30,8 +30,8 @@ class Answer:
         }
 
 
-class Told:
-    """Tells of the text as it comes; pieces may come from several threads."""
+class Progress:
+    """Reports the text while it is generated; thread-safe."""
 
     def __init__(self, progress: Callable[..., None], count: int, max_tokens: int) -> None:
         self._progress, self._most = progress, count * max_tokens
@@ -39,22 +39,22 @@ class Told:
         self._pieces = 0
         self._lock = threading.Lock()
 
-    def piece(self, index: int, text: str, tokens: int = 1) -> None:
-        """`text` goes on the end of answer `index`."""
+    def add(self, index: int, text: str, tokens: int = 1) -> None:
+        """Append `text` to answer `index`."""
         with self._lock:
             self._texts[index] += text
             self._pieces += tokens
-            together = "\n\n".join(one for one in self._texts if one)
-            self._progress(min(0.99, self._pieces / self._most), text=together)
+            joined = "\n\n".join(answer for answer in self._texts if answer)
+            self._progress(min(0.99, self._pieces / self._most), text=joined)
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
-    """`text` as far as the first of `stops`."""
+    """`text` up to the first of `stops`."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def certain(text: str, stops: Sequence[str]) -> str:
-    """What can be told of a text that goes on: not an end that may turn out to be the beginning of a stop."""
+    """The part of an unfinished text that can't become part of a stop text."""
     kept = before_stop(text, stops)
     if kept != text:
         return kept
@@ -62,19 +62,20 @@ def certain(text: str, stops: Sequence[str]) -> str:
     return text[: len(text) - held]
 
 
-def figures(answers: Sequence[Answer], together_s: float = 0.0) -> dict[str, Any]:
-    """Counts and speeds of all answers; `together_s`: how long they took when several were written side by side.
+def figures(answers: Sequence[Answer], concurrent_s: float = 0.0) -> dict[str, Any]:
+    """Counts and speeds of all answers. `concurrent_s`: the time for all, if they were generated concurrently, else 0.
 
-    decode_tokens_per_s does not count an answer's first token, which comes with the prompt. Of answers that were
-    written side by side it is what all of them got in the whole time, reading the prompts included.
+    decode_tokens_per_s excludes the first token of an answer, which the prefill computes. For concurrent answers it is
+    the rate of all of them over `concurrent_s`, prefill included.
     """
-    prompt, written = sum(one.prompt_tokens for one in answers), sum(one.completion_tokens for one in answers)
-    prefill_s = sum(one.prefill_s for one in answers)
-    decode_s = together_s or sum(one.decode_s for one in answers)
-    after_first = sum(max(0, one.completion_tokens - 1) for one in answers)
+    prompt = sum(answer.prompt_tokens for answer in answers)
+    completion = sum(answer.completion_tokens for answer in answers)
+    prefill_s = sum(answer.prefill_s for answer in answers)
+    decode_s = concurrent_s or sum(answer.decode_s for answer in answers)
+    after_first = sum(max(0, answer.completion_tokens - 1) for answer in answers)
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": written,
+        "completion_tokens": completion,
         "prefill_s": round(prefill_s, 6),
         "decode_s": round(decode_s, 6),
         "prefill_tokens_per_s": rate(prompt, prefill_s),
@@ -83,5 +84,5 @@ def figures(answers: Sequence[Answer], together_s: float = 0.0) -> dict[str, Any
 
 
 def rate(count: float, seconds: float) -> float:
-    """`count` a second; 0 when there was nothing to time."""
+    """`count` per second; 0 when either is 0."""
     return round(count / seconds, 3) if count and seconds > 0 else 0.0

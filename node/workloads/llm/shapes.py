@@ -1,6 +1,6 @@
-"""Size classes: architectures of well-known sizes, for models of random weights. Pure.
+"""Size classes: architectures of well-known sizes, for models with random weights (pure).
 
-Each has the dimensions of a real model of its size, so that it computes and moves what that one does.
+Each has the dimensions of a real model, so that it takes the same computation and memory traffic.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama: width, feed-forward width, layers, heads, heads of the cache, vocabulary; whether in- and output share
-    their table; longest text in tokens."""
+    """The dimensions of a Llama: width, feed-forward width, layers, attention heads, key-value heads, vocabulary,
+    whether input and output share their embedding, context length in tokens."""
 
     width: int
     inner: int
@@ -25,7 +25,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it has."""
+        """The number of parameters."""
         cache_width = self.width // self.heads * self.cache_heads
         layer = 2 * self.width * (self.width + cache_width) + 3 * self.width * self.inner + 2 * self.width
         return self.vocabulary * self.width * (1 if self.tied else 2) + self.layers * layer + self.width
@@ -45,7 +45,7 @@ SHAPES = {
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of a size class, or of the known one whose size is nearest. Raises: KeyError when `name` is no size."""
+    """The shape of the size class nearest to a size such as "7B". Raises: KeyError when `name` is not a size."""
     if name.upper() in SHAPES:
         return SHAPES[name.upper()]
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?[MB]", name.upper()):
@@ -54,5 +54,5 @@ def shape_of(name: str) -> Shape:
 
 
 def size_of(name: str) -> float:
-    """ "7B" -> 7e9"""
+    """The number of parameters of a size: "7B" -> 7e9."""
     return float(name[:-1]) * (1e9 if name[-1] in "bB" else 1e6)

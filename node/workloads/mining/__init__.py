@@ -1,1 +1,1 @@
-"""SHA-256d kernels behind `crypto_mining`."""
+"""The double SHA-256 kernels of `crypto_mining`."""

@@ -1,8 +1,8 @@
-"""One core's share of a nonce search: the kernel, and the child process that runs it.
+"""The nonce search of one core: the Python kernel, and the child process that runs it.
 
-Measured per core on a 2-core EPYC, Python 3.11: this loop over the interpreter's own SHA-256 0.85-0.94 MH/s,
-the same over hashlib (OpenSSL) 0.60-0.70, numpy lanes 0.34. It holds the interpreter lock, so every core gets a
-process; as a script of its own that imports almost nothing, one starts in some 15 ms on every platform.
+Measured per core on a 2-core EPYC with Python 3.11: 0.85-0.94 MH/s with the interpreter's own SHA-256, 0.60-0.70 with
+hashlib (OpenSSL), 0.34 with NumPy lanes. The loop holds the GIL, so every core gets a process. The script imports
+almost nothing, so that a process starts in about 15 ms on every platform.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ except ImportError:
     except ImportError:
         from hashlib import sha256
 
-#: Nonces made ready at a time: 64 KiB of them.
+#: Nonces that are packed at a time: 64 KiB.
 _BLOCK = 1 << 14
 
 
 def scan(header: bytes, start: int, count: int, target: int) -> tuple[int, int, int, bytes]:
     """Try the nonces start … start+count-1 on the first 76 bytes of a header, until a hash meets the target.
 
-    Returns (hashes done, the lowest nonce that meets it or -1, the best nonce, its hash with the most
+    Returns (number of hashes, the lowest nonce that meets the target or -1, the best nonce, its hash with the most
     significant byte first).
     """
-    # SHA-256 buffers what does not fill a 64-byte block: the copy holds the midstate and the 12 bytes after it.
+    # The copy contains the midstate of the first 64 bytes and the 12 bytes after them.
     copy = sha256(header).copy
     best, best_nonce, top = b"\xff" * 33, start, 255
     for base in range(start, start + count, _BLOCK):
@@ -38,7 +38,7 @@ def scan(header: bytes, start: int, count: int, target: int) -> tuple[int, int, 
             first = copy()
             first.update(nonce)
             digest = sha256(first.digest()).digest()
-            # The last byte is the most significant one: nearly all hashes are out after one comparison.
+            # The last byte is the most significant one: one comparison rejects almost all hashes.
             if digest[31] <= top:
                 value = digest[::-1]
                 if value < best:
@@ -49,7 +49,7 @@ def scan(header: bytes, start: int, count: int, target: int) -> tuple[int, int, 
 
 
 def main() -> None:
-    """Arguments: header and target in hex. Answers each line "start count" on stdin until it closes."""
+    """Arguments: header and target in hex. Prints the result for each line "start count" on stdin until it closes."""
     header, target = bytes.fromhex(sys.argv[1]), int(sys.argv[2], 16)
     for line in sys.stdin:
         start, count = map(int, line.split())

@@ -1,7 +1,7 @@
-"""The GPU's part of `sha256_gpu`: one kernel in Triton, which comes with PyTorch where that is built for CUDA.
+"""The Triton kernel of `sha256_gpu`. Triton is part of PyTorch's CUDA builds.
 
-Only `sha256_gpu` imports this file, and only where it is about to hash: it loads triton, and a kernel must stand at the
-top of a file. Written after FIPS 180-4; the words of a message slide through a tuple of sixteen.
+Only `sha256_gpu` imports this file, right before it hashes: the import loads Triton, and a kernel must be at the top
+level of a file. Implements FIPS 180-4; the words of a message move through a tuple of sixteen.
 """
 
 # Triton compiles these functions by its own rules, and PyTorch's CPU builds come without it:
@@ -30,7 +30,7 @@ def _word(words, place):
 
 @triton.jit
 def _rounds(w, state, words, rounds: tl.constexpr):
-    """The state after `rounds` rounds over 16 words of message, before it is added to `state`."""
+    """The state after `rounds` rounds over the 16 words `w`, before `state` is added."""
     a, b, c, d, e, f, g, h = state
     for t in tl.static_range(rounds):
         if t < 16:
@@ -49,10 +49,10 @@ def _rounds(w, state, words, rounds: tl.constexpr):
 
 @triton.jit
 def search(words, hits, count, CAPACITY: tl.constexpr, BLOCK: tl.constexpr):
-    """Put into `hits` the nonces whose hash has a most significant word of at most the limit.
+    """Write the nonces whose hash has a most significant word of at most the limit into `hits`.
 
-    `words`, 84 of 32 bits: 8 of SHA-256's start, 8 of the header's first block (its state), 3 of the header after it
-    and the first nonce, 64 constants of the rounds, the limit. `hits`: how many there were, then CAPACITY of them.
+    `words`, of 32 bits: 8 of SHA-256's initial state, 8 of the state after the header's first block, 3 of the header
+    after that block, the first nonce, 64 round constants, the limit. `hits`: the number of hits, then up to CAPACITY.
     """
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     nonce = offset.to(tl.uint32) + _word(words, 19)
@@ -75,7 +75,7 @@ def search(words, hits, count, CAPACITY: tl.constexpr, BLOCK: tl.constexpr):
         a + s[0], b + s[1], c + s[2], d + s[3], e + s[4], f + s[5], g + s[6], h + s[7],
         one_bit, zero, zero, zero, zero, zero, zero, zero + 256,
     )  # fmt: skip
-    # The last three rounds don't change the word that the most significant bytes come from.
+    # The last three rounds don't change the word with the most significant bytes.
     a, b, c, d, e, f, g, h = _rounds(m, i, words, 61)
     top = _swap(e + i[7])
     hit = (top <= _word(words, 84)) & (offset < count)

@@ -1,10 +1,9 @@
-"""SHA-256d of many nonces side by side, in machine code that LLVM makes for this processor (package `llvmlite`).
+"""Double SHA-256 of several nonces in parallel, in code that LLVM compiles for this processor (package `llvmlite`).
 
-Measured per core on an AMD EPYC (Zen 4, AVX-512), Python 3.11: 29.5 MH/s with 16 lanes, where a loop over hashlib does
-1.33 and `sha256_lane` 1.57 (`python -m bench sha256`). Making it takes 0.4 s, and nothing is kept on disk, where
-somebody could change it; a worker process keeps it from task to task. The machine code only
-looks for nonces whose hash has a small most significant word; each of them is hashed again by `sha256_lane`, which
-alone decides.
+Measured per core on an AMD EPYC (Zen 4, AVX-512) with Python 3.11: 29.5 MH/s with 16 lanes, against 1.33 with a loop
+over hashlib and 1.57 with `sha256_lane` (`python -m bench sha256`). Compiling takes 0.4 s; a worker process keeps the
+kernel between tasks, and nothing is stored on disk, where it could be tampered with. The kernel only selects nonces
+whose hash has a small most significant word; `sha256_lane` hashes each of them again and alone decides.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ ROUND = (
     0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2,
 )
 # fmt: on
-#: The last three rounds don't change the word that the most significant bytes come from.
+#: The last three rounds don't change the word with the most significant bytes.
 _ROUNDS_FOR_TOP = 61
-#: Nonces of the trial after making it.
+#: Nonces of the self-test.
 _TRIAL = 1024
 
 
 class Kernel:
-    """The machine code, ready to be called from any thread; it lets go of the interpreter while it runs."""
+    """The compiled kernel; thread-safe, and it releases the GIL while it runs."""
 
     def __init__(self) -> None:
-        """Raises: ImportError without llvmlite; RuntimeError when LLVM can't, or its code computes wrongly."""
+        """Compile and test it. Raises: ImportError without llvmlite; RuntimeError when either fails."""
         from llvmlite import binding
 
         binding.initialize_native_target()
@@ -65,21 +64,21 @@ class Kernel:
         word = ctypes.c_uint32
         signature = ctypes.CFUNCTYPE(word, ctypes.POINTER(word), word, word, word)
         self._first = signature(self._engine.get_function_address("first"))
-        self._try()
+        self._self_test()
 
     @property
     def name(self) -> str:
-        """For people: "llvm, 16 lanes on znver4"."""
+        """A readable name: "llvm, 16 lanes on znver4"."""
         return f"llvm, {self.lanes} lanes on {self.processor}"
 
     def scan(self, header: bytes, start: int, count: int, target: int) -> tuple[int, int, int, bytes]:
-        """What `sha256_lane.scan` gives for the same arguments."""
+        """The result of `sha256_lane.scan` for the same arguments."""
         words = (ctypes.c_uint32 * 19)(*struct.unpack(">19I", header))
         blocks, rest = divmod(count, self.lanes)
         best, best_nonce, next_block = b"\xff" * 33, start, 0
         while next_block < blocks:
             at = start + next_block * self.lanes
-            # A hash over the most significant word of both is neither the best so far nor under the target.
+            # A hash above the most significant words of both can't be the best so far, nor meet the target.
             limit = max(int.from_bytes(best[:4], "big"), target >> 224)
             next_block += self._first(words, at, blocks - next_block, limit)
             if next_block == blocks:
@@ -94,17 +93,17 @@ class Kernel:
         best, best_nonce = min((best, best_nonce), (value, nonce))
         return blocks * self.lanes + done, found, best_nonce, best
 
-    def _try(self) -> None:
-        """A nonce it overlooked would never be seen: so it must find those that are known."""
+    def _self_test(self) -> None:
+        """Check that it finds known nonces, since a nonce it missed would go unnoticed. Raises: RuntimeError."""
         header, start = bytes.fromhex(GENESIS_HEADER_HEX)[:76], GENESIS_NONCE - _TRIAL + 1
         for target in (0, (1 << 248) - 1, (1 << 224) - 1):
             if self.scan(header, start, _TRIAL, target) != sha256_lane.scan(header, start, _TRIAL, target):
-                raise RuntimeError("the machine code LLVM made does not hash as SHA-256 does")
+                raise RuntimeError("the code that LLVM compiled computes wrong SHA-256 hashes")
 
 
 @cache
 def kernel() -> Kernel | None:
-    """The one of this process, made on first use; None where there is no llvmlite or it does not work."""
+    """The kernel of this process, compiled on first use; None when llvmlite is missing or does not work."""
     try:
         return Kernel()
     except ImportError:
@@ -114,16 +113,16 @@ def kernel() -> Kernel | None:
         return None
 
 
-def is_made() -> bool:
-    """Whether this process has it already."""
+def is_compiled() -> bool:
+    """Return whether this process has a working kernel already."""
     return kernel.cache_info().currsize > 0 and kernel() is not None
 
 
 def _module(lanes: int, triple: str) -> str:
-    """LLVM's text of `first(words[19], start, blocks, limit)`.
+    """The LLVM assembly of `first(words[19], start, blocks, limit)`.
 
-    It tries `lanes` nonces at a time from `start` on, at most `blocks` times, and returns how many times it did
-    before the one in which a hash has a most significant word of at most `limit`; `blocks` when there is none.
+    The function tries blocks of `lanes` nonces from `start` on, at most `blocks` of them. It returns the index of the
+    first block in which a hash has a most significant word of at most `limit`; `blocks` when there is none.
     """
     from llvmlite import ir
 
@@ -186,13 +185,13 @@ class _Emitter:
         return self._ir.Constant(self.vector, [value] * self.vector.count)
 
     def spread(self, b: ir.IRBuilder, value: Any) -> Any:
-        """A word into every lane."""
-        nothing = self._ir.Constant(self.vector, self._ir.Undefined)
-        one = b.insert_element(nothing, value, self._ir.Constant(self._word, 0))
-        return b.shuffle_vector(one, nothing, self._ir.Constant(self.vector, [0] * self.vector.count))
+        """Copy a word into every lane."""
+        undefined = self._ir.Constant(self.vector, self._ir.Undefined)
+        first = b.insert_element(undefined, value, self._ir.Constant(self._word, 0))
+        return b.shuffle_vector(first, undefined, self._ir.Constant(self.vector, [0] * self.vector.count))
 
     def rounds(self, b: ir.IRBuilder, message: list[Any], state: list[Any], count: int) -> list[Any]:
-        """The state after `count` rounds over 16 words of message, before it is added to `state`."""
+        """The state after `count` rounds over 16 words of message, before `state` is added."""
         w = list(message)
         for t in range(count):
             a, bb, c, d, e, f, g, h = state
@@ -203,14 +202,14 @@ class _Emitter:
                 w.append(b.add(b.add(w[t - 16], w[t - 7]), b.add(low, high)))
             choice = b.xor(g, b.and_(e, b.xor(f, g)))
             majority = b.or_(b.and_(a, bb), b.and_(c, b.or_(a, bb)))
-            first = b.add(b.add(h, self._mix(b, e, (6, 11), self._turn(b, e, 25))), b.add(choice, w[t]))
+            first = b.add(b.add(h, self._mix(b, e, (6, 11), self._rotate(b, e, 25))), b.add(choice, w[t]))
             first = b.add(first, self.constant(ROUND[t]))
-            second = b.add(self._mix(b, a, (2, 13), self._turn(b, a, 22)), majority)
+            second = b.add(self._mix(b, a, (2, 13), self._rotate(b, a, 22)), majority)
             state = [b.add(first, second), a, bb, c, b.add(d, first), e, f, g]
         return state
 
-    def _turn(self, b: ir.IRBuilder, value: Any, bits: int) -> Any:
+    def _rotate(self, b: ir.IRBuilder, value: Any, bits: int) -> Any:
         return b.call(self._funnel, [value, value, self.constant(bits)])
 
     def _mix(self, b: ir.IRBuilder, value: Any, turns: tuple[int, int], third: Any) -> Any:
-        return b.xor(b.xor(self._turn(b, value, turns[0]), self._turn(b, value, turns[1])), third)
+        return b.xor(b.xor(self._rotate(b, value, turns[0]), self._rotate(b, value, turns[1])), third)

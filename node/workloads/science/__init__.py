@@ -1,1 +1,1 @@
-"""Monte Carlo, sparse and GPU work behind `scientific_computing`."""
+"""The Monte Carlo, sparse and GPU operations of `scientific_computing`."""

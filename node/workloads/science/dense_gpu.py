@@ -1,4 +1,4 @@
-"""The dense work of `scientific_computing` on a GPU, by PyTorch; results come back to be checked on the processor."""
+"""The dense operations of `scientific_computing` on a GPU, in PyTorch; the processor checks the results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class NoGpu(ImportError):
-    """This node has no GPU that PyTorch can use; ask for one with requires {"accelerator": "gpu"}."""
+    """This node has no GPU that PyTorch can use; require one with {"accelerator": "gpu"}."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)
 
 
 def gpu(dtype: str) -> Torch:
-    """The GPU of this machine. Raises: NoGpu; ImportError without torch; InputFault when it can't do `dtype`."""
+    """The GPU of this machine. Raises: NoGpu; ImportError without torch; InputFault for an unsupported `dtype`."""
     import torch
 
     if torch.cuda.is_available():
@@ -34,17 +34,17 @@ def gpu(dtype: str) -> Torch:
 
 
 class Torch:
-    """`solve`, `product` and `round_trip` of numpy arrays on a device of PyTorch's: (results, seconds).
+    """`solve`, `product` and `round_trip` of NumPy arrays on a PyTorch device: (results, seconds).
 
-    Seconds are those of the work on the device alone, without the way there and back; each is done once before, so
-    that no library is loaded and no kernel chosen while the time runs.
+    The seconds exclude transfers. Each operation runs once before the measurement, so that loading libraries and
+    selecting kernels is not measured.
     """
 
     def __init__(self, device: str, name: str) -> None:
         self._device, self.name = device, name
 
     def solve(self, matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
-        """x of `matrix @ x = right`, by LU with partial pivoting."""
+        """Solve `matrix @ x = right` by LU with partial pivoting: (x, seconds)."""
         import torch
 
         def work(a: Tensor, b: Tensor) -> tuple[Tensor]:
@@ -54,7 +54,7 @@ class Torch:
         return solved, run_s
 
     def product(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
-        """`left @ right`."""
+        """(`left @ right`, seconds)."""
 
         def work(a: Tensor, b: Tensor) -> tuple[Tensor]:
             return (a @ b,)
@@ -63,7 +63,7 @@ class Torch:
         return product, run_s
 
     def round_trip(self, signal: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
-        """The transform over `axes`, and its inverse."""
+        """(the transform of `signal` over `axes`, the inverse of that, seconds)."""
         import torch
 
         def there_and_back(here: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class Torch:
         return [result.cpu().numpy() for result in results], run_s
 
     def _finish(self) -> None:
-        """Wait for the device: calls return before their work is done."""
+        """Wait for the device: calls return before it has finished."""
         import torch
 
         if self._device == "cuda":

@@ -1,4 +1,4 @@
-"""Monte Carlo with a known answer: the price of a European call by random paths, beside Black and Scholes' formula."""
+"""Monte Carlo with a known result: the price of a European call from random paths and by the Black-Scholes formula."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mesh.kinds.scientific_computing import ScientificComputingPayload
 if TYPE_CHECKING:
     import numpy as np
 
-#: The option: price of the share now, price agreed on, years, interest a year, volatility a year.
+#: The option: current price of the share, strike price, years to maturity, annual interest, annual volatility.
 SHARE, STRIKE, YEARS, RATE, VOLATILITY = 100.0, 105.0, 1.0, 0.03, 0.2
-#: Standard errors the estimate may be off: more happens by chance once in 500 million runs.
+#: The largest accepted error in standard errors: a larger one occurs by chance once in 500 million runs.
 LIMIT = 6.0
-#: Paths a thread does at a time: 8 MB, and some tens of milliseconds.
+#: Paths per piece of a thread: 8 MB, and some tens of milliseconds.
 PIECE = 1 << 20
 
 
 def exact() -> float:
-    """Black and Scholes' price of the call."""
+    """The Black-Scholes price of the call."""
     spread = VOLATILITY * math.sqrt(YEARS)
     high = (math.log(SHARE / STRIKE) + (RATE + VOLATILITY**2 / 2) * YEARS) / spread
     normal = NormalDist()
@@ -31,18 +31,19 @@ def exact() -> float:
 
 
 def price(
-    payload: ScientificComputingPayload, seeds: np.random.SeedSequence, cores: int, tell: Callable[[float], None]
+    payload: ScientificComputingPayload, seeds: np.random.SeedSequence, cores: int, report: Callable[[float], None]
 ) -> tuple[float, float, float]:
-    """(seconds, estimate, standard error), the same on any number of cores: each piece has a stream of its own."""
+    """(seconds, estimate, standard error). The estimate is the same on any number of cores: every piece has its own
+    random stream. `report(share)` is called after every 64 pieces."""
     counts = [min(PIECE, payload.size - start) for start in range(0, payload.size, PIECE)]
     total = squares = 0.0
     started = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
         for begin in range(0, len(counts), 64):
-            some = counts[begin : begin + 64]
-            for one, two in pool.map(_piece, seeds.spawn(len(some)), some):
-                total, squares = total + one, squares + two
-            tell(min(1.0, (begin + 64) / len(counts)))
+            group = counts[begin : begin + 64]
+            for piece_sum, piece_squares in pool.map(_piece, seeds.spawn(len(group)), group):
+                total, squares = total + piece_sum, squares + piece_squares
+            report(min(1.0, (begin + 64) / len(counts)))
     seconds = time.perf_counter() - started
     mean = total / payload.size
     variance = max(0.0, squares / payload.size - mean**2)
@@ -65,5 +66,5 @@ def _piece(seed: np.random.SeedSequence, count: int) -> tuple[float, float]:
 
 
 def off_by(estimate: float, standard_error: float) -> float:
-    """How many standard errors an estimate is from the formula; infinite when the error is no number above 0."""
+    """The error of an estimate in standard errors; infinite when the standard error is not a number above 0."""
     return abs(estimate - exact()) / standard_error if standard_error > 0 else math.inf

@@ -1,4 +1,4 @@
-"""A sparse linear system with its solution checked: Poisson's equation on a square, by SuperLU."""
+"""Solves a sparse linear system, Poisson's equation on a square, with SuperLU, and checks the solution."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def solve(payload: ScientificComputingPayload, random: np.random.Generator, _: object) -> tuple[float, float, float]:
-    """(floating point operations of the factors found, seconds, residual). SuperLU uses one core."""
+    """(floating-point operations, seconds, residual). SuperLU uses one core."""
     import numpy as np
     from scipy.sparse.linalg import splu  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
     matrix = laplacian(payload.size).astype(payload.dtype)
     right = random.random(payload.size**2, dtype=np.dtype(payload.dtype))
     started = time.perf_counter()
-    # The matrix is symmetric and positive definite: the order that keeps factors small, and no pivoting.
+    # The matrix is symmetric and positive definite: this ordering keeps the factors small, and pivoting is not needed.
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     solved = factors.solve(right)
     run_s = time.perf_counter() - started
@@ -28,7 +28,7 @@ def solve(payload: ScientificComputingPayload, random: np.random.Generator, _: o
 
 
 def laplacian(side: int) -> sparse.csc_array:
-    """Minus the five-point Laplacian of `side` x `side` inner points, times the square of their distance."""
+    """The negative five-point Laplacian of `side` x `side` inner points, times the square of their distance."""
     import scipy.sparse as sparse  # pyrefly: ignore[untyped-import]  SciPy publishes no type stubs
 
     line = sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
@@ -37,8 +37,9 @@ def laplacian(side: int) -> sparse.csc_array:
 
 
 def operations(lower: sparse.csc_array, upper: sparse.csc_array) -> float:
-    """What making and using these factors took: a division a number under the diagonal of `lower`, a product and a
-    sum for each pair of it and one right of the diagonal in the same row of `upper`; two a number to solve."""
+    """The floating-point operations to compute and use the factors: a division per number below the diagonal of
+    `lower`; a product and a sum for each pair of it and a number right of the diagonal in the same row of `upper`; two
+    per number to solve."""
     import numpy as np
 
     below = np.diff(lower.tocsc().indptr).astype(float) - 1
@@ -47,7 +48,7 @@ def operations(lower: sparse.csc_array, upper: sparse.csc_array) -> float:
 
 
 def residual(matrix: sparse.csc_array, solved: np.ndarray, right: np.ndarray) -> float:
-    """‖Ax−b‖ / (ε (‖A‖‖x‖ + ‖b‖)), infinity norms: HPL's, without its n, for a row has five numbers whatever n is."""
+    """‖Ax−b‖ / (ε (‖A‖‖x‖ + ‖b‖)), infinity norms: HPL's without the factor n, as a row has five numbers for any n."""
     import numpy as np
 
     error = float(np.abs(matrix @ solved - right).max())

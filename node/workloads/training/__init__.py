@@ -1,1 +1,1 @@
-"""Models, data and state behind `ml_training`."""
+"""The models, data and checkpoints of `ml_training`."""

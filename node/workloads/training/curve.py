@@ -1,4 +1,4 @@
-"""Whether a loss fell, and a curve short enough to send. Pure: numbers in, a verdict out."""
+"""Decides whether a loss fell, and shortens a loss curve for the result (pure)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-#: Fewer losses say nothing.
+#: With fewer losses there is no verdict.
 LEAST_STEPS = 20
-#: A fall of less than this share of the first losses is none.
+#: The smallest fall that counts, as a share of the first losses.
 LEAST_FALL = 0.01
-#: The fall must be so many times what chance gives two means of such losses.
+#: The smallest fall that counts, in standard errors of the difference of the two means.
 SIGMAS = 3.0
-#: Where chance alone makes up such a share of the first losses, nobody can say that it did not fall.
+#: With noise above this share of the first losses, there is no verdict that the loss did not fall.
 TOO_NOISY = 0.25
 MAX_POINTS = 200
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`fell` is None when nobody can say."""
+    """Whether the loss fell (None: undecided), the means at both ends, and an explanation."""
 
     fell: bool | None
     first: float
@@ -29,10 +29,10 @@ class Verdict:
 
 
 def judge(losses: Sequence[float]) -> Verdict:
-    """Compare the mean of the first losses with that of the last ones: a fifth of all at each end, 5 at least.
+    """Compare the mean of the first losses with that of the last ones: a fifth of all at each end, at least 5.
 
-    It fell when the difference is at least LEAST_FALL of the first and SIGMAS times its standard error. The noise is
-    taken from differences of neighbours, in which a trend hardly shows.
+    The loss fell when the difference is at least LEAST_FALL of the first mean and SIGMAS standard errors. The noise is
+    estimated from differences of neighbours, which a trend hardly affects.
     """
     if not losses:
         return Verdict(None, 0.0, 0.0, "there are no losses")
@@ -40,22 +40,22 @@ def judge(losses: Sequence[float]) -> Verdict:
     first, last = sum(losses[:count]) / count, sum(losses[-count:]) / count
     ends = f"from {first:.4g} to {last:.4g}, means of {count} steps at each end"
     if not all(map(math.isfinite, losses)):
-        return Verdict(False, first, last, "it is no finite number")
+        return Verdict(False, first, last, "it is not a finite number")
     if len(losses) < LEAST_STEPS:
-        return Verdict(None, first, last, f"{len(losses)} steps are too few to say whether it fell ({ends})")
+        return Verdict(None, first, last, f"{len(losses)} steps are too few to decide whether it fell ({ends})")
     pairs = [(a - b) ** 2 / 2 for part in (losses[:count], losses[-count:]) for a, b in pairwise(part)]
     error = math.sqrt(2 * sum(pairs) / len(pairs) / count)
     fall = first - last
     if fall >= LEAST_FALL * abs(first) and fall >= SIGMAS * error:
         return Verdict(True, first, last, f"it fell {ends}")
-    chance = f"chance alone makes differences of {SIGMAS * error:.2g}"
+    noise = f"noise alone causes differences of {SIGMAS * error:.2g}"
     if SIGMAS * error > TOO_NOISY * abs(first):
-        return Verdict(None, first, last, f"nobody can say whether it fell: {ends}, and {chance}")
-    return Verdict(False, first, last, f"it did not fall: {ends}; {chance}")
+        return Verdict(None, first, last, f"it is too noisy to decide whether it fell: {ends}, and {noise}")
+    return Verdict(False, first, last, f"it did not fall: {ends}; {noise}")
 
 
 def thinned(losses: Sequence[float], points: int = MAX_POINTS) -> list[list[float]]:
-    """[step, loss] of `points` stretches at most: the last step of each (from 1), and the mean of its losses."""
+    """At most `points` pairs [last step of a stretch (from 1), mean of its losses]."""
     span = max(1, math.ceil(len(losses) / points))
     stretches = [losses[at : at + span] for at in range(0, len(losses), span)]
     return [[min((n + 1) * span, len(losses)), sum(part) / len(part)] for n, part in enumerate(stretches)]

@@ -1,9 +1,9 @@
-"""What `ml_training` learns from: batch number `step` of data made from a seed, or of data that was given.
+"""The training data of `ml_training`: batches generated from a seed, or taken from given data.
 
-Every batch follows from the seed and its number alone, so a run that goes on elsewhere sees what it would have seen.
-Made data has structure to learn and no end: patterns for the MLP (two opposite ones a class, which no linear model
-tells apart), coloured gratings for ResNet-50, and text of a Markov source whose entropy is known for the transformer.
-Random numbers are drawn on the device itself: another sort of device draws others from the same distribution.
+A batch depends only on the seed and its number, so a run that resumes on another node gets the same batches.
+Generated data is unlimited and has structure to learn: patterns for the MLP (two opposite ones per class, which no
+linear model separates), coloured gratings for ResNet-50, and text from a Markov source with known entropy for the
+transformer. The device draws the random numbers; another type of device draws others from the same distribution.
 """
 
 from __future__ import annotations
@@ -22,40 +22,41 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Generator, Tensor
 
-#: What unpacked arrays may take, bytes.
+#: The maximum size of unpacked arrays.
 MAX_ARRAY_BYTES = 4 << 30
-#: Each symbol of the made text has four successors, of these probabilities: 1.75 bits a symbol.
+#: Each symbol of the generated text has four successors with these probabilities: 1.75 bits per symbol.
 _SUCCESSORS = (0.5, 0.25, 0.125, 0.125)
 TEXT_FLOOR = -sum(share * math.log(share) for share in _SUCCESSORS)
 _ALPHABET = 64
-#: Sequences of made text that are drawn side by side.
+#: Sequences of generated text that are drawn together.
 _ROWS = 256
-#: How long a pattern is, where noise of one in each direction lies over it: some samples look
-#: like another class.
+#: The norm of a pattern, under noise of standard deviation 1 in each direction, so that some samples resemble another
+#: class.
 _PATTERN_LENGTH = 7.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """Batches: `batch(step)` gives (inputs, targets) on the device."""
+    """Training data: `batch(step)` returns (inputs, targets) on the device."""
 
     batch: Callable[[int], tuple[Tensor, Tensor]]
     what: str
-    """One sentence about it."""
+    """A one-sentence description."""
     floor: float | None = None
-    """No model gets below this loss; None: nobody knows."""
+    """The lowest possible loss; None: unknown."""
 
 
-def source(payload: MlTrainingPayload, context: Context, device: str) -> Source:
-    """Where the batches come from. Raises: InputFault naming `data`."""
+def open_source(payload: MlTrainingPayload, context: Context, device: str) -> Source:
+    """The training data of a payload. Raises: InputFault naming `data`."""
     if payload.data is None:
-        return {"mlp": _patterns, "resnet50": _gratings, "transformer": _made_text}[payload.model](payload, device)
+        generators = {"mlp": _patterns, "resnet50": _gratings, "transformer": _generated_text}
+        return generators[payload.model](payload, device)
     data = context.read(payload.data, "data")
     return _given_text(payload, data, device) if payload.model == "transformer" else _arrays(payload, data, device)
 
 
 def _random(device: str, *numbers: int) -> Generator:
-    """A generator that `numbers` alone decide; SplitMix64 makes unlike seeds of like numbers."""
+    """A generator seeded by `numbers` alone; SplitMix64 turns similar numbers into different seeds."""
     import torch
 
     state = 0
@@ -67,7 +68,7 @@ def _random(device: str, *numbers: int) -> Generator:
     return torch.Generator(device).manual_seed(state >> 1)
 
 
-# --- made ---------------------------------------------------------------------------------------------------
+# --- generated data -----------------------------------------------------------------------------------------
 def _patterns(payload: MlTrainingPayload, device: str) -> Source:
     import torch
 
@@ -83,7 +84,7 @@ def _patterns(payload: MlTrainingPayload, device: str) -> Source:
         noise = torch.randn((sizes.batch, sizes.features), generator=chance, device=device)
         return signs * patterns[targets] + noise, targets
 
-    return Source(batch, "made from the seed: each class is one pattern and its negative, under noise")
+    return Source(batch, "generated from the seed: each class is one pattern and its negative, with noise")
 
 
 def _gratings(payload: MlTrainingPayload, device: str) -> Source:
@@ -105,10 +106,10 @@ def _gratings(payload: MlTrainingPayload, device: str) -> Source:
         noise = torch.randn((many, 3, size, size), generator=chance, device=device)
         return grating * colours[targets].view(-1, 3, 1, 1) + 0.5 * noise, targets
 
-    return Source(batch, "made from the seed: each class is a direction, a wavelength and a colour of stripes")
+    return Source(batch, "generated from the seed: each class is a direction, a wavelength and a colour of stripes")
 
 
-def _made_text(payload: MlTrainingPayload, device: str) -> Source:
+def _generated_text(payload: MlTrainingPayload, device: str) -> Source:
     import torch
 
     sizes = payload.sizes
@@ -120,7 +121,7 @@ def _made_text(payload: MlTrainingPayload, device: str) -> Source:
     kept: tuple[int, Tensor] | None = None
 
     def shard(number: int) -> Tensor:
-        """`_ROWS` sequences, each begun anew; drawn side by side."""
+        """`_ROWS` independent sequences, drawn together."""
         chance = _random(device, payload.seed, 2, number)
         rows = torch.empty((length, _ROWS), dtype=torch.long, device=device)
         rows[0] = torch.randint(symbols, (_ROWS,), generator=chance, device=device)
@@ -139,11 +140,11 @@ def _made_text(payload: MlTrainingPayload, device: str) -> Source:
         drawn = torch.stack([row(step * sizes.batch + index) for index in range(sizes.batch)])
         return drawn[:, :-1], drawn[:, 1:]
 
-    what = f"made from the seed: text of {symbols} tokens, each followed by one of four"
+    what = f"generated from the seed: text of {symbols} tokens, each followed by one of four"
     return Source(batch, what, TEXT_FLOOR)
 
 
-# --- given --------------------------------------------------------------------------------------------------
+# --- given data ---------------------------------------------------------------------------------------------
 def _given_text(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
     import torch
 
@@ -159,7 +160,7 @@ def _given_text(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
         drawn = text[starts + offsets].long()
         return drawn[:, :-1], drawn[:, 1:]
 
-    return Source(batch, f"given: {len(data)} bytes of text, a byte a token")
+    return Source(batch, f"given: {len(data)} bytes of text, one token per byte")
 
 
 def _arrays(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
@@ -175,22 +176,22 @@ def _arrays(payload: MlTrainingPayload, data: bytes, device: str) -> Source:
     known: dict[int, Tensor] = {}
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        """Each sample once an epoch, in an order of the epoch's own."""
+        """Every epoch contains each sample once, in a different order."""
         places = range(step * many, (step + 1) * many)
         for epoch in {places[0] // count, places[-1] // count} - known.keys():
             known[epoch] = order(epoch)
         for epoch in [old for old in known if old < places[0] // count]:
             del known[epoch]
-        wanted = torch.stack([known.setdefault(at // count, order(at // count))[at % count] for at in places])
-        chosen = inputs[wanted]
-        floats = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
-        return floats.to(device), targets[wanted].to(device)
+        indices = torch.stack([known.setdefault(at // count, order(at // count))[at % count] for at in places])
+        selected = inputs[indices]
+        floats = selected.float() / 255 if selected.dtype == torch.uint8 else selected
+        return floats.to(device), targets[indices].to(device)
 
-    return Source(batch, f"given: {count} samples, each seen once an epoch")
+    return Source(batch, f"given: {count} samples, each once per epoch")
 
 
 def unpacked(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of an .npz. Raises: InputFault, when it is none, lacks one, is pickled, or is far larger unpacked."""
+    """The arrays x and y of an .npz. Raises: InputFault when it is damaged, incomplete, pickled or too large."""
     import numpy as np
 
     try:
@@ -199,40 +200,40 @@ def unpacked(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         if size > MAX_ARRAY_BYTES:
             raise InputFault("data", f"must be at most {MAX_ARRAY_BYTES >> 30} GiB unpacked, not {size / 2**30:.3g}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            lacking = [name for name in ("x", "y") if name not in arrays.files]
-            if lacking:
-                raise InputFault("data", f"must hold x and y; {' and '.join(lacking)} is not there")
+            missing = [name for name in ("x", "y") if name not in arrays.files]
+            if missing:
+                raise InputFault("data", f"must contain x and y; it lacks {' and '.join(missing)}")
             return arrays["x"], arrays["y"]
     except InputFault:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile, MemoryError) as error:
         if "pickle" in str(error).lower():
-            raise InputFault("data", "holds Python objects, which are code and are not read") from None
-        raise InputFault("data", f"is no intact .npz: {str(error)[:100] or type(error).__name__}") from None
+            raise InputFault("data", "contains Python objects, which may run code and are not read") from None
+        raise InputFault("data", f"is not a valid .npz: {str(error)[:100] or type(error).__name__}") from None
 
 
 def checked(payload: MlTrainingPayload, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """x as uint8 or float32, y as int64. Raises: InputFault, when shapes, types or values don't fit the model."""
+    """(x as uint8 or float32, y as int64). Raises: InputFault when shapes, types or values don't fit the model."""
     import numpy as np
 
     features, side, classes = payload.sizes.features, payload.sizes.image_size, payload.sizes.classes
     if payload.model == "mlp":
-        shape, words = (features,), f"samples by {features}, as features says"
+        shape, words = (features,), f"samples x {features} (features)"
     else:
-        shape, words = (3, side, side), f"images by 3 by {side} by {side}, as image_size says"
+        shape, words = (3, side, side), f"images x 3 x {side} x {side} (image_size)"
     if x.ndim != len(shape) + 1 or x.shape[1:] != shape or not len(x):
-        raise InputFault("data", f"must hold an x of {words}; its shape is {x.shape}")
+        raise InputFault("data", f"must have an x of shape {words}, not {x.shape}")
     if y.shape != (len(x),):
-        raise InputFault("data", f"must hold a y of {len(x)} classes, one for each x; its shape is {y.shape}")
+        raise InputFault("data", f"must have a y of {len(x)} classes, one for each x; its shape is {y.shape}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
-        raise InputFault("data", f"must hold an x of floating-point numbers or uint8, not {x.dtype}")
+        raise InputFault("data", f"must have an x of floating-point numbers or uint8, not {x.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
-        raise InputFault("data", f"must hold a y of whole numbers, not {y.dtype}")
+        raise InputFault("data", f"must have a y of whole numbers, not {y.dtype}")
     if y.min() < 0 or y.max() >= classes:
-        raise InputFault("data", f"must hold a y from 0 to {classes - 1}, as classes says")
+        raise InputFault("data", f"must have a y from 0 to {classes - 1} (classes)")
     if x.dtype != np.uint8:
-        with np.errstate(over="ignore"):  # what overflows is found next
+        with np.errstate(over="ignore"):  # the next check finds values that overflow
             x = np.ascontiguousarray(x, dtype=np.float32)
         if not np.isfinite(x).all():
-            raise InputFault("data", "holds an x with values that are no finite numbers")
+            raise InputFault("data", "has an x with values that are not finite numbers")
     return np.ascontiguousarray(x), y.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Where `ml_training` runs and in which precision, with the reason for it; and what memory it took at most."""
+"""Selects the device and the precision of `ml_training`, and measures its peak memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from node.executor.context import InputFault
 
 
 class NoDevice(ImportError):
-    """This node lacks the device that was asked for: another one may have it."""
+    """This node lacks the requested device; another node may have it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device, and how products are computed on it."""
+    """A device, and the precision of products on it."""
 
     device: str
     """cpu, cuda or mps"""
@@ -27,10 +27,10 @@ class Place:
     precision: str
     """fp32, bf16 or fp16"""
     why: str
-    """Why this precision, as a phrase."""
+    """The reason for the precision, as a phrase."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """What the forward pass runs in."""
+        """The context manager for the forward pass."""
         import torch
 
         kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +38,7 @@ class Place:
         return torch.autocast(self.device, kinds.get(self.precision, torch.bfloat16), enabled=reduced)
 
     def finish(self) -> None:
-        """Wait for the device: calls return before their work is done."""
+        """Wait for the device: calls return before it has finished."""
         import torch
 
         if self.device == "cuda":
@@ -48,27 +48,27 @@ class Place:
 
 
 def choose(payload: MlTrainingPayload, before: str = "") -> Place:
-    """The place for `payload`; `before`: the precision of the runs before this one, which is kept if it can be.
+    """The place for a payload. `before`: the precision of earlier runs of the task, which is kept if possible.
 
-    Raises: NoDevice, when the device asked for is not here; InputFault, when it can't compute in `precision`.
+    Raises: NoDevice when the node lacks the requested device; InputFault when that does not support `precision`.
     """
     import torch
 
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    device = next(name for name in there if there[name]) if payload.device == "auto" else payload.device
-    if not there[device]:
-        raise NoDevice(f'no {device} that PyTorch can use is here; ask for one with requires {{"accelerator": "gpu"}}')
+    device = next(name for name in available if available[name]) if payload.device == "auto" else payload.device
+    if not available[device]:
+        raise NoDevice(f'it has no {device} device for PyTorch; require one with {{"accelerator": "gpu"}}')
     name = torch.cuda.get_device_name() if device == "cuda" else {"mps": "Apple GPU"}.get(device, "cpu")
     if payload.precision == "fp16" and device != "cuda":
         raise InputFault("precision", f"must be fp32 or bf16 on {device}: fp16 needs CUDA")
     if payload.precision != "auto":
-        return Place(device, name, payload.precision, "as asked for")
+        return Place(device, name, payload.precision, "as requested")
     if before and (before != "fp16" or device == "cuda"):
-        return Place(device, name, before, "that of the runs before")
+        return Place(device, name, before, "as in the runs before")
     return Place(device, name, *_fastest(device))
 
 
@@ -81,9 +81,9 @@ def _fastest(device: str) -> tuple[str, str]:
             return "bf16", "this GPU has tensor cores for it"
         return "fp16", "this GPU has no bf16; losses are scaled"
     if device == "mps":
-        return "fp32", "no gain is known on this GPU"
-    # Private names, so absent ones are "no". Measured on AVX512-BF16, one thread: 1.2 (small MLP) to 1.85 times
-    # (ResNet-50) the speed of fp32; without such instructions it is emulated and slower.
+        return "fp32", "no lower precision is known to be faster on this GPU"
+    # These names are private, so a missing one means no. Measured with AVX512-BF16 on one thread: 1.2 (small MLP) to
+    # 1.85 times (ResNet-50) the speed of fp32. Without such instructions bf16 is emulated and slower.
     for feature, words in (("_is_amx_tile_supported", "AMX"), ("_is_avx512_bf16_supported", "AVX512-BF16")):
         if getattr(torch.cpu, feature, bool)():
             return "bf16", f"this processor has {words}"
@@ -91,7 +91,7 @@ def _fastest(device: str) -> tuple[str, str]:
 
 
 def free_bytes(device: str, memory_mb: int) -> int:
-    """What there is for the task: the free memory of a GPU, or the task's own limit; 0 when nobody knows."""
+    """The memory available to the task: free memory of a GPU, or the task's limit; 0: unknown."""
     import torch
 
     if device == "cuda":
@@ -100,7 +100,7 @@ def free_bytes(device: str, memory_mb: int) -> int:
 
 
 def reset_peak(device: str) -> None:
-    """From now on the peak is counted anew, where the system can."""
+    """Restart the measurement of the peak, where the system supports that."""
     import torch
 
     if device == "cuda":
@@ -109,11 +109,11 @@ def reset_peak(device: str) -> None:
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
-            return  # then the peak is that of the process' whole life
+            return  # the peak is then that of the whole life of the process
 
 
 def peak_bytes(device: str) -> int:
-    """Most memory taken: by tensors on a CUDA device, else by this process, PyTorch's own share included."""
+    """Peak memory: of tensors on a CUDA device, else of this process, PyTorch included."""
     import torch
 
     if device == "cuda":

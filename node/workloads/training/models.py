@@ -1,7 +1,7 @@
-"""The models that `ml_training` trains, in PyTorch: an MLP, ResNet-50 and a transformer like GPT-2.
+"""The models of `ml_training` in PyTorch: an MLP, ResNet-50 and a transformer like GPT-2.
 
-Names of weights are those of torchvision's `resnet50` and of GPT-2 as `transformers` has it (less its prefix), so that
-a state can be exchanged; torchvision itself can't be asked for: its wheel does not work with PyTorch's CPU build.
+The names of weights are those of torchvision's `resnet50` and of GPT-2 in `transformers` (without its prefix), so that
+states can be exchanged. torchvision itself is not used: its wheel does not work with PyTorch's CPU build.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build(payload: MlTrainingPayload) -> nn.Module:
-    """The model with fresh weights, from PyTorch's own random state; its outputs are logits."""
+    """The model with new weights from PyTorch's random state; its outputs are logits."""
     sizes = payload.sizes
     if payload.model == "mlp":
         return mlp(sizes.features, sizes.width, sizes.layers, sizes.classes)
@@ -25,7 +25,7 @@ def build(payload: MlTrainingPayload) -> nn.Module:
 
 
 def flops(payload: MlTrainingPayload) -> float:
-    """Floating-point operations of all products of one step, counted by PyTorch on shapes alone."""
+    """Floating-point operations of all products of one step, counted by PyTorch from shapes alone."""
     from torch import device, empty, int64, zeros
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,13 +36,13 @@ def flops(payload: MlTrainingPayload) -> float:
             "resnet50": lambda: empty(1, 3, sizes.image_size, sizes.image_size),
             "transformer": lambda: zeros(1, sizes.context, dtype=int64),
         }[payload.model]()
-        # As in use: normalising a single point is an error while one trains, and is no product.
+        # In eval mode: batch normalisation rejects a single pixel in training mode, and is not a product.
         build(payload).eval()(inputs).sum().backward()
     return float(counter.get_total_flops()) * sizes.batch
 
 
 def mlp(features: int, width: int, layers: int, classes: int) -> nn.Module:
-    """(samples, features) -> (samples, classes), `layers` hidden ones between them."""
+    """(samples, features) -> (samples, classes), with `layers` hidden layers of `width`."""
     from torch import nn
 
     parts: list[nn.Module] = []
@@ -52,7 +52,7 @@ def mlp(features: int, width: int, layers: int, classes: int) -> nn.Module:
 
 
 def resnet50(classes: int = 1000) -> nn.Module:
-    """(images, 3, height, width) -> (images, classes): version 1.5, which halves in the 3 x 3 convolution."""
+    """(images, 3, height, width) -> (images, classes): version 1.5, with the stride in the 3 x 3 convolution."""
     from torch import nn
 
     class ResNet(nn.Module):
@@ -78,7 +78,7 @@ def resnet50(classes: int = 1000) -> nn.Module:
                 if isinstance(part, nn.Conv2d):
                     nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
                 elif isinstance(last := getattr(part, "bn3", None), nn.BatchNorm2d):
-                    # Each block begins as nothing but its shortcut: learning starts several times as fast.
+                    # Each block starts as its shortcut alone, which makes training start several times as fast.
                     nn.init.zeros_(last.weight)
 
         def forward(self, images: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def resnet50(classes: int = 1000) -> nn.Module:
 
 
 def _bottleneck(wide: int, planes: int, stride: int) -> nn.Module:
-    """1 x 1, 3 x 3, 1 x 1, and past them the input, itself or projected when its shape is another one."""
+    """Convolutions 1 x 1, 3 x 3, 1 x 1, and a shortcut, which is projected when the shape changes."""
     from torch import nn
 
     class Bottleneck(nn.Module):
@@ -115,7 +115,7 @@ def _bottleneck(wide: int, planes: int, stride: int) -> nn.Module:
 
 
 def transformer(vocabulary: int, context: int, layers: int, width: int, heads: int) -> nn.Module:
-    """(sequences, tokens) -> (sequences, tokens, vocabulary): GPT-2, without dropout, as it is pre-trained today."""
+    """(sequences, tokens) -> (sequences, tokens, vocabulary): GPT-2 without dropout, as it is pre-trained today."""
     from torch import arange, nn
 
     class Gpt(nn.Module):
@@ -135,7 +135,7 @@ def transformer(vocabulary: int, context: int, layers: int, width: int, heads: i
             found = self.wte(tokens) + self.wpe(arange(tokens.shape[1], device=tokens.device))
             for block in self.h:
                 found = block(found)
-            # The head is the embedding itself.
+            # The output layer shares the weights of the embedding.
             return nn.functional.linear(self.ln_f(found), self.wte.weight)
 
     return Gpt()

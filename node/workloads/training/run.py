@@ -1,4 +1,4 @@
-"""One model under training: its weights, its optimizer, where it stands, and all of that as a state to go on from."""
+"""A training run: the model, the optimizer and the step, and their state for checkpoints."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
-#: Gradients of the transformer longer than this are shortened to it, as GPT-2's were.
+#: The norm to which the transformer's gradients are clipped, as GPT-2's were.
 _LONGEST_GRADIENT = 1.0
 
 
 class BadState(ValueError):
-    """A checkpoint that this training can't go on from."""
+    """A checkpoint from which this training can't resume."""
 
 
 class Training:
-    """`step()` learns from one batch; `state()` is all that is needed to go on elsewhere as if nothing had been."""
+    """`step()` trains on one batch; `state()` is everything needed to resume on another node."""
 
     def __init__(self, payload: MlTrainingPayload, place: Place, source: Source) -> None:
         import torch
@@ -39,13 +39,13 @@ class Training:
             self._optimizer = torch.optim.SGD(self.model.parameters(), lr=payload.rate, momentum=0.9)
         self._scaler = torch.amp.GradScaler(place.device, enabled=place.precision == "fp16")
         self.losses: list[float] = []
-        """of every step of all runs"""
+        """The loss of every step of all runs."""
         self.trained_s = 0.0
-        """of all runs"""
+        """Training time of all runs."""
         self.runs = 1
 
     def step(self) -> float:
-        """One update of the weights; the loss before it."""
+        """Update the weights once; returns the loss before the update."""
         inputs, targets = self._source.batch(len(self.losses))
         loss = self.loss(inputs, targets)
         self._optimizer.zero_grad()
@@ -62,7 +62,7 @@ class Training:
         return value
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy in nats, the mean over the batch."""
+        """The mean cross entropy of the batch, nats."""
         from torch.nn.functional import cross_entropy
 
         if inputs.dim() == 4:
@@ -72,7 +72,7 @@ class Training:
         return cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
 
     def state(self) -> dict[str, Any]:
-        """Plain data and tensors only: it is read with `weights_only`."""
+        """The state, as plain data and tensors only, since it is read with `weights_only`."""
         import torch
 
         return {
@@ -89,7 +89,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there. Raises: anything, when the state is of another training; then this object is spoilt."""
+        """Resume from a state. Raises: any exception for the state of another training; don't use the object then."""
         import torch
 
         self.model.load_state_dict(state["model"])
@@ -104,22 +104,22 @@ class Training:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """A state from a file. Raises: BadState, when it is none, is damaged, or holds anything but data."""
+    """Read a state from a file. Raises: BadState when it is damaged, not a state, or contains more than data."""
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise BadState("it is no state of this version")
+            raise BadState("it is not a state of this version")
     except BadState:
         raise
-    except Exception as error:  # whatever a damaged file makes of zip, pickle and tensors
+    except Exception as error:  # zip, pickle and tensors raise many types for a damaged file
         raise BadState(str(error).partition("\n")[0][:150] or type(error).__name__) from None
     return state
 
 
 def save(training: Training, file: Path) -> None:
-    """The state into a file."""
+    """Write the state of a training into a file."""
     import torch
 
     torch.save(training.state(), file)

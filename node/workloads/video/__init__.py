@@ -1,1 +1,1 @@
-"""Input, codecs and quality measurement behind the `video_encode_…` kinds."""
+"""The input, encoders and quality measurement of the kinds `video_encode_…`."""

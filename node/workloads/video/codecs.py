@@ -1,4 +1,4 @@
-"""The encoders there may be for each codec, what each is told, and which of them really works here."""
+"""The possible encoders of each codec, their options, and which of them works on this node."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import PRESETS, Codec, VideoPayload
 from node.executor.context import InputFault
-from node.workloads import thread_priority
+from node.workloads.common import thread_priority
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 SOFTWARE: dict[Codec, str] = {"h264": "libx264", "h265": "libx265", "av1": "libsvtav1"}
 _STEMS: dict[Codec, str] = {"h264": "h264", "h265": "hevc", "av1": "av1"}
-#: In the order they are tried.
+#: The hardware interfaces, in the order in which they are tried.
 _MAKERS = ("nvenc", "qsv", "amf", "videotoolbox", "vaapi")
 _USUAL_CRF = {"libx264": 23.0, "libx265": 28.0, "libsvtav1": 35.0}
 _HARDWARE_CRF: dict[str, float] = {"h264": 23.0, "h265": 26.0, "av1": 32.0}
-#: AV1 counts the other way round, and has more steps.
+#: SVT-AV1's presets for PRESETS; they count down, and there are more of them.
 _SVT_PRESETS = (10, 9, 9, 8, 8, 7, 5, 4, 3)
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What an encoder is to do, as plain values."""
+class EncoderSettings:
+    """The requested settings of an encoder."""
 
     codec: Codec
     preset: str
@@ -36,73 +36,80 @@ class Wish:
     gop: int | None
     threads: int
     repeatable: bool
-    """The same bytes on every machine with the same library: for the parts of one video."""
+    """Produce the same bytes on every machine with the same library, for the parts of one video."""
 
 
-def wish_of(codec: Codec, payload: VideoPayload, cores: int) -> Wish:
-    """A payload's."""
+def settings_of(codec: Codec, payload: VideoPayload, cores: int) -> EncoderSettings:
+    """The settings of a payload."""
     threads = min(payload.threads or cores, cores)
-    return Wish(
+    return EncoderSettings(
         codec, payload.preset, payload.crf, payload.bit_rate, payload.gop, threads, repeatable=payload.part is not None
     )
 
 
 def hardware_names(codec: Codec) -> tuple[str, ...]:
-    """The hardware encoders there may be."""
+    """The names of the possible hardware encoders."""
     return tuple(f"{_STEMS[codec]}_{maker}" for maker in _MAKERS)
 
 
-def crf_of(encoder: str, wish: Wish) -> float | None:
-    """The constant quality that is asked for, or the usual one; None with a bit rate."""
-    if wish.bit_rate is not None:
+def crf_of(encoder: str, settings: EncoderSettings) -> float | None:
+    """The requested constant quality, or the encoder's usual one; None with a bit rate."""
+    if settings.bit_rate is not None:
         return None
-    if wish.crf is not None:
-        return wish.crf
-    return _USUAL_CRF.get(encoder, _HARDWARE_CRF[wish.codec])
+    if settings.crf is not None:
+        return settings.crf
+    return _USUAL_CRF.get(encoder, _HARDWARE_CRF[settings.codec])
 
 
-def options(encoder: str, wish: Wish) -> dict[str, str]:
-    """The encoder's own options (pure); gop, threads and bit rate are the codec context's."""
-    crf, step = crf_of(encoder, wish), PRESETS.index(wish.preset)
+def options(encoder: str, settings: EncoderSettings) -> dict[str, str]:
+    """The encoder's private options (pure); gop, threads and bit rate belong to the codec context."""
+    crf, step = crf_of(encoder, settings), PRESETS.index(settings.preset)
     if encoder == "libx264":
-        return _some(preset=wish.preset, crf=crf, **{"x264-params": "cpu-independent=1" if wish.repeatable else None})
+        params = "cpu-independent=1" if settings.repeatable else None
+        return _as_text(preset=settings.preset, crf=crf, **{"x264-params": params})
     if encoder == "libx265":
-        # Without `info` the bytes don't name the processor; key frames that all can start at.
-        told = ["log-level=none", "info=0", "open-gop=0"]
-        told += ["pools=none", "frame-threads=1", "wpp=0"] if wish.threads == 1 else [f"pools={wish.threads}"]
-        return _some(preset=wish.preset, crf=crf, **{"x265-params": ":".join(told)})
+        # info=0 keeps the name of the processor out of the stream; with closed GOPs every key frame is a cut point.
+        params = ["log-level=none", "info=0", "open-gop=0"]
+        params += ["pools=none", "frame-threads=1", "wpp=0"] if settings.threads == 1 else [f"pools={settings.threads}"]
+        return _as_text(preset=settings.preset, crf=crf, **{"x265-params": ":".join(params)})
     if encoder == "libsvtav1":
-        # Its `lp` is no number of threads: levels from 1 to 6, each of about twice as many.
-        level = min(6, wish.threads.bit_length())
-        return _some(preset=_SVT_PRESETS[step], crf=_whole(crf), **{"svtav1-params": f"lp={level}"})
+        # `lp` is not a number of threads but a level from 1 to 6, each with about twice as many.
+        level = min(6, settings.threads.bit_length())
+        return _as_text(preset=_SVT_PRESETS[step], crf=_rounded(crf), **{"svtav1-params": f"lp={level}"})
     maker = encoder.rpartition("_")[2]
     speed = step * 7 // len(PRESETS)  # 0 fast … 6 thorough
     if maker == "nvenc":
-        return _some(preset=f"p{speed + 1}", rc="vbr", cq=crf)
+        return _as_text(preset=f"p{speed + 1}", rc="vbr", cq=crf)
     if maker == "qsv":
         name = PRESETS[max(2, step)] if step < 8 else "veryslow"
-        return _some(preset=name, global_quality=_whole(crf))
+        return _as_text(preset=name, global_quality=_rounded(crf))
     if maker == "amf":
         rate = {"rc": "cqp", "qp_i": round(crf), "qp_p": round(crf)} if crf is not None else {"rc": "vbr_peak"}
-        return _some(quality=("speed", "balanced", "quality")[speed // 3 if speed < 6 else 2], **rate)
+        return _as_text(quality=("speed", "balanced", "quality")[speed // 3 if speed < 6 else 2], **rate)
     if maker == "videotoolbox":
-        return _some(**{"q:v": None if crf is None else round(100 - 1.5 * crf), "allow_sw": 0})
-    return _some(rc_mode="CQP" if crf is not None else "VBR", qp=_whole(crf))
+        return _as_text(**{"q:v": None if crf is None else round(100 - 1.5 * crf), "allow_sw": 0})
+    return _as_text(rc_mode="CQP" if crf is not None else "VBR", qp=_rounded(crf))
 
 
-def _whole(crf: float | None) -> int | None:
+def _rounded(crf: float | None) -> int | None:
     return None if crf is None else round(crf)
 
 
-def _some(**given: Any) -> dict[str, str]:
-    wanted = {name: value for name, value in given.items() if value is not None}
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in wanted.items()}
+def _as_text(**values: Any) -> dict[str, str]:
+    """The values as text, without those that are None."""
+    present = {name: value for name, value in values.items() if value is not None}
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in present.items()}
 
 
 def create(
-    encoder: str, wish: Wish, size: tuple[int, int], rate: Fraction, time_base: Fraction, pixel_format: str
+    encoder: str,
+    settings: EncoderSettings,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction,
+    pixel_format: str,
 ) -> VideoCodecContext:
-    """A codec context, set up and not yet opened. Raises: av.FFmpegError, ValueError when there is no such encoder."""
+    """A configured codec context, not opened yet. Raises: av.FFmpegError; ValueError for an unknown encoder."""
     from av.codec import CodecContext
     from av.video.codeccontext import VideoCodecContext
 
@@ -111,26 +118,26 @@ def create(
         raise ValueError("is no video encoder")
     context.width, context.height = size
     context.pix_fmt, context.framerate, context.time_base = pixel_format, rate, time_base
-    setup(context, encoder, wish)
+    configure(context, encoder, settings)
     return context
 
 
-def setup(context: Any, encoder: str, wish: Wish) -> None:
-    """Tell a context that is not open yet what `wish` says."""
-    # SVT-AV1 would tell its settings on stderr of every task.
+def configure(context: Any, encoder: str, settings: EncoderSettings) -> None:
+    """Apply the settings to a codec context that is not opened yet."""
+    # SVT-AV1 would print its settings on stderr of every task.
     os.environ.setdefault("SVT_LOG", "1")
-    context.options = options(encoder, wish)
-    if wish.bit_rate is not None:
-        context.bit_rate = wish.bit_rate
-    if wish.gop is not None:
-        context.gop_size = wish.gop
-    # x265 and SVT-AV1 have threads of their own: see `options`.
+    context.options = options(encoder, settings)
+    if settings.bit_rate is not None:
+        context.bit_rate = settings.bit_rate
+    if settings.gop is not None:
+        context.gop_size = settings.gop
+    # x265 and SVT-AV1 have their own thread options: see `options`.
     if encoder == "libx264":
-        context.thread_count = wish.threads
+        context.thread_count = settings.threads
 
 
 def upload(encoder: str) -> Any:
-    """For encoders that take frames of the device only: how frames get there."""
+    """The upload of frames, for encoders that accept only frames in device memory; else None."""
     if not encoder.endswith("_vaapi"):
         return None
     from av.codec.hwaccel import HWAccel
@@ -139,8 +146,9 @@ def upload(encoder: str) -> Any:
 
 
 @cache
-def works(encoder: str) -> str:
-    """Why an encoder can't be used here; "" when it has just encoded frames. A library that lists it proves nothing."""
+def unusable_reason(encoder: str) -> str:
+    """The reason why an encoder can't be used here; "" when it works. It encodes frames to find out, since a library
+    may list an encoder that does not work."""
     import av
     from av.codec import Codec as AvCodec
 
@@ -148,40 +156,43 @@ def works(encoder: str) -> str:
     codec = stems.get(encoder.partition("_")[0], "av1")
     try:
         if encoder not in (SOFTWARE[codec], *hardware_names(codec)):
-            raise ValueError("is no encoder of this codec")
+            raise ValueError("is not an encoder of this codec")
         AvCodec(encoder, "w")
-        wish = Wish(codec, "fast", None, None, None, 1, repeatable=False)
-        context = create(encoder, wish, (320, 192), Fraction(30), Fraction(1, 30), pixel_format_of(encoder))
-        made: list[Any] = []
+        settings = EncoderSettings(codec, "fast", None, None, None, 1, repeatable=False)
+        context = create(encoder, settings, (320, 192), Fraction(30), Fraction(1, 30), pixel_format_of(encoder))
+        packets: list[Any] = []
         for number in range(8):
             frame = av.VideoFrame(320, 192, pixel_format_of(encoder))
             frame.pts, frame.time_base = number, Fraction(1, 30)
-            made += context.encode(frame)
-        made += context.encode(None)
+            packets += context.encode(frame)
+        packets += context.encode(None)
     except (av.FFmpegError, ValueError, RuntimeError) as error:
         return getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__
     finally:
-        thread_priority.renounce()
-    return "" if sum(packet.size for packet in made) else "it encodes nothing"
+        thread_priority.reset_priority()
+    return "" if sum(packet.size for packet in packets) else "it produces no data"
 
 
-def pixel_format_of(encoder: str, wanted: str = "yuv420p") -> str:
-    """The format an encoder takes frames in: hardware wants its planes interleaved."""
+def pixel_format_of(encoder: str, pixel_format: str = "yuv420p") -> str:
+    """The format of an encoder's frames for a pixel format: hardware encoders need interleaved chroma planes."""
     if encoder in SOFTWARE.values() or encoder.endswith("_videotoolbox"):
-        return wanted
-    return "p010le" if wanted == "yuv420p10le" else "nv12"
+        return pixel_format
+    return "p010le" if pixel_format == "yuv420p10le" else "nv12"
 
 
-def choose(codec: Codec, asked: str) -> str:
-    """The encoder to use. Raises: InputFault when the one asked for is unknown, or does not work here."""
+def choose(codec: Codec, requested: str) -> str:
+    """The encoder to use. `requested`: auto, software, or a name.
+
+    Raises: InputFault when the requested encoder is unknown, or does not work on this node.
+    """
     hardware = hardware_names(codec)
-    if asked == "software":
+    if requested == "software":
         return SOFTWARE[codec]
-    if asked == "auto":
-        return next((name for name in hardware if not works(name)), SOFTWARE[codec])
-    if asked not in (SOFTWARE[codec], *hardware):
+    if requested == "auto":
+        return next((name for name in hardware if not unusable_reason(name)), SOFTWARE[codec])
+    if requested not in (SOFTWARE[codec], *hardware):
         names = ", ".join(("auto", "software", SOFTWARE[codec], *hardware))
         raise InputFault("encoder", f"must be one of {names}")
-    if reason := works(asked):
-        raise InputFault("encoder", f"is {asked}, which does not open on the node that ran this ({reason})")
-    return asked
+    if reason := unusable_reason(requested):
+        raise InputFault("encoder", f"is {requested}, which does not work on the node that ran this ({reason})")
+    return requested

@@ -1,4 +1,4 @@
-"""What the kinds `video_encode_…` do: decode or draw, shape, encode, put picture and sound into one file."""
+"""The implementation of the kinds `video_encode_…`: decode or draw frames, filter, encode, mux video and audio."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
 from mesh.splitting.media import MediaFault, opened
 from mesh.splitting.media_audio import Track
 from node.executor.context import Context, InputFault, Output
-from node.workloads import thread_priority
+from node.workloads.common import thread_priority
 from node.workloads.video import codecs, quality
-from node.workloads.video.input import FIELD, Shape, Source, source_of, stamp_of
+from node.workloads.video.input import FIELD, FrameFilter, Source, source_of, stamp_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska"}
 _FORMATS = {"mp4": "mp4", "mkv": "matroska"}
-#: Telling costs the daemon and the bus a message each time.
-TELL_EVERY_S = 0.5
-#: Share of the work that encoding is when the result is compared with its source.
-_COMPARED = 0.75
+#: Interval of progress reports, each of which is a message to the daemon and on the bus.
+REPORT_EVERY_S = 0.5
+#: Encoding's share of the progress when the result is then compared with its source.
+_ENCODING_SHARE = 0.75
 
 
 def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
-    """The file, and of it: codec, encoder, hardware, preset, crf or bit_rate_asked, threads, frames, duration_s,
-    width, height, frame_rate, pixel_format, bit_rate (of the video, bits/s), bytes, container, audio, seconds, fps
-    (frames encoded a second), realtime (duration over seconds); with `quality` psnr_db, psnr_y_db, psnr_min_db, ssim.
+    """Encode the payload's video into a file. info: codec, encoder, hardware, preset, crf, bit_rate_asked, threads,
+    frames, duration_s, width, height, frame_rate, pixel_format, bit_rate (of the video, bits/s), bytes, container,
+    audio, seconds, fps (frames encoded per second), realtime (duration over seconds), and facts about the source; with
+    `quality` also psnr_db, psnr_y_db, psnr_min_db, ssim.
 
     Raises: InputFault.
     """
@@ -40,10 +41,10 @@ def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
     try:
         job = _Job(codec, payload, context, path, encoder)
         info = job.run()
-    except _NotOpened as error:
+    except _EncoderRefused as error:
         if payload.encoder != "auto" or not error.hardware:
-            raise InputFault("encoder", f"can't encode this: {encoder} {error}") from None
-        # It opened for a small picture, and does not for this one.
+            raise InputFault("encoder", f"can't encode this video: {encoder}: {error}") from None
+        # The encoder worked with small frames but does not with these.
         job = _Job(codec, payload, context, path, codecs.SOFTWARE[codec])
         info = job.run()
     if payload.quality:
@@ -51,8 +52,8 @@ def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
     return Output(path, TYPES[payload.container], info)
 
 
-class _NotOpened(Exception):
-    """The encoder refuses this size or format."""
+class _EncoderRefused(Exception):
+    """The encoder does not support the size or format of the frames."""
 
     def __init__(self, encoder: str, reason: str) -> None:
         super().__init__(reason)
@@ -64,38 +65,35 @@ class _Job:
 
     def __init__(self, codec: Codec, payload: VideoPayload, context: Context, path: Path, encoder: str) -> None:
         self.codec, self.payload, self.context, self.path, self.encoder = codec, payload, context, path, encoder
-        self.wish = codecs.wish_of(codec, payload, context.cores)
+        self.settings = codecs.settings_of(codec, payload, context.cores)
         self.pixel_format = "yuv420p"
 
-    def shape(self, source_format: str) -> Shape:
-        """How frames are shaped for this encoder."""
-        return Shape(self.payload, codecs.pixel_format_of(self.encoder, source_format))
-
     def run(self) -> dict[str, Any]:
-        """Encode all of it; the facts."""
-        began = time.perf_counter()
-        shape = self.shape(self.payload.pixel_format or "yuv420p")
-        with source_of(self.payload, self.context, self.codec, shape) as source:
+        """Encode the video; returns the facts for the result."""
+        started = time.perf_counter()
+        frame_format = codecs.pixel_format_of(self.encoder, self.payload.pixel_format or "yuv420p")
+        frame_filter = FrameFilter(self.payload, frame_format)
+        with source_of(self.payload, self.context, self.codec, frame_filter) as source:
             self.pixel_format = self.payload.pixel_format or source.pixel_format
-            shape.pixel_format = codecs.pixel_format_of(self.encoder, self.pixel_format)
-            written = self._write(source, shape)
-        seconds = time.perf_counter() - began
+            frame_filter.pixel_format = codecs.pixel_format_of(self.encoder, self.pixel_format)
+            written = self._write(source, frame_filter)
+        seconds = time.perf_counter() - started
         if not written.frames:
-            raise InputFault(FIELD, "has no frame in what was asked for")
+            raise InputFault(FIELD, "has no frame in the requested range")
         return source.facts | self._facts(source, written, seconds)
 
-    def _write(self, source: Source, shape: Shape) -> _Writer:
-        writer = _Writer(self, source, shape)
-        share = _COMPARED if self.payload.quality else 1.0
-        told = time.perf_counter()
+    def _write(self, source: Source, frame_filter: FrameFilter) -> _Writer:
+        writer = _Writer(self, source, frame_filter)
+        share = _ENCODING_SHARE if self.payload.quality else 1.0
+        reported_at = time.perf_counter()
         try:
             for item in source.items:
                 if hasattr(item, "stream"):
-                    writer.sound(item)
+                    writer.write_audio(item)
                     continue
-                writer.picture(item)
-                if source.expected and (now := time.perf_counter()) - told >= TELL_EVERY_S:
-                    told = now
+                writer.write_frame(item)
+                if source.expected and (now := time.perf_counter()) - reported_at >= REPORT_EVERY_S:
+                    reported_at = now
                     done = min(1.0, writer.frames / source.expected)
                     self.context.progress(share * done, f"{writer.frames} frames")
             writer.finish()
@@ -110,10 +108,10 @@ class _Job:
             "codec": self.codec,
             "encoder": self.encoder,
             "hardware": self.encoder not in codecs.SOFTWARE.values(),
-            "preset": self.wish.preset,
-            "crf": codecs.crf_of(self.encoder, self.wish),
-            "bit_rate_asked": self.wish.bit_rate,
-            "threads": self.wish.threads,
+            "preset": self.settings.preset,
+            "crf": codecs.crf_of(self.encoder, self.settings),
+            "bit_rate_asked": self.settings.bit_rate,
+            "threads": self.settings.threads,
             "frames": written.frames,
             "duration_s": round(duration, 6),
             "width": written.size[0],
@@ -132,123 +130,127 @@ class _Job:
 
 @dataclass
 class _Written:
-    """What went into the file so far."""
+    """The totals of the file so far."""
 
     frames: int = 0
     bytes: int = 0
-    """Of the video alone."""
+    """Total size of the video packets."""
     duration: Fraction = Fraction(0)
     size: tuple[int, int] = (0, 0)
 
 
 class _Writer(_Written):
-    """The file that is written. Its streams are made when the first frame says what they are."""
+    """Writes the output file. The first frame determines the streams."""
 
-    def __init__(self, job: _Job, source: Source, shape: Shape) -> None:
+    def __init__(self, job: _Job, source: Source, frame_filter: FrameFilter) -> None:
         import av
 
         super().__init__()
-        self._job, self._source, self._shape = job, source, shape
+        self._job, self._source, self._filter = job, source, frame_filter
         options = {"movflags": "+faststart"} if job.payload.container == "mp4" else {}
         self._file: OutputContainer = av.open(
             str(job.path), "w", format=_FORMATS[job.payload.container], container_options=options
         )
-        self._file.flags |= 0x400  # no date and no version of a library in the file: the same input, the same bytes
+        self._file.flags |= 0x400  # bitexact: no date and no library version in the file
         self._stream: Any = None
         self.tracks: list[Track] = []
         self._waiting: list[Any] = []
 
-    def picture(self, frame: VideoFrame) -> None:
-        """Encode one frame."""
+    def write_frame(self, frame: VideoFrame) -> None:
+        """Encode one frame. Raises: _EncoderRefused for the first frame."""
         import av
 
         first = self._stream is None
         if first:
-            self._make(frame)
-        frame.pict_type = 0  # as the source had it coded: the encoder decides for itself
+            self._add_streams(frame)
+        frame.pict_type = 0  # drop the picture type of the source, so that the encoder decides
         try:
             packets = self._stream.encode(frame)
         except (av.FFmpegError, ValueError) as error:
             if first:
-                raise _NotOpened(self._job.encoder, getattr(error, "strerror", None) or str(error)) from None
+                raise _EncoderRefused(self._job.encoder, getattr(error, "strerror", None) or str(error)) from None
             raise
         finally:
             if first:
-                thread_priority.renounce()
+                thread_priority.reset_priority()
         self.frames += 1
         pts, time_base = stamp_of(frame)
         step = frame.duration * time_base if frame.duration else 1 / self._source.rate
         self.duration = pts * time_base + step
-        self._put(packets)
+        self._mux(packets)
 
-    def sound(self, packet: Any) -> None:
-        """Take a packet of sound. Until the first frame there is no file yet: it waits."""
+    def write_audio(self, packet: Any) -> None:
+        """Write an audio packet; before the first frame, when there are no streams yet, keep it."""
         if self._stream is None:
             self._waiting.append(packet)
         else:
             self.tracks[self._source.tracks.index(packet.stream)].write(packet)
 
     def finish(self) -> None:
-        """All frames are in."""
+        """Flush the encoder, after the last frame."""
         if self._stream is not None:
-            self._put(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Write what is left, and the index."""
+        """Write the remaining packets and the index."""
         self._file.close()
 
-    def _put(self, packets: list[Any]) -> None:
+    def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self.bytes += packet.size
             self._file.mux(packet)
 
-    def _make(self, frame: VideoFrame) -> None:
+    def _add_streams(self, frame: VideoFrame) -> None:
+        """Add the streams of the file for its first frame. Raises: InputFault when the frame is too small."""
         from av.video.stream import VideoStream
 
         job, source = self._job, self._source
         self.size = (frame.width, frame.height)
         if min(self.size) < MIN_SIDE:
             field = "resolution" if job.payload.resolution else FIELD
-            raise InputFault(field, f"would make {frame.width} x {frame.height} pixels; each side needs {MIN_SIDE}")
+            raise InputFault(
+                field, f"gives {frame.width} x {frame.height} pixels; each side must be at least {MIN_SIDE}"
+            )
         stream = self._file.add_stream(job.encoder, rate=source.rate, hwaccel=codecs.upload(job.encoder))
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height = self.size
         context.pix_fmt = frame.format.name
         context.time_base = stamp_of(frame)[1]
-        context.sample_aspect_ratio = self._shape.aspect
+        context.sample_aspect_ratio = self._filter.aspect
         for name in ("color_primaries", "color_trc", "colorspace", "color_range"):
             setattr(context, name, getattr(frame, name))
-        codecs.setup(context, job.encoder, job.wish)
+        codecs.configure(context, job.encoder, job.settings)
         self._stream = stream
-        for one in source.tracks:
-            self.tracks.append(Track(one, self._file, job.payload.container, source.start, job.payload.span))
-        # The header is written with the first packet, and must know of all streams by then.
+        for audio in source.tracks:
+            self.tracks.append(Track(audio, self._file, job.payload.container, source.start, job.payload.span))
+        # The first packet writes the header, which needs all streams.
         waiting = list(self._waiting)
         self._waiting.clear()
         for packet in waiting:
-            self.sound(packet)
+            self.write_audio(packet)
 
 
 def _compared(job: _Job, path: Path) -> dict[str, float]:
-    """Decode the result, make its source once more, and lay them side by side."""
+    """Decode the result, read its source again, and compare them. Raises: RuntimeError for an unreadable result."""
     payload = job.payload
     done = 0
 
-    def told(frames: Any) -> Any:
+    def reporting(frames: Any) -> Any:
         nonlocal done
         for frame in frames:
             done += 1
             if expected:
-                job.context.progress(_COMPARED + (1 - _COMPARED) * min(1.0, done / expected), "comparing")
+                share = _ENCODING_SHARE + (1 - _ENCODING_SHARE) * min(1.0, done / expected)
+                job.context.progress(share, "comparing")
             yield frame
 
-    shape = Shape(payload, job.pixel_format)
-    with source_of(payload, job.context, job.codec, shape, sound=False) as source:
-        shape.pixel_format, expected = job.pixel_format, source.expected
+    frame_filter = FrameFilter(payload, job.pixel_format)
+    with source_of(payload, job.context, job.codec, frame_filter, audio=False) as source:
+        frame_filter.pixel_format, expected = job.pixel_format, source.expected
         try:
             with opened(path) as (container, stream):
                 stream.codec_context.thread_count = job.context.cores
-                return quality.compare(container.decode(stream), told(source.items), job.pixel_format)
+                return quality.compare(container.decode(stream), reporting(source.items), job.pixel_format)
         except MediaFault as fault:
-            raise RuntimeError(f"the file that was made {fault}") from None
+            raise RuntimeError(f"the encoded file {fault}") from None

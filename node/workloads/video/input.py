@@ -1,4 +1,4 @@
-"""Where the frames to encode come from: the payload's file, or the test picture; shaped as they are to be encoded."""
+"""The source of the frames to encode, the payload's file or the test picture, filtered as the encoder needs them."""
 
 from __future__ import annotations
 
@@ -24,35 +24,37 @@ FIELD = "video"
 
 @dataclass
 class Source:
-    """A video that is about to be read, once."""
+    """A video, to be read once."""
 
     items: Iterator[Any]
-    """Shaped frames in the order they are shown, and packets of `tracks` in between."""
+    """Filtered frames in presentation order, interleaved with packets of `tracks`."""
     rate: Fraction
+    """Frames per second."""
     expected: float
-    """How many frames there will be, as far as one can tell; 0: nobody knows."""
+    """Estimated number of frames; 0: unknown."""
     pixel_format: str
     start: Fraction = Fraction(0)
+    """Time in the source that becomes 0 in the result, seconds."""
     tracks: tuple[Any, ...] = ()
-    """Streams of sound."""
+    """The audio streams."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """For the result."""
+    """Fields for the result."""
 
 
 @contextmanager
 def source_of(
-    payload: VideoPayload, context: Context, codec: Codec, shape: Shape | None = None, sound: bool = True
+    payload: VideoPayload, context: Context, codec: Codec, frame_filter: FrameFilter | None = None, audio: bool = True
 ) -> Generator[Source, None, None]:
     """The payload's video. Raises: InputFault, also while it is read."""
     try:
         if payload.video is None:
-            yield _test_picture(payload, shape)
+            yield _test_picture(payload, frame_filter)
         else:
-            # A blob is a file already: a long video is never whole in memory.
+            # A blob is a file already, so that a long video is not loaded into memory.
             blob = payload.video.blob if isinstance(payload.video, BlobInput) else ""
             data = context.blobs.get(blob) or context.read(payload.video, FIELD)
             with opened(data, part=payload.part is not None) as (container, stream):
-                yield _file(payload, context, codec, container, stream, sound, shape)
+                yield _file(payload, context, codec, container, stream, audio, frame_filter)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
 
@@ -65,36 +67,36 @@ def stamp_of(frame: VideoFrame) -> tuple[int, Fraction]:
 
 
 @dataclass
-class Shape:
-    """Turns, scales and converts frames; what it does is settled by the first one."""
+class FrameFilter:
+    """Rotates, scales and converts frames; the first frame determines the filter graph."""
 
     payload: VideoPayload
     pixel_format: str
     rate: Fraction | None = None
-    """Frames a second to make by dropping and repeating; None leaves them."""
+    """Frames per second to produce by dropping and repeating frames; None: keep all."""
     threads: int = 1
     aspect: Fraction = Fraction(1)
-    """Width of a pixel over its height: first of the source, from the first frame on of the result."""
+    """Pixel aspect ratio (width over height): of the source, and from the first frame on of the result."""
     _graph: Any = None
 
     def put(self, frame: VideoFrame | None) -> list[VideoFrame]:
-        """What comes out when `frame` goes in; None is the end."""
-        from av.error import BlockingIOError as Starved
+        """Filter a frame, or None at the end; returns the frames that are ready."""
+        from av.error import BlockingIOError as NeedsInput
         from av.error import EOFError as Ended
 
         if self._graph is None:
             if frame is None:
                 return []
-            self._graph = self._make(frame)
+            self._graph = self._build_graph(frame)
         self._graph.vpush(frame)
-        made = []
+        frames = []
         while True:
             try:
-                made.append(self._graph.vpull())
-            except (Starved, Ended):
-                return made
+                frames.append(self._graph.vpull())
+            except (NeedsInput, Ended):
+                return frames
 
-    def _make(self, frame: VideoFrame) -> Any:
+    def _build_graph(self, frame: VideoFrame) -> Any:
         from av.filter import Graph
 
         part = self.payload.part
@@ -111,7 +113,7 @@ class Shape:
         steps = [*steps, ("scale", f"{width}:{height}:flags=bicubic"), ("format", self.pixel_format)]
         graph = Graph()
         graph.threads = self.threads
-        # Matrix and range must be told to the graph: without them it hands on frames that have none.
+        # Without the matrix and the range, the graph would drop them from the frames.
         _, base = stamp_of(frame)
         buffer = graph.add(
             "buffer",
@@ -119,23 +121,25 @@ class Shape:
             f"time_base={base.numerator}/{base.denominator}:colorspace={frame.colorspace:d}:"
             f"range={frame.color_range:d}",
         )
-        chain = [buffer, *(graph.add(name, words) for name, words in steps), graph.add("buffersink")]
+        chain = [buffer, *(graph.add(name, arguments) for name, arguments in steps), graph.add("buffersink")]
         graph.link_nodes(*chain).configure()
         return graph
 
 
-def _test_picture(payload: VideoPayload, shape: Shape | None) -> Source:
+def _test_picture(payload: VideoPayload, frame_filter: FrameFilter | None) -> Source:
     rate = Fraction(payload.fps or DEFAULT_FPS).limit_denominator(1001)
     count = max(1, round(payload.test_seconds * rate))
     frames = test_pattern.frames(payload.test_size, rate, count)
-    items = frames if shape is None or shape.pixel_format == "yuv420p" else _through(shape, frames)
+    items = frames
+    if frame_filter is not None and frame_filter.pixel_format != "yuv420p":
+        items = _filtered(frame_filter, frames)
     return Source(items, rate, count, "yuv420p", facts={"source": "test picture"})
 
 
-def _through(shape: Shape, frames: Iterator[Any]) -> Iterator[Any]:
+def _filtered(frame_filter: FrameFilter, frames: Iterator[Any]) -> Iterator[Any]:
     for frame in frames:
-        yield from shape.put(frame)
-    yield from shape.put(None)
+        yield from frame_filter.put(frame)
+    yield from frame_filter.put(None)
 
 
 def _file(
@@ -144,43 +148,44 @@ def _file(
     codec: Codec,
     container: InputContainer,
     stream: VideoStream,
-    sound: bool,
-    shape: Shape | None,
+    audio: bool,
+    frame_filter: FrameFilter | None,
 ) -> Source:
     part = payload.part
     rate = Fraction(payload.fps).limit_denominator(1001) if payload.fps else rate_of(stream)
     start = Fraction(part.first) * Fraction(part.time_base) if part else start_of(container)
     length = duration_s(container, stream)
     length = min(length, payload.seconds) if payload.seconds else length
-    context_ = stream.codec_context
-    deep = max((one.bits for one in context_.format.components), default=8) > 8 if context_.format else False
-    pixel_format = payload.pixel_format or ("yuv420p10le" if deep and codec != "h264" else "yuv420p")
-    tracks = tuple(container.streams.audio) if sound and payload.audio == "keep" and part is None else ()
-    shape = shape or Shape(payload, pixel_format)
-    shape.threads = context.cores
-    shape.rate = rate if payload.fps else None
-    shape.aspect = Fraction(stream.sample_aspect_ratio or 1)
+    decoder = stream.codec_context
+    bits = max((component.bits for component in decoder.format.components), default=8) if decoder.format else 8
+    pixel_format = payload.pixel_format or ("yuv420p10le" if bits > 8 and codec != "h264" else "yuv420p")
+    tracks = tuple(container.streams.audio) if audio and payload.audio == "keep" and part is None else ()
+    frame_filter = frame_filter or FrameFilter(payload, pixel_format)
+    frame_filter.threads = context.cores
+    frame_filter.rate = rate if payload.fps else None
+    frame_filter.aspect = Fraction(stream.sample_aspect_ratio or 1)
     facts = {
         "source": "file",
-        "source_codec": stream.codec_context.codec.canonical_name,
-        "source_width": context_.width,
-        "source_height": context_.height,
+        "source_codec": decoder.codec.canonical_name,
+        "source_width": decoder.width,
+        "source_height": decoder.height,
     }
-    reading = _Reading(payload, start, Decoding(container, stream, context.cores), rate)
-    items = reading.items(shape, stream, tracks)
+    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
+    items = reader.items(frame_filter, stream, tracks)
     if part:
         rate = Fraction(part.rate)
     return Source(items, rate, float(length * rate), pixel_format, start, tracks, facts)
 
 
-class _Reading:
-    """Reads one file to its end, or as far as it is wanted."""
+class _Reader:
+    """Reads a file to its end, or to the end of the requested range."""
 
     def __init__(self, payload: VideoPayload, start: Fraction, decoding: Decoding, rate: Fraction) -> None:
         self._payload, self._start, self._decoding, self._rate = payload, start, decoding, rate
         self._last: int | None = None
 
-    def items(self, shape: Shape, stream: VideoStream, tracks: tuple[Any, ...]) -> Iterator[Any]:
+    def items(self, frame_filter: FrameFilter, stream: VideoStream, tracks: tuple[Any, ...]) -> Iterator[Any]:
+        """See `Source.items`. Raises: MediaFault."""
         for packet in self._decoding.packets(*tracks):
             if packet.stream is not stream:
                 yield packet
@@ -188,17 +193,18 @@ class _Reading:
             for frame in self._decoding.frames(packet):
                 self._restamp(frame)
                 if self._late(frame):
-                    # What is after it can't be said to be whole: nobody asked for it.
-                    yield from shape.put(None)
+                    # The rest of the file is not requested, so it is not read and not checked for truncation.
+                    yield from frame_filter.put(None)
                     return
-                if self._counts(frame):
-                    yield from shape.put(self._moved(frame))
+                if self._in_part(frame):
+                    yield from frame_filter.put(self._shifted(frame))
         if self._payload.part is None:
             self._decoding.check_whole()
-        yield from shape.put(None)
+        yield from frame_filter.put(None)
 
     def _restamp(self, frame: VideoFrame) -> None:
-        """Encoders want times that rise: a frame without one, or with an old one, comes a frame's time later."""
+        """Give a frame without a time, or with one that does not increase, the time after the previous frame: encoders
+        need increasing times."""
         base = frame.time_base
         if base is None:
             raise MediaFault("has frames without a time")
@@ -208,7 +214,7 @@ class _Reading:
             frame.pts = round(self._start / base)
         self._last = frame.pts
 
-    def _counts(self, frame: VideoFrame) -> bool:
+    def _in_part(self, frame: VideoFrame) -> bool:
         part, (pts, base) = self._payload.part, stamp_of(frame)
         return part is None or part.holds(pts * base)
 
@@ -216,7 +222,8 @@ class _Reading:
         span, (pts, base) = self._payload.span, stamp_of(frame)
         return span is not None and pts * base - self._start >= span
 
-    def _moved(self, frame: VideoFrame) -> VideoFrame:
+    def _shifted(self, frame: VideoFrame) -> VideoFrame:
+        """The frame with its time relative to the start and, in a part, the colours of the whole video."""
         pts, base = stamp_of(frame)
         frame.pts = pts - round(self._start / base)
         part = self._payload.part

@@ -1,4 +1,4 @@
-"""How far a result is from its source: PSNR and SSIM, by FFmpeg's own filters, frame beside frame."""
+"""Measures the quality of a result against its source, frame by frame: PSNR and SSIM, with FFmpeg's filters."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-#: What is said of pictures that are the same: no decibels are enough.
+#: The PSNR that is reported for identical frames, instead of infinity.
 IDENTICAL_DB = 100.0
 
 
 def compare(result: Iterable[Any], reference: Iterable[Any], pixel_format: str) -> dict[str, float]:
     """psnr_db and psnr_y_db of all frames together, psnr_min_db of the worst frame, ssim (mean).
 
-    Both give frames of the same size, as many as each other. Raises: RuntimeError when they do not.
+    Both have the same number of frames, of the same size. Raises: ValueError for different numbers; RuntimeError when
+    there are none.
     """
     graph: Any = None
-    squares, squares_y, worst, likeness, count = 0.0, 0.0, 0.0, 0.0, 0
-    for made, wanted in zip(result, reference, strict=True):
+    squares, squares_y, worst, similarity, count = 0.0, 0.0, 0.0, 0.0, 0
+    for result_frame, reference_frame in zip(result, reference, strict=True):
         if graph is None:
-            graph = _graph(made, pixel_format)
-        for at, frame in enumerate((made, wanted)):
-            # By place, not by time: the result begins at 0, its source anywhere.
+            graph = _graph(result_frame, pixel_format)
+        for at, frame in enumerate((result_frame, reference_frame)):
+            # Frames are paired by index, not by time: the result begins at 0, its source at any time.
             frame.pts, frame.time_base = count, Fraction(1, 25)
             graph.vpush(frame, at)
-        told = graph.vpull().metadata
-        error = float(told["lavfi.psnr.mse_avg"])
+        metadata = graph.vpull().metadata
+        error = float(metadata["lavfi.psnr.mse_avg"])
         squares, worst, count = squares + error, max(worst, error), count + 1
-        squares_y += float(told["lavfi.psnr.mse.y"])
-        likeness += float(told["lavfi.ssim.All"])
+        squares_y += float(metadata["lavfi.psnr.mse.y"])
+        similarity += float(metadata["lavfi.ssim.All"])
     if not count:
-        raise RuntimeError("there is nothing to compare")
+        raise RuntimeError("there are no frames to compare")
     peak = 255.0 if pixel_format == "yuv420p" else 1023.0
     return {
         "psnr_db": _decibels(squares / count, peak),
         "psnr_y_db": _decibels(squares_y / count, peak),
         "psnr_min_db": _decibels(worst, peak),
-        "ssim": round(likeness / count, 6),
+        "ssim": round(similarity / count, 6),
     }
 
 
@@ -48,16 +49,16 @@ def _decibels(mean_square: float, peak: float) -> float:
 
 
 def _graph(frame: Any, pixel_format: str) -> Any:
-    """result and reference in, the result out with both figures written on it."""
+    """A filter graph with two inputs, result and reference; it outputs the result with both figures as metadata."""
     from av.filter import Graph
 
     graph = Graph()
     size = {"width": frame.width, "height": frame.height, "format": frame.format, "time_base": Fraction(1, 25)}
-    made, wanted = (graph.add_buffer(**size, name=name) for name in ("made", "wanted"))
+    result, reference = (graph.add_buffer(**size, name=name) for name in ("result", "reference"))
     both, psnr, ssim = graph.add("split"), graph.add("psnr"), graph.add("ssim")
     formats = [graph.add("format", pixel_format) for _ in range(2)]
-    made.link_to(formats[0])
-    wanted.link_to(formats[1])
+    result.link_to(formats[0])
+    reference.link_to(formats[1])
     formats[1].link_to(both)
     formats[0].link_to(psnr, 0, 0)
     both.link_to(psnr, 0, 1)

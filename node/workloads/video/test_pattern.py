@@ -1,7 +1,7 @@
-"""A test picture that moves: textures that pan, discs that cross them, grain; the same on every machine.
+"""Generates the moving test picture: panning textures, moving discs and grain, identical on every machine.
 
-All of it is integer arithmetic on a fixed hash. Each frame has its number drawn in the upper left corner, as blocks,
-so that whoever reads a video can tell which frame is which.
+It uses only integer arithmetic on a fixed hash. The upper left corner of each frame shows its number as blocks, so that
+frames can be identified in a video.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DISCS = 6
 
 
 def frames(size: tuple[int, int], fps: Fraction, count: int) -> Iterator[av.VideoFrame]:
-    """`count` frames of (width, height) in yuv420p, their numbers as time stamps in units of 1/fps."""
+    """`count` frames of `size` (width, height) in yuv420p; a frame's number is its time stamp in units of 1/fps."""
     import av
 
     scene = Scene(*size)
@@ -42,7 +42,7 @@ def _view(plane: Any) -> np.ndarray:
 
 
 class Scene:
-    """Makes the pictures of one size; both sides must be even."""
+    """Draws the frames of one size; both sides must be even."""
 
     def __init__(self, width: int, height: int) -> None:
         import numpy as np
@@ -61,14 +61,14 @@ class Scene:
         self._disc = across[:, None] ** 2 + across[None, :] ** 2 < self._radius**2
 
     def picture(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Luma and the two halved chroma planes of one frame, uint8."""
+        """The luma plane and the two half-size chroma planes of one frame, uint8."""
         import numpy as np
 
         luma = self._at(self._back, number * 2, number).copy()
         for disc in range(_DISCS):
             self._draw(luma, disc, number)
         shift = int(_hash(np.array([number], np.uint32))[0])
-        # Unsigned bytes wrap: textures keep away from both ends, so this adds and subtracts.
+        # Grain below 0 wraps around: adding it subtracts, since the textures stay away from both ends of the range.
         luma += self._at(self._grain, shift, shift // TILE)
         draw_number(luma, number)
         blue = self._at(self._tint, number, 0)[::2, ::2]
@@ -92,13 +92,14 @@ class Scene:
 
 
 def _to_and_fro(way: int, room: int) -> int:
+    """The position of a point that moves back and forth between 0 and `room`."""
     room = max(1, room)
     place = way % (2 * room)
     return place if place < room else 2 * room - 1 - place
 
 
 def _hash(values: np.ndarray) -> np.ndarray:
-    """A 32-bit mix of each value (that of MurmurHash3), wrapping as unsigned numbers do."""
+    """The 32-bit finaliser of MurmurHash3 for each value, in wrapping unsigned arithmetic."""
     import numpy as np
 
     mixed = values ^ (values >> np.uint32(16))
@@ -110,7 +111,7 @@ def _hash(values: np.ndarray) -> np.ndarray:
 
 @cache
 def _texture(seed: int, octaves: int = 7) -> np.ndarray:
-    """A square of TILE pixels that joins itself at its edges: noise of several sizes, values 32 to 223."""
+    """A seamless square texture of TILE pixels: noise of several scales, values 32 to 223."""
     import numpy as np
 
     total = np.zeros((TILE, TILE), np.int64)
@@ -123,7 +124,7 @@ def _texture(seed: int, octaves: int = 7) -> np.ndarray:
 
 
 def _enlarged(grid: np.ndarray) -> np.ndarray:
-    """`grid` blown up to TILE by straight lines between its points, round the edges."""
+    """`grid` enlarged to TILE by linear interpolation that wraps around the edges."""
     import numpy as np
 
     step = TILE // len(grid)
@@ -137,19 +138,19 @@ def _enlarged(grid: np.ndarray) -> np.ndarray:
 
 
 def block_side(width: int) -> int:
-    """Pixels of a side of one block of the number."""
+    """The side of a block of the number, pixels."""
     return max(2, width // 64 * 2)
 
 
 def draw_number(luma: np.ndarray, number: int) -> None:
-    """Draw `number` into the upper left corner, the lowest bit first: white is 1."""
+    """Draw `number` into the upper left corner, lowest bit first; white is 1."""
     side = block_side(luma.shape[1])
     for bit in range(NUMBER_BITS):
         luma[:side, bit * side : (bit + 1) * side] = 235 if number >> bit & 1 else 16
 
 
 def read_number(luma: np.ndarray) -> int:
-    """The number that was drawn, also after the picture was encoded or scaled."""
+    """The drawn number, which survives encoding and scaling."""
     side = block_side(luma.shape[1])
     inner = slice(side // 4, side - side // 4)
     blocks = (luma[inner, bit * side : (bit + 1) * side][:, inner] for bit in range(NUMBER_BITS))

@@ -1,1 +1,1 @@
-"""Server, load generators and arithmetic behind `web_server_load`."""
+"""The server, load generators and arithmetic of `web_server_load`."""

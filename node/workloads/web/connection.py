@@ -1,8 +1,8 @@
-"""One connection of a load generator: sends a request, reads its answer, checks it. Never blocks.
+"""A non-blocking connection of a load generator: sends a request, then reads and checks the response.
 
-Answers are parsed by httptools (llhttp). Measured in turns, five times, a request costs 20 µs of CPU this way and 86 µs
-with aiohttp's client; uvloop's protocols take 16 µs, but send in whole milliseconds only, and wrk, in C, 13 µs.
-Imported by `node/workloads/web/generator.py` only, in a process of its own.
+httptools (llhttp) parses responses. In five alternating measurements, a request took 20 µs of CPU this way and 86 µs
+with aiohttp's client; with uvloop's protocols it takes 16 µs, but they send only at whole milliseconds, and with wrk,
+in C, 13 µs. Only `node/workloads/web/generator.py` imports this file, in its own process.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import httptools
 
-#: No answer is read further than this, nor its headers further than that.
+#: The maximum size of a response and of its headers.
 MAX_ANSWER_BYTES = 64 << 20
 MAX_HEAD_BYTES = 256 << 10
-#: What every connection reads into, one after the other: a buffer of this size made anew costs more than the read.
+#: The read buffer of all connections: allocating one of this size takes longer than a read.
 _BUFFER = bytearray(1 << 18)
 _VIEW = memoryview(_BUFFER)
 
@@ -43,14 +43,14 @@ _NAMES: dict[int | None, str] = {
 
 @dataclass(frozen=True)
 class Expected:
-    """What an answer has to be: its status, and its very bytes or their hash where those are known."""
+    """The expected response: its status, and the bytes of its body or their hash, if known."""
 
     status: int
     body: bytes | None = None
     sha256: str | None = None
 
     def wrong(self, status: int, parts: list[bytes], sha256: str | None) -> str | None:
-        """What is wrong with an answer, as the name under which it is counted; None when it is right."""
+        """The name of the error under which a response is counted; None when it is correct."""
         if status != self.status:
             return f"status {status}"
         if self.body is not None:
@@ -61,9 +61,9 @@ class Expected:
 
 
 class Connection:
-    """`ended(connection, error)` is called when a request is answered rightly (None) or not (what happened).
+    """One connection. `ended(connection, error)` is called at the end of a request; error: None for a correct response.
 
-    Whoever waits on the selector calls `ready(events)` of the connection it finds as a key's data.
+    The event loop must call `ready(events)` of the connection in the data of a selector key.
     """
 
     _sock: socket.socket
@@ -85,16 +85,16 @@ class Connection:
         self._watched = 0
         self.state = CLOSED
         self.failures = 0
-        """connections in a row that could not be made"""
+        """Consecutive failures to connect."""
         self.due_ns = self.sent_ns = self.free_ns = self.read_bytes = 0
 
     @property
     def busy(self) -> bool:
-        """Whether a request is on it."""
+        """Whether a request is in progress."""
         return self.state in (CONNECTING, SENDING, WAITING)
 
     def start(self, due_ns: int, now_ns: int) -> None:
-        """Sends a request that was due at `due_ns`; connects first where there is no connection."""
+        """Send a request that was due at `due_ns`; connect first if necessary."""
         self.due_ns, self.sent_ns = due_ns, now_ns
         self._parts: list[bytes] = []
         self._hash = hashlib.sha256() if self._expected.sha256 is not None else None
@@ -119,7 +119,7 @@ class Connection:
         self.fail(_NAMES.get(number) or errno.errorcode.get(number, "no connection"))
 
     def ready(self, events: int) -> None:
-        """The system says that it can be written to, or that there is something to read, or the end."""
+        """Handle events of the selector: the socket is readable, writable or closed."""
         if self.state == CONNECTING:
             if number := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self._not_connected(number)
@@ -154,13 +154,13 @@ class Connection:
         self.read_bytes += size
         self._length += size
         if self.state == FREE:
-            # Its end; or something nobody asked for, which the next answer could not be told from.
+            # The connection was closed, or data without a request arrived, which would be taken for the next response.
             self.close()
         elif size:
             self._parse(_VIEW[:size])
         elif self._begun and not self._framed:
             self._status = self._parser.get_status_code()
-            self._answered(keep=False)  # an answer without a length ends with its connection
+            self._answered(keep=False)  # the end of the connection ends a response without a length
         else:
             self.fail("connection closed")
 
@@ -173,7 +173,7 @@ class Connection:
             self.fail("no HTTP")
             return
         if self._length > (MAX_ANSWER_BYTES if self._begun else MAX_HEAD_BYTES) and not self._answers:
-            self.fail("answer too long")
+            self.fail("response too long")
         elif self._answers > 1:
             self.fail("no HTTP")
         elif self._answers:
@@ -188,44 +188,44 @@ class Connection:
             self.close()
         self._ended(self, wrong)
 
-    # --- what the parser calls
+    # --- callbacks of the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header of the answer: those that say how its end is found matter."""
+        """Note whether a header defines the end of the response."""
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
 
     def on_headers_complete(self) -> None:
-        """Everything before the body was there."""
+        """The headers are complete."""
         self._begun = True
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the answer's body."""
+        """Collect or hash a piece of the body."""
         if self._hash is not None:
             self._hash.update(body)
         elif self._expected.body is not None:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        """The answer is whole; an interim one (100, 103) is none."""
-        # Asked now: after this the parser is on the next answer.
+        """The response is complete; interim responses (100, 103) don't count."""
+        # Read now, since the parser then goes on to the next response.
         self._status, self._lasts = self._parser.get_status_code(), self._parser.should_keep_alive()
         if self._status >= 200:
             self._answers += 1
         else:
             self._begun = self._framed = False
 
-    # --- its end
+    # --- the end of a connection
 
     def fail(self, error: str) -> None:
-        """Ends the connection, and the request on it, if any, with `error`."""
+        """Close the connection, and end the request in progress, if any, with `error`."""
         was_busy = self.busy
         self.close()
         if was_busy:
             self._ended(self, error)
 
     def close(self) -> None:
-        """Closed; the next request connects anew."""
+        """Close the connection; the next request connects again."""
         if self.state != CLOSED:
             self._become(CLOSED)
             self._sock.close()

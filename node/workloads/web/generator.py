@@ -1,9 +1,10 @@
-"""A load generator: one process that keeps connections busy, or sends what is due, and counts what comes back.
+"""A load generator process: keeps connections busy or sends requests when they are due, and measures the responses.
 
-Run as `python -m node.workloads.web.generator` by `web_processes`; it ends when its input does. Its loop waits with
-`select` on the selector's own descriptor, to the microsecond: event loops wait in whole milliseconds, which is longer
-than most answers take. Latency counts from when a request was *due*. A request nobody answered counts in the
-histogram with the time it was waited for; one that was refused or answered wrongly counts as an error only.
+`node.workloads.web.processes` runs it as `python -m node.workloads.web.generator`; it ends when its input closes. Its
+loop waits with `select` on the selector's descriptor, with microsecond resolution: event loops wait in whole
+milliseconds, longer than most responses take. Latency is measured from the time when a request was *due*. A request
+without a response counts in the histogram with the time waited; a refused one, or one with a wrong response, counts
+only as an error.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from node.workloads.web.plan import due_before, due_ns, shares
 clock = time.monotonic_ns
 
 TICK_NS = 20_000_000
-TELL_NS = 250_000_000
-#: After a connection could not be made, the next try waits so long, doubled up to 64 times.
+REPORT_NS = 250_000_000
+#: The delay after a failure to connect; it doubles with each failure, up to 64 times this.
 RETRY_NS = 5_000_000
-#: What a histogram can hold, µs.
+#: The largest value in a histogram, µs.
 LONGEST_US = 1_000_000_000
 DIGITS = 3
-TIMED_OUT, NEVER_SENT = "no answer in time", "never sent"
+TIMED_OUT, NEVER_SENT = "no response in time", "never sent"
 
 
 class Load:
-    """One process' share of a load test. `order` is what `web_processes.Generators` sends."""
+    """One process's share of a load test. `order`: see `web_server_load.orders`."""
 
     def __init__(self, order: dict[str, Any], selector: selectors.DefaultSelector) -> None:
         self._selector = selector
@@ -63,9 +64,10 @@ class Load:
         self._is_closing = False
 
     def run(self, start_ns: int, from_ns: int, to_ns: int) -> dict[str, Any]:
-        """Load from `start_ns`, counted from `from_ns`, until `to_ns`; what is out by then is still waited for."""
+        """Send requests from `start_ns` to `to_ns`, measured from `from_ns`, then wait for pending responses; returns
+        the measurements."""
         self._start_ns, self._from_ns, self._to_ns = start_ns, from_ns, to_ns
-        tick_at = tell_at = 0
+        tick_at = report_at = 0
         before: tuple[int, int] | None = None
         waiter = self._selector.fileno()
         while True:
@@ -74,10 +76,10 @@ class Load:
                 tick_at = now + TICK_NS
                 self._tick(now)
                 if before is None and now >= from_ns:
-                    before = _effort(now)
-                if now >= tell_at:
-                    tell_at = now + TELL_NS
-                    _say({"done": self._right + sum(self._errors.values())})
+                    before = _cpu_time(now)
+                if now >= report_at:
+                    report_at = now + REPORT_NS
+                    _print({"done": self._right + sum(self._errors.values())})
             self._start_due(now)
             if self._is_over(now):
                 break
@@ -88,12 +90,12 @@ class Load:
                 key.data.ready(events)
                 if self._free:
                     self._start_due(clock())
-        return self._summary(before or _effort(now), now)
+        return self._summary(before or _cpu_time(now), now)
 
-    # --- what is sent when
+    # --- sending
 
     def _due(self, now: int) -> int | None:
-        """When the next request was due, if that is not in the future; None: nothing may be sent now."""
+        """When the next request was due, unless that is in the future; None: send nothing now."""
         if self._is_closing:
             return None
         if self._rate is None:
@@ -110,9 +112,9 @@ class Load:
 
     def _start_due(self, now: int) -> None:
         while self._free and (due := self._due(now)) is not None:
-            connection = self._free.popleft()  # the one that is free for longest
+            connection = self._free.popleft()  # the one that has been free longest
             if due >= self._from_ns and self._rate is not None:
-                # What waits for a connection waits for the server; from then on, for this program.
+                # Until a connection is free, a request waits for the server; after that, for this process.
                 self._queued += connection.free_ns > due
                 self._late.record_value(max(1, (now - max(due, connection.free_ns)) // 1000))
             self._send(connection, due, now)
@@ -130,9 +132,9 @@ class Load:
         if now >= self._to_ns + self._timeout_ns:
             return True
         spent = self._left == 0 or now >= self._to_ns
-        return spent and self._due(now) is None and not any(one.busy for one in self._connections)
+        return spent and self._due(now) is None and not any(connection.busy for connection in self._connections)
 
-    # --- what comes of it
+    # --- measuring
 
     def _ended(self, connection: Connection, error: str | None) -> None:
         now = clock()
@@ -164,7 +166,7 @@ class Load:
         for connection in self._connections:
             if connection.busy and now - connection.sent_ns > self._timeout_ns:
                 connection.fail(TIMED_OUT)
-        ready = [one for at, one in self._parked if at <= now]
+        ready = [connection for at, connection in self._parked if at <= now]
         if ready:
             self._parked = [parked for parked in self._parked if parked[0] > now]
             for connection in ready:
@@ -172,7 +174,7 @@ class Load:
                 self._free.append(connection)
 
     def _give_up(self, now: int) -> None:
-        """Counts what is still out, and what was due and could not be sent."""
+        """Count pending requests, and those that were due but never sent."""
         self._is_closing = True
         for connection in self._connections:
             if connection.busy:
@@ -183,13 +185,13 @@ class Load:
         number = max(self._number, due_before(self._from_ns, *turn))
         left = max(0, due_before(self._to_ns, *turn) - number)
         self._errors[NEVER_SENT] += left
-        # In a thousand parts at most: each counts with the wait of its first one.
+        # In at most a thousand groups; a group counts with the wait of its first request.
         for part in shares(left, min(left, 1000)) if left else ():
             self._record(now - due_ns(number, *turn), part)
             number += part
 
     def _summary(self, before: tuple[int, int], now: int) -> dict[str, Any]:
-        effort_ns, since_ns = (after - first for after, first in zip(_effort(now), before, strict=True))
+        busy_ns, since_ns = (after - first for after, first in zip(_cpu_time(now), before, strict=True))
         self._give_up(now)
         for connection in self._connections:
             connection.close()
@@ -202,8 +204,8 @@ class Load:
             "queued": self._queued,
             "measured_s": measured_ns / 1e9,
             "sent_bytes": self._number * self._request_bytes,
-            "read_bytes": sum(one.read_bytes for one in self._connections),
-            "busy_share": effort_ns / max(1, since_ns),
+            "read_bytes": sum(connection.read_bytes for connection in self._connections),
+            "busy_share": busy_ns / max(1, since_ns),
             "cpu_s": time.process_time(),
             "latency": self._latency.encode().decode(),
             "late": self._late.encode().decode(),
@@ -211,39 +213,39 @@ class Load:
         }
 
 
-def _effort(now: int) -> tuple[int, int]:
-    """(ns this process was on a processor or, where Linux says so, waited for one; now)."""
+def _cpu_time(now: int) -> tuple[int, int]:
+    """(ns that this process ran on a processor or, on Linux, waited for one; now)"""
     waited = 0
     with contextlib.suppress(OSError, IndexError, ValueError), open("/proc/self/schedstat", "rb") as file:
         waited = int(file.read().split()[1])
     return time.process_time_ns() + waited, now
 
 
-def _say(value: dict[str, Any]) -> None:
+def _print(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
 class _Parent:
-    """The other end of this process' input: when it closes, whoever wanted the load is gone."""
+    """The parent's end of this process's input, which closes when the parent ends."""
 
     def ready(self, events: int) -> None:
-        """Something was said (nothing is expected any more), or it is closed."""
+        """Exit if the input is closed; no more data is expected."""
         if not os.read(0, 4096):
             os._exit(1)
 
 
 def main() -> None:
-    """Reads the order, says that it is ready, reads when to start, and says what came of it."""
+    """Read the order, report ready, read the times, run, and print the result."""
     order = json.loads(sys.stdin.readline())
     selector = selectors.DefaultSelector()
     load = Load(order, selector)
-    _say({"ready": True})
+    _print({"ready": True})
     times = json.loads(sys.stdin.readline())
     selector.register(0, selectors.EVENT_READ, _Parent())
-    # Nothing here is circular for long, and a collection would be a pause in the figures.
+    # There are few reference cycles, and a garbage collection would distort the latencies.
     gc.freeze()
     gc.disable()
-    _say({"result": load.run(**times)})
+    _print({"result": load.run(**times)})
 
 
 if __name__ == "__main__":

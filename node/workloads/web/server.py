@@ -1,8 +1,8 @@
-"""The server of a load test: aiohttp, in a process of its own, on a socket it was given.
+"""The server of a load test: an aiohttp process on an inherited socket.
 
-aiohttp because the project depends on it already (its own API runs on it), parses in C, and is what many servers that
-people load-test in Python are; without its router it answers a third more. Run as
-`python -m node.workloads.web.server <socket fd>` by `web_processes`; it ends when its input does.
+It uses aiohttp because the REST API requires it already, it parses in C, and it is a common server in Python. Without
+the router it serves a third more requests. `node.workloads.web.processes` runs it as
+`python -m node.workloads.web.server <socket fd>`; it ends when its input closes.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from functools import lru_cache
 
 from node.workloads.web import answers
 
-#: An idle connection is kept longer than any test lasts.
+#: How long idle connections stay open: longer than any test.
 KEEP_ALIVE_S = 3600.0
 _fixed = lru_cache(maxsize=8)(answers.answer)
 
 
 async def serve(sock: socket.socket) -> None:
-    """Answers until the process is ended."""
+    """Serve until the process ends."""
     from aiohttp import web
 
     async def handle(request: web.BaseRequest) -> web.Response:
         sent = await request.read() if request.body_exists else b""
-        # What is the same each time is made once; the work of route cpu is the point of it.
+        # Constant responses are cached; route cpu exists to compute its response each time.
         varies = sent or request.path == "/cpu"
-        made = answers.answer(request.path, sent) if varies else _fixed(request.path, b"")
-        if made is None:
+        answer = answers.answer(request.path, sent) if varies else _fixed(request.path, b"")
+        if answer is None:
             return web.Response(status=404, text="There is no such path.")
-        body, content_type = made
+        body, content_type = answer
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     server = web.Server(handle, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
@@ -50,7 +50,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """The process's whole life."""
+    """Serve on the socket whose descriptor is the first argument."""
     import uvloop
 
     sock = socket.socket(fileno=int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""From the target of a load test to the one address it goes to: looked up once, here; judged by `mesh/targets.py`."""
+"""Resolves the target of a load test to one address, which `mesh/targets.py` allows or refuses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from node.executor.context import InputFault
 
 
 def resolve(target: str, listed: Sequence[str]) -> tuple[str, int]:
-    """(address, port) that `target` stands for; its name is looked up here and never again.
+    """(address, port) of a target; the name is looked up only once.
 
-    Raises: InputFault, as `decide` refuses it; also before any look-up when it is not listed.
+    Raises: InputFault when `targets.decide` refuses it; an unlisted target is refused without a look-up.
     """
     host, port = targets.parse(target)
     try:
         if target not in listed:
             targets.decide(target, listed, ())
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return targets.decide(target, listed, [str(one[4][0]) for one in found]), port
+        return targets.decide(target, listed, [str(address[0]) for *_, address in found]), port
     except (socket.gaierror, UnicodeError) as error:
-        raise InputFault("target", f"can't be looked up here: {error}") from None
+        raise InputFault("target", f"can't be looked up on this node: {error}") from None
     except ValueError as refusal:
         raise InputFault("target", str(refusal)) from None

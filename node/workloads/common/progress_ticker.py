@@ -1,4 +1,4 @@
-"""Progress of work that can't tell any: a call into a library that returns when it is done."""
+"""Reports the progress of a library call that reports none itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from node.executor.context import Context
 
 EVERY_S = 0.5
-#: An estimate never says that all is done.
+#: The largest share that an estimate reports.
 ALMOST = 0.95
 
 
@@ -18,10 +18,9 @@ ALMOST = 0.95
 def ticking(
     context: Context, note: str, begin: float, end: float, expected_s: float = 0.0
 ) -> Generator[None, None, None]:
-    """While its body runs, tells `note` and the seconds it has run, every half second.
+    """While the body runs, report `note` and the elapsed seconds every half second.
 
-    The fraction goes from `begin` towards `end` at the pace that `expected_s` says; it stays at `begin` when that
-    is 0, because nobody knows.
+    The fraction grows from `begin` towards `end` over `expected_s` seconds; 0: unknown, so it stays at `begin`.
     """
     stop, started = threading.Event(), time.monotonic()
 
