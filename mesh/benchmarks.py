@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh import subjects
+from mesh.decoding import Decoder, readable, readable_of
 from mesh.errors import NotFound
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ class BenchRun(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in UNDER_WAY
 
 
-_DECODER = msgspec.json.Decoder(BenchRun)
+def _outcome_fault(outcome: dict[str, Any]) -> str:
+    named = isinstance(outcome.get("benchmark"), str) and isinstance(outcome.get("node"), str)
+    return "" if named and isinstance(outcome.get("at"), (int, float)) else "it does not say what was measured when"
+
+
+_decode_run: Decoder[BenchRun] = Decoder(BenchRun, "benchmark run", json=True)
+_decode_outcome: Decoder[dict[str, Any]] = Decoder(dict[str, Any], "benchmark outcome", _outcome_fault, json=True)
 
 
 async def put_run(bus: Bus, run: BenchRun) -> None:
@@ -77,9 +84,10 @@ async def put_run(bus: Bus, run: BenchRun) -> None:
 async def read_run(bus: Bus, run: str) -> BenchRun:
     """The state of a run. Raises: NotFound, BusUnavailable."""
     entry = await bus.kv(subjects.KV_BENCH).get(subjects.bench_run(run))
-    if entry is None:
+    found = readable(_decode_run, entry)
+    if found is None:
         raise NotFound(f"there is no benchmark run {run}; runs are remembered for a day")
-    return _DECODER.decode(entry.value)
+    return found
 
 
 async def store_outcome(bus: Bus, outcome: dict[str, Any]) -> None:
@@ -91,8 +99,8 @@ async def store_outcome(bus: Bus, outcome: dict[str, Any]) -> None:
 async def latest(bus: Bus) -> dict[str, list[dict[str, Any]]]:
     """Benchmark -> the latest outcome of each node, newest first. Raises: BusUnavailable."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for entry in await bus.kv(subjects.KV_BENCH).entries(subjects.BENCH_OUTCOMES):
-        outcome = json.loads(entry.value)
+    entries = await bus.kv(subjects.KV_BENCH).entries(subjects.BENCH_OUTCOMES)
+    for outcome in readable_of(_decode_outcome, entries):
         found.setdefault(outcome["benchmark"], []).append(outcome)
     return {name: sorted(outcomes, key=lambda outcome: -outcome["at"]) for name, outcomes in found.items()}
 
@@ -100,4 +108,4 @@ async def latest(bus: Bus) -> dict[str, list[dict[str, Any]]]:
 async def history(bus: Bus, benchmark: str, node: str) -> list[dict[str, Any]]:
     """All stored outcomes of one benchmark on one node, oldest first. Raises: BusUnavailable, ApiError."""
     entries = await bus.kv(subjects.KV_BENCH).history(subjects.bench_outcome(benchmark, node))
-    return [json.loads(entry.value) for entry in entries]
+    return readable_of(_decode_outcome, entries)

@@ -13,10 +13,11 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.client_connection import ClientConnection
+from mesh.decoding import readable_of
 from mesh.kinds.table import WorkloadType
-from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any, decode_node
+from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any
 from mesh.task_states import FINAL
 from mesh.tasks import dead_letters, mapping, records
 from mesh.tasks import status as task_status
@@ -258,7 +259,7 @@ class Mesh(ClientConnection):
 
     async def nodes(self) -> list[NodeRecord]:
         """The record of every node. Raises: BusUnavailable."""
-        return [decode_node(entry.value) for entry in await self.bus.kv(subjects.KV_NODES).entries()]
+        return readable_of(decoding.node, await self.bus.kv(subjects.KV_NODES).entries())
 
     # --- blobs --------------------------------------------------------------------------------------
     async def put_blob(

@@ -101,7 +101,7 @@ def _token(text: str) -> str:
 _name = lru_cache(maxsize=4096)(_token)
 
 
-def task_id(submitter: str, number: int) -> str:
+def task_id(submitter: str, number: int | str) -> str:
     """`<submitter>-<n>`"""
     return f"{submitter}-{number}"
 

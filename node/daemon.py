@@ -106,7 +106,7 @@ class Node:
         settings = joining.bus_settings(config, data, self.joined.mesh, choice.addresses)
         self.bus_host = BusHost(
             bus, settings, data.bus_folder, self.joined.server, self.joined.urls,
-            on_event=self._on_bus_event, on_urls=self._on_urls,
+            on_event=self._on_bus_event, on_urls=self._on_urls, record=self.joined.record,
         )  # fmt: skip
         self._on_close("bus server", self.bus_host.close)
         self._on_close("bus connection", bus.close)
@@ -140,7 +140,7 @@ class Node:
         self.benchmarking = Benchmarking(
             bus, context.node_id, context.data.path, nodes=self.registry.view, urls=lambda: self.bus_host.urls
         )
-        self.ingress = Ingress(bus, self.mesh.submitter, self.joined.epoch, context.node_id)
+        self.ingress = Ingress(bus, self.mesh.submitter, self.joined.record.epoch, context.node_id)
         await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel)
         await answer_service_requests(context, self.executor.rates)
         await self.managed.listen()

@@ -9,7 +9,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.documents.base import Document, derive, fill, rfc3339
 from api.documents.errors import ErrorBody, ErrorDoc, task_error
-from mesh.messages import BlobRef, DeadLetter, TaskEnd, TaskError, decode_any
+from mesh import decoding
+from mesh.decoding import Unreadable
+from mesh.messages import BlobRef, DeadLetter, Raw, TaskEnd, TaskError
 from mesh.node_api import API_PREFIX
 from mesh.task_states import FINAL
 from mesh.views import Accepted, SubmitRequest, TaskView
@@ -117,6 +119,12 @@ def no_result(end: TaskEnd) -> ErrorDoc:
     return ErrorDoc(task_error(error), id=end.id, state=end.state)
 
 
+def readable_payload(packed: Raw) -> Any:
+    """The payload of a task, or its bytes in base64 when it can't be read."""
+    value = decoding.anything(packed) if len(packed) else None
+    return {"base64": base64.b64encode(bytes(packed)).decode()} if isinstance(value, Unreadable) else value
+
+
 def dead(letter: DeadLetter, with_payload: bool = False) -> DeadDoc:
     """DeadDoc; without the payload unless `with_payload`."""
     task, end = letter.task, letter.end
@@ -128,7 +136,7 @@ def dead(letter: DeadLetter, with_payload: bool = False) -> DeadDoc:
     elif with_payload and task.payload_ref is not None:
         payload_blob = task.payload_ref.blob
     elif with_payload:
-        payload = decode_any(task.payload) if len(task.payload) else None
+        payload = readable_payload(task.payload)
     return DeadDoc(
         id=task.id,
         kind=task.kind,

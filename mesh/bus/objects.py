@@ -29,6 +29,7 @@ from mesh.bus.jetstream import JetStream
 from mesh.bus.pages import read_batch
 from mesh.errors import BusUnavailable, NotFound
 from mesh.messages import BlobRef
+from mesh.subjects import is_token
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +175,13 @@ class Objects:
 
     async def _meta(self, blob: str) -> dict[str, Any]:
         stored = await self._jetstream.read_last(_stream(bucket_of(blob)), _meta_subject(blob))
-        meta: dict[str, Any] = json.loads(stored.data or b"{}") if stored is not None else {}
-        if not meta or meta.get("deleted"):
+        meta: Any = None
+        if stored is not None and stored.data:
+            try:
+                meta = json.loads(stored.data)
+            except (ValueError, RecursionError):
+                log.warning("the record of blob %s can't be read", blob)
+        if not _is_meta(meta) or meta.get("deleted"):
             raise NotFound(f"there is no blob {blob}; upload it (again) and use the new id")
         return meta
 
@@ -204,6 +210,16 @@ async def _file_chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
     with file:
         while chunk := _read_file(file):
             yield chunk
+
+
+def _is_meta(meta: Any) -> bool:
+    """Whether a decoded record describes an object."""
+    return (
+        isinstance(meta, dict)
+        and is_token(str(meta.get("nuid") or ""))
+        and all(isinstance(meta.get(count, 0), int) for count in ("size", "chunks"))
+        and isinstance(meta.get("headers") or {}, dict)
+    )
 
 
 def _reference(blob: str, meta: dict[str, Any]) -> BlobRef:

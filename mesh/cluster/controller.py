@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from mesh import coordination, messages, subjects
+from mesh import decoding, messages, subjects
 from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
@@ -21,6 +21,7 @@ from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, St
 from mesh.cluster.topology import Candidate, Rules, Server
 from mesh.config import MeshConfig
 from mesh.coordination import HostingRequest, ServerRecord
+from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable
 from mesh.leader import journal
 from mesh.membership.member import ALIVE, DRAINING, GONE, LEFT, UP
@@ -233,18 +234,19 @@ def _addresses(member: Member) -> frozenset[str]:
 async def read_servers(bus: Bus) -> list[ServerRecord]:
     """The records of all bus servers, sorted by name. Raises: BusUnavailable."""
     entries = await bus.kv(subjects.KV_MESH).entries(subjects.SERVER_KEYS)
-    return sorted((coordination.decode_server(entry.value) for entry in entries), key=lambda record: record.name)
+    return sorted(readable_of(decoding.server, entries), key=lambda record: record.name)
 
 
 async def forget_server(bus: Bus, node: str, server: str) -> None:
     """Delete the record of a server that no longer runs, unless its node runs another one by now."""
     kv = bus.kv(subjects.KV_MESH)
     entry = await kv.get(subjects.server_key(node))
-    if entry is not None and coordination.decode_server(entry.value).name == server:
+    if (record := readable(decoding.server, entry)) is not None and entry is not None and record.name == server:
         await kv.delete(subjects.server_key(node), last=entry.revision)
 
 
 async def ask_node(bus: Bus, node: str, request: HostingRequest) -> str:
     """Ask a node to start or stop a bus server; "" when it complies, else why not. Raises: BusUnavailable."""
     answer = await bus.request(subjects.bus_host(node), messages.encode(request), timeout_s=5.0)
-    return coordination.decode_hosting_answer(answer.data).error
+    found = decoding.hosting_answer(answer.data)
+    return f"its answer {found.reason}" if isinstance(found, Unreadable) else found.error

@@ -14,11 +14,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from mesh import coordination, messages, subjects
+from mesh import coordination, decoding, messages, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
+from mesh.decoding import readable
 from mesh.errors import QueztlError
 from mesh.leader import journal, lease
 from mesh.supervision import wait_until_set
@@ -178,12 +177,9 @@ class Election:
         entry = await self._kv.get(subjects.LEASE_KEY)
         node = incarnation = ""
         if entry is not None:
-            try:
-                held = coordination.decode_lease(entry.value)
-                node, incarnation = held.node, held.incarnation
-            except msgspec.MsgspecError:
-                # Not a lease record: treated as a silent holder's, so it is void after the TTL.
-                node, incarnation = "unreadable", "unreadable"
+            held = readable(decoding.lease, entry)
+            # What can't be read is treated as a silent holder's, so it is void after the TTL.
+            node, incarnation = (held.node, held.incarnation) if held else ("unreadable", "unreadable")
         revision = entry.revision if entry is not None else 0
         self._seen = lease.observe(self._seen, revision, node, incarnation, self._clock())
         self._read_in_epoch = epoch

@@ -13,10 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mesh import coordination, messages, subjects
+from mesh import coordination, decoding, messages, subjects
 from mesh.bus import streams
 from mesh.bus.errors import WrongSequence
 from mesh.config import MeshConfig
+from mesh.decoding import readable
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.leader import alarms, journal, metrics
@@ -149,7 +150,8 @@ class Leader:
                 current = ranks, placement.regions(members), geo.places(members)
                 if current != written and self._election.fence == fence:
                     entry = await kv.get(subjects.PLAN_KEY)
-                    if entry is not None and coordination.decode_plan(entry.value).fence > fence:
+                    earlier = readable(decoding.plan, entry)
+                    if earlier is not None and earlier.fence > fence:
                         return
                     plan = coordination.Plan(
                         fence=fence, made_at=time.time(), ranks=ranks, regions=current[1], places=current[2]

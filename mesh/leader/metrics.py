@@ -7,6 +7,7 @@ regions in proportion to the deliveries of its lanes.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mesh.decoding import Decoder
 from mesh.lanes import Lane, is_open, region_of
 from mesh.membership.member import ALIVE, Member
 
@@ -63,7 +65,9 @@ class Sample(msgspec.Struct, frozen=True):
         return {OPEN: max(0.0, 1.0 - sum(self.pools.values())), **self.pools}
 
 
-decode_sample = msgspec.msgpack.Decoder(Sample).decode
+decode_sample: Decoder[Sample] = Decoder(
+    Sample, "sample", lambda found: "" if math.isfinite(found.at + found.work_s) else "its times are no numbers"
+)
 
 
 def sample(

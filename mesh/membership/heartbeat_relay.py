@@ -16,10 +16,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from mesh import messages, subjects
+from mesh import decoding, messages, subjects
 from mesh.config import MeshConfig
+from mesh.decoding import Unreadable
 from mesh.membership.member import GONE, LEFT, UP
 from mesh.messages import HeartbeatDigest
 
@@ -139,10 +138,9 @@ class HeartbeatRelay:
         self._on_heartbeat(message.data)
 
     def _on_digest(self, message: Message) -> None:
-        try:
-            digest = messages.decode_digest(message.data)
-        except msgspec.MsgspecError as error:
-            log.debug("ignored a malformed heartbeat digest: %s", error)
+        digest = decoding.digest(message.data)
+        if isinstance(digest, Unreadable):
+            log.debug("a heartbeat digest is ignored: it %s", digest.reason)
             return
         if self._leads or digest.fence < self._fence:
             return

@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from mesh import messages, subjects
+from mesh import decoding, subjects
 from mesh.config import MeshConfig
+from mesh.decoding import Unreadable, readable
 from mesh.errors import QueztlError
 from mesh.membership import failure_detector
 from mesh.membership.failure_detector import Connection, PeerState
@@ -133,10 +132,8 @@ class Registry:
             if entry.key in self._seen:
                 self._forget(entry.key)
             return
-        try:
-            record = messages.decode_node(entry.value)
-        except msgspec.MsgspecError as error:
-            log.warning("ignored the malformed record of node %s: %s", entry.key, error)
+        record = readable(decoding.node, entry)
+        if record is None or record.id != entry.key:
             return
         self._revisions[entry.key] = entry.revision
         before = self._seen.get(entry.key)
@@ -189,10 +186,9 @@ class Registry:
 
     # --- events -------------------------------------------------------------------------------------
     def _on_heartbeat(self, data: bytes) -> None:
-        try:
-            heartbeat = messages.decode_heartbeat(data)
-        except msgspec.MsgspecError as error:
-            log.debug("ignored a malformed heartbeat: %s", error)
+        heartbeat = decoding.heartbeat(data)
+        if isinstance(heartbeat, Unreadable):
+            log.debug("a heartbeat is ignored: it %s", heartbeat.reason)
             return
         before = self._seen.get(heartbeat.node)
         after = failure_detector.heard(before, heartbeat, self._config.disconnect_grace_s, self._clock())
@@ -319,10 +315,8 @@ class Registry:
     def _decoded(self, data: bytes | None) -> HeldSet | None:
         if data is None:
             return None
-        try:
-            return messages.decode_held(data)
-        except msgspec.MsgspecError:
-            return None
+        held = decoding.held(data)
+        return None if isinstance(held, Unreadable) else held
 
     def seen(self) -> dict[str, PeerState]:
         """Node id -> all that is known of it. Do not modify it."""

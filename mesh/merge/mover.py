@@ -9,26 +9,24 @@ after the target has confirmed it. A task that is in both meshes for a moment ru
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.errors import ApiError, DiskFull, KeyExists, WrongSequence
 from mesh.bus.publisher import RESENT_HEADER
 from mesh.bus.replies import StoredMessage
 from mesh.bus.streams import declare_lane
-from mesh.coordination import decode_lease
+from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable, Busy, QueztlError
 from mesh.lanes import Lane
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
 from mesh.merge.order import update_order
 from mesh.merge.policy import MeshSummary
-from mesh.messages import decode_node, decode_task
-from mesh.tasks import records
+from mesh.tasks import dead_letters, records
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -63,15 +61,15 @@ async def read_mesh_summary(bus: Bus) -> MeshSummary:
     work, later, tasks, dead = await asyncio.gather(
         *(bus.stream_info(stream) for stream in (subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD))
     )
-    nodes = [decode_node(entry.value) for entry in await bus.kv(subjects.KV_NODES).entries()]
-    lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
+    nodes = readable_of(decoding.node, await bus.kv(subjects.KV_NODES).entries())
+    lease = readable(decoding.lease, await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY))
     return replace(
         identity,
         nodes=sum(node.state == "up" for node in nodes),
         age_s=work.age_s,
         unfinished=work.messages + later.messages,
         stored=tasks.messages + dead.messages,
-        lease=(decode_lease(lease.value).node, 0) if lease else ("", 0),
+        lease=(lease.node, 0) if lease else ("", 0),
     )
 
 
@@ -157,11 +155,13 @@ class Mover:
         stream = f"OBJ_{bucket}"
         metas = [message async for message in messages(self._source, stream, f"$O.{bucket}.M.>")]
         for meta in metas:
-            facts = json.loads(meta.data or b"{}")
-            if not facts or facts.get("deleted") or await records.read_last(self._target, stream, meta.subject):
+            facts = decoding.blob_facts(meta.data)
+            if isinstance(facts, Unreadable) or facts.deleted:
+                continue
+            if await records.read_last(self._target, stream, meta.subject):
                 continue
             await self._checkpoint()
-            chunks = f"$O.{bucket}.C.{facts['nuid']}"
+            chunks = f"$O.{bucket}.C.{facts.nuid}"
             await self._target.purge(stream, chunks)
             async for chunk in messages(self._source, stream, chunks):
                 await self._store(chunk.subject, chunk.data, {})
@@ -222,8 +222,12 @@ class Mover:
                 await self._checkpoint()
             lane = lane_of(message.subject)
             if lane is not None:
-                task = decode_task(message.data)
-                if not await self._has_ended(task.id):
+                task = decoding.lane_task(message.subject, message.data)
+                if isinstance(task, Unreadable):
+                    await dead_letters.bury_unreadable(
+                        self._target, "", message.subject, message.sequence, message.data, task.reason
+                    )
+                elif not await self._has_ended(task.id):
                     await self._declare_lane(lane)
                     await self._store(message.subject, message.data, {RESENT_HEADER: "1"}, msg_id=task.id)
                     self._target.send(subjects.wake(*lane), b"")

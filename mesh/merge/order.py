@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mesh import subjects
-from mesh.coordination import MergeOrder, decode_merge
+from mesh import decoding, subjects
+from mesh.bus.errors import KeyExists, WrongSequence
+from mesh.coordination import MergeOrder
+from mesh.decoding import readable
 from mesh.errors import BusUnavailable
 from mesh.messages import encode
 
@@ -17,13 +19,22 @@ if TYPE_CHECKING:
 
 async def read_order(bus: Bus) -> MergeOrder | None:
     """The order of this mesh; None while it has none. Raises: BusUnavailable."""
-    entry = await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY)
-    return decode_merge(entry.value) if entry is not None else None
+    return readable(decoding.merge, await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY))
 
 
 async def give_order(bus: Bus, order: MergeOrder) -> None:
     """Order this mesh into another one. Raises: KeyExists when it has an order already, BusUnavailable."""
-    await bus.kv(subjects.KV_MESH).create(subjects.MERGE_KEY, encode(order))
+    kv = bus.kv(subjects.KV_MESH)
+    try:
+        await kv.create(subjects.MERGE_KEY, encode(order))
+    except KeyExists:
+        entry = await kv.get(subjects.MERGE_KEY)
+        if entry is None or readable(decoding.merge, entry) is not None:
+            raise
+        try:  # what can't be read is no order
+            await kv.update(subjects.MERGE_KEY, encode(order), last=entry.revision)
+        except WrongSequence:
+            raise KeyExists("this mesh has just got another order to merge") from None
 
 
 async def update_order(bus: Bus, **changes: Any) -> MergeOrder:

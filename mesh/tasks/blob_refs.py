@@ -29,6 +29,8 @@ def orphans(keys: Iterable[str]) -> set[str]:
     in_use: set[str] = set()
     for key in keys:
         blob, _, referrer = key.partition(".")
+        if not subjects.is_token(blob):
+            continue  # no blob has such an id
         (named if referrer == _NAMED else in_use).add(blob)
     return {blob for blob in named - in_use if not blob.startswith("b-k")}
 

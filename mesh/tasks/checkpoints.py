@@ -17,8 +17,9 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
-from mesh import messages, subjects
+from mesh import decoding, messages, subjects
 from mesh.bus.errors import WrongSequence
+from mesh.decoding import readable
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.messages import Checkpoint
 from mesh.tasks import records
@@ -76,7 +77,7 @@ async def claim(bus: Bus, task: str, node: str) -> Hold:
     bucket, own = bus.kv(subjects.KV_CHECKPOINTS), new_hold(node)
     for _ in range(_TRIES):
         entry = await bucket.get(task)
-        before = messages.decode_checkpoint(entry.value) if entry is not None else Checkpoint(holder="")
+        before = readable(decoding.checkpoint, entry) or Checkpoint(holder="")
         record = messages.encode(Checkpoint(own.holder, before.blob, before.size, before.note, time()))
         try:
             if entry is None:
@@ -118,7 +119,7 @@ async def _write(bus: Bus, task: str, hold: Hold, record: Checkpoint) -> Hold:
             return Hold(hold.holder, revision, record.blob)
         except (WrongSequence, BusUnavailable) as refused:
             entry = await bucket.get(task)
-            found = messages.decode_checkpoint(entry.value) if entry is not None else None
+            found = readable(decoding.checkpoint, entry)
             again = renewed(hold, found, entry.revision if entry is not None else 0)
             if again is None and isinstance(refused, BusUnavailable) and entry is None and not hold.revision:
                 continue  # the first write never arrived
@@ -137,15 +138,15 @@ async def remove(bus: Bus, task: str) -> bool:
     if entry is None:
         return False
     await bucket.delete(task)
-    blob = messages.decode_checkpoint(entry.value).blob
-    if blob:
-        await bus.objects.delete(blob)
+    record = readable(decoding.checkpoint, entry)
+    if record is not None and record.blob:
+        await bus.objects.delete(record.blob)
     return True
 
 
 async def sweep(bus: Bus) -> int:
     """Delete the checkpoints of all tasks that have ended; returns how many. Raises: BusUnavailable."""
-    tasks = await bus.kv(subjects.KV_CHECKPOINTS).keys()
+    tasks = [key for key in await bus.kv(subjects.KV_CHECKPOINTS).keys() if subjects.is_task_id(key)]
     unused = ended(tasks, await records.read_ends(bus, tasks)) if tasks else []
     for task in unused:
         await remove(bus, task)

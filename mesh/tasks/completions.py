@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.errors import QueztlError, WaitTimeout
-from mesh.messages import TaskEnd, decode_end
+from mesh.messages import TaskEnd
 from mesh.tasks import records
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class Completions:
     def _on_update(self, message: Message) -> None:
         # An update without data is an expiry marker.
         if message.data and message.subject.endswith(".end"):
-            self._on_end(decode_end(message.data))
+            _, submitter, number, _ = message.subject.split(".")
+            self._on_end(records.end_of(subjects.task_id(submitter, number), message.data))
 
     def _on_end(self, end: TaskEnd) -> None:
         ended = self._calls.pop(end.id, None)

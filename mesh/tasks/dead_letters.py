@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mesh import subjects
+from mesh import decoding, subjects
+from mesh.decoding import Unreadable
 from mesh.errors import BadInput, Fault, NotFound
-from mesh.messages import DeadLetter, Task, TaskEnd, TaskError, decode_dead, encode
+from mesh.messages import DeadLetter, Task, TaskEnd, TaskError, encode
 from mesh.tasks import records
 from mesh.tasks.validation import Prepared
 from mesh.views import Accepted
@@ -69,7 +70,11 @@ async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
 
 async def _read(bus: Bus, subject: str) -> DeadLetter | None:
     stored = await bus.read_last(subjects.DEAD, subject)
-    return decode_dead(stored.data) if stored is not None else None
+    letter = decoding.dead_letter(stored.data) if stored is not None and stored.data else None
+    if isinstance(letter, Unreadable):
+        log.debug("the dead letter at %s can't be read and is ignored: it %s", subject, letter.reason)
+        return None
+    return letter
 
 
 async def show(bus: Bus, task: str) -> DeadLetter:

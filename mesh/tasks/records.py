@@ -6,27 +6,28 @@ lane, its schedule.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.bus.pages import read_last_of
 from mesh.config import MeshConfig
+from mesh.decoding import Unreadable
 from mesh.errors import BusUnavailable
 from mesh.messages import (
     Task,
     TaskEnd,
     TaskError,
     TaskState,
-    decode_end,
-    decode_state,
-    decode_task,
     encode,
 )
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
+
+log = logging.getLogger(__name__)
 
 #: Smaller end records have a shorter lifetime, because there are many of them, bytes.
 SMALL_BYTES = 1024
@@ -57,25 +58,44 @@ async def read_last(bus: Bus, stream: str, subject: str) -> bytes | None:
 async def read_end(bus: Bus, task: str) -> TaskEnd | None:
     """The `.end` record of a task; None while it has not ended. Raises: BusUnavailable."""
     data = await read_last(bus, subjects.TASKS, subjects.end(task))
-    return decode_end(data) if data else None
+    return end_of(task, data) if data else None
+
+
+def end_of(task: str, data: bytes) -> TaskEnd:
+    """The final record that is stored for `task`. One that can't be read stands like any other: the task has failed."""
+    end = decoding.end(data)
+    if not isinstance(end, Unreadable) and end.id == task:
+        return end
+    reason = end.reason if isinstance(end, Unreadable) else f"is that of another task, {end.id}"
+    error = TaskError("unreadable", f"the final record of this task {reason}")
+    return TaskEnd(id=task, kind="", state="failed", error=error)
 
 
 async def read_state(bus: Bus, task: str) -> TaskState | None:
     """The `.state` record of a task; None when it has none (it waits, or has run for less than 100 ms)."""
     data = await read_last(bus, subjects.TASKS, subjects.state(task))
-    return decode_state(data) if data else None
+    state = decoding.state(data) if data else None
+    if isinstance(state, Unreadable) or (state is not None and state.id != task):
+        log.debug("the state record of %s can't be read and is ignored", task)
+        return None
+    return state
 
 
 async def read_waiting(bus: Bus, task: str) -> Task | None:
     """The task as stored in a lane (waiting, or delivered and not acknowledged); None when it is in none."""
-    data = await read_last(bus, subjects.WORK, subjects.any_lane_of(task))
-    return decode_task(data) if data else None
+    return _waiting(task, await read_last(bus, subjects.WORK, subjects.any_lane_of(task)))
 
 
 async def read_delayed(bus: Bus, task: str) -> Task | None:
     """The delayed task, scheduled or due; None when it is not delayed."""
-    data = await read_last(bus, subjects.LATER, subjects.any_later_of(task))
-    return decode_task(data) if data else None
+    return _waiting(task, await read_last(bus, subjects.LATER, subjects.any_later_of(task)))
+
+
+def _waiting(task: str, data: bytes | None) -> Task | None:
+    found = decoding.task(data) if data else None
+    if isinstance(found, Unreadable) or (found is not None and found.id != task):
+        return None  # the node that takes the message makes it a dead letter
+    return found
 
 
 async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
@@ -88,8 +108,9 @@ async def read_ends(bus: Bus, tasks: Iterable[str]) -> dict[str, TaskEnd]:
     for start in range(0, len(ids), _BATCH):
         batch = [subjects.end(task) for task in ids[start : start + _BATCH]]
         for data in await read_last_of(bus, subjects.TASKS, batch):
-            end = decode_end(data)
-            found[end.id] = end
+            end = decoding.end(data)
+            if not isinstance(end, Unreadable):
+                found[end.id] = end
     return found
 
 

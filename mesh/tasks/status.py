@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.coordination import MeshRecord
+from mesh.decoding import Unreadable, readable_of
 from mesh.errors import NotFound, TaskFailed
 from mesh.membership.member import REGISTERED, Member
 from mesh.membership.mesh_record import read_mesh_record
@@ -18,10 +19,6 @@ from mesh.messages import (
     Task,
     TaskEnd,
     TaskState,
-    decode_any,
-    decode_end,
-    decode_node,
-    decode_state,
 )
 from mesh.scheduling.placement import unmet
 from mesh.task_states import FINAL
@@ -51,7 +48,7 @@ def of_end(end: TaskEnd) -> TaskView:
     return TaskView(
         **_copied(end, _FROM_END),
         progress=1.0 if end.state == "done" else 0.0,
-        result=decode_any(end.result) if small else None,
+        result=None if not small or isinstance(result := decoding.anything(end.result), Unreadable) else result,
         error=error_document(end),
         waiting_helps=False,
     )
@@ -133,7 +130,7 @@ async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Me
 
 async def _recorded_members(bus: Bus) -> list[Member]:
     entries = await bus.kv(subjects.KV_NODES).entries()
-    return [_recorded_member(decode_node(entry.value)) for entry in entries]
+    return [_recorded_member(node) for node in readable_of(decoding.node, entries)]
 
 
 def _recorded_member(node: NodeRecord) -> Member:
@@ -162,7 +159,10 @@ async def _of_ingress(bus: Bus, sequence: int, members: Members | None) -> TaskV
             raise NotFound(f"there is no task {sequence}; results are kept for an hour") from None
     if stored.subject.count(".") == 1:
         return TaskView(id=task, kind=stored.subject.partition(".")[2], state="queued", note="at the ingress")
-    return await status(bus, str(decode_any(stored.data)["id"]), members)
+    waiting = decoding.lane_task(stored.subject, stored.data)
+    if isinstance(waiting, Unreadable):
+        raise NotFound(f"the message {sequence} {waiting.reason}; it becomes a dead letter")
+    return await status(bus, waiting.id, members)
 
 
 async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
@@ -173,9 +173,9 @@ async def watch(bus: Bus, task: str) -> AsyncIterator[TaskView]:
         if not message.data or updates.full():
             return  # an expiry marker, or a slow reader: the periodic check below still finds the end
         if message.subject.endswith(".end"):
-            updates.put_nowait(of_end(decode_end(message.data)))
-        else:
-            updates.put_nowait(of_state(decode_state(message.data)))
+            updates.put_nowait(of_end(records.end_of(first.id, message.data)))
+        elif not isinstance(state := decoding.state(message.data), Unreadable):
+            updates.put_nowait(of_state(state))
 
     first = await status(bus, task)
     submitter, number = subjects.split_task_id(first.id)

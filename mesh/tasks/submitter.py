@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mesh import subjects
-from mesh.bus.errors import KeyExists
+from mesh import decoding, subjects
+from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.publisher import Settled
 from mesh.bus.streams import declare_lane
-from mesh.coordination import Pool, decode_plan
+from mesh.coordination import Pool
+from mesh.decoding import readable
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
 from mesh.lanes import Lane, canonical, is_open
-from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Task, decode_claim, encode
+from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Task, encode
 from mesh.scheduling.geo import Point
 from mesh.tasks import blob_refs, records
 from mesh.tasks.validation import Prepared, prepare
@@ -82,7 +83,7 @@ class Submitter:
         now = self._loop.time()
         if request.origin and now - self._regions_at > REGIONS_FRESH_S:
             entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-            plan = decode_plan(entry.value) if entry else None
+            plan = readable(decoding.plan, entry)
             self.regions, self.places = (plan.regions, plan.places) if plan else ((), {})
             self._regions_at = now
 
@@ -215,7 +216,14 @@ class Submitter:
         entry = await self._bus.kv(subjects.KV_CLAIMS).get(name)
         if entry is None:
             raise Busy("the idempotency key is being released; try again", retry_after_s=1.0)
-        earlier = decode_claim(entry.value)
+        earlier = readable(decoding.claim, entry)
+        if earlier is None:  # it stands for nothing: this request takes its place
+            try:
+                await self._bus.kv(subjects.KV_CLAIMS).update(name, encode(claim), entry.revision)
+            except WrongSequence:
+                raise Busy("another request claims the idempotency key; try again", retry_after_s=1.0) from None
+            await self.publish(prepared)
+            return Accepted(claim.id, prepared.task.kind)
         if (earlier.kind, earlier.digest) != (claim.kind, claim.digest):
             differs = "another payload" if earlier.kind == claim.kind else f"another kind, {earlier.kind}"
             raise Conflict(f"the idempotency key stands for task {earlier.id}, which has {differs}; use another key")

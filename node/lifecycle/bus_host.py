@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
-from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord, decode_hosting_request
+from mesh.coordination import HostingAnswer, HostingRequest, MeshRecord, ServerRecord
+from mesh.decoding import Unreadable
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.membership.member import UP, Member
+from mesh.membership.mesh_record import repair_mesh_record
 from mesh.messages import encode
 from mesh.supervision import wait_until_set
 
@@ -52,13 +52,15 @@ class BusHost:
         *,
         on_event: Callable[[str, dict[str, Any]], None],
         on_urls: Callable[[tuple[str, ...]], None],
+        record: MeshRecord | None = None,
     ) -> None:
         """`folder`: the store of the bus server; `server`: one that runs already; `urls`: client URLs known now.
 
-        `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs.
+        `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs. `record`:
+        that of the mesh; it is written again over one that can't be read, without which no node could join.
         """
         self._bus, self._settings, self._folder = bus, settings, folder
-        self._on_event, self._on_urls = on_event, on_urls
+        self._on_event, self._on_urls, self._record = on_event, on_urls, record
         self.server = server
         self.urls = urls
         """Client URLs of the bus: each address of each server, this node's server first."""
@@ -128,6 +130,8 @@ class BusHost:
     # --- the list of bus servers --------------------------------------------------------------------
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
+        if self._record is not None:
+            await repair_mesh_record(self._bus, self._record)
         node = self._settings.node_id
         own = next((record for record in self.servers if record.node == node), None)
         # The record is missing when the server was replaced while this node restarted. The leader then ends the server:
@@ -157,10 +161,8 @@ class BusHost:
 
     # --- requests of the leader ---------------------------------------------------------------------
     def _on_request(self, message: Message) -> None:
-        try:
-            error = self._accept(decode_hosting_request(message.data))
-        except msgspec.MsgspecError:
-            error = "this version can't decode the request"
+        request = decoding.hosting_request(message.data)
+        error = f"the request {request.reason}" if isinstance(request, Unreadable) else self._accept(request)
         if message.reply:
             self._bus.send(message.reply, encode(HostingAnswer(error)))
 

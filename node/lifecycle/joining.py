@@ -16,21 +16,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh import node_api, subjects
+from mesh import decoding, node_api, subjects
 from mesh.bus.client import Bus
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import put_aside, read_marker
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.bus.streams import declare_streams
 from mesh.cluster.raft_meta import leaderless
-from mesh.coordination import MeshRecord, decode_server
+from mesh.coordination import MeshRecord
+from mesh.decoding import readable
 from mesh.discovery.founding import Found, Me
 from mesh.discovery.identity import DataDir, MeshIdentity, new_token
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
 from mesh.errors import BusUnavailable, CannotStart, IncompatibleMesh, QueztlError
 from mesh.membership.connections import connection_name, system_password
-from mesh.membership.mesh_record import check_wire_version, create_mesh_record, read_mesh_record
+from mesh.membership.mesh_record import check_wire_version, create_mesh_record, read_mesh_record, repair_mesh_record
 from mesh.messages import WIRE_VERSION
 from node.config import NodeConfig
 from node.identity.record import machine_name
@@ -53,7 +54,8 @@ class Joined:
 
     bus: Bus
     mesh: MeshIdentity
-    epoch: str
+    record: MeshRecord
+    """The record of the mesh, as read from its bus."""
     urls: tuple[str, ...]
     how: str
     """created, resumed or joined"""
@@ -174,6 +176,7 @@ async def _host(
             if (before := await read_mesh_record(bus)) is not None:
                 check_wire_version(before)  # before the streams are changed to what this version needs
             await declare_streams(bus, config.mesh_config, disk.free)
+            await repair_mesh_record(bus, _new_record(mesh))
             with contextlib.suppress(QueztlError):
                 # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress messages.
                 await create_mesh_record(bus, _new_record(mesh))
@@ -186,7 +189,7 @@ async def _host(
             raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
         data.remember_mesh(mesh, address.client_urls)
         undo.pop_all()
-    return Joined(bus, mesh, known.epoch, address.client_urls, how, server)
+    return Joined(bus, mesh, known, address.client_urls, how, server)
 
 
 async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
@@ -213,7 +216,9 @@ async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
         return True
     finally:
         await bus.close()
-    if entry is not None and decode_server(entry.value).name == marker.server_name:
+    record = readable(decoding.server, entry)
+    # Where the record can't be read, nobody knows: the store stays, for it may hold the only copy of something.
+    if entry is not None and (record is None or record.name == marker.server_name):
         return True
     log.info("the mesh replaced this node's bus server while the node was away; putting its store aside")
     await asyncio.to_thread(put_aside, data.bus_folder)
@@ -261,6 +266,8 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], report
         try:
             if report is not None:
                 await _until_led(bus, report)
+            if data.mesh is not None and data.mesh.name == config.mesh_name:
+                await repair_mesh_record(bus, _new_record(data.mesh))
             known = await _identity(bus)
         except IncompatibleMesh:
             raise
@@ -273,7 +280,7 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], report
             )
         data.remember_mesh(mesh, urls)
         undo.pop_all()
-    return Joined(bus, mesh, known.epoch, urls, "joined")
+    return Joined(bus, mesh, known, urls, "joined")
 
 
 async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Bus:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import msgspec
-
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.client import Message, Subscription
-from mesh.capacity import decode_leave, token_of
+from mesh.capacity import token_of
+from mesh.decoding import Unreadable
 from mesh.supervision import every
 from node.context import NodeContext
 
@@ -38,10 +37,9 @@ class ManagedNode:
         return [await self._context.bus.subscribe(subjects.leave(self._context.node_id), self._on_leave)]
 
     def _on_leave(self, message: Message) -> None:
-        try:
-            order = decode_leave(message.data)
-        except msgspec.MsgspecError as error:
-            log.warning("ignoring an order to leave that can't be decoded: %s", error)
+        order = decoding.leave(message.data)
+        if isinstance(order, Unreadable):
+            log.warning("an order to leave can't be read and is ignored: it %s", order.reason)
             return
         if order.token == self._token and not self._shutdown.requested.is_set():
             log.info("the scaler ordered this node to leave: %s", order.reason)

@@ -16,16 +16,17 @@ from api.app import build_app
 from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
 from api.services.capacity import CapacityServices
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
 from mesh.cluster.durability import safety
+from mesh.decoding import readable
 from mesh.discovery.identity import new_token
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
 from mesh.leader.election import Election
 from mesh.leader.leader import Leader
 from mesh.membership.registry import Registry
-from mesh.messages import Capabilities, NodeRecord, decode_any, encode
+from mesh.messages import Capabilities, NodeRecord, encode
 from mesh.views import Accepted, BusView, NetworkView, QueueView, RegistryView, SubmitRequest
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
@@ -133,8 +134,8 @@ class NodeServices:
         if parts.election.is_leader:
             alarms = list(parts.leader.alarms)
         else:
-            alarms = [str(alarm) for alarm in decode_any(published.value)] if published else []
-        reason = str(decode_any(waits.value)["waits"]) if waits else ""
+            alarms = list(readable(decoding.alarms, published) or ())
+        reason = (readable(decoding.texts, waits) or {}).get("waits", "")
         return sum(info.waiting for info in lanes.values()), reason, alarms
 
     async def register(

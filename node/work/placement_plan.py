@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import msgspec
-
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.client import Bus
-from mesh.coordination import Plan, decode_plan
+from mesh.coordination import Plan
+from mesh.decoding import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +39,9 @@ class PlacementPlan:
         return self.plan.ranks.get(kind, {}).get(self._node, 0)
 
     def _take(self, value: bytes) -> None:
-        try:
-            plan = decode_plan(value)
-        except msgspec.MsgspecError as error:
-            log.warning("ignoring a placement plan that can't be decoded: %s", error)
+        plan = decoding.plan(value)
+        if isinstance(plan, Unreadable):
+            log.warning("a placement plan can't be read and is ignored: it %s", plan.reason)
             return
         if (plan.fence, plan.made_at) >= (self.plan.fence, self.plan.made_at):
             self.plan = plan

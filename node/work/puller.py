@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
-from mesh.coordination import decode_pool
+from mesh.decoding import readable_of
 from mesh.errors import QueztlError
 from mesh.lanes import Lane, is_open, pull_priority, pulls_from, region_of
 from mesh.messages import NodeRecord
@@ -309,8 +309,7 @@ class Puller:
         """Read which lanes exist, and their backlogs. Raises: BusUnavailable."""
         lanes = await list_lanes(self._bus)
         if any(lane[1] not in self._pools and lane[1].startswith("p-") for lane in lanes):
-            for entry in await self._bus.kv(subjects.KV_POOLS).entries():
-                pool = decode_pool(entry.value)
+            for pool in readable_of(decoding.pool, await self._bus.kv(subjects.KV_POOLS).entries()):
                 self._pools[pool.name] = pool.requires
         now = self._loop.time()
         for lane in [lane for lane in self._lanes if lane not in lanes]:

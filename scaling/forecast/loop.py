@@ -22,6 +22,7 @@ import msgspec
 from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.pages import read_page
+from mesh.decoding import Unreadable
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.leader.metrics import decode_sample
@@ -132,11 +133,8 @@ class Forecaster:
             page, more = await read_page(self._bus, subjects.METRICS, subjects.METRICS_SUBJECTS[0], self._last_sequence)
             for message in page:
                 self._last_sequence = message.sequence
-                try:
-                    sample = decode_sample(message.data)
-                except msgspec.MsgspecError:  # of another version
-                    continue
-                if sample.at > oldest:
+                sample = decode_sample(message.data)
+                if not isinstance(sample, Unreadable) and sample.at > oldest:
                     self._history.add(sample, self._clock())
         self._history.forget(oldest)
 

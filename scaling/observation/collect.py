@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from mesh import subjects
+from mesh import decoding, subjects
 from mesh.bus.streams import list_lanes
-from mesh.coordination import decode_pool
+from mesh.decoding import readable_of
 from mesh.lanes import Lane
 from mesh.scheduling.geo import places as places_of
 from scaling.decision import launch_guard
@@ -121,4 +121,4 @@ class Collector:
         if not any(pool.startswith("p-") for _, pool, _ in lanes):
             return {}
         entries = await self._mesh.bus.kv(subjects.KV_POOLS).entries()
-        return {entry.key: decode_pool(entry.value).requires for entry in entries}
+        return {pool.name: pool.requires for pool in readable_of(decoding.pool, entries)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from mesh.decoding import Decoder
 from scaling.decision.handover import clamp_to_clock
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Memory
@@ -38,4 +39,4 @@ def handed_over(state: State, config: ScalingConfig, now: float) -> State:
 
 
 encode_state = msgspec.msgpack.Encoder().encode
-decode_state = msgspec.msgpack.Decoder(State).decode
+decode_state: Decoder[State] = Decoder(State, "state of the scaler")

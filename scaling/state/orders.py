@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from mesh.decoding import Decoder
 from mesh.discovery.identity import new_token
+from mesh.subjects import is_token
 from scaling.domain.model import DRAINING, OWN, STARTING, Node, Offer
 
 #: Stored, and the provider not called yet or its answer unknown; taken by the provider; joined the mesh; to be ended.
@@ -60,4 +62,6 @@ def as_node(intent: Intent) -> Node:
 
 
 encode_intent = msgspec.msgpack.Encoder().encode
-decode_intent = msgspec.msgpack.Decoder(Intent).decode
+decode_intent: Decoder[Intent] = Decoder(
+    Intent, "order of a node", lambda intent: "" if is_token(intent.token) else "its token can't be one"
+)

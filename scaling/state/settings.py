@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mesh.decoding import Decoder
 from mesh.errors import Fault, bad_input
 from scaling.decision.schedule import problems
 from scaling.domain.config import ScalingConfig
@@ -201,6 +202,6 @@ def read_manual(body: Mapping[str, Any], have: int, policy: Policy, now: float) 
 _MANUAL = ("target", "delta", "provider", "for_s")
 
 encode = msgspec.msgpack.Encoder().encode
-decode_policy = msgspec.msgpack.Decoder(Policy).decode
-decode_manual = msgspec.msgpack.Decoder(ManualTarget).decode
-decode_panic = msgspec.msgpack.Decoder(Panic).decode
+decode_policy: Decoder[Policy] = Decoder(Policy, "policy")
+decode_manual: Decoder[ManualTarget] = Decoder(ManualTarget, "number of nodes set by hand")
+decode_panic: Decoder[Panic] = Decoder(Panic, "panic")

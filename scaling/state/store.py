@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from mesh import coordination, messages, subjects
+from mesh import coordination, decoding, messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
+from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import NotFound
 from scaling.state import settings as policies
 from scaling.state.memory import State, decode_state, encode_state
@@ -41,12 +42,13 @@ class Store:
     async def policy(self) -> Policy | None:
         """The policy in force; None when none was ever set."""
         entry = await self.kv.get(subjects.SCALING_POLICY)
-        return policies.decode_policy(entry.value) if entry else None
+        return readable(policies.decode_policy, entry)
 
     async def put_policy(self, before: Policy | None, after: Policy) -> None:
         """Store a new version over the version it was made from. Raises: WrongSequence, when that is not in force."""
         entry = await self.kv.get(subjects.SCALING_POLICY)
-        current = policies.decode_policy(entry.value).version if entry else 0
+        in_force = readable(policies.decode_policy, entry)
+        current = in_force.version if in_force else 0
         if current != (before.version if before else 0):
             raise WrongSequence(f"the policy is at version {current} by now; read it again")
         written = policies.encode(after)
@@ -58,13 +60,13 @@ class Store:
 
     async def versions(self) -> list[Policy]:
         """The versions of the policy that are kept, the newest first."""
-        found = [policies.decode_policy(entry.value) for entry in await self.kv.entries(subjects.SCALING_POLICIES)]
+        found = readable_of(policies.decode_policy, await self.kv.entries(subjects.SCALING_POLICIES))
         return sorted(found, key=lambda policy: -policy.version)
 
     async def manual_target(self) -> ManualTarget | None:
         """The number of nodes set by hand, expired or not; None when none is set."""
         entry = await self.kv.get(subjects.SCALING_MANUAL)
-        return policies.decode_manual(entry.value) if entry else None
+        return readable(policies.decode_manual, entry)
 
     async def put_manual_target(self, manual: ManualTarget) -> None:
         """Replace the number of nodes set by hand."""
@@ -77,9 +79,9 @@ class Store:
         await self.emit("scaling.manual", {"cleared": True})
 
     async def panic(self) -> Panic | None:
-        """The panic in force; None when everything paid may run."""
+        """The panic in force; None when everything paid may run. One that can't be read is in force: it saves money."""
         entry = await self.kv.get(subjects.SCALING_PANIC)
-        return policies.decode_panic(entry.value) if entry else None
+        return (readable(policies.decode_panic, entry) or Panic(at=0.0)) if entry else None
 
     async def put_panic(self, on: bool, now: float) -> None:
         """Stop everything paid, or allow it again."""
@@ -98,7 +100,7 @@ class Store:
         found = [entry for entry in entries if entry is not None]
         for entry in found:  # the launch of an order may have updated it while this was read
             self._revisions[entry.key] = max(entry.revision, self._revisions.get(entry.key, 0))
-        return [decode_intent(entry.value) for entry in found]
+        return readable_of(decode_intent, found)
 
     def knows(self, token: str) -> bool:
         """Whether this store has read or written that order."""
@@ -126,10 +128,7 @@ class Store:
         """The last leader's state; an empty one when it can't be decoded (another version wrote it)."""
         entry = await self.kv.get(subjects.SCALING_STATE)
         self._revisions[subjects.SCALING_STATE] = entry.revision if entry else 0
-        try:
-            return decode_state(entry.value) if entry else State()
-        except msgspec.MsgspecError:
-            return State()
+        return readable(decode_state, entry) or State()
 
     async def put_state(self, state: State) -> None:
         """Store the state over the revision that was read. Raises: WrongSequence, when another leader wrote since."""
@@ -143,7 +142,7 @@ class Store:
     async def status(self) -> dict[str, Any] | None:
         """What the leader last published; None before it ever did."""
         entry = await self.kv.get(subjects.SCALING_STATUS)
-        return dict(messages.decode_any(entry.value)) if entry else None
+        return readable(decoding.facts, entry)
 
     # --- the journal --------------------------------------------------------------------------------
     async def emit(self, type_: str, detail: dict[str, Any], node: str = "", fence: int = 0) -> int:
@@ -154,18 +153,15 @@ class Store:
     async def decision(self, number: int) -> dict[str, Any]:
         """The journaled decision of that number. Raises: NotFound."""
         stored = await self._bus.read_at(subjects.EVENTS, number)
-        try:
-            event = coordination.decode_event(stored.data) if stored is not None else None
-        except msgspec.MsgspecError:
-            event = None
-        if event is None or event.type != DECIDED:
+        event = decoding.event(stored.data) if stored is not None else None
+        if event is None or isinstance(event, Unreadable) or event.type != DECIDED:
             raise NotFound(f"the journal has no decision {number}, or no longer has it")
         return {"id": number, "node": event.node, "fence": event.fence, **event.detail}
 
     async def decisions(self, limit: int) -> list[dict[str, Any]]:
         """The last decisions, at most `limit`, the newest first."""
         entry = await self.kv.get(subjects.SCALING_STATE)
-        numbers = decode_state(entry.value).decisions if entry else ()
+        numbers = (readable(decode_state, entry) or State()).decisions
         found: list[dict[str, Any]] = []
         for number in reversed(numbers[-limit:] if limit else ()):
             try:

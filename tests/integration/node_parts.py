@@ -88,7 +88,8 @@ class Node:
         """One delivery comes; its ack subject."""
         reply = f"acks.{seq}.{delivered}"
         data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
-        self.admission.on_message(Message(f"work.echo.any.normal.c1-{seq}", reply, data), seq, delivered)
+        lane = (fields.get("kind", "echo"), fields.get("pool", "any"), fields.get("urgency", "normal"))
+        self.admission.on_message(Message(subjects.lane_subject(*lane, f"c1-{seq}"), reply, data), seq, delivered)
         return reply
 
     async def ran(self) -> list[str]:

@@ -127,8 +127,9 @@ async def _follow(loser: Bus, out: Output) -> None:
     The losing bus ends soon after it reports the end of the move: its changes are watched, and read only in case one
     was missed.
     """
-    from mesh import subjects
-    from mesh.coordination import MergeOrder, decode_merge
+    from mesh import decoding, subjects
+    from mesh.coordination import MergeOrder
+    from mesh.decoding import Unreadable
     from mesh.errors import BusUnavailable
     from mesh.merge.order import read_order
 
@@ -136,7 +137,8 @@ async def _follow(loser: Bus, out: Output) -> None:
 
     def on_change(key: str, value: bytes) -> None:
         if key == subjects.MERGE_KEY:
-            latest[:] = [decode_merge(value) if value else None]
+            order = decoding.merge(value) if value else None
+            latest[:] = [None if isinstance(order, Unreadable) else order]
 
     listening = await loser.kv(subjects.KV_MESH).watch_writes(on_change)
     try:

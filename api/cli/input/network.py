@@ -40,9 +40,10 @@ async def network_document(url: str | None) -> dict[str, Any]:
 async def _from_bus(urls: str) -> dict[str, Any]:
     import msgspec
 
-    from mesh import subjects
+    from mesh import decoding, subjects
     from mesh.client import Mesh
-    from mesh.coordination import MeshRecord, decode_lease
+    from mesh.coordination import MeshRecord
+    from mesh.decoding import readable
     from mesh.membership.mesh_record import read_mesh_record
     from mesh.membership.registry import Registry
     from mesh.views import BusView, NetworkView, QueueView, RegistryView
@@ -58,7 +59,8 @@ async def _from_bus(urls: str) -> dict[str, Any]:
             lease = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
             record = await read_mesh_record(bus) or MeshRecord()
             queue = await bus.stream_info(subjects.WORK)
-            leader = decode_lease(lease.value).node if lease and lease.value else ""
+            held = readable(decoding.lease, lease)
+            leader = held.node if held else ""
             nodes = registry.view(leader)
             view = NetworkView(
                 mesh=record.name,

@@ -1,0 +1,57 @@
+"""What comes from outside is decoded in one place, which checks it and never raises."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from tests.architecture.test_shape import sources
+
+PACKAGES = ("mesh", "node", "api", "scaling")
+#: Who may call a decoder of msgspec, and what it decodes there.
+DECODES = {
+    "mesh/decoding.py": "all that comes over the bus",
+    "mesh/messages.py": "definitions for tests and benchmarks",
+    "mesh/coordination.py": "definitions for tests and benchmarks",
+    "mesh/capacity.py": "definitions for tests and benchmarks",
+    "api/http/bodies.py": "bodies of HTTP requests",
+    "node/executor/protocol.py": "frames of a node's own workers",
+    "node/work/completion.py": "facts that a node's own worker sent",
+    "scaling/forecast/loop.py": "lines of the scaler's own child",
+    "scaling/forecast/child.py": "lines of the scaler that started it",
+}
+_RAISING = re.compile(
+    r"decode_(task|state|end|held|heartbeat|digest|node|claim|checkpoint|dead|mesh|lease|plan|pool|server"
+    r"|hosting_request|hosting_answer|merge|event|leave)"
+)
+#: Decoders of the scaler, which are of the checking kind, and of the worker's frames.
+_OF_THEIR_OWN = ("scaling/state/", "node/executor/")
+
+
+def _decoding(tree: ast.Module) -> list[int]:
+    """The lines where a decoder of msgspec is made or called."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("decode", "Decoder")
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr in ("msgpack", "json")
+    ]
+
+
+def test_decoders_of_msgspec_are_called_in_the_decoding_module_only() -> None:
+    found = {path: lines for path, tree, _ in sources(*PACKAGES) if (lines := _decoding(tree))}
+    assert not {path: lines for path, lines in found.items() if path not in DECODES}
+
+
+def test_no_reader_of_the_bus_uses_a_decoder_that_raises() -> None:
+    used = {}
+    for path, tree, _ in sources(*PACKAGES):
+        if path in DECODES or path.startswith(_OF_THEIR_OWN):
+            continue
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+        if raising := sorted(filter(_RAISING.fullmatch, names)):
+            used[path] = raising
+    assert not used
