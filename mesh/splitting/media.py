@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from mesh.kinds.video import MAX_PIXELS, MAX_SECONDS
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
+    from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
 #: Comma-separated lists, as FFmpeg's whitelists take them.
@@ -42,6 +42,12 @@ GUESSED_LENGTH = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo"
 MAX_STREAMS = 32
 #: How much of a file FFmpeg may read to detect its streams.
 PROBE_BYTES = 20_000_000
+
+
+#: FFmpeg's names of the containers of a result.
+_OUTPUT_FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+#: AVFMT_FLAG_BITEXACT: no date and no library version in the file, so that the same input gives the same bytes.
+_BITEXACT = 0x400
 
 
 class MediaFault(Exception):
@@ -75,6 +81,16 @@ def opened(source: bytes | Path, part: bool = False) -> Generator[tuple[InputCon
             raise MediaFault("is not a readable video file: damaged, truncated, or of an unsupported format") from None
         with container:
             yield container, _video_of(container)
+
+
+def open_output(path: Path, container: str) -> OutputContainer:
+    """A new video file, without a date or a library version; `container`: mp4 (with its index first) or mkv."""
+    import av
+
+    options = {"movflags": "+faststart"} if container == "mp4" else {}
+    output = av.open(str(path), "w", format=_OUTPUT_FORMATS[container], container_options=options)
+    output.flags |= _BITEXACT
+    return output
 
 
 def _options(part: bool) -> dict[str, str]:

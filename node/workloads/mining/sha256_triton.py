@@ -14,7 +14,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _turn(x, bits: tl.constexpr):
+def _rotate(x, bits: tl.constexpr):
     return (x >> bits) | (x << (32 - bits))
 
 
@@ -37,13 +37,13 @@ def _rounds(w, state, words, rounds: tl.constexpr):
             x = w[t]
         else:
             p, q = w[1], w[14]
-            low = _turn(p, 7) ^ _turn(p, 18) ^ (p >> 3)
-            high = _turn(q, 17) ^ _turn(q, 19) ^ (q >> 10)
+            low = _rotate(p, 7) ^ _rotate(p, 18) ^ (p >> 3)
+            high = _rotate(q, 17) ^ _rotate(q, 19) ^ (q >> 10)
             x = w[0] + low + w[9] + high
             w = (w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15], x)
-        one = h + (_turn(e, 6) ^ _turn(e, 11) ^ _turn(e, 25)) + (g ^ (e & (f ^ g))) + x + _word(words, 20 + t)
-        two = (_turn(a, 2) ^ _turn(a, 13) ^ _turn(a, 22)) + ((a & b) | (c & (a | b)))
-        a, b, c, d, e, f, g, h = one + two, a, b, c, d + one, e, f, g
+        first = h + (_rotate(e, 6) ^ _rotate(e, 11) ^ _rotate(e, 25)) + (g ^ (e & (f ^ g))) + x + _word(words, 20 + t)
+        second = (_rotate(a, 2) ^ _rotate(a, 13) ^ _rotate(a, 22)) + ((a & b) | (c & (a | b)))
+        a, b, c, d, e, f, g, h = first + second, a, b, c, d + first, e, f, g
     return a, b, c, d, e, f, g, h
 
 

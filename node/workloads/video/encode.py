@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
-from mesh.splitting.media import MediaFault, opened
+from mesh.splitting.media import MediaFault, open_output, opened
 from mesh.splitting.media_audio import Track
 from node.executor.context import Context, InputFault, Output
 from node.workloads.common import thread_priority
@@ -18,10 +18,8 @@ from node.workloads.video.input import FIELD, FrameFilter, Source, source_of, st
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import OutputContainer
 
 TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska"}
-_FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 #: Interval of progress reports, each of which is a message to the daemon and on the bus.
 REPORT_EVERY_S = 0.5
 #: Encoding's share of the progress when the result is then compared with its source.
@@ -143,15 +141,9 @@ class _Writer(_Written):
     """Writes the output file. The first frame determines the streams."""
 
     def __init__(self, job: _Job, source: Source, frame_filter: FrameFilter) -> None:
-        import av
-
         super().__init__()
         self._job, self._source, self._filter = job, source, frame_filter
-        options = {"movflags": "+faststart"} if job.payload.container == "mp4" else {}
-        self._file: OutputContainer = av.open(
-            str(job.path), "w", format=_FORMATS[job.payload.container], container_options=options
-        )
-        self._file.flags |= 0x400  # bitexact: no date and no library version in the file
+        self._file = open_output(job.path, job.payload.container)
         self._stream: Any = None
         self.tracks: list[Track] = []
         self._waiting: list[Any] = []
