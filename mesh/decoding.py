@@ -316,22 +316,26 @@ facts: Decoder[dict[str, Any]] = Decoder(dict[str, Any], "map")
 
 def lane_task(subject: str, data: bytes) -> Task | Unreadable:
     """The task in a message of a lane. It must be stored under its own subject, by which others find it."""
-    return _stored_as(subject, data, lambda found, lane: lane)
+    found = task(data)
+    if isinstance(found, Unreadable):
+        return found
+    return found if _lane_of(found) == subject else _MISPLACED
 
 
 def due_task(subject: str, data: bytes) -> Task | Unreadable:
     """The task in a message of LATER that is due. It must have a lane to go to."""
-    return _stored_as(subject, data, lambda found, lane: later_due(found.id))
-
-
-def _stored_as(subject: str, data: bytes, expected: Callable[[Task, str], str]) -> Task | Unreadable:
     found = task(data)
     if isinstance(found, Unreadable):
         return found
+    return found if _lane_of(found) and later_due(found.id) == subject else _MISPLACED
+
+
+_MISPLACED = Unreadable("is not a valid task: what it says of itself is not what its subject says")
+
+
+def _lane_of(found: Task) -> str:
+    """The subject of the task in its lane; "" when its pool or urgency make none."""
     try:
-        lane = lane_subject(found.kind, found.pool, found.urgency, found.id)
-    except NotAToken as error:
-        return Unreadable(f"is not a valid task: {error}")
-    if found.urgency not in URGENCIES or subject != expected(found, lane):
-        return Unreadable("is not a valid task: what it says of itself is not what its subject says")
-    return found
+        return lane_subject(found.kind, found.pool, found.urgency, found.id) if found.urgency in URGENCIES else ""
+    except NotAToken:
+        return ""
