@@ -96,7 +96,7 @@ async def _refuses(rest: Bridge) -> None:
     assert {fault["field"] for fault in refused["error"]["faults"]} == {"payload.batch", "payload.classes"}, refused
     broken = {"data": base64.b64encode(b"PK, but no archive").decode()}
     for payload, words in (
-        (broken, "is no intact .npz"),
+        (broken, "is not a valid .npz"),
         ({"model": "transformer", "batch": 64}, "needs about"),
         ({"learning_rate": 0, "steps": 60}, "did not fall"),
     ):
