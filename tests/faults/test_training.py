@@ -26,7 +26,7 @@ PAYLOAD = {"precision": "fp32", "device": "cpu", "checkpoint_every_s": 0.3, "see
 STEPS = 3000
 
 
-async def _stored(field: Field, count: int, within_s: float = 30.0) -> messages.Checkpoint:
+async def _stored(field: Field, count: int, within_s: float = 90.0) -> messages.Checkpoint:
     """The record after `count` more writes of it."""
     bucket, changed = field.mesh.bus.kv(subjects.KV_CHECKPOINTS), asyncio.Event()
     watch = await bucket.watch(lambda key: changed.set())
@@ -88,7 +88,7 @@ async def test_a_node_that_wakes_up_replaces_no_checkpoint_of_its_successor(fiel
     victim, task = await _begin(field, STEPS)
     victim.freeze()
     host = field.cluster.nodes[0]
-    await field.witness.until(lambda: len(field.witness.runs(task.id)) == 2, 30, "the other one has it")
+    await field.witness.until(lambda: len(field.witness.runs(task.id)) == 2, 60, "the other one has it")
     assert field.witness.runs(task.id)[1].node == host.id
     before = await _stored(field, 1)
     victim.thaw()

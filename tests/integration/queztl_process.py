@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("queztl"))
-WITHIN_S = 60.0
+WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)
