@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import socket
-from collections.abc import Iterator
 
 #: Below the range that systems take ports of outgoing connections from (from 32768 on Linux, from 49152 elsewhere): a
 #: port that a test was given and does not listen on yet, or not at the moment, is taken by nobody.
@@ -15,7 +13,7 @@ _FIRST, _LAST, _BLOCK = 12_000, 32_000, 100
 def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens now, and which no other process that asks here is given."""
     while True:
-        port = next(_ports())
+        port = next(_ports)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: what has ended is free
             try:
@@ -24,13 +22,6 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
-
-
-@functools.cache
-def _ports() -> Iterator[int]:
-    """The ports of this process, over and over."""
-    first = _claim()
-    return itertools.cycle(range(first + 1, first + _BLOCK))
 
 
 _claims: list[socket.socket] = []
@@ -49,3 +40,8 @@ def _claim() -> int:
         _claims.append(claim)
         return first
     raise RuntimeError("every block of ports is taken; is a test run over and its processes are not?")
+
+
+# Now, not at the first question: that may come from a thread in a network namespace, where no claim is seen.
+_block = _claim()
+_ports = itertools.cycle(range(_block + 1, _block + _BLOCK))

@@ -93,7 +93,8 @@ async def test_work_nobody_announced_starts_elsewhere_within_ack_wait(field: Fie
         accepted[handle.id] = echoed(number)
     for task in full:
         await task.cancel()
-    await witness.until(lambda: sum(witness.ends.values()) > 100, 20, "it works through them")
+    # What this process hears of may be late: not many, so that much is left.
+    await witness.until(lambda: sum(witness.ends.values()) > 10, 20, "it works through them")
     at = await victim.kill9()
     assert sum(witness.ends.values()) < len(accepted), "this machine is too fast: nothing is left"
     await other.start()

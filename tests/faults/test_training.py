@@ -96,4 +96,5 @@ async def test_a_node_that_wakes_up_replaces_no_checkpoint_of_its_successor(fiel
         assert (await _stored(field, 1)).holder == before.holder
     assert before.holder.startswith(host.id)
     await _check(field, task, STEPS, tmp_path)
-    assert "is not kept" in victim.log() or "has taken over" in victim.log(), "it stored none after it woke up"
+    log = victim.log(1 << 30)  # whole: a mesh hears the announcements of all others on this machine
+    assert "is not kept" in log or "has taken over" in log, "it stored none after it woke up"
