@@ -23,7 +23,8 @@ from tests.faults.scene import (
     started_elsewhere,
 )
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+# Serial: what must be under way at the kill, announced or not, is over where the cores are shared.
+pytestmark = [pytest.mark.faults, pytest.mark.serial, pytest.mark.timeout(300)]
 
 
 async def test_kill_of_the_node_that_runs_most(field: Field) -> None:

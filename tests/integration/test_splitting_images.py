@@ -52,6 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
+@pytest.mark.serial  # three nodes and a kill in the middle of work that takes every core
 async def test_a_folder_over_three_nodes_one_of_them_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
     """File by file the same bytes; what the dead node had was done by others, and every node did some."""
     write_images(tmp_path / "in")
