@@ -26,7 +26,7 @@ step .venv-test/bin/ruff format --check .
 step .venv-test/bin/lint-imports --no-cache
 step .venv-test/bin/pyrefly check --python-interpreter-path .venv-test/bin/python
 
-# Processes that run side by side: `auto` is three a core, for tests that wait; `logical` is one a core and one more.
+# Processes that run side by side: `auto` is two a core, for tests that wait; `logical` is one a core and one more.
 side_by_side() {
     processes=$1
     shift

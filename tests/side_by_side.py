@@ -17,7 +17,7 @@ SCENES = ("lan", "faults")
 WAITING = (*SCENES, "integration")
 #: Where in the queue the last group that waits begins, as a share of the queue: what is left then is short.
 _LAST_WAIT = 0.7
-_PER_CORE, _MEMORY_EACH, _MOST = 3, 2 << 30, 24
+_PER_CORE, _MEMORY_EACH, _MOST = 2, 2 << 30, 24
 
 
 def group_of(nodeid: str) -> str:
@@ -45,6 +45,6 @@ def _folder(file: str) -> str:
 
 
 def processes(memory_bytes: int, waiting: bool = True) -> int:
-    """How many run side by side: three a core, or cores and one where nothing waits, as far as the memory goes."""
+    """How many run side by side: two a core, or cores and one where nothing waits, as far as the memory goes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_MOST, _PER_CORE * cores if waiting else cores + 1, memory_bytes // _MEMORY_EACH))
