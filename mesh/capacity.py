@@ -21,6 +21,3 @@ def token_of(started_as: str) -> str:
     """The token in MESH.OFFER.TOKEN.EXPIRES; "" when the text has another form."""
     parts = started_as.split(".")
     return parts[2] if len(parts) == 4 else ""
-
-
-decode_leave = msgspec.msgpack.Decoder(LeaveOrder).decode

@@ -17,7 +17,7 @@ from mesh import decoding, subjects
 from mesh.client_connection import ClientConnection
 from mesh.decoding import readable_of
 from mesh.kinds.table import WorkloadType
-from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd, decode_any
+from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd
 from mesh.task_states import FINAL
 from mesh.tasks import dead_letters, mapping, records
 from mesh.tasks import status as task_status
@@ -216,7 +216,7 @@ class Mesh(ClientConnection):
     async def result(self, task: str, wait_s: float | None = None) -> Any:
         """Wait at most `wait_s` seconds for the result of a task, whoever submitted it: plain data, or bytes.
 
-        Raises: NotFound; TaskFailed; WaitTimeout; BusUnavailable.
+        Raises: NotFound; TaskFailed; ResultUnreadable; WaitTimeout; BusUnavailable.
         """
         end = await self.end(task)
         if end is None:
@@ -225,13 +225,16 @@ class Mesh(ClientConnection):
         return await self.value(end)
 
     async def value(self, end: TaskEnd) -> Any:
-        """The result in an end record: plain data, or bytes. Raises: TaskFailed; NotFound when its blob is gone."""
+        """The result in an end record: plain data, or bytes.
+
+        Raises: TaskFailed; NotFound when its blob is gone; ResultUnreadable.
+        """
         if end.state != "done":
             raise task_status.failure(end)
         if end.result_ref is not None:
             data = b"".join([chunk async for chunk in await self.bus.objects.open(end.result_ref.blob)])
-            return data if end.content_type else decode_any(data)
-        return decode_any(end.result) if len(end.result) else None
+            return data if end.content_type else decoding.result(data)
+        return decoding.result(end.result)
 
     def watch(self, task: str) -> AsyncIterator[TaskView]:
         """The task as it is now and after each change, until it has ended. Raises: NotFound (on the first step)."""

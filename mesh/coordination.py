@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 
@@ -107,14 +106,3 @@ class MeshEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
     node: str = ""
     fence: int = 0
     detail: dict[str, Any] = {}
-
-
-decode_mesh = msgspec.msgpack.Decoder(MeshRecord).decode
-decode_lease = msgspec.msgpack.Decoder(Lease).decode
-decode_plan = msgspec.msgpack.Decoder(Plan).decode
-decode_pool = msgspec.msgpack.Decoder(Pool).decode
-decode_server = msgspec.msgpack.Decoder(ServerRecord).decode
-decode_hosting_request = msgspec.msgpack.Decoder(HostingRequest).decode
-decode_hosting_answer = msgspec.msgpack.Decoder(HostingAnswer).decode
-decode_merge = msgspec.msgpack.Decoder(MergeOrder).decode
-decode_event = msgspec.msgpack.Decoder(MeshEvent).decode

@@ -33,6 +33,12 @@ class QueztlError(Exception):
         return str(self.args[0])
 
 
+class ResultUnreadable(QueztlError):
+    """The stored result of the task can't be read; submit the task again."""
+
+    code = "result_unreadable"
+
+
 # --- the caller must fix the request ---------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ WIRE_VERSION = 2
 
 #: A larger payload or result is sent as a blob (claim check), bytes.
 CLAIM_CHECK_BYTES = 128 * 1024
+#: The largest accepted `max_attempts` of a task.
+MAX_ATTEMPTS = 100
 #: No payload or no result. Only this very object is omitted from a message; another empty `Raw` would corrupt it.
 NOTHING = Raw()
 
@@ -257,14 +259,4 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 encode = msgspec.msgpack.Encoder().encode
 
-decode_task = msgspec.msgpack.Decoder(Task).decode
-decode_state = msgspec.msgpack.Decoder(TaskState).decode
-decode_end = msgspec.msgpack.Decoder(TaskEnd).decode
-decode_held = msgspec.msgpack.Decoder(HeldSet).decode
-decode_heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
-decode_digest = msgspec.msgpack.Decoder(HeartbeatDigest).decode
-decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
-decode_claim = msgspec.msgpack.Decoder(Claim).decode
-decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
-decode_dead = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_any = msgspec.msgpack.Decoder().decode

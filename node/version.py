@@ -1,20 +1,17 @@
-"""The version of Queztl, and what `--version` prints."""
+"""The version that a node reports, and what `--version` prints."""
 
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 from mesh.errors import CannotStart
 from mesh.messages import WIRE_VERSION
+from mesh.version import program_version
 
 
 def version() -> str:
     """The installed version of Queztl; "0.0.0" where it is not installed as a package."""
-    try:
-        return metadata.version("queztl")
-    except metadata.PackageNotFoundError:
-        return "0.0.0"
+    return program_version() or "0.0.0"
 
 
 def version_line(program: str) -> str:

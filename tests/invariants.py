@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from mesh import coordination, messages, subjects
+from mesh import subjects
 from mesh.bus import streams
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.errors import MESSAGE_NOT_FOUND, ApiError
 from mesh.client import Mesh
-from mesh.coordination import MeshEvent
+from mesh.coordination import MeshEvent, Plan
 from mesh.errors import BusUnavailable, WaitTimeout
 from mesh.leader import journal as events
 from mesh.messages import TaskEnd, TaskState
@@ -71,14 +71,14 @@ class Witness:
             if message.data in self._heard:
                 return
             self._heard.add(message.data)
-            self.ends[messages.decode_end(message.data).id] += 1
+            self.ends[msgspec.msgpack.decode(message.data, type=TaskEnd).id] += 1
         else:
-            self.states.append((time.time(), messages.decode_state(message.data)))
+            self.states.append((time.time(), msgspec.msgpack.decode(message.data, type=TaskState)))
         self._news.set()
 
     def _on_plan(self, message: Message) -> None:
         if message.data:
-            self.plan_fences.append(coordination.decode_plan(message.data).fence)
+            self.plan_fences.append(msgspec.msgpack.decode(message.data, type=Plan).fence)
 
     def runs(self, task: str) -> list[TaskState]:
         """The first `running` state of each run of a task, in order."""
@@ -195,7 +195,7 @@ async def journal(bus: Bus) -> list[MeshEvent]:
             if error.error_code != MESSAGE_NOT_FOUND:
                 raise
             continue
-        found.append(coordination.decode_event(base64.b64decode(answer["message"]["data"])))
+        found.append(msgspec.msgpack.decode(base64.b64decode(answer["message"]["data"]), type=MeshEvent))
     return found
 
 

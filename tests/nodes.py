@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
 import psutil
 
-from mesh import coordination, messages, subjects
+from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.client import Mesh
 from mesh.coordination import Lease
@@ -288,9 +289,12 @@ class Cluster:
 async def lease(bus: Bus) -> Lease | None:
     """Who holds the lease now."""
     entry = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
-    return coordination.decode_lease(entry.value) if entry is not None else None
+    return msgspec.msgpack.decode(entry.value, type=Lease) if entry is not None else None
 
 
 async def records(bus: Bus) -> dict[str, NodeRecord]:
     """Node id -> its record."""
-    return {entry.key: messages.decode_node(entry.value) for entry in await bus.kv(subjects.KV_NODES).entries()}
+    return {
+        entry.key: msgspec.msgpack.decode(entry.value, type=NodeRecord)
+        for entry in await bus.kv(subjects.KV_NODES).entries()
+    }

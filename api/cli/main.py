@@ -33,7 +33,7 @@ from api.cli.commands import (
 )
 from api.cli.output import exit_codes
 from api.cli.output.console import Output
-from api.cli.output.version import program_version
+from mesh.version import program_version
 
 COMMANDS: dict[str, ModuleType] = {
     "nodes": nodes,

@@ -11,7 +11,8 @@ from api.http.bodies import MSGPACK
 from api.http.errors import NotAcceptable, json_reply
 from api.http.ids import is_sequence, task_id
 from api.http.keys import SERVICES
-from mesh.messages import TaskEnd, decode_any, encode
+from mesh import decoding
+from mesh.messages import TaskEnd, encode
 from mesh.views import TaskView
 
 NIL = encode(None)
@@ -49,8 +50,8 @@ async def _bytes(request: web.Request, end: TaskEnd) -> web.StreamResponse:
     if end.result_ref is not None:
         reference, chunks = await request.app[SERVICES].mesh.open_blob(end.result_ref.blob)
         return await streaming.send(request, chunks, end.content_type, reference.size)
-    data = decode_any(end.result) if len(end.result) else b""
-    body = data if isinstance(data, bytes) else str(data).encode()
+    data = decoding.result(end.result)
+    body = data if isinstance(data, bytes) else b"" if data is None else str(data).encode()
     return web.Response(body=body, headers=streaming.headers(end.content_type))
 
 
@@ -58,6 +59,6 @@ def _value(request: web.Request, packed: bytes) -> web.Response:
     if request.headers.get("Accept", "").partition(";")[0].strip() in MSGPACK:
         return web.Response(body=packed, content_type=MSGPACK[0])
     try:
-        return json_reply(decode_any(packed))
+        return json_reply(decoding.result(packed))
     except TypeError:
         raise NotAcceptable from None

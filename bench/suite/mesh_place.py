@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+import msgspec
+
 from bench.harness.measure import BenchFailed
 from bench.suite.conditions import BUSY_BEFORE
 from bench.suite.local import TIMEOUT_S
@@ -18,7 +20,7 @@ from bench.suite.model import Conditions
 from bench.suite.place import WorkFailed
 from mesh import subjects
 from mesh.client import Mesh
-from mesh.messages import Heartbeat, NodeRecord, decode_heartbeat
+from mesh.messages import Heartbeat, NodeRecord
 
 #: Wait until heartbeats no longer include the previous benchmark, seconds: each reports the half second before it.
 SETTLE_S = 1.5
@@ -43,7 +45,8 @@ class MeshPlace:
         """See Place."""
         heartbeats: list[Heartbeat] = []
         subscription = await self._mesh.bus.subscribe(
-            subjects.heartbeat(self._node.id), lambda message: heartbeats.append(decode_heartbeat(message.data))
+            subjects.heartbeat(self._node.id),
+            lambda message: heartbeats.append(msgspec.msgpack.decode(message.data, type=Heartbeat)),
         )
         try:
             await asyncio.sleep(SETTLE_S)

@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from mesh import coordination, subjects
+import msgspec
+
+from mesh import subjects
 from mesh.bus.client import Bus, Message
 from mesh.coordination import MeshEvent, Plan
 from mesh.leader import journal
@@ -69,7 +71,7 @@ class Journal:
         return True
 
     def _on_event(self, message: Message) -> None:
-        event: MeshEvent = coordination.decode_event(message.data)
+        event: MeshEvent = msgspec.msgpack.decode(message.data, type=MeshEvent)
         at = event.at + self._offset_s
         if event.type == journal.LEADER_ELECTED:
             self.leaders.append(event.node)
@@ -80,6 +82,6 @@ class Journal:
         self._changed.set()
 
     def _on_plan(self, value: bytes) -> None:
-        plan: Plan = coordination.decode_plan(value)
+        plan: Plan = msgspec.msgpack.decode(value, type=Plan)
         self.plans.append((plan.made_at + self._offset_s, frozenset(plan.ranks.get("echo", {}))))
         self._changed.set()

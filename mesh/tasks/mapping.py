@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mesh import decoding
 from mesh.errors import Busy, QueztlError
-from mesh.messages import CLAIM_CHECK_BYTES, TaskEnd, decode_any
+from mesh.messages import CLAIM_CHECK_BYTES, TaskEnd
 from mesh.tasks.validation import Prepared, open_envelope
 from mesh.views import SubmitRequest
 
@@ -261,9 +262,9 @@ class _OpenItems:
     async def _item(self, index: int, task: str, outcome: TaskEnd | QueztlError) -> MapItem:
         if isinstance(outcome, QueztlError):
             return MapItem(index, task, error=outcome)
-        if outcome.state == "done" and outcome.result_ref is None:
-            return MapItem(index, task, decode_any(outcome.result) if len(outcome.result) else None)
         try:
+            if outcome.state == "done" and outcome.result_ref is None:
+                return MapItem(index, task, decoding.result(outcome.result))
             return MapItem(index, task, await self._client.value(outcome))
         except QueztlError as error:
             return MapItem(index, task, error=error)

@@ -15,13 +15,12 @@ from mesh import lanes, subjects
 from mesh.config import MeshConfig
 from mesh.errors import BadInput, Fault, UnknownKind, bad_input
 from mesh.kinds.table import blob_ids, find, validate
-from mesh.messages import Raw, Task, encode
+from mesh.messages import MAX_ATTEMPTS, Raw, Task, encode
 from mesh.scheduling.geo import Point, point, region_at
 from mesh.views import SubmitRequest
 
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_DELAY_S = 365 * 24 * 3600
-MAX_ATTEMPTS = 100
 #: MessagePack of the map key "blob": a payload without it names no blob and need not be walked.
 _BLOB_KEY = b"\xa4blob"
 NO_PLACES: Mapping[str, Point] = MappingProxyType({})

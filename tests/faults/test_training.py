@@ -6,11 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh import messages, subjects
 from mesh.client import TaskHandle
 from mesh.kinds.table import validate
+from mesh.messages import Checkpoint
 from mesh.tasks import records
 from node.executor.context import Context, load
 from tests import invariants
@@ -36,7 +38,7 @@ async def _stored(field: Field, count: int, within_s: float = 90.0) -> messages.
     await watch.close()
     found = await bucket.entries()
     assert found, "it is over, and its checkpoint gone: the bus was away for so long, or this machine is too fast"
-    return messages.decode_checkpoint(found[0].value)
+    return msgspec.msgpack.decode(found[0].value, type=Checkpoint)
 
 
 async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:

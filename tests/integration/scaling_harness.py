@@ -17,10 +17,10 @@ import msgspec
 
 from mesh import subjects
 from mesh.bus.client import Bus, Message
-from mesh.capacity import TOKEN_LABEL, decode_leave
+from mesh.capacity import TOKEN_LABEL, LeaveOrder
 from mesh.client import Mesh
 from mesh.config import LOCAL
-from mesh.coordination import decode_event
+from mesh.coordination import MeshEvent
 from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
@@ -84,7 +84,7 @@ class Machines:
 
     def on_leave(self, message: Message) -> None:
         """A node is told to leave: it does, and its machine ends."""
-        node, order = message.subject.split(".")[1], decode_leave(message.data)
+        node, order = message.subject.split(".")[1], msgspec.msgpack.decode(message.data, type=LeaveOrder)
         self.told_to_leave.append((node, order.fence))
         if self.obeys and self.members.pop(node, None) is not None:
             for provider in self.providers.values():
@@ -208,7 +208,7 @@ class Scene:
 
 def decoded(answer: dict[str, Any]) -> Any:
     """The event in an answer of the bus."""
-    return decode_event(base64.b64decode(answer["message"]["data"]))
+    return msgspec.msgpack.decode(base64.b64decode(answer["message"]["data"]), type=MeshEvent)
 
 
 async def make_scene(server: Any) -> Scene:

@@ -34,7 +34,7 @@ async def chunks(bus) -> int:
 
 async def record(bus, task: str = TASK) -> Checkpoint | None:
     entry = await bus.kv(subjects.KV_CHECKPOINTS).get(task)
-    return messages.decode_checkpoint(entry.value) if entry else None
+    return msgspec.msgpack.decode(entry.value, type=Checkpoint) if entry else None
 
 
 @pytest.fixture

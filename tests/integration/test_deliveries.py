@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
 from mesh.bus.publisher import Settled
-from mesh.messages import HeldSet, TaskEnd, TaskError, decode_held
+from mesh.messages import HeldSet, TaskEnd, TaskError
 from mesh.tasks import records
 from node.executor.dispatch import Rate
 from node.work.admission import DOUBT_S, SHED_DELAY_S
@@ -219,7 +220,9 @@ async def heard(node: Node, bus_server) -> Callable[[], Awaitable[list[list[tupl
     """The (sequence, delivery count) of each announcement since the last call."""
     found: list[HeldSet] = []
     listener = await bus_server.connect("listener")
-    await listener.subscribe(subjects.ALL_HELD, lambda one: found.append(decode_held(one.data)))
+    await listener.subscribe(
+        subjects.ALL_HELD, lambda one: found.append(msgspec.msgpack.decode(one.data, type=HeldSet))
+    )
 
     async def since_last() -> list[list[tuple[int, int]]]:
         await node.bus.flush()

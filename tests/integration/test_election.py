@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from mesh import coordination, messages, subjects
 from mesh.config import LOCAL
+from mesh.coordination import MeshEvent
 from mesh.leader.election import Election
 from mesh.membership.connections import connection_name, is_connected
 from mesh.membership.registry import Registry
@@ -196,7 +198,9 @@ async def test_a_leader_that_was_overtaken_steps_down(start, eventually: Callabl
 
 async def test_terms_are_in_the_journal_with_rising_fences(nodes: list[Node], eventually: Callable) -> None:
     events: list[coordination.MeshEvent] = []
-    await nodes[0].bus.subscribe("mesh.event.>", lambda message: events.append(coordination.decode_event(message.data)))
+    await nodes[0].bus.subscribe(
+        "mesh.event.>", lambda message: events.append(msgspec.msgpack.decode(message.data, type=MeshEvent))
+    )
     await eventually(lambda: leaders(nodes))
     (old,) = leaders(nodes)
     await old.election.resign()

@@ -7,14 +7,15 @@ import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from mesh import coordination, messages, subjects
+from mesh import messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.kv import Kv
 from mesh.bus.streams import declare_lane, list_lanes
 from mesh.config import LOCAL
-from mesh.coordination import Plan
+from mesh.coordination import MeshEvent, Plan
 from mesh.errors import NotFound
 from mesh.leader import journal
 from mesh.leader.election import Election
@@ -53,7 +54,9 @@ async def test_too_many_lanes_raise_one_alarm(
     bus_server, elected: Callable[..., Awaitable[tuple[Bus, Election, Leader]]], eventually
 ) -> None:
     bus, events = await bus_server.connect("other"), []
-    await bus.subscribe("mesh.event.>", lambda message: events.append(coordination.decode_event(message.data)))
+    await bus.subscribe(
+        "mesh.event.>", lambda message: events.append(msgspec.msgpack.decode(message.data, type=MeshEvent))
+    )
     for number in range(3):
         await declare_lane(bus, f"k{number}", "any", "normal")
     _, election, leader = await elected(replace(LOCAL, lanes_alarm=2))

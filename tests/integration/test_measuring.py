@@ -7,11 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mesh import subjects
 from mesh.client import Mesh
-from mesh.coordination import decode_plan
+from mesh.coordination import Plan
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
 from mesh.scheduling import placement
@@ -59,7 +60,7 @@ async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: M
 
     async def ranked() -> bool:
         entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-        ranks = decode_plan(entry.value).ranks if entry is not None else {}
+        ranks = msgspec.msgpack.decode(entry.value, type=Plan).ranks if entry is not None else {}
         plan.update({kind: ranks.get(kind, {}) for kind in kept})
         return plan == wanted
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from mesh import subjects
 from mesh.bus.streams import list_lanes
 from mesh.client import Mesh
-from mesh.coordination import decode_plan
+from mesh.coordination import Plan
 from tests.nodes import Cluster, eventually
 
 
@@ -28,7 +30,7 @@ async def test_near_nodes_first_and_far_ones_when_those_are_full(tmp_path: Path)
 
         async def knows_both() -> bool:
             entry = await mesh.bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
-            plan = decode_plan(entry.value) if entry else None
+            plan = msgspec.msgpack.decode(entry.value, type=Plan) if entry else None
             return plan is not None and plan.regions == ("eu", "us") and set(plan.places) == {"eu", "us"}
 
         await eventually(knows_both, 10, "the plan names both regions")

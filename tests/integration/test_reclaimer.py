@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mesh import coordination, messages, subjects
 from mesh.bus.client import Bus
 from mesh.bus.streams import declare_lane
 from mesh.config import LOCAL
+from mesh.coordination import MeshEvent, Plan
 from mesh.kinds.base import Resources
 from mesh.leader.election import Election
 from mesh.leader.leader import Leader
@@ -53,7 +55,7 @@ class LeaderNode:
         self.box = self.bus.new_inbox()
         await self.bus.subscribe(self.box, self._on_work)
         await self.bus.subscribe(
-            "mesh.event.>", lambda message: self.events.append(coordination.decode_event(message.data))
+            "mesh.event.>", lambda message: self.events.append(msgspec.msgpack.decode(message.data, type=MeshEvent))
         )
         loops = (self.registry.run(), self.election.run(), self.leader.run(), self._heartbeat())
         self.tasks = [asyncio.create_task(loop) for loop in loops]
@@ -133,7 +135,7 @@ async def test_work_of_a_killed_process_is_elsewhere_before_its_silence_tells(
     said: list[tuple[str, int]] = []
 
     def hear(message) -> None:
-        said.append((messages.decode_heartbeat(message.data).state, len(boss.got)))
+        said.append((msgspec.msgpack.decode(message.data, type=Heartbeat).state, len(boss.got)))
 
     await boss.bus.subscribe(subjects.death_notice("a"), hear)
     boss.pull(100)
@@ -301,7 +303,7 @@ async def test_the_leader_writes_a_plan_under_its_fence_and_removes_who_left(
 
     async def plan() -> coordination.Plan | None:
         entry = await plans.get(subjects.PLAN_KEY)
-        return coordination.decode_plan(entry.value) if entry else None
+        return msgspec.msgpack.decode(entry.value, type=Plan) if entry else None
 
     async with asyncio.timeout(10):
         while (found := await plan()) is None or set(found.ranks.get("echo", {})) != {"boss", "c"}:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from mesh import subjects
@@ -16,7 +17,7 @@ from mesh.bus.streams import GROUP
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable
 from mesh.lanes import Lane
-from mesh.messages import Raw, Task, TaskEnd, TaskState, decode_end, encode
+from mesh.messages import Raw, Task, TaskEnd, TaskState, encode
 from mesh.tasks import records
 
 
@@ -101,7 +102,7 @@ async def test_the_first_end_wins_and_only_it_is_told(bus_server) -> None:
     await bus.store(subjects.end("c2-1"), encode(TaskEnd(id="c2-1", kind="echo", state="done")))
     await bus.flush()
     assert [message.subject for message in heard] == ["task_updates.c1.1.end", "task_updates.c1.2.state"]
-    assert decode_end(heard[0].data).state == "done"
+    assert msgspec.msgpack.decode(heard[0].data, type=TaskEnd).state == "done"
     assert (await records.read_end(bus, "c1-1")).state == "done"
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mesh import decoding, messages, subjects
 from mesh.decoding import Decoder, Unreadable
+from mesh.errors import ResultUnreadable
 from mesh.messages import Task, encode
 from scaling.state import memory, orders, settings
 
@@ -105,3 +106,13 @@ def test_a_builder_refuses_what_is_no_token(name: str, hostile: str) -> None:
         arguments[place] = hostile
         with pytest.raises(subjects.NotAToken):
             build(*arguments)
+
+
+@given(data=st.one_of(st.binary(max_size=64), PLAIN.map(encode)))
+def test_a_result_that_can_not_be_read_is_an_error_of_the_mesh(data: bytes) -> None:
+    try:
+        value = decoding.result(data)
+    except ResultUnreadable as error:
+        assert "submit the task again" in error.message
+    else:
+        assert not data or repr(value) == repr(msgspec.msgpack.decode(data))

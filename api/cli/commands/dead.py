@@ -109,7 +109,8 @@ def reason(letter: DeadLetter) -> str:
 
 def document(letter: DeadLetter, with_payload: bool) -> dict[str, Any]:
     """A dead letter for programs; a payload that is a blob is shown as its reference."""
-    from mesh.messages import decode_any
+    from mesh import decoding
+    from mesh.decoding import Unreadable
 
     task, end = letter.task, letter.end
     faults = end.error.faults if end.error else ()
@@ -130,7 +131,8 @@ def document(letter: DeadLetter, with_payload: bool) -> dict[str, Any]:
         if letter.raw:  # the message could not be read as a task
             shown["payload"] = readable(letter.raw)
         else:
-            shown["payload"] = readable(decode_any(task.payload)) if len(task.payload) else {"in": task.payload_ref}
+            payload = decoding.anything(task.payload) if len(task.payload) else {"in": task.payload_ref}
+            shown["payload"] = readable(bytes(task.payload) if isinstance(payload, Unreadable) else payload)
     return shown
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from api.cli.input.arguments import seconds
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK, TASK_FAILED
-from api.cli.output.version import program_version
+from mesh.version import program_version
 
 HELP = "what is wrong on this machine, and what to do about it"
 MARKS = {"ok": "ok   ", "warn": "warn ", "fail": "FAIL "}

@@ -1,0 +1,147 @@
+"""Decodes what comes from outside: bus messages, KV records and stream messages. No other module of the mesh does.
+
+A decoder returns the value, or `Unreadable` with the reason; it never raises. What it returns has been checked: ids and
+names may be used in subjects, file names and keys. Pure, except that an ignored record is logged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mesh.capacity import LeaveOrder
+from mesh.coordination import (
+    HostingAnswer,
+    HostingRequest,
+    Lease,
+    MergeOrder,
+    MeshEvent,
+    MeshRecord,
+    Plan,
+    Pool,
+    ServerRecord,
+)
+from mesh.decoding.checks import (
+    end_fault,
+    first,
+    heartbeat_fault,
+    held_fault,
+    is_token_or_empty,
+    merge_fault,
+    mesh_fault,
+    node_fault,
+    plan_fault,
+    pool_fault,
+    request_fault,
+    server_fault,
+    task_fault,
+)
+from mesh.decoding.decoder import Decoder, Unreadable, readable, readable_of
+from mesh.errors import ResultUnreadable
+from mesh.messages import (
+    Checkpoint,
+    Claim,
+    DeadLetter,
+    Heartbeat,
+    HeartbeatDigest,
+    HeldSet,
+    NodeRecord,
+    Task,
+    TaskEnd,
+    TaskState,
+)
+from mesh.subjects import URGENCIES, NotAToken, is_task_id, is_token, lane_subject, later_due
+
+__all__ = ["Decoder", "Unreadable", "readable", "readable_of"]
+
+# --- tasks ------------------------------------------------------------------------------------------
+task: Decoder[Task] = Decoder(Task, "task", task_fault)
+end: Decoder[TaskEnd] = Decoder(TaskEnd, "final record", end_fault)
+state: Decoder[TaskState] = Decoder(
+    TaskState, "state record", lambda found: first((is_task_id(found.id), "its id is not a task id"))
+)
+dead_letter: Decoder[DeadLetter] = Decoder(
+    DeadLetter, "dead letter", lambda found: task_fault(found.task) or end_fault(found.end)
+)
+claim: Decoder[Claim] = Decoder(
+    Claim, "claim of an idempotency key", lambda found: first((is_task_id(found.id), "its id is not a task id"))
+)
+checkpoint: Decoder[Checkpoint] = Decoder(
+    Checkpoint, "checkpoint", lambda found: first((is_token_or_empty(found.blob), "its blob can't be one"))
+)
+anything: Decoder[Any] = Decoder(Any, "MessagePack value")
+
+
+def result(data: bytes | msgspec.Raw) -> Any:
+    """The value of a stored result; None when it is empty. Raises: ResultUnreadable."""
+    if not len(data):
+        return None
+    found = anything(data)
+    if isinstance(found, Unreadable):
+        raise ResultUnreadable(f"The stored result {found.reason}; submit the task again.")
+    return found
+
+
+class BlobFacts(msgspec.Struct, frozen=True):
+    """The metadata of an object in a blob store, as far as a merge needs it."""
+
+    nuid: str
+    deleted: bool = False
+
+
+blob_facts: Decoder[BlobFacts] = Decoder(
+    BlobFacts, "record of a blob", lambda found: first((is_token(found.nuid), "its chunks have no name")), json=True
+)
+
+# --- nodes ------------------------------------------------------------------------------------------
+held: Decoder[HeldSet] = Decoder(HeldSet, "set of held deliveries", held_fault)
+heartbeat: Decoder[Heartbeat] = Decoder(Heartbeat, "heartbeat", heartbeat_fault)
+digest: Decoder[HeartbeatDigest] = Decoder(
+    HeartbeatDigest, "heartbeat digest", lambda found: first((is_token(found.leader), "its leader can't be a node"))
+)
+node: Decoder[NodeRecord] = Decoder(NodeRecord, "node record", node_fault)
+leave: Decoder[LeaveOrder] = Decoder(LeaveOrder, "order to leave")
+
+# --- the mesh ---------------------------------------------------------------------------------------
+mesh: Decoder[MeshRecord] = Decoder(MeshRecord, "mesh record", mesh_fault)
+lease: Decoder[Lease] = Decoder(
+    Lease, "lease", lambda found: first((is_token(found.node) and is_token(found.incarnation), "it names no node"))
+)
+plan: Decoder[Plan] = Decoder(Plan, "placement plan", plan_fault)
+pool: Decoder[Pool] = Decoder(Pool, "pool", pool_fault)
+server: Decoder[ServerRecord] = Decoder(ServerRecord, "record of a bus server", server_fault)
+hosting_request: Decoder[HostingRequest] = Decoder(HostingRequest, "request about a bus server", request_fault)
+hosting_answer: Decoder[HostingAnswer] = Decoder(HostingAnswer, "answer about a bus server")
+merge: Decoder[MergeOrder] = Decoder(MergeOrder, "order to merge", merge_fault)
+event: Decoder[MeshEvent] = Decoder(MeshEvent, "journal entry")
+alarms: Decoder[tuple[str, ...]] = Decoder(tuple[str, ...], "list of alarms")
+texts: Decoder[dict[str, str]] = Decoder(dict[str, str], "map of texts")
+facts: Decoder[dict[str, Any]] = Decoder(dict[str, Any], "map")
+
+
+def lane_task(subject: str, data: bytes) -> Task | Unreadable:
+    """The task in a message of a lane. It must be stored under its own subject, by which others find it."""
+    found = task(data)
+    if isinstance(found, Unreadable):
+        return found
+    return found if _lane_of(found) == subject else _MISPLACED
+
+
+def due_task(subject: str, data: bytes) -> Task | Unreadable:
+    """The task in a message of LATER that is due. It must have a lane to go to."""
+    found = task(data)
+    if isinstance(found, Unreadable):
+        return found
+    return found if _lane_of(found) and later_due(found.id) == subject else _MISPLACED
+
+
+_MISPLACED = Unreadable("is not a valid task: what it says of itself is not what its subject says")
+
+
+def _lane_of(found: Task) -> str:
+    """The subject of the task in its lane; "" when its pool or urgency make none."""
+    try:
+        return lane_subject(found.kind, found.pool, found.urgency, found.id) if found.urgency in URGENCIES else ""
+    except NotAToken:
+        return ""
