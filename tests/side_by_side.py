@@ -15,8 +15,10 @@ from pathlib import PurePath
 SCENES = ("lan", "faults")
 #: Folders whose tests wait for processes and servers.
 WAITING = (*SCENES, "integration")
-#: Where in the queue the last group that waits begins, as a share of the queue: what is left then is short.
-_LAST_WAIT = 0.7
+#: Files whose tests compute for long, or load large libraries, by how their names begin.
+HEAVY = ("test_workload_", "test_training_", "test_scaling_", "test_kinds")
+#: Where in the queue the last group that takes long begins, as a share of the queue: what is left then is short.
+_LAST_LONG = 0.7
 _PER_CORE, _MEMORY_EACH, _MOST = 2, 2 << 30, 24
 
 
@@ -33,10 +35,11 @@ def in_order(groups: Iterable[str]) -> list[str]:
 
 def _place(group: str) -> float:
     chance = zlib.crc32(group.encode()) / (1 << 32)
-    folder = _folder(group.partition("::")[0])
+    file = PurePath(group.partition("::")[0])
+    folder = _folder(str(file))
     if folder in SCENES:
-        return chance * _LAST_WAIT / 2
-    return chance * _LAST_WAIT if folder in WAITING else chance
+        return chance * _LAST_LONG / 2
+    return chance * _LAST_LONG if folder in WAITING or file.name.startswith(HEAVY) else chance
 
 
 def _folder(file: str) -> str:

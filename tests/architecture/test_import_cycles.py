@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -79,14 +80,15 @@ def cycles(graph: Graph) -> list[frozenset[str]]:
     return sorted((cycle for cycle in found if len(cycle) > 1), key=sorted)
 
 
-MODULES = read_modules()
-IMPORTS = read_imports(MODULES)
+@functools.cache
+def imports() -> Graph:
+    """Of the project. Read by a test, and not while tests are collected: each process collects all of them."""
+    return read_imports(read_modules())
 
 
-@pytest.mark.parametrize(
-    "graph", [pytest.param(IMPORTS, id="modules"), pytest.param(grouped(IMPORTS, folders(MODULES)), id="folders")]
-)
-def test_nothing_imports_itself_by_way_of_others(graph):
+@pytest.mark.parametrize("unit", ["modules", "folders"])
+def test_nothing_imports_itself_by_way_of_others(unit):
+    graph = imports() if unit == "modules" else grouped(imports(), folders(read_modules()))
     assert not [sorted(cycle) for cycle in cycles(graph)]
 
 
