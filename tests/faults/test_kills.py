@@ -23,8 +23,7 @@ from tests.faults.scene import (
     started_elsewhere,
 )
 
-# Serial: what must be under way at the kill, announced or not, is over where the cores are shared.
-pytestmark = [pytest.mark.faults, pytest.mark.serial, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 async def test_kill_of_the_node_that_runs_most(field: Field) -> None:
