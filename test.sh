@@ -12,10 +12,6 @@ ensure_environment .venv-test '.[dev]'
 # Gigabytes that were just unpacked and are still on their way to the disk would hold up every write of the first tests.
 sync
 
-# Folders in which the type checker finds nothing; those that are not listed yet don't fail the suite.
-typed="api/cli api/handlers api/services mesh/discovery mesh/leader mesh/merge mesh/scheduling mesh/tasks
-    node/identity node/lifecycle node/wiring node/work scaling"
-
 step() {
     echo "==> $*" >&2
     "$@"
