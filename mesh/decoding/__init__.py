@@ -6,6 +6,7 @@ names may be used in subjects, file names and keys. Pure, except that an ignored
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,11 +32,13 @@ from mesh.decoding.checks import (
     merge_fault,
     mesh_fault,
     node_fault,
+    outcome_fault,
     plan_fault,
     pool_fault,
     request_fault,
     server_fault,
     task_fault,
+    task_options_fault,
 )
 from mesh.decoding.decoder import Decoder, Unreadable, readable, readable_of
 from mesh.errors import ResultUnreadable
@@ -51,7 +54,7 @@ from mesh.messages import (
     TaskEnd,
     TaskState,
 )
-from mesh.subjects import URGENCIES, NotAToken, is_task_id, is_token, lane_subject, later_due
+from mesh.subjects import URGENCIES, NotAToken, is_task_id, is_token, lane_filter, later_due
 
 __all__ = ["Decoder", "Unreadable", "readable", "readable_of"]
 
@@ -120,12 +123,29 @@ texts: Decoder[dict[str, str]] = Decoder(dict[str, str], "map of texts")
 facts: Decoder[dict[str, Any]] = Decoder(dict[str, Any], "map")
 
 
+#: For records whose names are compared with valid ones: of every small task, so nothing is checked twice.
+_task_options: Decoder[Task] = Decoder(Task, "task", task_options_fault)
+_outcome: Decoder[TaskEnd] = Decoder(TaskEnd, "final record", outcome_fault)
+
+
 def lane_task(subject: str, data: bytes) -> Task | Unreadable:
     """The task in a message of a lane. It must be stored under its own subject, by which others find it."""
-    found = task(data)
+    found = _task_options(data)
     if isinstance(found, Unreadable):
         return found
-    return found if _lane_of(found) == subject else _MISPLACED
+    lane, _, last = subject.rpartition(".")
+    if found.id == last and is_task_id(last) and _lane(found.kind, found.pool, found.urgency) == lane:
+        return found
+    fault = task_fault(found)
+    return Unreadable(f"is not a valid task: {fault}") if fault else _MISPLACED
+
+
+def end_of(task_id: str, data: bytes) -> TaskEnd | Unreadable:
+    """The final record that is stored for a task, whose id is valid."""
+    found = _outcome(data)
+    if isinstance(found, Unreadable) or found.id == task_id:
+        return found
+    return Unreadable(f"is that of another task, {found.id!r:.80}")
 
 
 def due_task(subject: str, data: bytes) -> Task | Unreadable:
@@ -133,15 +153,17 @@ def due_task(subject: str, data: bytes) -> Task | Unreadable:
     found = task(data)
     if isinstance(found, Unreadable):
         return found
-    return found if _lane_of(found) and later_due(found.id) == subject else _MISPLACED
+    lane = _lane(found.kind, found.pool, found.urgency)
+    return found if lane and later_due(found.id) == subject else _MISPLACED
 
 
 _MISPLACED = Unreadable("is not a valid task: what it says of itself is not what its subject says")
 
 
-def _lane_of(found: Task) -> str:
-    """The subject of the task in its lane; "" when its pool or urgency make none."""
+@lru_cache(maxsize=4096)
+def _lane(kind: str, pool: str, urgency: str) -> str:
+    """`work.<kind>.<pool>.<urgency>`; "" when they are no lane. Every task is checked, and there are few lanes."""
     try:
-        return lane_subject(found.kind, found.pool, found.urgency, found.id) if found.urgency in URGENCIES else ""
+        return lane_filter(kind, pool, urgency).removesuffix(".*") if urgency in URGENCIES else ""
     except NotAToken:
         return ""

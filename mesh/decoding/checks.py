@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import lru_cache
 
 from mesh.coordination import (
     HostingRequest,
@@ -30,16 +29,19 @@ from mesh.messages import (
 from mesh.subjects import is_task_id, is_token
 from mesh.task_states import FINAL
 
-_is_name = lru_cache(maxsize=4096)(is_token)  # for kinds, of which there are few
-
 
 def task_fault(task: Task) -> str:
     """Why a task may not be used."""
-    # Every node decodes every task that it runs: what a task leaves out is not looked at.
     if not is_task_id(task.id):
         return f"{task.id!r:.80} is not a task id"
-    if not _is_name(task.kind):
+    if not is_token(task.kind):
         return f"{task.kind!r:.80} can't be a kind"
+    return task_options_fault(task)
+
+
+def task_options_fault(task: Task) -> str:
+    """Why a task with a valid id and kind may not be used."""
+    # Every node decodes every task that it runs: what a task leaves out is not looked at.
     if not 0 <= task.max_attempts <= MAX_ATTEMPTS:
         return f"max_attempts must be from 0 to {MAX_ATTEMPTS}"
     if not 0.0 <= task.submitted_at + task.timeout_s + task.expires_at < math.inf or task.timeout_s < 0.0:
@@ -80,11 +82,14 @@ def is_token_or_empty(text: str) -> bool:
 
 def end_fault(end: TaskEnd) -> str:
     """Why a final record may not be used."""
-    if not is_task_id(end.id):
-        return f"{end.id!r:.80} is not a task id"
+    return outcome_fault(end) if is_task_id(end.id) else f"{end.id!r:.80} is not a task id"
+
+
+def outcome_fault(end: TaskEnd) -> str:
+    """Why a final record with a valid id may not be used."""
     if end.state not in FINAL:
         return f"{end.state!r:.80} is not a final state"
-    return blob_fault(end.result_ref)
+    return "" if end.result_ref is None else blob_fault(end.result_ref)
 
 
 def heartbeat_fault(heartbeat: Heartbeat) -> str:

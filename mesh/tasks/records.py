@@ -63,11 +63,10 @@ async def read_end(bus: Bus, task: str) -> TaskEnd | None:
 
 def end_of(task: str, data: bytes) -> TaskEnd:
     """The final record that is stored for `task`. One that can't be read stands like any other: the task has failed."""
-    end = decoding.end(data)
-    if not isinstance(end, Unreadable) and end.id == task:
+    end = decoding.end_of(task, data)
+    if not isinstance(end, Unreadable):
         return end
-    reason = end.reason if isinstance(end, Unreadable) else f"is that of another task, {end.id}"
-    error = TaskError("unreadable", f"the final record of this task {reason}")
+    error = TaskError("unreadable", f"the final record of this task {end.reason}")
     return TaskEnd(id=task, kind="", state="failed", error=error)
 
 

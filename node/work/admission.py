@@ -48,6 +48,9 @@ SHED_DELAY_S = 0.05
 DOUBT_S = 1.0
 
 
+_RESENT = RESENT_HEADER.encode()
+
+
 class Admission:
     """Admits the deliveries that a node pulls."""
 
@@ -137,7 +140,7 @@ class Admission:
             # A program other than a Queztl client published it. Unless it is terminated, it is delivered for ever.
             self._spawn(self._refuse(message, stream_seq, task.reason), f"refuse message {stream_seq}")
             return
-        resent = RESENT_HEADER.encode() in message.raw_headers
+        resent = _RESENT in message.raw_headers
         doubtful = now < self._doubt_until
         delivery = Delivery(task, message.reply, stream_seq, delivered, self._bus.epoch, now)
         delivery.suspect, delivery.trusted = resent or delivered > 1 or doubtful, not doubtful
