@@ -1,8 +1,4 @@
-"""Decodes what comes from outside: bus messages, KV records and stream messages. No other module of the mesh does.
-
-A decoder returns the value, or `Unreadable` with the reason; it never raises. What it returns has been checked: ids and
-names may be used in subjects, file names and keys. Pure, except that an ignored record is logged.
-"""
+"""The only decoders of bus messages and records: they return a checked value or a reason, and never raise."""
 
 from __future__ import annotations
 
