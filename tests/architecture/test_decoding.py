@@ -10,7 +10,7 @@ from tests.architecture.test_shape import sources
 PACKAGES = ("mesh", "node", "api", "scaling")
 #: Who may call a decoder of msgspec, and what it decodes there.
 DECODES = {
-    "mesh/decoding/decoder.py": "all that comes over the bus",
+    "mesh/decoder.py": "all that comes over the bus",
     "mesh/messages.py": "payloads of a node's own submitter and workers, checked where they came in",
     "api/http/bodies.py": "bodies of HTTP requests",
     "node/executor/protocol.py": "frames of a node's own workers",

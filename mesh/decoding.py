@@ -1,4 +1,8 @@
-"""The only decoders of bus messages and records: they return a checked value or a reason, and never raise."""
+"""Decodes what comes from outside: bus messages, KV records and stream messages. No other module of the mesh does.
+
+A decoder returns the value, or `Unreadable` with the reason; it never raises. What it returns has been checked: ids and
+names may be used in subjects, file names and keys. Pure, except that an ignored record is logged.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,8 @@ from mesh.coordination import (
     Pool,
     ServerRecord,
 )
-from mesh.decoding.checks import (
+from mesh.decoder import Decoder, Unreadable, readable, readable_of
+from mesh.decoding_checks import (
     end_fault,
     first,
     heartbeat_fault,
@@ -36,7 +41,6 @@ from mesh.decoding.checks import (
     task_fault,
     task_options_fault,
 )
-from mesh.decoding.decoder import Decoder, Unreadable, readable, readable_of
 from mesh.errors import ResultUnreadable
 from mesh.messages import (
     Checkpoint,
