@@ -1,4 +1,4 @@
-"""What holds for every test: nothing leaves this machine, and no result depends on how fast it is."""
+"""Settings of every test: no traffic leaves this machine, and no result depends on how fast it is."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from hypothesis import HealthCheck, settings
 
 from tests import side_by_side
 
-# Nodes that a test starts as processes speak on loopback only: no test ever multicasts into a real network.
+# Nodes that a test starts as processes use loopback only: no test multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
 
-# Byte code is kept, whatever the environment says: the tests start hundreds of interpreters, and a quarter of each
-# start would be compiling.
+# Bytecode is cached whatever the environment says: the tests start hundreds of interpreters, and each would spend a
+# quarter of its start compiling.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# What a script starts in its background ignores Ctrl-C, and so would all that the tests start, to interrupt it.
+# A script's background job ignores SIGINT, and its child processes inherit that: tests that send SIGINT would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: What the folders of a whole run may take, bytes: ten times what they do.
+#: Space that the folders of a whole run may need, bytes: ten times what they take.
 _ROOM = 4 << 30
 
 
 def _in_memory() -> Path | None:
-    """A folder in memory with room for all tests and leave to run programs; None where the system has none."""
+    """A folder in memory with enough space that allows programs to run; None where the system has none."""
     folder = Path("/dev/shm")
     if not folder.is_dir() or not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return None
     return folder if shutil.disk_usage(folder).free > _ROOM else None
 
 
-# Nodes and bus servers sync small files all the time: on a disk that is busy with something else, each test would wait
-# for that, for seconds. None of them cuts the power: what a killed process wrote is there, on a disk as in memory.
+# Nodes and bus servers sync small files all the time: on a busy disk, each sync would delay a test by seconds. No test
+# cuts the machine's power, so what a killed process wrote survives in memory as it does on a disk.
 if "TMPDIR" not in os.environ and (memory := _in_memory()) is not None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
-# What nodes keep for each other (proofs of libraries) is this run's own, and that of all its processes.
+# The cache that nodes share (results of library probes) belongs to this run, and all its processes use it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="queztl-tests-")
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
-# The suite tries the same examples each time, so that it says something about the change it is run on; new ones are
-# looked for with HYPOTHESIS_PROFILE=explore. `./test.sh --quick` tries the first of them (quick).
+# The suite tries the same examples in each run, so that a failure comes from the change under test;
+# HYPOTHESIS_PROFILE=explore searches for new ones. `./test.sh --quick` tries the first 30 of them (quick).
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("queztl", deadline=None, max_examples=100, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("quick", deadline=None, max_examples=30, derandomize=True, suppress_health_check=_SLOW)
@@ -61,7 +61,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "queztl"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In one of several processes, the tests come in the order of `side_by_side`."""
+    """In a run of several processes, order the tests as `side_by_side` says."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         groups: dict[str, list[pytest.Item]] = {}
         for item in items:
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Several processes take whole groups from one queue, unless `--dist` says otherwise."""
+    """The worker processes take whole groups of tests from one queue, unless `--dist` says otherwise."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Queue(LoadScopeScheduling):
@@ -80,20 +80,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     if config.getoption("dist") != "load":
         return None
-    config.option.loadscopereorder = False  # the order is that of the tests
+    config.option.loadscopereorder = False  # keep the order of the tests
     return Queue(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means here, and `-n logical`, which is for tests that compute."""
+    """The number of processes for `-n auto` (tests that wait) and for `-n logical` (tests that compute)."""
     waiting = config.option.numprocesses == "auto"
     return side_by_side.processes(psutil.virtual_memory().available, waiting)
 
 
 @pytest.fixture(autouse=True)
 def _like_everybody() -> Iterator[None]:
-    """No test leaves this process more important than what it measures: whatever it starts later would be, too."""
+    """No test leaves this process with real-time priority: the processes it starts later would inherit it."""
     yield
     if hasattr(os, "sched_getscheduler"):
         assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library has made this process a real-time one"

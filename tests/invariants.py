@@ -1,7 +1,7 @@
-"""What must hold after every fault test, whatever was killed, frozen or cut.
+"""Invariants that must hold after every fault test, whatever was killed, frozen or cut off.
 
-Every accepted task ends in exactly one final record; no result without an accepted task; a second result changes
-nothing; fencing numbers never go down; nothing is left in a lane, held by a dead node or scheduled; results right.
+Every accepted task has exactly one final record; no result lacks an accepted task; a second result changes nothing;
+fencing numbers never decrease; no message is left in a lane, scheduled or held by a dead node; results are correct.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from mesh.leader import journal as events
 from mesh.messages import TaskEnd, TaskState
 from mesh.tasks import records
 
-#: Takes the end and, when the task is done, its value; raises AssertionError when either is wrong.
+#: Gets the end record and, when the task is done, its value; raises AssertionError when either is wrong.
 Expected = Callable[[TaskEnd, Any], None]
 
-#: An end is stored before its message is acknowledged, and a lane is looked at every two seconds: time to settle.
+#: An end is stored before its message is acknowledged, and the leader checks the lanes every two seconds.
 SETTLE_S = 20.0
-#: The consumer of the witness outlives a connection that is away for so long.
+#: The witness's consumer survives a connection loss of this length.
 _KEPT_NS = 600 * 10**9
-#: A second end is offered for this many tasks.
+#: The number of tasks for which the check tries to write a second end.
 SECOND_ENDS = 25
 
 
 class Witness:
-    """Hears every state and end the bus stored, and every plan and lease, from the moment it is started."""
+    """Records every task state, end and plan that the bus stores, from the moment it is started."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._subscriptions = bus, list[Subscription]()
         self.ends: Counter[str] = Counter()
-        """Task -> how many different ends were heard. The same one may be heard twice: a server that led and froze
-        tells of it when it thaws, and so did its successor."""
+        """Task -> how many different ends were received. The same end may arrive twice: from a Raft leader that froze,
+        once it thaws, and from its successor."""
         self._heard: set[bytes] = set()
         self.states: list[tuple[float, TaskState]] = []
         self.plan_fences: list[int] = []
         self._news = asyncio.Event()
 
     async def start(self) -> Witness:
-        """Listen."""
+        """Subscribe."""
         self._subscriptions = [
             await self._bus.subscribe("task_updates.>", self._on_told),
             await self._bus.subscribe(box := self._bus.new_inbox(), self._on_plan),
         ]
-        # What is stored, not what somebody wants to: a master that was cut off offers its old plans when the cable is
-        # back, and is refused.
+        # Read stored plans, not published ones: a leader that was cut off publishes its old plans when the cable is
+        # back, and the bus refuses them.
         plans = {"deliver_subject": box, "deliver_policy": "last", "ack_policy": "none", "inactive_threshold": _KEPT_NS}
         stream = f"KV_{subjects.KV_PLAN}"
         await self._bus.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": plans}, repeat=False)
         return self
 
-    def _on_told(self, message: Message) -> None:
+    def _on_task_update(self, message: Message) -> None:
         if not message.data:
             return
         if message.subject.endswith(".end"):
@@ -89,7 +89,7 @@ class Witness:
         return list(found.values())
 
     async def until(self, condition: Callable[[], object], within_s: float, why: str) -> None:
-        """Wait for the news that makes `condition` true. Raises: AssertionError."""
+        """Wait for the message that makes `condition` true. Raises: AssertionError."""
         try:
             async with asyncio.timeout(within_s):
                 while not condition():
@@ -100,14 +100,14 @@ class Witness:
 
 
 async def check(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness, within_s: float = 60.0) -> None:
-    """All invariants, once every accepted task ended (within `within_s`). Raises: AssertionError."""
+    """Check all invariants once every accepted task has ended (within `within_s`). Raises: AssertionError."""
     await _all_ended(mesh, accepted, witness, within_s)
     deadline = time.monotonic() + SETTLE_S
     while True:
         try:
             return await _hold(mesh, accepted, witness)
         except BusUnavailable:
-            # A server that was cut off asks for an election when it is back: whatever is read then is read again.
+            # A server that was cut off starts an election when it is back: repeat the reads that failed meanwhile.
             if time.monotonic() > deadline:
                 raise
 
@@ -117,7 +117,7 @@ async def _hold(mesh: Mesh, accepted: Mapping[str, Expected], witness: Witness) 
     await _nothing_left(bus)
     ends = await records.read_ends(bus, accepted)
     for task in set(accepted) - set(ends):
-        # Reads of many come from any copy, which may lag behind; the one that leads knows.
+        # Batch reads go to any replica, which may lag behind; a single read goes to the Raft leader.
         if (end := await records.read_end(bus, task)) is not None:
             ends[task] = end
     assert set(ends) == set(accepted), f"lost: {sorted(set(accepted) - set(ends))[:5]}"
@@ -140,13 +140,13 @@ async def _all_ended(mesh: Mesh, accepted: Iterable[str], witness: Witness, with
         try:
             await mesh.wait(task, max(0.1, deadline - time.monotonic()))
         except WaitTimeout:
-            told = [(at, state.node, state.state) for at, state in witness.states if state.id == task]
+            updates = [(at, state.node, state.state) for at, state in witness.states if state.id == task]
             view = await mesh.status(task)
-            raise AssertionError(f"not ended within {within_s:g} s: {view}; what was told of it: {told}") from None
+            raise AssertionError(f"not ended within {within_s:g} s: {view}; its updates: {updates}") from None
 
 
 async def _nothing_left(bus: Bus) -> None:
-    """No message in WORK or LATER, no delivery unacknowledged: nothing stays with a dead node."""
+    """No message is left in WORK or LATER, and every delivery is acknowledged: a dead node holds nothing."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         left = {name: await _count(bus, name) for name in (subjects.WORK, subjects.LATER)}
@@ -154,7 +154,7 @@ async def _nothing_left(bus: Bus) -> None:
         held = {lane: info.unacknowledged for lane, info in lanes.items() if info.unacknowledged}
         if not any(left.values()) and not held:
             return
-        assert time.monotonic() < deadline, f"still there: {left}, delivered and not settled: {held}"
+        assert time.monotonic() < deadline, f"messages left: {left}, deliveries not acknowledged: {held}"
         await asyncio.sleep(0.1)
 
 
@@ -200,15 +200,16 @@ async def journal(bus: Bus) -> list[MeshEvent]:
 
 
 async def fences_never_go_down(bus: Bus, witness: Witness) -> None:
-    """Terms have ever higher numbers, and no master writes after a later one began."""
+    """Terms strictly increase, and no leader writes after a later term began."""
     written = await journal(bus)
     elected = [event.fence for event in written if event.type == events.LEADER_ELECTED]
     assert elected and all(a < b for a, b in pairwise(elected)), f"terms: {elected}"
-    # A master that was cut off tells of its end late: that is a fact about the past, not an act. What it wrote before
-    # may lie in a socket until the cable is back: so its time counts (one clock here), not when the bus got it.
+    # A leader that was cut off reports the end of its term late: that event describes the past and is not an act. Its
+    # earlier writes may wait in a socket until the cable is back, so events are sorted by their own time (all nodes
+    # share one clock here), not by when the bus stored them.
     acts = sorted(
         (event.at, event.fence, event.type) for event in written if event.fence and event.type != events.LEADER_LOST
     )
     fences = [fence for _, fence, _ in acts]
-    assert fences == sorted(fences), f"a master acted after its term: {acts}"
+    assert fences == sorted(fences), f"a leader acted after its term: {acts}"
     assert witness.plan_fences == sorted(witness.plan_fences), f"plans: {witness.plan_fences}"

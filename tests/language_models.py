@@ -1,24 +1,24 @@
-"""A language model small enough to be made by a test: a Llama of random weights, and a tokenizer of 60 words."""
+"""A language model small enough for a test to make: a Llama with random weights, and a tokenizer of 60 words."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 WORDS = [f"w{number}" for number in range(60)]
-#: A chat, put as its words.
+#: A chat template that joins each message's role and content with spaces.
 CHAT = "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}"
 
 
 def tiny_llama(folder: Path, chat: bool = False, tied: bool = False) -> Path:
-    """`folder` with config.json, model.safetensors and a tokenizer; it never says that it is done."""
+    """Write config.json, model.safetensors and a tokenizer to `folder`; the model never emits its end token."""
     import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = ["<unk>", "<pad>", "</s>", "user", *WORDS]
-    tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    tokens = ["<unk>", "<pad>", "</s>", "user", *WORDS]
+    tokenizer = Tokenizer(WordLevel({token: at for at, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>",
@@ -29,7 +29,7 @@ def tiny_llama(folder: Path, chat: bool = False, tied: bool = False) -> Path:
     torch.manual_seed(1)
     network = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.5, tie_word_embeddings=tied,
             bos_token_id=None, eos_token_id=None, pad_token_id=1,
         )
@@ -48,7 +48,7 @@ _IN_GGUF = {
 
 
 def tiny_gguf(llama: Path, file: Path) -> None:
-    """The weights of a `tiny_llama` as GGUF, with a tokenizer of 60 characters: both back ends can run it."""
+    """The weights of a `tiny_llama` as GGUF, with a tokenizer of 60 characters: both backends can run it."""
     import gguf
     import numpy as np
     from safetensors.numpy import load_file
@@ -76,7 +76,7 @@ def tiny_gguf(llama: Path, file: Path) -> None:
         if part.startswith("layers."):
             _, layer, part = part.split(".", 2)
             block = f"blk.{layer}."
-        # GGUF has the two halves that a rotation turns side by side.
+        # GGUF interleaves the two halves that a rotary embedding rotates.
         for projection, heads in (("self_attn.q_proj", 4), ("self_attn.k_proj", 2)):
             if part == projection:
                 weights = loaded.reshape(heads, 2, 4, 32).swapaxes(1, 2).reshape(loaded.shape)

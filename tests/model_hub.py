@@ -1,4 +1,4 @@
-"""A hub of models for tests: what the real one's client asks of it, on a port of this machine."""
+"""A model hub for tests: the endpoints that the real hub's client requests, on a local port."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Folders, by the ids they are to have."""
+    """Serves each folder as the model of its id."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self.folders, self.url = folders, ""
         self.asked: list[str] = []
-        """The paths that were asked for, each with its method and whether a key came with it."""
+        """The requests received: method, path, and whether each carried a key."""
         self.gated, self.lost = False, ""
-        """Whether models are for those only who asked; a file that is listed, and then not there"""
+        """Whether the models are gated; the name of a file that is listed but cannot be downloaded"""
 
     def app(self) -> web.Application:
-        """Facts, lists and files."""
+        """The routes: model information, file lists and files."""
         made = web.Application(middlewares=[self._note])
         made.router.add_get("/api/models/{owner}/{name}/revision/{revision}", self._facts)
         made.router.add_get("/api/models/{owner}/{name}/tree/{revision}", self._tree)
@@ -48,15 +48,15 @@ class Hub:
 
     async def _facts(self, request: web.Request) -> web.Response:
         folder, name = self._folder(request), f"{request.match_info['owner']}/{request.match_info['name']}"
-        files = [{"rfilename": one.name, "size": one.stat().st_size} for one in folder.iterdir()]
+        files = [{"rfilename": file.name, "size": file.stat().st_size} for file in folder.iterdir()]
         facts = {"_id": "1", "id": name, "modelId": name, "sha": COMMIT, "siblings": files, "gated": self.gated}
         return web.json_response(facts | {"private": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0})
 
     async def _tree(self, request: web.Request) -> web.Response:
         return web.json_response(
             [
-                {"type": "file", "path": one.name, "size": one.stat().st_size, "oid": _etag(one)}
-                for one in self._folder(request).iterdir()
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file)}
+                for file in self._folder(request).iterdir()
             ]
         )
 
@@ -75,7 +75,7 @@ def _etag(file: Path) -> str:
 
 @contextmanager
 def serve(folders: dict[str, Path]) -> Iterator[Hub]:
-    """A hub in a thread; its `url` is what HF_ENDPOINT is to be."""
+    """A hub in a thread; tests set HF_ENDPOINT to its `url`."""
     hub, loop, ready = Hub(folders), asyncio.new_event_loop(), threading.Event()
     over = asyncio.Event()
 
@@ -85,7 +85,7 @@ def serve(folders: dict[str, Path]) -> Iterator[Hub]:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         hub.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         ready.set()
-        # Not `loop.stop`: a stop that comes before the loop is waiting here would end the start and not the service.
+        # Not `loop.stop`: called before the loop waits here, it would interrupt the start instead of ending the hub.
         await over.wait()
         await runner.cleanup()
 

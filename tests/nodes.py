@@ -1,7 +1,7 @@
-"""Whole nodes as processes, for tests that kill, freeze and cut them.
+"""Whole nodes as processes, for tests that kill, freeze and cut them off.
 
-`async with Cluster(folder) as cluster:` ends everything that was started, whatever happened; every pid that gets a
-signal is one that this file's own children were seen to have. Each cluster is a mesh of its own name on loopback.
+`async with Cluster(folder) as cluster:` ends everything that was started, whatever happened. Signals go only to
+processes that this file started and to their descendants. Each cluster is a mesh on loopback with a name of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 
 
 async def eventually(condition: Callable[[], Awaitable[object]], within_s: float, why: Callable[[], str] | str) -> None:
-    """Look until `condition` holds; the wait is only a bound. Raises: AssertionError with `why`."""
+    """Poll until `condition` holds, for at most `within_s`. Raises: AssertionError with `why`."""
     deadline = time.monotonic() + within_s
     while not await condition():
         if time.monotonic() > deadline:
@@ -45,7 +45,7 @@ async def eventually(condition: Callable[[], Awaitable[object]], within_s: float
 
 @dataclass
 class NodeProcess:
-    """One `python -m node`, its workers, and the bus server if it hosts it."""
+    """One `python -m node`, its workers, and the bus server if it hosts one."""
 
     name: str
     folder: Path
@@ -59,7 +59,7 @@ class NodeProcess:
     _reader: asyncio.Task[None] | None = None
 
     async def start(self) -> NodeProcess:
-        """Return once it printed its banner. Raises: AssertionError with its log when it does not."""
+        """Return once the node has printed its banner. Raises: AssertionError with its log when it does not."""
         self.folder.mkdir(exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("QUEZTL_")}
         with self.log_file.open("ab") as log:
@@ -93,78 +93,78 @@ class NodeProcess:
         while await self._process.stdout.read(65536):
             pass
 
-    # --- what it is ---------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------
     @property
     def log_file(self) -> Path:
-        """Its stderr, of all its runs."""
+        """The stderr of all its runs."""
         return self.folder.with_suffix(".log")
 
     def log(self, last_bytes: int = 20_000) -> str:
-        """The end of its log."""
+        """The last part of its log."""
         return self.log_file.read_bytes()[-last_bytes:].decode(errors="replace") if self.log_file.exists() else ""
 
     @property
     def pid(self) -> int:
-        """Its daemon's."""
+        """The pid of its daemon."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether its daemon has not ended."""
+        """Whether its daemon is running."""
         return self._process is not None and self._process.returncode is None
 
     def processes(self, with_bus: bool = True) -> list[psutil.Process]:
-        """The daemon and all that descends from it, the daemon first."""
+        """The daemon, first, and all its descendants."""
         try:
             daemon = psutil.Process(self.pid)
             family = [daemon, *daemon.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
-        return [one for one in family if with_bus or not _is_bus(one)]
+        return [process for process in family if with_bus or not _is_bus(process)]
 
     def bus_process(self) -> psutil.Process | None:
-        """The nats-server with the streams, if this node hosts it now."""
-        for one in self.processes():
+        """The nats-server with the streams, if this node runs it now."""
+        for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if _is_bus(one) and any(part.endswith("server.conf") for part in one.cmdline()):
-                    return one
+                if _is_bus(process) and any(part.endswith("server.conf") for part in process.cmdline()):
+                    return process
         return None
 
     @property
     def hosts_bus(self) -> bool:
-        """Whether its folder holds a founded bus."""
+        """Whether its data folder holds a bus that was created."""
         return (self.folder / "bus" / "founded.json").exists()
 
-    # --- what is done to it -------------------------------------------------------------------------
+    # --- faults and control -------------------------------------------------------------------------
     async def kill9(self) -> float:
-        """SIGKILL to the whole node at once; returns the Unix time just before."""
+        """Send SIGKILL to the whole node at once; returns the Unix time just before."""
         family = self.processes()
         at = time.time()
-        for one in family:
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
         await self._ended()
         return at
 
     def freeze(self) -> float:
-        """SIGSTOP to the whole node; returns the Unix time just before."""
+        """Send SIGSTOP to the whole node; returns the Unix time just before."""
         self._frozen = self.processes()
         at = time.time()
-        for one in self._frozen:
+        for process in self._frozen:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.suspend()
+                process.suspend()
         return at
 
     def thaw(self) -> None:
-        """SIGCONT to all that `freeze` stopped."""
-        for one in self._frozen:
+        """Send SIGCONT to all processes that `freeze` stopped."""
+        for process in self._frozen:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.resume()
+                process.resume()
         self._frozen = []
 
     async def terminate(self) -> int:
-        """SIGTERM, and wait until it has left in order; its exit code."""
+        """Send SIGTERM and wait until the node has left in order; returns its exit code."""
         self.send(signal.SIGTERM)
         assert self._process is not None
         async with asyncio.timeout(LEAVE_WITHIN_S):
@@ -173,7 +173,7 @@ class NodeProcess:
         return int(self._process.returncode or 0)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the daemon alone."""
+        """Send a signal to the daemon alone."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
@@ -186,7 +186,7 @@ class NodeProcess:
             self._reader = None
 
     async def close(self) -> None:
-        """Gone, whatever state it is in."""
+        """End the node, whatever state it is in."""
         if self.running:
             self.thaw()
             await self.kill9()
@@ -200,7 +200,7 @@ def _is_bus(process: psutil.Process) -> bool:
 
 
 class Cluster:
-    """Nodes of one mesh: the first one started founds the bus, on `bus_port`."""
+    """The nodes of one mesh: the first one started creates the bus, on `bus_port`."""
 
     def __init__(self, folder: Path, interface: str = "lo") -> None:
         self.folder, self.mesh_name, self.interface = folder, f"t{secrets.token_hex(5)}", interface
@@ -220,21 +220,21 @@ class Cluster:
             await node.close()
 
     def print_logs(self) -> None:
-        """For a test that failed: pytest shows what was printed only then."""
+        """Print all logs: pytest shows them only when the test fails."""
         for node in self.nodes:
             print(f"--- {node.name} ({node.id}) ---\n{node.log()}")
 
     @property
     def url(self) -> str:
-        """Of the bus."""
+        """The URL of the bus."""
         return f"nats://127.0.0.1:{self.bus_port}"
 
     def node(self, *arguments: str, slots: int = 2, fault_kinds: bool = True) -> NodeProcess:
-        """One more node, not started yet."""
+        """Add a node, not started yet."""
         name = f"node{len(self.nodes) + 1}"
         api = f"127.0.0.1:{free_port()}"
         flags = ["--interface", self.interface, "--mesh", self.mesh_name, "--api", api, "--slots", str(slots)]
-        # Only the one that founds hosts a bus, and takes this port for it.
+        # Only the node that creates the mesh hosts a bus, on this port.
         flags += ["--log-level", "debug", "--bus-port", str(self.bus_port), "--measure-after", "0"]
         flags += ["--fault-kinds"] * fault_kinds
         made = NodeProcess(name, self.folder / name, (*flags, *arguments), f"http://{api}")
@@ -242,14 +242,14 @@ class Cluster:
         return made
 
     async def start(self, *slots: int) -> list[NodeProcess]:
-        """One node for each number of slots; the first founds (and hosts the bus)."""
+        """Start one node for each number of slots; the first one creates the mesh and hosts the bus."""
         nodes = [self.node(slots=number) for number in slots]
         await nodes[0].start()
         await asyncio.gather(*(node.start() for node in nodes[1:]))
         return nodes
 
     async def client(self, url: str = "") -> Mesh:
-        """A client of its own connection, to `url` or to any bus server of the cluster; closed with the cluster."""
+        """A client with a connection of its own, to `url` or to the bus; closed with the cluster."""
         mesh = Mesh(url or self.url)
         self._meshes.append(mesh)
         await mesh.connect()
@@ -257,10 +257,10 @@ class Cluster:
 
     def by_id(self, node: str) -> NodeProcess:
         """The node with that id."""
-        return next(one for one in self.nodes if one.id == node)
+        return next(process for process in self.nodes if process.id == node)
 
     async def leader_other_than(self, bus: Bus, *not_these: NodeProcess, within_s: float = 15.0) -> NodeProcess:
-        """The master, as soon as it is none of `not_these`."""
+        """The leader, as soon as it is none of `not_these`."""
         changed = asyncio.Event()
         watch = await bus.kv(subjects.KV_LEASE).watch(lambda _: changed.set())
         try:
@@ -268,18 +268,18 @@ class Cluster:
                 while True:
                     changed.clear()
                     held = await lease(bus)
-                    if held is not None and held.node not in {one.id for one in not_these}:
+                    if held is not None and held.node not in {node.id for node in not_these}:
                         return self.by_id(held.node)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(1.0):
                             await changed.wait()
         except TimeoutError:
-            raise AssertionError(f"no other master than {[one.name for one in not_these]}") from None
+            raise AssertionError(f"no other leader than {[node.name for node in not_these]}") from None
         finally:
             await watch.close()
 
     async def hand_over_from_host(self, mesh: Mesh) -> NodeProcess:
-        """Restart the bus host in order, so that another node is master; returns the master."""
+        """Restart the bus host in order, so that another node becomes leader; returns the leader."""
         host = self.nodes[0]
         assert await host.terminate() == 0, host.log()
         await host.start()

@@ -1,4 +1,4 @@
-"""A relay between a client and a server, for what happens to connections."""
+"""A TCP relay between a client and a server, for connection faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 
 
 class Proxy:
-    """A TCP relay on loopback: it can cut every connection it carries, and takes new ones at once."""
+    """A TCP relay on loopback: it can reset every connection it carries, and accepts new ones at once."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -16,12 +16,12 @@ class Proxy:
         self._closed = False
         self.accepted = 0
         self.mute = False
-        """New connections are taken and nobody speaks on them, as by the system of a process that is frozen."""
+        """New connections are accepted and get no data, as the system does for a process that is frozen."""
         self.dropped = 0
-        """Mute connections that the other side hung up."""
+        """Mute connections that the other side closed."""
 
     async def start(self) -> int:
-        """The port it listens on."""
+        """Start to listen; returns the port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -33,11 +33,11 @@ class Proxy:
                 await reader.read()
             self.dropped += 1
             return writer.close()
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        self._writers |= {writer, there_writer}
+        target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, target_writer}
         if self._closed:
             return self.cut()
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
+        for source, sink in ((reader, target_writer), (target_reader, writer)):
             task = asyncio.create_task(self._relay(source, sink))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -48,13 +48,13 @@ class Proxy:
                 sink.write(data)
                 await sink.drain()
         except OSError:
-            pass  # cut: what this proxy is for
+            pass  # `cut` resets connections on purpose
         finally:
             sink.transport.abort()
 
     @property
     def carried(self) -> int:
-        """Connections it carries now, two directions each."""
+        """Directions it relays now, two for each connection."""
         return len(self._tasks)
 
     def cut(self) -> None:
@@ -64,7 +64,7 @@ class Proxy:
         self._writers.clear()
 
     async def close(self) -> None:
-        """End it with all its connections."""
+        """End the relay with all its connections."""
         self._closed = True
         self._server.close()
         self.cut()

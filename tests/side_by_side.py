@@ -1,4 +1,4 @@
-"""How the tests are shared out among processes that run side by side: what goes together, and what comes first.
+"""How the tests are distributed to parallel processes: which tests form a group, and in which order groups run.
 
 Most of the suite waits (for a lease to run out, for a server to be elected), so there are more processes than cores.
 They take groups of tests from one queue, which this file puts in order; tests/conftest.py tells pytest-xdist.
@@ -11,25 +11,25 @@ import zlib
 from collections.abc import Iterable
 from pathlib import PurePath
 
-#: Folders whose tests wait most of their time, and take long: each of their tests is a group of its own.
+#: Folders whose tests are long and wait most of the time: each of their tests is a group of its own.
 SCENES = ("lan", "faults")
 #: Folders whose tests wait for processes and servers.
 WAITING = (*SCENES, "integration")
-#: Files whose tests compute for long, or load large libraries, by how their names begin.
+#: Prefixes of files whose tests compute for long or load large libraries.
 HEAVY = ("test_workload_", "test_training_", "test_scaling_", "test_kinds")
-#: Where in the queue the last group that takes long begins, as a share of the queue: what is left then is short.
+#: Long groups start within this first share of the queue: the rest of it holds short ones.
 _LAST_LONG = 0.7
 _PER_CORE, _MEMORY_EACH, _MOST = 2, 2 << 30, 24
 
 
 def group_of(nodeid: str) -> str:
-    """The group of a test: a file, whose tests may share a node or a model; of the long scenes, the test alone."""
+    """The group of a test: its file, whose tests may share a node or a model; a long scene is a group alone."""
     file = nodeid.partition("::")[0]
     return nodeid if _folder(file) in SCENES else file
 
 
 def in_order(groups: Iterable[str]) -> list[str]:
-    """The queue: what waits and what computes mixed evenly, the same way in every process, scenes first of all."""
+    """The queue: waiting and computing groups mixed evenly, the same in every process, scenes in the first part."""
     return sorted(groups, key=lambda group: (_place(group), group))
 
 
@@ -48,6 +48,6 @@ def _folder(file: str) -> str:
 
 
 def processes(memory_bytes: int, waiting: bool = True) -> int:
-    """How many run side by side: two a core, or cores and one where nothing waits, as far as the memory goes."""
+    """How many processes to run: two a core, or cores + 1 where no test waits, limited by the memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_MOST, _PER_CORE * cores if waiting else cores + 1, memory_bytes // _MEMORY_EACH))

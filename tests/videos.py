@@ -1,4 +1,4 @@
-"""Video files made on the spot, each frame with its number drawn into it; and what is in a file, read independently."""
+"""Generates video files whose frames show their numbers, and reads the contents of a file independently."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def video(
     pixel_format: str = "yuv420p",
     muxer: dict[str, str] | None = None,
 ) -> bytes:
-    """A file of `frames` frames numbered from `first`, with a tone as long as the picture unless `sound` is ""."""
+    """A file of `frames` frames numbered from `first`, with a tone of the same length unless `sound` is ""."""
     scene = Scene(*size)
     with _made(container, muxer) as (made, finished):
         stream = made.add_stream(codec, rate=rate, options={"preset": "ultrafast", "bf": "2", **(options or {})})
@@ -66,7 +66,7 @@ def sound_only(seconds: float = 0.5) -> bytes:
 
 @contextmanager
 def _made(container: str, muxer: dict[str, str] | None) -> Iterator[tuple[Any, list[bytes]]]:
-    """An output to fill, and a list that has its bytes afterwards: some muxers read what they wrote, by its name."""
+    """An output to fill, and a list that holds its bytes afterwards: a file, as some muxers reopen it by its name."""
     with tempfile.TemporaryDirectory() as folder:
         path, finished = Path(folder) / "video", []
         with av.open(str(path), "w", format=container, container_options=muxer or {}) as made:
@@ -80,26 +80,26 @@ def _tone(stream: Any, seconds: float) -> Any:
     resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 48000, frame_size=1024)
     frame = av.AudioFrame.from_ndarray(np.stack([loud, loud]), "fltp", "stereo")
     frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-    for one in (*resampler.resample(frame), *resampler.resample(None)):
-        yield from stream.encode(one)
+    for resampled in (*resampler.resample(frame), *resampler.resample(None)):
+        yield from stream.encode(resampled)
     yield from stream.encode(None)
 
 
 @dataclass
 class Read:
-    """What a file holds."""
+    """The contents of a file."""
 
     codec: str = ""
     pixel_format: str = ""
     size: tuple[int, int] = (0, 0)
     luma: list[np.ndarray] = field(default_factory=list)
     times: list[Fraction] = field(default_factory=list)
-    """Of the frames as decoded."""
+    """The times of the frames, as decoded."""
     keys: int = 0
     packet_times: list[tuple[int, int]] = field(default_factory=list)
     """(dts, pts) in the file's order."""
     sound: list[bytes] = field(default_factory=list)
-    """Packets of the first track."""
+    """The packets of the first track."""
     sound_codec: str = ""
     sound_span: tuple[Fraction, Fraction] = (Fraction(0), Fraction(0))
     rotation: int = 0
@@ -107,12 +107,12 @@ class Read:
 
     @property
     def numbers(self) -> list[int]:
-        """Those drawn into the frames."""
-        return [read_number(one) for one in self.luma]
+        """The numbers drawn into the frames."""
+        return [read_number(plane) for plane in self.luma]
 
 
 def read(data: bytes | Path) -> Read:
-    """All of a file, by plain PyAV."""
+    """Read a whole file with plain PyAV."""
     found = Read()
     raw = data if isinstance(data, bytes) else data.read_bytes()
     with av.open(io.BytesIO(raw)) as file:
@@ -142,7 +142,7 @@ def read(data: bytes | Path) -> Read:
     return found
 
 
-def psnr(one: np.ndarray, other: np.ndarray, peak: float = 255.0) -> float:
-    """Of two planes, by its definition."""
-    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+def psnr(plane: np.ndarray, other: np.ndarray, peak: float = 255.0) -> float:
+    """The peak signal-to-noise ratio of two planes, by its definition."""
+    error = float(np.mean((plane.astype(np.float64) - other.astype(np.float64)) ** 2))
     return 100.0 if error == 0 else 10 * float(np.log10(peak * peak / error))

@@ -1,4 +1,4 @@
-"""Small HTTP servers whose every byte a test decides: for what must not be trusted, and for stalls on time."""
+"""Small HTTP servers whose every byte a test decides: for hostile answers and for timed stalls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Answering:
-    """A server on a port of its own; `answer(number)` gives the bytes for each request, None: close."""
+    """A server on a port of its own; `answer(number)` returns the bytes for each request, or None to close."""
 
     def __init__(self, answer: Callable[[int], bytes | None], address: str = "127.0.0.1", port: int = 0) -> None:
         self._answer, self.requests, self.seen, self.connections = answer, 0, [], 0
@@ -22,7 +22,7 @@ class Answering:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Takes no connection any more."""
+        """Stop accepting connections."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
