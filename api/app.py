@@ -81,7 +81,7 @@ async def _around_all(request: web.Request, handler: Handler) -> web.StreamRespo
             return of_error(refusal)
         return await handler(request)
     except QueztlError as error:
-        return of_error(error)
+        return of_error(request.app[SERVICES].explained(error))
     except web.HTTPException as error:
         return of_http(error, request, request.app[SETTINGS].max_body_bytes)
     except ConnectionError:

@@ -95,9 +95,10 @@ class NodeView:
     state: str
     """up, suspect, draining, gone, left or registered"""
     slots: int
-    running: int
-    queued: int
-    """Tasks it has fetched and not started yet."""
+    running: int | None
+    """Tasks that it runs; null when no heartbeat of it was heard."""
+    queued: int | None
+    """Tasks it has fetched and not started yet; null when no heartbeat of it was heard."""
     load: dict[str, Any]
     """cpu_percent, memory_used_bytes, done, failed, rates {kind: {mean_s, tasks}}"""
     capabilities: dict[str, Any]
@@ -123,14 +124,16 @@ class BusView:
     urls: tuple[str, ...]
     safety: str = ""
     """How safe queued work is, one sentence; "" where only a node knows."""
+    standstill: str = ""
+    """Why nothing can be stored now, one sentence; "" while it can, and where only a node knows."""
 
 
 @dataclass(frozen=True)
 class QueueView:
     """The work that waits."""
 
-    tasks: int
-    """Tasks in all lanes."""
+    tasks: int | None
+    """Tasks in all lanes; null when the bus, or one of the lanes, did not answer."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
+import time
 from dataclasses import replace
 
 from mesh.bus.wire import check_library
-from mesh.errors import CannotStart
+from mesh.errors import BusUnavailable, CannotStart
 from node.config import NodeConfig
 from node.daemon import Node
+
+log = logging.getLogger(__name__)
+
+#: How long a node tries to start while the bus stops answering, and the pause between two attempts, seconds.
+START_WITHIN_S, START_AGAIN_S = 120.0, 1.0
 
 
 class _Signals:
@@ -39,7 +46,9 @@ async def run(config: NodeConfig) -> int:
     check_library()
     signals = _Signals()
     while True:
-        node = signals.node = Node(config)
+        node = await _start(config, signals)
+        if node is None:
+            return 130
         code = await _run(node, signals)
         if node.shutdown.merge_order is None or signals.received:
             return code
@@ -47,16 +56,38 @@ async def run(config: NodeConfig) -> int:
         config = replace(config, join=())
 
 
-async def _run(node: Node, signals: _Signals) -> int:
-    starting = asyncio.create_task(node.start(), name="start")
+async def _start(config: NodeConfig, signals: _Signals) -> Node | None:
+    """A running node; None when a signal came first. A bus that stops answering during the start is waited for: after a
+    power cut its servers are between two states.
+
+    Raises: CannotStart.
+    """
+    deadline = time.monotonic() + START_WITHIN_S
     interrupted = asyncio.create_task(signals.first.wait(), name="first signal")
-    await asyncio.wait({starting, interrupted}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        return 130
-    interrupted.cancel()
-    starting.result()
+    try:
+        while True:
+            node = signals.node = Node(config)
+            starting = asyncio.create_task(node.start(), name="start")
+            await asyncio.wait({starting, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+                return None
+            try:
+                starting.result()
+                return node
+            except BusUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise CannotStart(f"the bus did not serve for {START_WITHIN_S:.0f} s: {error.message}") from None
+                log.warning("the node could not start, and tries again: %s", error.message)
+            await asyncio.wait({interrupted}, timeout=START_AGAIN_S)
+            if interrupted.done():
+                return None
+    finally:
+        interrupted.cancel()
+
+
+async def _run(node: Node, signals: _Signals) -> int:
     # The objects alive now stay alive: scanning them again every few hundred tasks would be a tenth of all CPU time.
     gc.collect()
     gc.freeze()

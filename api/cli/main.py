@@ -170,9 +170,19 @@ def _run(args: argparse.Namespace, out: Output) -> int:
     import asyncio
     import logging
 
+    from mesh.errors import BusUnavailable
+
+    async def run() -> int:
+        try:
+            return int(await COMMANDS[args.command].run(args, out))
+        except BusUnavailable as error:
+            from api.cli.input.network import explained
+
+            raise await explained(args.url, error) from None
+
     level = logging.DEBUG if args.debug else logging.WARNING
     logging.basicConfig(level=level, format="queztl: %(message)s", stream=sys.stderr)
-    return int(asyncio.run(COMMANDS[args.command].run(args, out)))
+    return asyncio.run(run())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from api.services.benchmarks import BenchmarkServices
 from api.services.capacity import CapacityServices
 from api.services.mesh import MeshServices
+from mesh.errors import QueztlError
 from mesh.views import Accepted, NetworkView, SubmitRequest
 
 
@@ -38,6 +39,9 @@ class Services(Protocol):
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
     ) -> tuple[str, tuple[str, ...]]:
         """Record a machine that can't see the LAN: (node id, bus URLs). `node_id`: the one it already has."""
+
+    def explained(self, error: QueztlError) -> QueztlError:
+        """`error`, or one that says more: while most bus servers are away, why nothing can be stored. Never raises."""
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether this node can serve, and each check with "ok" or its problem. Never raises."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.bus.connection import Connection
-from mesh.bus.errors import api_error
+from mesh.bus.errors import answer_of, api_error
 
 _TIMEOUT_S = 5.0
 
@@ -33,6 +33,6 @@ async def lower_quorum(system: Connection, quorum: int) -> None:
 
 async def _order(system: Connection, endpoint: str, body: Mapping[str, Any]) -> None:
     reply = await system.request(f"$JS.API.{endpoint}", json.dumps(body).encode(), _TIMEOUT_S)
-    error = json.loads(reply.data).get("error")
+    error = answer_of(reply.data).get("error")
     if error is not None:
         raise api_error(error)

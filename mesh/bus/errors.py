@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from mesh.bus.error_codes import KNOWN, Meaning, meaning
 from mesh.errors import BusUnavailable, Busy, QueztlError, StorageFull
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
@@ -17,8 +20,11 @@ STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
-STREAM_FULL = (10077, 10047, 10023)
+MESSAGE_DELETE_FAILED = 10057
+STREAM_FULL = (10077, 10047)
 """Maximum bytes or messages exceeded; insufficient storage resources."""
+_GONE = (MESSAGE_NOT_FOUND, 10043)
+_GONE_REASONS = ("no message found", "deleted message", "stream store eof")
 #: What the server says, with whatever code, when its disk is full (ENOSPC, EDQUOT).
 _DISK_FULL = ("no space left on device", "disk quota exceeded")
 _PATH = re.compile(r"(?<![\w.])(?:/[^\s/:'\"]+){2,}/?")
@@ -30,6 +36,16 @@ class ApiError(QueztlError):
     def __init__(self, status: int, error_code: int, description: str) -> None:
         super().__init__(f"the bus refused: {without_paths(description)} ({error_code})")
         self.status, self.error_code, self.description = status, error_code, description
+
+
+class NotNow(ApiError, BusUnavailable):
+    """The bus servers are between two states, as while one of them restarts: the same request succeeds later."""
+
+    def __init__(self, status: int, error_code: int, description: str) -> None:
+        super().__init__(status, error_code, description)
+        reason = f"can't do that right now ({without_paths(description)}, {error_code})"
+        sentence = "has no leader right now" if error_code == NOT_YET else reason
+        self.args = (f"the bus {sentence}; try again in some seconds",)
 
 
 class DiskFull(ApiError, StorageFull):
@@ -67,15 +83,44 @@ def without_paths(text: str) -> str:
     return _PATH.sub("a file", text)
 
 
+def answer_of(data: bytes) -> dict[str, Any]:
+    """The JSON object that JetStream answered. Raises: BusUnavailable when it is none."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise BusUnavailable("the bus gave an answer that can't be read; try again shortly")
+    return document
+
+
 def api_error(error: Mapping[str, object]) -> ApiError:
     """The typed error for a JetStream `error` object."""
-    description, error_code = str(error.get("description", "")), int(str(error.get("err_code", 0)))
-    made = ApiError
+    description, error_code = str(error.get("description", "")), _number(error.get("err_code"))
+    status = _number(error.get("code"))
     if any(words in description.lower() for words in _DISK_FULL):
-        made = DiskFull
-    elif error_code in STREAM_FULL:
-        made = NoRoom
-    return made(int(str(error.get("code", 0))), error_code, description)
+        return DiskFull(status, error_code, description)
+    means = meaning(error_code, status, description)
+    if means is Meaning.TRANSIENT:
+        return NotNow(status, error_code, description)
+    if error_code in STREAM_FULL:
+        return NoRoom(status, error_code, description)
+    made = ApiError(status, error_code, description)
+    if error_code not in KNOWN:
+        made.args = (f"{made.message}, for a reason that this version does not know; the log of its server may tell",)
+    elif means is Meaning.MISUSE:
+        made.args = (f"{made.message}, which is a defect of this program; please report it",)
+    return made
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def is_gone(error: ApiError) -> bool:
+    """Whether the bus refused because the message is not there any more."""
+    reasons = any(reason in error.description.lower() for reason in _GONE_REASONS)
+    return error.error_code in _GONE or (error.error_code == MESSAGE_DELETE_FAILED and reasons)
 
 
 def refusal(error: Mapping[str, object], subject: str) -> QueztlError:
@@ -83,7 +128,7 @@ def refusal(error: Mapping[str, object], subject: str) -> QueztlError:
     refused = api_error(error)
     if refused.error_code in WRONG_LAST_SEQUENCE:
         return WrongSequence(f"somebody else wrote {subject} first")
-    if isinstance(refused, DiskFull):
+    if isinstance(refused, DiskFull | NotNow):
         return refused
     if refused.error_code in STREAM_FULL:
         if subject.startswith("work."):

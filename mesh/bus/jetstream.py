@@ -12,10 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.bus.connection import Connection
-from mesh.bus.errors import CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND, NOT_YET, ApiError, NobodyAnswers, api_error
+from mesh.bus.errors import (
+    CONSUMER_NOT_FOUND,
+    MESSAGE_NOT_FOUND,
+    NOT_YET,
+    ApiError,
+    NobodyAnswers,
+    NotNow,
+    answer_of,
+    api_error,
+    is_gone,
+)
 from mesh.bus.publisher import Publisher, Settled
 from mesh.bus.replies import (
     ConsumerInfo,
+    ConsumerList,
     StoredMessage,
     StreamInfo,
     StreamList,
@@ -30,7 +41,7 @@ _NS = 1_000_000_000
 #: Sequences of a stream are 64-bit numbers from 1 on.
 MAX_SEQUENCE = (1 << 64) - 1
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
-#: Pause before an API call is repeated while the servers have no leader, seconds.
+#: Pause before an API call is repeated after a transient refusal, seconds.
 NOT_YET_S = 0.25
 #: Changes of streams and consumers are replicated before they are confirmed: they get more time, seconds.
 _CHANGE_S = 10.0
@@ -61,26 +72,30 @@ class JetStream(Connection):
     ) -> dict[str, Any]:
         """One call of the JetStream API: `endpoint` without the leading `$JS.API.`; `repeat`: see `request`.
 
-        A refusal for want of a leader is not final and is repeated: elections end within seconds.
-        Raises: ApiError (the server's refusal), BusUnavailable.
+        A transient refusal (`error_codes.py`) is not final: the call is repeated until `timeout_s` has passed, because
+        elections and restarts end within seconds; without `repeat` only while there is no leader.
+        Raises: ApiError (the server's refusal), BusUnavailable (NotNow when a transient refusal lasts).
         """
         data, clock = json.dumps(body).encode() if body is not None else b"", asyncio.get_running_loop().time
         subject, deadline = f"$JS.API.{endpoint}", clock() + timeout_s
+        refused: ApiError | None = None
         while True:
             try:
                 reply = await self.request(subject, data, max(0.01, deadline - clock()), repeat=repeat)
             except NobodyAnswers:
                 if not repeat or clock() + NOT_YET_S > deadline:
                     raise
+            except BusUnavailable as silence:
+                raise (refused or silence) from None  # the reason that was given, rather than the silence after it
             else:
-                document: dict[str, Any] = json.loads(reply.data)
+                document = answer_of(reply.data)
                 error = document.get("error")
                 if error is None:
                     return document
-                if error.get("err_code") != NOT_YET:
-                    raise api_error(error)
-                if clock() + NOT_YET_S > deadline:
-                    raise BusUnavailable("the bus has no leader right now; try again in some seconds")
+                refused = api_error(error)
+                is_passing = isinstance(refused, NotNow) and (repeat or refused.error_code == NOT_YET)
+                if not is_passing or clock() + NOT_YET_S > deadline:
+                    raise refused
             await asyncio.sleep(NOT_YET_S)
 
     async def check_ready(self, timeout_s: float) -> None:
@@ -225,7 +240,7 @@ class JetStream(Connection):
         try:
             await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
         except ApiError as error:
-            if error.error_code != MESSAGE_NOT_FOUND:
+            if not is_gone(error):
                 raise
 
     async def move_leader(self, stream: str, server: str) -> None:
@@ -247,12 +262,16 @@ class JetStream(Connection):
             if error.error_code != CONSUMER_NOT_FOUND:
                 raise
 
-    async def list_consumers(self, stream: str) -> list[ConsumerInfo]:
+    async def list_consumers(self, stream: str) -> ConsumerList:
         """Every consumer of a stream. Raises: ApiError."""
-        found: list[ConsumerInfo] = []
+        consumers: dict[str, ConsumerInfo] = {}
+        silent: set[str] = set()
         while True:
-            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
-            page = answer.get("consumers") or []
-            found += map(consumer_info, page)
-            if not page or len(found) >= int(answer.get("total", 0)):
-                return found
+            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(consumers.keys() | silent)})
+            page = {info.name: info for info in map(consumer_info, answer.get("consumers") or ())}
+            missing = {str(name) for name in answer.get("missing") or ()}
+            consumers |= page
+            silent |= missing
+            # The server counts silent consumers in its pages, as in STREAM.LIST.
+            if not (page or missing) or len(consumers.keys() | silent) >= int(answer.get("total", 0)):
+                return ConsumerList(list(consumers.values()), sorted(silent - consumers.keys()))

@@ -2,18 +2,19 @@
 
 Waiting for each PubAck before the next publish is ten times slower than keeping many in flight. A message whose
 confirmation is lost is sent again when that is harmless: it carries an id that the stream de-duplicates by, or a
-condition ("expected last sequence 0") that the first copy already fulfilled.
+condition ("expected last sequence 0") that the first copy already fulfilled. So is one that the bus says it did not
+store, for a transient reason (`error_codes.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping
 
 from mesh.bus.connection import Connection
-from mesh.bus.errors import IN_PROCESS, NOT_YET, refusal
+from mesh.bus.error_codes import NOTHING_DONE
+from mesh.bus.errors import IN_PROCESS, NotNow, answer_of, refusal
 from mesh.bus.wire import Message, header_block, parse_headers
 from mesh.errors import BusUnavailable, QueztlError
 
@@ -36,7 +37,7 @@ def sequence_of(confirmation: bytes) -> int:
 
 
 class _Pending:
-    __slots__ = ("data", "headers", "resend", "sent_at", "settled", "subject")
+    __slots__ = ("data", "headers", "not_stored", "refused", "resend", "sent_at", "settled", "subject")
 
     def __init__(
         self,
@@ -49,6 +50,10 @@ class _Pending:
     ) -> None:
         self.subject, self.data, self.headers = subject, data, headers
         self.settled, self.resend, self.sent_at = settled, resend, sent_at
+        self.refused: QueztlError | None = None
+        """The last transient refusal."""
+        self.not_stored = False
+        """Whether the bus has said that it did not store the last copy: sending another one is harmless."""
 
 
 class Publisher:
@@ -122,6 +127,9 @@ class Publisher:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
+            pending = self._pending.get(number)
+            if pending is not None and pending.refused is not None:
+                raise pending.refused from None
             raise BusUnavailable(f"the bus did not confirm {subject} within {timeout_s:g} s") from None
         finally:
             self._pending.pop(number, None)
@@ -129,13 +137,13 @@ class Publisher:
     def resend_all(self) -> None:
         """After a reconnect: send again what may be sent twice; give up the rest, whose outcome is unknown."""
         now = self._loop.time()
-        for pending in self._take(lambda pending: not pending.resend):
+        for pending in self._take(lambda pending: not (pending.resend or pending.not_stored)):
             pending.settled(b"", BusUnavailable("the connection broke before the bus answered"))
         for number, pending in list(self._pending.items()):
             self._resend(number, pending, now)
 
     def _resend(self, number: int, pending: _Pending, now: float) -> None:
-        pending.sent_at = now
+        pending.sent_at, pending.not_stored = now, False
         headers = parse_headers(pending.headers) if pending.headers else {}
         # The mark of a possible second copy. After an unclean restart the server has lost its table of ids, so a node
         # that is given a marked message reads the task's records first.
@@ -152,11 +160,7 @@ class Publisher:
             return
         data = message.data
         if b'"error"' in data:
-            error = json.loads(data)["error"]
-            if pending.resend and error.get("err_code") in (*IN_PROCESS, NOT_YET):
-                self._retry_at_next_sweep(message, pending)
-            else:
-                pending.settled(b"", refusal(error, pending.subject))
+            self._on_refusal(message, pending)
         elif data:
             pending.settled(data, None)
         elif pending.resend:
@@ -164,6 +168,22 @@ class Publisher:
             self._retry_at_next_sweep(message, pending)
         else:
             pending.settled(b"", BusUnavailable(f"no stream takes {pending.subject} right now; try again shortly"))
+
+    def _on_refusal(self, message: Message, pending: _Pending) -> None:
+        try:
+            error = answer_of(message.data)["error"]
+            refused = refusal(error, pending.subject)
+        except (BusUnavailable, KeyError, AttributeError):
+            pending.settled(b"", BusUnavailable(f"the bus gave an answer about {pending.subject} that can't be read"))
+            return
+        in_process = error.get("err_code") in IN_PROCESS
+        nothing_done = error.get("err_code") in NOTHING_DONE
+        if nothing_done or (pending.resend and (in_process or isinstance(refused, NotNow))):
+            pending.refused = refused if isinstance(refused, NotNow) else None
+            pending.not_stored = nothing_done
+            self._retry_at_next_sweep(message, pending)
+        else:
+            pending.settled(b"", refused)
 
     def _retry_at_next_sweep(self, message: Message, pending: _Pending) -> None:
         pending.sent_at = self._loop.time() - ANSWER_WITHIN_S + SWEEP_EVERY_S
@@ -185,7 +205,7 @@ class Publisher:
         now = self._loop.time()
         overdue = [item for item in self._pending.items() if now - item[1].sent_at > ANSWER_WITHIN_S]
         for number, pending in overdue:
-            if pending.resend:
+            if pending.resend or pending.not_stored:
                 self._resend(number, pending, now)
             else:
                 del self._pending[number]

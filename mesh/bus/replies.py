@@ -144,6 +144,14 @@ class ConsumerInfo(NamedTuple):
     """Deliveries so far."""
 
 
+class ConsumerList(NamedTuple):
+    """All consumers of a stream."""
+
+    consumers: list[ConsumerInfo]
+    silent: list[str]
+    """Names of the consumers whose copies did not answer in time."""
+
+
 def consumer_info(document: Mapping[str, Any]) -> ConsumerInfo:
     """The API's description of a consumer."""
     delivered = int((document.get("delivered") or {}).get("consumer_seq", 0))

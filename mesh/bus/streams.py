@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mesh import subjects
 from mesh.bus.errors import STREAM_NAME_IN_USE, ApiError
 from mesh.bus.jetstream import JetStream
+from mesh.bus.replies import ConsumerInfo
 from mesh.config import MIB, MeshConfig
 from mesh.lanes import Lane
 
@@ -241,9 +243,22 @@ class LaneInfo(NamedTuple):
 
 
 async def list_lanes(jetstream: JetStream) -> dict[Lane, LaneInfo]:
-    """Every lane. Raises: BusUnavailable, ApiError."""
+    """Every lane that answers. Raises: BusUnavailable, ApiError."""
+    listed = await jetstream.list_consumers(subjects.WORK)
+    return _lanes(listed.consumers)
+
+
+async def count_waiting(jetstream: JetStream) -> int | None:
+    """Tasks that wait in all lanes; None when a lane does not answer. Raises: BusUnavailable, ApiError."""
+    listed = await jetstream.list_consumers(subjects.WORK)
+    if any(subjects.split_durable(name) for name in listed.silent):
+        return None
+    return sum(lane.waiting for lane in _lanes(listed.consumers).values())
+
+
+def _lanes(consumers: Iterable[ConsumerInfo]) -> dict[Lane, LaneInfo]:
     lanes: dict[Lane, LaneInfo] = {}
-    for consumer in await jetstream.list_consumers(subjects.WORK):
+    for consumer in consumers:
         lane = subjects.split_durable(consumer.name)
         if lane is not None:
             lanes[lane] = LaneInfo(consumer.pending, consumer.ack_pending, consumer.delivered)

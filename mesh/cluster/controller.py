@@ -16,6 +16,7 @@ from mesh import decoding, messages, subjects
 from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
 from mesh.cluster import raft_meta, topology
+from mesh.cluster.host_failures import HostFailures
 from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.cluster.topology import Candidate, Rules, Server
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 #: The period while steps are taken, seconds.
 LOOK_SOON_S = 0.25
-#: A node that could not host a bus server is not asked again for this long, seconds.
-RETRY_AFTER_S = 120.0
 
 
 def rules_of(config: MeshConfig) -> Rules:
@@ -64,7 +63,7 @@ class ClusterController:
         self._up_since: dict[tuple[str, str], float] = {}
         self._gone_since: dict[str, float] = {}
         self._recorded_since: dict[str, float] = {}
-        self._failed_at: dict[str, float] = {}
+        self._failures = HostFailures()
         self._copies = Replicas(clock)
         self._reason: str | None = None
         self._published: str | None = None
@@ -110,6 +109,7 @@ class ClusterController:
         self._remember(members, records, now)
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
+        self._failures.saw_members(group.members)
         servers = self._servers(records, group, {one.record.id: one for one in members}, now)
         candidates = self._candidates(members, {one.node for one in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
@@ -158,7 +158,6 @@ class ClusterController:
             since = self._up_since.get((node, member.record.incarnation))
             if node in hosts or since is None:
                 continue
-            failed_at = self._failed_at.get(node)
             found.append(
                 Candidate(
                     node=node,
@@ -166,7 +165,7 @@ class ClusterController:
                     up_s=now - since,
                     free_bytes=member.record.capabilities.disk_free_bytes,
                     wired=member.record.wired,
-                    willing=failed_at is None or now - failed_at > RETRY_AFTER_S,
+                    willing=self._failures.is_willing(node, now),
                 )
             )
         return tuple(found)
@@ -205,7 +204,7 @@ class ClusterController:
             error = unavailable.message
         if error:
             log.warning("%s can't run a bus server: %s", node, error)
-            self._failed_at[node] = self._clock()
+            self._failures.failed(node, self._clock())
 
     async def _stop(self, node: str, server: str, fence: int) -> None:
         if self._registry.state_of(node) not in ALIVE:
@@ -217,7 +216,9 @@ class ClusterController:
             error = unavailable.message
         if error:
             log.warning("%s did not stop its bus server: %s", node, error)
-        self._failed_at[node] = self._clock()
+            self._failures.failed(node, self._clock())
+        else:
+            self._failures.stopped(node, server, self._clock())
 
 
 async def _all(orders: Iterable[Awaitable[None]]) -> None:

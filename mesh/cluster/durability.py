@@ -5,6 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def standstill(there: Sequence[str], away: Sequence[str] = ()) -> str:
+    """Why nothing can be stored, one sentence for people; "" while a majority of the bus servers is there.
+
+    `there`, `away`: as for `safety`.
+    """
+    count, total, gone = len(there), len(there) + len(away), ", ".join(away)
+    if not count and away:
+        return f"no bus server answers ({gone} away): nothing can be stored until it is back; start the node there"
+    if away and count * 2 <= total:
+        return (
+            f"only {', '.join(there)} of {total} bus servers is there ({gone} away): nothing can be stored until more "
+            "are back; `queztl bus rescue` shows what can be done if they never will be"
+        )
+    return ""
+
+
 def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> str:
     """One sentence for people.
 
@@ -12,15 +28,10 @@ def safety(there: Sequence[str], away: Sequence[str] = (), reason: str = "") -> 
     """
     count, total = len(there), len(there) + len(away)
     here, gone = ", ".join(there) or "no machine", ", ".join(away)
-    if not count and away:
-        return f"no bus server answers ({gone} away): nothing can be stored until it is back; start the node there"
+    if stopped := standstill(there, away):
+        return stopped
     if total <= 1:
         return f"1 copy, on {here}: losing this machine loses queued work"
-    if count * 2 <= total:
-        return (
-            f"only {here} of {total} bus servers is there ({gone} away): nothing can be stored until more are back; "
-            "`queztl bus rescue` shows what can be done if they never will be"
-        )
     if away:
         more = f" ({reason})" if reason else ""
         return f"{count} of {total} copies are there, on {here}; {gone} is away: losing another one stops the bus{more}"

@@ -21,7 +21,6 @@ from mesh.bus.client import Bus
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import put_aside, read_marker
 from mesh.bus.server.supervisor import BusServer, BusSettings
-from mesh.bus.streams import declare_streams
 from mesh.cluster.raft_meta import leaderless
 from mesh.coordination import MeshRecord
 from mesh.decoding import readable
@@ -35,6 +34,7 @@ from mesh.membership.mesh_record import check_wire_version, create_mesh_record, 
 from mesh.messages import WIRE_VERSION
 from node.config import NodeConfig
 from node.identity.record import machine_name
+from node.lifecycle.declaring import Report, declare
 
 log = logging.getLogger(__name__)
 #: An address of --join may take this long to answer, seconds.
@@ -43,8 +43,6 @@ ANSWER_WITHIN_S = 10.0
 #: the free disk of the node that created the mesh, and a server with a smaller disk must be able to take the replicas.
 STORE_BYTES = 1 << 50
 LEADERS_CHECK_S = 0.25
-#: What the node tells the user while it waits.
-Report = Callable[[str], None]
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -175,7 +173,7 @@ async def _host(
                 await _until_led(bus, report)
             if (before := await read_mesh_record(bus)) is not None:
                 check_wire_version(before)  # before the streams are changed to what this version needs
-            await declare_streams(bus, config.mesh_config, disk.free)
+            await declare(bus, config.mesh_config, disk.free, report if server.peers else None)
             await repair_mesh_record(bus, _new_record(mesh))
             with contextlib.suppress(QueztlError):
                 # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress messages.

@@ -17,9 +17,10 @@ from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
 from api.services.capacity import CapacityServices
 from mesh import decoding, subjects
-from mesh.bus.streams import list_lanes
+from mesh.bus.errors import DamagedBlob
+from mesh.bus.streams import count_waiting
 from mesh.client import Mesh
-from mesh.cluster.durability import safety
+from mesh.cluster.durability import safety, standstill
 from mesh.decoding import readable
 from mesh.discovery.identity import new_token
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
@@ -27,7 +28,7 @@ from mesh.leader.election import Election
 from mesh.leader.leader import Leader
 from mesh.membership.registry import Registry
 from mesh.messages import Capabilities, NodeRecord, encode
-from mesh.views import Accepted, BusView, NetworkView, QueueView, RegistryView, SubmitRequest
+from mesh.views import Accepted, BusView, NetworkView, NodeView, QueueView, RegistryView, SubmitRequest
 from node.benchmarking import Benchmarking
 from node.config import NodeConfig
 from node.context import NodeContext
@@ -36,6 +37,8 @@ from node.lifecycle.bus_host import BusHost
 
 #: How long the mesh document waits for the bus to report the backlog, seconds.
 BACKLOG_WITHIN_S = 1.0
+#: When to try again while most bus servers are away, seconds.
+STANDSTILL_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,44 +102,60 @@ class NodeServices:
             # The bus stores nothing without a majority of its servers; users read this document then.
             alarms.append("The bus does not answer: running tasks go on, but the backlog and node states are unknown.")
         nodes = parts.registry.view(leader)
-        hosts = {record.node for record in parts.bus_host.servers}
-        up = {view.id for view in nodes if context.bus.connected and view.state not in ("gone", "left")}
-        hosts_up = [view.name for view in nodes if view.id in hosts & up]
-        hosts_down = [view.name for view in nodes if view.id in hosts - up]
+        hosts_up, hosts_down = self._hosts(nodes)
+        standing = standstill(hosts_up, hosts_down)
+        if replica_wait is None and not standing:
+            replica_wait = "the bus servers did not answer, so it is not known whether the copies are complete"
         return NetworkView(
             mesh=context.mesh.name,
             mesh_id=context.mesh.id,
             leader=leader,
             fence=parts.election.leader_fence,
-            bus=BusView(parts.bus_host.urls, safety(hosts_up, hosts_down, replica_wait or "")),
+            bus=BusView(parts.bus_host.urls, safety(hosts_up, hosts_down, replica_wait or ""), standing),
             queue=QueueView(queued),
             alarms=tuple(alarms),
             registry=RegistryView(len(nodes), nodes),
         )
 
-    async def _backlog(self) -> tuple[int, str | None, list[str]]:
-        """(tasks in all lanes; what the replicas of the streams wait for, None when the bus does not answer; alarms).
+    def _hosts(self, nodes: tuple[NodeView, ...]) -> tuple[list[str], list[str]]:
+        """The names of the machines whose bus server is there, and of those whose server is away."""
+        hosts = {record.node for record in self.parts.bus_host.servers}
+        connected = self.parts.context.bus.connected
+        up = {view.id for view in nodes if connected and view.state not in ("gone", "left")}
+        there = [view.name for view in nodes if view.id in hosts & up]
+        return there, [view.name for view in nodes if view.id in hosts - up]
+
+    def explained(self, error: QueztlError) -> QueztlError:
+        """See Services."""
+        if self._parts is None or not isinstance(error, BusUnavailable) or isinstance(error, DamagedBlob):
+            return error
+        standing = standstill(*self._hosts(self._parts.registry.view(self._parts.election.leader)))
+        return BusUnavailable(standing, retry_after_s=STANDSTILL_AGAIN_S) if standing else error
+
+    async def _backlog(self) -> tuple[int | None, str | None, list[str]]:
+        """(tasks in all lanes, None: not known; what the replicas of the streams wait for, None when the bus
+        does not answer; alarms).
 
         Takes BACKLOG_WITHIN_S at most: clients wait a few seconds for the mesh document.
         """
         parts = self.parts
         bus = parts.context.bus
         if not bus.connected:
-            return 0, None, []
+            return None, None, []
         try:
             async with asyncio.timeout(BACKLOG_WITHIN_S):
                 kv = bus.kv(subjects.KV_MESH)
-                lanes, published, waits = await asyncio.gather(
-                    list_lanes(bus), kv.get(subjects.ALARMS_KEY), kv.get(subjects.BUS_KEY)
+                waiting, published, waits = await asyncio.gather(
+                    count_waiting(bus), kv.get(subjects.ALARMS_KEY), kv.get(subjects.BUS_KEY)
                 )
         except (QueztlError, TimeoutError):
-            return 0, None, []
+            return None, None, []
         if parts.election.is_leader:
             alarms = list(parts.leader.alarms)
         else:
             alarms = list(readable(decoding.alarms, published) or ())
         reason = (readable(decoding.texts, waits) or {}).get("waits", "")
-        return sum(info.waiting for info in lanes.values()), reason, alarms
+        return waiting, reason, alarms
 
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""

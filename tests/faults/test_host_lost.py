@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def network(api: str) -> dict:
     """`network/status` of a node."""
     with urllib.request.urlopen(f"{api}/api/v1.2/network/status", timeout=10) as answer:
         return dict(json.load(answer))
+
+
+def refusal(url: str) -> tuple[int, dict, str]:
+    """(status, error document, Retry-After) of a request that is refused."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            raise AssertionError(f"answered {answer.status}")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(json.load(error)), error.headers["Retry-After"]
 
 
 async def test_a_server_record_that_was_deleted_is_written_again(tmp_path: Path) -> None:
@@ -50,6 +61,7 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
             accepted[handle.id] = echoed(number)
         await witness.until(lambda: witness.ends, 20, "a task ends")
         await host.kill9()
+        asking = asyncio.create_task(asyncio.to_thread(refusal, f"{other.api}/api/v1.2/workload/{handle.id}/status"))
         while "bus" in (document := await asyncio.to_thread(network, other.api)):
             if document["bus"]["safety"].startswith("no bus server answers"):
                 break
@@ -57,6 +69,12 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
         document = await asyncio.to_thread(network, other.api)
         assert "start the node there" in document["bus"]["safety"] and document["registry"]["total_nodes"] == 2
         assert document["alarms"][0].startswith("The bus does not answer")
+        assert document["queue"]["tasks"] is None, "nobody could ask"
+        shown = await queztl("bus", url=other.api)
+        assert "not known: the bus did not answer" in shown.out
+        status, refused, retry_after = await asking
+        assert (status, refused["error"]["message"]) == (503, document["bus"]["standstill"]) and int(retry_after) > 2
+        assert document["bus"]["standstill"] == document["bus"]["safety"]
         # The command waits three seconds for an answer: the node must not have waited for its bus.
         shown = await queztl("nodes", url=other.api)
         assert shown.code == 0 and "The bus does not answer" in shown.out
@@ -66,3 +84,4 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
         await invariants.check(mesh, accepted, witness)
         document = await asyncio.to_thread(network, other.api)
         assert document["bus"]["safety"].startswith("1 copy") and document["alarms"] == []
+        assert document["bus"]["standstill"] == "" and document["queue"]["tasks"] == 0

@@ -22,7 +22,7 @@ from api.http.serving import Running, serve
 from api.services.capacity import CapacityServices
 from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
-from mesh.errors import BusUnavailable, NotFound, WaitTimeout
+from mesh.errors import BusUnavailable, NotFound, QueztlError, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
 from mesh.tasks.status import of_end
 from mesh.tasks.validation import prepare
@@ -157,6 +157,9 @@ class Memory:
         if self.scaler is None:
             raise BusUnavailable("there is no scaler here")
         return self.scaler
+
+    def explained(self, error: QueztlError) -> QueztlError:
+        return error
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         return self.is_ready, {"bus": "ok" if self.is_ready else "not reachable"}

@@ -38,13 +38,13 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         out.document({name: document[name] for name in names if name in document})
         return OK
     bus = document["bus"]
-    queued = document.get("queue", {}).get("tasks", 0)
+    queued = document.get("queue", {}).get("tasks")
     out.facts(
         (
             ("mesh", f"{document['mesh']} ({document['mesh_id']})"),
             ("leader", document["leader"] or "none right now"),
             ("urls", " ".join(bus["urls"])),
-            ("queue", f"{counted(queued, 'task')} waiting"),
+            ("queue", "not known: the bus did not answer" if queued is None else f"{counted(queued, 'task')} waiting"),
             ("safety", bus["safety"] or "known to nodes only: use --url http://HOST:PORT"),
             *(("alarm", alarm) for alarm in document.get("alarms", ())),
         )

@@ -80,8 +80,8 @@ def row(node: dict[str, Any]) -> tuple[object, ...]:
         f"{node['name']} *" if node["master"] else node["name"],
         node["id"],
         node["state"],
-        f"{node['running']}/{node['slots']}",
-        node["queued"],
+        f"{_known(node['running'])}/{node['slots']}",
+        _known(node["queued"]),
         f"{load['cpu_percent']:.0f} %" if "cpu_percent" in load else "-",
         f"{used / memory:.0%}".replace("%", " %") if memory and used else "-",
         len(facts.get("accelerators", ())) or "",
@@ -89,6 +89,10 @@ def row(node: dict[str, Any]) -> tuple[object, ...]:
         node["region"],
         age(node["last_seen_s"]),
     )
+
+
+def _known(count: int | None) -> str:
+    return "-" if count is None else str(count)
 
 
 def missing(nodes: list[dict[str, Any]]) -> list[str]:
@@ -151,8 +155,8 @@ def details(node: dict[str, Any]) -> list[tuple[str, object]]:
         ("host", node["host"]),
         ("region", node["region"]),
         ("labels", ", ".join(f"{name}={value}" for name, value in node["labels"].items())),
-        ("slots", f"{node['running']} of {node['slots']} in use"),
-        ("queue", f"{counted(node['queued'], 'task')} fetched but not started"),
+        ("slots", f"{_known(node['running'])} of {node['slots']} in use"),
+        ("queue", f"{counted(node['queued'], 'task')} fetched but not started" if node["queued"] is not None else ""),
         ("tasks", f"{load['done']} done, {load['failed']} failed" if "done" in load and "failed" in load else ""),
         ("run times", rates),
         ("cpu", f"{load['cpu_percent']:.0f} %" if "cpu_percent" in load else ""),

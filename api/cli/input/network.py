@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mesh.errors import BusUnavailable
 
 #: Over the bus: how long to listen, seconds; every node sends two heartbeats a second.
 LISTEN_S = 0.7
@@ -35,6 +38,23 @@ async def network_document(url: str | None) -> dict[str, Any]:
     if address.startswith(BUS_SCHEMES):
         return await _from_bus(address)
     return await network_status(address, timeout_s=STATUS_TIMEOUT_S)
+
+
+async def explained(url: str | None, error: BusUnavailable) -> BusUnavailable:
+    """`error`, or what the node that `url` names says about the bus: while most of its servers are away, waiting is in
+    vain."""
+    from mesh.errors import BusUnavailable, QueztlError
+    from mesh.node_api import BUS_SCHEMES, mesh_address, network_status
+
+    try:
+        address = mesh_address(url)
+        if address.startswith(BUS_SCHEMES):
+            return error
+        document = await network_status(address, timeout_s=STATUS_TIMEOUT_S)
+    except QueztlError:
+        return error
+    reason = document["bus"].get("standstill")
+    return BusUnavailable(reason) if reason else error
 
 
 async def _from_bus(urls: str) -> dict[str, Any]:
