@@ -36,7 +36,10 @@ class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """KV `plan`: for each kind, the pull priority of each node, 0 (first) to 9."""
 
     fence: int
-    made_at: float
+    made_at: float = 0.0
+    """By the clock of the leader: for people only."""
+    number: int = 0
+    """Counts the plans: of two with one fence the higher number is the newer one."""
     ranks: dict[str, dict[str, int]] = {}
     """kind -> node id -> priority"""
     regions: tuple[str, ...] = ()

@@ -68,7 +68,11 @@ dead_letter: Decoder[DeadLetter] = Decoder(
     DeadLetter, "dead letter", lambda found: task_fault(found.task) or end_fault(found.end)
 )
 claim: Decoder[Claim] = Decoder(
-    Claim, "claim of an idempotency key", lambda found: first((is_task_id(found.id), "its id is not a task id"))
+    Claim,
+    "claim of an idempotency key",
+    lambda found: first(
+        (is_task_id(found.id), "its id is not a task id"), (0.0 <= found.age_s < 1e12, "its age is no time")
+    ),
 )
 checkpoint: Decoder[Checkpoint] = Decoder(
     Checkpoint, "checkpoint", lambda found: first((is_token_or_empty(found.blob), "its blob can't be one"))

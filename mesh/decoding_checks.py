@@ -44,8 +44,8 @@ def task_options_fault(task: Task) -> str:
     # Every node decodes every task that it runs: what a task leaves out is not looked at.
     if not 0 <= task.max_attempts <= MAX_ATTEMPTS:
         return f"max_attempts must be from 0 to {MAX_ATTEMPTS}"
-    if not 0.0 <= task.submitted_at + task.timeout_s + task.expires_at < math.inf or task.timeout_s < 0.0:
-        return "submitted_at, timeout_s and expires_at must be numbers of seconds from 0"
+    if not 0.0 <= task.submitted_at + task.timeout_s + task.expires_s < math.inf or task.timeout_s < 0.0:
+        return "submitted_at, timeout_s and expires_s must be numbers of seconds from 0"
     if task.requires and (faults := requirement_faults(task.requires)):
         return f"{faults[0].field:.80} {faults[0].problem}"
     if task.payload_ref is not None and (fault := blob_fault(task.payload_ref)):

@@ -44,11 +44,13 @@ class Task(Struct, frozen=True, omit_defaults=True, kw_only=True):
     urgency: str = "normal"
     requires: dict[str, Any] = {}
     submitted_at: float = 0.0
+    """By the clock of the submitter: for people only."""
     timeout_s: float = 0.0
     """Longest run time of one attempt; 0: the default of the kind."""
     max_attempts: int = 3
-    expires_at: float = 0.0
-    """The task expires unless it has started by this time; 0: never."""
+    expires_s: float = 0.0
+    """The task expires unless it has started within this time after its lane got it, seconds by the clock of the bus;
+    0: never."""
     origin: str = ""
     version: int = WIRE_VERSION
 
@@ -230,7 +232,8 @@ class Claim(Struct, frozen=True):
     id: str
     digest: str
     """SHA-256 of the payload: the same key with another payload is a conflict."""
-    at: float = 0.0
+    age_s: float = 0.0
+    """How old it was when a merge copied it into this mesh; since then its bucket counts, seconds."""
     kind: str = ""
     """The same key with another kind of work is a conflict."""
 

@@ -3,13 +3,13 @@
 Every decision is a pure function (`reconcile`, `observe`, `decide`, `launch_guard`); everything that must not be lost
 is in the mesh (`state/store`). The loop guarantees: an order is stored before its provider is called, the lease is read
 again before each order, and a node is told to leave only by a decision or by the sweep. Within a term it goes by a
-clock that nobody can set: the machine's time when the term began, plus monotonic time.
+clock that nobody can set: the time of the bus when the term began, plus monotonic time. So successive leaders compare
+what they remember on one clock, whatever their machines say the time is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,22 +40,16 @@ NEWEST_WEIGHT = 0.3
 _SET_BY_PEOPLE = (subjects.SCALING_POLICY, subjects.SCALING_MANUAL, subjects.SCALING_PANIC)
 
 
-def term_clock() -> Callable[[], float]:
-    """A clock in Unix seconds that no change of the machine's time moves: the time now, plus monotonic time."""
-    offset = time.time() - time.monotonic()
-    return lambda: time.monotonic() + offset
-
-
 class Controller:
     """`run(fence)` is a service of the leader; it is cancelled when the node no longer is one."""
 
     def __init__(
         self,
         mesh: MeshAccess,
-        make_clock: Callable[[], Callable[[], float]] = term_clock,
+        make_clock: Callable[[], Callable[[], float]] | None = None,
         forecast_command: Sequence[str] = COMMAND,
     ) -> None:
-        """`make_clock`: makes the clock of a term; `forecast_command`: the command that fits forecasts."""
+        """`make_clock`: makes the clock of a term, None: that of the bus; `forecast_command`: fits the forecasts."""
         self._mesh, self._make_clock, self._forecast_command = mesh, make_clock, forecast_command
 
     async def run(self, fence: int) -> None:
@@ -64,7 +58,7 @@ class Controller:
         launcher = Launcher(
             store, mesh.providers, fence, mesh.confirm_lease, mesh.mesh_id, mesh.mesh_name, mesh.join_urls
         )
-        clock = self._make_clock()
+        clock = self._make_clock() if self._make_clock else await store.clock.continued()
         forecaster = Forecaster(mesh.bus, mesh.resources, clock, self._forecast_command)
         term = _Term(mesh, store, launcher, fence, clock, forecaster)
         watch = await store.kv.watch(lambda key: set_by_people.set() if key in _SET_BY_PEOPLE else None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from time import time
 from typing import Any
 
 import msgspec
@@ -34,7 +33,7 @@ class ScalingService:
     # --- reading ------------------------------------------------------------------------------------
     async def status(self) -> dict[str, Any]:
         """AutoscalerDoc: what was last observed and decided, and the settings in force."""
-        store, now = self._store, time()
+        store, now = self._store, await self._store.clock.earliest()
         published, policy, manual, panic = await asyncio.gather(
             store.status(), store.policy(), store.manual_target(), store.panic()
         )
@@ -111,7 +110,8 @@ class ScalingService:
         before = await self._store.policy() or settings.Policy()
         if version is not None and version != before.version:
             raise Conflict(f"the policy is at version {before.version}, not {version}; read it again")
-        after = settings.changed(before, changes, enabled, settings.BY_HAND, self._mesh.node_id, time())
+        now = await self._store.clock.earliest()
+        after = settings.changed(before, changes, enabled, settings.BY_HAND, self._mesh.node_id, now)
         try:
             await self._store.put_policy(before, after)
         except WrongSequence:
@@ -121,7 +121,7 @@ class ScalingService:
     # --- set by hand --------------------------------------------------------------------------------
     async def set_manual(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Set the number of nodes for some time, whatever the load is. Raises: BadInput with every fault."""
-        now = time()
+        now = await self._store.clock.earliest()
         intents = {intent.token: intent for intent in await self._store.intents()}
         have = len(all_nodes(self._mesh.members(), intents))
         policy = await self._store.policy() or settings.Policy()
@@ -134,11 +134,11 @@ class ScalingService:
         before = await self._store.manual_target()
         if before is not None:
             await self._store.clear_manual_target()
-        return {"was": _manual(before, time())}
+        return {"was": _manual(before, await self._store.clock.earliest())}
 
     async def panic(self, on: bool) -> dict[str, Any]:
         """Stop everything paid and start nothing paid, or allow it again."""
-        await self._store.put_panic(on, time())
+        await self._store.put_panic(on, await self._store.clock.earliest())
         return {"panic": on}
 
 

@@ -6,6 +6,7 @@ from mesh.bus.connection import Subscription
 from mesh.bus.jetstream import JetStream
 from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
+from mesh.bus.stream_clock import StreamClock
 from mesh.bus.wire import Message
 from mesh.config import MeshConfig
 
@@ -18,7 +19,14 @@ class Bus(JetStream):
     def __init__(self, config: MeshConfig) -> None:
         super().__init__(config)
         self.objects = Objects(self)
+        self._clocks: dict[str, StreamClock] = {}
 
     def kv(self, bucket: str) -> Kv:
         """A view of one key-value bucket."""
         return Kv(self, bucket)
+
+    def clock(self, stream: str) -> StreamClock:
+        """The clock of the server that leads `stream`."""
+        if stream not in self._clocks:
+            self._clocks[stream] = StreamClock(self, stream)
+        return self._clocks[stream]

@@ -14,15 +14,22 @@ from mesh.bus.connection import Subscription
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.jetstream import JetStream
 from mesh.bus.pages import read_page
-from mesh.bus.replies import StoredMessage
+from mesh.bus.replies import StoredMessage, unix_seconds
 
 
 class Entry(NamedTuple):
-    """A key's value and the revision it was written with."""
+    """A key's value, the revision it was written with, and when."""
 
     key: str
     value: bytes
     revision: int
+    timestamp: str = ""
+    """When it was written, by the server's clock: RFC 3339 with nanoseconds; "" where that was not asked."""
+
+    @property
+    def stored_at(self) -> float:
+        """`timestamp` as Unix seconds."""
+        return unix_seconds(self.timestamp)
 
 
 class Kv:
@@ -36,7 +43,7 @@ class Kv:
     async def get(self, key: str) -> Entry | None:
         """The newest value, as the bucket's leader knows it; None when there is none, or it was deleted."""
         last = await self._jetstream.read_last(self._stream, self._prefix + key)
-        return Entry(key, last.data, last.sequence) if last is not None and _has_value(last) else None
+        return Entry(key, last.data, last.sequence, last.timestamp) if last is not None and _has_value(last) else None
 
     async def put(self, key: str, value: bytes, ttl_s: float = 0) -> int:
         """Write unconditionally; returns the revision."""
@@ -121,7 +128,7 @@ class Kv:
 
     def _entry(self, stored: StoredMessage) -> Entry:
         value = b"" if stored.is_marker else stored.data
-        return Entry(stored.subject[len(self._prefix) :], value, stored.sequence)
+        return Entry(stored.subject[len(self._prefix) :], value, stored.sequence, stored.timestamp)
 
     async def watch(self, changed: Callable[[str], None]) -> Subscription:
         """Call `changed(key)` whenever somebody writes a key: a hint, to be followed by a read.

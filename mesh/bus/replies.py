@@ -171,6 +171,12 @@ def parse_ack_subject(reply: str) -> tuple[int, int, int]:
     return int(parts[4]), int(parts[5]), int(parts[8])
 
 
+def stored_at_of_ack(reply: str) -> float:
+    """When the delivered message was stored, by the server's clock: Unix seconds, from the ack subject."""
+    parts = reply.split(".")
+    return int(parts[9 if len(parts) >= 11 else 7]) / 1e9
+
+
 def consumer_of_ack(reply: str) -> str:
     """The consumer that made a delivery, from its ack subject; "" when `reply` is none."""
     parts = reply.split(".")

@@ -153,8 +153,14 @@ class Leader:
                     earlier = readable(decoding.plan, entry)
                     if earlier is not None and earlier.fence > fence:
                         return
+                    number = earlier.number + 1 if earlier is not None else 1
                     plan = coordination.Plan(
-                        fence=fence, made_at=time.time(), ranks=ranks, regions=current[1], places=current[2]
+                        fence=fence,
+                        made_at=time.time(),
+                        number=number,
+                        ranks=ranks,
+                        regions=current[1],
+                        places=current[2],
                     )
                     try:
                         revision = entry.revision if entry else 0
@@ -207,10 +213,10 @@ class Leader:
 
     async def _sample(self, fence: int) -> None:
         """Store one load sample per kind, region and minute."""
-        memory = metrics.Memory()
+        memory, clock = metrics.Memory(), self._bus.clock(subjects.METRICS)
         while True:
             lanes = await streams.list_lanes(self._bus)
-            samples, memory = metrics.sample(lanes, self._registry.members(), memory, time.time())
+            samples, memory = metrics.sample(lanes, self._registry.members(), memory, await clock.earliest())
             for sample in samples:
                 if self._election.fence == fence:
                     subject = subjects.metric(sample["kind"], sample["region"])

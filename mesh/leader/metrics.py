@@ -46,7 +46,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     kind: str
     at: float
-    """End of the interval, Unix seconds by the clock of the leader."""
+    """End of the interval, Unix seconds by the clock of the bus."""
     interval_s: float
     arrivals: int
     ends: int

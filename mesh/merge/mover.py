@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mesh import decoding, subjects
 from mesh.bus.errors import ApiError, DiskFull, KeyExists, WrongSequence
 from mesh.bus.publisher import RESENT_HEADER
@@ -24,8 +26,10 @@ from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable, Busy, QueztlError
 from mesh.lanes import Lane
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
+from mesh.merge.carried import SCHEDULE, lane_of, left_s, schedule_shifted, ttl_of
 from mesh.merge.order import update_order
 from mesh.merge.policy import MeshSummary
+from mesh.messages import Task, encode
 from mesh.tasks import dead_letters, records
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ LOOK_EVERY_S = 0.5
 #: A write to a full stream of the target is repeated after this, seconds.
 AGAIN_AFTER_S = 1.0
 #: Headers of delayed tasks that are copied.
-_COPIED_HEADERS = ("Nats-Schedule", "Nats-Schedule-Target", "Content-Type")
+_COPIED_HEADERS = (SCHEDULE, "Nats-Schedule-Target", "Content-Type")
 
 Confirmed = Callable[[], Awaitable[bool]]
 OnProgress = Callable[[dict[str, int]], Awaitable[None]]
@@ -109,7 +113,7 @@ class Mover:
         await self._move_blobs(subjects.BLOBS)
         await self._move_blobs(subjects.BLOBS_KEPT)
         await self._copy_bucket(subjects.KV_BLOB_REFS, "blob references")
-        await self._copy_bucket(subjects.KV_CLAIMS, "idempotency keys")
+        await self._copy_claims()
         await self._copy_records()
         await self._copy_dead_letters()
         await self._move_delayed()
@@ -177,6 +181,31 @@ class Mover:
             except KeyExists:
                 continue
 
+    async def _copy_claims(self) -> None:
+        """Copy the idempotency keys that the target does not have, each with its age."""
+        now = await self._source.clock(f"KV_{subjects.KV_CLAIMS}").earliest()
+        for entry in await self._source.kv(subjects.KV_CLAIMS).entries():
+            claim = readable(decoding.claim, entry)
+            if claim is None:
+                continue
+            aged = msgspec.structs.replace(claim, age_s=claim.age_s + max(0.0, now - entry.stored_at))
+            try:
+                await self._target.kv(subjects.KV_CLAIMS).create(entry.key, encode(aged))
+                self._count("idempotency keys")
+            except KeyExists:
+                continue
+
+    async def _clock_difference(self, stream: str) -> float:
+        """How far the target's clock is ahead of the source's, seconds."""
+        return await self._target.clock(stream).latest() - await self._source.clock(stream).earliest()
+
+    async def _aged(self, task: Task, message: StoredMessage) -> bytes:
+        """The task with what is left of its time to expire: in the target it is stored anew."""
+        if not task.expires_s:
+            return message.data
+        waited_s = await self._source.clock(subjects.WORK).earliest() - message.stored_at
+        return encode(msgspec.structs.replace(task, expires_s=left_s(task.expires_s, waited_s)))
+
     async def _copy_records(self) -> None:
         """Copy end and state records, each with its remaining lifetime; existing records of the target stay."""
         now = (await self._source.stream_info(subjects.TASKS)).now  # ages by the server's own clock
@@ -207,6 +236,8 @@ class Mover:
         async for message in messages(self._source, subjects.LATER):
             found += 1
             headers = {name: message.headers[name] for name in _COPIED_HEADERS if name in message.headers}
+            if (schedule := headers.get(SCHEDULE)) is not None:
+                headers[SCHEDULE] = schedule_shifted(schedule, await self._clock_difference(subjects.LATER))
             await self._store(message.subject, message.data, headers, msg_id=message.subject)
             await _remove(self._source, subjects.LATER, message.sequence)
             self._count("delayed tasks")
@@ -229,7 +260,9 @@ class Mover:
                     )
                 elif not await self._has_ended(task.id):
                     await self._declare_lane(lane)
-                    await self._store(message.subject, message.data, {RESENT_HEADER: "1"}, msg_id=task.id)
+                    await self._store(
+                        message.subject, await self._aged(task, message), {RESENT_HEADER: "1"}, msg_id=task.id
+                    )
                     self._target.send(subjects.wake(*lane), b"")
                     self._count("tasks")
             else:
@@ -276,18 +309,6 @@ class Mover:
 
 class LeadershipLost(QueztlError):
     """This node is no longer leader."""
-
-
-def ttl_of(headers: Mapping[str, str]) -> float:
-    """The lifetime with which a message was stored, seconds; 0: without limit. Pure."""
-    text = headers.get("Nats-TTL", "")
-    return float(text[:-1]) if text.endswith("s") and text[:-1].isdigit() else 0.0
-
-
-def lane_of(subject: str) -> Lane | None:
-    """The lane of `work.<kind>.<pool>.<urgency>.<id>`; None for an ingress message. Pure."""
-    parts = subject.split(".")
-    return (parts[1], parts[2], parts[3]) if len(parts) == 5 else None
 
 
 async def _remove(bus: Bus, stream: str, sequence: int) -> None:

@@ -93,7 +93,7 @@ async def replay(bus: Bus, submitter: Submitter, task: str) -> Accepted:
     letter = await show(bus, task)
     if letter.raw:
         raise BadInput(f"the message of the dead letter {task} can't be read as a task, so it can't be submitted again")
-    fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_at=0.0)
+    fresh = msgspec.structs.replace(letter.task, id=submitter.next_id(), submitted_at=time(), expires_s=0.0)
     lane = (fresh.kind, fresh.pool, fresh.urgency)
     await submitter.publish(Prepared(fresh, lane, 0.0))
     await bus.purge(subjects.DEAD, subjects.dead(letter.task.kind, task))

@@ -110,7 +110,7 @@ class Submitter:
         if task.blobs:
             await blob_refs.add(self._bus, task.blobs, task.id)
         if prepared.delay_s > 0:
-            await self._schedule(task, time() + prepared.delay_s)
+            await self._schedule(task, prepared.delay_s)
             return
         await self.ensure_lane(prepared.lane, task.requires)
         await self._bus.store(subjects.lane_subject(*prepared.lane, task.id), encode(task), msg_id=task.id, resend=True)
@@ -171,10 +171,12 @@ class Submitter:
         reference = await self._bus.objects.put(bytes(task.payload), "application/msgpack")
         return msgspec.structs.replace(task, payload=NOTHING, payload_ref=reference)
 
-    async def _schedule(self, task: Task, at: float) -> None:
+    async def _schedule(self, task: Task, delay_s: float) -> None:
         await self._check_later_limit()
+        # The server compares the schedule with its own clock.
+        at = await self._bus.clock(subjects.LATER).latest() + delay_s
         headers = {
-            "Nats-Schedule": f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}",
+            "Nats-Schedule": at_schedule(at),
             "Nats-Schedule-Target": subjects.later_due(task.id),
         }
         await self._bus.store(subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True)
@@ -196,7 +198,7 @@ class Submitter:
         task = prepared.task
         claims = self._bus.kv(subjects.KV_CLAIMS)
         name = hashlib.sha256(key.encode()).hexdigest()
-        claim = Claim(task.id, hashlib.sha256(bytes(task.payload)).hexdigest(), task.submitted_at, task.kind)
+        claim = Claim(task.id, hashlib.sha256(bytes(task.payload)).hexdigest(), kind=task.kind)
         try:
             await claims.create(name, encode(claim))
         except KeyExists:
@@ -228,7 +230,9 @@ class Submitter:
             differs = "another payload" if earlier.kind == claim.kind else f"another kind, {earlier.kind}"
             raise Conflict(f"the idempotency key stands for task {earlier.id}, which has {differs}; use another key")
         repair_s = self._bus.config.small_result_ttl_s * CLAIM_REPAIR_SHARE
-        if time() - earlier.at < repair_s and not await self._exists(earlier.id):
+        claims_now = await self._bus.clock(f"KV_{subjects.KV_CLAIMS}").earliest()
+        age_s = earlier.age_s + max(0.0, claims_now - entry.stored_at)
+        if age_s < repair_s and not await self._exists(earlier.id):
             task = msgspec.structs.replace(prepared.task, id=earlier.id)
             await self.publish(Prepared(task, prepared.lane, prepared.delay_s))
         return Accepted(earlier.id, prepared.task.kind, duplicate=True)
@@ -239,3 +243,8 @@ class Submitter:
             if await read(self._bus, task) is not None:
                 return True
         return False
+
+
+def at_schedule(at: float) -> str:
+    """The schedule of a delayed task: `at` in Unix seconds by the server's clock. Pure."""
+    return f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}"

@@ -90,7 +90,7 @@ class Envelope:
             submitted_at=now,
             timeout_s=float(request.timeout_s),
             max_attempts=self.max_attempts,
-            expires_at=now + request.delay_s + request.expires_s if request.expires_s else 0.0,
+            expires_s=float(request.expires_s),
             origin=request.origin,
         )
         return Prepared(sealed, self.lane, float(request.delay_s))

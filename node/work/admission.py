@@ -17,9 +17,11 @@ from typing import Any
 
 import msgspec
 
-from mesh import decoding
+from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message
 from mesh.bus.publisher import RESENT_HEADER
+from mesh.bus.replies import stored_at_of_ack
+from mesh.bus.stream_clock import has_expired
 from mesh.decoding import Unreadable
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
@@ -147,7 +149,7 @@ class Admission:
         if not self._deliveries.take(delivery):
             return
         delivery.attempt = first_attempt(task.max_attempts or self._config.max_attempts)
-        if delivery.suspect or task.blobs or task.payload_ref is not None:
+        if delivery.suspect or task.blobs or task.payload_ref is not None or task.expires_s:
             self._count_waiting(task.kind, 1)
             self._spawn(self._admit(delivery), f"admit {task.id}")
         else:
@@ -185,7 +187,12 @@ class Admission:
             resume = None
             if delivery.suspect and task.kind in KINDS and KINDS[task.kind].checkpoints:
                 resume = await self._checkpoints.resume(delivery, folder)
+            expired = await self._has_expired(delivery)
             if not self._is_still_held(delivery):
+                return
+            if expired:
+                error = TaskError("expired", "it did not start before it expired")
+                self.completion.end(delivery, End("expired", error))
                 return
             submitted = True
             self._run(delivery, blobs, payload, resume)
@@ -233,6 +240,14 @@ class Admission:
             return False
         return True
 
+    async def _has_expired(self, delivery: Delivery) -> bool:
+        """Whether the task waited too long in its lane, by the clock of the bus. Raises: BusUnavailable."""
+        expires_s = delivery.task.expires_s
+        if not expires_s:
+            return False
+        server_now = await self._bus.clock(subjects.WORK).earliest()
+        return has_expired(expires_s, stored_at_of_ack(delivery.reply), server_now)
+
     def _run(
         self,
         delivery: Delivery,
@@ -241,11 +256,6 @@ class Admission:
         resume: Path | None = None,
     ) -> None:
         task = delivery.task
-        if task.expires_at and time() > task.expires_at:
-            self._count_waiting(task.kind, -1)
-            error = TaskError("expired", "it did not start before it expired")
-            self.completion.end(delivery, End("expired", error))
-            return
         spec = KINDS.get(task.kind)
         if spec is None:
             self._count_waiting(task.kind, -1)

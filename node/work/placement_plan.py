@@ -18,7 +18,7 @@ class PlacementPlan:
 
     def __init__(self, bus: Bus, node: str) -> None:
         self._bus, self._node = bus, node
-        self.plan = Plan(fence=0, made_at=0.0)
+        self.plan = Plan(fence=0)
         self.on_change: Callable[[], None] = lambda: None
         """Called when `plan` has been replaced."""
 
@@ -43,6 +43,6 @@ class PlacementPlan:
         if isinstance(plan, Unreadable):
             log.warning("a placement plan can't be read and is ignored: it %s", plan.reason)
             return
-        if (plan.fence, plan.made_at) >= (self.plan.fence, self.plan.made_at):
+        if (plan.fence, plan.number) >= (self.plan.fence, self.plan.number):
             self.plan = plan
             self.on_change()

@@ -211,7 +211,7 @@ def _sweep(
             if instance.token and member is not None and member.state in ALIVE:
                 intent = Intent(
                     token=instance.token, provider=provider, offer=instance.offer, pool="", place=listing.place,
-                    state=JOINED, at=min(instance.launched_at or now, now), instance=instance.id,
+                    state=JOINED, at=now, instance=instance.id,
                     node=member.record.id, joined_at=now, price_usd_h=instance.price_usd_h,
                 )  # fmt: skip
                 found.intents[instance.token] = intent

@@ -139,7 +139,7 @@ class LocalProvider:
 
     def _list(self, mesh_id: str) -> tuple[Instance, ...]:
         instances = _instances(mesh_id)
-        now = time.time()
+        now = time.monotonic()
         for instance in instances:
             terminated_at = self._terminated_at.get(instance.id)
             if terminated_at is not None and now - terminated_at > KILL_AFTER_S:
@@ -147,7 +147,7 @@ class LocalProvider:
                 _signal(instance, signal.SIGKILL)
         ids = {instance.id for instance in instances}
         self._terminated_at = {pid: at for pid, at in self._terminated_at.items() if pid in ids}
-        self._remove_folders({instance.token for instance in instances}, now)
+        self._remove_folders({instance.token for instance in instances}, time.time())
         return tuple(
             replace(instance, state=ENDING) if instance.id in self._terminated_at else instance
             for instance in instances
@@ -158,7 +158,7 @@ class LocalProvider:
         for running in await asyncio.to_thread(_instances, ""):
             # Once: a second SIGTERM makes a node leave at once and drop the work it holds.
             if running.id == instance and instance not in self._terminated_at:
-                self._terminated_at[instance] = time.time()
+                self._terminated_at[instance] = time.monotonic()
                 _signal(running, signal.SIGTERM)
 
     def _remove_folders(self, tokens: set[str], now: float) -> None:

@@ -36,6 +36,8 @@ class Store:
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self.kv = bus, bus.kv(subjects.KV_SCALING)
+        self.clock = bus.clock(f"KV_{subjects.KV_SCALING}")
+        """What people and leaders set the times of orders, targets and windows by."""
         self._revisions: dict[str, int] = {}
 
     # --- what people set ----------------------------------------------------------------------------

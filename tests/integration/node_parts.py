@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any
 
 from mesh import subjects
@@ -84,9 +85,10 @@ class Node:
     spy: Spy
     checkpoints: Checkpoints
 
-    def get(self, seq: int, delivered: int = 1, data: bytes = b"", **fields: Any) -> str:
-        """One delivery comes; its ack subject."""
-        reply = f"acks.{seq}.{delivered}"
+    def get(self, seq: int, delivered: int = 1, data: bytes = b"", stored_ago_s: float = 0.0, **fields: Any) -> str:
+        """One delivery comes; its ack subject. `stored_ago_s`: how long ago its lane got it, as that subject says."""
+        stored_at = int((time() - stored_ago_s) * 1e9)
+        reply = f"acks.{seq}.{delivered}" if not stored_ago_s else f"acks.x.x.x.{delivered}.{seq}.{seq}.{stored_at}.0"
         data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
         lane = (fields.get("kind", "echo"), fields.get("pool", "any"), fields.get("urgency", "normal"))
         self.admission.on_message(Message(subjects.lane_subject(*lane, f"c1-{seq}"), reply, data), seq, delivered)

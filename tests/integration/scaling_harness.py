@@ -25,7 +25,7 @@ from mesh.errors import QueztlError
 from mesh.kinds.base import Resources
 from mesh.membership.member import Member
 from mesh.messages import Capabilities, Heartbeat, KindInfo, NodeRecord
-from scaling.controller import Controller, term_clock
+from scaling.controller import Controller
 from scaling.forecast.loop import COMMAND
 from scaling.observation.mesh_access import MeshAccess
 from scaling.providers.base import Instance, Provider
@@ -117,7 +117,7 @@ class Scene:
         self,
         confirm: Callable[[int], Any] | None = None,
         has_key: bool = False,
-        make_clock: Callable[[], Callable[[], float]] = term_clock,
+        make_clock: Callable[[], Callable[[], float]] | None = None,
         forecast_command: Sequence[str] = COMMAND,
     ) -> int:
         """Another node becomes the leader and runs its scaler; returns its fence. `confirm(fence)` may hang."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,20 @@ async def test_a_message_that_may_be_a_second_copy_is_looked_at_first(node: Node
 
 async def test_what_is_no_task_and_what_comes_too_late_is_ended(node: Node) -> None:
     assert await node.spy.said() == []
-    strange, late = node.get(1, data=b"\xc1"), node.get(2, expires_at=2.0)
+    strange, late = node.get(1, data=b"\xc1"), node.get(2, stored_ago_s=3.0, expires_s=2.0)
     assert sorted(await node.spy.said(2)) == sorted([(strange, b"+TERM"), (late, ACK)])
     assert (await records.read_end(node.bus, "c1-2")).state == "expired"
     assert await node.ran() == []
+
+
+@pytest.mark.parametrize("clock_off_s", [-3600.0, 0.0, 3600.0])
+async def test_a_task_expires_by_the_clock_of_the_bus_whatever_the_machine_says(
+    node: Node, monkeypatch, clock_off_s: float
+) -> None:
+    """Its submitter's clock, and this node's, are an hour off."""
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + clock_off_s)
+    node.get(1, stored_ago_s=1.0, expires_s=30.0, submitted_at=true() - clock_off_s)
+    late = node.get(2, stored_ago_s=60.0, expires_s=30.0, submitted_at=true() + clock_off_s)
+    assert await node.ran() == ["c1-1"] and await node.spy.said(1) == [(late, ACK)]
+    assert (await records.read_end(node.bus, "c1-2")).state == "expired"

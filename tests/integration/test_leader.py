@@ -82,7 +82,7 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
 async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
     """Neither one that is there, nor one that comes between the look and the write."""
     other = await bus_server.connect("other")
-    later = messages.encode(Plan(fence=1 << 40, made_at=0.0))
+    later = messages.encode(Plan(fence=1 << 40))
     looks: list[int] = []
     real = Kv.get
 

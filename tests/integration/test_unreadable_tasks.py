@@ -88,6 +88,6 @@ async def test_a_good_task_runs_after_hostile_ones(node: Node) -> None:
 def test_a_task_of_today_is_read_as_it_was_sent() -> None:
     task = Task(
         id="c0ffee-1", kind="echo", pool="any@eu-west", urgency="high", requires={"cores": "all", "labels": {"a": "b"}},
-        payload_ref=BlobRef("b-t00"), blobs=("b-k01",), submitted_at=1.0, expires_at=2.0, timeout_s=3.0,
+        payload_ref=BlobRef("b-t00"), blobs=("b-k01",), submitted_at=1.0, expires_s=2.0, timeout_s=3.0,
     )  # fmt: skip
     assert decoding.lane_task("work.echo.any@eu-west.high.c0ffee-1", encode(task)) == task

@@ -8,8 +8,8 @@ from mesh.coordination import MergeOrder
 from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
 from mesh.discovery.identity import MeshIdentity, open_data_dir
 from mesh.membership.member import GONE, UP, Member
+from mesh.merge.carried import lane_of, ttl_of
 from mesh.merge.detector import doubles, holds_work, strangers, twins
-from mesh.merge.mover import lane_of, ttl_of
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Heartbeat, NodeRecord
 from node.lifecycle.merge_follow import adopt, may_leave
