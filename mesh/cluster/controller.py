@@ -21,7 +21,7 @@ from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.cluster.topology import Candidate, Rules, Server
 from mesh.config import MeshConfig
-from mesh.coordination import HostingRequest, ServerRecord
+from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord
 from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable
 from mesh.leader import journal
@@ -63,7 +63,7 @@ class ClusterController:
         self._up_since: dict[tuple[str, str], float] = {}
         self._gone_since: dict[str, float] = {}
         self._recorded_since: dict[str, float] = {}
-        self._failures = HostFailures()
+        self._failures = HostFailures(config.bus_join_s)
         self._copies = Replicas(clock)
         self._reason: str | None = None
         self._published: str | None = None
@@ -109,7 +109,7 @@ class ClusterController:
         self._remember(members, records, now)
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
-        self._failures.saw_members(group.members)
+        self._failures.saw(group.members, (record.node for record in records))
         servers = self._servers(records, group, {one.record.id: one for one in members}, now)
         candidates = self._candidates(members, {one.node for one in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
@@ -165,6 +165,7 @@ class ClusterController:
                     up_s=now - since,
                     free_bytes=member.record.capabilities.disk_free_bytes,
                     wired=member.record.wired,
+                    starting=self._failures.is_starting(node, now),
                     willing=self._failures.is_willing(node, now),
                 )
             )
@@ -199,23 +200,27 @@ class ClusterController:
         routes = tuple(route for record in await read_servers(self._bus) for route in record.routes)
         request = HostingRequest(do="host", fence=fence, routes=routes)
         try:
-            error = await ask_node(self._bus, node, request)
+            answer = await ask_node(self._bus, node, request)
         except BusUnavailable as unavailable:
-            error = unavailable.message
-        if error:
-            log.warning("%s can't run a bus server: %s", node, error)
+            answer = HostingAnswer(unavailable.message)
+        if answer.error and not answer.busy:
+            log.warning("%s can't run a bus server: %s", node, answer.error)
             self._failures.failed(node, self._clock())
+        else:
+            self._failures.began(node, self._clock())
 
     async def _stop(self, node: str, server: str, fence: int) -> None:
         if self._registry.state_of(node) not in ALIVE:
             await forget_server(self._bus, node, server)
             return
         try:
-            error = await ask_node(self._bus, node, HostingRequest(do="stop", fence=fence, name=server))
+            answer = await ask_node(self._bus, node, HostingRequest(do="stop", fence=fence, name=server))
         except BusUnavailable as unavailable:
-            error = unavailable.message
-        if error:
-            log.warning("%s did not stop its bus server: %s", node, error)
+            answer = HostingAnswer(unavailable.message)
+        if answer.busy:
+            return
+        if answer.error:
+            log.warning("%s did not stop its bus server: %s", node, answer.error)
             self._failures.failed(node, self._clock())
         else:
             self._failures.stopped(node, server, self._clock())
@@ -246,8 +251,8 @@ async def forget_server(bus: Bus, node: str, server: str) -> None:
         await kv.delete(subjects.server_key(node), last=entry.revision)
 
 
-async def ask_node(bus: Bus, node: str, request: HostingRequest) -> str:
-    """Ask a node to start or stop a bus server; "" when it complies, else why not. Raises: BusUnavailable."""
+async def ask_node(bus: Bus, node: str, request: HostingRequest) -> HostingAnswer:
+    """Ask a node to start or stop a bus server. Raises: BusUnavailable."""
     answer = await bus.request(subjects.bus_host(node), messages.encode(request), timeout_s=5.0)
     found = decoding.hosting_answer(answer.data)
-    return f"its answer {found.reason}" if isinstance(found, Unreadable) else found.error
+    return HostingAnswer(f"its answer {found.reason}") if isinstance(found, Unreadable) else found

@@ -1,7 +1,8 @@
-"""Which nodes have failed to host a bus server lately. Pure, but for what it remembers.
+"""Which nodes are starting a bus server, and which have failed to host one lately. Pure, but for what it remembers.
 
 A server that ended by order is no failure: it was a member, and was removed because there were too few machines. Its
-node may host one again at once, when there are enough.
+node may host one again at once, when there are enough. A node that is asked again while it starts its server says that
+it is busy, which is no failure either.
 """
 
 from __future__ import annotations
@@ -13,25 +14,40 @@ RETRY_AFTER_S = 120.0
 
 
 class HostFailures:
-    """The failures of the nodes, as one leader saw them."""
+    """The nodes that were asked to host, as one leader saw them. `start_s`: how long a node may take to begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
         self._failed_at: dict[str, float] = {}
+        self._began_at: dict[str, float] = {}
         self._members: set[str] = set()
 
-    def saw_members(self, servers: Iterable[str]) -> None:
-        """Note the servers that are in the meta group."""
-        self._members.update(servers)
+    def saw(self, members: Iterable[str], hosts: Iterable[str]) -> None:
+        """Note the servers that are in the meta group, and the nodes that have recorded a server of theirs."""
+        self._members.update(members)
+        for node in hosts:
+            self._began_at.pop(node, None)
+
+    def began(self, node: str, now: float) -> None:
+        """The node starts a server, as it was asked to; how often it was asked makes no difference."""
+        self._began_at.setdefault(node, now)
 
     def failed(self, node: str, now: float) -> None:
         """The node did not start, or did not stop, a server as it was asked to."""
         self._failed_at[node] = now
+        self._began_at.pop(node, None)
 
     def stopped(self, node: str, server: str, now: float) -> None:
         """The node stopped its server by order: a failure if that server never became a member."""
         if server not in self._members:
             self.failed(node, now)
         self._members.discard(server)
+
+    def is_starting(self, node: str, now: float) -> bool:
+        """Whether the node starts a server that it has not recorded yet; one that takes too long has failed."""
+        if now - self._began_at.get(node, now) > self._start_s:
+            self.failed(node, now)
+        return node in self._began_at
 
     def is_willing(self, node: str, now: float) -> bool:
         """Whether the node may be asked to host a server."""

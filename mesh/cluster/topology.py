@@ -47,6 +47,8 @@ class Candidate:
     wired: bool = True
     willing: bool = True
     """False while it drains, is suspect, or has recently failed to host."""
+    starting: bool = False
+    """Whether it starts a bus server, by order, that it has not recorded yet."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step
     if repair not in allowed:
         return None
     if repair == "add":
-        return Promote(group.free[0].node)
+        return _promote(group)
     if repair == "remove":
         followers = (member for member in group.members if member.name != view.leader)
         leaver = min(followers, key=lambda member: (not member.leaving, member.age_s, member.name))
@@ -212,9 +214,13 @@ def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step
 
 
 def _grow(group: _Group, target: int) -> Step | None:
-    if len(group.staying) < target and group.free:
-        return Promote(group.free[0].node)
-    return None
+    return _promote(group) if len(group.staying) < target and group.free else None
+
+
+def _promote(group: _Group) -> Step:
+    """One newcomer at a time: whoever starts a server already is waited for."""
+    starting = [candidate.node for candidate in group.free if candidate.starting]
+    return Wait(f"{starting[0]} starts a bus server") if starting else Promote(group.free[0].node)
 
 
 def _listen(view: View) -> Step | None:

@@ -162,27 +162,28 @@ class BusHost:
     # --- requests of the leader ---------------------------------------------------------------------
     def _on_request(self, message: Message) -> None:
         request = decoding.hosting_request(message.data)
-        error = f"the request {request.reason}" if isinstance(request, Unreadable) else self._accept(request)
+        unreadable = isinstance(request, Unreadable)
+        answer = HostingAnswer(f"the request {request.reason}") if unreadable else self._accept(request)
         if message.reply:
-            self._bus.send(message.reply, encode(HostingAnswer(error)))
+            self._bus.send(message.reply, encode(answer))
 
-    def _accept(self, request: HostingRequest) -> str:
-        """Begin to carry out a request; "" or the reason for a refusal."""
+    def _accept(self, request: HostingRequest) -> HostingAnswer:
+        """Begin to carry out a request, or refuse it."""
         if request.fence < self._fence:
-            return "a later leader has sent a request"
+            return HostingAnswer("a later leader has sent a request")
         self._fence = request.fence
         if self._busy is not None:
-            return "it is carrying out an earlier request"
+            return HostingAnswer("it is carrying out an earlier request", busy=True)
         if request.do == "host":
             if self.server is not None:
-                return "it runs a bus server already"
+                return HostingAnswer("it runs a bus server already", busy=True)
             work = self._host(request.routes)
         elif self.server is None or self.server.name != request.name:
-            return ""
+            return HostingAnswer()
         else:
             work = self._retire(self.server)
         self._busy = asyncio.get_running_loop().create_task(self._guarded(work), name="hosting")
-        return ""
+        return HostingAnswer()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

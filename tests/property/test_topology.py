@@ -256,6 +256,14 @@ def test_nobody_who_shares_a_machine_with_a_server_is_picked() -> None:
     assert [one.node for one in pick(crowd, [here], RULES)] == ["b", "d"]
 
 
+def test_a_node_that_starts_its_server_is_waited_for_and_not_asked_again() -> None:
+    view = founded(3).view()
+    step = plan(view, RULES)
+    assert isinstance(step, Promote)
+    asked = tuple(replace(one, starting=one.node == step.node) for one in view.candidates)
+    assert plan(replace(view, candidates=asked), RULES) == Wait(f"{step.node} starts a bus server")
+
+
 def test_without_a_leader_nothing_is_done() -> None:
     assert isinstance(plan(View(leader=""), RULES), Wait)
 
