@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from mesh import benchmarks
+from mesh import benchmarks, data_folder
 from mesh.benchmarks import BenchRun
 from mesh.bus.client import Bus
 from mesh.discovery.identity import new_token
@@ -137,7 +137,14 @@ class Benchmarking:
             await self._following
 
     async def _launch(self, run: BenchRun) -> asyncio.subprocess.Process:
-        arguments = [*run.names, "--mesh", ",".join(self._urls()), "--events", "--out", str(self._folder / "bench")]
+        arguments = [
+            *run.names,
+            "--mesh",
+            ",".join(self._urls()),
+            "--events",
+            "--out",
+            str(self._folder / data_folder.BENCHMARKS),
+        ]
         for node in run.nodes:
             arguments += ["--node", node]
         if run.quick:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from mesh import subjects
+from mesh import data_folder, subjects
 from mesh.bus.blob_cache import BlobCache
 from mesh.bus.client import Message
 from mesh.client import Mesh
@@ -101,7 +101,7 @@ class Node:
             await asyncio.gather(probing, return_exceptions=True)
             raise
         bus = self.joined.bus
-        bus.objects.blob_cache = cache = BlobCache(data.path / "blob-cache")
+        bus.objects.blob_cache = cache = BlobCache(data.path / data_folder.BLOB_CACHE)
         self._opened.callback(cache.close)
         settings = joining.bus_settings(config, data, self.joined.mesh, choice.addresses)
         self.bus_host = BusHost(
@@ -154,7 +154,7 @@ class Node:
         self.deliveries = Deliveries(bus, node, incarnation)
         self.checkpoints = Checkpoints(bus, node, self.deliveries)
         self.admission = Admission(
-            bus, node=node, incarnation=incarnation, slots=slots, spool=context.data.path / "spool",
+            bus, node=node, incarnation=incarnation, slots=slots, spool=context.data.path / data_folder.SPOOL,
             deliveries=self.deliveries, checkpoints=self.checkpoints, is_alive=self.registry.is_alive,
             changed=self._plan_pulls_soon,
         )  # fmt: skip
@@ -236,7 +236,7 @@ class Node:
     def _make_executor(self) -> Executor:
         return Executor(
             slots=self.context.slots,
-            folder=self.context.data.path / "work",
+            folder=self.context.data.path / data_folder.WORK,
             fault_kinds=self.config.fault_kinds,
             grants=self.config.grants,
             on_started=self.admission.on_started,

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from mesh import data_folder
 from mesh.errors import CannotStart
 from mesh.files import write_atomically
 from mesh.subjects import is_token
@@ -64,7 +65,7 @@ class DataDir:
     @property
     def bus_folder(self) -> Path:
         """The folder of this node's bus server, if it hosts one."""
-        return self.path / "bus"
+        return self.path / data_folder.BUS
 
     def remember_mesh(self, mesh: MeshIdentity, bus_urls: Sequence[str]) -> None:
         """Store `mesh` and the URLs of its bus for the next start. Raises: OSError."""
@@ -83,7 +84,7 @@ class DataDir:
             "mesh": asdict(self.mesh) if self.mesh else None,
             "bus_urls": list(self.bus_urls),
         }
-        write_atomically(self.path / "node.json", json.dumps(stored, indent=1).encode())
+        write_atomically(self.path / data_folder.IDENTITY, json.dumps(stored, indent=1).encode())
 
 
 def open_data_dir(path: Path) -> DataDir:
@@ -94,7 +95,8 @@ def open_data_dir(path: Path) -> DataDir:
     path = path.expanduser().absolute()
     lock = _lock(path)
     try:
-        stored = _read(path / "node.json")
+        data_folder.prepare(path)
+        stored = _read(path / data_folder.IDENTITY)
         opened = DataDir(path, lock, stored or {"node_id": new_token("n")})
         if stored is None:
             opened._store()
@@ -112,7 +114,7 @@ def open_data_dir(path: Path) -> DataDir:
 def _lock(path: Path) -> IO[str]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(path / "lock", "a+", encoding="ascii")  # noqa: SIM115 - held until the process ends
+        lock = open(path / data_folder.LOCK, "a+", encoding="ascii")  # noqa: SIM115 - held until the process ends
     except OSError as error:
         raise _not_writable(path, error) from None
     try:
@@ -148,7 +150,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _try_writing(path: Path) -> None:
-    write_atomically(path / "started", str(time.time()).encode())
+    write_atomically(path / data_folder.LAST_START, str(time.time()).encode())
 
 
 def _not_writable(path: Path, error: OSError) -> CannotStart:

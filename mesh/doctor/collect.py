@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mesh import data_folder
 from mesh.bus.server.binary import find_server
 from mesh.discovery.announcement import MEMBER, Sighting
 from mesh.discovery.identity import default_data_dir
@@ -131,7 +132,7 @@ def _check_disk(folder: Path) -> dict[str, Any]:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return facts | {"data_trouble": f"{existing} can't be written to."}
     try:
-        with open(folder / "lock", encoding="ascii") as lock:
+        with open(folder / data_folder.LOCK, encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

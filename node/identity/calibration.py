@@ -17,13 +17,12 @@ from typing import Any
 
 import msgspec
 
+from mesh import data_folder
 from mesh.files import write_atomically
 from mesh.kinds.base import KindSpec
 from mesh.messages import Capabilities
 
 log = logging.getLogger(__name__)
-
-FILE = "speeds.json"
 
 
 def circumstances(spec: KindSpec, capabilities: Capabilities, slots: int, version: str) -> str:
@@ -58,7 +57,7 @@ def known(
     specs: Iterable[KindSpec], capabilities: Capabilities, slots: int, version: str, folder: Path
 ) -> dict[str, float]:
     """kind -> seconds, of the kinds that were measured under the same circumstances; `folder`: the data directory."""
-    stored = _load(folder / FILE)
+    stored = _load(folder / data_folder.SPEEDS)
     found: dict[str, float] = {}
     for spec in measurable(specs, capabilities):
         entry = stored.get(spec.name)
@@ -71,9 +70,9 @@ def known(
 
 def save(kind: str, seconds: float, of: str, folder: Path) -> None:
     """Store a speed for the next start; `of`: its circumstances. A failure costs only another measurement."""
-    stored = _load(folder / FILE) | {kind: {"seconds": seconds, "of": of}}
+    stored = _load(folder / data_folder.SPEEDS) | {kind: {"seconds": seconds, "of": of}}
     try:
-        write_atomically(folder / FILE, json.dumps(stored, indent=1).encode())
+        write_atomically(folder / data_folder.SPEEDS, json.dumps(stored, indent=1).encode())
     except OSError as error:
         log.warning("could not save the measured speed of %s; the next start measures it again: %s", kind, error)
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from mesh import data_folder
 from mesh.errors import CannotStart
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
@@ -110,7 +111,7 @@ class Calibrator:
     async def _probe(self, spec: KindSpec) -> float:
         """Seconds of the fastest run but the first; 0 when the probe failed."""
         ended: asyncio.Queue[Finished] = asyncio.Queue()
-        folder = self._folder / "measuring"
+        folder = self._folder / data_folder.MEASURING
 
         def on_finished(batch: list[Finished]) -> None:
             for end in batch:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh import data_folder
 from mesh.kinds.base import KindSpec, Need
 from mesh.kinds.table import KINDS
 from mesh.messages import KindInfo
@@ -82,7 +83,7 @@ def probe_packages(
 ) -> tuple[tuple[KindInfo, ...], dict[str, str]]:
     """(whether each kind can run here, versions of the libraries they need); `folder` holds the cache."""
     specs = tuple(specs)
-    file = folder / "packages.json"
+    file = folder / data_folder.PACKAGES
     cached, prints, proofs, is_changed = _load(file), dict[str, str](), dict[str, Proof](), False
     while modules := sorted(_next_modules(specs, proofs)):
         prints |= {name: _fingerprint(name) for name in modules}

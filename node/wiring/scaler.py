@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from time import time
 
-from mesh import subjects
+from mesh import data_folder, subjects
 from mesh.bus.errors import WrongSequence
 from mesh.capacity import TOKEN_LABEL, LeaveOrder
 from mesh.errors import QueztlError
@@ -37,7 +37,7 @@ class Scaler:
     def __init__(self, context: NodeContext, registry: Registry, election: Election, bus_host: BusHost) -> None:
         self._context, self._registry, self._election, self._bus_host = context, registry, election, bus_host
         self._store = Store(context.bus)
-        local = LocalProvider(context.data.path / "started", lambda: flags_like(context.config))
+        local = LocalProvider(context.data.path / data_folder.STARTED_NODES, lambda: flags_like(context.config))
         providers: dict[str, Provider] = {local.name: local}
         access = MeshAccess(
             bus=context.bus, node_id=context.node_id, mesh_id=context.mesh.id, mesh_name=context.mesh.name,

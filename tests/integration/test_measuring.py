@@ -13,10 +13,10 @@ import pytest
 from mesh import subjects
 from mesh.client import Mesh
 from mesh.coordination import Plan
+from mesh.data_folder import SPEEDS
 from mesh.kinds.base import KindSpec
 from mesh.kinds.table import KINDS
 from mesh.scheduling import placement
-from node.identity.calibration import FILE
 from node.identity.calibrator import Calibrator
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
@@ -35,7 +35,7 @@ async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) 
         await eventually(shown, 90, node.log)
         speeds = (await records(mesh.bus))[node.id].capabilities.speeds
         assert all(0 < seconds < 60 for seconds in speeds.values()), speeds
-        assert set(json.loads((node.folder / FILE).read_text())) == wanted
+        assert set(json.loads((node.folder / SPEEDS).read_text())) == wanted
         assert not (node.folder / "measuring").exists()
         view = next(one for one in await mesh.nodes() if one.id == node.id)
         assert view.capabilities.speeds == speeds
@@ -51,9 +51,9 @@ async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: M
     """A second node that remembers to be ten times as slow: the master ranks it last for every kind measured."""
     slow = cluster.node()
     slow.folder.mkdir()
-    kept = json.loads((fast.folder / FILE).read_text())
+    kept = json.loads((fast.folder / SPEEDS).read_text())
     remembered = {kind: entry | {"seconds": entry["seconds"] * 10} for kind, entry in kept.items()}
-    (slow.folder / FILE).write_text(json.dumps(remembered))
+    (slow.folder / SPEEDS).write_text(json.dumps(remembered))
     await slow.start()
     wanted = {kind: {fast.id: 0, slow.id: len(placement.STEPS)} for kind in kept}
     plan: dict[str, dict[str, int]] = {}
@@ -110,7 +110,7 @@ async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: Kin
     scene = Scene(tmp_path, echo)
     await asyncio.wait_for(scene.calibrator.run(), 60)
     assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 20
-    assert json.loads((tmp_path / FILE).read_text()) == {"echo": {"seconds": scene.seconds["echo"], "of": "here"}}
+    assert json.loads((tmp_path / SPEEDS).read_text()) == {"echo": {"seconds": scene.seconds["echo"], "of": "here"}}
 
 
 async def test_a_kind_that_fails_is_left_out_and_the_next_one_measured(tmp_path: Path, echo: KindSpec) -> None:

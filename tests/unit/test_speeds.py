@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from mesh import data_folder
 from mesh.kinds.base import Need
 from mesh.kinds.table import KINDS, validate
 from mesh.messages import Accelerator, Capabilities, KindInfo
@@ -43,7 +44,7 @@ def test_a_speed_is_found_again_and_a_damaged_file_costs_only_a_measurement(tmp_
     calibration.save("another", 1.0, "x", tmp_path)
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.25}
     for damaged in ("", "[]", '{"crypto_mining": 3}', json.dumps({"crypto_mining": {"of": of, "seconds": "fast"}})):
-        (tmp_path / calibration.FILE).write_text(damaged)
+        (tmp_path / data_folder.SPEEDS).write_text(damaged)
         assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
     calibration.save(spec.name, 0.5, of, tmp_path)
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.5}
