@@ -14,6 +14,7 @@ from functools import partial
 from aiohttp import web
 
 from api.http.auth import Guard, Trust, own_names
+from api.http.compression import compress
 from api.http.errors import of_error, of_http, of_unexpected
 from api.http.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
 from api.http.protocol import SERVER_NAME, expect
@@ -79,7 +80,7 @@ async def _around_all(request: web.Request, handler: Handler) -> web.StreamRespo
         refusal = request.app[GUARD].refusal(request, is_open)
         if refusal is not None:
             return of_error(refusal)
-        return await handler(request)
+        return await compress(request, await handler(request))
     except QueztlError as error:
         return of_error(request.app[SERVICES].explained(error))
     except web.HTTPException as error:
@@ -101,7 +102,7 @@ async def _head(request: web.Request, response: web.StreamResponse) -> None:
     headers = response.headers
     headers["X-Request-Id"] = request.get(_ID, "")
     headers["Server"] = SERVER_NAME
-    headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
 
 

@@ -7,9 +7,24 @@ from api.documents import capacity as scale
 from api.documents import network as net
 from api.documents import requests as body
 from api.documents import tasks
-from api.handlers import benchmarks, blobs, capacity, dead_letters, events, health, kinds, network, results, workloads
+from api.handlers import (
+    benchmarks,
+    blobs,
+    capacity,
+    dead_letters,
+    events,
+    health,
+    kinds,
+    network,
+    results,
+    task_list,
+    workloads,
+)
 from api.http.openapi import openapi
 from api.http.route import Answer, Query, Route
+from mesh.task_states import State
+from mesh.tasks import dead_letters as dead
+from mesh.tasks import listing
 from mesh.views import NetworkView
 
 _STATUS = Answer("The task's status.", tasks.StatusDoc)
@@ -25,10 +40,29 @@ _KEY = Query(
     "Idempotency-Key", "the same as `idempotency_key` in the body: with the same key a task is submitted once",
     {"type": "string", "minLength": 1, "maxLength": 255},
 )  # fmt: skip
-_LIMIT = Query(
-    "limit", f"how many at most [{capacity.DEFAULT_LIMIT}]",
-    {"type": "integer", "minimum": 1, "maximum": capacity.MAX_LIMIT},
-)  # fmt: skip
+
+
+def _limit(default: int, most: int) -> Query:
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return Query("limit", f"how many at most [{default}]", schema)
+
+
+_CONDITIONS = (
+    Query("Range", "a part of the bytes only: bytes=0-99", {"type": "string"}),
+    Query("If-Range", "the entity tag that the part must belong to, else all bytes are sent", {"type": "string"}),
+    Query("If-None-Match", "entity tags that the client has: 304 when these are the bytes", {"type": "string"}),
+)
+_PARTS = {
+    206: Answer("The part that Range names.", media="*/*"),
+    304: Answer("The client has these bytes.", media=""),
+}
+_AFTER = Query("after", "the `next` of the page before", {"type": "string"})
+_TASK_FILTERS = (
+    Query("state", "only those in this state", {"type": "string", "enum": list(State)}),
+    Query("kind", "only those of this kind", {"type": "string"}),
+    Query("node", "only those that this node (id or name) runs or ran", {"type": "string"}),
+    Query("min_age", "only those accepted, or ended if they have, at least so many seconds ago", _SECONDS),
+)
 _KIND = Query("kind", "only those of this kind", {"type": "string"})
 
 #: Every path of the bridge. HEAD works wherever GET does.
@@ -39,7 +73,8 @@ ROUTE_TABLE: tuple[Route, ...] = (
           errors=(400, 409, 413, 503, 507), query=(_WAIT,), headers=(_KEY,), body=tasks.SubmitBody),
     Route("GET", "/workload/{id}/status", workloads.status, "The status of a task", {200: _STATUS}, errors=(404, 503)),
     Route("GET", "/workload/{id}/result", results.result, "The result of a task: bytes when it is bytes, else JSON",
-          {200: Answer("The result, with its own content type.", media="*/*")}, errors=(404, 406, 409, 503)),
+          {200: Answer("The result, with its own content type.", media="*/*"), **_PARTS},
+          errors=(404, 406, 409, 416, 503), headers=_CONDITIONS),
     Route("GET", "/workload/{id}/events", events.events, "The changes of a task, as server-sent events",
           {200: Answer("`state` events, then an `end`, each with a status document.", media="text/event-stream"),
            204: Answer("The reader has the `end` already.", media="")},
@@ -47,14 +82,21 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("DELETE", "/workload/{id}", workloads.cancel, "Cancel a task", {200: _STATUS}, errors=(404, 503)),
     Route("GET", "/workloads", kinds.kinds, "The kinds of work, with their schemas and the nodes that know them",
           {200: Answer("All kinds.", net.KindsDoc)}, errors=(503,)),
+    Route("GET", "/workloads/tasks", task_list.list_tasks, "The tasks of the mesh, page by page",
+          {200: Answer("First those that wait or run, then those that ended, each the oldest first.",
+                       tasks.TaskListDoc)},
+          errors=(400, 503), query=(*_TASK_FILTERS, _limit(listing.DEFAULT_LIMIT, listing.MAX_LIMIT), _AFTER)),
     Route("POST", "/blobs", blobs.upload, "Upload data; the answer is a reference for payloads",
           {201: Answer("Stored.", tasks.BlobDoc)}, errors=(400, 413, 415, 503, 507), query=(_KEEP,),
           takes_bytes=True, tags=("blobs",)),
     Route("GET", "/blobs/{id}", blobs.download, "The bytes of a blob",
-          {200: Answer("The bytes, with the content type of their upload.", media=_BYTES)},
-          errors=(404, 503), tags=("blobs",)),
+          {200: Answer("The bytes, with the content type of their upload.", media="*/*"), **_PARTS},
+          errors=(404, 416, 503), headers=_CONDITIONS, tags=("blobs",)),
+    Route("DELETE", "/blobs/{id}", blobs.delete, "Delete a blob that no task needs any more",
+          {204: Answer("It is gone.", media="")}, errors=(404, 409, 503), tags=("blobs",)),
     Route("GET", "/dead", dead_letters.list_dead, "The tasks that used up their attempts, or crashed their workers",
-          {200: Answer("Oldest first.", tasks.DeadListDoc)}, errors=(400, 503), query=(_KIND,), tags=("dead",)),
+          {200: Answer("Oldest first.", tasks.DeadListDoc)}, errors=(400, 503),
+          query=(_KIND, _limit(dead.DEFAULT_LIMIT, dead.MAX_LIMIT), _AFTER), tags=("dead",)),
     Route("GET", "/dead/{id}", dead_letters.show, "A dead letter with its payload",
           {200: Answer("The dead letter.", tasks.DeadDoc)}, errors=(404, 503), tags=("dead",)),
     Route("POST", "/dead/{id}/replay", dead_letters.replay, "Submit a dead letter again as a new task",
@@ -78,8 +120,8 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("GET", "/autoscaler/forecast", capacity.forecast, "The expected load, and whether it may decide",
           {200: Answer("By pool.", scale.ForecastsDoc)}, errors=(503,), tags=("capacity",)),
     Route("GET", "/autoscaler/decisions", capacity.decisions, "The last decisions, with their reasons",
-          {200: Answer("Newest first.", scale.DecisionsDoc)}, errors=(400, 503), query=(_LIMIT,),
-          tags=("capacity",)),
+          {200: Answer("Newest first.", scale.DecisionsDoc)}, errors=(400, 503),
+          query=(_limit(capacity.DEFAULT_LIMIT, capacity.MAX_LIMIT),), tags=("capacity",)),
     Route("GET", "/autoscaler/decisions/{id}", capacity.decision, "A decision with its input, and its replay",
           {200: Answer("The decision.", scale.DecisionReplayDoc)}, errors=(404, 503), tags=("capacity",)),
     Route("GET", "/autoscaler/policy", capacity.policy, "The scaler's settings, and their versions",

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import time
 from typing import Any
 
 from mesh import decoding, subjects
-from mesh.client_connection import ClientConnection
-from mesh.decoding import readable_of
+from mesh.client_stores import ClientStores
 from mesh.kinds.table import WorkloadType
-from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd
+from mesh.messages import TaskEnd
 from mesh.task_states import FINAL
-from mesh.tasks import dead_letters, mapping, records
+from mesh.tasks import mapping, records
 from mesh.tasks import status as task_status
 from mesh.tasks.mapping import MapItem
 from mesh.views import Accepted, SubmitRequest, TaskView
@@ -55,7 +53,7 @@ class TaskHandle:
         return await self.mesh.cancel(self.id)
 
 
-class Mesh(ClientConnection):
+class Mesh(ClientStores):
     """A client of a mesh.
 
     `url`: nats://HOST:PORT of a bus server, or http://HOST:PORT of any node's API. None: the environment variable
@@ -259,50 +257,6 @@ class Mesh(ClientConnection):
         await records.remove_waiting(self.bus, view.id)
         self.bus.send(subjects.cancel(view.id), b"")
         return await self.status(view.id)
-
-    async def nodes(self) -> list[NodeRecord]:
-        """The record of every node. Raises: BusUnavailable."""
-        return readable_of(decoding.node, await self.bus.kv(subjects.KV_NODES).entries())
-
-    # --- blobs --------------------------------------------------------------------------------------
-    async def put_blob(
-        self,
-        source: bytes | Path | AsyncIterator[bytes],
-        content_type: str = "application/octet-stream",
-        keep: bool = False,
-    ) -> BlobRef:
-        """Upload bytes, a file or chunks; a payload names the blob as {"blob": reference.blob}.
-
-        `keep`: until it is deleted; otherwise it goes when no task names it any more, or after a day.
-        Raises: StorageFull, BusUnavailable, OSError.
-        """
-        return await self.bus.objects.put(source, content_type, keep)
-
-    async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
-        """The reference of a blob, and its content in chunks. Raises: NotFound, BusUnavailable."""
-        return await self.bus.objects.look(blob)
-
-    async def get_blob(self, blob: str) -> bytes:
-        """The content of a blob, all in memory. Raises: NotFound, BusUnavailable."""
-        _, chunks = await self.open_blob(blob)
-        return b"".join([chunk async for chunk in chunks])
-
-    async def save_blob(self, blob: str, target: Path) -> BlobRef:
-        """Write a blob to the file `target`, chunk by chunk. Raises: NotFound, BusUnavailable, OSError."""
-        return await self.bus.objects.fetch(blob, target)
-
-    # --- dead letters -------------------------------------------------------------------------------
-    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
-        """The dead letters (of one kind), oldest first. Raises: BadInput for what can be no kind; BusUnavailable."""
-        return await dead_letters.list_all(self.bus, kind)
-
-    async def dead_show(self, task: str) -> DeadLetter:
-        """The dead letter of a task. Raises: NotFound, BusUnavailable."""
-        return await dead_letters.show(self.bus, task)
-
-    async def dead_replay(self, task: str) -> Accepted:
-        """Submit the task of a dead letter again under a new id; the letter goes. Raises: NotFound; as `accept`."""
-        return await dead_letters.replay(self.bus, self.submitter, task)
 
 
 def _kind_name(kind: object) -> str:

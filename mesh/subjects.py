@@ -135,6 +135,11 @@ def lane_filter(kind: str, pool: str, urgency: str) -> str:
     return f"{_lane(kind, pool, urgency)}.*"
 
 
+def any_lane(kind: str = "") -> str:
+    """work.<kind>.*.*.*: the tasks in all lanes (of one kind)"""
+    return f"work.{_name(kind) if kind else '*'}.*.*.*"
+
+
 def any_lane_of(task: str) -> str:
     """work.*.*.*.<id>: a task in any lane"""
     return f"work.*.*.*.{_token(task)}"
@@ -159,6 +164,11 @@ def later_at(task: str) -> str:
 def later_due(task: str) -> str:
     """later.due.<id>: where the schedule publishes the task at its time"""
     return f"later.due.{_token(task)}"
+
+
+def any_later() -> str:
+    """later.*.*: all delayed tasks"""
+    return "later.*.*"
 
 
 def any_later_of(task: str) -> str:

@@ -21,8 +21,9 @@ from typing import Any
 from mesh.kinds.table import WorkloadType
 from mesh.messages import BlobRef, DeadLetter, NodeRecord, TaskEnd
 from mesh.sync_connection import SyncConnection, read_in_thread
+from mesh.tasks.listing import DEFAULT_LIMIT
 from mesh.tasks.mapping import MapItem
-from mesh.views import Accepted, SubmitRequest, TaskView
+from mesh.views import Accepted, DeadPage, SubmitRequest, TaskFilter, TaskPage, TaskSummary, TaskView
 
 __all__ = ["SyncMesh", "SyncTaskHandle", "WorkloadType"]
 
@@ -182,6 +183,16 @@ class SyncMesh(SyncConnection):
         """End a task, wherever it is; one that has ended stays as it is."""
         return self._call(self.mesh.cancel(task))
 
+    def task_page(self, wanted: TaskFilter, limit: int = DEFAULT_LIMIT, after: str = "") -> TaskPage:
+        """A part of the list of tasks. `after`: the `next` of the page before."""
+        return self._call(self.mesh.task_page(wanted, limit, after))
+
+    def tasks(
+        self, *, state: str = "", kind: str = "", node: str = "", min_age_s: float = 0.0
+    ) -> Iterator[TaskSummary]:
+        """The tasks of the mesh that are in `state`, of a kind, on a node (id or name), at least `min_age_s` old."""
+        return self._iterate(self.mesh.tasks(state=state, kind=kind, node=node, min_age_s=min_age_s))
+
     def nodes(self) -> list[NodeRecord]:
         """The record of every node."""
         return self._call(self.mesh.nodes())
@@ -202,6 +213,14 @@ class SyncMesh(SyncConnection):
         reference, chunks = self._call(self.mesh.open_blob(blob))
         return reference, self._iterate(chunks)
 
+    def blob_part(self, blob: str, start: int, length: int) -> Iterator[bytes]:
+        """`length` bytes of a blob, from byte `start` on, in chunks."""
+        return self._iterate(self._call(self.mesh.blob_part(blob, start, length)))
+
+    def delete_blob(self, blob: str) -> None:
+        """Remove a blob now; refused while a task that has not ended names it."""
+        self._call(self.mesh.delete_blob(blob))
+
     def get_blob(self, blob: str) -> bytes:
         """The content of a blob, all in memory."""
         return self._call(self.mesh.get_blob(blob))
@@ -214,6 +233,10 @@ class SyncMesh(SyncConnection):
     def dead_list(self, kind: str = "") -> list[DeadLetter]:
         """The dead letters (of one kind), oldest first."""
         return self._call(self.mesh.dead_list(kind))
+
+    def dead_page(self, kind: str = "", limit: int = DEFAULT_LIMIT, after: str = "") -> DeadPage:
+        """A part of the dead letters (of one kind), oldest first. `after`: the `next` of the page before."""
+        return self._call(self.mesh.dead_page(kind, limit, after))
 
     def dead_show(self, task: str) -> DeadLetter:
         """The dead letter of a task."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from mesh.messages import BlobRef
+from mesh.messages import BlobRef, DeadLetter
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,59 @@ class TaskView:
     """Why a queued task has not started: phrases such as "2 of 5 nodes: no cv2"."""
     waiting_helps: bool = True
     """False when no node of the mesh could ever run it."""
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks a list has; what is empty or 0 selects all."""
+
+    state: str = ""
+    """queued, running, done, failed, cancelled or expired"""
+    kind: str = ""
+    node: str = ""
+    """Id or name of the node that runs it, or ran it."""
+    min_age_s: float = 0.0
+    """Accepted, or ended if it has ended, at least this many seconds ago, by the clock of the bus."""
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """A task in a list."""
+
+    id: str
+    kind: str
+    state: str
+    attempt: int = 0
+    """Number of the last attempt, from 1; 0 before the first."""
+    node: str = ""
+    """Id of the node that runs it, or ran it; "" while none does."""
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    note: str = ""
+    """What the task is doing, in its own words."""
+    error: dict[str, Any] | None = None
+    """Why it has no result, or why the last attempt failed: code, message, faults (field and problem each)."""
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """A part of the list of tasks."""
+
+    tasks: tuple[TaskSummary, ...]
+    """May be fewer than asked for, even none, although there are more."""
+    next: str
+    """Cursor of the next page; "" when this is the last one."""
+
+
+@dataclass(frozen=True)
+class DeadPage:
+    """A part of the list of dead letters."""
+
+    letters: tuple[DeadLetter, ...]
+    next: str
+    """Cursor of the next page; "" when this is the last one."""
 
 
 @dataclass(frozen=True)

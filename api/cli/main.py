@@ -29,6 +29,7 @@ from api.cli.commands import (
     scale,
     status,
     submit,
+    tasks,
     watch,
 )
 from api.cli.output import exit_codes
@@ -39,6 +40,7 @@ COMMANDS: dict[str, ModuleType] = {
     "nodes": nodes,
     "submit": submit,
     "status": status,
+    "tasks": tasks,
     "result": result,
     "cancel": cancel,
     "watch": watch,

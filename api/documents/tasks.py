@@ -14,7 +14,7 @@ from mesh.decoding import Unreadable
 from mesh.messages import BlobRef, DeadLetter, Raw, TaskEnd, TaskError
 from mesh.node_api import API_PREFIX
 from mesh.task_states import FINAL
-from mesh.views import Accepted, SubmitRequest, TaskView
+from mesh.views import Accepted, DeadPage, SubmitRequest, TaskPage, TaskSummary, TaskView
 
 State = Annotated[str, Meta(description="queued, running, done, failed, cancelled or expired")]
 
@@ -51,6 +51,21 @@ StatusDoc = derive(
 BlobDoc = derive("BlobDoc", BlobRef)
 
 
+TaskSummaryDoc = derive(
+    "TaskSummaryDoc", TaskSummary, replace={"state": State, "error": ErrorBody | None}, more={"links": Links}
+)
+
+Next = Annotated[str | None, Meta(description="give it as `after` for the next page; null on the last one")]
+
+
+class TaskListDoc(Document, frozen=True):
+    """A page of tasks: first those that wait or run, then those that have ended, each the oldest first."""
+
+    tasks: list[TaskSummaryDoc]
+    """may be fewer than `limit`, even none, while `next` is not null: a page examines a limited number of records"""
+    next: Next
+
+
 class DeadLinks(Document, frozen=True):
     """The paths of a dead letter."""
 
@@ -80,10 +95,11 @@ class DeadDoc(Document, frozen=True, kw_only=True):
 
 
 class DeadListDoc(Document, frozen=True):
-    """The dead letters."""
+    """A page of the dead letters."""
 
     dead: list[DeadDoc]
     """oldest first"""
+    next: Next
 
 
 def links(task: str) -> Links:
@@ -110,6 +126,16 @@ def status(view: TaskView, with_result: bool = True) -> Struct:
     if view.content_type or view.state != "done" or view.result_ref is not None or not with_result:
         values["result"] = UNSET
     return fill(StatusDoc, view, **values)
+
+
+def task_list(page: TaskPage) -> TaskListDoc:
+    """TaskListDoc"""
+    return TaskListDoc([fill(TaskSummaryDoc, task, links=links(task.id)) for task in page.tasks], page.next or None)
+
+
+def dead_list(page: DeadPage) -> DeadListDoc:
+    """DeadListDoc"""
+    return DeadListDoc([dead(letter) for letter in page.letters], page.next or None)
 
 
 def no_result(end: TaskEnd) -> ErrorDoc:

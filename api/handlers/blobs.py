@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from api.http.encodings import encoding_of, pieces
 from api.http.errors import UnsupportedType, json_reply
 from api.http.ids import blob_id
 from api.http.keys import SERVICES, SETTINGS
+from api.services.mesh import MeshServices
 from mesh.errors import BadInput, Fault, TooLarge
 
 #: The content type that curl gives to any --data: it does not describe the bytes.
@@ -38,8 +40,21 @@ async def upload(request: web.Request) -> web.Response:
 
 async def download(request: web.Request) -> web.StreamResponse:
     """The bytes of a blob."""
-    reference, chunks = await request.app[SERVICES].mesh.open_blob(blob_id(request))
-    return await streaming.send(request, chunks, reference.content_type, reference.size)
+    return await streaming.send(request, await content(request.app[SERVICES].mesh, blob_id(request)))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """204: the blob is gone."""
+    await request.app[SERVICES].mesh.delete_blob(blob_id(request))
+    return web.Response(status=204)
+
+
+async def content(mesh: MeshServices, blob: str, content_type: str = "") -> streaming.Content:
+    """A blob as an answer; `content_type`: another one than that of its upload. Raises: NotFound, BusUnavailable."""
+    reference, chunks = await mesh.open_blob(blob)
+    return streaming.Content(
+        blob, content_type or reference.content_type, reference.size, chunks, partial(mesh.blob_part, blob)
+    )
 
 
 async def _limited(request: web.Request, limit: int) -> AsyncIterator[bytes]:

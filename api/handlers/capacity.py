@@ -9,6 +9,7 @@ from api.http.bodies import read_object
 from api.http.errors import json_reply
 from api.http.ids import whole_number
 from api.http.keys import SERVICES
+from api.http.queries import Queries
 from api.services.capacity import CapacityServices
 from mesh.errors import Fault, NotFound, bad_input
 
@@ -32,10 +33,9 @@ async def forecast(request: web.Request) -> web.Response:
 
 async def decisions(request: web.Request) -> web.Response:
     """The last decisions."""
-    limit = whole_number(request.query.get("limit", str(DEFAULT_LIMIT)))
-    if limit is None or not 1 <= limit <= MAX_LIMIT:
-        problem = f"must be a whole number from 1 to {MAX_LIMIT}"
-        raise bad_input("The query is not valid", [Fault("limit", problem)])
+    query = Queries(request, ("limit",))
+    limit = query.whole("limit", DEFAULT_LIMIT, MAX_LIMIT)
+    query.check()
     return json_reply(await _capacity(request).decisions(limit))
 
 

@@ -10,12 +10,19 @@ from api.documents import tasks
 from api.http.errors import json_reply
 from api.http.ids import task_id
 from api.http.keys import SERVICES
+from api.http.queries import Queries
+from mesh.tasks.dead_letters import DEFAULT_LIMIT, MAX_LIMIT
+
+PARAMETERS = ("kind", "limit", "after")
 
 
 async def list_dead(request: web.Request) -> web.Response:
-    """The dead letters, oldest first; ?kind= selects those of a kind."""
-    letters = await request.app[SERVICES].mesh.dead_list(request.query.get("kind", ""))
-    return json_reply(tasks.DeadListDoc([tasks.dead(letter) for letter in letters]))
+    """The next dead letters, oldest first; ?kind= selects those of a kind."""
+    query = Queries(request, PARAMETERS)
+    kind, after = query.text("kind"), query.text("after")
+    limit = query.whole("limit", DEFAULT_LIMIT, MAX_LIMIT)
+    query.check()
+    return json_reply(tasks.dead_list(await request.app[SERVICES].mesh.dead_page(kind, limit, after)))
 
 
 async def show(request: web.Request) -> web.Response:

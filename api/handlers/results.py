@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 
 from api.documents import tasks
 from api.documents.errors import ErrorDoc, error_body
+from api.handlers.blobs import content
 from api.http import streaming
 from api.http.bodies import MSGPACK
 from api.http.errors import NotAcceptable, json_reply
@@ -48,11 +51,19 @@ def _not_ended(view: TaskView) -> web.Response:
 
 async def _bytes(request: web.Request, end: TaskEnd) -> web.StreamResponse:
     if end.result_ref is not None:
-        reference, chunks = await request.app[SERVICES].mesh.open_blob(end.result_ref.blob)
-        return await streaming.send(request, chunks, end.content_type, reference.size)
+        found = await content(request.app[SERVICES].mesh, end.result_ref.blob, end.content_type)
+        return await streaming.send(request, found)
     data = decoding.result(end.result)
     body = data if isinstance(data, bytes) else b"" if data is None else str(data).encode()
-    return web.Response(body=body, headers=streaming.headers(end.content_type))
+
+    async def part(start: int, length: int) -> AsyncIterator[bytes]:
+        return _once(body[start : start + length])
+
+    return await streaming.send(request, streaming.Content(end.id, end.content_type, len(body), _once(body), part))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _value(request: web.Request, packed: bytes) -> web.Response:

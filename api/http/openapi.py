@@ -28,6 +28,7 @@ _MEANINGS = {
     406: "The result has no JSON form.",
     409: "It contradicts something already accepted, or there is no result (yet).",
     413: "The body is too large; upload the data as a blob.",
+    416: "None of the bytes is in that Range.",
     415: "That type or Content-Encoding of a body is not accepted here; gzip and deflate are.",
     421: "The Host header does not name this node.",
     500: "Something went wrong in this node; its log has the details.",

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from mesh.messages import BlobRef, DeadLetter, TaskEnd
-from mesh.views import Accepted, TaskView
+from mesh.views import Accepted, DeadPage, TaskFilter, TaskPage, TaskView
 
 
 class MeshServices(Protocol):
@@ -36,8 +36,17 @@ class MeshServices(Protocol):
     async def open_blob(self, blob: str, /) -> tuple[BlobRef, AsyncIterator[bytes]]:
         """A blob's reference and its bytes. Raises: NotFound."""
 
-    async def dead_list(self, kind: str = "", /) -> list[DeadLetter]:
-        """The dead letters, of one kind or of all."""
+    async def blob_part(self, blob: str, start: int, length: int, /) -> AsyncIterator[bytes]:
+        """`length` bytes of a blob, from byte `start` on. Raises: NotFound."""
+
+    async def delete_blob(self, blob: str, /) -> None:
+        """Remove a blob. Raises: NotFound; Conflict while a task needs it."""
+
+    async def task_page(self, wanted: TaskFilter, limit: int, after: str, /) -> TaskPage:
+        """A part of the list of tasks, from the cursor `after` on ("": from the start). Raises: BadInput."""
+
+    async def dead_page(self, kind: str, limit: int, after: str, /) -> DeadPage:
+        """A part of the dead letters, of one kind or of all, oldest first. Raises: BadInput."""
 
     async def dead_show(self, task: str, /) -> DeadLetter:
         """The dead letter of a task. Raises: NotFound."""

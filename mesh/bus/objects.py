@@ -16,7 +16,7 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,20 +24,26 @@ from typing import IO, Any
 
 from mesh import subjects
 from mesh.bus.blob_cache import BlobCache, CacheWriter
-from mesh.bus.errors import ApiError, DamagedBlob
+from mesh.bus.blob_ranges import Place, find_chunk, place_of
+from mesh.bus.blob_upload import (
+    CHUNK_BYTES,
+    WINDOW,
+    Upload,
+    chunk_subject,
+    chunks_of,
+    file_chunks,
+    purge,
+    stream_of,
+)
+from mesh.bus.errors import DamagedBlob
 from mesh.bus.jetstream import JetStream
 from mesh.bus.pages import read_batch
-from mesh.errors import BusUnavailable, NotFound
+from mesh.errors import NotFound
 from mesh.messages import BlobRef
 from mesh.subjects import is_token
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 128 * 1024
-#: Chunks in flight at once: 4 MiB in either direction.
-WINDOW = 32
-#: A failed upload waits this long for chunks in flight before it removes what it has stored.
-ABANDON_WITHIN_S = 5.0
 #: Time limit for reading one window of chunks.
 BATCH_WITHIN_S = 15.0
 
@@ -52,16 +58,8 @@ def bucket_of(blob: str) -> str:
     return subjects.BLOBS_KEPT if blob.startswith("b-k") else subjects.BLOBS
 
 
-def _stream(bucket: str) -> str:
-    return f"OBJ_{bucket}"
-
-
 def _meta_subject(blob: str) -> str:
     return f"$O.{bucket_of(blob)}.M.{base64.urlsafe_b64encode(blob.encode()).decode()}"
-
-
-def _chunk_subject(bucket: str, nuid: str) -> str:
-    return f"$O.{bucket}.C.{nuid}"
 
 
 class Objects:
@@ -81,10 +79,10 @@ class Objects:
         """Store the bytes; returns their reference. Raises: StorageFull. A failed upload leaves nothing behind."""
         blob = new_blob_id(keep)
         digest, size = hashlib.sha256(), 0
-        upload = _Upload(self._jetstream, bucket_of(blob))
+        upload = Upload(self._jetstream, bucket_of(blob))
         with self._cache_writer() as cached:
             try:
-                async for chunk in _chunks(source):
+                async for chunk in chunks_of(source):
                     digest.update(chunk)
                     size += len(chunk)
                     await upload.add(chunk)
@@ -135,12 +133,40 @@ class Objects:
         meta = await self._meta(blob)
         return _reference(blob, meta), self._read(blob, meta)
 
-    async def _read(self, blob: str, meta: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def part(self, blob: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """`length` bytes of a blob, from byte `start` on. A part can't be checked against the digest of the whole.
+
+        The chunks before it are not read. Raises: NotFound; DamagedBlob; BusUnavailable.
+        """
+        return self._read_part(blob, await self._meta(blob), start, length)
+
+    async def _read_part(self, blob: str, meta: dict[str, Any], start: int, length: int) -> AsyncIterator[bytes]:
+        if (file := self._open_cached(meta)) is not None:
+            file.seek(start)
+            chunks = file_chunks(file)
+        else:
+            chunks = self._chunks_from(blob, meta, start // CHUNK_BYTES)
+            start %= CHUNK_BYTES
+            first = await anext(chunks, b"")
+            yield first[start : start + length]
+            length -= min(length, len(first) - start)
+        while length > 0:
+            chunk = await anext(chunks, b"")
+            if not chunk:
+                raise DamagedBlob(f"blob {blob} is incomplete; upload it again")
+            yield chunk[:length]
+            length -= len(chunk)
+        await chunks.aclose()
+
+    def _open_cached(self, meta: dict[str, Any]) -> IO[bytes] | None:
         try:
-            file = cached.open("rb") if (cached := self._cached(meta)) else None
+            return cached.open("rb") if (cached := self._cached(meta)) else None
         except OSError:  # evicted just now
-            file = None
-        async for chunk in _file_chunks(file) if file else self._download(blob, meta):
+            return None
+
+    async def _read(self, blob: str, meta: dict[str, Any]) -> AsyncIterator[bytes]:
+        file = self._open_cached(meta)
+        async for chunk in file_chunks(file) if file else self._download(blob, meta):
             yield chunk
 
     async def fetch(self, blob: str, target: Path) -> BlobRef:
@@ -170,11 +196,11 @@ class Objects:
             meta = await self._meta(blob)
         except NotFound:
             return
-        await _purge(self._jetstream, bucket_of(blob), _chunk_subject(bucket_of(blob), meta["nuid"]))
-        await _purge(self._jetstream, bucket_of(blob), _meta_subject(blob))
+        await purge(self._jetstream, bucket_of(blob), chunk_subject(bucket_of(blob), meta["nuid"]))
+        await purge(self._jetstream, bucket_of(blob), _meta_subject(blob))
 
     async def _meta(self, blob: str) -> dict[str, Any]:
-        stored = await self._jetstream.read_last(_stream(bucket_of(blob)), _meta_subject(blob))
+        stored = await self._jetstream.read_last(stream_of(bucket_of(blob)), _meta_subject(blob))
         meta: Any = None
         if stored is not None and stored.data:
             try:
@@ -186,30 +212,43 @@ class Objects:
         return meta
 
     async def _download(self, blob: str, meta: dict[str, Any]) -> AsyncIterator[bytes]:
-        bucket = bucket_of(blob)
-        stream, subject = _stream(bucket), _chunk_subject(bucket, meta["nuid"])
-        digest, start, left = hashlib.sha256(), 1, int(meta.get("chunks", 0))
+        digest = hashlib.sha256()
+        async for chunk in self._chunks_from(blob, meta, 0):
+            digest.update(chunk)
+            yield chunk
+        if _digest_text(digest) != meta.get("digest"):
+            raise DamagedBlob(f"blob {blob} is damaged: its digest does not match; upload it again")
+
+    async def _chunks_from(self, blob: str, meta: dict[str, Any], number: int) -> AsyncGenerator[bytes]:
+        """The chunks from `number` on. Raises: DamagedBlob."""
+        bucket, count = bucket_of(blob), int(meta.get("chunks", 0))
+        stream, subject = stream_of(bucket), chunk_subject(bucket, meta["nuid"])
+        start = await self._sequence_of(stream, subject, number, count) if number else 1
+        left = count - number
         while left > 0:
             chunks = await read_batch(self._jetstream, stream, subject, start, min(left, WINDOW), BATCH_WITHIN_S)
             if not chunks:
                 raise DamagedBlob(f"blob {blob} is incomplete; upload it again")
             for chunk in chunks:
-                digest.update(chunk.data)
                 yield chunk.data
             left -= len(chunks)
             start = chunks[-1].sequence + 1
-        if _digest_text(digest) != meta.get("digest"):
-            raise DamagedBlob(f"blob {blob} is damaged: its digest does not match; upload it again")
+
+    async def _sequence_of(self, stream: str, subject: str, number: int, count: int) -> int:
+        async def probe(sequence: int) -> Place:
+            chunks = await read_batch(self._jetstream, stream, subject, sequence, 1, BATCH_WITHIN_S)
+            if not chunks:
+                raise DamagedBlob("a blob is incomplete; upload it again")
+            return place_of(chunks[0], count)
+
+        last = await self._jetstream.read_last(stream, subject)
+        if last is None:
+            raise DamagedBlob("a blob is incomplete; upload it again")
+        return (await find_chunk(probe, number, await probe(1), Place(last.sequence, count - 1))).sequence
 
 
 def _digest_text(digest: hashlib._Hash) -> str:
     return f"SHA-256={base64.urlsafe_b64encode(digest.digest()).decode()}"
-
-
-async def _file_chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := _read_file(file):
-            yield chunk
 
 
 def _is_meta(meta: Any) -> bool:
@@ -225,100 +264,3 @@ def _is_meta(meta: Any) -> bool:
 def _reference(blob: str, meta: dict[str, Any]) -> BlobRef:
     content_type = (meta.get("headers") or {}).get("Content-Type") or ["application/octet-stream"]
     return BlobRef(blob=blob, size=int(meta.get("size", 0)), content_type=content_type[0])
-
-
-class _Upload:
-    """The chunks of one object, up to WINDOW in flight; readers take them in the order of the stream."""
-
-    def __init__(self, jetstream: JetStream, bucket: str) -> None:
-        self._jetstream, self._bucket = jetstream, bucket
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self.sequences: list[int] = []
-        """Stream sequence of each chunk, in the order of the object; 0 while it is in flight."""
-        self.nuid, self._epoch = secrets.token_hex(11), jetstream.epoch
-
-    def _restart(self) -> None:
-        self.sequences = []
-        self.nuid, self._epoch = secrets.token_hex(11), self._jetstream.epoch
-
-    async def add(self, chunk: bytes) -> None:
-        """Send one more chunk. Raises: StorageFull, BusUnavailable."""
-        if len(self._in_flight) >= WINDOW:
-            done, self._in_flight = await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
-            _raise_failure(done)
-        self.sequences.append(0)
-        self._in_flight.add(asyncio.create_task(self._store(len(self.sequences) - 1, chunk), name="blob chunk"))
-
-    async def _store(self, number: int, chunk: bytes) -> None:
-        subject, sequences = _chunk_subject(self._bucket, self.nuid), self.sequences
-        sequences[number] = await self._jetstream.store(subject, chunk, msg_id=f"{self.nuid}.{number}", timeout_s=30)
-
-    async def finish(self) -> None:
-        """Wait until all chunks are stored, once each and in order. Raises: StorageFull, BusUnavailable."""
-        await self._all_stored()
-        while self._epoch != self._jetstream.epoch or self.sequences != sorted(self.sequences):
-            # The connection broke, so a chunk that was sent again may be behind later ones, or there twice: write all
-            # of them anew.
-            old, sequences = self.nuid, self.sequences
-            self._restart()
-            for sequence in sequences:
-                stored = await self._jetstream.read_at(_stream(self._bucket), sequence)
-                if stored is None:
-                    raise DamagedBlob("a part of the upload is gone from the bus; upload it again")
-                await self.add(stored.data)
-            await self._all_stored()
-            await _purge(self._jetstream, self._bucket, _chunk_subject(self._bucket, old))
-
-    async def _all_stored(self) -> None:
-        if self._in_flight:
-            await asyncio.wait(self._in_flight)  # all, also after a failure: a purge must not overtake a chunk
-        in_flight, self._in_flight = self._in_flight, set()
-        _raise_failure(in_flight)
-
-    async def abandon(self) -> None:
-        """Remove what was stored; what can't be removed expires with the bucket's lifetime at the latest."""
-        if self._in_flight:
-            # A purge may overtake chunks that were sent and are not stored yet.
-            _, late = await asyncio.wait(self._in_flight, timeout=ABANDON_WITHIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*self._in_flight, return_exceptions=True)
-        await _purge(self._jetstream, self._bucket, _chunk_subject(self._bucket, self.nuid))
-
-
-def _raise_failure(tasks: set[asyncio.Task[None]]) -> None:
-    """Raise the first failure. Every task is asked for its own, or asyncio logs that nobody retrieved it."""
-    failures = [error for task in tasks if (error := task.exception()) is not None]
-    if failures:
-        raise failures[0]
-
-
-async def _purge(jetstream: JetStream, bucket: str, subject: str) -> None:
-    try:
-        await jetstream.purge(_stream(bucket), subject)
-    except (ApiError, BusUnavailable) as error:  # the bucket's lifetime removes it later
-        log.debug("could not remove %s: %s", subject, error)
-
-
-async def _chunks(source: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`source` in pieces of exactly CHUNK_BYTES; the last one may be shorter."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        view = memoryview(source)
-        for start in range(0, len(view), CHUNK_BYTES):
-            yield bytes(view[start : start + CHUNK_BYTES])
-    elif isinstance(source, Path):
-        async for chunk in _file_chunks(source.open("rb")):
-            yield chunk
-    else:
-        held = bytearray()
-        async for piece in source:
-            held += piece
-            while len(held) >= CHUNK_BYTES:
-                yield bytes(held[:CHUNK_BYTES])
-                del held[:CHUNK_BYTES]
-        if held:
-            yield bytes(held)
-
-
-def _read_file(file: IO[bytes]) -> bytes:
-    return file.read(CHUNK_BYTES)

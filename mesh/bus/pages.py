@@ -26,14 +26,18 @@ LAST_S, LAST_AGAIN_S, LAST_WITHIN_S = 3.0, 0.25, 10.0
 _END_OF_BATCH, _NOT_FOUND = "204", "404"
 
 
-async def read_page(connection: Connection, stream: str, subject: str, after: int) -> tuple[list[StoredMessage], bool]:
+async def read_page(
+    connection: Connection, stream: str, subject: str, after: int, count: int = PAGE, max_bytes: int = 0
+) -> tuple[list[StoredMessage], bool]:
     """(the next messages of `stream` on `subject`, wildcards allowed, after sequence `after`; whether there are more).
 
-    Raises: BusUnavailable.
+    At most `count` of them, and no further ones once they have `max_bytes` (0: no limit). Raises: BusUnavailable.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WITHIN_S
-    query = {"batch": PAGE, "seq": after + 1, "next_by_subj": subject}
+    query: dict[str, Any] = {"batch": count, "seq": after + 1, "next_by_subj": subject}
+    if max_bytes:
+        query["max_bytes"] = max_bytes
     while True:
         found, end = await _read(connection, stream, query, PAGE_S)
         status = end.get("Status")

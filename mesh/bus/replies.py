@@ -142,6 +142,10 @@ class ConsumerInfo(NamedTuple):
     """Messages delivered and not acknowledged."""
     delivered: int
     """Deliveries so far."""
+    settled_to: int = 0
+    """Stream sequence up to which every message of its filter is acknowledged."""
+    delivered_to: int = 0
+    """Stream sequence of the last message that was delivered."""
 
 
 class ConsumerList(NamedTuple):
@@ -154,10 +158,11 @@ class ConsumerList(NamedTuple):
 
 def consumer_info(document: Mapping[str, Any]) -> ConsumerInfo:
     """The API's description of a consumer."""
-    delivered = int((document.get("delivered") or {}).get("consumer_seq", 0))
+    delivered, settled = document.get("delivered") or {}, document.get("ack_floor") or {}
     return ConsumerInfo(
-        str(document["name"]), int(document["num_pending"]), int(document["num_ack_pending"]), delivered
-    )
+        str(document["name"]), int(document["num_pending"]), int(document["num_ack_pending"]),
+        int(delivered.get("consumer_seq", 0)), int(settled.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)),
+    )  # fmt: skip
 
 
 def parse_ack_subject(reply: str) -> tuple[int, int, int]:

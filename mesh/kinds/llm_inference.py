@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mesh.kinds.base import KindSpec, Need, Payload, Resources
 
@@ -14,6 +14,8 @@ MAX_TEXT = 1_000_000
 MAX_TOKENS = 16_384
 MAX_PROMPTS = 64
 DEFAULT_CONTEXT = 4096
+#: The prompt of a payload that has none.
+DEFAULT_PROMPT = "Explain in one sentence what a compute mesh is."
 
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -26,9 +28,13 @@ class Message(Payload):
 
 
 class LlmInferencePayload(Payload):
-    """Payload of `llm_inference`: one of prompt, messages and prompts; all other fields have a default."""
+    """Payload of `llm_inference`: one of prompt, messages and prompts; all fields have a default."""
 
-    prompt: _Text | None = Field(default=None, description="prompt; a chat model receives it as the first user message")
+    prompt: _Text | None = Field(
+        default=None,
+        description="prompt; a chat model receives it as the first user message; "
+        f"by default, without messages and prompts: {DEFAULT_PROMPT}",
+    )
     messages: tuple[Message, ...] | None = Field(
         default=None, min_length=1, max_length=200, description="chat so far, formatted with the model's chat template"
     )
@@ -45,7 +51,8 @@ class LlmInferencePayload(Payload):
         max_length=128,
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*)?$",
         description="file or folder in a directory that the node's operator listed, or a size such as 7B, which "
-        f"selects an installed model of that size, else one with random weights; {PACKAGE_MODEL} by default",
+        "selects an installed model of that size, else one with random weights, else the largest that fits (the result "
+        f"says why); {PACKAGE_MODEL} by default",
     )
     hub: str | None = Field(
         default=None,
@@ -101,12 +108,17 @@ class LlmInferencePayload(Payload):
             raise ValueError("must be left out when a model is named")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_prompt(cls, value: Any) -> Any:
+        if isinstance(value, dict) and all(value.get(name) is None for name in ("prompt", "messages", "prompts")):
+            return {**value, "prompt": DEFAULT_PROMPT}
+        return value
+
     @field_validator("prompts")
     @classmethod
     def _one_of_three(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         others = [name for name in ("prompt", "messages") if info.data.get(name, "wrong") is not None]
-        if value is None and not others:
-            raise ValueError("must be given when there is neither prompt nor messages")
         if len(others) + (value is not None) > 1:
             raise ValueError("must be the only one of prompt, messages and prompts")
         return value

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import re
 from time import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesh import decoding, subjects
+from mesh.bus.pages import read_page
+from mesh.bus.replies import StoredMessage
 from mesh.decoding import Unreadable
-from mesh.errors import BadInput, Fault, NotFound
+from mesh.errors import BadInput, Fault, NotFound, bad_input
 from mesh.messages import DeadLetter, Task, TaskEnd, TaskError, encode
 from mesh.tasks import records
 from mesh.tasks.validation import Prepared
-from mesh.views import Accepted
+from mesh.views import Accepted, DeadPage
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 
 #: So much of an unreadable message is kept, bytes: with the rest of the dead letter it fits into one message.
 KEPT_BYTES = 512 * 1024
+DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+#: A page stops after so many bytes of letters.
+_PAGE_BYTES = 4 << 20
+_CURSOR = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 async def bury(bus: Bus, task: Task, end: TaskEnd) -> None:
@@ -57,29 +63,50 @@ def _named_by(subject: str, sequence: int) -> Task:
     return Task(id=task, kind=kind)
 
 
+async def page(bus: Bus, kind: str, limit: int, after: str) -> DeadPage:
+    """The next dead letters (of one kind), oldest first. `after`: "" or the `next` of an earlier page.
+
+    Any copy of the stream answers, and one that lags may miss the newest letters.
+    Raises: BadInput with every fault; BusUnavailable.
+    """
+    kind = kind.lower()
+    faults: list[Fault] = []
+    if kind and not subjects.is_token(kind):
+        faults.append(Fault("kind", "must be letters, digits, '_' or '-'"))
+    if not 1 <= limit <= MAX_LIMIT:
+        faults.append(Fault("limit", f"must be a whole number from 1 to {MAX_LIMIT}"))
+    if after and not _CURSOR.fullmatch(after):
+        faults.append(Fault("after", "must be the `next` of an earlier page"))
+    if faults:
+        raise bad_input("The query is not valid", faults)
+    start = int(after or 0)
+    messages, more = await read_page(bus, subjects.DEAD, subjects.any_dead(kind), start, limit, _PAGE_BYTES)
+    letters = (_letter(message) for message in messages)
+    return DeadPage(tuple(letter for letter in letters if letter), str(messages[-1].sequence) if more else "")
+
+
 async def list_all(bus: Bus, kind: str = "") -> list[DeadLetter]:
     """All dead letters (of one kind), oldest first. Raises: BadInput for what can be no kind; BusUnavailable."""
-    kind = kind.lower()
-    if kind and not subjects.is_token(kind):
-        raise BadInput("that can't be a kind", (Fault("kind", "must be letters, digits, '_' or '-'"),))
-    pattern = subjects.any_dead(kind)
-    names = (await bus.stream_info(subjects.DEAD, pattern)).subjects
-    letters = await asyncio.gather(*(_read(bus, name) for name in names))
-    return sorted((letter for letter in letters if letter), key=lambda letter: letter.died_at)
+    part = await page(bus, kind, MAX_LIMIT, "")
+    found = list(part.letters)
+    while part.next:
+        part = await page(bus, kind, MAX_LIMIT, part.next)
+        found += part.letters
+    return sorted(found, key=lambda letter: letter.died_at)
 
 
-async def _read(bus: Bus, subject: str) -> DeadLetter | None:
-    stored = await bus.read_last(subjects.DEAD, subject)
-    letter = decoding.dead_letter(stored.data) if stored is not None and stored.data else None
+def _letter(stored: StoredMessage) -> DeadLetter | None:
+    letter = decoding.dead_letter(stored.data) if stored.data else None
     if isinstance(letter, Unreadable):
-        log.debug("the dead letter at %s can't be read and is ignored: it %s", subject, letter.reason)
+        log.debug("the dead letter at %s can't be read and is ignored: it %s", stored.subject, letter.reason)
         return None
     return letter
 
 
 async def show(bus: Bus, task: str) -> DeadLetter:
     """The dead letter of a task. Raises: NotFound, BusUnavailable."""
-    letter = await _read(bus, subjects.any_dead_of(task)) if subjects.is_token(task) else None
+    stored = await bus.read_last(subjects.DEAD, subjects.any_dead_of(task)) if subjects.is_token(task) else None
+    letter = _letter(stored) if stored is not None else None
     if letter is None:
         raise NotFound(f"there is no dead letter {task}; `queztl dead list` shows all dead letters")
     return letter

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Collection
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from mesh.kinds.llm_inference import LlmInferencePayload
 from node.executor.context import Context, InputFault
-from node.probes.models import Format
+from node.probes.models import Format, Model
 from node.workloads.llm import cache, hub, models
 from node.workloads.llm.models import ModelUnavailable
 from node.workloads.llm.result import Progress, figures
+from node.workloads.llm.shapes import is_size
 
 #: The libraries of each back end, and the extra that installs them.
 LIBRARIES = {
@@ -33,20 +34,13 @@ RUNS: dict[Format, tuple[str, ...]] = {
 def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     """Generate the answers, and return text, answers, model, weights, backend, device, dtype, counts and speeds.
 
+    Where another model than the requested one ran, also requested_model and why_this_model.
+
     Raises: ModelUnavailable when this node lacks the model or a back end, which another may have; InputFault.
     """
     start = perf_counter()
-    if payload.hub is not None:
-        model = hub.find(payload.hub, context.progress)
-    else:
-        model = models.find(payload.model, context.granted("models"))
-    torch_gpu = payload.device == "auto" and _only_torch_has_gpu()
-    backend = choose(model.format, payload.backend, _installed(), torch_gpu)
-    if backend == "llama.cpp":
-        from node.workloads.llm import llama_cpp as engine
-    else:
-        from node.workloads.llm import pytorch as engine
-    loaded, load_s = engine.load_model(model, payload, context)
+    chosen = _load(payload, context)
+    loaded, backend = chosen.loaded, chosen.backend
     prompts = payload.prompts or (payload.prompt,)
     progress = Progress(context.progress, len(prompts), payload.max_tokens)
     started = perf_counter()
@@ -54,7 +48,7 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
     taken_s = perf_counter() - started
     result: dict[str, Any] = {
         "answers": [answer.as_dict() for answer in answers],
-        "model": model.name,
+        "model": chosen.model.name,
         "weights": loaded.weights,
         "backend": backend,
         "device": loaded.device,
@@ -62,16 +56,67 @@ def run(payload: LlmInferencePayload, context: Context) -> dict[str, Any]:
         "parameters": loaded.parameters,
         "context": loaded.context,
         "threads": context.cores,
-        "warm": not load_s,
-        "load_s": round(load_s, 6),
+        "warm": not chosen.load_s,
+        "load_s": round(chosen.load_s, 6),
         **figures(answers, taken_s if loaded.concurrent and len(answers) > 1 else 0.0),
     }
+    if chosen.why:
+        result |= {"requested_model": payload.model, "why_this_model": chosen.why}
     if payload.prompts is None:
         result |= {"text": answers[0].text, "finish_reason": answers[0].finish_reason}
         # The memory bandwidth of decoding, which reads all weights once per token.
         result["weights_read_gb_per_s"] = round(result["decode_tokens_per_s"] * loaded.weight_bytes / 1e9, 3)
     cache.trim()
     return result | {"seconds": round(perf_counter() - start, 6)}
+
+
+class _Chosen(NamedTuple):
+    """The model that runs."""
+
+    model: Model
+    backend: str
+    loaded: Any
+    load_s: float
+    why: str = ""
+    """Why another model than the requested one runs."""
+
+
+def _load(payload: LlmInferencePayload, context: Context) -> _Chosen:
+    """Load the requested model; where only its size was requested and that does not fit, the largest that does.
+
+    Raises: ModelUnavailable, InputFault: those of the requested model.
+    """
+    folders = context.granted("models")
+    if payload.hub is not None:
+        return _load_model(hub.find(payload.hub, context.progress), payload, context)
+    model = models.find(payload.model, folders)
+    try:
+        return _load_model(model, payload, context)
+    except (ModelUnavailable, cache.LimitTooLow) as error:
+        if not is_size(payload.model):
+            raise
+        problem, refusal = error.problem if isinstance(error, InputFault) else str(error), error
+    for other in models.alternatives(payload.model, folders):
+        try:
+            chosen = _load_model(other, payload, context)
+        except (ModelUnavailable, InputFault):
+            continue
+        what = "installed model" if other.format != "random" else "size, with random weights,"
+        return chosen._replace(
+            why=f"{payload.model} does not run here: {problem}. This is the largest {what} that fits"
+        )
+    raise refusal
+
+
+def _load_model(model: Model, payload: LlmInferencePayload, context: Context) -> _Chosen:
+    torch_gpu = payload.device == "auto" and _only_torch_has_gpu()
+    backend = choose(model.format, payload.backend, _installed(), torch_gpu)
+    if backend == "llama.cpp":
+        from node.workloads.llm import llama_cpp as engine
+    else:
+        from node.workloads.llm import pytorch as engine
+    loaded, load_s = engine.load_model(model, payload, context)
+    return _Chosen(model, backend, loaded, load_s)
 
 
 def choose(form: Format, requested: str, installed: Collection[str], only_torch_has_gpu: bool = False) -> str:

@@ -24,9 +24,23 @@ from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable, NotFound, QueztlError, WaitTimeout
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
+from mesh.tasks import listing
 from mesh.tasks.status import of_end
 from mesh.tasks.validation import prepare
-from mesh.views import Accepted, BusView, NetworkView, NodeView, QueueView, RegistryView, SubmitRequest, TaskView
+from mesh.views import (
+    Accepted,
+    BusView,
+    DeadPage,
+    NetworkView,
+    NodeView,
+    QueueView,
+    RegistryView,
+    SubmitRequest,
+    TaskFilter,
+    TaskPage,
+    TaskSummary,
+    TaskView,
+)
 
 V = "/api/v1.2"
 NODE = NodeView(
@@ -109,9 +123,7 @@ class Memory:
         return reference
 
     async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:
-        if blob not in self.blobs:
-            raise NotFound(f"there is no blob {blob}")
-        reference, data = self.blobs[blob]
+        reference, data = self._blob(blob)
         return reference, self._pieces(data)
 
     async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
@@ -119,6 +131,20 @@ class Memory:
             yield data[start : start + 100_000]
             if self.refuse:
                 raise self.refuse
+
+    async def blob_part(self, blob: str, start: int, length: int) -> AsyncIterator[bytes]:
+        return self._pieces(self._blob(blob)[1][start : start + length])
+
+    def _blob(self, blob: str) -> tuple[BlobRef, bytes]:
+        if blob not in self.blobs:
+            raise NotFound(f"there is no blob {blob}")
+        return self.blobs[blob]
+
+    async def delete_blob(self, blob: str) -> None:
+        if self.refuse:
+            raise self.refuse
+        self._blob(blob)
+        del self.blobs[blob]
 
     async def network(self) -> NetworkView:
         if self.refuse:
@@ -132,8 +158,14 @@ class Memory:
         self.registered = (name, capabilities, labels, node_id)
         return node_id or "n2", ("nats://127.0.0.1:4222",)
 
-    async def dead_list(self, kind: str = "") -> list[DeadLetter]:
-        return [self.dead]
+    async def task_page(self, wanted: TaskFilter, limit: int, after: str) -> TaskPage:
+        listing.start(wanted, limit, after)
+        fields = TaskSummary.__dataclass_fields__
+        tasks = [TaskSummary(**{name: getattr(view, name) for name in fields}) for view in self.views.values()]
+        return TaskPage(tuple(tasks[:limit]), "q1" if len(tasks) > limit else "")
+
+    async def dead_page(self, kind: str, limit: int, after: str) -> DeadPage:
+        return DeadPage((self.dead,), "")
 
     async def dead_show(self, task: str) -> DeadLetter:
         if task != "c1-9":

@@ -11,7 +11,9 @@ import pytest
 
 from mesh import subjects
 from mesh.bus.objects import CHUNK_BYTES
-from mesh.errors import BusUnavailable, NotFound, StorageFull
+from mesh.client import Mesh
+from mesh.errors import BusUnavailable, Conflict, NotFound, StorageFull
+from mesh.tasks import blob_refs
 
 
 async def read(bus, blob: str) -> bytes:
@@ -135,3 +137,45 @@ async def test_blobs_survive_a_kill_of_the_server_in_the_middle(bus_server, even
     await bus_server.start()
     ref = await upload
     assert await read(bus, ref.blob) == data
+
+
+async def test_a_part_of_a_blob_is_found_among_other_uploads(bus_server) -> None:
+    """Three uploads at once, so that their chunks alternate; a part needs few reads, whatever is before it."""
+    bus = await bus_server.connect("a")
+    contents = [bytes([n]) + os.urandom(40 * CHUNK_BYTES + n) for n in range(3)]
+
+    async def slowly(data: bytes):
+        for start in range(0, len(data), CHUNK_BYTES // 2):
+            yield data[start : start + CHUNK_BYTES // 2]
+            await asyncio.sleep(0)
+
+    blobs = await asyncio.gather(*(bus.objects.put(slowly(data)) for data in contents))
+    reads = []
+    for data, blob in zip(contents, blobs, strict=True):
+        for start, length in (
+            (0, 1),
+            (CHUNK_BYTES, 5),
+            (30 * CHUNK_BYTES - 3, 7),
+            (len(data) - 9, 9),
+            (5, 3 * CHUNK_BYTES),
+        ):
+            chunks = [chunk async for chunk in await bus.objects.part(blob.blob, start, length)]
+            assert b"".join(chunks) == data[start : start + length]
+            reads.append(len(chunks))
+    assert max(reads) <= 4
+
+
+async def test_a_blob_that_a_task_needs_is_not_deleted_and_one_whose_task_ended_is(bus_server) -> None:
+    bus = await bus_server.connect("a")
+    async with Mesh(bus=bus) as mesh:
+        blob = (await mesh.put_blob(b"x" * 1000)).blob
+        task = (await mesh.start("echo", {"data": {"blob": blob}})).id
+        with pytest.raises(Conflict, match=task):
+            await mesh.delete_blob(blob)
+        await mesh.cancel(task)
+        await blob_refs.release(bus, [blob], task)
+        await mesh.delete_blob(blob)
+        with pytest.raises(NotFound):
+            await mesh.delete_blob(blob)
+    assert await messages(bus) == 0
+    assert await bus.kv(subjects.KV_BLOB_REFS).keys() == []

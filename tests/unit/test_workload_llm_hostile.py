@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -179,16 +180,44 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypa
 
     monkeypatch.setattr("node.workloads.llm.pytorch._load", made)
     monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
-    with pytest.raises(InputFault, match=r'\.model needs about \d{5} MB, .* 4096 MB.* requires {"memory_mb": \d'):
-        run(model="7B")
     monkeypatch.setattr("node.workloads.llm.llama_cpp.LlamaModel", made)
+    with pytest.raises(InputFault, match=r'\.model needs about \d{5} MB, .* 64 MB.* requires {"memory_mb": \d'):
+        run(memory_mb=64, model="7B")
     with pytest.raises(InputFault, match=r"payload\.model needs about \d+ MB, and this task has 64 MB"):
         run(memory_mb=64)
     # No limit of the task's own, and more than the machine has.
-    memory = SimpleNamespace(available=1 << 30, total=4 << 30)
+    memory = SimpleNamespace(available=1 << 20, total=4 << 30)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    with pytest.raises(models.ModelUnavailable, match=r"needs about \d+ MB, and the machine has 1024 MB free"):
+    with pytest.raises(models.ModelUnavailable, match=r"needs about \d+ MB, and the machine has 1 MB free"):
         run(memory_mb=0, model="70B")
+
+
+def test_a_size_that_does_not_fit_is_replaced_by_the_largest_installed_model_that_does(run, monkeypatch):
+    """What was asked for, what ran and why is in the result; a name, which means one model only, is not replaced."""
+    monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
+    result = run(model="7B", prompt=None)
+    assert result["requested_model"] == "7B" and result["weights"] == "trained" and result["text"]
+    assert re.search(r"needs about \d{5} MB, and this task has 4096 MB: .*memory_mb", result["why_this_model"])
+    assert result["model"] == models.alternatives("7B", ())[0].name
+    assert "requested_model" not in run()
+    with pytest.raises(models.ModelUnavailable):
+        run(model="Mistral-7B")
+
+
+def test_without_any_installed_model_the_largest_size_that_fits_runs(run, monkeypatch):
+    monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
+    monkeypatch.setattr("node.workloads.llm.pytorch.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("node.workloads.llm.models.held", lambda folders: {})
+    built = []
+
+    def build(model, on_cpu, threads):
+        built.append(model.name)
+        raise models.ModelUnavailable("built enough")
+
+    monkeypatch.setattr("node.workloads.llm.pytorch._load", build)
+    with pytest.raises(InputFault, match="needs about"):
+        run(memory_mb=3072, model="7B")
+    assert built == ["360M", "135M"], "1B needs 5 GB in float32"
 
 
 def test_a_model_used_longest_ago_goes_when_a_new_one_needs_its_room():

@@ -12,12 +12,12 @@ from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
 from api.cli.output.results import check_target, save
 
-HELP = "upload and download files by reference: put, get"
+HELP = "files by reference: put, get, delete"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """`blobs put FILE… | get ID -o FILE`"""
-    actions = parser.add_subparsers(dest="action", metavar="put|get", required=True)
+    """`blobs put FILE… | get ID -o FILE | delete ID…`"""
+    actions = parser.add_subparsers(dest="action", metavar="put|get|delete", required=True)
     putting = actions.add_parser("put", help="upload files")
     putting.add_argument("files", metavar="FILE", nargs="+", type=Path)
     putting.add_argument("--keep", action="store_true", help="keep them until deleted, not only for a day")
@@ -27,11 +27,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     getting.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the bytes to FILE [stdout, into a pipe]"
     )
+    deleting = actions.add_parser("delete", help="delete blobs that no task needs any more")
+    deleting.add_argument("ids", metavar="ID", nargs="+")
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Upload or download. Raises: NotFound, StorageFull, BusUnavailable, BadInput, OSError."""
-    return await (_put if args.action == "put" else _get)(args, out)
+    """Upload, download or delete. Raises: NotFound, Conflict, StorageFull, BusUnavailable, BadInput, OSError."""
+    return await {"put": _put, "get": _get, "delete": _delete}[args.action](args, out)
+
+
+async def _delete(args: argparse.Namespace, out: Output) -> int:
+    from mesh.client import Mesh
+
+    async with Mesh(args.url) as mesh:
+        for blob in args.ids:
+            await mesh.delete_blob(blob)
+            out.line(f"{blob} deleted")
+    if out.as_json:
+        out.document({"deleted": args.ids})
+    return OK
 
 
 async def _put(args: argparse.Namespace, out: Output) -> int:

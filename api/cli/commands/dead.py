@@ -7,6 +7,7 @@ import base64
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from api.cli.input.arguments import add_page
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
 from api.cli.output.formatting import ago, moment, plain
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mesh.client import Mesh
     from mesh.messages import DeadLetter
 
+#: So many are listed unless --limit says otherwise.
+SHOWN = 100
 HELP = "tasks that used up their attempts: list, show, replay"
 COLUMNS = (
     Column("id"), Column("kind", wraps=True), Column("attempts", drop=2, right=True), Column("died", drop=1),
@@ -28,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|show|replay", required=True)
     listing = actions.add_parser("list", help="all dead letters, oldest first")
     listing.add_argument("--kind", default="", help="only those of this kind")
+    add_page(listing, SHOWN)
     showing = actions.add_parser("show", help="one dead letter with its payload")
     showing.add_argument("id", metavar="ID")
     replaying = actions.add_parser("replay", help="submit again as new tasks, and remove the dead letters")
@@ -49,9 +53,10 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _list(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
-    letters = await mesh.dead_list(args.kind)
+    letters, cursor = await _collect(mesh, args.kind, None if args.all else args.limit, args.after)
     if out.as_json:
-        out.document({"dead": [document(letter, with_payload=False) for letter in letters]})
+        dead = [document(letter, with_payload=False) for letter in letters]
+        out.document({"dead": dead, "next": cursor or None})
         return OK
     now = time()
     rows = [
@@ -59,7 +64,23 @@ async def _list(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
         for letter in letters
     ]
     out.table(COLUMNS, rows, empty="there are no dead letters")
+    if cursor:
+        out.note(f"there are more: --after {cursor}, or --all")
     return OK
+
+
+async def _collect(mesh: Mesh, kind: str, limit: int | None, after: str) -> tuple[list[DeadLetter], str]:
+    """(up to `limit` dead letters, None for all; where to go on, "" at the end)"""
+    from mesh.tasks.dead_letters import MAX_LIMIT
+
+    found: list[DeadLetter] = []
+    while True:
+        left = MAX_LIMIT if limit is None else min(MAX_LIMIT, limit - len(found))
+        page = await mesh.dead_page(kind, left, after)
+        found += page.letters
+        after = page.next
+        if not after or (limit is not None and len(found) >= limit):
+            return found, after
 
 
 async def _show(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:

@@ -62,6 +62,14 @@ def field_and_path(text: str) -> tuple[str, Path]:
     return field, Path(path)
 
 
+def add_page(parser: argparse.ArgumentParser, shown: int) -> None:
+    """Add --limit, --all and --after."""
+    most = parser.add_mutually_exclusive_group()
+    most.add_argument("--limit", type=count, default=shown, metavar="N", help=f"show at most N [{shown}]")
+    most.add_argument("--all", action="store_true", help="show all, however many there are")
+    parser.add_argument("--after", default="", metavar="CURSOR", help="go on where an earlier list ended")
+
+
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a submitted task (see mesh.views.SubmitRequest)."""
     group = parser.add_argument_group("the task")

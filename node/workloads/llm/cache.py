@@ -25,6 +25,10 @@ FREE_PART = 0.2
 MIB = 1 << 20
 
 
+class LimitTooLow(InputFault):
+    """The memory limit of the task is too low for the model."""
+
+
 def have(fits: Callable[[Key], bool]) -> Any | None:
     """A loaded model whose key `fits` accepts, or None; marks it as used."""
     for key in reversed(_models):
@@ -37,13 +41,13 @@ def have(fits: Callable[[Key], bool]) -> Any | None:
 def load(key: Key, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> tuple[Any, float]:
     """Load a model with `make`: (the model, seconds). `memory_mb`: the memory limit of the task; 0: none.
 
-    Frees the least recently used models until all fit into `memory_mb` together. Raises, before it loads: InputFault
+    Frees the least recently used models until all fit into `memory_mb` together. Raises, before it loads: LimitTooLow
     when the limit is too low for this model alone, ModelUnavailable when the machine has too little free memory.
     """
     start = perf_counter()
     need_mb = -(-need_bytes // MIB)
     if memory_mb and need_mb > memory_mb:
-        raise InputFault(
+        raise LimitTooLow(
             "model",
             f"needs about {need_mb} MB, and this task has {memory_mb} MB: submit it with requires "
             f'{{"memory_mb": {need_mb}}}, which also selects a machine with enough memory',

