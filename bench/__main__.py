@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from bench.harness import profiling
 from bench.harness.measure import BenchFailed
 from bench.suite import commands
 from mesh.errors import QueztlError
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
         options = {name: getattr(flags, name) for name in ("kinds", "nodes", "wrong_every") if hasattr(flags, name)}
+        if flags.profile:  # a missing tool is said before the minutes of measuring, not after
+            profiling.find_py_spy()
         document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile, **options)
     except BenchFailed as failed:
         print(f"bench: {failed}", file=sys.stderr)

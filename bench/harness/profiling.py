@@ -25,15 +25,21 @@ async def record(node: NodeProcess, folder: Path, load: Awaitable[object]) -> No
     await profile(pids | {"submitter": os.getpid()}, folder, load)
 
 
+def find_py_spy() -> str:
+    """The path of py-spy. Raises: BenchFailed when it is missing."""
+    beside = Path(sys.executable).parent / "py-spy"
+    found = str(beside) if beside.exists() else shutil.which("py-spy")
+    if found is None:
+        raise BenchFailed("--profile needs py-spy; install it with: pip install py-spy")
+    return found
+
+
 async def profile(pids: Mapping[str, int], folder: Path, load: Awaitable[object]) -> None:
     """Profile processes for a few seconds while `load` runs; write NAME.raw files, print the top functions on stderr.
 
     Raises: BenchFailed when py-spy is missing.
     """
-    beside = Path(sys.executable).parent / "py-spy"
-    tool = str(beside) if beside.exists() else shutil.which("py-spy")
-    if tool is None:
-        raise BenchFailed("--profile needs py-spy; install it with: pip install py-spy")
+    tool = find_py_spy()
     folder.mkdir(parents=True, exist_ok=True)
     running = asyncio.ensure_future(load)
     spies = [

@@ -135,3 +135,10 @@ def test_the_median_lies_between_the_second_and_the_eighth_of_nine() -> None:
     assert median_interval(list(range(100)))[:2] == (39, 60)
     with pytest.raises(ValueError, match="no samples"):
         median_interval([])
+
+
+def test_a_missing_profiler_is_said_before_anything_is_measured(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(profiling.shutil, "which", lambda _: None)
+    monkeypatch.setattr(profiling.sys, "executable", str(tmp_path / "python"))
+    assert command.main(["mesh", "--quick", "--profile", str(tmp_path)]) == 1
+    assert "pip install py-spy" in capsys.readouterr().err
