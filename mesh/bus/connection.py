@@ -268,11 +268,12 @@ class Connection:
                 await self._client.flush(1)
         except (nats.errors.Error, OSError) as error:
             log.debug("last flush before closing: %s", error)
-        try:
-            with contextlib.suppress(OSError):  # the server may close the connection at the same moment
-                await self._client.close()
-        finally:
-            self._line.hang_up()  # nats-py keeps the connection open when its last write fails
+        finally:  # also when the flush is cancelled: nobody would close the connection later
+            try:
+                with contextlib.suppress(OSError):  # the server may close the connection at the same moment
+                    await self._client.close()
+            finally:
+                self._line.hang_up()  # nats-py keeps the connection open when its last write fails
 
     # --- callbacks of nats-py -----------------------------------------------------------------------
     async def _on_error(self, error: Exception) -> None:

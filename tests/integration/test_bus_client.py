@@ -96,6 +96,20 @@ async def test_nothing_stays_open_of_what_failed_or_was_closed(bus_server, event
         await proxy.close()
 
 
+async def test_a_close_that_is_cancelled_closes_the_connection(bus_server, eventually) -> None:
+    proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
+    try:
+        bus = await Bus.connect([f"nats://127.0.0.1:{await proxy.start()}"], name="a", config=LOCAL)
+        closing = asyncio.create_task(bus.close())
+        await asyncio.sleep(0)  # it waits for the answer to its last flush now
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await eventually(lambda: not proxy.carried)
+    finally:
+        await proxy.close()
+
+
 async def test_not_yet_is_no_answer(bus_server) -> None:
     """What servers say while they elect, here by a subscriber to an endpoint that JetStream has not."""
     bus, other = await bus_server.connect("a"), await bus_server.connect("b")
