@@ -14,6 +14,7 @@ from mesh.config import LAN, MeshConfig
 from mesh.endpoint import bus_urls
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record_anywhere
+from mesh.membership.store_reports import StoreReports
 from mesh.merge.order import read_order
 from mesh.tasks.completions import Completions
 from mesh.tasks.status import Members
@@ -42,6 +43,7 @@ class ClientConnection:
         self._bus, self._owns_bus = bus, bus is None
         self.name = f"c{secrets.token_hex(5)}"
         self._submitter: Submitter | None = None
+        self._stores: StoreReports | None = None
         self._completions: Completions | None = None
         self._mesh_watch: Subscription | None = None
         self._following: asyncio.Task[None] | None = None
@@ -64,13 +66,15 @@ class ClientConnection:
         try:
             if self._owns_bus:
                 await _check_mesh(self._bus)
-            self._submitter = Submitter(self._bus, self.name)
+            self._stores = StoreReports(self._bus)
+            await self._stores.start()
+            self._submitter = Submitter(self._bus, self.name, self._stores.refusal)
             self._completions = Completions(self._bus, self.name)
             await self._completions.start()
             self._mesh_watch = await self._bus.kv(subjects.KV_MESH).watch(self._on_mesh_change)
         except BaseException:  # `async with` closes only what it has entered
             await self.close()
-            self._mesh_watch = self._completions = None
+            self._mesh_watch = self._completions = self._stores = None
             if self._owns_bus:
                 self._bus = None
             raise
@@ -106,6 +110,9 @@ class ClientConnection:
             with contextlib.suppress(BusUnavailable):
                 if self._completions is not None:
                     await self._completions.stop()
+            with contextlib.suppress(BusUnavailable):
+                if self._stores is not None:
+                    await self._stores.close()
         finally:
             if self._bus is not None and self._owns_bus:
                 await self._bus.close()
@@ -119,6 +126,11 @@ class ClientConnection:
     def submitter(self) -> Submitter:
         """Publishes this client's tasks. Raises: RuntimeError before `connect`."""
         return _connected(self._submitter)
+
+    @property
+    def stores(self) -> StoreReports:
+        """What the bus servers report about their stores. Raises: RuntimeError before `connect`."""
+        return _connected(self._stores)
 
     @property
     def completions(self) -> Completions:

@@ -68,10 +68,10 @@ class ServerRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class HostingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`node.<id>.bus`: start a bus server that joins those at `routes`, or stop the one called `name`."""
+    """`node.<id>.bus`: start a bus server that joins those at `routes`, stop the one called `name`, or restart it."""
 
     do: str
-    """host or stop"""
+    """host, stop or restart"""
     fence: int
     name: str = ""
     routes: tuple[tuple[str, int], ...] = ()
@@ -83,6 +83,34 @@ class HostingAnswer(Struct, frozen=True, omit_defaults=True):
     error: str = ""
     busy: bool = False
     """Whether it refuses only because it is carrying out a request already, or has carried it out."""
+
+
+class StoreReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`node.<id>.store`: whether the bus server of a node stores. Sent while something is wrong, and once when it ends.
+
+    It crosses core NATS, which works while JetStream does not.
+    """
+
+    node: str
+    name: str = ""
+    """The name of its machine."""
+    servers: int = 1
+    """How many bus servers the mesh has, as that node knows."""
+    stores: bool = True
+    is_full: bool = False
+    """Whether it can't store because its disk is full."""
+    says: str = ""
+    """What is wrong, for people; "" when nothing is."""
+    lost: dict[str, int] = {}
+    """Stream -> messages that are damaged or missing in its store."""
+
+
+class BusReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`mesh.bus_report`: what the leader read from the bus servers about the copies of the streams."""
+
+    fence: int
+    waits: str = ""
+    """Why the bus has fewer complete copies than it should; "" when it has them all."""
 
 
 class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):

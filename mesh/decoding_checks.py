@@ -157,7 +157,7 @@ def server_fault(server: ServerRecord) -> str:
 def request_fault(request: HostingRequest) -> str:
     """Why a request about a bus server may not be used."""
     return routes_fault(request.routes) or first(
-        (request.do in ("host", "stop"), "it asks for neither host nor stop"),
+        (request.do in ("host", "stop", "restart"), "it asks for neither host, stop nor restart"),
         (not request.name or _is_server_name(request.name), "its name can't be that of a bus server"),
     )
 

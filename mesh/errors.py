@@ -144,6 +144,19 @@ class StorageFull(QueztlError):
     code = "storage_full"
 
 
+class StoreUnavailable(BusUnavailable):
+    """The bus can store nothing right now; nothing was accepted, try again later."""
+
+    code = "store_unavailable"
+
+
+class StoreFullNow(StoreUnavailable, StorageFull):
+    """The disk of a bus server is full; nothing was accepted."""
+
+    http_status = 507
+    code = "storage_full"
+
+
 class CannotStart(QueztlError):
     """The node can't start."""
 

@@ -49,6 +49,7 @@ MESH_KEY = "identity"
 MERGE_KEY = "merge"  # in KV_MESH: the order to merge this mesh into another one
 ALARMS_KEY = "alarms"  # in KV_MESH: the current alarms
 BUS_KEY = "bus"  # in KV_MESH: why the bus has fewer copies than it should, as text
+RESTART_KEY = "restart"  # in KV_MESH: the node whose turn it is to restart its bus server; it expires
 SERVER_KEYS = "server.*"  # in KV_MESH: the bus servers
 
 
@@ -229,6 +230,16 @@ ALL_HELD = "node.*.held"
 def bus_host(node: str) -> str:
     """node.<id>.bus: the leader asks a node to start a bus server, or to stop it"""
     return f"node.{_token(node)}.bus"
+
+
+def store_report(node: str) -> str:
+    """node.<id>.store: whether the bus server of the node stores; see `StoreReport`"""
+    return f"node.{_token(node)}.store"
+
+
+ALL_STORE_REPORTS = "node.*.store"
+#: What the leader read from the bus servers about the copies of the streams; see `BusReport`.
+BUS_REPORT = "mesh.bus_report"
 
 
 def leave(node: str) -> str:

@@ -35,9 +35,11 @@ from mesh.bus.replies import (
     stream_info,
 )
 from mesh.config import MeshConfig
-from mesh.errors import BusUnavailable
+from mesh.errors import BusUnavailable, QueztlError
 
 _NS = 1_000_000_000
+#: The subjects of submissions begin so.
+SUBMISSIONS = ("work.", "later.at.")
 #: Sequences of a stream are 64-bit numbers from 1 on.
 MAX_SEQUENCE = (1 << 64) - 1
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
@@ -130,6 +132,11 @@ class JetStream(Connection):
     def post(self, subject: str, data: bytes, headers: bytes, settled: Settled) -> None:
         """`store` for the hot path: sent again until the bus answers, then `settled(confirmation, error)` is called."""
         self._publisher.post(subject, data, headers, settled, resend=True)
+
+    def refuse_pending(self, error: QueztlError) -> None:
+        """Give up the submissions that wait for their confirmation: the bus can store nothing now. What nodes store
+        about running tasks stays, and is sent again until it can be stored."""
+        self._publisher.refuse(SUBMISSIONS, error)
 
     @property
     def unconfirmed(self) -> int:

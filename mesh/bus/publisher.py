@@ -134,6 +134,11 @@ class Publisher:
         finally:
             self._pending.pop(number, None)
 
+    def refuse(self, prefixes: tuple[str, ...], error: QueztlError) -> None:
+        """Give up what waits for its confirmation on a subject that begins with one of `prefixes`, with `error`."""
+        for pending in self._take(lambda pending: pending.subject.startswith(prefixes)):
+            pending.settled(b"", error)
+
     def resend_all(self) -> None:
         """After a reconnect: send again what may be sent twice; give up the rest, whose outcome is unknown."""
         now = self._loop.time()

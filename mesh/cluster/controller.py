@@ -21,7 +21,7 @@ from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.cluster.topology import Candidate, Rules, Server
 from mesh.config import MeshConfig
-from mesh.coordination import HostingAnswer, HostingRequest, ServerRecord
+from mesh.coordination import BusReport, HostingAnswer, HostingRequest, ServerRecord
 from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable
 from mesh.leader import journal
@@ -76,6 +76,7 @@ class ClusterController:
         try:
             while True:
                 step = topology.plan(await self._observe(system), self._rules)
+                self._report(step, fence)
                 if isinstance(step, Wait):
                     await self._publish_reason(step.reason, fence)
                 elif await self._election.confirm() == fence:
@@ -97,6 +98,17 @@ class ClusterController:
             log.info("bus servers: %s", reason)
         await self._bus.kv(subjects.KV_MESH).put(subjects.BUS_KEY, messages.encode({"waits": reason}))
         self._published = reason
+
+    def _report(self, step: Step, fence: int) -> None:
+        """Tell all nodes what was just read from the servers. A record would not do: it can't be written while the bus
+        stores nothing."""
+        waits = step.reason if isinstance(step, Wait) else "the bus servers are being rearranged"
+        if isinstance(step, Wait) and step.reason != self._reason:
+            if self._reason is None:
+                return
+            waits = self._reason  # as in `_publish_reason`: only what two observations found
+        if self._election.fence == fence:
+            self._bus.send(subjects.BUS_REPORT, messages.encode(BusReport(fence=fence, waits=waits)))
 
     # --- observing ----------------------------------------------------------------------------------
     async def _observe(self, system: Bus) -> topology.View:

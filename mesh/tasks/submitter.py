@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from mesh.bus.publisher import Settled
 from mesh.bus.streams import declare_lane
 from mesh.coordination import Pool
 from mesh.decoding import readable
-from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError
+from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError, StoreUnavailable
 from mesh.lanes import Lane, canonical, is_open
 from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Task, encode
 from mesh.scheduling.geo import Point
@@ -53,8 +54,9 @@ CLAIM_REPAIR_SHARE = 0.9
 class Submitter:
     """Publishes tasks under ids `<submitter>-<n>`."""
 
-    def __init__(self, bus: Bus, name: str) -> None:
-        self._bus, self.name = bus, name
+    def __init__(self, bus: Bus, name: str, refusal: Callable[[], StoreUnavailable | None] = lambda: None) -> None:
+        """`refusal()`: why the bus can store nothing now, None when it can."""
+        self._bus, self.name, self._refusal = bus, name, refusal
         self._number = 0
         self._declared: dict[Lane, float] = {}
         self._published: dict[Lane, float] = {}
@@ -94,6 +96,7 @@ class Submitter:
         """
         await self.learn_regions(request)
         prepared = self.prepare(request)
+        self.check_store()
         for blob in prepared.task.blobs:
             try:
                 await self._bus.objects.info(blob)
@@ -106,6 +109,7 @@ class Submitter:
 
     async def publish(self, prepared: Prepared) -> None:
         """Store a validated task durably. Raises: Busy (the queue is full), BusUnavailable, StorageFull."""
+        self.check_store()
         task = await self._claim_check(prepared.task)
         if task.blobs:
             await blob_refs.add(self._bus, task.blobs, task.id)
@@ -115,6 +119,11 @@ class Submitter:
         await self.ensure_lane(prepared.lane, task.requires)
         await self._bus.store(subjects.lane_subject(*prepared.lane, task.id), encode(task), msg_id=task.id, resend=True)
         self.wake(prepared.lane)
+
+    def check_store(self) -> None:
+        """Raises: StoreUnavailable when the bus servers report that they can store nothing now."""
+        if (error := self._refusal()) is not None:
+            raise error
 
     def declared(self, lane: Lane) -> bool:
         """Whether the consumer of the lane is known to exist, as `post` requires."""
@@ -126,6 +135,9 @@ class Submitter:
         Only for tasks without blobs, delay or large payload, into a lane that is `declared`.
         """
         task = prepared.task
+        if (error := self._refusal()) is not None:
+            settled(b"", error)
+            return
         subject = subjects.lane_subject(*prepared.lane, task.id)
         headers = f"NATS/1.0\r\nNats-Msg-Id: {task.id}\r\n\r\n".encode()
         self._bus.post(subject, encode(task), headers, settled)

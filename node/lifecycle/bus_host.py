@@ -25,6 +25,8 @@ from mesh.membership.member import UP, Member
 from mesh.membership.mesh_record import repair_mesh_record
 from mesh.messages import encode
 from mesh.supervision import wait_until_set
+from node.identity.record import machine_name
+from node.lifecycle.store_guard import StoreGuard
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ class BusHost:
         self.urls = urls
         """Client URLs of the bus: each address of each server, this node's server first."""
         self.servers: tuple[ServerRecord, ...] = ()
+        self._guard = StoreGuard(
+            bus, settings.node_id, machine_name(settings.node_id), lambda: self.server, lambda: len(self.servers)
+        )
         self._changed = asyncio.Event()
         self._retired = asyncio.Event()
         self._busy: asyncio.Task[None] | None = None
@@ -81,14 +86,19 @@ class BusHost:
         await self._read()
 
     async def run(self) -> None:
-        """Keep the list of bus servers up to date, until cancelled."""
+        """Keep the list of bus servers up to date, and guard the store of this node's server, until cancelled."""
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._keep_list(), name="list of bus servers")
+            parts.create_task(self._guard.run(), name="store guard")
+
+    async def _keep_list(self) -> None:
         while True:
             self._changed.clear()
             wait_s = READ_EVERY_S
             try:
                 await self._read()
-            except QueztlError as error:
-                log.debug("could not read the list of bus servers: %s", error.message)
+            except (QueztlError, OSError) as error:  # OSError: its list can't be written on a full disk
+                log.debug("could not read the list of bus servers: %s", error)
                 wait_s = RETRY_S
             await wait_until_set(self._changed, wait_s)
 
@@ -180,6 +190,8 @@ class BusHost:
             work = self._host(request.routes)
         elif self.server is None or self.server.name != request.name:
             return HostingAnswer()
+        elif request.do == "restart":
+            work = self.server.restart("the leader orders it: its copies do not catch up")
         else:
             work = self._retire(self.server)
         self._busy = asyncio.get_running_loop().create_task(self._guarded(work), name="hosting")

@@ -26,6 +26,7 @@ from mesh.discovery.identity import new_token
 from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
 from mesh.leader.election import Election
 from mesh.leader.leader import Leader
+from mesh.membership import store_reports
 from mesh.membership.registry import Registry
 from mesh.messages import Capabilities, NodeRecord, encode
 from mesh.views import Accepted, BusView, NetworkView, NodeView, QueueView, RegistryView, SubmitRequest
@@ -101,34 +102,40 @@ class NodeServices:
         if replica_wait is None:
             # The bus stores nothing without a majority of its servers; users read this document then.
             alarms.append("The bus does not answer: running tasks go on, but the backlog and node states are unknown.")
+        alarms += store_reports.alarms(parts.mesh.stores.reports).values()
         nodes = parts.registry.view(leader)
-        hosts_up, hosts_down = self._hosts(nodes)
-        standing = standstill(hosts_up, hosts_down)
-        if replica_wait is None and not standing:
-            replica_wait = "the bus servers did not answer, so it is not known whether the copies are complete"
+        there, away, failing = self._hosts(nodes)
+        read = parts.mesh.stores.copies()
+        # What the leader read from the servers lately. Its record may be out of date while the bus stores nothing.
+        reason = read.waits or replica_wait if read is not None else None
         return NetworkView(
             mesh=context.mesh.name,
             mesh_id=context.mesh.id,
             leader=leader,
             fence=parts.election.leader_fence,
-            bus=BusView(parts.bus_host.urls, safety(hosts_up, hosts_down, replica_wait or ""), standing),
+            bus=BusView(parts.bus_host.urls, safety(there, away, reason, failing), standstill(there, away, failing)),
             queue=QueueView(queued),
             alarms=tuple(alarms),
             registry=RegistryView(len(nodes), nodes),
         )
 
-    def _hosts(self, nodes: tuple[NodeView, ...]) -> tuple[list[str], list[str]]:
-        """The names of the machines whose bus server is there, and of those whose server is away."""
+    def _hosts(self, nodes: tuple[NodeView, ...]) -> tuple[list[str], list[str], list[str]]:
+        """The names of the machines whose bus server is there, is away, or is there and can't store."""
         hosts = {record.node for record in self.parts.bus_host.servers}
         connected = self.parts.context.bus.connected
-        up = {view.id for view in nodes if connected and view.state not in ("gone", "left")}
-        there = [view.name for view in nodes if view.id in hosts & up]
-        return there, [view.name for view in nodes if view.id in hosts - up]
+        up = {view.id for view in nodes if connected and view.state not in ("gone", "left")} & hosts
+        failing = {report.node for report in self.parts.mesh.stores.reports if not report.stores} & up
+        there, away, broken = (
+            [view.name for view in nodes if view.id in chosen] for chosen in (up - failing, hosts - up, failing)
+        )
+        return there, away, broken
 
     def explained(self, error: QueztlError) -> QueztlError:
         """See Services."""
         if self._parts is None or not isinstance(error, BusUnavailable) or isinstance(error, DamagedBlob):
             return error
+        if (refusal := self._parts.mesh.stores.refusal()) is not None:
+            return refusal
         standing = standstill(*self._hosts(self._parts.registry.view(self._parts.election.leader)))
         return BusUnavailable(standing, retry_after_s=STANDSTILL_AGAIN_S) if standing else error
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from mesh import decoding, messages, subjects
 from mesh.decoding import Decoder, Unreadable
 from mesh.errors import ResultUnreadable
+from mesh.membership import store_reports
 from mesh.messages import Task, encode
 from scaling.state import memory, orders, settings
 
 DECODERS: dict[str, Decoder] = {
     found.name: found
-    for module in (decoding, memory, orders, settings)
+    for module in (decoding, store_reports, memory, orders, settings)
     for found in vars(module).values()
     if isinstance(found, Decoder)
 }

@@ -81,17 +81,23 @@ class ServerProcess:
         """End it and wait; what ignores `with_signal` for 10 s is killed."""
         if self._child is None:
             return
-        if self._child.returncode is None:
+        await self.end(with_signal)
+        self._forget_pid()
+
+    async def end(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """As `stop`, for a process that is started again at once: the note of its pid is that of the next one."""
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(with_signal)
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await child.wait()
+        except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                self._child.send_signal(with_signal)
-            try:
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await self._child.wait()
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._child.kill()
-                await self._child.wait()
-        self._pid_file.unlink(missing_ok=True)
+                child.kill()
+            await child.wait()
 
     def write_config(self, text: str) -> None:
         """What the next launch will read. Raises: OSError."""
@@ -120,8 +126,13 @@ class ServerProcess:
                 if not _ended(leftover, _STOP_TIMEOUT_S):
                     leftover.kill()
                     _ended(leftover, _STOP_TIMEOUT_S)
-        self._pid_file.unlink(missing_ok=True)
+        self._forget_pid()
         return leftover is not None
+
+    def _forget_pid(self) -> None:
+        # On a read-only disk the note stays: whoever reads it checks the start time and the command line.
+        with contextlib.suppress(OSError):
+            self._pid_file.unlink(missing_ok=True)
 
     def _leftover(self) -> psutil.Process | None:
         try:

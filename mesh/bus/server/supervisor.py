@@ -54,6 +54,9 @@ class BusServer:
         self._server: ServerProcess | None = None
         self._witness: ServerProcess | None = None
         self._stopping = asyncio.Event()
+        self._restart_reason = ""
+        """Why `restart` ends the server; "" when it ends by itself."""
+        self._is_ready = False
         self._watchers: list[asyncio.Task[None]] = []
         self._founded: Founded | None = None
 
@@ -87,6 +90,11 @@ class BusServer:
         processes = [process for process in (self._server, self._witness) if process]
         return {process.name: process.pid for process in processes if process.pid is not None}
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server was ready after its last start and its process has not ended since."""
+        return self._is_ready and "server" in self.pids
+
     async def start(self, join: Sequence[tuple[str, int]] = ()) -> BusAddress:
         """Found the bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
 
@@ -118,7 +126,7 @@ class BusServer:
         except BaseException:
             await self._end_both()
             raise
-        self._founded, self._address = founded, self._layout.address(founded)
+        self._founded, self._address, self._is_ready = founded, self._layout.address(founded), True
         for process, ready in ((server, self._ready_again), (witness, _at_once)):
             self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
         took_s = round(time.monotonic() - began, 3)
@@ -131,6 +139,13 @@ class BusServer:
         await self._end_both()
         await asyncio.gather(*self._watchers)
         self._watchers.clear()
+
+    async def restart(self, reason: str) -> None:
+        """End the server in order; it is started again at once. `reason`: for people."""
+        assert self._server is not None, "start it first"
+        if self._is_ready and not self._stopping.is_set():
+            self._restart_reason, self._is_ready = reason, False
+            await self._server.end()
 
     async def set_peers(self, peers: Sequence[tuple[str, int]]) -> None:
         """Where the other machines' servers are: for the next start, and for finding them again now."""
@@ -243,6 +258,7 @@ class BusServer:
     async def _ready_again(self, server: ServerProcess) -> None:
         assert self._founded is not None
         await self._until_ready(server, self._founded, restarted=True)
+        self._is_ready = True
 
     # --- keeping them alive --------------------------------------------------------------------------
 
@@ -254,10 +270,12 @@ class BusServer:
             if self._stopping.is_set():
                 return
             now = time.monotonic()
-            deaths = remembered((*deaths, now), now)
-            delay_s = restart_delay_s(deaths, now)
-            facts = {"exit_code": code, "deaths": len(deaths), "reason": _cause(code, process)}
-            log.error("the bus %s died (%s); started again in %.1f s", process.name, facts["reason"], delay_s)
+            ordered = self._ended(process)
+            deaths = remembered(deaths if ordered else (*deaths, now), now)
+            delay_s = 0.0 if ordered else restart_delay_s(deaths, now)
+            facts = {"exit_code": code, "deaths": len(deaths), "reason": ordered or _cause(code, process)}
+            how = "was ended" if ordered else "died"
+            log.error("the bus %s %s (%s); started again in %.1f s", process.name, how, facts["reason"], delay_s)
             if delay_s:
                 self._on_event(f"{process.name}_failing", {**facts, "retry_in_s": delay_s})
                 with contextlib.suppress(TimeoutError):
@@ -277,6 +295,14 @@ class BusServer:
                 continue
             took_s = round(time.monotonic() - now - delay_s, 3)
             self._on_event(f"{process.name}_restarted", {**facts, "took_s": took_s})
+
+    def _ended(self, process: ServerProcess) -> str:
+        """Note that `process` has ended; the reason when `restart` ended it, else ""."""
+        if process is not self._server:
+            return ""
+        self._is_ready = False
+        reason, self._restart_reason = self._restart_reason, ""
+        return reason
 
     # --- values --------------------------------------------------------------------------------------
 
