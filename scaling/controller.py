@@ -102,8 +102,7 @@ class _Term:
         """Run one control cycle; returns the seconds until the next one is due."""
         policy = await self._store.policy()
         if policy is None or not policy.enabled:
-            await self._report_off(policy)
-            return OFF_PERIOD_S
+            return await self._stand_by(policy)
         cycle = await self._collector.collect(policy)
         await self._actuator.settle(cycle)
         decision, cycle.state = await self._decide(cycle)
@@ -144,6 +143,22 @@ class _Term:
         self._journaled, self._journaled_at = fingerprint, cycle.now
         detail = decision_record.document(decision, inputs, cycle.policy.version, cycle.notes)
         return [await self._store.emit(DECIDED, detail, self._mesh.node_id, self._fence)]
+
+    async def _stand_by(self, policy: Policy | None) -> float:
+        """One cycle while scaling is off: nothing is started or drained, but nodes that were started are watched and
+        paid for until they are gone. Returns the seconds until the next cycle is due."""
+        if not await self._store.intents():
+            await self._report_off(policy)
+            return OFF_PERIOD_S
+        cycle = await self._collector.collect(policy or Policy())
+        await self._actuator.settle(cycle)
+        running_usd_h = sum(intent.price_usd_h for intent in cycle.reconciled.intents.values())
+        cycle.state = add_spending(cycle.state, running_usd_h, cycle.now)
+        await self._store.put_state(cycle.state)
+        nothing = Decision(cycle.now, (), running_usd_h, 0.0)
+        await self._store.put_status(status_document(self._mesh.node_id, self._fence, cycle, nothing, {}))
+        self._journaled = ()
+        return cycle.config.decide_every_s
 
     async def _report_off(self, policy: Policy | None) -> None:
         """Publish once that scaling is off."""

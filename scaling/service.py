@@ -15,7 +15,14 @@ import msgspec
 from mesh.bus.errors import WrongSequence
 from mesh.errors import Conflict, Fault, bad_input
 from scaling.log.explain import explain
-from scaling.log.reports import OFF, cost_document, effective_settings, is_late
+from scaling.log.reports import (
+    OFF,
+    cost_document,
+    effective_settings,
+    is_late,
+    order_document,
+    sums_document,
+)
 from scaling.observation.mesh_access import MeshAccess
 from scaling.observation.observe import all_nodes
 from scaling.state import settings
@@ -34,19 +41,26 @@ class ScalingService:
     async def status(self) -> dict[str, Any]:
         """AutoscalerDoc: what was last observed and decided, and the settings in force."""
         store, now = self._store, await self._store.clock.earliest()
-        published, policy, manual, panic = await asyncio.gather(
-            store.status(), store.policy(), store.manual_target(), store.panic()
+        published, policy, manual, panic, orders, kept = await asyncio.gather(
+            store.status(), store.policy(), store.manual_target(), store.panic(), store.intents(), store.state()
         )
         published = published or {}
         enabled, reason = policy is not None and policy.enabled, ""
-        if policy is None:
-            reason = "no limit of nodes has been set: start a node with --max-nodes, or set a policy"
-        elif not policy.enabled:
-            reason = f"scaling was turned off (policy {policy.version})"
+        if policy is None or not enabled:
+            reason = settings.off_reason(policy)
+            if orders:
+                reason += (
+                    f"; {len(orders)} of the nodes that it started run on (`queztl scale policy --on` drains them)"
+                )
         elif is_late(published, settings.config_of(policy), now):
             reason = "the leader has not reported lately; no decision is made until it does"
         state = OFF if not enabled else "waiting" if reason else "on"
-        shown = published if enabled and published.get("state") == "on" else {}
+        is_shown = "pools" in published and published.get("state") == ("on" if enabled else OFF) and (enabled or orders)
+        shown: Mapping[str, Any] = published if is_shown else {}
+        budget = shown.get("cost")
+        if budget is None and policy is not None:
+            usd_h = sum(order.price_usd_h for order in orders)
+            budget = sums_document(usd_h, kept, settings.config_of(policy), now)
         return {
             "state": state,
             "reason": reason,
@@ -60,8 +74,8 @@ class ScalingService:
             "decision": shown.get("decision", []),
             "forecast": _forecasts(shown),
             "offers": shown.get("offers", []),
-            "orders": shown.get("orders", []),
-            "budget": shown.get("cost"),
+            "orders": [order_document(order) for order in orders],
+            "budget": budget,
             "notes": shown.get("notes", []),
         }
 
@@ -81,7 +95,12 @@ class ScalingService:
 
     async def cost(self) -> dict[str, Any]:
         """CostDoc: what costs money now, today and this month, as the leader last counted it."""
-        return cost_document(await self._store.status() or {}, await self._store.panic() is not None)
+        store, now = self._store, await self._store.clock.earliest()
+        orders, kept, policy, panic = await asyncio.gather(
+            store.intents(), store.state(), store.policy(), store.panic()
+        )
+        config = settings.config_of(policy or settings.Policy())
+        return cost_document(orders, kept, config, panic is not None, now)
 
     # --- the policy ---------------------------------------------------------------------------------
     async def policy(self) -> dict[str, Any]:
@@ -155,7 +174,8 @@ def _manual(manual: settings.ManualTarget | None, now: float) -> dict[str, Any] 
 
 
 def _policy(policy: settings.Policy | None) -> dict[str, Any]:
-    return msgspec.structs.asdict(policy or settings.Policy())
+    policy = policy or settings.Policy()
+    return msgspec.structs.asdict(policy) | {"by_hand": sorted(policy.fixed)}
 
 
 def _full_policy(policy: settings.Policy | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Witness:
     async def start(self) -> Witness:
         """Subscribe."""
         self._subscriptions = [
-            await self._bus.subscribe("task_updates.>", self._on_told),
+            await self._bus.subscribe("task_updates.>", self._on_task_update),
             await self._bus.subscribe(box := self._bus.new_inbox(), self._on_plan),
         ]
         # Read stored plans, not published ones: a leader that was cut off publishes its old plans when the cable is

@@ -1,4 +1,4 @@
-"""The documents of the scaler. Times are Unix seconds, money is in US dollars; null means no limit. Pure."""
+"""The documents of the scaler. Times are Unix seconds, money is in US dollars; null: no limit, or not known. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class PolicyDoc(Document, frozen=True):
     by: str
     """flags: the start of a node; hand: REST or the command line"""
     node: str
+    by_hand: list[str]
+    """the settings, and "enabled", that a person has set: flags of nodes don't change them"""
 
 
 class WholePolicyDoc(PolicyDoc, frozen=True):
@@ -157,9 +159,10 @@ class BudgetDoc(Document, frozen=True):
     """What runs, what was spent, and what is left."""
 
     running_usd_h: float
-    spent_today_usd: float
-    spent_month_usd: float
-    month_forecast_usd: float
+    spent_today_usd: float | None
+    """null: the leader has not counted yet"""
+    spent_month_usd: float | None
+    month_forecast_usd: float | None
     """cost of this month if all that runs now goes on to its end"""
     budget_usd_h: float | None
     budget_usd_day: float | None

@@ -54,17 +54,15 @@ class Scaler:
         flags = {name: value for name, value in given.items() if value is not None}
         while flags:
             before = await self._store.policy()
-            if before is not None and before.by == settings.BY_HAND:
-                log.warning(
-                    "ignoring --max-nodes and --min-nodes: version %d of the policy of this mesh was set by hand",
-                    before.version,
-                )
+            if before is not None and (ignored := settings.ignored_flags(before, flags)):
+                log.warning("the flags of this node don't change the policy of the mesh: %s", ignored)
             after = settings.from_flags(before, flags, self._context.node_id, time())
             if after is None:
                 return
             try:
                 await self._store.put_policy(before, after)
-                log.info("the limit of this mesh is now %s nodes", after.settings.get("max_nodes", "100"))
+                limit = after.settings.get("max_nodes", "100") if after.enabled else "0 started"
+                log.info("the limit of this mesh is now %s nodes", limit)
                 return
             except WrongSequence:
                 log.debug("another node has written the policy in the meantime; reading it again")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import isinf
 from typing import Any
 
 import msgspec
 
+from scaling.decision import budget
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Decision
+from scaling.state.memory import State
+from scaling.state.orders import Intent
+from scaling.state.spend import month_forecast_usd, spending
 
 OFF = "off"
 #: A status that is older than this many cycles, plus two calls to a provider, is late.
@@ -34,12 +38,17 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and isinf(value) else value
 
 
-def cost_document(status: Mapping[str, Any], panic: bool) -> dict[str, Any]:
-    """CostDoc: the paid nodes that run, and the sums the leader keeps."""
-    sums: dict[str, Any] = dict(status.get("cost") or _NO_COST)
-    paid = [order for order in status.get("orders", ()) if order["price_usd_h"] > 0]
+def cost_document(
+    orders: Sequence[Intent], state: State, config: ScalingConfig, panic: bool, now: float
+) -> dict[str, Any]:
+    """CostDoc: the paid nodes that run, and the sums the leader keeps.
+
+    `config`: of the policy in force, also while it is off: what was started runs on.
+    """
+    paid = [order_document(order) for order in orders if order.price_usd_h > 0]
+    sums = sums_document(sum(order.price_usd_h for order in orders), state, config, now)
     return {
-        "at": status.get("at"),
+        "at": state.at or None,
         "running": sorted(paid, key=lambda order: (-order["price_usd_h"], order["at"])),
         **sums,
         "running_usd_minute": sums["running_usd_h"] / 60,
@@ -47,10 +56,30 @@ def cost_document(status: Mapping[str, Any], panic: bool) -> dict[str, Any]:
     }
 
 
-_NO_COST: dict[str, Any] = {
-    "running_usd_h": 0.0, "spent_today_usd": 0.0, "spent_month_usd": 0.0, "month_forecast_usd": 0.0,
-    "budget_usd_h": None, "budget_usd_day": None, "room_usd_h": None, "wall": "",
-}  # fmt: skip
+def sums_document(running_usd_h: float, state: State, config: ScalingConfig, now: float) -> dict[str, Any]:
+    """BudgetDoc. What was spent is null before the leader has ever counted."""
+    spent = spending(state, now)
+    room, limit = budget.room_usd_h(running_usd_h, spent.today_usd, config, now)
+    counted = state.at > 0
+    return {
+        "running_usd_h": running_usd_h,
+        "spent_today_usd": spent.today_usd if counted else None,
+        "spent_month_usd": spent.month_usd if counted else None,
+        "month_forecast_usd": month_forecast_usd(state, running_usd_h, now) if counted else None,
+        "budget_usd_h": finite_or_none(config.budget_usd_h),
+        "budget_usd_day": finite_or_none(config.budget_usd_day),
+        "room_usd_h": finite_or_none(room),
+        "wall": limit,
+    }
+
+
+def order_document(intent: Intent) -> dict[str, Any]:
+    """OrderDoc."""
+    return {
+        "token": intent.token, "state": intent.state, "provider": intent.provider, "offer": intent.offer,
+        "pool": intent.pool, "node": intent.node, "instance": intent.instance, "at": intent.at, "why": intent.why,
+        "price_usd_h": intent.price_usd_h,
+    }  # fmt: skip
 
 
 def summary(decision: Decision) -> str:

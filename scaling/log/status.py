@@ -12,10 +12,8 @@ from scaling.decision import budget
 from scaling.decision.policies.cost import refusal
 from scaling.domain.model import DRAINING, READY, STARTING, Decision, Offer, Pool
 from scaling.log.decision_record import pool_document
-from scaling.log.reports import finite_or_none
+from scaling.log.reports import OFF, order_document, sums_document
 from scaling.observation.collect import Cycle
-from scaling.state.orders import Intent
-from scaling.state.spend import month_forecast_usd
 
 
 def status_document(
@@ -23,7 +21,7 @@ def status_document(
 ) -> dict[str, Any]:
     """AutoscalerDoc, without what the reading node adds. `forecast`: by pool, from `fitting.document`."""
     return {
-        "state": "on",
+        "state": "on" if cycle.policy.enabled else OFF,
         "at": cycle.now,
         "master": leader,
         "fence": fence,
@@ -32,7 +30,7 @@ def status_document(
         "decision": [pool_document(pool) for pool in decision.pools],
         "forecast": {pool: dict(each) for pool, each in forecast.items()},
         "offers": [_offer(offer, cycle, decision) for offer in cycle.offers],
-        "orders": [_order(intent) for intent in cycle.reconciled.intents.values()],
+        "orders": [order_document(intent) for intent in cycle.reconciled.intents.values()],
         "cost": _cost(cycle),
         "panic": cycle.panic,
         "notes": list(cycle.notes),
@@ -61,25 +59,6 @@ def _offer(offer: Offer, cycle: Cycle, decision: Decision) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _order(intent: Intent) -> dict[str, Any]:
-    return {
-        "token": intent.token, "state": intent.state, "provider": intent.provider, "offer": intent.offer,
-        "pool": intent.pool, "node": intent.node, "instance": intent.instance, "at": intent.at, "why": intent.why,
-        "price_usd_h": intent.price_usd_h,
-    }  # fmt: skip
-
-
 def _cost(cycle: Cycle) -> dict[str, Any]:
     nodes = {node.id: node for pool in cycle.snapshot.pools for node in pool.nodes}  # a node may be in several pools
-    running = budget.running_usd_h(nodes.values())
-    room, limit = budget.room_usd_h(running, cycle.state.spent_usd, cycle.config, cycle.now)
-    return {
-        "running_usd_h": running,
-        "spent_today_usd": cycle.state.spent_usd,
-        "spent_month_usd": cycle.state.month_usd,
-        "month_forecast_usd": month_forecast_usd(cycle.state, running, cycle.now),
-        "budget_usd_h": finite_or_none(cycle.config.budget_usd_h),
-        "budget_usd_day": finite_or_none(cycle.config.budget_usd_day),
-        "room_usd_h": finite_or_none(room),
-        "wall": limit,
-    }
+    return sums_document(budget.running_usd_h(nodes.values()), cycle.state, cycle.config, cycle.now)

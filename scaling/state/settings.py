@@ -37,6 +37,20 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """flags: a node's start; hand: REST or command line"""
     node: str = ""
     """Id of the node it was set on."""
+    by_hand: tuple[str, ...] | None = None
+    """Names of the settings, and "enabled", that a person has set: flags don't change them. None: an earlier version
+    wrote it."""
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """What flags don't change."""
+        if self.by_hand is not None:
+            return frozenset(self.by_hand)
+        if self.by != BY_HAND:
+            return frozenset()
+        # An earlier version kept no record. The first policy of a mesh that only changes settings switches nothing.
+        switched = self.enabled or self.version > 1 or not self.settings
+        return frozenset({*self.settings, *(("enabled",) if switched else ())})
 
 
 class ManualTarget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -121,26 +135,58 @@ def changed(before: Policy, change: Mapping[str, Any], enabled: bool | None, by:
     settings = {**before.settings, **change}
     settings = {name: value for name, value in settings.items() if value is not None or name in nullable}
     checked(settings)
+    fixed = before.fixed
+    if by == BY_HAND:
+        reset = {name for name, value in change.items() if value is None and name not in nullable}
+        fixed = (fixed | change.keys() | ({"enabled"} if enabled is not None else set())) - reset
     return Policy(
         version=before.version + 1, enabled=before.enabled if enabled is None else enabled, settings=settings, at=now,
-        by=by, node=node,
+        by=by, node=node, by_hand=tuple(sorted(fixed)),
     )  # fmt: skip
 
 
 def from_flags(before: Policy | None, flags: Mapping[str, int], node: str, now: float) -> Policy | None:
     """The policy that a node's own flags make of the one before; None: nothing changes.
 
-    `flags`: those of max_nodes and min_nodes that were given; max_nodes 0 turns scaling off. Flags don't change a
-    policy that was set by hand.
+    `flags`: those of max_nodes and min_nodes that were given; max_nodes 0 turns scaling off. Flags change nothing that
+    a person has set, neither a setting nor the switch.
     """
-    if not flags or (before is not None and before.by == BY_HAND):
+    if not flags:
         return None
     base = before or Policy()
-    enabled = flags.get("max_nodes", 1) != 0
-    change = {name: value for name, value in flags.items() if name != "max_nodes" or value}
+    enabled = None if "enabled" in base.fixed else flags.get("max_nodes", 1) != 0
+    change = {name: value for name, value in flags.items() if name not in base.fixed and (name != "max_nodes" or value)}
+    if change.get("min_nodes", 0) > base.settings.get("max_nodes", MOST_NODES) and "max_nodes" not in change:
+        del change["min_nodes"]  # the limit that a person has set holds
     after = changed(base, change, enabled, BY_FLAGS, node, now)
     same = (after.settings, after.enabled) == (base.settings, base.enabled)
     return None if same and before is not None else after
+
+
+def ignored_flags(policy: Policy, flags: Mapping[str, int]) -> str:
+    """What of `flags` does not hold because a person has set it otherwise, for people; "" when all of it does. Pure."""
+    fixed, phrases = policy.fixed, list[str]()
+    if "enabled" in fixed and policy.enabled != (flags.get("max_nodes", 1) != 0):
+        phrases.append(f"scaling was turned {'on' if policy.enabled else 'off'} by hand")
+    phrases += [
+        f"{name} was set to {policy.settings.get(name)} by hand"
+        for name, value in flags.items()
+        if value and name in fixed and policy.settings.get(name) != value
+    ]
+    return " and ".join(phrases)
+
+
+def off_reason(policy: Policy | None) -> str:
+    """Why no node is started although the mesh could, for people. `policy` is off. Pure."""
+    if policy is None or (not policy.enabled and "enabled" not in policy.fixed and policy.by != BY_FLAGS):
+        version = f" (policy {policy.version} changes settings only)" if policy else ""
+        return (
+            f"nobody has turned scaling on{version}: start a node with --max-nodes, or run "
+            "`queztl scale policy max_nodes=N --on`"
+        )
+    if "enabled" in policy.fixed:
+        return f"scaling was turned off by hand (policy {policy.version}); `queztl scale policy --on` turns it on"
+    return f"a node was started with --max-nodes 0 (policy {policy.version})"
 
 
 def effective(config: ScalingConfig, manual: ManualTarget | None, now: float) -> tuple[ScalingConfig, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -21,6 +22,20 @@ def add_spending(state: State, running_usd_h: float, now: float) -> State:
     today = usd + (state.spent_usd if day == state.day else 0.0)
     this_month = usd + (state.month_usd if month == state.month else 0.0)
     return replace(state, at=now, spent_usd=today, day=day, month_usd=this_month, month=month)
+
+
+class Spent(NamedTuple):
+    """What was spent in the day and in the month of some moment."""
+
+    today_usd: float
+    month_usd: float
+
+
+def spending(state: State, now: float) -> Spent:
+    """What was spent so far today and this month: nothing, if the last count was on an earlier day or in an earlier
+    month."""
+    is_today, is_this_month = state.day == int(now // DAY_S), state.month == _month(now)
+    return Spent(state.spent_usd if is_today else 0.0, state.month_usd if is_this_month else 0.0)
 
 
 def month_forecast_usd(state: State, running_usd_h: float, now: float) -> float:

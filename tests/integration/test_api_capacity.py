@@ -170,3 +170,36 @@ async def test_what_costs_money_is_shown_and_stopped_at_once(scene: Scene, api: 
     assert document["panic"] and (await api("GET", COST))[1]["panic"]
     assert (await api("POST", f"{V}/autoscaler/panic", json={"on": False}))[1] == {"panic": False}
     await scene.until(lambda: len(cloud.running) == 2, "allowed again, they are started again")
+
+
+async def test_a_setting_alone_turns_nothing_on_and_the_budget_is_shown(scene: Scene, api: Client) -> None:
+    """It said "it was turned off", which nobody had done, and "budget none set"."""
+    assert (await api("PUT", POLICY, json={"settings": {"budget_usd_h": 2.5}}))[1]["by_hand"] == ["budget_usd_h"]
+    document = (await api("GET", STATUS))[1]
+    assert document["state"] == "off" and "nobody has turned scaling on" in document["reason"]
+    bill = (await api("GET", COST))[1]
+    assert (bill["budget_usd_h"], bill["room_usd_h"], bill["running_usd_h"]) == (2.5, 2.5, 0.0)
+    assert (bill["at"], bill["spent_today_usd"], bill["month_forecast_usd"]) == (None, None, None), "nobody has counted"
+
+
+async def test_while_scaling_is_off_what_was_started_is_shown_and_counted(scene: Scene, api: Client) -> None:
+    cloud = scene.machines.provider("cloud", paid=True, offers=(PAID,))
+    await scene.settings(max_nodes=3, providers=["cloud"], budget_usd_h=5.0)
+    await scene.submit(200)
+    await scene.elect(has_key=True)
+    await scene.until(lambda: len(cloud.running) == 2, "two are rented")
+    assert (await api("PUT", POLICY, json={"enabled": False}))[0] == 200
+    document = await seen(api, lambda one: sum(pool["ready"] for pool in one["pools"]) == 3, "three nodes are seen")
+    assert (document["state"], len(document["orders"])) == ("off", 2) and "2 of the nodes" in document["reason"]
+    spent = (await api("GET", COST))[1]
+    assert len(spent["running"]) == 2 and spent["running_usd_h"] == pytest.approx(2.4) and spent["budget_usd_h"] == 5.0
+
+    async def counted() -> bool:
+        return (await api("GET", COST))[1]["spent_today_usd"] > spent["spent_today_usd"]
+
+    await eventually(counted, 30, "what runs costs money")
+    node = next(iter(cloud.running))
+    cloud.running.pop(node)
+    scene.machines.members.pop(node)
+    await seen(api, lambda one: len(one["orders"]) == 1, "a machine that has gone is no longer shown")
+    assert len(cloud.calls("launch")) == 2, "and nothing is started in its place"

@@ -175,6 +175,68 @@ def test_flags_make_a_policy_once_and_give_way_to_what_is_set_by_hand():
     assert policy.config_of(back) == ScalingConfig()
 
 
+def test_a_setting_made_by_hand_leaves_the_switch_to_the_flags():
+    """`queztl scale policy budget_usd_h=2.5` on a plain node, then `--max-nodes 4`: the flag was ignored for good."""
+    hand = policy.changed(policy.Policy(), {"budget_usd_h": 2.5}, None, policy.BY_HAND, "n1", NOW)
+    assert not hand.enabled and "nobody has turned scaling on" in policy.off_reason(hand)
+    on = policy.from_flags(hand, {"max_nodes": 4}, "n1", NOW)
+    assert on is not None and on.enabled and on.settings == {"budget_usd_h": 2.5, "max_nodes": 4}
+    assert policy.ignored_flags(hand, {"max_nodes": 4}) == "" == policy.ignored_flags(on, {"max_nodes": 4})
+
+    off = policy.changed(on, {}, False, policy.BY_HAND, "n1", NOW)
+    assert policy.from_flags(off, {"max_nodes": 4}, "n1", NOW) is None, "a person has turned it off"
+    assert "turned off by hand" in policy.off_reason(off)
+    assert policy.ignored_flags(off, {"max_nodes": 4}) == "scaling was turned off by hand"
+    more = policy.from_flags(off, {"max_nodes": 9}, "n1", NOW)
+    assert more is not None and not more.enabled, "the limit follows the flag, the switch stays"
+
+    limit = policy.changed(on, {"max_nodes": 2}, None, policy.BY_HAND, "n1", NOW)
+    assert policy.from_flags(limit, {"max_nodes": 9}, "n1", NOW) is None
+    assert policy.ignored_flags(limit, {"max_nodes": 9}) == "max_nodes was set to 2 by hand"
+    assert policy.from_flags(limit, {"max_nodes": 9, "min_nodes": 3}, "n1", NOW) is None, "no contradiction"
+    reset = policy.changed(limit, {"max_nodes": None}, None, policy.BY_HAND, "n1", NOW)
+    back = policy.from_flags(reset, {"max_nodes": 9}, "n1", NOW)
+    assert back is not None and back.settings["max_nodes"] == 9
+    none = policy.from_flags(on, {"max_nodes": 0}, "n1", NOW)
+    assert none is not None and "--max-nodes 0" in policy.off_reason(none)
+
+
+def test_a_policy_of_an_earlier_version_keeps_what_a_person_may_have_set():
+    old = policy.Policy(version=1, enabled=False, settings={"budget_usd_h": 2.5}, by=policy.BY_HAND)
+    assert old.fixed == {"budget_usd_h"}, "its settings only: nobody has turned anything off"
+    for switched in (
+        policy.Policy(version=2, enabled=False, settings={"budget_usd_h": 2.5}, by=policy.BY_HAND),
+        policy.Policy(version=1, enabled=True, settings={"budget_usd_h": 2.5}, by=policy.BY_HAND),
+        policy.Policy(version=1, enabled=False, by=policy.BY_HAND),
+    ):
+        assert "enabled" in switched.fixed
+    assert policy.Policy(version=3, enabled=True, settings={"max_nodes": 3}, by=policy.BY_FLAGS).fixed == frozenset()
+
+
+_FLAGS = st.dictionaries(st.sampled_from(["max_nodes", "min_nodes"]), st.integers(0, 20))
+_BY_HAND = st.tuples(
+    st.dictionaries(st.sampled_from(["max_nodes", "min_nodes", "budget_usd_h"]), st.integers(0, 20)),
+    st.sampled_from([None, True, False]),
+)
+
+
+@given(st.lists(st.one_of(_FLAGS, _BY_HAND), max_size=6))
+def test_flags_never_change_what_a_person_has_set(steps):
+    now, fixed = policy.Policy(), dict[str, object]()
+    for step in steps:
+        try:
+            if isinstance(step, tuple):
+                now = policy.changed(now, step[0], step[1], policy.BY_HAND, "n1", NOW)
+                fixed |= step[0] | ({} if step[1] is None else {"enabled": step[1]})
+            else:
+                now = policy.from_flags(now, step, "n1", NOW) or now
+        except BadInput:
+            continue  # flags or settings that contradict each other change nothing
+        state = now.settings | {"enabled": now.enabled}
+        assert {name: state.get(name) for name in fixed} == fixed
+        policy.config_of(now)
+
+
 @given(st.integers(0, 30), st.integers(0, 9), st.integers(0, 9), st.floats(NOW, NOW + 99))
 def test_by_hand_means_by_hand(target, low, more, until):
     config = ScalingConfig(min_nodes=low, max_nodes=low + more)

@@ -47,12 +47,16 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     out.facts(
         (
             ("now", f"{document['running_usd_h']:.4f} $/h ({document['running_usd_minute']:.5f} $ a minute)"),
-            ("today", f"{document['spent_today_usd']:.2f} $"),
-            ("this month", f"{document['spent_month_usd']:.2f} $"),
-            ("forecast", f"{document['month_forecast_usd']:.2f} $ this month, if all that runs now goes on to its end"),
+            ("today", _usd(document["spent_today_usd"])),
+            ("this month", _usd(document["spent_month_usd"])),
+            ("forecast", _usd(document["month_forecast_usd"], " this month, if all that runs now goes on to its end")),
             ("budget", budget(document)),
             ("panic", "all paid nodes are stopped (queztl scale panic --undo allows them again)" * document["panic"]),
             ("counted", moment(document["at"], now) if document["at"] else "not yet"),
         )
     )
     return OK
+
+
+def _usd(amount: float | None, more: str = "") -> str:
+    return "not counted yet" if amount is None else f"{amount:.2f} ${more}"

@@ -126,7 +126,8 @@ async def _policy(args: argparse.Namespace, out: Output) -> int:
             body["enabled"] = args.on
         document = await call_node(args.url, "PUT", "/autoscaler/policy", body)
         if not document["enabled"]:
-            out.note("the policy is off: no node is started until `queztl scale policy --on`")
+            how = "" if "enabled" in document["by_hand"] else ", or until a node starts with --max-nodes"
+            out.note(f"the policy is off: no node is started until `queztl scale policy --on`{how}")
     else:
         document = await call_node(args.url, "GET", "/autoscaler/policy")
     if out.as_json:
