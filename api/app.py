@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections.abc import AsyncIterator
 from functools import partial
 
 from aiohttp import web
@@ -16,9 +17,10 @@ from aiohttp import web
 from api.http.auth import Guard, Trust, own_names
 from api.http.compression import compress
 from api.http.errors import of_error, of_http, of_unexpected
-from api.http.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, ApiSettings
+from api.http.keys import CLOSING, GUARD, ROUTES, SERVICES, SETTINGS, USAGE, ApiSettings
 from api.http.protocol import SERVER_NAME, expect
 from api.http.route import Handler
+from api.http.usage import Usage
 from api.routes import ROUTE_TABLE
 from api.services.node import Services
 from mesh.errors import QueztlError
@@ -29,14 +31,16 @@ _OPEN = frozenset(route.full_path for route in ROUTE_TABLE if route.open)
 def build_app(services: Services, settings: ApiSettings | None = None) -> web.Application:
     """The application; until `serve` sets its address it accepts the names of loopback with port 80."""
     settings = settings or ApiSettings()
-    app = web.Application(middlewares=[_around_all], client_max_size=settings.max_body_bytes)
+    app = web.Application(middlewares=[_around_all], client_max_size=settings.limits.body_bytes)
     extra = frozenset(host.lower() for host in settings.extra_hosts)
     app[SERVICES], app[SETTINGS], app[ROUTES] = services, settings, ROUTE_TABLE
     app[GUARD] = Guard(Trust(80, own_names(), extra, open_api=settings.open_api))
+    app[USAGE] = Usage(settings.limits)
     app[CLOSING] = asyncio.Event()
     _add_routes(app.router)
     app.on_response_prepare.append(_head)
     app.on_shutdown.append(_close)
+    app.cleanup_ctx.append(_sweeping)
     return app
 
 
@@ -80,11 +84,12 @@ async def _around_all(request: web.Request, handler: Handler) -> web.StreamRespo
         refusal = request.app[GUARD].refusal(request, is_open)
         if refusal is not None:
             return of_error(refusal)
-        return await compress(request, await handler(request))
+        with request.app[USAGE].request(request):
+            return await compress(request, await handler(request))
     except QueztlError as error:
         return of_error(request.app[SERVICES].explained(error))
     except web.HTTPException as error:
-        return of_http(error, request, request.app[SETTINGS].max_body_bytes)
+        return of_http(error, request, request.app[SETTINGS].limits.body_bytes)
     except ConnectionError:
         raise  # the client has gone
     except Exception as error:
@@ -108,3 +113,10 @@ async def _head(request: web.Request, response: web.StreamResponse) -> None:
 
 async def _close(app: web.Application) -> None:
     app[CLOSING].set()
+
+
+async def _sweeping(app: web.Application) -> AsyncIterator[None]:
+    sweeping = asyncio.create_task(app[USAGE].sweep(), name="overdue connections")
+    yield
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)

@@ -5,7 +5,9 @@ Presets: `LOCAL` (one machine, tests), `LAN` (the default), `WAN` (slow links: l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from mesh.limits import Limits
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -59,8 +61,6 @@ class MeshConfig:
     """Most tasks that a node prefetches beyond its free slots."""
     lane_idle_s: float = 600.0
     """A lane that is unused for this long is removed."""
-    lanes_alarm: int = 200
-    """More lanes than this raise an alarm: each lane is a Raft group."""
     lane_scan_s: float = 2.0
     """How often a node lists the lanes, in case a wake-up hint was lost."""
     low_urgency_wait_s: float = 5.0
@@ -71,8 +71,6 @@ class MeshConfig:
     """Limit of the queue; beyond it submissions get 503. At most a quarter of the free disk."""
     later_max_bytes: int = 1 * GIB
     """Limit of the delayed work; beyond it delayed submissions get 503."""
-    storage_alarm_share: float = 0.8
-    """A stream that is fuller than this share of its limit raises an alarm."""
     tasks_max_bytes: int = 2 * GIB
     """Limit of the results; beyond it the oldest are removed. At most an eighth of the free disk."""
     events_max_bytes: int = 64 * MIB
@@ -113,10 +111,11 @@ class MeshConfig:
     """A delivery held longer than this is announced, so that it can be reclaimed at once if the node dies."""
     state_after_s: float = 0.1
     """A task that runs longer than this gets a `.state` record."""
-    max_inline_body_bytes: int = 4 * MIB
-    """Largest request body that the REST bridge accepts for a task; larger data is uploaded as a blob."""
     storage_sync_s: float = 1.0
     """How often a bus server syncs to disk: what a power cut may lose on a mesh with one server."""
+
+    limits: Limits = field(default_factory=Limits)
+    """How much a node and the mesh accept: `mesh/limits.py`."""
 
     # --- discovery
     discovery_wait_s: float = 1.0

@@ -121,6 +121,13 @@ class Busy(QueztlError):
         self.retry_after_s = retry_after_s
 
 
+class TooMany(Busy):
+    """There are as many of those as the mesh takes; try again later, or with fewer different ones."""
+
+    http_status = 429
+    code = "too_many"
+
+
 class BusUnavailable(Busy):
     """The bus can't be reached right now; nothing was accepted, try again shortly."""
 

@@ -1,7 +1,7 @@
 """Lanes: which lane a task is queued in, and which lanes a node may pull from. Pure.
 
-A lane is (kind, pool, urgency). A pool is a set of requirements in canonical form, under a short stable name: `any` has
-no requirements, `node-<id>` is for one named node. In a mesh of several regions a task with an origin and without
+A lane is (kind, pool, urgency). A pool is a class of requirements (`class_of`), under a short stable name: `any` has no
+requirements, `node-<id>` is for one named node. In a mesh of several regions a task with an origin and without
 requirements goes into `any@<region>`: all nodes may pull from it, those of the region first. The accepted requirements
 are defined here.
 """
@@ -24,6 +24,8 @@ LAST = 9
 ACCELERATORS = ("gpu", "cuda", "rocm", "mps", "ane", "tpu")
 #: The largest accepted number of cores or megabytes.
 MAX_AMOUNT = 1_000_000_000
+#: The requirements that are numbers.
+AMOUNTS = ("cores", "gpu_memory_mb", "memory_mb")
 REQUIREMENTS = ("accelerator", "cores", "gpu_memory_mb", "labels", "memory_mb", "node", "region")
 
 
@@ -36,7 +38,7 @@ def requirement_faults(requires: Any) -> list[Fault]:
         for name in requires
         if name not in REQUIREMENTS
     ]
-    for name in ("cores", "gpu_memory_mb", "memory_mb"):
+    for name in AMOUNTS:
         value = requires.get(name)
         if name == "cores" and value == "all":
             continue
@@ -66,7 +68,7 @@ def is_sendable(text: str) -> bool:
 
 
 def canonical(requires: dict[str, Any]) -> dict[str, Any]:
-    """The requirements in the canonical form that determines the pool.
+    """The requirements in the canonical form, which determines the pool together with `class_of`.
 
     One core (any machine has it) and "all" cores (of whatever node runs the task) require nothing of a node, so they
     make no pool.
@@ -79,9 +81,25 @@ def canonical(requires: dict[str, Any]) -> dict[str, Any]:
     return required
 
 
-def pool_name(requires: dict[str, Any]) -> str:
-    """`any`, `node-<id>` for one named node, else `p-` and 10 hex digits of the canonical form."""
+def class_of(requires: dict[str, Any]) -> dict[str, Any]:
+    """The class of a set of requirements, in canonical form: the amounts rounded down to a step.
+
+    A lane is a Raft group, so there must not be one for each number of megabytes that somebody asks for. A node pulls
+    from the lanes whose class it meets, and checks the exact requirements of each task (`node/work/admission.py`).
+    """
     required = canonical(requires)
+    return required | {name: step_below(required[name]) for name in AMOUNTS if name in required}
+
+
+def step_below(amount: int) -> int:
+    """The largest step that is not above `amount`: 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20 … four to a doubling."""
+    step = 1 << max(0, amount.bit_length() - 3)
+    return amount // step * step
+
+
+def pool_name(requires: dict[str, Any]) -> str:
+    """`any`, `node-<id>` for one named node, else `p-` and 10 hex digits of the class."""
+    required = class_of(requires)
     if not required:
         return ANY
     if set(required) == {"node"}:

@@ -94,6 +94,9 @@ def _add_api(made: argparse.ArgumentParser) -> None:
         const="1",
         help="answer every request of other machines, not only health, status and register",
     )
+    api.add_argument(
+        "--limit", metavar="NAME=N", action="append", help="change a limit (docs/settings.md); may be repeated"
+    )
 
 
 def _add_capacity(made: argparse.ArgumentParser) -> None:

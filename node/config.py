@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from mesh import targets
+from mesh import limits, targets
 from mesh.config import PRESETS, MeshConfig
 from mesh.discovery.identity import default_data_dir
 from mesh.errors import CannotStart
@@ -87,11 +87,14 @@ class NodeConfig:
     """Directories whose models `llm_inference` may load, by the name of a file or folder in them."""
     web_targets: tuple[str, ...] = ()
     """HOST:PORT of servers that `web_server_load` may send requests to (`--web-target`), besides its own."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """Limits that differ from their defaults, NAME=N (`--limit`)."""
 
     @property
     def mesh_config(self) -> MeshConfig:
-        """The mesh settings of `preset`."""
-        return PRESETS[self.preset]
+        """The mesh settings of `preset`, with `limits`."""
+        preset = PRESETS[self.preset]
+        return replace(preset, limits=replace(preset.limits, **self.limits)) if self.limits else preset
 
     @property
     def grants(self) -> dict[str, tuple[str, ...]]:
@@ -138,6 +141,7 @@ NAMES = {
         "min_nodes",
         "started_as",
         "leave_alone",
+        "limit",
     )
 }
 
@@ -173,6 +177,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         min_nodes=reader.read("min_nodes", _number(0, MAX_NODES), None),
         started_as=reader.read("started_as", _started_as, ""),
         leave_alone_s=reader.read("leave_alone", _number(0, MAX_LEAVE_ALONE_S), 0),
+        limits=dict(reader.read_list("limit", _limit)),
     )
     if config.min_nodes and config.max_nodes is None:
         reader.faults.append(f"--min-nodes {config.min_nodes}: needs --max-nodes as well.")
@@ -320,6 +325,13 @@ def _point(text: str) -> str:
     if geo.point(text) is None:
         raise ValueError("must be LATITUDE,LONGITUDE in degrees, such as 50.1,8.7 (north and east are positive)")
     return text
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name not in limits.NAMES:
+        raise ValueError(f"must be NAME=N with a name of {', '.join(limits.NAMES)}")
+    return name, _number(1, limits.LARGEST)(number)
 
 
 def _label(text: str) -> tuple[str, str]:

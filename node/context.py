@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 from mesh.bus.client import Bus
 from mesh.coordination import MergeOrder
 from mesh.discovery.identity import DataDir, MeshIdentity
 from mesh.discovery.mdns import Discovery
+from mesh.lanes import meets
 from mesh.messages import Capabilities, NodeRecord
 from node.config import NodeConfig
 
@@ -51,6 +53,10 @@ class NodeContext:
     shutdown: Shutdown
     record: NodeRecord = field(init=False)
     """What KV `nodes` holds of it; set before any part of the node starts."""
+
+    def lacks(self, requires: dict[str, Any]) -> bool:
+        """Whether this node does not meet the requirements of a task."""
+        return bool(meets(requires, self.record))
 
     @property
     def node_id(self) -> str:

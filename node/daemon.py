@@ -156,7 +156,7 @@ class Node:
         self.admission = Admission(
             bus, node=node, incarnation=incarnation, slots=slots, spool=context.data.path / data_folder.SPOOL,
             deliveries=self.deliveries, checkpoints=self.checkpoints, is_alive=self.registry.is_alive,
-            changed=self._plan_pulls_soon,
+            changed=self._plan_pulls_soon, lacks=context.lacks,
         )  # fmt: skip
         self.completion = Completion(
             bus, node=node, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
@@ -169,6 +169,7 @@ class Node:
         self.puller = Puller(
             bus, lambda: context.record, self.admission.load, self.placement_plan.rank, self._on_delivery
         )
+        self.admission.avoid = self.puller.avoid
         self.heartbeat = HeartbeatPublisher(
             bus, node=node, incarnation=incarnation, slots=slots, admission=self.admission,
             completion=self.completion, deliveries=self.deliveries,
@@ -293,8 +294,7 @@ class Node:
         self._opened.push_async_callback(close_logged)
 
     async def _close_discovery(self) -> None:
-        # The network watcher may have replaced it.
-        await self.context.discovery.stop()
+        await self.context.discovery.stop()  # the network watcher may have replaced it
 
     async def _adopt_merged_mesh(self, data: DataDir) -> None:
         order = self.shutdown.merge_order

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
-
 from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.errors import QueztlError
 from mesh.messages import Heartbeat, encode
 from mesh.supervision import every, wait_until_set
+from node.probes.usage import MachineUsage
 from node.work.admission import Admission
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries
@@ -46,6 +45,7 @@ class HeartbeatPublisher:
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation, self._slots = node, incarnation, slots
         self._admission, self._completion, self._deliveries = admission, completion, deliveries
+        self._usage = MachineUsage()
         self._sequence = 0
         self.state = "up"
 
@@ -63,8 +63,8 @@ class HeartbeatPublisher:
             slots=self._slots,
             running=self._admission.executor.running,
             queued=self._admission.unstarted,
-            cpu_percent=psutil.cpu_percent(None),
-            memory_used_bytes=psutil.virtual_memory().used,
+            cpu_percent=self._usage.cpu_percent(),
+            memory_used_bytes=self._usage.memory_used_bytes(),
             done=self._completion.done,
             failed=self._completion.failed,
             rates=rates,
@@ -74,6 +74,12 @@ class HeartbeatPublisher:
 
     async def run(self) -> None:
         """Publish heartbeats until cancelled."""
+        try:
+            await self._publish_periodically()
+        finally:
+            self._usage.close()
+
+    async def _publish_periodically(self) -> None:
         async for tick in every(self._config.heartbeat_interval_s, jitter=0.1):
             if tick.late_s > self._config.stall_limit_s:
                 log.warning("this process stood still for %.1f s; other nodes may run its tasks now", tick.late_s)

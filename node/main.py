@@ -13,6 +13,7 @@ from mesh.bus.wire import check_library
 from mesh.errors import BusUnavailable, CannotStart
 from node.config import NodeConfig
 from node.daemon import Node
+from node.probes.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ async def run(config: NodeConfig) -> int:
     Raises: CannotStart.
     """
     check_library()
+    raise_limit()
     signals = _Signals()
     while True:
         node = await _start(config, signals)

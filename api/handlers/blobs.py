@@ -27,7 +27,8 @@ async def upload(request: web.Request) -> web.Response:
     settings = request.app[SETTINGS]
     limit = settings.max_blob_bytes
     if encoding_of(request):
-        limit = min(limit or settings.max_decoded_bytes, settings.max_decoded_bytes)
+        decoded = settings.limits.decoded_blob_bytes
+        limit = min(limit or decoded, decoded)
     if request.content_type.startswith("multipart/"):
         raise UnsupportedType("Send the bytes themselves (curl --data-binary @FILE), not a form.")
     if limit and (request.content_length or 0) > limit:

@@ -18,7 +18,7 @@ from aiohttp import web
 from api.documents import tasks
 from api.documents.errors import ErrorDoc, error_body
 from api.http.ids import task_id
-from api.http.keys import CLOSING, SERVICES, SETTINGS
+from api.http.keys import CLOSING, SERVICES, SETTINGS, USAGE
 from mesh.errors import QueztlError
 from mesh.task_states import FINAL
 from mesh.views import TaskView
@@ -46,8 +46,13 @@ def last_event_id(header: str) -> EventId:
 async def events(request: web.Request) -> web.StreamResponse:
     """The stream. While nothing changes it sends comments, which also detect that the reader has gone.
 
-    204, which ends the attempts of an EventSource, when the reader already has the `end`.
+    204, which ends the attempts of an EventSource, when the reader already has the `end`. Raises: Busy at the limit.
     """
+    with request.app[USAGE].event_stream():
+        return await _events(request)
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
     views = request.app[SERVICES].mesh.watch(task_id(request))
     last = last_event_id(request.headers.get("Last-Event-ID", ""))
     try:

@@ -10,7 +10,7 @@ from api.documents.network import RegisteredDoc
 from api.documents.requests import RegisterBody
 from api.http.bodies import checked, read_object
 from api.http.errors import json_reply
-from api.http.keys import SERVICES
+from api.http.keys import SERVICES, SETTINGS
 from mesh.errors import Fault, bad_input
 from mesh.subjects import is_token
 from mesh.views import BusView
@@ -23,7 +23,8 @@ async def status(request: web.Request) -> web.Response:
 
 async def register(request: web.Request) -> web.Response:
     """The node id and the bus URLs for a machine that posts its name and capabilities."""
-    body = read_registration(await read_object(request))
+    limits = request.app[SETTINGS].limits
+    body = read_registration(await read_object(request, limits.registration_bytes))
     node, urls = await request.app[SERVICES].register(body.name, body.capabilities, body.labels, body.id)
     return json_reply(RegisteredDoc(node, BusView(urls)))
 

@@ -15,8 +15,9 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from api.http.encodings import pieces
-from api.http.keys import SETTINGS
-from mesh.errors import BadInput, Fault
+from api.http.errors import too_large
+from api.http.keys import SETTINGS, USAGE
+from mesh.errors import BadInput, Fault, TooLarge
 from mesh.kinds.faults import problem_of
 
 MAX_DEPTH = 100
@@ -31,28 +32,33 @@ _decode_json = msgspec.json.Decoder().decode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """The body of the request as an object, decoded.
+async def read_object(request: web.Request, limit_bytes: int = 0) -> dict[str, Any]:
+    """The body of the request as an object, decoded; `limit_bytes`: 0 is the limit of the application.
 
-    Raises: BadInput; UnsupportedEncoding; HTTPRequestEntityTooLarge over the app's limit.
+    Raises: BadInput; UnsupportedEncoding; TooLarge; TooSlow; Busy, when other bodies take all the memory for bodies.
     """
-    data = await _read(request)
+    data = await _read(request, limit_bytes)
     value = parse_msgpack(data) if request.content_type in MSGPACK else parse_json(data)
     if not isinstance(value, dict):
         refuse("The body must be a JSON object.", "must be an object")
     return value
 
 
-async def _read(request: web.Request) -> bytes:
-    limit, length = request.app[SETTINGS].max_body_bytes, request.content_length or 0
-    if length > limit:
-        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
-    data = bytearray()
+async def _read(request: web.Request, limit_bytes: int) -> bytes:
+    limit = limit_bytes or request.app[SETTINGS].limits.body_bytes
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit_bytes, limit)
+    usage, data = request.app[USAGE], bytearray()
     async for piece in pieces(request):
+        if len(data) + len(piece) > limit:
+            raise _too_large(limit_bytes, limit)
+        usage.hold_body(request, len(piece))
         data += piece
-        if len(data) > limit:
-            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=len(data))
     return bytes(data)
+
+
+def _too_large(own_limit: int, limit: int) -> TooLarge:
+    return TooLarge(f"The body of this request is larger than {limit} bytes" if own_limit else too_large(limit))
 
 
 def parse_json(data: bytes) -> Any:

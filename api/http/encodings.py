@@ -6,8 +6,10 @@ it answers the others with an error of its own.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator
+from time import monotonic
 
 from aiohttp import ClientError, web
 from aiohttp.web import RequestPayloadError
@@ -16,6 +18,10 @@ from api.documents.errors import excerpt
 from mesh.errors import BadInput, Fault, QueztlError
 
 PIECE_BYTES = 128 * 1024
+#: A body may take this long, and a second more for each so many bytes that have arrived: slow lines are served, and
+#: clients that only hold a connection are not.
+BODY_S = 30.0
+SLOWEST_BYTES_PER_S = 1024
 ACCEPTED = "gzip, deflate"
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
 #: The lower half of the first byte of a zlib stream; some clients send "deflate" without the zlib header.
@@ -27,6 +33,13 @@ class UnsupportedEncoding(QueztlError):
 
     http_status = 415
     code = "unsupported_encoding"
+
+
+class TooSlow(QueztlError):
+    """The body did not arrive in time; send it again."""
+
+    http_status = 408
+    code = "too_slow"
 
 
 def encoding_of(request: web.Request) -> str:
@@ -42,11 +55,11 @@ def encoding_of(request: web.Request) -> str:
 
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """The body, decoded, in pieces of at most PIECE_BYTES. Raises: UnsupportedEncoding, BadInput."""
+    """The body, decoded, in pieces of at most PIECE_BYTES. Raises: UnsupportedEncoding, BadInput, TooSlow."""
     encoding = encoding_of(request)
     decoder = _Decoder(encoding) if encoding else None
     try:
-        async for piece in request.content.iter_chunked(PIECE_BYTES):
+        async for piece in _arriving(request):
             if decoder is None:
                 yield piece
                 continue
@@ -57,6 +70,24 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         raise BadInput("The body ended before it was complete; send it again.", (Fault("body", "is cut"),)) from None
     if decoder is not None:
         decoder.finish()
+
+
+async def _arriving(request: web.Request) -> AsyncIterator[bytes]:
+    content, began, size = request.content, monotonic(), 0
+    while True:
+        if content.is_eof():  # all of it is here already, as with most requests
+            piece = await content.read(PIECE_BYTES)
+        else:
+            left_s = began + BODY_S + size / SLOWEST_BYTES_PER_S - monotonic()
+            try:
+                async with asyncio.timeout(left_s):
+                    piece = await content.read(PIECE_BYTES)
+            except TimeoutError:
+                raise TooSlow from None
+        if not piece:
+            return
+        size += len(piece)
+        yield piece
 
 
 class _Decoder:

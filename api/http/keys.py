@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from api.http.auth import Guard
 from api.http.route import Route
+from api.http.usage import Usage
 from api.services.node import Services
-from mesh.config import MIB
+from mesh.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,10 @@ class ApiSettings:
     """Answer all requests of other machines, although the mesh has no key."""
     extra_hosts: tuple[str, ...] = ()
     """Further `name:port` that clients may use for this node: of a proxy, of a forwarded port."""
-    max_body_bytes: int = 4 * MIB
-    """Largest JSON or MessagePack body, decoded; larger data is uploaded as a blob."""
+    limits: Limits = field(default_factory=Limits)
+    """How much is accepted at the same time, and in one request."""
     max_blob_bytes: int = 0
     """Largest blob; 0: as large as the bus can store."""
-    max_decoded_bytes: int = 64 * MIB
-    """Largest blob that is uploaded with a Content-Encoding, decoded: a small upload can't fill the store."""
     max_wait_s: float = 60.0
     """Longest `?wait=` of a submission."""
     event_ping_s: float = 15.0
@@ -45,5 +44,6 @@ SERVICES = web.AppKey("services", Services)
 SETTINGS = web.AppKey("settings", ApiSettings)
 GUARD = web.AppKey("guard", Guard)
 ROUTES = web.AppKey("routes", tuple[Route, ...])
+USAGE = web.AppKey("usage", Usage)
 #: Set when the bridge closes: long answers end then.
 CLOSING = web.AppKey("closing", asyncio.Event)

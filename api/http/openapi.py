@@ -20,17 +20,19 @@ from mesh.kinds.table import KINDS
 
 _PYDANTIC_REF = "#/components/schemas/{model}"
 _EVERYWHERE = (403, 421, 500)
-_WITH_BODY = (400, 413, 415)
+_WITH_BODY = (400, 408, 413, 415)
 _MEANINGS = {
     400: "The request is not valid; every fault is named.",
     403: "This caller may not do that.",
     404: "There is nothing with that id.",
     406: "The result has no JSON form.",
+    408: "The body did not arrive in time.",
     409: "It contradicts something already accepted, or there is no result (yet).",
     413: "The body is too large; upload the data as a blob.",
     416: "None of the bytes is in that Range.",
     415: "That type or Content-Encoding of a body is not accepted here; gzip and deflate are.",
     421: "The Host header does not name this node.",
+    429: "There are as many of those as there may be; Retry-After says when to try again.",
     500: "Something went wrong in this node; its log has the details.",
     503: "The mesh can't do it now; Retry-After says when to try again.",
     507: "The bus has no room left.",

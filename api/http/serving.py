@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from api.http.auth import is_loopback
-from api.http.keys import GUARD, SETTINGS
+from api.http.keys import GUARD, SETTINGS, USAGE
 from api.http.protocol import Runner
 from mesh.errors import CannotStart
 
@@ -24,6 +25,8 @@ class Running:
     port: int
     url: str
     """http://host:port, for other machines."""
+    levels: Callable[[], dict[str, int]]
+    """limit -> how much of it the bridge uses."""
     _runner: web.AppRunner
 
     async def close(self) -> None:
@@ -42,6 +45,9 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000)
         access_log=web.access_logger if settings.access_log else None,
         handle_signals=False,
         shutdown_timeout=settings.shutdown_s,
+        max_line_size=settings.limits.header_bytes,
+        max_field_size=settings.limits.header_bytes,
+        max_headers=settings.limits.headers,
     )
     guard = app[GUARD]
     # Before the server listens: the first request must already meet the right rules.
@@ -55,7 +61,7 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8000)
         await runner.cleanup()
         raise CannotStart(_why(error, host, port)) from None
     guard.trust = replace(guard.trust, port=bound)
-    return Running(host, bound, _url(settings.advertise_host or host, bound), runner)
+    return Running(host, bound, _url(settings.advertise_host or host, bound), app[USAGE].levels, runner)
 
 
 def _why(error: OSError | OverflowError, host: str, port: int) -> str:

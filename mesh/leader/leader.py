@@ -196,7 +196,7 @@ class Leader:
             unlisten()
 
     async def _sweep(self, fence: int) -> None:
-        """Delete the records of nodes that have left, or that are gone for an hour."""
+        """Delete the records of nodes that have left, that are gone for an hour, or never came after registering."""
         kv, since = self._bus.kv(subjects.KV_NODES), dict[str, float]()
         while True:
             states = {member.record.id: member.state for member in self._registry.members()}
@@ -227,7 +227,7 @@ class Leader:
         """Evaluate the alarms periodically; each is logged and recorded once, when it is raised."""
         while True:
             lanes, usages = await asyncio.gather(streams.list_lanes(self._bus), streams.list_usage(self._bus))
-            found = alarms.evaluate(len(lanes), usages, self._config)
+            found = alarms.evaluate(alarms.levels(lanes, self._registry.members()), usages, self._config)
             for name in alarms.new_alarms(self._alarms, found):
                 log.warning("alarm: %s", found[name])
                 await journal.emit(self._bus, journal.ALARM, {"name": name, "says": found[name]}, fence=fence)

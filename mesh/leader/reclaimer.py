@@ -86,7 +86,7 @@ class Reclaimer:
                 await connections.close()
 
     async def _reclaim(self, fence: int, memory: reclaim.Memory) -> reclaim.Memory:
-        replaced = list(self._registry.former_holders())
+        replaced = list(self._registry.announcements.former_holders())
         dead, elsewhere = self._observe()
         # Listeners first: a death notice and a closed connection change what they are told.
         self._registry.judge()
@@ -102,7 +102,7 @@ class Reclaimer:
         if self._election.fence == fence:
             for replaced_incarnation in replaced:
                 # Its deliveries were reclaimed (it may have died before it was replaced), or a living node holds them.
-                self._registry.forget_former(*replaced_incarnation)
+                self._registry.announcements.forget_former(*replaced_incarnation)
         return after
 
     def _observe(self) -> tuple[list[DeadNode], dict[int, int]]:
@@ -115,7 +115,7 @@ class Reclaimer:
             for node, peer in registry.seen().items()
             if states.get(node) == GONE and node != self._me
         ]
-        dead += [DeadNode(*former, held) for former, held in registry.former_holders().items()]
+        dead += [DeadNode(*former, held) for former, held in registry.announcements.former_holders().items()]
         if any(node.held for node in dead):
             for node, state in states.items():
                 for held in registry.held_by(node) if state in ALIVE else ():

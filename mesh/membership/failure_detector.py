@@ -19,6 +19,8 @@ from mesh.messages import Heartbeat, NodeRecord
 
 #: The record of a node that is gone for this long is deleted, seconds.
 FORGET_GONE_S = 3600.0
+#: The record of a machine that registered and did not connect within this time is deleted, seconds.
+FORGET_REGISTERED_S = 600.0
 
 #: (server id, client id): a connection, as the bus identifies it.
 Connection = tuple[str, int]
@@ -167,13 +169,15 @@ def verdict(seen: PeerState, config: MeshConfig, now: float) -> str:
     return seen.reported_state if seen.reported_state == DRAINING else UP
 
 
-def overdue(
-    states: Mapping[str, str], gone_since: Mapping[str, float], now: float
-) -> tuple[list[str], dict[str, float]]:
-    """(the nodes whose records should be deleted: left, or gone for too long; since when each gone node is gone)."""
-    since = {node: gone_since.get(node, now) for node, state in states.items() if state == GONE}
+def overdue(states: Mapping[str, str], since: Mapping[str, float], now: float) -> tuple[list[str], dict[str, float]]:
+    """(the nodes whose records should be deleted: left, or gone or only registered for too long; since when they are).
+
+    `since`: the second value of the last call.
+    """
+    absent = {node: since.get(node, now) for node, state in states.items() if state in (GONE, REGISTERED)}
     left = [node for node, state in states.items() if state == LEFT]
-    return left + [node for node, at in since.items() if now - at > FORGET_GONE_S], since
+    limits_s = {GONE: FORGET_GONE_S, REGISTERED: FORGET_REGISTERED_S}
+    return left + [node for node, at in absent.items() if now - at > limits_s[states[node]]], absent
 
 
 def verdicts(seen: Mapping[str, PeerState], me: str, config: MeshConfig, now: float) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The members of the mesh as one node observes them: the loop beside `mesh/membership/failure_detector.py`.
 
 Every node runs it. It receives heartbeats and announcements of held deliveries (`mesh/membership/heartbeat_relay.py`),
-reads the node records and, on the leader, gets connection events. Announcements are stored undecoded until a node dies.
-Queries are evaluated when they are made; listeners are called within half a heartbeat interval.
+reads the node records and, on the leader, gets connection events. Queries are evaluated when they are made; listeners
+are called within half a heartbeat interval.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from mesh import decoding, subjects
 from mesh.config import MeshConfig
 from mesh.decoding import Unreadable, readable
-from mesh.errors import QueztlError
+from mesh.errors import CannotStart, QueztlError
 from mesh.membership import failure_detector
+from mesh.membership.announcements import Announcements
 from mesh.membership.failure_detector import Connection, PeerState
 from mesh.membership.heartbeat_relay import HeartbeatRelay, standby_set
 from mesh.membership.member import ALIVE, GONE, LEFT, Member
 from mesh.membership.node_views import node_view
-from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
+from mesh.messages import Heartbeat, Held, NodeRecord
 from mesh.supervision import wait_until_set
 from mesh.views import NodeView
 
@@ -54,9 +55,7 @@ class Registry:
         self._records: dict[str, NodeRecord] = {}
         self._revisions: dict[str, int] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
-        self._held: dict[str, bytes] = {}
-        self._former: dict[tuple[str, str], bytes] = {}
-        """(node, incarnation) -> the announcement of an incarnation that has been replaced, encoded."""
+        self.announcements = Announcements(config.limits)
         self._early: dict[tuple[str, str], set[Connection]] = {}
         """(node, incarnation) -> open connections of incarnations whose record has not been read yet."""
         self._states: dict[str, str] = {}
@@ -74,11 +73,17 @@ class Registry:
 
     # --- the loop -----------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Subscribe, and read all records. Raises: BusUnavailable."""
+        """Subscribe, and read all records. Raises: BusUnavailable; CannotStart when there is no room for this node."""
         await self.heartbeat_relay.start()
         self._subscriptions = [await self._bus.kv(subjects.KV_NODES).watch(lambda _: self._on_record_notice())]
         self._listening_since = self._ticked_at = self._clock()
         await self.refresh()
+        if self.is_full and self._me not in self._records:
+            limit = self._config.limits.nodes
+            raise CannotStart(
+                f"This mesh has as many nodes as it may have ({limit}; a node that is gone counts for an hour more); "
+                "start its nodes with a higher --limit nodes=N."
+            )
 
     async def run(self) -> None:
         """Evaluate all states every half heartbeat interval, and after every event."""
@@ -135,10 +140,13 @@ class Registry:
         record = readable(decoding.node, entry)
         if record is None or record.id != entry.key:
             return
+        before, limits = self._seen.get(entry.key), self._config.limits
+        if before is None and len(self._records) >= limits.nodes + limits.registered_nodes and entry.key != self._me:
+            return
         self._revisions[entry.key] = entry.revision
-        before = self._seen.get(entry.key)
-        if before is not None and before.incarnation != record.incarnation:
-            self._keep_former(entry.key, before)
+        is_newer = before is not None and before.incarnation != record.incarnation
+        if before is not None and is_newer and self.announcements.replaced(entry.key, before.incarnation):
+            self._wake.set()
         seen = failure_detector.recorded(before, record, now)
         for connection in self._early.pop((entry.key, record.incarnation), ()):
             seen = failure_detector.connected(seen, record.incarnation, connection)
@@ -191,6 +199,8 @@ class Registry:
             log.debug("a heartbeat is ignored: it %s", heartbeat.reason)
             return
         before = self._seen.get(heartbeat.node)
+        if before is None and self.is_full:
+            return
         after = failure_detector.heard(before, heartbeat, self._config.disconnect_grace_s, self._clock())
         if (after is None or not after.recorded) and self._clock() - self._read_at > UNKNOWN_AGAIN_S:
             self._on_record_notice()
@@ -208,7 +218,7 @@ class Registry:
         self._seen |= {node: failure_detector.silence_restarted(self._seen[node], now) for node in others}
 
     def _on_held(self, message: Message) -> None:
-        self._held[message.subject.split(".", 2)[1]] = message.data
+        self.announcements.take(message.subject.split(".", 2)[1], message.data)
 
     def _on_record_notice(self) -> None:
         if not self._records_due:
@@ -245,20 +255,19 @@ class Registry:
         self._read_up_to = 0
         self._on_record_notice()
 
-    def _keep_former(self, node: str, before: PeerState) -> None:
-        """A newer incarnation has replaced this one, which is dead: its deliveries are still to be reclaimed."""
-        held = self._held.pop(node, None)
-        if held is not None and before.incarnation:
-            self._former[node, before.incarnation] = held
-            self._wake.set()
-
     def _forget(self, node: str) -> None:
         if failure_detector.verdict(self._seen[node], self._config, self._clock()) in ALIVE:
             return  # it sends heartbeats and will write a record again
-        for known in (self._seen, self._records, self._heartbeats, self._held):
+        self.announcements.forget(node)
+        for known in (self._seen, self._records, self._heartbeats):
             known.pop(node, None)
 
     # --- queries ------------------------------------------------------------------------------------
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many nodes as there may be."""
+        return sum(not seen.registered for seen in self._seen.values()) >= self._config.limits.nodes
+
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Have `changed(node, before, now)` called at every change of a state; call the returned function to end it."""
         self._listeners.append(changed)
@@ -298,25 +307,8 @@ class Registry:
 
     def held_by(self, node: str) -> tuple[Held, ...]:
         """The deliveries that the current incarnation of the node announced last."""
-        seen, held = self._seen.get(node), self._decoded(self._held.get(node))
-        if held is None or seen is None or held.incarnation != seen.incarnation:
-            return ()
-        return held.held
-
-    def former_holders(self) -> dict[tuple[str, str], tuple[Held, ...]]:
-        """(node, replaced incarnation) -> the deliveries it announced; `forget_former` once they are reclaimed."""
-        decoded = {key: self._decoded(data) for key, data in self._former.items()}
-        return {key: held.held for key, held in decoded.items() if held is not None and held.incarnation == key[1]}
-
-    def forget_former(self, node: str, incarnation: str) -> None:
-        """The deliveries of that replaced incarnation have been reclaimed."""
-        self._former.pop((node, incarnation), None)
-
-    def _decoded(self, data: bytes | None) -> HeldSet | None:
-        if data is None:
-            return None
-        held = decoding.held(data)
-        return None if isinstance(held, Unreadable) else held
+        seen = self._seen.get(node)
+        return self.announcements.held_by(node, seen.incarnation) if seen is not None else ()
 
     def seen(self) -> dict[str, PeerState]:
         """Node id -> all that is known of it. Do not modify it."""

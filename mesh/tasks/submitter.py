@@ -20,11 +20,21 @@ import msgspec
 from mesh import decoding, subjects
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.publisher import Settled
-from mesh.bus.streams import declare_lane
+from mesh.bus.streams import declare_lane, list_lanes
 from mesh.coordination import Pool
 from mesh.decoding import readable
-from mesh.errors import BadInput, BusUnavailable, Busy, Conflict, Fault, NotFound, QueztlError, StoreUnavailable
-from mesh.lanes import Lane, canonical, is_open
+from mesh.errors import (
+    BadInput,
+    BusUnavailable,
+    Busy,
+    Conflict,
+    Fault,
+    NotFound,
+    QueztlError,
+    StoreUnavailable,
+    TooMany,
+)
+from mesh.lanes import Lane, class_of, is_open
 from mesh.messages import CLAIM_CHECK_BYTES, NOTHING, Claim, Task, encode
 from mesh.scheduling.geo import Point
 from mesh.tasks import blob_refs, records
@@ -44,6 +54,8 @@ DECLARED_FRESH_S = 5.0
 REGIONS_FRESH_S = 30.0
 #: The size of the delayed work is read again after this, seconds.
 LATER_FRESH_S = 1.0
+#: The lanes are listed again after this, when a lane for work with requirements is declared, seconds.
+LANES_FRESH_S = 1.0
 #: A consumer that was declared longer ago than this may have been removed as idle, seconds.
 DECLARE_AGAIN_S = 120.0
 #: A claim without a task is the remainder of a crash if it is younger than this share of the shortest lifetime of a
@@ -69,6 +81,9 @@ class Submitter:
         self.places: dict[str, Point] = {}
         """The positions of those regions, as far as their nodes state them."""
         self._regions_at = float("-inf")
+        self._lanes: set[Lane] = set()
+        """The lanes for work with requirements, as last read."""
+        self._lanes_read_at = float("-inf")
         self._later_full, self._later_read_at = False, float("-inf")
 
     def next_id(self) -> str:
@@ -92,7 +107,7 @@ class Submitter:
     async def accept(self, request: SubmitRequest) -> Accepted:
         """Validate, claim the idempotency key, publish. When it returns, the bus holds the task durably.
 
-        Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, StorageFull.
+        Raises: UnknownKind, BadInput, Conflict, Busy, TooMany, BusUnavailable, StorageFull.
         """
         await self.learn_regions(request)
         prepared = self.prepare(request)
@@ -108,7 +123,7 @@ class Submitter:
         return await self._accept_once(prepared, request.idempotency_key)
 
     async def publish(self, prepared: Prepared) -> None:
-        """Store a validated task durably. Raises: Busy (the queue is full), BusUnavailable, StorageFull."""
+        """Store a validated task durably. Raises: Busy (the queue is full), TooMany, BusUnavailable, StorageFull."""
         self.check_store()
         task = await self._claim_check(prepared.task)
         if task.blobs:
@@ -146,14 +161,32 @@ class Submitter:
     async def ensure_lane(self, lane: Lane, requires: dict[str, object]) -> None:
         """Declare the consumer of a lane, and the record of its pool, before the first task is published into it.
 
-        Raises: BusUnavailable, ApiError.
+        Raises: TooMany, when there are as many lanes as there may be; BusUnavailable, ApiError.
         """
         if self.declared(lane):
             return
-        if not is_open(lane[1]) and not lane[1].startswith("node-"):
-            await self._bus.kv(subjects.KV_POOLS).put(lane[1], encode(Pool(lane[1], canonical(requires))))
+        if not is_open(lane[1]):
+            await self._check_lane_limit(lane)
+            if not lane[1].startswith("node-"):
+                await self._bus.kv(subjects.KV_POOLS).put(lane[1], encode(Pool(lane[1], class_of(requires))))
         await declare_lane(self._bus, *lane)
         self._declared[lane] = self._loop.time()
+
+    async def _check_lane_limit(self, lane: Lane) -> None:
+        """The bus refuses all further lanes beyond its own limit: without this one, strange requirements would end up
+        stopping work without any."""
+        now = self._loop.time()
+        if now - self._lanes_read_at >= LANES_FRESH_S:
+            self._lanes = {known for known in await list_lanes(self._bus) if not is_open(known[1])}
+            self._lanes_read_at = now
+        limit = self._bus.config.limits.lanes
+        if lane not in self._lanes and len(self._lanes) >= limit:
+            raise TooMany(
+                f"the mesh has as many lanes for work with requirements as it may have ({limit}); use fewer different "
+                "requirements, or try again when some of them have no work any more",
+                retry_after_s=30.0,
+            )
+        self._lanes.add(lane)
 
     def wake(self, lane: Lane) -> None:
         """Send idle nodes a hint that a quiet lane has work; it only reduces latency."""

@@ -29,12 +29,14 @@ from mesh.discovery.identity import DataDir, MeshIdentity, new_token
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
 from mesh.errors import BusUnavailable, CannotStart, IncompatibleMesh, QueztlError
+from mesh.limits import fit_to_descriptors
 from mesh.membership.connections import connection_name, system_password
 from mesh.membership.mesh_record import check_wire_version, create_mesh_record, read_mesh_record, repair_mesh_record
 from mesh.messages import WIRE_VERSION
 from node.config import NodeConfig
 from node.identity.record import machine_name
 from node.lifecycle.declaring import Report, declare
+from node.probes import descriptors
 
 log = logging.getLogger(__name__)
 #: An address of --join may take this long to answer, seconds.
@@ -146,6 +148,7 @@ def bus_settings(config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresse
         client_port_required=bool(config.bus_port),
         sync_interval_s=config.mesh_config.storage_sync_s,
         store_max_bytes=STORE_BYTES,
+        max_connections=fit_to_descriptors(config.mesh_config.limits, descriptors.hard_limit()).bus_connections,
     )
 
 

@@ -6,6 +6,7 @@ The bridge listens before the node has joined, so that a taken port is reported 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import time
 from typing import Any
@@ -16,17 +17,20 @@ from api.app import build_app
 from api.http.keys import ApiSettings
 from api.http.serving import Running, serve
 from api.services.capacity import CapacityServices
-from mesh import decoding, subjects
+from mesh import decoding, limits, subjects
 from mesh.bus.errors import DamagedBlob
 from mesh.bus.streams import count_waiting
 from mesh.client import Mesh
 from mesh.cluster.durability import safety, standstill
 from mesh.decoding import readable
 from mesh.discovery.identity import new_token
-from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError
+from mesh.errors import BadInput, BusUnavailable, Fault, QueztlError, TooMany
 from mesh.leader.election import Election
 from mesh.leader.leader import Leader
+from mesh.limits import Limits
 from mesh.membership import store_reports
+from mesh.membership.failure_detector import FORGET_REGISTERED_S
+from mesh.membership.member import REGISTERED
 from mesh.membership.registry import Registry
 from mesh.messages import Capabilities, NodeRecord, encode
 from mesh.views import Accepted, BusView, NetworkView, NodeView, QueueView, RegistryView, SubmitRequest
@@ -35,6 +39,7 @@ from node.config import NodeConfig
 from node.context import NodeContext
 from node.heartbeat import HeartbeatPublisher
 from node.lifecycle.bus_host import BusHost
+from node.probes import descriptors
 
 #: How long the mesh document waits for the bus to report the backlog, seconds.
 BACKLOG_WITHIN_S = 1.0
@@ -60,8 +65,11 @@ class AnsweringParts:
 class NodeServices:
     """`api.services.node.Services` of one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._parts: AnsweringParts | None = None
+        self.levels: Callable[[], dict[str, int]] = dict
+        """limit -> how much of it the bridge uses."""
 
     def attach(self, parts: AnsweringParts) -> None:
         """The node has joined its mesh: answer from now on."""
@@ -115,8 +123,8 @@ class NodeServices:
             fence=parts.election.leader_fence,
             bus=BusView(parts.bus_host.urls, safety(there, away, reason, failing), standstill(there, away, failing)),
             queue=QueueView(queued),
-            alarms=tuple(alarms),
-            registry=RegistryView(len(nodes), nodes),
+            alarms=(*alarms, *self._own_alarms(parts.registry)),
+            registry=RegistryView(sum(view.state != REGISTERED for view in nodes), nodes),
         )
 
     def _hosts(self, nodes: tuple[NodeView, ...]) -> tuple[list[str], list[str], list[str]]:
@@ -164,11 +172,17 @@ class NodeServices:
         reason = (readable(decoding.texts, waits) or {}).get("waits", "")
         return waiting, reason, alarms
 
+    def _own_alarms(self, registry: Registry) -> list[str]:
+        """The alarms of this node alone."""
+        levels = {**self.levels(), "held_bytes": registry.announcements.size_bytes}
+        found = list(limits.alarms(levels, self._limits).values())
+        return [*found, alarm] if (alarm := descriptors.alarm(limits.ALARM_SHARE)) else found
+
     async def register(
         self, name: str, capabilities: dict[str, Any], labels: dict[str, str], node_id: str = ""
     ) -> tuple[str, tuple[str, ...]]:
         """See Services."""
-        parts = self.parts
+        parts, most = self.parts, self._limits
         record = NodeRecord(
             id=node_id or new_token("n"),
             name=name,
@@ -179,7 +193,15 @@ class NodeServices:
             capabilities=_capabilities(capabilities),
             registered_by=parts.context.node_id,
         )
-        if parts.registry.state_of(record.id) in ("", "registered"):
+        state = parts.registry.state_of(record.id)
+        states = parts.registry.judged().values()
+        if not state and sum(other == REGISTERED for other in states) >= most.registered_nodes:
+            raise TooMany(
+                f"{most.registered_nodes} nodes are registered and have not connected, as many as there may be; each "
+                f"is forgotten after {FORGET_REGISTERED_S / 60:g} minutes",
+                retry_after_s=60.0,
+            )
+        if state in ("", REGISTERED):
             await parts.context.bus.kv(subjects.KV_NODES).put(record.id, encode(record))
         return record.id, parts.bus_host.urls
 
@@ -225,7 +247,10 @@ class Bridge:
 
 async def listen(config: NodeConfig, addresses: tuple[str, ...], version: str) -> Bridge:
     """Take the port of the API. `addresses`: where other machines reach this one. Raises: CannotStart."""
-    services = NodeServices()
+    most = limits.fit_to_descriptors(config.mesh_config.limits, descriptors.limit())
+    services = NodeServices(most)
     advertise = addresses[0] if addresses and not config.api_is_local else ""
-    app = build_app(services, ApiSettings(open_api=config.open_api, advertise_host=advertise, version=version))
-    return Bridge(services, await serve(app, config.api_host, config.api_port))
+    settings = ApiSettings(open_api=config.open_api, limits=most, advertise_host=advertise, version=version)
+    running = await serve(build_app(services, settings), config.api_host, config.api_port)
+    services.levels = running.levels
+    return Bridge(services, running)

@@ -37,7 +37,10 @@ class Leadership:
         resources = {name: spec.resources for name, spec in KINDS.items()}
         self.leader = Leader(
             bus, node, election, registry, config, resources, open_system=self._open_system,
-            services=(cluster.run, collector.lanes, collector.blobs, detector.run, self.scaler.controller.run),
+            services=(
+                cluster.run, collector.lanes, collector.pools, collector.blobs, detector.run,
+                self.scaler.controller.run,
+            ),
             more_alarms=lambda: detector.alarms,
         )  # fmt: skip
 

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 RUNNING_ELSEWHERE_DELAY_S = 2.0
 #: A task that can't be prepared (the bus does not answer) is delivered again after this, seconds.
 PREPARE_AGAIN_S = 1.0
+#: A task whose requirements this node does not meet is delivered again after this, doubled each time, seconds. Longer
+#: than a pull request lasts: those of this node must have expired.
+MISPLACED_DELAY_S = 2.5
 #: A task that has run for longer than this is long, whatever the mean run time of its kind, seconds.
 LONG_S = 0.25
 #: A task that is returned because it would not start soon is delivered again after this, seconds.
@@ -68,11 +71,15 @@ class Admission:
         checkpoints: Checkpoints,
         is_alive: Callable[[str, str], bool],
         changed: Callable[[], None],
+        lacks: Callable[[dict[str, Any]], bool] = lambda requires: False,
     ) -> None:
+        """`lacks(requires)`: whether this node does not meet the requirements of a task."""
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation, self._slots = node, incarnation, slots
         self._spool, self._deliveries, self._is_alive, self._changed = spool, deliveries, is_alive, changed
-        self._checkpoints = checkpoints
+        self._checkpoints, self._lacks = checkpoints, lacks
+        self.avoid: Callable[[str], None] = lambda subject: None
+        """`avoid(subject)`: leave the lane of that subject to other nodes for a while."""
         self._executor: Executor | None = None
         self._completion: Completion | None = None
         self._waiting: dict[str, int] = {}
@@ -141,6 +148,11 @@ class Admission:
         if isinstance(task, Unreadable):
             # A program other than a Queztl client published it. Unless it is terminated, it is delivered for ever.
             self._spawn(self._refuse(message, stream_seq, task.reason), f"refuse message {stream_seq}")
+            return
+        if task.requires and self._lacks(task.requires):
+            # Its lane holds a class of requirements, of which this node does not meet these.
+            self.avoid(message.subject)
+            self._bus.nak(message.reply, MISPLACED_DELAY_S * 2 ** min(delivered - 1, 4))
             return
         resent = _RESENT in message.raw_headers
         doubtful = now < self._doubt_until

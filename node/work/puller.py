@@ -19,8 +19,9 @@ from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
 from mesh.decoding import readable_of
 from mesh.errors import QueztlError
-from mesh.lanes import Lane, is_open, pull_priority, pulls_from, region_of
+from mesh.lanes import ANY, Lane, pull_priority, pulls_from, region_of
 from mesh.messages import NodeRecord
+from mesh.subjects import URGENCIES
 from node.work import pull_plan
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 0.5
 #: A lane with a backlog answers a pull at once: a pull without an answer for this long is idle, seconds.
 IDLE_AFTER_S = 0.05
+#: The shortest time between two scans because of hints, seconds.
+HINT_SCAN_S = 0.25
+#: A lane of which this node can't run a task is left to the others for so long, seconds.
+AVOID_S = 4.0
 #: The most that one pull may deliver, bytes.
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -40,6 +45,7 @@ class _LaneState:
     served_at: float = float("-inf")
     waiting_since: float = 0.0
     requested_at: float = float("-inf")
+    avoid_until: float = float("-inf")
     pulls: dict[int, list[float]] = field(default_factory=dict)
     """number -> [tasks requested and not received, when it expires]"""
 
@@ -90,7 +96,8 @@ class Puller:
         self._scanner: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
         self._planning_again: asyncio.TimerHandle | None = None
-        self._planned = False
+        self._hint_scan: asyncio.Task[None] | None = None
+        self._hinted = self._planned = False
         self._open = False
         self._loop = asyncio.get_running_loop()
 
@@ -112,7 +119,7 @@ class Puller:
     async def stop(self) -> None:
         """End the subscriptions."""
         self._open = False
-        for running in (self._scanner, self._cancelling, self._planning_again):
+        for running in (self._scanner, self._cancelling, self._planning_again, self._hint_scan):
             if running is not None:
                 running.cancel()
         if self._on_reconnect in self._bus.on_back:
@@ -127,13 +134,20 @@ class Puller:
             self._planned = True
             self._loop.call_soon(self._plan)
 
+    def avoid(self, subject: str) -> None:
+        """This node got a task from that lane which it can't run: let other nodes get it."""
+        kind, pool, urgency = subject.split(".")[1:4]
+        state = self._lanes.get((kind, pool, urgency))
+        if state is not None:
+            state.avoid_until = self._loop.time() + AVOID_S
+
     def _plan(self) -> None:
         self._planned = False
         if not self._open or not self._bus.connected or self._cancelling is not None:
             return
         now = self._loop.time()
         load = self._load()
-        views = [self._view(lane, state, load, now) for lane, state in self._lanes.items()]
+        views = [self._view(lane, state, load, now) for lane, state in self._lanes.items() if now > state.avoid_until]
         facts: dict[str, Any] = {
             "slots": load.slots,
             "free_slots": load.free_slots,
@@ -255,12 +269,20 @@ class Puller:
         lane = (kind, pool, urgency)
         if lane in self._lanes:
             self._mark_woken(lane)
-        elif is_open(pool) or pool.startswith("node-") or pool in self._pools:
+        elif urgency in URGENCIES and (pool == ANY or pool in self._pools):
             if self._may_pull(lane):
                 self._mark_woken(lane)
         else:
-            task = self._loop.create_task(self._scan(), name="lane scan for a new pool")
-            task.add_done_callback(lambda done: done.exception())
+            # A lane that may not even exist. However many such hints come, there is one scan at a time.
+            self._hinted = True
+            if self._hint_scan is None or self._hint_scan.done():
+                self._hint_scan = self._loop.create_task(self._scan_for_hints(), name="lane scan for hints")
+
+    async def _scan_for_hints(self) -> None:
+        while self._hinted:
+            self._hinted = False
+            await self._try_scan()
+            await asyncio.sleep(HINT_SCAN_S)
 
     def _mark_woken(self, lane: Lane) -> None:
         state = self._lanes.setdefault(lane, _LaneState())
@@ -309,8 +331,8 @@ class Puller:
         """Read which lanes exist, and their backlogs. Raises: BusUnavailable."""
         lanes = await list_lanes(self._bus)
         if any(lane[1] not in self._pools and lane[1].startswith("p-") for lane in lanes):
-            for pool in readable_of(decoding.pool, await self._bus.kv(subjects.KV_POOLS).entries()):
-                self._pools[pool.name] = pool.requires
+            pools = readable_of(decoding.pool, await self._bus.kv(subjects.KV_POOLS).entries())
+            self._pools = {pool.name: pool.requires for pool in pools}
         now = self._loop.time()
         for lane in [lane for lane in self._lanes if lane not in lanes]:
             if not self._lanes[lane].pulls and now - self._lanes[lane].served_at > self._config.lane_scan_s:

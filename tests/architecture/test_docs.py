@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from api.cli.main import parser as queztl_parser
-from mesh import subjects
+from mesh import limits, subjects
 from mesh.config import MeshConfig
 from mesh.kinds.table import KINDS
+from mesh.limits import Limits
 from mesh.task_states import diagram
 from node.cli import parser as node_parser
 from node.config import NAMES, NodeConfig, build
@@ -136,26 +137,44 @@ def test_starts_of_a_node_in_the_pages_parse():
 def test_settings_page_gives_the_defaults():
     text = (ROOT / "docs" / "settings.md").read_text()
     shown = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
-    for field in fields(MeshConfig):
+    for field in (*fields(MeshConfig), *fields(Limits)):
+        if field.name == "limits":
+            continue  # they have a table of their own
         factors = [{"GIB": 1 << 30, "MIB": 1 << 20}.get(part, part) for part in shown[field.name].split(" * ")]
         assert math.prod(float(factor) for factor in factors) == field.default, field.name
 
 
 def test_settings_page_explains_the_mesh_as_its_source_does():
-    tree = ast.parse((ROOT / "mesh" / "config.py").read_text())
-    body = next(part.body for part in tree.body if isinstance(part, ast.ClassDef) and part.name == "MeshConfig")
-    meanings = {
-        setting.target.id: " ".join(ast.literal_eval(text.value).split())
-        for setting, text in itertools.pairwise(body)
-        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name) and isinstance(text, ast.Expr)
-    }
     page = (ROOT / "docs" / "settings.md").read_text()
+    meanings = docstrings("config.py", "MeshConfig")
     assert set(meanings) == {field.name for field in fields(MeshConfig)}
     assert not [
         name
         for name, text in meanings.items()
         if not re.search(rf"^\| `{name}` \| .* \| {re.escape(text)} \|$", page, re.M)
     ]
+
+
+def test_settings_page_has_a_row_for_every_limit():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    meanings = docstrings("limits.py", "Limits")
+    assert set(meanings) == set(limits.NAMES) == set(limits.TABLE)
+    for name, row in limits.TABLE.items():
+        alarm = row.where if row.is_level else "none"
+        assert re.search(
+            rf"^\| `{name}` \| .* \| {re.escape(f'{meanings[name]} | {row.refusal} | {alarm}')} \|$", page, re.M
+        )
+
+
+def docstrings(file: str, name: str) -> dict[str, str]:
+    """field -> its docstring, of a class of values in `mesh`."""
+    tree = ast.parse((ROOT / "mesh" / file).read_text())
+    body = next(part.body for part in tree.body if isinstance(part, ast.ClassDef) and part.name == name)
+    return {
+        setting.target.id: " ".join(ast.literal_eval(text.value).split())
+        for setting, text in itertools.pairwise(body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name) and isinstance(text, ast.Expr)
+    }
 
 
 def test_subjects_table_names_every_stream_and_bucket():

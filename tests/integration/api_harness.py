@@ -23,6 +23,7 @@ from api.services.capacity import CapacityServices
 from mesh.benchmarks import BenchRun
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable, NotFound, QueztlError, WaitTimeout
+from mesh.limits import Limits
 from mesh.messages import BlobRef, DeadLetter, Raw, Task, TaskEnd, TaskError, encode
 from mesh.tasks import listing
 from mesh.tasks.status import of_end
@@ -228,6 +229,7 @@ class Client:
 
     def __init__(self, running: Running, document: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self.url, self.port, self.document, self.session = running.url, running.port, document, session
+        self.levels = running.levels
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         if path in self.document["paths"]:
@@ -255,9 +257,10 @@ class Client:
 
 
 @asynccontextmanager
-async def bridge(memory: Memory) -> AsyncIterator[Client]:
+async def bridge(memory: Memory, limits: Limits | None = None) -> AsyncIterator[Client]:
     """A bridge on a free port, and a client for it."""
-    running = await serve(build_app(memory, ApiSettings(max_blob_bytes=4_000_000, event_ping_s=0.02)), port=0)
+    settings = ApiSettings(max_blob_bytes=4_000_000, event_ping_s=0.02, limits=limits or Limits())
+    running = await serve(build_app(memory, settings), port=0)
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{running.url}{V}/openapi.json") as answer:
             document = await answer.json()

@@ -21,6 +21,7 @@ from mesh.leader import journal
 from mesh.leader.election import Election
 from mesh.leader.garbage_collection import GarbageCollector
 from mesh.leader.leader import Leader
+from mesh.limits import Limits
 from mesh.membership.connections import connection_name
 from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord
@@ -58,10 +59,10 @@ async def test_too_many_lanes_raise_one_alarm(
         "mesh.event.>", lambda message: events.append(msgspec.msgpack.decode(message.data, type=MeshEvent))
     )
     for number in range(3):
-        await declare_lane(bus, f"k{number}", "any", "normal")
-    _, election, leader = await elected(replace(LOCAL, lanes_alarm=2))
+        await declare_lane(bus, "echo", f"node-n{number}", "normal")
+    _, election, leader = await elected(replace(LOCAL, limits=Limits(lanes=3)))
     await eventually(lambda: leader.alarms)
-    assert leader.alarms[0].startswith("3 lanes are open, more than 2")
+    assert leader.alarms[0].startswith("3 of 3 lanes for work with requirements;")
     await eventually(lambda: [event for event in events if event.type == journal.ALARM])
     (alarm,) = [event for event in events if event.type == journal.ALARM]
     assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": leader.alarms[0]}

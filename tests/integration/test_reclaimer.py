@@ -282,12 +282,12 @@ async def test_work_of_a_node_that_was_killed_and_is_back_at_once_is_reclaimed(
     )
     await eventually(lambda: len(boss.got) == 10)
     assert len({task for _, task, _ in boss.got}) == 10 and boss.registry.state_of("a") == "up"
-    await eventually(lambda: boss.registry.former_holders() == {})
+    await eventually(lambda: boss.registry.announcements.former_holders() == {})
     # What was reclaimed before its holder was replaced is over and done with as well.
     record = NodeRecord(id="b", name="b", incarnation="2")
     await boss.bus.kv(subjects.KV_NODES).put("b", messages.encode(record))
     await boss.registry.refresh()
-    await eventually(lambda: boss.registry.former_holders() == {})
+    await eventually(lambda: boss.registry.announcements.former_holders() == {})
     assert len(boss.got) == 10
 
 

@@ -93,14 +93,14 @@ async def test_a_new_incarnation_replaces_the_old_one_for_good(
     await speaker.record("a", incarnation="2")
     await eventually(lambda: registry.is_present("a", "2"))
     assert registry.held_by("a") == ()
-    assert registry.former_holders() == {("a", "1"): (held,)}
+    assert registry.announcements.former_holders() == {("a", "1"): (held,)}
     speaker.heartbeat("a", incarnation="1", state="left")
     speaker.heartbeat("a", incarnation="2", interval_s=60, running=1)
     await eventually(lambda: registry.view() and registry.view()[0].running == 1)
     assert registry.state_of("a") == "up"
     assert registry.is_gone("a", "1") and registry.is_alive("a", "2")
-    registry.forget_former("a", "1")
-    assert registry.former_holders() == {}
+    registry.announcements.forget_former("a", "1")
+    assert registry.announcements.former_holders() == {}
 
 
 async def test_a_restart_of_the_bus_accuses_nobody(
@@ -146,7 +146,7 @@ async def test_an_older_record_brings_no_old_incarnation_back(
     await speaker.record("a", incarnation="2")
     await eventually(lambda: registry.is_present("a", "2"))
     registry._take_record(old, time.monotonic())
-    assert registry.is_present("a", "2") and registry.former_holders() == {}
+    assert registry.is_present("a", "2") and registry.announcements.former_holders() == {}
 
 
 async def test_an_observer_that_stood_still_accuses_nobody(bus_server, speaker: Speaker) -> None:

@@ -1,4 +1,4 @@
-"""Alarms: raised from the limit on, never below it, and told once."""
+"""Alarms: raised from four fifths of a limit on, never below it, and told once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mesh import subjects
 from mesh.bus.streams import StreamUsage
 from mesh.config import LAN
 from mesh.leader import alarms
+from mesh.limits import ALARM_SHARE
 
 names = st.sampled_from([subjects.WORK, subjects.LATER, subjects.TASKS, subjects.DEAD, subjects.EVENTS, "KV_claims"])
 usages = st.lists(
@@ -23,10 +24,10 @@ def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
     full = {
         usage.stream
         for usage in usages
-        if limits[usage.stream] > 0 and usage.size_bytes >= LAN.storage_alarm_share * limits[usage.stream]
+        if limits[usage.stream] > 0 and usage.size_bytes >= ALARM_SHARE * limits[usage.stream]
     }
-    expected = full - {subjects.EVENTS} | ({alarms.LANES} if lanes > LAN.lanes_alarm else set())
-    found = alarms.evaluate(lanes, usages, LAN)
+    expected = full - {subjects.EVENTS} | ({"lanes"} if lanes >= ALARM_SHARE * LAN.limits.lanes else set())
+    found = alarms.evaluate({"lanes": lanes}, usages, LAN)
     assert found.keys() == expected
     assert all(sentence.endswith(".") for sentence in found.values())
     assert alarms.new_alarms({}, found) == list(found) and alarms.new_alarms(found, found) == []
@@ -34,7 +35,7 @@ def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
 
 def test_the_sentence_says_how_full_and_what_then():
     half = StreamUsage(subjects.DEAD, 90 << 20, 100 << 20)
-    (sentence,) = alarms.evaluate(0, [half], LAN).values()
+    (sentence,) = alarms.evaluate({}, [half], LAN).values()
     assert sentence == (
         "The store of dead letters is 90% full (90 of 100 MiB): when it is full, the oldest are removed early: "
         "replay or remove them."

@@ -54,11 +54,12 @@ def test_the_pool_does_not_depend_on_the_order_things_were_named_in(requires, ra
     assert lanes.canonical(shuffled) == lanes.canonical(requires)
     assert lanes.pool_name(shuffled) == lanes.pool_name(requires)
     assert lanes.canonical(lanes.canonical(requires)) == lanes.canonical(requires)
+    assert lanes.class_of(lanes.class_of(requires)) == lanes.class_of(requires)
 
 
 @given(REQUIRES, REQUIRES)
-def test_pools_are_the_same_exactly_when_they_require_the_same(one, other) -> None:
-    same = lanes.canonical(one) == lanes.canonical(other)
+def test_pools_are_the_same_exactly_when_they_require_the_same_class(one, other) -> None:
+    same = lanes.class_of(one) == lanes.class_of(other)
     assert (lanes.pool_name(one) == lanes.pool_name(other)) == same
     assert (lanes.pool_name(one) == lanes.ANY) == (not lanes.canonical(one))
 
@@ -77,6 +78,20 @@ def test_whoever_pulls_from_a_pool_meets_what_it_requires(requires, node) -> Non
     assert lanes.pulls_from(pool, lanes.canonical(requires), node) == (not lanes.meets(requires, node))
     if pool.startswith("p-"):
         assert not lanes.pulls_from(pool, None, node)
+    if not lanes.meets(requires, node):
+        assert lanes.pulls_from(pool, lanes.class_of(requires), node), "nobody who can do it is kept from its lane"
+
+
+@given(st.integers(1, lanes.MAX_AMOUNT), st.integers(1, lanes.MAX_AMOUNT))
+def test_a_step_is_close_below_and_keeps_the_order(amount: int, other: int) -> None:
+    step = lanes.step_below(amount)
+    assert amount * 0.8 < step <= amount and lanes.step_below(step) == step
+    assert (lanes.step_below(other) <= step) or other > amount
+
+
+def test_a_thousand_different_needs_of_memory_share_few_lanes() -> None:
+    pools = {lanes.pool_name({"memory_mb": megabytes}) for megabytes in range(1, 1_000_000, 100)}
+    assert len(pools) < 60
 
 
 @given(REQUIRES, NODES)

@@ -57,6 +57,8 @@ class ServerConfig:
     """Whether clients are not told of this server (boot peers)."""
     witness_port: int = 0
     """The loopback port for its witness; 0 for a server without one."""
+    max_connections: int = 0
+    """Clients at most; 0: the server's own limit."""
 
 
 def render(config: ServerConfig) -> str:
@@ -102,6 +104,8 @@ def render(config: ServerConfig) -> str:
             # Otherwise a witness would learn, and try, the leaf ports of the other servers of the cluster.
             "no_advertise": True,
         }
+    if config.max_connections:
+        document["max_connections"] = config.max_connections
     if config.tags:
         document["server_tags"] = list(config.tags)
     if config.client_advertise:

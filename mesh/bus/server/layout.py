@@ -45,6 +45,8 @@ class BusSettings:
     """How often the server writes through to the disk."""
     ready_timeout_s: float = 60.0
     """How long a restarted server may take to read its store."""
+    max_connections: int = 0
+    """How many clients the server accepts; 0: as many as it does by itself."""
     own_group: bool = True
     """Whether the servers get a process group of their own, so that Ctrl-C reaches the node and not them."""
 
@@ -88,6 +90,7 @@ class Layout:
             tags=(VOTER_TAG,),
             client_advertise=settings.advertise[0] if settings.advertise else "",
             witness_port=founded.witness_port,
+            max_connections=settings.max_connections,
         )
 
     def newcomer(self, founded: Founded) -> ServerConfig:

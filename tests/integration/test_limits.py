@@ -1,0 +1,114 @@
+"""Limits of a node and of its mesh, reached on a real node: it goes on, refuses what is too much and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mesh.client import Mesh
+from tests.nodes import Cluster, NodeProcess, eventually
+
+V = "/api/v1.2"
+#: Soft and hard limit, as an administrator or a container sets it.
+FEW_FILES = ("/bin/sh", "-c", 'ulimit -n 320; exec "$0" "$@"', sys.executable, "-m", "node")
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path):
+    async with Cluster(tmp_path) as made:
+        yield made
+        made.print_logs()
+
+
+async def api(node: NodeProcess, method: str, path: str, **body: Any) -> tuple[int, Any, Any]:
+    """(status, document, headers)"""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"{node.api}{V}{path}", json=body or None) as answer,
+    ):
+        return answer.status, json.loads(await answer.read()), answer.headers
+
+
+async def works(mesh: Mesh) -> None:
+    assert await mesh.submit("echo", {"value": 7}, wait_s=30) == {"value": 7}
+
+
+async def test_a_node_with_few_files_outlives_idle_connections_and_having_none_left(cluster: Cluster) -> None:
+    """Its heartbeat opened /proc/stat each time: 1,100 connections without a byte ended it within five seconds."""
+    node = cluster.node()
+    node.command = FEW_FILES
+    await node.start()
+    mesh = await cluster.client()
+    await works(mesh)
+    host, port = node.api.removeprefix("http://").split(":")
+    with ExitStack() as idle:
+        for _ in range(400):
+            idle.enter_context(socket.create_connection((host, int(port))))
+        status, document, _ = await api(node, "GET", "/network/status")
+        assert status == 200 and any("connections to the API" in alarm for alarm in document["alarms"])
+        await works(mesh)
+    await _no_descriptor_left(node, mesh)
+
+
+async def _no_descriptor_left(node: NodeProcess, mesh: Mesh) -> None:
+    """It can open nothing any more for four heartbeats' silence: it is up all the time, and works again after it."""
+    limits = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    in_use = max(map(int, os.listdir(f"/proc/{node.pid}/fd"))) + 1
+    heard: list[float] = []
+    subscription = await mesh.bus.subscribe(f"node.{node.id}.heartbeat", lambda _: heard.append(0.0))
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+    assert in_use > 1
+    await eventually(lambda: asyncio.sleep(0, len(heard) >= 8), 20, "its heartbeats stay away")
+    assert node.running
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, limits)
+    await works(mesh)
+    await subscription.close()
+
+
+async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refused_and_nothing_else(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    small = [word for limit in ("lanes=5", "registered_nodes=5", "nodes=1") for word in ("--limit", limit)]
+    node = await cluster.node(*small).start()
+    mesh = await cluster.client()
+
+    async def submit(**requires: Any) -> tuple[int, Any, Any]:
+        return await api(node, "POST", "/workload/submit", workload_type="echo", requires=requires)
+
+    for megabytes in range(1, 1_000_000, 20_000):  # as many needs of memory as there are jobs share a few lanes
+        status, _, _ = await submit(memory_mb=1_000_000_000 + 1 - megabytes)
+        assert status == 400 or status == 202
+    for number in range(5):
+        status, _, _ = await submit(labels={f"k{number}": "v"})
+    assert status == 429
+    status, answer, headers = await submit(node="nobody")
+    assert (status, answer["error"]["code"]) == (429, "too_many") and headers["Retry-After"]
+    await works(mesh)
+    await _registrations(node)
+    second = cluster.node(*small)
+    with pytest.raises(AssertionError, match="as many nodes as it may have"):
+        await second.start()
+    await works(mesh)
+
+
+async def _registrations(node: NodeProcess) -> None:
+    statuses = [(await api(node, "POST", "/nodes/register", name=f"pi{number}"))[0] for number in range(5)]
+    assert statuses == [200] * 5
+
+    async def all_are_shown() -> bool:
+        _, document, _ = await api(node, "GET", "/network/status")
+        return len(document["registry"]["nodes"]) == 6 and document["registry"]["total_nodes"] == 1
+
+    await eventually(all_are_shown, 10, "they are shown, and not counted as nodes")
+    status, answer, _ = await api(node, "POST", "/nodes/register", name="one too many")
+    assert (status, answer["error"]["code"]) == (429, "too_many")
