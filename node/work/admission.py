@@ -10,7 +10,6 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Coroutine
-from functools import cache
 from pathlib import Path
 from time import time
 from typing import Any
@@ -26,14 +25,14 @@ from mesh.decoding import Unreadable
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
 from mesh.lanes import cores_for
-from mesh.messages import TaskError, TaskState
+from mesh.messages import TaskError
 from mesh.tasks import dead_letters, records
 from node.executor.executor import Executor
 from node.executor.jobs import Job
 from node.work.checkpoints import Checkpoints
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
-from node.work.outcome import Attempt, End, lost_too_often
+from node.work.outcome import End, attempt_after, first_attempt, lost_too_often
 from node.work.pull_plan import surplus
 from node.work.puller import Load
 
@@ -343,18 +342,3 @@ class Admission:
 def _clear(delivery: Delivery) -> None:
     if delivery.folder is not None:
         shutil.rmtree(delivery.folder, ignore_errors=True)
-
-
-@cache
-def first_attempt(max_attempts: int) -> Attempt:
-    """A task's first attempt: a shared value, because every task needs one."""
-    return Attempt(1, max_attempts)
-
-
-def attempt_after(state: TaskState, first: Attempt, is_own: bool) -> Attempt:
-    """The present attempt of a task that left `state` behind. A run whose node died is counted, but as no attempt.
-
-    `is_own`: whether this very node wrote `state`.
-    """
-    lost = state.lost + (1 if state.state == "running" and not is_own else 0)
-    return Attempt(max(1, state.attempt), first.max_attempts, tuple(state.crashed_on), lost)

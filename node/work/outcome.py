@@ -8,9 +8,10 @@ invalid input is never retried: the same input fails the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from mesh.config import MeshConfig
-from mesh.messages import TaskError
+from mesh.messages import TaskError, TaskState
 
 #: A task whose node died under it this often ends as poison, although a lost node does not count as an attempt.
 LOST_LIMIT = 5
@@ -50,6 +51,21 @@ class Retry:
 
 
 DONE = End("done")
+
+
+@cache
+def first_attempt(max_attempts: int) -> Attempt:
+    """A task's first attempt: a shared value, because every task needs one."""
+    return Attempt(1, max_attempts)
+
+
+def attempt_after(state: TaskState, first: Attempt, is_own: bool) -> Attempt:
+    """The present attempt of a task that left `state` behind. A run whose node died is counted, but as no attempt.
+
+    `is_own`: whether this very node wrote `state`.
+    """
+    lost = state.lost + (1 if state.state == "running" and not is_own else 0)
+    return Attempt(max(1, state.attempt), first.max_attempts, tuple(state.crashed_on), lost)
 
 
 def decide(attempt: Attempt, error: TaskError | None, node: str, config: MeshConfig) -> End | Retry:
