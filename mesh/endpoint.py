@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mesh.errors import BusUnavailable
 from mesh.node_api import BUS_SCHEMES, mesh_address, network_status
 
 #: A client waits this long for a node's answer.
@@ -18,4 +19,6 @@ async def bus_urls(url: str | None) -> tuple[str, ...]:
     if address.startswith(BUS_SCHEMES):
         return tuple(part.strip() for part in address.split(","))
     document = await network_status(address, timeout_s=ANSWER_TIMEOUT_S)
+    if waiting := document.get("waiting"):
+        raise BusUnavailable(str(waiting.get("reason", "the node has not joined its mesh")))
     return tuple(document["bus"]["urls"])

@@ -198,6 +198,24 @@ class RegistryView:
 
 
 @dataclass(frozen=True)
+class WaitingView:
+    """Why a node has not joined its mesh: who waits for whom. All names are ids of nodes."""
+
+    reason: str
+    """One sentence, with what to do."""
+    members: tuple[str, ...] = ()
+    """The nodes that run the bus servers, as far as this node knows."""
+    reached: tuple[str, ...] = ()
+    """Those whose bus servers are connected."""
+    heard: tuple[str, ...] = ()
+    """Those that announce themselves on the local network."""
+    needed: int = 0
+    """How many bus servers must be connected; 0: not known."""
+    if_lost: str = ""
+    """The command for this machine if the missing ones are lost for good; "" while there is nothing to decide."""
+
+
+@dataclass(frozen=True)
 class NetworkView:
     """The whole mesh: what `GET /api/v1.2/network/status` shows."""
 
@@ -213,3 +231,5 @@ class NetworkView:
     alarms: tuple[str, ...]
     """What needs attention, a sentence each."""
     registry: RegistryView
+    waiting: WaitingView | None = None
+    """Set while the node has not joined its mesh: what it waits for. The other fields are what it remembers then."""

@@ -36,7 +36,7 @@ from node.identity import capabilities, record
 from node.identity.banner import banner
 from node.identity.calibrator import calibrator_of
 from node.identity.service_info import answer_service_requests
-from node.lifecycle import draining, joining, merge_follow
+from node.lifecycle import connecting, draining, joining, merge_follow
 from node.lifecycle.bus_host import BusHost, has_successor
 from node.lifecycle.managed import ManagedNode
 from node.lifecycle.network_change import NetworkWatcher
@@ -92,27 +92,27 @@ class Node:
         self._notices = [sentence for sentence in (choice.reason, discovery.trouble) if sentence]
         probing = asyncio.create_task(self._probe(data), name="capability probes")
         try:
-            self.joined = await joining.join(
+            joined = self.joined = await joining.join(
                 config, data, discovery, choice.addresses, api=self.bridge.url, version=version(),
-                on_event=self._on_bus_event, report=lambda sentence: log.info("%s", sentence),
+                on_event=self._on_bus_event, report=lambda sentence: log.info("%s", sentence), show=self.bridge.show,
             )  # fmt: skip
         except BaseException:
             # Threads can't be stopped, and they write into the data directory, which may be deleted after this.
             await asyncio.gather(probing, return_exceptions=True)
             raise
-        bus = self.joined.bus
+        bus = joined.bus
         bus.objects.blob_cache = cache = BlobCache(data.path / data_folder.BLOB_CACHE)
         self._opened.callback(cache.close)
-        settings = joining.bus_settings(config, data, self.joined.mesh, choice.addresses)
+        settings = connecting.bus_settings(config, data, joined.mesh, choice.addresses)
         self.bus_host = BusHost(
-            bus, settings, data.bus_folder, self.joined.server, self.joined.urls,
-            on_event=self._on_bus_event, on_urls=self._on_urls, record=self.joined.record,
+            bus, settings, data.bus_folder, joined.server, joined.urls, record=joined.record, join=config.join,
+            on_event=self._on_bus_event, on_urls=self._on_urls,
         )  # fmt: skip
         self._on_close("bus server", self.bus_host.close)
         self._on_close("bus connection", bus.close)
         probed = await probing
         self.context = NodeContext(
-            config, data, self.bridge.url, bus, self.joined.mesh, config.slots or probed.cores, probed,
+            config, data, self.bridge.url, bus, joined.mesh, config.slots or probed.cores, probed,
             choice.addresses, discovery, self.shutdown,
         )  # fmt: skip
 
@@ -195,7 +195,7 @@ class Node:
             self.benchmarking, self.scaler.service,
         )  # fmt: skip
         self.bridge.attach(answering)
-        await context.discovery.announce(record.announcement_of(context, self.bus_host.urls))
+        await context.discovery.announce(record.announcement_of(context, *self.bus_host.location))
         await journal.emit(context.bus, "join", {"name": context.record.name}, context.node_id, 0)
 
     def banner(self) -> str:
@@ -333,7 +333,7 @@ class Node:
 
     async def _publish_location(self) -> None:
         """The addresses of this node or of the bus servers changed. Raises: BusUnavailable."""
-        await self.context.discovery.announce(record.announcement_of(self.context, self.bus_host.urls))
+        await self.context.discovery.announce(record.announcement_of(self.context, *self.bus_host.location))
         await self._publish_record()
 
     async def _publish_record(self) -> None:

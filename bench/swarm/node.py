@@ -18,6 +18,7 @@ from mesh.discovery.mdns import Discovery
 from mesh.membership.member import GONE, SUSPECT, UP
 from mesh.messages import Capabilities
 from mesh.supervision import Service
+from mesh.views import NetworkView
 from node.config import NodeConfig
 from node.daemon import Node
 from node.executor.executor import Executor
@@ -34,6 +35,9 @@ class NoBridge:
 
     def attach(self, parts: AnsweringParts) -> None:
         """Nothing to serve."""
+
+    def show(self, waiting: NetworkView | None) -> None:
+        """Nobody asks."""
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -27,6 +27,7 @@ _LEADER_WITHIN_S = 20.0
 #: nats-server waits ten seconds for the consumers of a stream that changes its size.
 _SERVED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.5
+RESCUE = "queztl bus rescue --yes"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def damage(groups: dict[str, raft_meta.Group]) -> Damage:
     return Damage(leading, tuple(sorted(groups)), size)
 
 
-def explain(found: Damage) -> list[str]:
-    """The situation, what to do first, and what a rescue may cost: sentences for a person. Pure."""
+def explain(found: Damage, command: str = RESCUE) -> list[str]:
+    """The situation, what to do first, and what a rescue by `command` may cost: sentences for a person. Pure."""
     hosts = ", ".join(map(host_of, found.reachable)) or "none"
     if found.leader:
         return [f"The bus has a leader ({host_of(found.leader)}) and serves: there is nothing to rescue."]
@@ -68,7 +69,7 @@ def explain(found: Damage) -> list[str]:
         f"{seen}: no majority, so nothing can be stored.",
         "First: start the machines that are missing. As soon as one more is back, everything continues by itself and "
         "nothing is lost.",
-        "Only if they never come back: `queztl bus rescue --yes` continues with what is on the remaining machines.",
+        f"Only if they never come back: `{command}` continues with what is on the remaining machines.",
         "Then what only the lost machines had confirmed, in their last moments, is lost, and the lost machines must "
         "not come back where they can't reach this mesh: they would continue as a second one.",
     ]

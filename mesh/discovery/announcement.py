@@ -19,9 +19,11 @@ SEEKER = "seeker"  # looks for the mesh that it remembers; never creates one
 
 ROLES = (MEMBER, CANDIDATE, FOUNDING, SEEKER)
 MAX_URLS = 16
+MAX_ROUTES = 8
 #: An announcement expires when it was not received for this long, seconds.
 TTL_S = 30
 _URL = re.compile(r"(nats|tls|http|https)://[A-Za-z0-9.\-\[\]:]{1,200}")
+_ROUTE = re.compile(r"([A-Za-z0-9.:\-]{1,200}):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Announcement:
     """When it was sent, Unix seconds by the announcer's clock; increases with every change."""
     supports: str = ""
     """The candidate that this candidate supports; its own id when it would create the mesh itself."""
+    routes: tuple[tuple[str, int], ...] = ()
+    """(address, port) where other bus servers reach the bus server of this node; empty when it hosts none."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Sighting:
 
 
 def to_properties(announcement: Announcement) -> dict[str, str]:
-    """The TXT record: short keys, one key per URL, at most `MAX_URLS` URLs.
+    """The TXT record: short keys, one key per URL or route, at most `MAX_URLS` URLs and `MAX_ROUTES` routes.
 
     Raises: ValueError when a field is too long for a TXT string (255 bytes with its key).
     """
@@ -77,6 +81,8 @@ def to_properties(announcement: Announcement) -> dict[str, str]:
         "for": announcement.supports,
     }
     properties |= {f"u{number}": url for number, url in enumerate(announcement.urls[:MAX_URLS])}
+    routes = enumerate(announcement.routes[:MAX_ROUTES])
+    properties |= {f"r{number}": f"{host}:{port}" for number, (host, port) in routes}
     for key, value in properties.items():
         if len(f"{key}={value}".encode()) > 255:
             raise ValueError(f"{key!r} is too long to be announced: {value[:40]}…")
@@ -87,12 +93,15 @@ def from_properties(properties: Mapping[str, str]) -> Announcement | None:
     """The announcement in a TXT record; None when it is malformed or of an unknown form."""
     get = properties.get
     urls = tuple(url for number in range(MAX_URLS) if (url := get(f"u{number}", "")))
+    routes = [_ROUTE.fullmatch(text) for number in range(MAX_ROUTES) if (text := get(f"r{number}", ""))]
     tokens = (get("mesh", ""), get("node", ""))
     optional = (get("id", ""), get("key", ""), get("for", ""))
     api = get("api", "")
     if not all(map(is_token, tokens)) or not all(not text or is_token(text) for text in optional):
         return None
     if get("role") not in ROLES or not all(map(_URL.fullmatch, urls + ((api,) if api else ()))):
+        return None
+    if not all(route is not None and 0 < int(route[2]) < 65536 for route in routes):
         return None
     try:
         at = float(get("at", "0"))
@@ -111,6 +120,7 @@ def from_properties(properties: Mapping[str, str]) -> Announcement | None:
         version="".join(filter(str.isprintable, get("ver", "")))[:40],
         at=at,
         supports=optional[2],
+        routes=tuple((route[1], int(route[2])) for route in routes if route is not None),
     )
 
 

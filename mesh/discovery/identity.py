@@ -96,7 +96,7 @@ def open_data_dir(path: Path) -> DataDir:
     lock = _lock(path)
     try:
         data_folder.prepare(path)
-        stored = _read(path / data_folder.IDENTITY)
+        stored = read_stored(path / data_folder.IDENTITY)
         opened = DataDir(path, lock, stored or {"node_id": new_token("n")})
         if stored is None:
             opened._store()
@@ -131,7 +131,7 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def read_stored(file: Path) -> dict[str, Any] | None:
     """The content of `file`; None when it does not exist. Raises: CannotStart."""
     try:
         stored = json.loads(file.read_bytes())

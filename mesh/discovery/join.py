@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: An address that did not answer is dialled again after this, seconds.
 UNREACHABLE_S = 3.0
+#: The period of calls of `dial`, seconds.
+DIAL_EVERY_S = 3.0
 #: The node listens in steps of this length, seconds, so that it notices when it was suspended.
 LISTEN_S = 0.1
 #: A step that takes this much longer was time in which the node could not receive anything, seconds.
@@ -36,13 +38,15 @@ async def find_mesh(
     api: str = "",
     version: str = "",
     say: Callable[[str], None] = log.info,
+    dial: Callable[[float], Awaitable[tuple[str, ...]]] | None = None,
 ) -> Found | Join:
     """Search for the mesh called `me.mesh_name`, until there is one to join or this node must create it.
 
     `discovery` must be started. This function sets what the node announces meanwhile (seeker or candidate, then
     founding); the caller announces `member` once it has joined. `say` is called with each new reason for waiting. The
     first URL of a Join has just answered. Without multicast the result is Found after the wait, unless this node
-    remembers a mesh. It may wait without limit for a mesh that it remembers: cancel it.
+    remembers a mesh. It may wait without limit for a mesh that it remembers: cancel it. `dial(waited_s)` is called
+    now and then during such a wait; it returns URLs of that mesh from other sources than mDNS, () while none answers.
     """
     clock = time.monotonic
     role = SEEKER if me.mesh_id else CANDIDATE
@@ -52,7 +56,7 @@ async def find_mesh(
     memory = Memory(started_at=clock())
     await discovery.announce(announcement)
     unreachable: dict[str, float] = {}
-    reported = ""
+    reported, dialled_at = "", clock()
     while True:
         now = clock()
         unreachable = {url: since for url, since in unreachable.items() if now - since < UNREACHABLE_S}
@@ -66,6 +70,10 @@ async def find_mesh(
                 return replace(step, urls=(first, *(url for url in step.urls if url != first)))
             unreachable |= dict.fromkeys(step.urls, clock())
             continue
+        if dial is not None and now - dialled_at >= DIAL_EVERY_S:
+            dialled_at = now
+            if urls := await dial(now - memory.started_at):
+                return Join(urls, me.mesh_id)
         reported = await _wait(discovery, announcement, step, reported, say)
         announcement = replace(announcement, supports=step.supports or me.node_id)
         if not me.mesh_id:

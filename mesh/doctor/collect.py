@@ -20,16 +20,21 @@ import msgspec
 
 from mesh import data_folder
 from mesh.bus.server.binary import find_server
+from mesh.cluster.hosted_bus import describe, read_hosted
+from mesh.cluster.waiting import advice
 from mesh.discovery.announcement import MEMBER, Sighting
 from mesh.discovery.identity import default_data_dir
 from mesh.discovery.interfaces import usable_addresses
 from mesh.discovery.mdns import REPEAT_S, Discovery, multicasts
 from mesh.doctor.diagnose import Facts, Finding, diagnose
-from mesh.errors import CannotStart
+from mesh.errors import CannotStart, QueztlError
 from mesh.messages import KindInfo
 from mesh.node_api import API_PREFIX, send
+from mesh.views import WaitingView
 
 ASK_WITHIN_S = 3.0
+#: The status of a node that has not joined its mesh and does not know yet what it waits for.
+UNAVAILABLE = 503
 #: How long to listen for all nodes, and for the first one, seconds. An answer may be late or lost, so "no node" is
 #: reported only after every node must have repeated its announcement (every `REPEAT_S`, a fifth later at most).
 LISTEN_S, PATIENCE_S = 2.5, 1.25 * REPEAT_S
@@ -70,6 +75,7 @@ async def examine(
         reachable=tuple(zip(urls, answers, strict=True)),
         server=server,
         server_trouble=server_trouble,
+        hosted=() if document.get("api_answers") or disk.get("data_in_use_by") else _describe_hosted(folder),
         **disk,
         **document,
     )
@@ -144,10 +150,20 @@ def _check_disk(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def _describe_hosted(folder: Path) -> tuple[str, ...]:
+    """What the data directory says of the bus server in it; empty when it holds none."""
+    try:
+        return tuple(describe(read_hosted(folder)))
+    except (QueztlError, OSError):
+        return ()
+
+
 def _read_api(api: str) -> dict[str, Any]:
     """Facts from the network status of the node at `api`; empty when it does not answer."""
     try:
         reply = send(f"{api}{API_PREFIX}/network/status", timeout_s=ASK_WITHIN_S)
+        if reply.status == UNAVAILABLE:
+            return {"api_answers": True, "api_waits": str(reply.document()["error"]["message"]).rstrip(".")}
         date = reply.headers.get("Date")
         return {"api_answers": True, **_read_status(reply.document(), api, date, time.time())}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError):
@@ -159,6 +175,9 @@ def _read_status(document: dict[str, Any], api: str, date: str | None, now: floa
     nodes = document["registry"]["nodes"]
     own = [node for node in nodes if node["api"].rstrip("/") == api] or (nodes if len(nodes) == 1 else [])
     kinds = own[0]["capabilities"].get("kinds", []) if own else []
+    if waiting := document.get("waiting"):
+        view = msgspec.convert(waiting, WaitingView)
+        return {"api_waits": view.reason, "api_if_lost": advice(view)}
     return {
         "api_mesh": str(document["mesh"]),
         "api_nodes": int(document["registry"]["total_nodes"]),

@@ -65,6 +65,12 @@ class Facts:
     disk_free_bytes: int | None = None
     api: str = ""
     api_answers: bool = False
+    api_waits: str = ""
+    """What the node at `api` waits for before it joins its mesh; empty when it has joined."""
+    api_if_lost: str = ""
+    """What to do if the bus servers that it misses are lost for good."""
+    hosted: tuple[str, ...] = ()
+    """What the data directory says of the bus server in it, while no node runs on it: sentences."""
     api_mesh: str = ""
     api_nodes: int = 0
     api_clock_ahead_s: float | None = None
@@ -223,7 +229,10 @@ def _node(facts: Facts) -> list[Finding]:
     if not facts.api:
         return []
     if not facts.api_answers:
-        return [warn(f"No node answers at {facts.api}.", "Start one: python -m node (or name one with --url)")]
+        found = [warn(f"No node answers at {facts.api}.", "Start one: python -m node (or name one with --url)")]
+        return [*found, warn(facts.hosted[0], " ".join(facts.hosted[1:]))] if facts.hosted else found
+    if facts.api_waits:
+        return [fail(f"The node at {facts.api} has not joined its mesh: {facts.api_waits}.", facts.api_if_lost)]
     nodes = f"{facts.api_nodes} node" + ("" if facts.api_nodes == 1 else "s")
     found = [ok(f"The node at {facts.api} is in mesh {facts.api_mesh} of {nodes}.")]
     if facts.api_mesh != facts.mesh_name:

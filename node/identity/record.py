@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Sequence
 
+from mesh.bus.server.data_dir import Route
 from mesh.capacity import TOKEN_LABEL, token_of
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.discovery.interfaces import is_wireless
@@ -52,8 +53,9 @@ def own_labels(config: NodeConfig) -> dict[str, str]:
     return {name: value for name, value in labels.items() if value}
 
 
-def announcement_of(context: NodeContext, bus_urls: tuple[str, ...]) -> Announcement:
-    """What the node announces by mDNS; `bus_urls`: where clients reach the bus."""
+def announcement_of(context: NodeContext, bus_urls: tuple[str, ...], routes: tuple[Route, ...]) -> Announcement:
+    """What the node announces by mDNS; `bus_urls`: where clients reach the bus; `routes`: where other bus servers reach
+    the one of this node."""
     return Announcement(
         mesh_name=context.mesh.name,
         mesh_id=context.mesh.id,
@@ -63,6 +65,7 @@ def announcement_of(context: NodeContext, bus_urls: tuple[str, ...]) -> Announce
         role=MEMBER,
         api=context.api,
         version=version(),
+        routes=routes,
     )
 
 

@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message
+from mesh.bus.server.data_dir import Route
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
+from mesh.cluster.routes import announced_routes
 from mesh.coordination import HostingAnswer, HostingRequest, MeshRecord, ServerRecord
 from mesh.decoding import Unreadable
+from mesh.discovery.announcement import Announcement
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.membership.member import UP, Member
 from mesh.membership.mesh_record import repair_mesh_record
 from mesh.messages import encode
 from mesh.supervision import wait_until_set
 from node.identity.record import machine_name
+from node.lifecycle.peer_routes import PeerRoutes
 from node.lifecycle.store_guard import StoreGuard
 
 log = logging.getLogger(__name__)
@@ -54,15 +58,19 @@ class BusHost:
         *,
         on_event: Callable[[str, dict[str, Any]], None],
         on_urls: Callable[[tuple[str, ...]], None],
+        join: Sequence[str] = (),
         record: MeshRecord | None = None,
     ) -> None:
         """`folder`: the store of the bus server; `server`: one that runs already; `urls`: client URLs known now.
 
-        `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs. `record`:
-        that of the mesh; it is written again over one that can't be read, without which no node could join.
+        `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs;
+        `join`: addresses of `--join`, where other servers may be found. `record`: that of the mesh; it is written again
+        over one that can't be read, without which no node could join.
         """
         self._bus, self._settings, self._folder = bus, settings, folder
         self._on_event, self._on_urls, self._record = on_event, on_urls, record
+        self._heard: tuple[Announcement, ...] = ()
+        self._peer_routes = PeerRoutes(settings.mesh_id, lambda: self._heard, join)
         self.server = server
         self.urls = urls
         """Client URLs of the bus: each address of each server, this node's server first."""
@@ -74,6 +82,11 @@ class BusHost:
         self._retired = asyncio.Event()
         self._busy: asyncio.Task[None] | None = None
         self._fence = 0
+
+    @property
+    def location(self) -> tuple[tuple[str, ...], tuple[Route, ...]]:
+        """(the client URLs of the bus, where other servers reach the one that runs here; empty when none does)"""
+        return self.urls, self.server.routes if self.server is not None else ()
 
     async def start(self) -> None:
         """Publish the server that runs here, and listen for requests. Raises: BusUnavailable."""
@@ -100,20 +113,39 @@ class BusHost:
             except (QueztlError, OSError) as error:  # OSError: its list can't be written on a full disk
                 log.debug("could not read the list of bus servers: %s", error)
                 wait_s = RETRY_S
+                await self._find_peers()
             await wait_until_set(self._changed, wait_s)
+
+    async def _find_peers(self) -> None:
+        """Look for the other servers elsewhere than in the mesh, which can't be asked."""
+        if self.server is None or self._busy is not None:
+            return
+        try:
+            await self._peer_routes.find(self.server)
+        except OSError as error:  # a full disk
+            log.debug("could not store where the other bus servers are: %s", error)
 
     def refresh_soon(self) -> None:
         """Read the list of bus servers again soon."""
         self._changed.set()
 
-    async def move(self, addresses: tuple[str, ...]) -> None:
-        """This machine's addresses changed. Raises: BusUnavailable; `refresh_soon` publishes them later."""
+    def hear(self, peers: tuple[Announcement, ...]) -> None:
+        """The current announcements of other nodes: their bus servers may have other addresses."""
+        before, self._heard = self._heard, peers
+        mesh = self._settings.mesh_id
+        if announced_routes(before, mesh) != announced_routes(peers, mesh):
+            self._changed.set()
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """This machine's addresses changed. `run` publishes those of its server as soon as the bus takes them."""
         if self._settings.bind_host == "127.0.0.1":
             return
         self._settings = replace(self._settings, advertise=addresses)
         if self.server is not None:
             self.server.move(addresses)
-            await self._publish(self.server)
+            self.urls = self._client_urls()
+            self._bus.learn(self.urls)
+            self._changed.set()
 
     async def leave(self, limit_s: float) -> None:
         """Wait until the leader has moved this node's server elsewhere, for `limit_s` seconds at most."""
@@ -140,6 +172,9 @@ class BusHost:
     # --- the list of bus servers --------------------------------------------------------------------
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
+        # First: what follows needs a majority of the servers, which these routes may restore.
+        if self.server is not None and self._busy is None:
+            await self._peer_routes.follow(self.server, self.servers)
         if self._record is not None:
             await repair_mesh_record(self._bus, self._record)
         node = self._settings.node_id
@@ -148,16 +183,19 @@ class BusHost:
         # without the record it would run on outside the group, and keep this node from running another one.
         if self.server is not None and self._busy is None and (own is None or own.routes != self.server.routes):
             await self._publish(self.server)
-        peers = [route for record in self.servers if record.node != node for route in record.routes]
-        if self.server is not None and self._busy is None:
-            await self.server.set_peers(peers)
-        # A node that hosts a server connects to it first.
-        order = sorted(self.servers, key=lambda record: (record.node != node, record.since))
-        urls = tuple(dict.fromkeys(url for record in order for url in record.client_urls))
+        urls = self._client_urls()
         if urls and urls != self.urls:
             self.urls = urls
             self._bus.learn(urls)
             self._on_urls(urls)
+
+    def _client_urls(self) -> tuple[str, ...]:
+        """The client URLs of all servers; a node that hosts a server connects to it first."""
+        node = self._settings.node_id
+        own = self.server.address.client_urls if self.server is not None and self._busy is None else ()
+        order = sorted(self.servers, key=lambda record: (record.node != node, record.since))
+        recorded = (url for record in order if not own or record.node != node for url in record.client_urls)
+        return tuple(dict.fromkeys((*own, *recorded)))
 
     async def _publish(self, server: BusServer) -> None:
         record = ServerRecord(

@@ -1,7 +1,8 @@
 """How a node gets onto a bus: it restarts the server it hosts, joins an existing mesh, or creates one.
 
 In this order: the bus server in its own data directory, the addresses of `--join`, the servers it remembers, the meshes
-it hears by mDNS, a new mesh.
+it hears by mDNS, a new mesh. A server of its own that waits for others is told all addresses of them that any of these
+ways yields (`peer_routes.py`).
 """
 
 from __future__ import annotations
@@ -12,39 +13,43 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh import decoding, node_api, subjects
+from mesh import node_api
 from mesh.bus.client import Bus
-from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import put_aside, read_marker
-from mesh.bus.server.supervisor import BusServer, BusSettings
-from mesh.cluster.raft_meta import leaderless
+from mesh.bus.server.introduction import routes_of
+from mesh.bus.server.supervisor import BusServer
+from mesh.cluster.waiting import waiting_network
 from mesh.coordination import MeshRecord
-from mesh.decoding import readable
-from mesh.discovery.founding import Found, Me
+from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Found, Join, Me
 from mesh.discovery.identity import DataDir, MeshIdentity, new_token
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
 from mesh.errors import BusUnavailable, CannotStart, IncompatibleMesh, QueztlError
-from mesh.limits import fit_to_descriptors
-from mesh.membership.connections import connection_name, system_password
-from mesh.membership.mesh_record import check_wire_version, create_mesh_record, read_mesh_record, repair_mesh_record
+from mesh.membership.connections import system_password
+from mesh.membership.mesh_record import (
+    check_wire_version,
+    create_mesh_record,
+    read_mesh_record,
+    read_mesh_record_anywhere,
+    repair_mesh_record,
+)
 from mesh.messages import WIRE_VERSION
+from mesh.views import NetworkView, WaitingView
 from node.config import NodeConfig
 from node.identity.record import machine_name
+from node.lifecycle.connecting import bus_settings, connect
 from node.lifecycle.declaring import Report, declare
-from node.probes import descriptors
+from node.lifecycle.waiting import ServerReplaced, Waiting
 
 log = logging.getLogger(__name__)
 #: An address of --join may take this long to answer, seconds.
 ANSWER_WITHIN_S = 10.0
-#: The server's own limit for all streams together, whatever the size of the disk. Every stream has a limit that follows
-#: the free disk of the node that created the mesh, and a server with a smaller disk must be able to take the replicas.
-STORE_BYTES = 1 << 50
-LEADERS_CHECK_S = 0.25
+#: What the REST bridge answers while the node waits.
+Show = Callable[[NetworkView | None], None]
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -73,37 +78,164 @@ async def join(
     version: str,
     on_event: OnEvent,
     report: Report,
+    show: Show,
 ) -> Joined:
     """Get onto a bus. Waits without limit for a mesh that this node remembers; `report` says what it waits for.
 
     `addresses`: of this machine, for a bus server that it hosts; `api`: URL of the node's REST bridge; `on_event(kind,
-    facts)` gets the events of the bus server. Raises: CannotStart.
+    facts)` gets the events of the bus server; `show` gets the document about a node that waits. Raises: CannotStart.
     """
+    attempt = _Attempt(config, data, discovery, addresses, api, version, on_event, report, show)
     own_mesh = _hosted_here(config, data)
-    if own_mesh is not None and await _still_a_member(config, data):
-        return await _host(config, data, own_mesh, addresses, "resumed", on_event, report)
+    if own_mesh is not None and (joined := await attempt.resume(own_mesh)) is not None:
+        return joined
+    remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
     if config.join:
-        urls = await _configured_urls(config, data)
         try:
-            return await _join(config, data, urls)
+            return await attempt.join_configured()
+        except CannotStart as error:
+            # A machine behind --join may have another address by now; the mesh that this node remembers has others.
+            if remembered is None:
+                raise
+            report(f"{error.message} Meanwhile this node looks for its mesh by mDNS and at the addresses it remembers.")
+    if remembered is not None and (urls := await attempt.remembered_urls(remembered)):
+        with contextlib.suppress(BusUnavailable):
+            return await _join(config, data, urls, attempt.waiting(remembered))
+    found = await attempt.search(remembered)
+    if isinstance(found, Found):
+        mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
+        return await attempt.host(mesh, "created")
+    mesh = remembered or MeshIdentity(found.mesh_id, config.mesh_name, 0.0, "")
+    return await _join(config, data, found.urls, attempt.waiting(mesh))
+
+
+@dataclass
+class _Attempt:
+    """The ways onto a bus, for one start of a node; the fields are the arguments of `join`."""
+
+    config: NodeConfig
+    data: DataDir
+    discovery: Discovery
+    addresses: tuple[str, ...]
+    api: str
+    version: str
+    on_event: OnEvent
+    report: Report
+    show: Show
+
+    def waiting(self, mesh: MeshIdentity) -> Waiting:
+        """How this node waits for `mesh`."""
+        return Waiting(
+            self.config, self.data, mesh, self.discovery, self.api, self.version, self.report, self.show
+        )  # fmt: skip
+
+    async def resume(self, mesh: MeshIdentity) -> Joined | None:
+        """Start the bus server in the data directory again; None when the mesh has replaced it: it is put aside then.
+
+        Raises: CannotStart.
+        """
+        marker, waiting = read_marker(self.data.bus_folder), self.waiting(mesh)
+        assert marker is not None
+        urls = [*self.data.bus_urls, *await waiting.routes.given_urls()]
+        if not marker.peers or await waiting.is_member(marker, urls):
+            with contextlib.suppress(ServerReplaced):
+                return await self.host(mesh, "resumed")
+        log.info("the mesh replaced this node's bus server while the node was away; putting its store aside")
+        await asyncio.to_thread(put_aside, self.data.bus_folder)
+        return None
+
+    async def join_configured(self) -> Joined:
+        """Join by `--join`. Raises: CannotStart."""
+        urls = await _configured_urls(self.config, self.data)
+        try:
+            return await _join(self.config, self.data, urls)
         except BusUnavailable as error:
             # A program accepts connections at that address, but it is not a bus server.
             raise CannotStart(f"can't join: {error.message}. Check the address.") from None
-    remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
-    if remembered is not None and (first := await first_reachable(data.bus_urls)):
-        with contextlib.suppress(BusUnavailable):
-            return await _join(config, data, (first, *data.bus_urls), report)
-    me = Me(data.node_id, config.mesh_name, "", remembered.id if remembered else "")
-    found = await find_mesh(discovery, me, config.mesh_config, api=api, version=version, say=report)
-    if isinstance(found, Found):
-        mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
-        return await _host(config, data, mesh, addresses, "created", on_event, report)
-    return await _join(config, data, found.urls, report)
+
+    async def remembered_urls(self, mesh: MeshIdentity, any_mesh: bool = False) -> tuple[str, ...]:
+        """The URLs where a bus server of `mesh` answers, of those that are remembered or given; () when none does.
+
+        `any_mesh`: one of another mesh of the same name will do, as after a merge that this node has missed.
+        """
+        urls = [*self.data.bus_urls, *await self.waiting(mesh).routes.given_urls()]
+        ours = await routes_of(urls, mesh.id, system_password(mesh.id))
+        if ours or not any_mesh:
+            return tuple(ours)
+        for url in urls:
+            if await first_reachable((url,)) and await self._name_at(url) == mesh.name:
+                return (url,)
+        return ()
+
+    async def _name_at(self, url: str) -> str:
+        """The name of the mesh on the bus at `url`; "" when it can't be read."""
+        try:
+            bus = await connect(self.config, self.data, (url,))
+        except BusUnavailable:
+            return ""
+        try:
+            record = await read_mesh_record_anywhere(bus)
+        except QueztlError:
+            return ""
+        finally:
+            await bus.close()
+        return record.name if record is not None else ""
+
+    async def search(self, remembered: MeshIdentity | None) -> Found | Join:
+        """Find a mesh by mDNS; one that is remembered also at its old addresses, which are dialled again and again."""
+        me = Me(self.data.node_id, self.config.mesh_name, "", remembered.id if remembered else "")
+
+        def say(sentence: str) -> None:
+            self.report(sentence)
+            if remembered is not None:
+                self.show(waiting_network(remembered, self.data.bus_urls, WaitingView(sentence)))
+
+        async def dial(waited_s: float) -> tuple[str, ...]:
+            assert remembered is not None
+            return await self.remembered_urls(remembered, waited_s > REMEMBERED_PATIENCE_S)
+
+        return await find_mesh(
+            self.discovery, me, self.config.mesh_config, api=self.api, version=self.version, say=say,
+            dial=dial if remembered is not None else None,
+        )  # fmt: skip
+
+    async def host(self, mesh: MeshIdentity, how: str) -> Joined:
+        """Start the bus server of this node and connect to it. Raises: CannotStart, ServerReplaced."""
+        config, data = self.config, self.data
+        disk = shutil.disk_usage(data.path)
+        server = BusServer(data.bus_folder, bus_settings(config, data, mesh, self.addresses), self.on_event)
+        address = await server.start()
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(server.stop)
+            try:
+                bus = await connect(config, data, (address.local_url, *data.bus_urls))
+                undo.push_async_callback(bus.close)
+                waiting = self.waiting(mesh)
+                if server.peers:
+                    await waiting.until_majority(bus, server)
+                    await waiting.until_led(bus, address.client_urls, server)
+                if (before := await read_mesh_record(bus)) is not None:
+                    check_wire_version(before)  # before the streams are changed to what this version needs
+                await declare(bus, config.mesh_config, disk.free, waiting.tell_reason if server.peers else None)
+                await repair_mesh_record(bus, _new_record(mesh))
+                with contextlib.suppress(QueztlError):
+                    # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress
+                    # messages.
+                    await create_mesh_record(bus, _new_record(mesh))
+                known = await _identity(bus)
+            except IncompatibleMesh as error:
+                raise CannotStart(
+                    f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
+                ) from None
+            except QueztlError as error:
+                raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
+            data.remember_mesh(mesh, address.client_urls)
+            undo.pop_all()
+        return Joined(bus, mesh, known, address.client_urls, how, server)
 
 
 def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
     """The mesh whose bus server has its store in this data directory. Raises: CannotStart when it has another name."""
-    """The mesh whose bus lies in this node's own folder; None when there is none (or it is another mesh's)."""
     marker = read_marker(data.bus_folder)
     if marker is None:
         return None
@@ -118,155 +250,17 @@ def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
     return data.mesh
 
 
-async def open_system(urls: tuple[str, ...], mesh_id: str, name: str, config: NodeConfig) -> Bus:
-    """A connection to the system account of the bus, which shows and ends connections. Raises: BusUnavailable."""
-    return await Bus.connect(
-        urls, name=name, config=config.mesh_config, user=SYSTEM_USER, password=system_password(mesh_id)
-    )
-
-
-def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awaitable[Bus]]:
-    """A function that connects to the bus of another mesh, given its URLs. It raises BusUnavailable."""
-
-    async def connect(urls: tuple[str, ...]) -> Bus:
-        return await Bus.connect(urls, name=f"duplicate-mesh detector {node}", config=config.mesh_config)
-
-    return connect
-
-
-def bus_settings(config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]) -> BusSettings:
-    """The settings of a bus server that this node hosts; on loopback it is reachable from this machine only."""
-    local = all(address.startswith("127.") for address in addresses)
-    return BusSettings(
-        mesh_id=mesh.id,
-        mesh_name=mesh.name,
-        node_id=data.node_id,
-        system_password=system_password(mesh.id),
-        bind_host="127.0.0.1" if local else "0.0.0.0",
-        advertise=() if local else addresses,
-        client_port=config.bus_port or 4222,
-        client_port_required=bool(config.bus_port),
-        sync_interval_s=config.mesh_config.storage_sync_s,
-        store_max_bytes=STORE_BYTES,
-        max_connections=fit_to_descriptors(config.mesh_config.limits, descriptors.hard_limit()).bus_connections,
-    )
-
-
-async def _host(
-    config: NodeConfig,
-    data: DataDir,
-    mesh: MeshIdentity,
-    addresses: tuple[str, ...],
-    how: str,
-    on_event: OnEvent,
-    report: Report,
-) -> Joined:
-    """Start the bus server of this node and connect to it. Raises: CannotStart."""
-    disk = shutil.disk_usage(data.path)
-    settings = bus_settings(config, data, mesh, addresses)
-    server = BusServer(data.bus_folder, settings, on_event)
-    address = await server.start()
-    async with contextlib.AsyncExitStack() as undo:
-        undo.push_async_callback(server.stop)
-        try:
-            bus = await _connect(config, data, (address.local_url, *data.bus_urls))
-            undo.push_async_callback(bus.close)
-            if server.peers:
-                await _until_majority(bus, report)
-                await _until_led(bus, report)
-            if (before := await read_mesh_record(bus)) is not None:
-                check_wire_version(before)  # before the streams are changed to what this version needs
-            await declare(bus, config.mesh_config, disk.free, report if server.peers else None)
-            await repair_mesh_record(bus, _new_record(mesh))
-            with contextlib.suppress(QueztlError):
-                # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress messages.
-                await create_mesh_record(bus, _new_record(mesh))
-            known = await _identity(bus)
-        except IncompatibleMesh as error:
-            raise CannotStart(
-                f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
-            ) from None
-        except QueztlError as error:
-            raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
-        data.remember_mesh(mesh, address.client_urls)
-        undo.pop_all()
-    return Joined(bus, mesh, known, address.client_urls, how, server)
-
-
-async def _still_a_member(config: NodeConfig, data: DataDir) -> bool:
-    """Whether the bus server of this data directory may start again; if not, its store is put aside.
-
-    While the node was away, the leader may have replaced its server; then the mesh has no record of it. When no other
-    server is reachable, as after a power cut, it starts: without the others it has no majority.
-    """
-    marker = read_marker(data.bus_folder)
-    assert marker is not None
-    if not marker.peers:
-        return True
-    others = [url for url in data.bus_urls if not url.endswith(f":{marker.client_port}") or len(data.bus_urls) > 1]
-    first = await first_reachable(others)
-    if not first:
-        return True
-    try:
-        bus = await _connect(config, data, (first,))
-    except BusUnavailable:
-        return True
-    try:
-        entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(data.node_id))
-    except BusUnavailable:
-        return True
-    finally:
-        await bus.close()
-    record = readable(decoding.server, entry)
-    # Where the record can't be read, nobody knows: the store stays, for it may hold the only copy of something.
-    if entry is not None and (record is None or record.name == marker.server_name):
-        return True
-    log.info("the mesh replaced this node's bus server while the node was away; putting its store aside")
-    await asyncio.to_thread(put_aside, data.bus_folder)
-    return False
-
-
-async def _until_majority(bus: Bus, report: Report) -> None:
-    """Return once the bus answers: its servers elect a leader when a majority of them runs."""
-    reported = False
-    while True:
-        try:
-            await bus.check_ready(timeout_s=2.0)
-            return
-        except QueztlError:
-            if not reported:
-                report("this node's bus server is up and waits for a majority of the servers; `queztl bus` lists them")
-            reported = True
-
-
-async def _until_led(bus: Bus, report: Report) -> None:
-    """Return once every stream has a leader: after a power cut each elects one, some seconds after the bus did."""
-    reported = False
-    while True:
-        try:
-            waiting = await leaderless(bus)
-            if not waiting:
-                return
-            reason = f"waiting for the bus to elect the leaders of the streams {', '.join(sorted(waiting))}"
-        except QueztlError as error:
-            reason = f"waiting for the bus: {error.message}"
-        if not reported:
-            report(reason)
-        reported = True
-        await asyncio.sleep(LEADERS_CHECK_S)
-
-
-async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], report: Report | None = None) -> Joined:
-    """Connect to the bus at `urls`. With `report` it is known to be a mesh: then wait until it has started.
+async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], waiting: Waiting | None = None) -> Joined:
+    """Connect to the bus at `urls`. With `waiting` it is known to be a mesh: then wait until it has started.
 
     Raises: CannotStart; BusUnavailable when nothing answers.
     """
-    bus = await _connect(config, data, urls)
+    bus = await connect(config, data, urls)
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(bus.close)
         try:
-            if report is not None:
-                await _until_led(bus, report)
+            if waiting is not None:
+                await waiting.until_led(bus, urls)
             if data.mesh is not None and data.mesh.name == config.mesh_name:
                 await repair_mesh_record(bus, _new_record(data.mesh))
             known = await _identity(bus)
@@ -282,11 +276,6 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], report
         data.remember_mesh(mesh, urls)
         undo.pop_all()
     return Joined(bus, mesh, known, urls, "joined")
-
-
-async def _connect(config: NodeConfig, data: DataDir, urls: tuple[str, ...]) -> Bus:
-    name = connection_name(data.node_id, data.incarnation)
-    return await Bus.connect(urls, name=name, config=config.mesh_config)
 
 
 def _new_record(mesh: MeshIdentity) -> MeshRecord:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
-from mesh.discovery.announcement import MEMBER, Announcement
+from mesh.cluster.routes import member_urls
 from mesh.discovery.interfaces import usable_addresses
 from mesh.discovery.mdns import Discovery
 from mesh.errors import QueztlError
@@ -20,6 +20,8 @@ from node.lifecycle.bus_host import BusHost
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 3.0
+#: How long the bus may take to store the record before the addresses of others are looked at again, seconds.
+PUBLISH_WITHIN_S = 2.0
 
 
 class NetworkWatcher:
@@ -30,21 +32,25 @@ class NetworkWatcher:
     ) -> None:
         """`publish_location()` announces the node and writes its record; it raises QueztlError."""
         self._context, self._bus_host, self._publish_location = context, bus_host, publish_location
+        self._unpublished = False
 
     async def run(self) -> None:
         """Follow this machine's addresses until cancelled."""
         context = self._context
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
+            peers = context.discovery.peers()
             if not context.bus.connected:
-                # The bus may have moved as well; nodes that still reach it announce its URLs.
-                context.bus.learn(announced_urls(context.discovery.peers(), context.mesh.id))
+                # The bus may have moved as well: the nodes that run its servers announce their URLs.
+                context.bus.learn(member_urls(peers, context.mesh.id))
+            self._bus_host.hear(peers)
             choice = await asyncio.to_thread(usable_addresses, context.config.interface)
             # Without any address the cable is out: the old address is likely to return, and no peer is reachable.
-            if not choice.addresses or choice.addresses == context.addresses or choice.reason:
-                continue
-            log.info("this machine's addresses changed to %s", ", ".join(choice.addresses))
-            await self._move(choice.addresses)
+            if choice.addresses and choice.addresses != context.addresses and not choice.reason:
+                log.info("this machine's addresses changed to %s", ", ".join(choice.addresses))
+                await self._move(choice.addresses)
+            if self._unpublished:
+                await self._publish()
 
     async def _move(self, addresses: tuple[str, ...]) -> None:
         context = self._context
@@ -52,14 +58,17 @@ class NetworkWatcher:
         previous, context.discovery = context.discovery, Discovery(addresses)
         await previous.stop()
         await context.discovery.start()
+        self._bus_host.move(addresses)
+        self._unpublished = True
+
+    async def _publish(self) -> None:
+        """Announce the new addresses, then write the record; again at the next check where the bus does not take it.
+
+        The announcement comes first: the others may have to find this machine before the bus serves again.
+        """
         try:
-            await self._bus_host.move(addresses)
-            await self._publish_location()
-        except QueztlError as error:
-            # Node._on_reconnect publishes the record again when the bus is back.
-            log.info("could not publish the new addresses yet: %s", error.message)
-
-
-def announced_urls(peers: Iterable[Announcement], mesh_id: str) -> list[str]:
-    """The bus URLs that members of the mesh `mesh_id` announce. Pure."""
-    return [url for peer in peers if peer.mesh_id == mesh_id and peer.role == MEMBER for url in peer.urls]
+            async with asyncio.timeout(PUBLISH_WITHIN_S):
+                await self._publish_location()
+            self._unpublished = False
+        except (QueztlError, TimeoutError) as error:
+            log.info("could not publish the new addresses yet: %s", error or "the bus does not answer")

@@ -70,6 +70,8 @@ class NodeServices:
         self._parts: AnsweringParts | None = None
         self.levels: Callable[[], dict[str, int]] = dict
         """limit -> how much of it the bridge uses."""
+        self.waiting: NetworkView | None = None
+        """What the node waits for before it has joined its mesh, as far as it is known."""
 
     def attach(self, parts: AnsweringParts) -> None:
         """The node has joined its mesh: answer from now on."""
@@ -79,8 +81,14 @@ class NodeServices:
     def parts(self) -> AnsweringParts:
         """The parts that answer. Raises: BusUnavailable while the node is joining."""
         if self._parts is None:
-            raise BusUnavailable("this node is still joining its mesh; try again in a second")
+            raise BusUnavailable(self.waits_for or "this node is still joining its mesh; try again in a second")
         return self._parts
+
+    @property
+    def waits_for(self) -> str:
+        """What the node waits for, one sentence; "" while it is not known."""
+        view = self.waiting.waiting if self.waiting is not None else None
+        return view.reason if view is not None else ""
 
     @property
     def mesh(self) -> Mesh:
@@ -104,6 +112,8 @@ class NodeServices:
 
     async def network(self) -> NetworkView:
         """See Services."""
+        if self._parts is None and self.waiting is not None:
+            return self.waiting
         parts = self.parts
         context, leader = parts.context, parts.election.leader
         queued, replica_wait, alarms = await self._backlog()
@@ -208,7 +218,7 @@ class NodeServices:
     def ready(self) -> tuple[bool, dict[str, str]]:
         """See Services."""
         if self._parts is None:
-            return False, {"mesh": "still joining"}
+            return False, {"mesh": self.waits_for or "still joining"}
         connected, state = self._parts.context.bus.connected, self._parts.heartbeat.state
         checks = {
             "bus": "ok" if connected else "the connection to the bus is lost; reconnecting",
@@ -235,6 +245,10 @@ class Bridge:
     def url(self) -> str:
         """http://host:port"""
         return self._running.url
+
+    def show(self, waiting: NetworkView | None) -> None:
+        """Answer `network/status` with what the node waits for, until `attach`."""
+        self._services.waiting = waiting
 
     def attach(self, parts: AnsweringParts) -> None:
         """Answer requests from `parts`."""

@@ -13,7 +13,7 @@ from mesh.membership import connections
 from mesh.membership.registry import Registry
 from mesh.merge.detector import DuplicateMeshDetector
 from node.context import NodeContext
-from node.lifecycle import joining
+from node.lifecycle import connecting
 from node.lifecycle.bus_host import BusHost
 from node.wiring.scaler import Scaler
 
@@ -31,7 +31,7 @@ class Leadership:
         cluster = ClusterController(bus, election, registry, config, self._open_system)
         collector = GarbageCollector(bus, lambda: election.fence, config)
         detector = DuplicateMeshDetector(
-            bus, node, election, self._peers, joining.connector(context.config, node),
+            bus, node, election, self._peers, connecting.connector(context.config, node),
             registry.members,
         )  # fmt: skip
         resources = {name: spec.resources for name, spec in KINDS.items()}
@@ -51,7 +51,7 @@ class Leadership:
     async def _open_system(self) -> Bus:
         context = self._context
         name = f"system {context.node_id}"
-        return await joining.open_system(self._bus_host.urls, context.mesh.id, name, context.config)
+        return await connecting.open_system(self._bus_host.urls, context.mesh.id, name, context.config)
 
     async def _is_connected(self, node: str, incarnation: str) -> bool:
         return await connections.is_connected(self._open_system, node, incarnation)

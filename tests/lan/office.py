@@ -25,6 +25,7 @@ from mesh.subjects import host_of
 from tests import invariants
 from tests.faults.mixed import echoed
 from tests.invariants import Expected, Witness
+from tests.lan.conftest import ip
 from tests.nodes import Cluster, NodeProcess, eventually
 
 TASKS = 1000
@@ -41,11 +42,21 @@ class Office(Cluster):
 
     def __init__(self, folder: Path, machines: list[str]) -> None:
         super().__init__(folder, interface="eth0")
-        self.machines = machines[:-1]
+        self.machines, self.desk = machines[:-1], machines[-1]
+        self.subnet = "10.77.0"
 
     @property
     def url(self) -> str:
-        return ",".join(f"nats://10.77.0.{number}:{self.bus_port}" for number in range(1, len(self.machines) + 1))
+        numbers = range(1, len(self.machines) + 1)
+        return ",".join(f"nats://{self.subnet}.{number}:{self.bus_port}" for number in numbers)
+
+    def renumber(self, subnet: str) -> None:
+        """Give every machine an address of that subnet instead of the one it has; the desk gets one more."""
+        for number, machine in enumerate(self.machines, 1):
+            ip("-n", machine, "addr", "del", f"{self.subnet}.{number}/24", "dev", "eth0")
+            ip("-n", machine, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
+        ip("-n", self.desk, "addr", "add", f"{subnet}.200/24", "dev", "eth0")
+        self.subnet = subnet
 
     def node_on(self, machine: str, *arguments: str, slots: int = 2) -> NodeProcess:
         """One more node, on that machine, not started yet."""
@@ -94,6 +105,12 @@ class Scene:
     async def close(self) -> None:
         if self._system is not None:
             await self._system.close()
+            self._system = None
+
+    async def moved(self) -> None:
+        """The bus has other addresses now."""
+        await self.close()
+        self.mesh.bus.learn(self.office.url.split(","))
 
     # --- what the bus is like -----------------------------------------------------------------------
     async def look(self) -> tuple[dict[str, raft_meta.Group], Held]:

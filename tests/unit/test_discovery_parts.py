@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.discovery.announcement import (
+    MAX_ROUTES,
     MEMBER,
     ROLES,
     TTL_S,
@@ -38,6 +39,7 @@ MACHINE = (
 )
 
 tokens = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+hosts = st.from_regex(r"[a-z0-9.:-]{1,60}", fullmatch=True)
 urls = st.from_regex(r"nats://[a-z0-9.]{1,40}:[0-9]{1,5}", fullmatch=True)
 announcements = st.builds(
     Announcement,
@@ -51,6 +53,7 @@ announcements = st.builds(
     version=st.from_regex(r"[0-9a-z.]{0,20}", fullmatch=True),
     at=st.integers(0, 10**15).map(lambda us: us / 1e6),
     supports=tokens | st.just(""),
+    routes=st.lists(st.tuples(hosts, st.integers(1, 65535)), max_size=MAX_ROUTES).map(tuple),
 )
 
 

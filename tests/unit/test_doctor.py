@@ -63,6 +63,13 @@ def test_a_healthy_machine_has_nothing_to_do():
         ({"reachable": (("nats://a:1", "no way"),)}, "fail", "no route to nats://a:1", "--interface"),
         ({"reachable": (("nats://a:1", "silent"), ("nats://b:1", ""))}, "warn", "nats://a:1", "allow TCP"),
         ({"api_answers": False}, "warn", "No node answers", "python -m node"),
+        ({"api_waits": "it waits for n2", "api_if_lost": "run x"}, "fail", "it waits for n2", "run x"),
+        (
+            {"api_answers": False, "hosted": ("/data holds a bus server.", "Start it.", "If lost: x")},
+            "warn",
+            "holds a bus",
+            "start it. if lost: x",
+        ),
         ({"api_mesh": "lab"}, "warn", "That is not home", "--mesh home"),
         ({"api_clock_ahead_s": -60.0}, "warn", "60 s behind", "NTP"),
         ({"kinds": (KindInfo("llm", False, "no torch", "pip x"),)}, "warn", "can't run llm: no torch", "pip x"),

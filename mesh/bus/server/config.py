@@ -33,6 +33,8 @@ _MEMORY_STORE_BYTES = 64 * MIB
 _LOG_BYTES = 8 * MIB
 #: Raft of a restarted lone server starts once the witness is connected. The connection is local, so retries are cheap.
 _WITNESS_RECONNECT = "50ms"
+#: A route is given up after two unanswered pings. The server's own default would take 90 s.
+_ROUTE_PING, _ROUTE_PINGS_LOST = "3s", 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ def render(config: ServerConfig) -> str:
             "authorization": {"user": _ROUTE_USER, "password": config.password, "timeout": 2},
             "routes": [_url("nats-route", _ROUTE_USER, config.password, host, port) for host, port in config.routes],
             "no_advertise": config.hidden,
+            # A route to an address that is gone is silent: its peer is refused as a duplicate until it is given up.
+            "ping_interval": _ROUTE_PING,
+            "ping_max": _ROUTE_PINGS_LOST,
             # One connection between two servers, not the default four: they are on one machine.
             "pool_size": 1,
         },

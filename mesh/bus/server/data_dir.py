@@ -9,14 +9,30 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mesh.errors import CannotStart
 from mesh.files import write_atomically
+from mesh.subjects import host_of
 
 MARKER = "founded.json"
 MINIMUM_FREE_BYTES = 100 * 1000 * 1000
+
+
+#: (address, port) where other servers reach a bus server.
+Route = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Member:
+    """Another server of the mesh."""
+
+    name: str
+    routes: tuple[Route, ...] = ()
+    """Where it was when it was last heard."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +45,15 @@ class Founded:
     cluster_port: int
     witness_port: int
     """Where the server listens for its witness, on loopback."""
-    peers: tuple[tuple[str, int], ...] = ()
-    """(address, port) where the other servers of the mesh are, as last heard."""
+    peers: tuple[Route, ...] = ()
+    """Where the other servers of the mesh are, as last heard."""
+    members: tuple[Member, ...] = ()
+    """The other servers of the mesh. Empty in folders of earlier versions, which kept only `peers`."""
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The ids of the nodes that run the other servers, sorted."""
+        return tuple(sorted({host_of(member.name) for member in self.members}))
 
 
 def read_marker(folder: Path) -> Founded | None:
@@ -38,14 +61,20 @@ def read_marker(folder: Path) -> Founded | None:
     file = folder / MARKER
     try:
         stored = json.loads(file.read_bytes())
-        peers = tuple((str(host), int(port)) for host, port in stored.pop("peers", ()))
-        return Founded(**{name: stored[name] for name in Founded.__dataclass_fields__ if name != "peers"}, peers=peers)
+        stored_members = stored.get("members", ())
+        members = tuple(Member(str(member["name"]), _routes(member["routes"])) for member in stored_members)
+        required = {name: stored[name] for name in Founded.__dataclass_fields__ if name not in ("peers", "members")}
+        return Founded(**required, peers=_routes(stored.get("peers", ())), members=members)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
         raise CannotStart(
             f"{file} is damaged; restore it from a copy, or move {folder} away to found a new mesh"
         ) from None
+
+
+def _routes(stored: Iterable[Sequence[Any]]) -> tuple[Route, ...]:
+    return tuple((str(host), int(port)) for host, port in stored)
 
 
 def write_marker(folder: Path, founded: Founded) -> None:

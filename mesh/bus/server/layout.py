@@ -20,6 +20,9 @@ from mesh.bus.server.data_dir import Founded
 
 LOOPBACK = "127.0.0.1"
 _BOOT_STORE_BYTES = 64 * 1024**2
+#: The server's own limit for all streams together, whatever the size of the disk. Every stream has a limit that follows
+#: the free disk of the node that created the mesh, and a server with a smaller disk must be able to take the replicas.
+STORE_BYTES = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class BusSettings:
     """Preferred. A founded folder prefers the one it had."""
     client_port_required: bool = False
     """Whether to refuse to start rather than take another port."""
-    store_max_bytes: int = 16 * 1024**3
+    store_max_bytes: int = STORE_BYTES
     """What all streams together may take on disk."""
     sync_interval_s: float = 1.0
     """How often the server writes through to the disk."""

@@ -22,7 +22,7 @@ from typing import Any
 from mesh.bus.server import bootstrap, data_dir, readiness
 from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import local_host, render
-from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.data_dir import Founded, Member, Route
 from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
 from mesh.bus.server.process import ServerProcess
 from mesh.bus.server.restarts import remembered, restart_delay_s
@@ -61,22 +61,31 @@ class BusServer:
         self._founded: Founded | None = None
 
     @property
+    def founded(self) -> Founded:
+        """What its folder holds; known once it was started."""
+        assert self._founded is not None, "start it first"
+        return self._founded
+
+    @property
     def name(self) -> str:
         """What the server is called in its group; known once it was started."""
-        assert self._founded is not None, "start it first"
-        return self._founded.server_name
+        return self.founded.server_name
 
     @property
-    def routes(self) -> tuple[tuple[str, int], ...]:
+    def routes(self) -> tuple[Route, ...]:
         """(address, port) where other servers reach it; known once it was started."""
-        assert self._founded is not None, "start it first"
         hosts = self.settings.advertise or (local_host(self.settings.bind_host),)
-        return tuple((host, self._founded.cluster_port) for host in hosts)
+        return tuple((host, self.founded.cluster_port) for host in hosts)
 
     @property
-    def peers(self) -> tuple[tuple[str, int], ...]:
-        """(address, port) of the other machines' servers, as last heard."""
+    def peers(self) -> tuple[Route, ...]:
+        """Where the other machines' servers are, as last heard."""
         return self._founded.peers if self._founded else ()
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The other servers of the mesh, as last heard."""
+        return self._founded.members if self._founded else ()
 
     @property
     def address(self) -> BusAddress:
@@ -95,7 +104,7 @@ class BusServer:
         """Whether the server was ready after its last start and its process has not ended since."""
         return self._is_ready and "server" in self.pids
 
-    async def start(self, join: Sequence[tuple[str, int]] = ()) -> BusAddress:
+    async def start(self, join: Sequence[Route] = ()) -> BusAddress:
         """Found the bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
 
         It serves when this returns, but for one that came back and whose group has no majority yet.
@@ -147,15 +156,18 @@ class BusServer:
             self._restart_reason, self._is_ready = reason, False
             await self._server.end()
 
-    async def set_peers(self, peers: Sequence[tuple[str, int]]) -> None:
-        """Where the other machines' servers are: for the next start, and for finding them again now."""
+    async def set_peers(self, peers: Sequence[Route], members: Sequence[Member] | None = None) -> None:
+        """Where the others are, now and at the next start; `members`: which servers they are, None: as before."""
         assert self._founded is not None and self._server is not None, "start it first"
-        if tuple(peers) == self._founded.peers:
+        before = self._founded
+        after = replace(before, peers=tuple(peers), members=before.members if members is None else tuple(members))
+        if after == before:
             return
-        self._founded = replace(self._founded, peers=tuple(peers))
-        self._server.write_config(render(self._layout.server(self._founded)))
-        self._server.reload()
-        data_dir.write_marker(self.folder, self._founded)
+        self._founded = after
+        if after.peers != before.peers:
+            self._server.write_config(render(self._layout.server(after)))
+            self._server.reload()
+        data_dir.write_marker(self.folder, after)
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """This machine has other addresses now: clients and servers are told of these."""
@@ -201,7 +213,7 @@ class BusServer:
         data_dir.write_marker(self.folder, founded)
         return founded
 
-    async def _join(self, server: ServerProcess, peers: tuple[tuple[str, int], ...]) -> Founded:
+    async def _join(self, server: ServerProcess, peers: tuple[Route, ...]) -> Founded:
         """Become one more member of the group at `peers`. It counts once that group's leader says so."""
         data_dir.wipe(self.folder)
         ports = self._choose_ports(None)
@@ -317,8 +329,9 @@ class BusServer:
         client = data_dir.free_port(host, wanted)
         cluster = data_dir.free_port(host, was.cluster_port if was else _CLUSTER_PORT, (client,))
         witness = data_dir.free_port(LOOPBACK, was.witness_port if was else 0, (client, cluster))
-        name, peers = (was.server_name, was.peers) if was else (settings.node_id, ())
-        return Founded(settings.mesh_id, name, client, cluster, witness, peers)
+        if was is not None:
+            return replace(was, client_port=client, cluster_port=cluster, witness_port=witness)
+        return Founded(settings.mesh_id, settings.node_id, client, cluster, witness)
 
 
 def _worth_repeating(error: CannotStart) -> bool:

@@ -1,0 +1,116 @@
+"""What a node says that waits for its mesh: which bus servers it knows and reaches, how many it needs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesh.bus.server.data_dir import Founded, Route
+from mesh.discovery.identity import MeshIdentity
+from mesh.subjects import host_of
+from mesh.views import BusView, NetworkView, QueueView, RegistryView, WaitingView
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a node knows of the bus servers of its mesh. All names are ids of nodes."""
+
+    node: str
+    """The node itself."""
+    members: Mapping[str, Sequence[Route]]
+    """The nodes that run the bus servers, and where they were last heard; this node too, if it runs one."""
+    reached: frozenset[str] = frozenset()
+    """Those whose servers are connected."""
+    heard: frozenset[str] = frozenset()
+    """Those that announce themselves on the local network."""
+    size: int = 0
+    """How many servers there are, as they say themselves; 0: not known."""
+    led: bool = False
+    """Whether they have a leader."""
+    command: str = ""
+    """What a person runs on this machine when the others are lost for good."""
+
+    @property
+    def total(self) -> int:
+        """How many servers there are."""
+        return max(self.size, len(self.members), len(self.reached))
+
+    @property
+    def needed(self) -> int:
+        """How many must be connected: a majority."""
+        return self.total // 2 + 1
+
+
+def known_members(founded: Founded, own: Sequence[Route] = ()) -> dict[str, Sequence[Route]]:
+    """Node id -> routes of all servers that a data directory names, its own first."""
+    others = {host_of(member.name): member.routes for member in founded.members}
+    return {host_of(founded.server_name): own, **others}
+
+
+def view_of(standing: Standing) -> WaitingView:
+    """Who waits for whom, and what a person can do."""
+    lost = not standing.led and len(standing.reached) < standing.needed
+    return WaitingView(
+        reason=_reason(standing, lost),
+        members=tuple(sorted(standing.members)),
+        reached=tuple(sorted(standing.reached)),
+        heard=tuple(sorted(standing.heard)),
+        needed=standing.needed if standing.total else 0,
+        if_lost=standing.command if lost and standing.reached else "",
+    )
+
+
+def _reason(standing: Standing, lost: bool) -> str:
+    if not standing.total:
+        return "this node waits for its mesh: it knows no bus server and reaches none"
+    there = f"{len(standing.reached)} of {standing.total} bus servers of this mesh {_are(len(standing.reached))} there"
+    if standing.reached:
+        there += f" ({', '.join(sorted(standing.reached))})"
+    if not lost:
+        return f"{there}, which is a majority; this node waits until they have elected their leaders, about ten seconds"
+    missing = [node for node in sorted(standing.members) if node not in standing.reached]
+    start = ", ".join(_place(node, standing) for node in missing) or "on the machines that ran them"
+    return f"{there}, {standing.needed} are needed, so this node waits; start the missing nodes: {start}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _place(node: str, standing: Standing) -> str:
+    hosts = dict.fromkeys(host for host, _ in standing.members[node])
+    facts = [f"last at {', '.join(hosts)}"] if hosts else []
+    if node in standing.heard:
+        facts.append("heard on this network but not connected")
+    return f"{node} ({'; '.join(facts)})" if facts else node
+
+
+def advice(view: WaitingView) -> str:
+    """The sentence about machines that are lost for good; "" where there is nothing to decide."""
+    if not view.if_lost:
+        return ""
+    return (
+        "As soon as one more of them is back, everything goes on by itself and nothing is lost. Only if they are lost "
+        f"for good, run on this machine: {view.if_lost}"
+    )
+
+
+def waiting_network(mesh: MeshIdentity, urls: Iterable[str], waiting: WaitingView) -> NetworkView:
+    """The document of `network/status` of a node that waits for its mesh."""
+    alarms = (waiting.reason, advice(waiting))
+    return NetworkView(
+        mesh=mesh.name,
+        mesh_id=mesh.id,
+        leader="",
+        fence=0,
+        bus=BusView(tuple(dict.fromkeys(urls)), waiting.reason, waiting.reason),
+        queue=QueueView(None),
+        alarms=tuple(f"{text[0].upper()}{text[1:]}" for text in alarms if text),
+        registry=RegistryView(0, ()),
+        waiting=waiting,
+    )
+
+
+def reached_hosts(servers: Collection[str]) -> frozenset[str]:
+    """The nodes of the servers with these names."""
+    return frozenset(map(host_of, servers))
