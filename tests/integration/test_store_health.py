@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +35,14 @@ pytestmark = pytest.mark.timeout(180)
 #: Submissions that are refused at once are answered within this, seconds: a look at the disk, and a busy machine.
 AT_ONCE_S = 5.0
 HEALED_WITHIN_S = 40.0
+ROOMY = replace(SETTINGS, store_max_bytes=1 << 50)
 
 
 class Watched:
     """A bus server with a monitor, as a node has them."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = BusServer(folder / "bus", SETTINGS, lambda *_: None)
+        self.server = BusServer(folder / "bus", ROOMY, lambda *_: None)
         self.health: list[Health] = []
         self._monitoring: asyncio.Task[None] | None = None
         self.bus: Bus
@@ -61,11 +66,26 @@ class Watched:
         data = bytes(100_000)
         await self.bus.store(f"work.echo.any.normal.s-{number}", data, msg_id=f"s-{number}", timeout_s=timeout_s)
 
-    async def close(self) -> None:
+    async def pause(self, killed: bool) -> None:
+        """End the server; `start` brings it back."""
+        await self._stop_watching()
+        if killed:
+            self.server._stopping.set()
+            for pid in self.server.pids.values():
+                os.kill(pid, signal.SIGKILL)
+        await self.server.stop()
+        self.server = BusServer(self.server.folder, ROOMY, lambda *_: None)
+        self.health.clear()
+
+    async def _stop_watching(self) -> None:
         if self._monitoring is not None:
             self._monitoring.cancel()
             await asyncio.gather(self._monitoring, return_exceptions=True)
+            self._monitoring = None
             await self.bus.close()
+
+    async def close(self) -> None:
+        await self._stop_watching()
         await self.server.stop()
 
 
@@ -115,6 +135,68 @@ async def test_a_disk_that_fails_is_named_and_its_server_is_left_alone(tmp_path:
 
 def _abort(disk: Path) -> bool:
     return subprocess.run(["mount", "-o", "remount,abort", str(disk)], capture_output=True, check=False).returncode == 0
+
+
+def _truncate(block: Path) -> None:
+    os.truncate(block, block.stat().st_size * 55 // 100)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], int]] = {
+    "truncated": (_truncate, 3),
+    "emptied": (lambda block: os.truncate(block, 0), 5),
+    "removed": (Path.unlink, 5),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+async def test_lost_blocks_of_a_store_are_reported_with_stream_and_count(
+    tmp_path: Path, how: str, killed: bool
+) -> None:
+    bus = Watched(tmp_path)
+    try:
+        await bus.start(tmp_path)
+        for number in range(5):
+            await bus.store(number)
+        await bus.bus.store("task.s.1.end", bytes(1000))
+        await eventually(lambda: _ledger_holds(tmp_path, "WORK", 5), 20, "the ledger knows them")
+        await bus.pause(killed)
+        damage, lost = DAMAGE[how]
+        for block in (tmp_path / "bus" / "store").rglob("streams/WORK/msgs/*.blk"):
+            damage(block)
+        await bus.start(tmp_path)
+        found = await bus.until(lambda health: bool(health.lost), "the loss is seen")
+        assert found.lost == {"WORK": lost} and found.stores
+        await bus.pause(killed=False)
+        await bus.start(tmp_path)
+        found = await bus.until(lambda health: bool(health.lost), "it is still told after another start")
+        assert found.lost == {"WORK": lost}
+    finally:
+        await bus.close()
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+async def test_a_store_from_which_work_was_taken_has_lost_nothing(tmp_path: Path, killed: bool) -> None:
+    bus = Watched(tmp_path)
+    try:
+        await bus.start(tmp_path)
+        for number in range(5):
+            await bus.store(number)
+        await eventually(lambda: _ledger_holds(tmp_path, "WORK", 5), 20, "the ledger knows them")
+        for sequence in (1, 3, 5):
+            await bus.bus.delete_message("WORK", sequence)
+        await bus.pause(killed)
+        await bus.start(tmp_path)
+        bus.health.clear()
+        await bus.until(lambda health: len(bus.health) > 1, "it was looked at")
+        assert bus.health[-1] == Health()
+    finally:
+        await bus.close()
+
+
+async def _ledger_holds(folder: Path, stream: str, messages: int) -> bool:
+    file = folder / "bus" / "ledger.json"
+    return file.exists() and json.loads(file.read_bytes())["streams"].get(stream, [0, 0])[1] == messages
 
 
 async def test_a_full_disk_is_an_alarm_and_submissions_are_refused_at_once_until_there_is_room(tmp_path: Path) -> None:

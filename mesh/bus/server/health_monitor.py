@@ -18,6 +18,7 @@ from mesh.bus.server.config import MESH_ACCOUNT, local_host
 from mesh.bus.server.disk import DiskProbe
 from mesh.bus.server.health import Disk, Memory, Seen
 from mesh.bus.server.server_log import ServerLog
+from mesh.bus.server.store_auditor import StoreAuditor
 from mesh.bus.server.supervisor import BusServer
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 #: The period while something is wrong, seconds.
 LOOK_SOON_S = 1.0
-#: The whole health check and the streams are read at this period, seconds.
+#: The whole health check of the server is read at this period, seconds.
 WHOLE_EVERY_S = 10.0
 _ANSWER_S = 2.0
 
@@ -41,7 +42,7 @@ class Health:
     says: str = ""
     """The state for people; "" when nothing is wrong."""
     lost: Mapping[str, int] = field(default_factory=dict)
-    """Stream -> messages that the server found damaged or missing in its store, since its start."""
+    """Stream -> messages that its store has lost within a day."""
 
 
 class HealthMonitor:
@@ -62,8 +63,8 @@ class HealthMonitor:
         self._disk_name = disk.name_of(store)
         self._memory, self._admin = Memory(), None
         self._whole_at = float("-inf")
-        self._fault, self._lost = "", dict[str, int]()
-        self._said = ""
+        self._fault, self._said = "", ""
+        self._audit = StoreAuditor(server, clock)
         self._admin: Admin | None
 
     async def run(self) -> None:
@@ -87,7 +88,7 @@ class HealthMonitor:
             verdict.says.replace("the disk ", f"the disk ({self._disk_name}) ", 1) if self._disk_name else verdict.says
         )
         self._note(says, verdict.stores)
-        self._report(Health(verdict.stores, verdict.is_full, says, dict(self._lost)))
+        self._report(Health(verdict.stores, verdict.is_full, says, self._audit.lost))
         if verdict.restart and await self._may_restart(verdict.serves_nothing):
             await self._hang_up()
             self._whole_at, self._fault = float("-inf"), ""
@@ -113,18 +114,16 @@ class HealthMonitor:
         try:
             enabled = await self._ask("HEALTHZ", {"js-enabled-only": True})
             seen = replace(seen, enabled=_is_ok(enabled))
-            if seen.enabled and self._clock() - self._whole_at >= WHOLE_EVERY_S:
-                await self._look_whole()
+            if seen.enabled:
+                streams = await self._ask("JSZ", {"account": MESH_ACCOUNT, "streams": True})
+                await self._audit.look(streams, logged.restored)
+                if self._clock() - self._whole_at >= WHOLE_EVERY_S:
+                    self._whole_at = self._clock()
+                    self._fault = restartable_fault(await self._ask("HEALTHZ", {"details": True}))
         except (AdminError, OSError, ValueError):  # a TimeoutError is an OSError
             await self._hang_up()
             seen = replace(seen, answers=False)
         return replace(seen, fault=self._fault)
-
-    async def _look_whole(self) -> None:
-        self._whole_at = self._clock()
-        whole = await self._ask("HEALTHZ", {"details": True})
-        self._fault = restartable_fault(whole)
-        self._lost = lost_messages(await self._ask("JSZ", {"account": MESH_ACCOUNT, "streams": True}))
 
     async def _ask(self, what: str, options: dict[str, Any]) -> dict[str, Any]:
         """Raises: AdminError, OSError, ValueError."""
@@ -158,17 +157,6 @@ def restartable_fault(healthz: Mapping[str, Any]) -> str:
         if any(word in text for word in words):
             return f"{error['stream']}: {text}" if error.get("stream") else text
     return ""
-
-
-def lost_messages(jsz: Mapping[str, Any]) -> dict[str, int]:
-    """Stream -> messages that the server found missing in its store, from its answer to JSZ with `streams`. Pure."""
-    found: dict[str, int] = {}
-    for account in jsz.get("account_details") or ():
-        for stream in account.get("stream_detail") or ():
-            lost = (stream.get("state") or {}).get("lost") or {}
-            if number := len(lost.get("msgs") or ()):
-                found[str(stream["name"])] = number
-    return found
 
 
 __all__ = ["Disk", "Health", "HealthMonitor"]

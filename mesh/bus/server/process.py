@@ -111,8 +111,14 @@ class ServerProcess:
 
     def last_words(self) -> str:
         """The last thing it complained about, else the last thing it said."""
-        lines = _tail(self.folder / f"{self.name}.out") + _tail(self.log_file)
+        lines = tail(self.folder / f"{self.name}.out") + tail(self.log_file)
         return last_complaint(lines)
+
+    def cause(self, code: int) -> str:
+        """Why it ended with that exit code, for people."""
+        if code == 0:
+            return "somebody told it to stop"
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}: {self.last_words()}"
 
     async def stop_leftover(self) -> bool:
         """End the server a killed node left running in this folder; whether there was one."""
@@ -173,7 +179,8 @@ def last_complaint(lines: list[str]) -> str:
     return "it said nothing"
 
 
-def _tail(file: Path) -> list[str]:
+def tail(file: Path) -> list[str]:
+    """The last lines of a log; none when it can't be read."""
     try:
         with open(file, "rb") as log:
             log.seek(max(0, file.stat().st_size - _LOG_TAIL_BYTES))

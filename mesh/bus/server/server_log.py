@@ -1,11 +1,13 @@
-"""What nats-server says about its store in its log and nowhere else: write errors and lost messages."""
+"""What nats-server says about its store in its log and nowhere else: write errors, and what it found at its start."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mesh.bus.server.store_audit import restored_in
 
 #: The most that one look reads, bytes.
 _READ_BYTES = 1 << 20
@@ -22,21 +24,20 @@ class LogFacts:
     """What the log has said since the last start of the server."""
 
     write_errors: int = 0
-    lines: tuple[str, ...] = field(default=())
-    """The last lines that report one."""
+    restored: Mapping[str, int] = field(default_factory=dict)
+    """Stream -> messages that it found in its store."""
 
 
 def read_lines(before: LogFacts, lines: Iterable[str]) -> LogFacts:
     """`before` and what `lines` add. A line that the server starts with begins anew. Pure."""
-    errors, kept = before.write_errors, list(before.lines)
-    for line in lines:
-        if _STARTED in line:
-            errors = 0
-            kept.clear()
-        elif _WRITE_ERROR.search(line):
-            errors += 1
-            kept = [*kept[-2:], line.partition("] ")[2] or line]
-    return LogFacts(errors, tuple(kept))
+    lines = list(lines)
+    errors, restored = before.write_errors, dict(before.restored)
+    started = max((number for number, line in enumerate(lines) if _STARTED in line), default=-1)
+    if started >= 0:
+        lines, errors = lines[started:], 0
+        restored.clear()
+    errors += sum(_WRITE_ERROR.search(line) is not None for line in lines)
+    return LogFacts(errors, {**restored, **restored_in(lines)})
 
 
 class ServerLog:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mesh.bus.server import bootstrap, data_dir, readiness
+from mesh.bus.server import bootstrap, data_dir, readiness, store_audit
 from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import local_host, render
 from mesh.bus.server.data_dir import Founded, Member, Route
@@ -57,6 +57,8 @@ class BusServer:
         self._restart_reason = ""
         """Why `restart` ends the server; "" when it ends by itself."""
         self._is_ready = False
+        self.expected = store_audit.Expected()
+        """What the store should have held at the last start of the server."""
         self._watchers: list[asyncio.Task[None]] = []
         self._founded: Founded | None = None
 
@@ -131,6 +133,7 @@ class BusServer:
                 await witness.launch(self._layout.witness(founded))
                 await self._until_ready(server, founded)
             else:
+                self.expected = await asyncio.to_thread(store_audit.expected, self.folder, founded.server_name)
                 founded = await self._bring_back(server, witness, founded)
         except BaseException:
             await self._end_both()
@@ -285,7 +288,7 @@ class BusServer:
             ordered = self._ended(process)
             deaths = remembered(deaths if ordered else (*deaths, now), now)
             delay_s = 0.0 if ordered else restart_delay_s(deaths, now)
-            facts = {"exit_code": code, "deaths": len(deaths), "reason": ordered or _cause(code, process)}
+            facts = {"exit_code": code, "deaths": len(deaths), "reason": ordered or process.cause(code)}
             how = "was ended" if ordered else "died"
             log.error("the bus %s %s (%s); started again in %.1f s", process.name, how, facts["reason"], delay_s)
             if delay_s:
@@ -295,6 +298,8 @@ class BusServer:
             if self._stopping.is_set():
                 return
             try:
+                if process is self._server:
+                    self.expected = await asyncio.to_thread(store_audit.expected, self.folder, self.name)
                 await process.launch()
                 if self._stopping.is_set():  # stopped between the fork and here
                     await process.stop()
@@ -341,9 +346,3 @@ def _worth_repeating(error: CannotStart) -> bool:
 
 async def _at_once(process: ServerProcess) -> None:
     """A witness needs no waiting for: nothing depends on it but the next start."""
-
-
-def _cause(code: int, process: ServerProcess) -> str:
-    if code == 0:
-        return "somebody told it to stop"
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}: {process.last_words()}"

@@ -1,0 +1,75 @@
+"""Finds out what the store of a running bus server has lost, and keeps the ledger; `store_audit.py` compares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mesh.bus.server import store_audit
+from mesh.bus.server.store_audit import CATCH_UP_S, Expected, Position
+from mesh.bus.server.supervisor import BusServer
+
+log = logging.getLogger(__name__)
+
+
+class StoreAuditor:
+    """`look` at each answer of the server; `lost` has the result."""
+
+    def __init__(self, server: BusServer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server, self._clock = server, clock
+        self._before: Expected | None = None
+        self._due: dict[str, Position] = {}
+        """The positions of the ledger at the start, of the streams that have not been compared with it yet."""
+        self._unread: set[str] = set()
+        """Streams whose line in the log has not been read yet."""
+        self._started_at = 0.0
+        self._found: dict[str, tuple[int, float]] = {}
+        self._written: tuple[dict[str, Position], dict[str, tuple[int, float]]] | None = None
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Stream -> messages that were lost within a day."""
+        recent = time.time() - store_audit.TELL_S
+        return {stream: number for stream, (number, at) in self._found.items() if at > recent}
+
+    async def look(self, jsz: Mapping[str, Any], restored: Mapping[str, int]) -> None:
+        """Compare the answer to JSZ with `streams`, and what the log says of the start, with what should be there."""
+        if self._before is not self._server.expected:
+            self._before = self._server.expected
+            self._due, self._unread = dict(self._before.ledger), set(self._before.indexes)
+            self._started_at, self._found = self._clock(), {**self._found, **self._before.told}
+        found = store_audit.lost_at_start(
+            self._before, {name: restored[name] for name in self._unread & restored.keys()}
+        )
+        self._unread -= restored.keys()
+        now = store_audit.positions(jsz)
+        tails = store_audit.lost_tails(self._due, now)
+        caught_up = self._clock() - self._started_at >= CATCH_UP_S
+        # A stream with other copies may get from them what this one lacks.
+        waiting = {name for name in tails if name in _replicated(jsz) and not caught_up}
+        self._due = {name: self._due[name] for name in waiting}
+        for stream, number in {**tails, **found}.items():
+            if stream not in waiting or stream in found:
+                self._note(stream, number)
+        held = {**now, **self._due}
+        if (held, self._found) != self._written:
+            self._written = held, dict(self._found)
+            folder, name = self._server.folder, self._server.name
+            await asyncio.to_thread(store_audit.write_ledger, folder, name, held, self._found)
+
+    def _note(self, stream: str, number: int) -> None:
+        self._found[stream] = (number, time.time())
+        log.error("the store in %s has lost %d messages of the stream %s", self._server.folder, number, stream)
+
+
+def _replicated(jsz: Mapping[str, Any]) -> set[str]:
+    """The streams that have other copies."""
+    return {
+        str(stream["name"])
+        for account in jsz.get("account_details") or ()
+        for stream in account.get("stream_detail") or ()
+        if (stream.get("cluster") or {}).get("replicas")
+    }
