@@ -131,6 +131,27 @@ class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The node that copies; it stays until the end."""
 
 
+class IdentityClaim(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`node.<id>.identity`: a running process says that it is this node. Two of them are twins: see
+    `mesh/membership/twins.py`."""
+
+    node: str
+    incarnation: str
+    session: str
+    """New with every connection: tells two copies of one running process apart."""
+    connections: int = 1
+    """How many connections the process has had."""
+    ticket: int = 0
+    """The revision of the first node record that the process wrote, so the bus orders them; 0: none yet."""
+    name: str = ""
+    """The host name of its machine."""
+    addresses: tuple[str, ...] = ()
+    machine_id: str = ""
+    boot_id: str = ""
+    """Another one each time the machine starts."""
+    pid: int = 0
+
+
 class MeshEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stream EVENTS: one entry of the journal."""
 

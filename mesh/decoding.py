@@ -15,6 +15,7 @@ from mesh.capacity import LeaveOrder
 from mesh.coordination import (
     HostingAnswer,
     HostingRequest,
+    IdentityClaim,
     Lease,
     MergeOrder,
     MeshEvent,
@@ -29,6 +30,7 @@ from mesh.decoding_checks import (
     first,
     heartbeat_fault,
     held_fault,
+    identity_fault,
     is_token_or_empty,
     merge_fault,
     mesh_fault,
@@ -120,6 +122,7 @@ pool: Decoder[Pool] = Decoder(Pool, "pool", pool_fault)
 server: Decoder[ServerRecord] = Decoder(ServerRecord, "record of a bus server", server_fault)
 hosting_request: Decoder[HostingRequest] = Decoder(HostingRequest, "request about a bus server", request_fault)
 hosting_answer: Decoder[HostingAnswer] = Decoder(HostingAnswer, "answer about a bus server")
+identity_claim: Decoder[IdentityClaim] = Decoder(IdentityClaim, "claim of an identity", identity_fault)
 merge: Decoder[MergeOrder] = Decoder(MergeOrder, "order to merge", merge_fault)
 event: Decoder[MeshEvent] = Decoder(MeshEvent, "journal entry")
 alarms: Decoder[tuple[str, ...]] = Decoder(tuple[str, ...], "list of alarms")

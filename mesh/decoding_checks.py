@@ -10,6 +10,7 @@ import re
 
 from mesh.coordination import (
     HostingRequest,
+    IdentityClaim,
     MergeOrder,
     MeshRecord,
     Plan,
@@ -169,6 +170,16 @@ def merge_fault(order: MergeOrder) -> str:
         (order.urls and all(map(_is_bus_url, order.urls)), "it names no valid URLs of a bus"),
         (order.phase in ("drain", "moved"), "its phase is unknown"),
         (is_token_or_empty(order.mover), "its mover can't be the id of a node"),
+    )
+
+
+def identity_fault(claim: IdentityClaim) -> str:
+    """Why the claim of an identity may not be used."""
+    return first(
+        (is_token(claim.node), "it names no node"),
+        (is_token(claim.incarnation) and is_token(claim.session), "it names no process"),
+        (claim.ticket >= 0 and claim.connections >= 0, "its numbers can't be negative"),
+        (is_token_or_empty(claim.boot_id) and is_token_or_empty(claim.machine_id), "its machine has no valid id"),
     )
 
 

@@ -150,6 +150,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, kw_only=True):
     rates: dict[str, tuple[float, int]] = {}
     """kind -> (exponential mean of the run time in seconds, number of tasks)"""
     interval_s: float = 0.5
+    twin: str = ""
+    """The machine of another process that ran as this node lately; see `mesh/membership/twins.py`."""
 
 
 class HeartbeatDigest(Struct, frozen=True, kw_only=True):

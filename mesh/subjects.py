@@ -227,6 +227,11 @@ def held(node: str) -> str:
 ALL_HELD = "node.*.held"
 
 
+def identity(node: str) -> str:
+    """node.<id>.identity: a process says that it runs as this node; another one that does answers"""
+    return f"node.{_token(node)}.identity"
+
+
 def bus_host(node: str) -> str:
     """node.<id>.bus: the leader asks a node to start a bus server, or to stop it"""
     return f"node.{_token(node)}.bus"

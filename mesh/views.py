@@ -168,6 +168,8 @@ class NodeView:
     version: str
     last_seen_s: float
     """Seconds since its last heartbeat; -1 when none was heard."""
+    twin: str = ""
+    """The machine of another process that ran as this node lately; "" when there is none."""
 
 
 @dataclass(frozen=True)

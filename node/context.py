@@ -28,6 +28,9 @@ class Shutdown:
         self.merge_order: MergeOrder | None = None
         """Set when this node's mesh merges into another one: after the stop the node is started again there."""
 
+        self.refusal = ""
+        """Set when this process must not go on as this node: why, and what to do. It then leaves without a goodbye."""
+
     def request(self) -> None:
         """Stop the node."""
         self.requested.set()

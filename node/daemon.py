@@ -35,11 +35,13 @@ from node.heartbeat import HeartbeatPublisher
 from node.identity import capabilities, record
 from node.identity.banner import banner
 from node.identity.calibrator import calibrator_of
+from node.identity.publishing import IdentityPublisher
 from node.identity.service_info import answer_service_requests
 from node.lifecycle import connecting, draining, joining, merge_follow
 from node.lifecycle.bus_host import BusHost, has_successor
 from node.lifecycle.managed import ManagedNode
 from node.lifecycle.network_change import NetworkWatcher
+from node.lifecycle.twins import TwinWatch
 from node.version import version
 from node.wiring import api
 from node.wiring.leadership import Leadership
@@ -118,7 +120,8 @@ class Node:
 
     async def _build(self) -> None:
         context, bus, mesh_config = self.context, self.context.bus, self.config.mesh_config
-        self.calibrator = calibrator_of(context, self._held, self._publish_speeds)
+        self.calibrator = calibrator_of(context, self._held, lambda: self.identity.speeds(self.calibrator.seconds))
+        self.identity = IdentityPublisher(context, lambda: self.bus_host.location, self._publish_record)
         context.capabilities = msgspec.structs.replace(context.capabilities, speeds=dict(self.calibrator.seconds))
         context.record = record.record_of(context, self.bus_host.server is not None)
         self.registry = Registry(bus, context.node_id, mesh_config)
@@ -126,7 +129,8 @@ class Node:
         self._build_work()
         led = Leadership(context, self.registry, self.bus_host)
         self.election, self.leader, self.scaler = led.election, led.leader, led.scaler
-        self.managed = ManagedNode(context)
+        self.managed, self.twin_watch = ManagedNode(context), TwinWatch(context, self._publish_record)
+        self.heartbeat.twin = lambda: self.twin_watch.twin
         self._on_close("registry", self.registry.close)
         self._on_close("client", self.mesh.close)
         self._on_close("executor", lambda: self.executor.stop(0.0))
@@ -144,6 +148,7 @@ class Node:
         await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel)
         await answer_service_requests(context, self.executor.rates)
         await self.managed.listen()
+        await self.twin_watch.listen()
         bus.on_back.append(self._on_reconnect)
         await self.placement_plan.start()
 
@@ -177,7 +182,7 @@ class Node:
 
     async def _announce(self) -> None:
         context = self.context
-        await self._publish_record()
+        self.twin_watch.ticket = await self._publish_record()
         self.heartbeat.publish()
         # The services start now: what follows may take long when many nodes start at once. A request to stop does not
         # end them: without its heartbeat a draining node would lose its tasks to other nodes.
@@ -195,7 +200,7 @@ class Node:
             self.benchmarking, self.scaler.service,
         )  # fmt: skip
         self.bridge.attach(answering)
-        await context.discovery.announce(record.announcement_of(context, *self.bus_host.location))
+        await self.identity.announce()
         await journal.emit(context.bus, "join", {"name": context.record.name}, context.node_id, 0)
 
     def banner(self) -> str:
@@ -207,7 +212,7 @@ class Node:
     def _service_table(self) -> list[Service]:
         """The services of the node. A node without a heartbeat stops; any other service is started again."""
         context, bus_host = self.context, self.bus_host
-        network_watcher = NetworkWatcher(context, bus_host, self._publish_location)
+        network_watcher = NetworkWatcher(context, bus_host, self.identity.location)
         merge_follower = merge_follow.MergeFollower(context, self._drain, lambda: bus_host.server is not None)
         return [
             Service("heartbeat", self.heartbeat.run, "stop_node"),
@@ -221,6 +226,7 @@ class Node:
             Service("merge follower", merge_follower.run),
             Service("calibrator", self.calibrator.run),
             Service("dead-man switch", self.managed.run),
+            Service("twin watch", self.twin_watch.run),
             Service("capacity policy", self.scaler.run),
         ]
 
@@ -262,6 +268,12 @@ class Node:
     async def stop(self, drain_s: float | None = None) -> None:
         """Leave in order. `drain_s`: how long running tasks may take to end; default: what `shutdown` says."""
         context = self.context
+        if self.shutdown.refusal:
+            # Another process goes on as this node: it returns its tasks, and says nothing in the node's name.
+            await self._drain(0.0)
+            await self.election.resign()
+            await self._tear_down()
+            return
         await self.scaler.dismiss_started_nodes()
         self.heartbeat.state = "draining"
         self.puller.stop_pulling()
@@ -326,25 +338,13 @@ class Node:
         await self.placement_plan.read()
 
     def _on_urls(self, urls: tuple[str, ...]) -> None:
-        """The client URLs of the bus changed: store and publish them."""
-        self.context.data.remember_mesh(self.context.mesh, urls)
-        publishing = asyncio.get_running_loop().create_task(self._publish_location(), name="publish bus servers")
-        publishing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.identity.on_urls(urls)
 
-    async def _publish_location(self) -> None:
-        """The addresses of this node or of the bus servers changed. Raises: BusUnavailable."""
-        await self.context.discovery.announce(record.announcement_of(self.context, *self.bus_host.location))
-        await self._publish_record()
-
-    async def _publish_record(self) -> None:
+    async def _publish_record(self) -> int:
+        """Write this node's record; returns its revision. Raises: BusUnavailable."""
         context = self.context
         context.record = record.record_of(context, self.bus_host.server is not None)
-        await context.bus.kv(subjects.KV_NODES).put(context.node_id, encode(context.record))
-
-    async def _publish_speeds(self) -> None:
-        context, speeds = self.context, dict(self.calibrator.seconds)
-        context.capabilities = msgspec.structs.replace(context.capabilities, speeds=speeds)
-        await self._publish_record()
+        return await context.bus.kv(subjects.KV_NODES).put(context.node_id, encode(context.record))
 
     def _on_bus_event(self, kind: str, facts: dict[str, Any]) -> None:
         log.info("bus: %s", " ".join([kind.replace("_", " "), *(f"{name}={value}" for name, value in facts.items())]))

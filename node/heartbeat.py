@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from mesh import subjects
 from mesh.bus.client import Bus
@@ -48,6 +49,8 @@ class HeartbeatPublisher:
         self._usage = MachineUsage()
         self._sequence = 0
         self.state = "up"
+        self.twin: Callable[[], str] = str
+        """The machine of another process that ran as this node lately; "" when there is none."""
 
     def publish(self) -> None:
         """Send one heartbeat now. Raises: BusUnavailable."""
@@ -69,6 +72,7 @@ class HeartbeatPublisher:
             failed=self._completion.failed,
             rates=rates,
             interval_s=self._config.heartbeat_interval_s,
+            twin=self.twin(),
         )
         self._bus.send(subjects.heartbeat(self._node), encode(message))
 

@@ -105,7 +105,7 @@ async def _run(node: Node, signals: _Signals) -> int:
 async def _leave(node: Node, signals: _Signals) -> None:
     if node.shutdown.merge_order is not None:
         print("This mesh merges into another one; this node finishes its tasks and starts again there.", flush=True)
-    else:
+    elif not node.shutdown.refusal:
         print("Finishing running tasks, then leaving the mesh (press Ctrl-C again to leave at once).", flush=True)
     leaving = asyncio.create_task(node.stop(), name="stop")
     while not leaving.done():
@@ -116,3 +116,5 @@ async def _leave(node: Node, signals: _Signals) -> None:
             await node.abandon()
             raise CannotStart("Left at once; other nodes run the unfinished tasks of this node again.")
     leaving.result()
+    if node.shutdown.refusal:
+        raise CannotStart(node.shutdown.refusal)

@@ -122,9 +122,9 @@ class SwarmNode(Node):
         super()._on_delivery(message, stream_seq, delivered)
         self.on_changed()
 
-    async def _publish_record(self) -> None:
+    async def _publish_record(self) -> int:
         self.recorded_at = self.recorded_at or time.monotonic()
-        await super()._publish_record()
+        return await super()._publish_record()
 
     def _on_change(self, node: str, before: str, after: str) -> None:
         if after == UP:

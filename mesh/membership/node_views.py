@@ -30,6 +30,7 @@ def node_view(member: Member, last_seen_s: float, is_leader: bool) -> NodeView:
         master=is_leader,
         version=record.version,
         last_seen_s=round(last_seen_s, 3),
+        twin=heartbeat.twin if heartbeat else "",
     )
 
 

@@ -43,6 +43,7 @@ from node.config import NodeConfig
 from node.identity.record import machine_name
 from node.lifecycle.connecting import bus_settings, connect
 from node.lifecycle.declaring import Report, declare
+from node.lifecycle.twins import refuse_twin
 from node.lifecycle.waiting import ServerReplaced, Waiting
 
 log = logging.getLogger(__name__)
@@ -273,6 +274,7 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], waitin
             raise CannotStart(
                 f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
             )
+        await refuse_twin(bus, data, config.interface)
         data.remember_mesh(mesh, urls)
         undo.pop_all()
     return Joined(bus, mesh, known, urls, "joined")

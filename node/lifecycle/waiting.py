@@ -25,10 +25,11 @@ from mesh.cluster.waiting import Standing, advice, known_members, reached_hosts,
 from mesh.decoding import readable
 from mesh.discovery.announcement import SEEKER, Announcement
 from mesh.discovery.identity import DataDir, MeshIdentity
-from mesh.errors import BusUnavailable, QueztlError
+from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.membership.connections import system_password
 from mesh.views import NetworkView, WaitingView
 from node.lifecycle.peer_routes import PeerRoutes
+from node.lifecycle.twins import refuse_twin
 
 if TYPE_CHECKING:
     from mesh.bus.server.data_dir import Founded, Route
@@ -112,6 +113,7 @@ class Waiting:
 
         While the node was away, the leader may have replaced its server; then the mesh has no record of it. Where no
         server of this very mesh answers, it is taken for one: without the others it has no majority.
+        Raises: CannotStart when another process runs as this node.
         """
         ours = await routes_of(urls, self.mesh.id, system_password(self.mesh.id))
         if not ours:
@@ -121,7 +123,11 @@ class Waiting:
         except BusUnavailable:
             return True
         try:
+            # Before its server starts: two servers of one name would cut each other off.
+            await refuse_twin(bus, self.data, self.config.interface)
             entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(self.data.node_id))
+        except CannotStart:
+            raise
         except QueztlError:
             return True
         finally:

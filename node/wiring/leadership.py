@@ -9,7 +9,7 @@ from mesh.kinds.table import KINDS
 from mesh.leader.election import Election
 from mesh.leader.garbage_collection import GarbageCollector
 from mesh.leader.leader import Leader
-from mesh.membership import connections
+from mesh.membership import connections, twins
 from mesh.membership.registry import Registry
 from mesh.merge.detector import DuplicateMeshDetector
 from node.context import NodeContext
@@ -41,7 +41,7 @@ class Leadership:
                 cluster.run, collector.lanes, collector.pools, collector.blobs, detector.run,
                 self.scaler.controller.run,
             ),
-            more_alarms=lambda: detector.alarms,
+            more_alarms=lambda: detector.alarms | twins.alarms_of(registry.members()),
         )  # fmt: skip
 
     def _peers(self) -> tuple[Announcement, ...]:

@@ -149,6 +149,7 @@ def details(node: dict[str, Any]) -> list[tuple[str, object]]:
         ("name", node["name"]),
         ("id", node["id"]),
         ("state", node["state"]),
+        ("twin", node.get("twin", "")),
         ("roles", ", ".join(roles)),
         ("version", node["version"]),
         ("API", node["api"]),
