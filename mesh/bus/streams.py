@@ -12,6 +12,7 @@ from mesh.bus.errors import STREAM_NAME_IN_USE, ApiError
 from mesh.bus.jetstream import JetStream
 from mesh.bus.replies import ConsumerInfo
 from mesh.config import MIB, MeshConfig
+from mesh.errors import BusUnavailable
 from mesh.lanes import Lane
 
 #: Streams are placed on voters only: a stream with one copy could land on a boot peer, and be removed with it.
@@ -254,6 +255,18 @@ async def count_waiting(jetstream: JetStream) -> int | None:
     if any(subjects.split_durable(name) for name in listed.silent):
         return None
     return sum(lane.waiting for lane in _lanes(listed.consumers).values())
+
+
+async def list_every_lane(jetstream: JetStream) -> dict[Lane, LaneInfo]:
+    """Every lane, for figures that a missing one would falsify.
+
+    Raises: BusUnavailable, also when only one of the lanes does not answer; ApiError.
+    """
+    listed = await jetstream.list_consumers(subjects.WORK)
+    silent = [name for name in listed.silent if subjects.split_durable(name)]
+    if silent:
+        raise BusUnavailable(f"{len(silent)} lanes did not answer, {silent[0]} among them; try again shortly")
+    return _lanes(listed.consumers)
 
 
 def _lanes(consumers: Iterable[ConsumerInfo]) -> dict[Lane, LaneInfo]:

@@ -215,7 +215,7 @@ class Leader:
         """Store one load sample per kind, region and minute."""
         memory, clock = metrics.Memory(), self._bus.clock(subjects.METRICS)
         while True:
-            lanes = await streams.list_lanes(self._bus)
+            lanes = await streams.list_every_lane(self._bus)
             samples, memory = metrics.sample(lanes, self._registry.members(), memory, await clock.earliest())
             for sample in samples:
                 if self._election.fence == fence:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mesh import decoding, subjects
-from mesh.bus.streams import list_lanes
+from mesh.bus.streams import list_every_lane
 from mesh.decoding import readable_of
 from mesh.lanes import Lane
 from mesh.scheduling.geo import places as places_of
@@ -68,7 +68,7 @@ class Collector:
         intents, members = await store.intents(), mesh.members()
         places = {name: provider.place for name, provider in mesh.providers.items()}
         reconciled = reconcile(intents, listings, members, places, self._term_began_at, config, now)
-        manual, panic, lanes = await asyncio.gather(store.manual_target(), store.panic(), list_lanes(mesh.bus))
+        manual, panic, lanes = await asyncio.gather(store.manual_target(), store.panic(), list_every_lane(mesh.bus))
         self._arrivals = count_arrivals(self._arrivals, lanes, config.load_window_s, now)
         speeds = throughput.update_speeds(state.speeds, members, reconciled.intents, mesh.resources)
         state = msgspec.structs.replace(state, speeds=speeds)

@@ -11,12 +11,12 @@ import pytest
 from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.bus.errors import NotNow
-from mesh.bus.streams import declare_lane, lane_config
+from mesh.bus.streams import count_waiting, declare_lane, lane_config, list_every_lane, list_lanes
 from mesh.client import Mesh
 from mesh.cluster import raft_meta
 from mesh.config import LAN, LOCAL
 from mesh.coordination import MeshRecord
-from mesh.errors import QueztlError
+from mesh.errors import BusUnavailable, QueztlError
 from mesh.membership.mesh_record import create_mesh_record
 from mesh.messages import WIRE_VERSION
 from node.lifecycle.declaring import declare
@@ -45,6 +45,10 @@ async def test_a_consumer_whose_server_restarts_is_waited_for(trio: Trio) -> Non
     with pytest.raises(NotNow, match="consumer is offline") as refused:
         await bus.api(create, body, timeout_s=1.0)
     assert (refused.value.http_status, refused.value.error_code) == (503, 10119) and refused.value.retry_after_s > 0
+
+    assert await list_lanes(bus) == {} and await count_waiting(bus) is None, "what could not be asked is not 0"
+    with pytest.raises(BusUnavailable, match="did not answer"):
+        await list_every_lane(bus)
 
     lane = asyncio.create_task(declare_lane(bus, *LANE))
     start_of_a_node = asyncio.create_task(declare(bus, LAN, 10**10, print))
