@@ -19,6 +19,7 @@ from typing import Any
 
 from mesh import node_api
 from mesh.bus.client import Bus
+from mesh.bus.errors import NotNow
 from mesh.bus.server.data_dir import put_aside, read_marker
 from mesh.bus.server.introduction import routes_of
 from mesh.bus.server.supervisor import BusServer
@@ -150,6 +151,8 @@ class _Attempt:
         urls = await _configured_urls(self.config, self.data)
         try:
             return await _join(self.config, self.data, urls)
+        except NotNow:
+            raise
         except BusUnavailable as error:
             # A program accepts connections at that address, but it is not a bus server.
             raise CannotStart(f"can't join: {error.message}. Check the address.") from None
@@ -228,6 +231,8 @@ class _Attempt:
                 raise CannotStart(
                     f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
                 ) from None
+            except NotNow:
+                raise
             except QueztlError as error:
                 raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
             data.remember_mesh(mesh, address.client_urls)
@@ -254,7 +259,7 @@ def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
 async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], waiting: Waiting | None = None) -> Joined:
     """Connect to the bus at `urls`. With `waiting` it is known to be a mesh: then wait until it has started.
 
-    Raises: CannotStart; BusUnavailable when nothing answers.
+    Raises: CannotStart; BusUnavailable when nothing answers; NotNow when its servers are between two states.
     """
     bus = await connect(config, data, urls)
     async with contextlib.AsyncExitStack() as undo:
@@ -265,7 +270,7 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], waitin
             if data.mesh is not None and data.mesh.name == config.mesh_name:
                 await repair_mesh_record(bus, _new_record(data.mesh))
             known = await _identity(bus)
-        except IncompatibleMesh:
+        except (IncompatibleMesh, NotNow):
             raise
         except QueztlError as error:
             raise CannotStart(f"the bus at {', '.join(urls)} is not a Queztl mesh: {error.message}") from None

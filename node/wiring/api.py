@@ -126,13 +126,14 @@ class NodeServices:
         read = parts.mesh.stores.copies()
         # What the leader read from the servers lately. Its record may be out of date while the bus stores nothing.
         reason = read.waits or replica_wait if read is not None else None
+        standing = standstill(there, away, failing)
         return NetworkView(
             mesh=context.mesh.name,
             mesh_id=context.mesh.id,
             leader=leader,
             fence=parts.election.leader_fence,
-            bus=BusView(parts.bus_host.urls, safety(there, away, reason, failing), standstill(there, away, failing)),
-            queue=QueueView(queued),
+            bus=BusView(parts.bus_host.urls, safety(there, away, reason, failing), standing),
+            queue=QueueView(None if standing else queued),  # a minority tells what it remembers
             alarms=(*alarms, *self._own_alarms(parts.registry)),
             registry=RegistryView(sum(view.state != REGISTERED for view in nodes), nodes),
         )
