@@ -31,7 +31,10 @@ _STATUS = Answer("The task's status.", tasks.StatusDoc)
 _BYTES = "application/octet-stream"
 _SECONDS = {"type": "number", "minimum": 0}
 _WAIT = Query("wait", "answer when the task has ended, after this many seconds at most", _SECONDS)
-_KEEP = Query("keep", "1: keep the blob until it is deleted, not only for a day", {"type": "string"})
+_KEEP = Query(
+    "keep", "1: keep the blob until it is deleted, not only for a day",
+    {"type": "string", "enum": [*blobs.YES, *blobs.NO]},
+)  # fmt: skip
 _LAST_EVENT = Query(
     "Last-Event-ID", "id of the last event that the reader has: it is not sent again, and the numbers go on",
     {"type": "string"},
@@ -47,6 +50,7 @@ def _limit(default: int, most: int) -> Query:
     return Query("limit", f"how many at most [{default}]", schema)
 
 
+_KIND = Query("kind", "only those of this kind", {"type": "string", "pattern": "^[A-Za-z0-9_-]{0,64}$"})
 _CONDITIONS = (
     Query("Range", "a part of the bytes only: bytes=0-99", {"type": "string"}),
     Query("If-Range", "the entity tag that the part must belong to, else all bytes are sent", {"type": "string"}),
@@ -56,14 +60,20 @@ _PARTS = {
     206: Answer("The part that Range names.", media="*/*"),
     304: Answer("The client has these bytes.", media=""),
 }
-_AFTER = Query("after", "the `next` of the page before", {"type": "string"})
+
+
+def _after(pattern: str) -> Query:
+    return Query(
+        "after", "the `next` of the page before, with the same filters", {"type": "string", "pattern": pattern}
+    )
+
+
 _TASK_FILTERS = (
-    Query("state", "only those in this state", {"type": "string", "enum": list(State)}),
-    Query("kind", "only those of this kind", {"type": "string"}),
+    Query("state", "only those in this state", {"type": "string", "enum": [*State, ""]}),
+    _KIND,
     Query("node", "only those that this node (id or name) runs or ran", {"type": "string"}),
     Query("min_age", "only those accepted, or ended if they have, at least so many seconds ago", _SECONDS),
 )
-_KIND = Query("kind", "only those of this kind", {"type": "string"})
 
 #: Every path of the bridge. HEAD works wherever GET does.
 ROUTE_TABLE: tuple[Route, ...] = (
@@ -85,7 +95,8 @@ ROUTE_TABLE: tuple[Route, ...] = (
     Route("GET", "/workloads/tasks", task_list.list_tasks, "The tasks of the mesh, page by page",
           {200: Answer("First those that wait or run, then those that ended, each the oldest first.",
                        tasks.TaskListDoc)},
-          errors=(400, 503), query=(*_TASK_FILTERS, _limit(listing.DEFAULT_LIMIT, listing.MAX_LIMIT), _AFTER)),
+          errors=(400, 503), query=(*_TASK_FILTERS, _limit(listing.DEFAULT_LIMIT, listing.MAX_LIMIT),
+                                    _after("^([idqre][0-9]{1,19})?$"))),
     Route("POST", "/blobs", blobs.upload, "Upload data; the answer is a reference for payloads",
           {201: Answer("Stored.", tasks.BlobDoc)}, errors=(400, 413, 415, 503, 507), query=(_KEEP,),
           takes_bytes=True, tags=("blobs",)),
@@ -96,7 +107,7 @@ ROUTE_TABLE: tuple[Route, ...] = (
           {204: Answer("It is gone.", media="")}, errors=(404, 409, 503), tags=("blobs",)),
     Route("GET", "/dead", dead_letters.list_dead, "The tasks that used up their attempts, or crashed their workers",
           {200: Answer("Oldest first.", tasks.DeadListDoc)}, errors=(400, 503),
-          query=(_KIND, _limit(dead.DEFAULT_LIMIT, dead.MAX_LIMIT), _AFTER), tags=("dead",)),
+          query=(_KIND, _limit(dead.DEFAULT_LIMIT, dead.MAX_LIMIT), _after("^[0-9]{0,19}$")), tags=("dead",)),
     Route("GET", "/dead/{id}", dead_letters.show, "A dead letter with its payload",
           {200: Answer("The dead letter.", tasks.DeadDoc)}, errors=(404, 503), tags=("dead",)),
     Route("POST", "/dead/{id}/replay", dead_letters.replay, "Submit a dead letter again as a new task",

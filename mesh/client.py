@@ -16,6 +16,7 @@ from mesh import decoding, subjects
 from mesh.client_stores import ClientStores
 from mesh.kinds.table import WorkloadType
 from mesh.messages import TaskEnd
+from mesh.scheduling import placement
 from mesh.task_states import FINAL
 from mesh.tasks import mapping, records
 from mesh.tasks import status as task_status
@@ -80,7 +81,11 @@ class Mesh(ClientStores):
         Raises: UnknownKind; BadInput with every fault; Conflict (the idempotency key stands for another task);
         Busy (the queue is full); StorageFull; BusUnavailable.
         """
-        return await self.submitter.accept(replace(request, kind=_kind_name(request.kind)))
+        request = replace(request, kind=_kind_name(request.kind))
+        accepted = await self.submitter.accept(request)
+        if self._members is None:
+            return accepted  # a client would have to read the records of all nodes: see `warnings`
+        return replace(accepted, warnings=placement.warnings(request.requires, request.kind, self._members()))
 
     async def start(
         self,

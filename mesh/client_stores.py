@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from mesh import decoding, subjects
 from mesh.client_connection import ClientConnection
 from mesh.decoding import readable_of
 from mesh.messages import BlobRef, DeadLetter, NodeRecord
+from mesh.scheduling import placement
 from mesh.tasks import blob_refs, dead_letters, listing
+from mesh.tasks import status as task_status
 from mesh.views import Accepted, DeadPage, TaskFilter, TaskPage, TaskSummary
 
 
@@ -44,6 +47,14 @@ class ClientStores(ClientConnection):
             if not page.next:
                 return
             after = page.next
+
+    async def warnings(self, kind: str, requires: dict[str, Any] | None = None) -> tuple[str, ...]:
+        """Why no node that is in the mesh now can ever run such a task, a sentence each; empty when one can.
+
+        Raises: BusUnavailable.
+        """
+        members = self._members() if self._members else await task_status.recorded_members(self.bus)
+        return placement.warnings(requires or {}, kind.lower(), members)
 
     async def nodes(self) -> list[NodeRecord]:
         """The record of every node. Raises: BusUnavailable."""

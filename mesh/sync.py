@@ -193,6 +193,10 @@ class SyncMesh(SyncConnection):
         """The tasks of the mesh that are in `state`, of a kind, on a node (id or name), at least `min_age_s` old."""
         return self._iterate(self.mesh.tasks(state=state, kind=kind, node=node, min_age_s=min_age_s))
 
+    def warnings(self, kind: str, requires: dict[str, Any] | None = None) -> tuple[str, ...]:
+        """Why no node that is in the mesh now can ever run such a task, a sentence each; empty when one can."""
+        return self._call(self.mesh.warnings(kind, requires))
+
     def nodes(self) -> list[NodeRecord]:
         """The record of every node."""
         return self._call(self.mesh.nodes())

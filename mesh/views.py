@@ -48,6 +48,8 @@ class Accepted:
     state: str = "queued"
     duplicate: bool = False
     """Whether the idempotency key stands for a task that was accepted before."""
+    warnings: tuple[str, ...] = ()
+    """Why no node that is in the mesh now can ever run the task, a sentence each; empty when one can."""
 
 
 @dataclass(frozen=True)

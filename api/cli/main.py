@@ -26,6 +26,7 @@ from api.cli.commands import (
     mine,
     nodes,
     result,
+    sample,
     scale,
     status,
     submit,
@@ -55,6 +56,7 @@ COMMANDS: dict[str, ModuleType] = {
     "scale": scale,
     "cost": cost,
     "doctor": doctor,
+    "sample": sample,
 }
 
 

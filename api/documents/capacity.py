@@ -99,7 +99,7 @@ class PoolDecisionDoc(Document, frozen=True):
 
 
 class PoolSeenDoc(Document, frozen=True):
-    """The last measurements of a pool. Load is measured in nodes that it keeps busy."""
+    """The last measurements of a pool."""
 
     pool: str
     ready: int
@@ -112,7 +112,9 @@ class PoolSeenDoc(Document, frozen=True):
     queued: int
     """tasks"""
     load: float
+    """nodes that the work keeps busy: what arrived lately, and no less than what is in use now"""
     cpu: float
+    """share of the nodes in use, 0 to 1"""
     task_s: float
     """mean run time of a task, seconds"""
     slots: int

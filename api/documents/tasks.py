@@ -32,8 +32,8 @@ SubmitBody = derive(
     "SubmitBody",
     SubmitRequest,
     absent=("workload_type", "kind"),
-    replace={"kind": Annotated[str, Meta(description="another name of workload_type")]},
-    more={"workload_type": Annotated[str, Meta(description="the kind of work, in any case; required")]},
+    replace={"kind": Annotated[str, Meta(description="another name of workload_type", min_length=1)]},
+    more={"workload_type": Annotated[str, Meta(description="the kind of work, in any case; required", min_length=1)]},
     is_request=True,
 )
 

@@ -19,7 +19,7 @@ from mesh.errors import BadInput, Fault, TooLarge
 
 #: The content type that curl gives to any --data: it does not describe the bytes.
 _FORM = "application/x-www-form-urlencoded"
-_YES, _NO = ("1", "true", "yes", ""), ("0", "false", "no")
+YES, NO = ("1", "true", "yes", ""), ("0", "false", "no")
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -69,10 +69,10 @@ async def _limited(request: web.Request, limit: int) -> AsyncIterator[bytes]:
 
 def _keep(request: web.Request) -> bool:
     text = request.query.get("keep", "0").lower()
-    if text not in _YES + _NO:
+    if text not in YES + NO:
         fault = Fault("keep", "must be 1 (kept until deleted) or 0 (kept for a day)")
         raise BadInput("The upload's keep is not valid.", (fault,))
-    return text in _YES
+    return text in YES
 
 
 def _too_large(limit: int) -> TooLarge:

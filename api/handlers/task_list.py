@@ -19,7 +19,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     """The next tasks that the filters select."""
     query = Queries(request, PARAMETERS)
     wanted = TaskFilter(
-        state=query.text("state").lower(),
+        state=query.text("state"),
         kind=query.text("kind").lower(),
         node=query.text("node"),
         min_age_s=query.number("min_age"),

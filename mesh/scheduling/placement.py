@@ -180,6 +180,18 @@ def unmet(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> tup
     return tuple(f"{count} of {total}: {reason}" for reason, count in reasons.most_common()), helps
 
 
+def warnings(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> tuple[str, ...]:
+    """Why none of `members` can ever run a task, a sentence; empty when one can, or will be able to."""
+    present = list(members)
+    # Asked for every submission: usually the first node can.
+    if any(member.state in (UP, SUSPECT) and not _lacks(requires, kind, member) for member in present):
+        return ()
+    reasons, helps = unmet(requires, kind, present)
+    if helps:
+        return ()
+    return (f"No node that is in the mesh now can run this task ({'; '.join(reasons)}); it waits for one that can.",)
+
+
 def _lacks(requires: dict[str, Any], kind: str, member: Member) -> tuple[str, ...]:
     missing = lanes.runs(kind, member.record)
     return ((missing,) if missing else ()) + lanes.meets(requires, member.record)

@@ -26,7 +26,7 @@ from mesh.bus.jetstream import MAX_SEQUENCE
 from mesh.bus.pages import read_last_of, read_page
 from mesh.bus.replies import StoredMessage
 from mesh.decoding import Unreadable
-from mesh.errors import Fault, bad_input
+from mesh.errors import BusUnavailable, Fault, bad_input
 from mesh.messages import Task, TaskEnd, TaskState
 from mesh.task_states import FINAL, State
 from mesh.tasks import records
@@ -222,9 +222,12 @@ class _Reader:
 
     async def _running_messages(self, after: int, count: int) -> tuple[list[StoredMessage], bool]:
         """(the next messages after sequence `after` that lanes delivered and nobody acknowledged, are there more)"""
+        listed = await self._bus.list_consumers(subjects.WORK)
+        if listed.silent:
+            raise BusUnavailable("the bus does not say right now which tasks are running; try again shortly")
         windows = [
             (subjects.lane_filter(*lane), max(after, consumer.settled_to), consumer.delivered_to)
-            for consumer in (await self._bus.list_consumers(subjects.WORK)).consumers
+            for consumer in listed.consumers
             if consumer.ack_pending
             and (lane := subjects.split_durable(consumer.name)) is not None
             and self._wanted.kind in ("", lane[0])

@@ -121,14 +121,15 @@ def _queued(task: Task, note: str = "", **more: Any) -> TaskView:
 
 
 async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Members | None) -> TaskView:
-    reasons, helps = unmet(task.requires, task.kind, members() if members else await _recorded_members(bus))
+    reasons, helps = unmet(task.requires, task.kind, members() if members else await recorded_members(bus))
     view = _queued(task, waiting_for=tuple(reasons), waiting_helps=helps)
     if state is None:
         return view
     return replace(view, attempt=state.attempt, error=error_document(state))
 
 
-async def _recorded_members(bus: Bus) -> list[Member]:
+async def recorded_members(bus: Bus) -> list[Member]:
+    """The nodes as their records describe them: whether they live is not known. Raises: BusUnavailable."""
     entries = await bus.kv(subjects.KV_NODES).entries()
     return [_recorded_member(node) for node in readable_of(decoding.node, entries)]
 

@@ -157,6 +157,8 @@ class Ingress:
         except QueztlError as refused:
             if isinstance(refused, Busy):
                 raise  # the task itself is valid
+            # Whoever publishes without a reply subject does not learn the sequence, and so not where this is recorded.
+            log.warning("refused a message on %s: %s; it is the failed task %s", message.subject, refused, task)
             await records.write_end(self._bus, self._refusal(task, kind, refused))
             return
         await self._submitter.publish(prepared)

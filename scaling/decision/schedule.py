@@ -46,14 +46,15 @@ def parse_rule(text: str) -> Rule:
     return Rule(text, _days(match["days"].lower(), text), first, last, int(match["nodes"]))
 
 
-def problems(rules: Iterable[str], timezone: str) -> list[str]:
-    """What is wrong with these rules and their time zone, one sentence per problem."""
-    found: list[str] = []
-    for check, text in [*((parse_rule, rule) for rule in rules), (time_zone, timezone)]:
+def problems(rules: Iterable[str], timezone: str) -> list[tuple[str, str]]:
+    """What is wrong with these rules and their time zone: (the setting, schedule or timezone; a sentence) each."""
+    found: list[tuple[str, str]] = []
+    checks = [*(("schedule", parse_rule, rule) for rule in rules), ("timezone", time_zone, timezone)]
+    for setting, check, text in checks:
         try:
             check(text)
         except ValueError as error:
-            found.append(str(error))
+            found.append((setting, str(error)))
     return found
 
 

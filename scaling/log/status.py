@@ -26,7 +26,7 @@ def status_document(
         "master": leader,
         "fence": fence,
         "policy": cycle.policy.version,
-        "pools": [_pool(pool) for pool in cycle.snapshot.pools],
+        "pools": [pool_seen(pool) for pool in cycle.snapshot.pools],
         "decision": [pool_document(pool) for pool in decision.pools],
         "forecast": {pool: dict(each) for pool, each in forecast.items()},
         "offers": [_offer(offer, cycle, decision) for offer in cycle.offers],
@@ -37,13 +37,16 @@ def status_document(
     }
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
+def pool_seen(pool: Pool) -> dict[str, Any]:
+    """PoolSeenDoc. Pure."""
     states = {READY: 0, STARTING: 0, DRAINING: 0}
     for node in pool.nodes:
         states[node.state] += 1
+    # Work that arrived before the window, or whose kind has not been timed, is in use and not in the load.
+    busy = pool.cpu * states[READY]
     return {
         "pool": pool.name, **states, "managed": sum(1 for node in pool.nodes if node.managed),
-        "running": sum(node.running for node in pool.nodes), "queued": pool.queued, "load": pool.load,
+        "running": sum(node.running for node in pool.nodes), "queued": pool.queued, "load": max(pool.load, busy),
         "cpu": pool.cpu, "task_s": pool.task_s, "slots": pool.slots, "origins": dict(pool.demand_by_region),
     }  # fmt: skip
 

@@ -106,7 +106,7 @@ def _contradictions(known: Mapping[str, Field[Any]], values: Mapping[str, Any]) 
     for phrase in probe.faults():
         name = next((name for name in longest_first if phrase.startswith(name)), "settings")
         faults.append(Fault(name, phrase.removeprefix(f"{name} ")))
-    faults += [Fault("schedule", problem) for problem in problems(probe.schedule, probe.timezone)]
+    faults += [Fault(setting, problem) for setting, problem in problems(probe.schedule, probe.timezone)]
     if probe.max_nodes > MOST_NODES:
         faults.append(Fault("max_nodes", f"must not be above {MOST_NODES}"))
     return faults

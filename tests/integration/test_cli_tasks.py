@@ -48,7 +48,8 @@ async def test_submit_prints_the_id_or_waits_for_the_result(url: str, mesh: Mesh
     document = ran.json
     assert (document["state"], document["result"], document["attempt"]) == ("done", {"value": 2}, 1)
     ran = await queztl("submit", "echo", '{"value": 2}', "--json", url=url)
-    assert set(ran.json) == {"id", "kind", "state", "duplicate"} and ran.json["state"] == "queued"
+    assert set(ran.json) == {"id", "kind", "state", "duplicate", "warnings"} and ran.json["state"] == "queued"
+    assert ran.json["warnings"] == []
 
 
 async def test_the_bus_itself_is_an_address_too(url: str, mesh: Mesh) -> None:
@@ -139,10 +140,49 @@ async def test_cancel_leaves_alone_what_has_ended(url: str) -> None:
 
 
 async def test_status_says_what_nobody_meets(url: str) -> None:
-    task = (await queztl("submit", "echo", "--requires", '{"labels": {"metal": "gold"}}', url=url)).out.strip()
+    ran = await queztl("submit", "echo", "--requires", '{"labels": {"metal": "gold"}}', url=url)
+    task = ran.out.strip()
+    assert ran.code == 0 and "can run this task (1 of 1 node: has no label metal=gold)" in one_line_of_notes(ran)
     shown = await queztl("status", task, url=url)
     assert "metal=gold" in shown.out and "no node now in the mesh can ever run it" in shown.out
     assert (await queztl("cancel", task, url=url)).code == 0
+
+
+def one_line_of_notes(ran: Ran) -> str:
+    """The only line on stderr."""
+    assert ran.err.count("\n") == 1, ran
+    return ran.err
+
+
+async def test_result_says_what_the_task_waits_for(url: str) -> None:
+    """It waited in silence, for ever. Requirements of each sort: memory, labels, another node, a region."""
+    requires = '{"memory_mb": 999999999, "labels": {"a": "b"}, "node": "nobody", "region": "moon"}'
+    task = (await queztl("submit", "echo", "--requires", requires, "--quiet", url=url)).out.strip()
+    ran = await queztl("result", task, "--within", "2", url=url)
+    assert ran.code == 5 and f"task {task} waits: " in ran.err
+    for lack in ("MB of memory", "has no label a=b", "is not the node nobody", "is not in region moon", "can ever run"):
+        assert lack in ran.err
+    assert (await queztl("cancel", task, url=url)).code == 0
+
+
+async def test_tasks_lists_what_there_is_in_80_columns(url: str, mesh: Mesh) -> None:
+    handle = await mesh.start("echo", {"sleep_s": 600})
+    async for view in mesh.watch(handle.id):
+        if view.state == "running":
+            break
+    await queztl("submit", "echo", '{"fail": "on order"}', "--attempts", "1", "--wait", url=url)
+    document = (await queztl("tasks", "--state", "running", "--json", url=url)).json
+    assert [task["id"] for task in document["tasks"]] == [handle.id] and document["next"] is None
+    assert document["tasks"][0]["node"] == view.node
+    ran = await queztl("tasks", "--state", "failed", "--kind", "echo", url=url)
+    assert "on order" in ran.out and handle.id not in ran.out
+    ran = await queztl("tasks", "--limit", "1", url=url)
+    cursor = re.search(r"--after (\w+)", ran.err)
+    assert handle.id in ran.out and cursor, "those that run come first"
+    rest = (await queztl("tasks", "--after", cursor[1], "--all", "--json", url=url)).json["tasks"]
+    assert rest and handle.id not in {task["id"] for task in rest}
+    assert (await queztl("tasks", "--after", "x", url=url)).code == 2
+    await mesh.cancel(handle.id)
 
 
 async def test_dead_letters(url: str, mesh: Mesh) -> None:
@@ -153,7 +193,7 @@ async def test_dead_letters(url: str, mesh: Mesh) -> None:
     assert {end.id for end in ended} <= {one["id"] for one in listed}
     mine = next(one for one in listed if one["id"] == ended[0].id)
     assert (mine["kind"], mine["attempts"]) == ("echo", 1) and "dies" in mine["reason"] and "payload" not in mine
-    assert (await queztl("dead", "list", "--kind", "crypto_mining", "--json", url=url)).json == {"dead": []}
+    assert (await queztl("dead", "list", "--kind", "crypto_mining", "--json", url=url)).json["dead"] == []
     table = await queztl("dead", "list", url=url)
     assert re.search(rf"^{ended[0].id} .*dies", table.out, re.MULTILINE)
     shown = await queztl("dead", "show", ended[0].id, "--json", url=url)

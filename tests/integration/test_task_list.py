@@ -15,7 +15,9 @@ from mesh.client import Mesh
 from mesh.errors import BadInput
 from mesh.messages import Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, listing
+from mesh.tasks.submitter import Submitter
 from mesh.views import TaskFilter
+from node.work.ingress import Ingress
 
 
 @pytest.fixture
@@ -214,3 +216,18 @@ async def test_the_age_of_a_task_is_judged_by_the_clock_of_the_bus(bus) -> None:
     await put_end(bus, "c1-3")
     assert await listed(bus, min_age_s=0.2) == ["c1-1", "c1-2"]
     assert await listed(bus, min_age_s=600) == []
+
+
+async def test_what_a_plain_client_published_wrongly_is_found_without_its_sequence(bus, bus_server, caplog) -> None:
+    """`nats pub` tells its user no sequence; the message left no trace but a record under it."""
+    ingress = asyncio.create_task(Ingress(bus, Submitter(bus, "c2"), "e1", "n1").run())
+    try:
+        await bus.store(subjects.ingress("echo"), b'{"value": ')
+        async with asyncio.timeout(10):
+            while not (found := await listed(bus, state="failed")):
+                await asyncio.sleep(0.02)
+    finally:
+        ingress.cancel()
+    page = await listing.page(bus, TaskFilter(state="failed"), (), 10, "")
+    assert found == ["e1-1"] and "is not valid JSON" in page.tasks[0].error["message"]
+    assert any("work.echo" in record.message and "e1-1" in record.message for record in caplog.records)

@@ -157,7 +157,7 @@ def test_every_wrong_setting_is_told_at_once():
     assert {one.field for one in caught.value.faults} == {"max_nodes", "cpu_up", "moon", "schedule"}
     with pytest.raises(BadInput) as caught:
         policy.checked({"min_nodes": 5, "max_nodes": 3, "schedule": ["at noon"], "timezone": "Moon", "mode": "x"})
-    assert {one.field for one in caught.value.faults} == {"min_nodes", "schedule", "mode"}
+    assert {one.field for one in caught.value.faults} == {"min_nodes", "schedule", "timezone", "mode"}
 
 
 def test_flags_make_a_policy_once_and_give_way_to_what_is_set_by_hand():

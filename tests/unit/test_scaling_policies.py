@@ -17,6 +17,7 @@ from scaling.domain.model import (
     DRAINING,
     ON_DEMAND,
     SPOT,
+    STARTING,
     Forecast,
     Memory,
     Node,
@@ -24,6 +25,7 @@ from scaling.domain.model import (
     Offer,
     Pool,
 )
+from scaling.log.status import pool_seen
 
 CONFIG = ScalingConfig()
 NOW = 1_800_000_000.0
@@ -218,3 +220,11 @@ def test_contradictions_in_the_settings_are_all_named():
         ScalingConfig(min_nodes=5, max_nodes=4, cpu_down=0.9)
     with pytest.raises(ValueError, match="NaN"):
         ScalingConfig(budget_usd_h=math.nan)
+
+
+def test_a_pool_in_full_use_is_not_shown_without_load():
+    """The load is of what arrived lately: a task of an hour, or of a kind that was never timed, is not in it."""
+    nodes = (Node("a", running=2), Node("b"), Node("c", state=STARTING))
+    assert pool_seen(Pool("cpu", nodes, load=0.0, cpu=0.5))["load"] == 1.0
+    assert pool_seen(Pool("cpu", nodes, load=7.5, cpu=1.0))["load"] == 7.5
+    assert pool_seen(Pool("cpu", nodes[1:], load=0.0, cpu=0.0))["load"] == 0.0

@@ -61,6 +61,9 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         raise BadInput(f"there is no file {args.file}")
     options = {"part_s": args.part_seconds, **task_options(args)}
     async with Mesh(args.url) as mesh:
+        kind = f"video_encode_{args.codec}"
+        for warning in await mesh.warnings(kind, options["requires"]):
+            out.note(f"queztl: {warning}")
         with Progress(out) as progress:
             result = await encode(
                 mesh, args.file, args.out, args.codec, payload, on_progress=progress.report, **options

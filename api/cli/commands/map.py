@@ -68,6 +68,8 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             if todo:
                 try:
                     async with Mesh(args.url) as mesh:
+                        for warning in await mesh.warnings(kind, options["requires"]):
+                            progress.note(f"queztl: {warning}")
                         job = Job(kind, field_name, payload, options)
                         work = Run(mesh, journal, args.out, job, progress.report, progress.note)
                         await work.run(todo, args.window)

@@ -46,6 +46,9 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             rate = so_far.hashes / (now - began) / 1e6
             out.note(f"{so_far.hashes / so_far.total:.1%} of {so_far.total} nonces, {rate:.1f} MH/s")
 
+    options = task_options(args)
     async with Mesh(args.url) as mesh:
-        out.document(await mine(mesh, payload, on_progress=report, **task_options(args)))
+        for warning in await mesh.warnings("crypto_mining", options["requires"]):
+            out.note(f"queztl: {warning}")
+        out.document(await mine(mesh, payload, on_progress=report, **options))
     return OK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api.cli.input.arguments import seconds
 from api.cli.output.console import Output
-from api.cli.output.results import check_target, show_end
+from api.cli.output.results import check_target, show_end, wait_for_end
 
 HELP = "the result of a task (waits for it)"
 
@@ -30,4 +30,4 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         view = await mesh.status(args.id)  # also turns the sequence of an ingress message into a task id
         if view.state not in FINAL and args.within == 0:
             raise WaitTimeout(f"task {view.id} is {view.state}; it goes on")
-        return await show_end(out, mesh, await mesh.wait(view.id, args.within), args.output)
+        return await show_end(out, mesh, await wait_for_end(out, mesh, view.id, args.within), args.output)

@@ -7,13 +7,14 @@ queztl submit image_processing '{"width": 320}' --file image=photo.jpg --wait -o
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from api.cli.input.arguments import add_task_options, field_and_path, json_value, seconds, task_options
 from api.cli.input.task import PLACEHOLDER, check, upload, with_files
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.results import check_target, show_end
+from api.cli.output.results import check_target, show_end, wait_for_end
 
 HELP = "submit one task"
 
@@ -52,14 +53,17 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     async with Mesh(args.url) as mesh:
         payload = with_files(payload, {field: await upload(mesh, path) for field, path in args.file})
         accepted = await mesh.accept(SubmitRequest(kind, payload, idempotency_key=args.key, **options))
+        warnings = await mesh.warnings(kind, options["requires"])
+        for warning in warnings:
+            out.note(f"queztl: {warning}")
         if not args.wait:
             if out.as_json:
-                out.document(accepted)
+                out.document(replace(accepted, warnings=warnings))
             else:
                 out.line(accepted.id)
             return OK
         out.note(f"task {accepted.id}; Ctrl-C leaves it running")
-        end = await mesh.wait(accepted.id, args.within)
+        end = await wait_for_end(out, mesh, accepted.id, args.within)
         return await show_end(out, mesh, end, args.output)
 
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from api.cli.output.console import Output
     from mesh.client import Mesh
     from mesh.messages import TaskEnd
+    from mesh.views import TaskView
 
+#: When to look what a task waits for, seconds: first, and then again and again.
+FIRST_LOOK_S, LOOK_S = 1.0, 5.0
 #: `mimetypes` gives different extensions for these on different machines.
 _EXTENSIONS = {
     "": ".json",
@@ -98,6 +101,42 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         pass  # a process of another user
     return True
+
+
+async def wait_for_end(out: Output, mesh: Mesh, task: str, within_s: float | None) -> TaskEnd:
+    """Wait for the end of a task; while it waits for a node, a note says what for, again whenever that changes.
+
+    Raises: WaitTimeout, BusUnavailable.
+    """
+    import asyncio
+
+    from mesh.errors import QueztlError
+
+    ending = asyncio.ensure_future(mesh.wait(task, within_s))
+    look_s, said = FIRST_LOOK_S, ""
+    try:
+        while True:
+            await asyncio.wait({ending}, timeout=look_s)
+            if ending.done():
+                return ending.result()
+            look_s = LOOK_S
+            try:
+                found = waiting(await mesh.status(task))
+            except QueztlError:
+                continue  # the wait itself reports a bus that stays away
+            if found and found != said:
+                out.note(f"task {task} waits: {found}")
+            said = found
+    finally:
+        ending.cancel()
+
+
+def waiting(view: TaskView) -> str:
+    """What a queued task waits for, on one line; "" for nothing that is known. Pure."""
+    if view.state != "queued" or not view.waiting_for:
+        return ""
+    never = "" if view.waiting_helps else "; no node now in the mesh can ever run it"
+    return "; ".join(view.waiting_for) + never
 
 
 async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -> int:
