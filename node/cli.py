@@ -71,6 +71,9 @@ def _add_machine(made: argparse.ArgumentParser) -> None:
         help="measure how fast this machine runs each kind after S idle seconds; 0: never [10]",
     )
     node.add_argument(
+        "--measure-below", metavar="PERCENT", help="measure only while the CPU is used less than this [25]; 100: always"
+    )
+    node.add_argument(
         "--models", metavar="DIR", action="append", help="llm_inference may load models from DIR; may be repeated"
     )
     node.add_argument("--region", metavar="R", help="region of this machine; tasks run near their origin")

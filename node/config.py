@@ -81,8 +81,9 @@ class NodeConfig:
     bus_port: int = 0
     """Port of the bus server, if this node hosts one; 0: 4222 if that is free, else any free one."""
     measure_after_s: int = 10
-    """Measure how fast this machine runs each kind, once, after so many idle seconds (`--measure-after`); 0:
-    never."""
+    """Measure how fast this machine runs each kind, after so many idle seconds (`--measure-after`); 0: never."""
+    measure_below_percent: int = 25
+    """Measure only while the machine uses less of its CPU time than this, percent (`--measure-below`); 100: always."""
     models: tuple[str, ...] = ()
     """Directories whose models `llm_inference` may load, by the name of a file or folder in them."""
     web_targets: tuple[str, ...] = ()
@@ -135,6 +136,7 @@ NAMES = {
         "preset",
         "bus_port",
         "measure_after",
+        "measure_below",
         "models",
         "web_target",
         "max_nodes",
@@ -171,6 +173,7 @@ def build(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
         preset=reader.read("preset", _one_of(tuple(PRESETS)), "lan"),
         bus_port=reader.read("bus_port", _number(0, 65535), 0),
         measure_after_s=reader.read("measure_after", _number(0, MAX_MEASURE_AFTER_S), 10),
+        measure_below_percent=reader.read("measure_below", _number(1, 100), 25),
         models=reader.read_list("models", _existing_directory),
         web_targets=reader.read_list("web_target", _web_target),
         max_nodes=reader.read("max_nodes", _number(0, MAX_NODES), None),

@@ -1,4 +1,4 @@
-"""The limits of a worker process: environment, rlimits, niceness, memory, and its end when its daemon dies.
+"""The limits of a worker process: environment, rights, files, niceness, memory, and its end when its daemon dies.
 
 Memory is limited twice. The daemon watches the resident memory of a worker and of every process it started, and kills
 the worker when that grows by more than the job's `memory_mb`: this counts memory in real use, on every system. On Linux
@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from node.executor import landlock
 
 MIB = 1024 * 1024
 #: Allowance on top of the job's own limit, for thread stacks and the caches of libraries.
 DATA_SLACK_BYTES = 512 * MIB
 NICENESS = 5
 OPEN_FILES = 4096
+#: The largest file that a worker may write: this share of the free disk, which the store of the bus may share, within
+#: these bounds, bytes.
+FILE_SHARE = 0.5
+SMALLEST_FILE_BYTES, LARGEST_FILE_BYTES = 64 * MIB, 64 * 1024 * MIB
 LINUX = sys.platform.startswith("linux")
 
 # fmt: off
@@ -39,6 +46,7 @@ ALLOWED = frozenset(
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def clean_environment(environment: Mapping[str, str], folder: Path, code: Path) -> dict[str, str]:
@@ -53,14 +61,18 @@ def clean_environment(environment: Mapping[str, str], folder: Path, code: Path) 
     return kept | {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
 
 
-def confine(parent: int) -> None:
-    """Called by a worker once, before it takes jobs. Ends the process if its daemon, `parent`, is gone already."""
+def confine(parent: int, folder: Path) -> None:
+    """Called by a worker once, before it takes jobs. Ends the process if its daemon, `parent`, is gone already.
+
+    `folder`: where the worker, those beside it and their results have their files.
+    """
     os.nice(NICENESS)
     if LINUX:
         _be_nice_as_a_session()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _soft_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _hard_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _hard_limit(resource.RLIMIT_FSIZE, largest_file_bytes(shutil.disk_usage(folder).free))
     for number in (signal.SIGINT, signal.SIGTERM):
         # A handler, because the programs that a workload starts would inherit SIG_IGN.
         signal.signal(number, _leave_it_to_the_daemon)
@@ -71,6 +83,10 @@ def confine(parent: int) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         # Processes that a workload leaves behind become children of this process, which can find and end them.
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # No program that it starts gets more rights than it has, by setuid or file capabilities.
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        # Besides its own files: devices, and the compiled modules of libraries, which are made on first use.
+        landlock.write_only_in((folder, Path("/dev"), Path("/proc/self"), Path(sys.prefix)))
     if os.getppid() != parent:
         os._exit(0)
 
@@ -86,6 +102,22 @@ def _be_nice_as_a_session() -> None:
 
 def _leave_it_to_the_daemon(number: int, stack: object) -> None:
     """Ctrl-C and the SIGTERM of a service manager reach every process; the daemon decides when each worker ends."""
+
+
+def largest_file_bytes(free_bytes: int) -> int:
+    """The largest file that a worker may write on a disk with so much free space."""
+    return min(LARGEST_FILE_BYTES, max(SMALLEST_FILE_BYTES, int(free_bytes * FILE_SHARE)))
+
+
+def file_limit_mib() -> int:
+    """The largest file that this process may write, MiB."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] // MIB
+
+
+def _hard_limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def _soft_limit(which: int, value: int) -> None:

@@ -8,6 +8,7 @@ daemon knows the culprit if the process dies.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import mmap
@@ -283,6 +284,9 @@ def error_of(kind: str, problem: BaseException) -> TaskError:
         fault: Fault = problem.fault
         message = f"The payload of {kind} is not valid: {fault.field} {fault.problem}."
         return TaskError("bad_input", message[:MESSAGE_CHARS], ((fault.field, fault.problem),))
+    if isinstance(problem, OSError) and problem.errno == errno.EFBIG:
+        message = f"{kind} needed a larger file than a worker of this node may write ({limits.file_limit_mib():,} MiB)."
+        return TaskError("file_too_large", message, retryable=True)
     if isinstance(problem, ImportError):
         message = f"This node can't run {kind}: {problem}."
         return TaskError("unavailable", message[:MESSAGE_CHARS], retryable=True)
@@ -310,7 +314,7 @@ def main() -> None:
     grants = parse_grants(sys.argv[8])
     for fd in (socket_fd, board_fd, flush_fd):
         os.set_inheritable(fd, False)
-    limits.confine(parent)
+    limits.confine(parent, folder.parent)
     sock = socket.socket(fileno=socket_fd)
     board = memoryview(mmap.mmap(board_fd, protocol.BOARD_BYTES))
     worker = Worker(sock, board, folder, results, fault_kinds, grants)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import node
 from mesh.errors import CannotStart
 from mesh.messages import CLAIM_CHECK_BYTES, decode_any, encode
+from node.executor import limits
 from node.executor.executor import STEADY_AFTER_S, Job
 from node.workloads.echo import filler
 from tests.integration.executor_harness import alive, echo, executor_of, seen, value_of, warmed
@@ -283,3 +286,50 @@ async def test_workers_and_their_helpers_die_with_the_daemon(tmp_path, monkeypat
         driver.kill()
         driver.wait()
     await seen(lambda: not alive(worker) and not alive(helper))
+
+
+async def test_a_worker_has_no_way_to_more_rights_larger_files_or_files_of_others(tmp_path, monkeypatch):
+    own_kind(
+        tmp_path,
+        monkeypatch,
+        """
+        import errno, resource
+        def tried(path):
+            try:
+                open(path, "w").close()
+                return "written"
+            except OSError as error:
+                return errno.errorcode[error.errno]
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        if payload.value == "large":
+            with open("large", "wb") as file:
+                file.truncate(resource.getrlimit(resource.RLIMIT_FSIZE)[0] + 1)
+        return dict(
+            new_rights=int(status["NoNewPrivs"]), core=resource.getrlimit(resource.RLIMIT_CORE),
+            file=resource.getrlimit(resource.RLIMIT_FSIZE), files=resource.getrlimit(resource.RLIMIT_NOFILE),
+            own=tried("own"), other=tried(payload.value), device=tried("/dev/null"),
+            child=subprocess.run(["sh", "-c", f"echo x > {payload.value}"], stderr=subprocess.DEVNULL).returncode,
+        )
+        """,
+    )
+    # Not in tmp_path, which may be in /dev/shm, where a worker may write.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as other:
+        outside = Path(other) / "identity.json"
+        outside.write_text("kept")
+        async with executor_of(tmp_path, slots=1) as (executor, watcher):
+            executor.submit([echo("tries", value=str(outside)), echo("writes", value="large")])
+            tries, writes = await watcher.end_of("tries", "writes")
+        text = outside.read_text()
+    found = value_of(tries)
+    assert found["new_rights"] == 1 and list(found["core"]) == [0, 0] and list(found["files"]) == [4096, 4096]
+    soft, hard = found["file"]
+    assert soft == hard <= limits.LARGEST_FILE_BYTES
+    assert (found["own"], found["device"]) == ("written", "written")
+    assert writes.error.code == "file_too_large" and "larger file" in writes.error.message
+    if landlock_is_there():
+        assert found["other"] == "EACCES" and found["child"] != 0
+        assert text == "kept"
+
+
+def landlock_is_there() -> bool:
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 2
