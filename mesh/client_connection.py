@@ -11,10 +11,12 @@ from typing import Self, TypeVar
 from mesh import subjects
 from mesh.bus.client import Bus, Subscription
 from mesh.config import LAN, MeshConfig
+from mesh.coordination import MergeOrder
 from mesh.endpoint import bus_urls
 from mesh.errors import BusUnavailable, QueztlError
-from mesh.membership.mesh_record import check_wire_version, read_mesh_record_anywhere
+from mesh.membership.mesh_record import check_wire_version, read_mesh_record, read_mesh_record_anywhere
 from mesh.membership.store_reports import StoreReports
+from mesh.merge.confirmation import confirm
 from mesh.merge.order import read_order
 from mesh.tasks.completions import Completions
 from mesh.tasks.status import Members
@@ -89,7 +91,8 @@ class ClientConnection:
             for _ in range(MERGE_READ_TRIES):
                 order = await read_order(self.bus)
                 if order is not None:
-                    self.bus.learn(order.urls)
+                    if await self._is_confirmed(order):
+                        self.bus.learn(order.urls)
                     return
                 await asyncio.sleep(MERGE_READ_AGAIN_S)
         except QueztlError as error:
@@ -97,6 +100,15 @@ class ClientConnection:
             log.debug("the order of the merge could not be read: %s", error)
         finally:
             self._following = None
+
+    async def _is_confirmed(self, order: MergeOrder) -> bool:
+        """Whether the other mesh holds the matching acceptance. Raises: BusUnavailable."""
+
+        async def connect(urls: tuple[str, ...]) -> Bus:
+            return await Bus.connect(urls, name=self.name, config=self._config)
+
+        record = await read_mesh_record(self.bus)
+        return record is not None and (await confirm(order, record.id, record.name, connect)).state == "confirmed"
 
     async def close(self) -> None:
         """Cancel open waits, and close the connection unless the caller passed it in."""

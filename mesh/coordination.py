@@ -129,6 +129,20 @@ class MergeOrder(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What was copied so far -> how many: tasks, results, blobs …"""
     mover: str = ""
     """The node that copies; it stays until the end."""
+    token: str = ""
+    """Random. The order counts only with an acceptance of this token in the other mesh."""
+    work_max_bytes: int = 0
+    """The limit of the queue before the merge closed it, for undoing; 0: it is open."""
+
+
+class MergeAcceptance(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """KV `mesh`, `accepts.<id of the other mesh>`: that mesh is merged into this one, by the order with that token."""
+
+    source: str
+    token: str
+    by: str = ""
+    phase: str = "drain"
+    """As in the order: `moved` once this mesh holds everything."""
 
 
 class IdentityClaim(Struct, frozen=True, omit_defaults=True, kw_only=True):

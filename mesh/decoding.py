@@ -17,6 +17,7 @@ from mesh.coordination import (
     HostingRequest,
     IdentityClaim,
     Lease,
+    MergeAcceptance,
     MergeOrder,
     MeshEvent,
     MeshRecord,
@@ -26,6 +27,7 @@ from mesh.coordination import (
 )
 from mesh.decoder import Decoder, Unreadable, readable, readable_of
 from mesh.decoding_checks import (
+    acceptance_fault,
     end_fault,
     first,
     heartbeat_fault,
@@ -123,6 +125,7 @@ server: Decoder[ServerRecord] = Decoder(ServerRecord, "record of a bus server", 
 hosting_request: Decoder[HostingRequest] = Decoder(HostingRequest, "request about a bus server", request_fault)
 hosting_answer: Decoder[HostingAnswer] = Decoder(HostingAnswer, "answer about a bus server")
 identity_claim: Decoder[IdentityClaim] = Decoder(IdentityClaim, "claim of an identity", identity_fault)
+acceptance: Decoder[MergeAcceptance] = Decoder(MergeAcceptance, "acceptance of a mesh", acceptance_fault)
 merge: Decoder[MergeOrder] = Decoder(MergeOrder, "order to merge", merge_fault)
 event: Decoder[MeshEvent] = Decoder(MeshEvent, "journal entry")
 alarms: Decoder[tuple[str, ...]] = Decoder(tuple[str, ...], "list of alarms")

@@ -11,6 +11,7 @@ import re
 from mesh.coordination import (
     HostingRequest,
     IdentityClaim,
+    MergeAcceptance,
     MergeOrder,
     MeshRecord,
     Plan,
@@ -170,6 +171,15 @@ def merge_fault(order: MergeOrder) -> str:
         (order.urls and all(map(_is_bus_url, order.urls)), "it names no valid URLs of a bus"),
         (order.phase in ("drain", "moved"), "its phase is unknown"),
         (is_token_or_empty(order.mover), "its mover can't be the id of a node"),
+        (is_token_or_empty(order.token) and order.work_max_bytes >= -1, "its token or its limit can't be one"),
+    )
+
+
+def acceptance_fault(acceptance: MergeAcceptance) -> str:
+    """Why the acceptance of another mesh may not be used."""
+    return first(
+        (is_token(acceptance.source) and is_token(acceptance.token), "it names no order"),
+        (acceptance.phase in ("drain", "moved"), "its phase is unknown"),
     )
 
 

@@ -58,6 +58,11 @@ def server_key(node: str) -> str:
     return f"server.{_token(node)}"
 
 
+def acceptance_key(mesh: str) -> str:
+    """accepts.<mesh>, in KV_MESH: that mesh is merged into this one"""
+    return f"accepts.{_token(mesh)}"
+
+
 # --- durables --------------------------------------------------------------------------------------
 INGRESS_DURABLE = "ingress"  # on work.*
 DUE_DURABLE = "due"  # on later.due.*

@@ -138,9 +138,8 @@ class Node:
             self.registry.start(), self.mesh.connect(), self.executor.start(), self.bus_host.start(),
             return_exceptions=True,
         )  # fmt: skip
-        for error in started:
-            if error is not None:
-                raise error
+        for error in filter(None, started):
+            raise error
         self.benchmarking = Benchmarking(
             bus, context.node_id, context.data.path, nodes=self.registry.view, urls=lambda: self.bus_host.urls
         )
@@ -213,7 +212,9 @@ class Node:
         """The services of the node. A node without a heartbeat stops; any other service is started again."""
         context, bus_host = self.context, self.bus_host
         network_watcher = NetworkWatcher(context, bus_host, self.identity.location)
-        merge_follower = merge_follow.MergeFollower(context, self._drain, lambda: bus_host.server is not None)
+        merge_follower = merge_follow.MergeFollower(
+            context, drain=self._drain, resume=self.puller.pull_again, hosts_bus=lambda: bus_host.server is not None
+        )
         return [
             Service("heartbeat", self.heartbeat.run, "stop_node"),
             Service("deliveries", lambda: self.heartbeat.keep_deliveries(self._held), "stop_node"),
@@ -269,7 +270,6 @@ class Node:
         """Leave in order. `drain_s`: how long running tasks may take to end; default: what `shutdown` says."""
         context = self.context
         if self.shutdown.refusal:
-            # Another process goes on as this node: it returns its tasks, and says nothing in the node's name.
             await self._drain(0.0)
             await self.election.resign()
             await self._tear_down()

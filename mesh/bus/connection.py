@@ -176,6 +176,12 @@ class Connection:
         new = [uri for uri in map(urlparse, urls) if (uri.hostname, uri.port) not in known]
         self._client._server_pool.extend(map(Srv, new))
 
+    def forget(self, urls: Sequence[str]) -> None:
+        """Try these servers no more, except the present one: they are another mesh's."""
+        gone = {(uri.hostname, uri.port) for uri in map(urlparse, urls)}
+        pool, present = self._client._server_pool, self._client._current_server
+        pool[:] = [server for server in pool if server is present or (server.uri.hostname, server.uri.port) not in gone]
+
     # --- publish, request, subscribe ----------------------------------------------------------------
     def send(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | bytes | None = None) -> None:
         """Publish without suspending, at most once: for plain callbacks and the hot path.

@@ -29,6 +29,7 @@ WORK_RETURNED = "work.returned"
 ALARM = "alarm"
 OTHER_MESH = "mesh.other"
 MERGE_BEGUN = "merge.begun"
+MERGE_UNDONE = "merge.undone"
 
 
 async def emit(bus: Bus, type_: str, detail: dict[str, Any] | None = None, node: str = "", fence: int = 0) -> None:

@@ -17,11 +17,13 @@ from mesh.bus.errors import KeyExists
 from mesh.cluster.controller import read_servers
 from mesh.coordination import MergeOrder
 from mesh.discovery.announcement import MEMBER, Announcement
+from mesh.discovery.identity import new_token
 from mesh.errors import QueztlError
 from mesh.leader import journal
 from mesh.membership.member import ALIVE, UP, Member
 from mesh.merge import mover, policy
-from mesh.merge.order import give_order, read_order, update_order
+from mesh.merge.confirmation import Confirmation, confirm
+from mesh.merge.order import give_order, read_order, update_order, withdraw
 from mesh.merge.policy import MeshSummary
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 3.0
 #: Another mesh must be visible this long before anything is done: nodes that move between meshes announce both.
 VISIBLE_FOR_S = 4.0
+#: An order whose target does not answer for so long is withdrawn, seconds: a bus that restarts is back by then.
+UNDO_AFTER_S = 60.0
 #: The period of progress reports in the order, seconds.
 REPORT_EVERY_S = 0.5
 
@@ -52,6 +56,8 @@ class DuplicateMeshDetector:
         self._bus, self._me, self._election, self._peers, self._connect = bus, me, election, peers, connect
         self._members = members
         self._visible_since: dict[str, float] = {}
+        self._silent_since: float | None = None
+        """Since when the target of this mesh's order does not answer, monotonic."""
         self._identity: MeshSummary | None = None
         """The identity of this mesh."""
         self.alarms: dict[str, str] = {}
@@ -62,8 +68,8 @@ class DuplicateMeshDetector:
         try:
             while True:
                 order = await read_order(self._bus)
-                if order is not None and order.phase != "moved":
-                    await self._move(order, fence)
+                if order is not None:
+                    await self._carry_out(order, fence)
                 elif order is None:
                     await self._look(fence)
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -120,20 +126,48 @@ class DuplicateMeshDetector:
     ) -> None:
         if await self._election.confirm() != fence:
             return
-        order = MergeOrder(into=other.id, urls=urls, by=self._me, at=time.time(), mover=self._me)
+        order = MergeOrder(into=other.id, urls=urls, by=self._me, at=time.time(), mover=self._me, token=new_token("o"))
         log.warning("this mesh (%s) is merged into %s: %s", mine.id, other.id, reason)
         await journal.emit(self._bus, journal.MERGE_BEGUN, {"into": other.id, "reason": reason}, fence=fence)
+        target = await self._connect(urls)
         try:
-            await give_order(self._bus, order)
+            await give_order(self._bus, mine.id, target, order)
         except KeyExists:
             return  # another order was given at the same moment; the next pass carries it out
+        finally:
+            await target.close()
+
+    async def _carry_out(self, order: MergeOrder, fence: int) -> None:
+        """Move everything once both meshes confirm the order; withdraw one that is refused, or whose target is gone.
+
+        Raises: QueztlError (then it is tried again).
+        """
+        mine = self._identity = self._identity or await mover.read_identity(self._bus)
+        found = await confirm(order, mine.id, mine.name, self._connect)
+        now = time.monotonic()
+        if found.state != "silent":
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        if not must_withdraw(found, now - (self._silent_since or now)):
+            if found.state == "confirmed" and not (order.phase == "moved" and found.moved):
+                await self._move(order, fence)
+            return
+        if await self._election.confirm() != fence:
+            return
+        await withdraw(self._bus)
+        self._silent_since = None
+        sentence = f"the order to merge this mesh into {order.into} is withdrawn: {found.why}"
+        log.warning("%s", sentence)
+        await journal.emit(self._bus, journal.MERGE_UNDONE, {"into": order.into, "why": found.why}, fence=fence)
 
     async def _move(self, order: MergeOrder, fence: int) -> None:
         """Carry out an order, or continue it. Raises: QueztlError (then it is tried again)."""
         if await self._election.confirm() != fence:
             return
-        if order.mover != self._me:
-            order = await update_order(self._bus, mover=self._me)
+        if order.mover != self._me or order.phase == "moved":
+            # "moved" that the target does not confirm is not true.
+            order = await update_order(self._bus, mover=self._me, phase="drain")
         target = await self._connect(order.urls)
         reported_at = 0.0
 
@@ -151,6 +185,11 @@ class DuplicateMeshDetector:
             log.warning("everything of this mesh was moved to %s", order.into)
         finally:
             await target.close()
+
+
+def must_withdraw(found: Confirmation, silent_s: float) -> bool:
+    """Whether an order is withdrawn: it is refused, or its target has not answered for `silent_s` seconds. Pure."""
+    return found.state == "refused" or (found.state == "silent" and silent_s > UNDO_AFTER_S)
 
 
 def strangers(peers: Iterable[Announcement], mine: MeshSummary) -> dict[str, tuple[str, ...]]:

@@ -27,7 +27,7 @@ from mesh.errors import BusUnavailable, Busy, QueztlError
 from mesh.lanes import Lane
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
 from mesh.merge.carried import SCHEDULE, lane_of, left_s, schedule_shifted, ttl_of
-from mesh.merge.order import update_order
+from mesh.merge.order import CLOSED, accept, read_order, update_order
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Task, encode
 from mesh.tasks import dead_letters, records
@@ -73,7 +73,7 @@ async def read_mesh_summary(bus: Bus) -> MeshSummary:
         age_s=work.age_s,
         unfinished=work.messages + later.messages,
         stored=tasks.messages + dead.messages,
-        lease=(lease.node, 0) if lease else ("", 0),
+        lease=(lease.node, lease.incarnation) if lease else ("", ""),
     )
 
 
@@ -107,7 +107,7 @@ class Mover:
 
     async def run(self) -> None:
         """Move everything, then set the order's phase to `moved`. Raises: LeadershipLost, BusUnavailable, ApiError."""
-        self._source_id = (await read_mesh_summary(self._source)).id
+        self._source_id = (await read_identity(self._source)).id
         await self._drain()
         await self._refuse_new_work()
         await self._move_blobs(subjects.BLOBS)
@@ -122,6 +122,10 @@ class Mover:
         while await self._move_delayed() + await self._move_work():
             await self._checkpoint()
         await self._checkpoint()
+        if (order := await read_order(self._source)) is None:
+            raise LeadershipLost("the order to merge was withdrawn")
+        # The target first: a bus host puts its store aside only where both meshes say that everything has been moved.
+        await accept(self._target, self._source_id, msgspec.structs.replace(order, phase="moved"))
         await update_order(self._source, phase="moved", moved=self.moved)
 
     async def _checkpoint(self) -> None:
@@ -146,8 +150,12 @@ class Mover:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _refuse_new_work(self) -> None:
-        """Make the queue full: submitters retry later, and then find the target."""
-        await self._source.update_stream(subjects.WORK, max_bytes=1)
+        """Make the queue full: submitters retry later, and then find the target. Its limit is kept for undoing."""
+        limit = int((await self._source.stream_info(subjects.WORK)).config.get("max_bytes", -1))
+        if limit == CLOSED:
+            return
+        await update_order(self._source, work_max_bytes=limit)
+        await self._source.update_stream(subjects.WORK, max_bytes=CLOSED)
 
     async def _refuse_delayed_work(self) -> None:
         """LATER can't refuse messages when it is full (10052), so its subjects are removed: what it accepted after the

@@ -1,4 +1,7 @@
-"""The order to merge a mesh into another one: KV `mesh`, key `merge`, of the mesh that is merged."""
+"""The order to merge a mesh into another one: KV `mesh`, key `merge`, of the mesh that is merged.
+
+It counts only with the acceptance of the same token in the other mesh: see `mesh/merge/confirmation.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import msgspec
 
 from mesh import decoding, subjects
 from mesh.bus.errors import KeyExists, WrongSequence
-from mesh.coordination import MergeOrder
+from mesh.coordination import MergeAcceptance, MergeOrder
 from mesh.decoding import readable
 from mesh.errors import BusUnavailable
 from mesh.messages import encode
@@ -16,15 +19,40 @@ from mesh.messages import encode
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
+#: The limit of the queue of a mesh that is being merged, bytes: no task fits.
+CLOSED = 1
+
 
 async def read_order(bus: Bus) -> MergeOrder | None:
     """The order of this mesh; None while it has none. Raises: BusUnavailable."""
     return readable(decoding.merge, await bus.kv(subjects.KV_MESH).get(subjects.MERGE_KEY))
 
 
-async def give_order(bus: Bus, order: MergeOrder) -> None:
-    """Order this mesh into another one. Raises: KeyExists when it has an order already, BusUnavailable."""
-    kv = bus.kv(subjects.KV_MESH)
+async def give_order(source: Bus, source_id: str, target: Bus, order: MergeOrder) -> None:
+    """Order the mesh `source_id` into another one: the acceptance first, then the order.
+
+    Raises: KeyExists when it has an order already, BusUnavailable.
+    """
+    if await read_order(source) is not None:
+        raise KeyExists("this mesh has an order to merge already")
+    await accept(target, source_id, order)
+    try:
+        await _create(source, order)
+    except KeyExists:
+        # Another order was given at the same moment: its acceptance, which this one has replaced, is written again.
+        if (given := await read_order(source)) is not None and given.into == order.into:
+            await accept(target, source_id, given)
+        raise
+
+
+async def accept(target: Bus, source_id: str, order: MergeOrder) -> None:
+    """Write, in the mesh on `target`, that it takes the mesh `source_id` in by that order. Raises: BusUnavailable."""
+    acceptance = MergeAcceptance(source=source_id, token=order.token, by=order.by, phase=order.phase)
+    await target.kv(subjects.KV_MESH).put(subjects.acceptance_key(source_id), encode(acceptance))
+
+
+async def _create(source: Bus, order: MergeOrder) -> None:
+    kv = source.kv(subjects.KV_MESH)
     try:
         await kv.create(subjects.MERGE_KEY, encode(order))
     except KeyExists:
@@ -38,10 +66,35 @@ async def give_order(bus: Bus, order: MergeOrder) -> None:
 
 
 async def update_order(bus: Bus, **changes: Any) -> MergeOrder:
-    """The order with these fields changed. Raises: BusUnavailable, also when there is no order."""
-    order = await read_order(bus)
-    if order is None:
+    """The order with these fields changed. Raises: BusUnavailable, also when there is no order any more."""
+    kv = bus.kv(subjects.KV_MESH)
+    entry = await kv.get(subjects.MERGE_KEY)
+    order = readable(decoding.merge, entry)
+    if entry is None or order is None:
         raise BusUnavailable("this mesh has no order to merge")
     after = msgspec.structs.replace(order, **changes)
-    await bus.kv(subjects.KV_MESH).put(subjects.MERGE_KEY, encode(after))
+    try:
+        await kv.update(subjects.MERGE_KEY, encode(after), last=entry.revision)
+    except WrongSequence:
+        raise BusUnavailable("the order to merge was changed at the same moment") from None
     return after
+
+
+async def withdraw(bus: Bus) -> MergeOrder | None:
+    """Undo the order of this mesh: it takes work again, and its nodes stay. What has been moved stays moved.
+
+    Returns the order that was withdrawn; None when there is none. Raises: BusUnavailable, ApiError.
+    """
+    kv = bus.kv(subjects.KV_MESH)
+    entry = await kv.get(subjects.MERGE_KEY)
+    order = readable(decoding.merge, entry)
+    if entry is None or order is None:
+        return None
+    try:
+        await kv.delete(subjects.MERGE_KEY, last=entry.revision)
+    except WrongSequence:
+        raise BusUnavailable("the order to merge was changed at the same moment; try again") from None
+    if order.work_max_bytes:  # -1 is "no limit"
+        await bus.update_stream(subjects.WORK, max_bytes=order.work_max_bytes)
+        await bus.update_stream(subjects.LATER, subjects=list(subjects.LATER_SUBJECTS))
+    return order

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 #: An older mesh may be in use even if it is empty, seconds.
 YOUNG_S = 120.0
+#: Ages that differ by less count as equal, seconds: each side reads one a moment after the other.
+NEAR_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class MeshSummary:
     """Number of results, states and dead letters."""
     key: str = ""
     """Fingerprint of its key; empty without one."""
-    lease: tuple[str, int] = ("", 0)
-    """(its leader, fence): distinguishes two groups of bus servers with one mesh id."""
+    lease: tuple[str, str] = ("", "")
+    """Its leader and the leader's incarnation: distinguish two groups of bus servers with one mesh id."""
 
     @property
     def is_empty(self) -> bool:
@@ -73,11 +75,13 @@ def judge(one: MeshSummary, other: MeshSummary) -> Verdict:
 
 def source(one: MeshSummary, other: MeshSummary) -> MeshSummary:
     """The mesh to merge into the other: a disposable one, else that with fewer nodes, the younger, the higher id."""
-    return max(one, other, key=_merge_order)
+    by_age = abs(one.age_s - other.age_s) >= NEAR_S
 
+    def merge_order(summary: MeshSummary) -> tuple[Any, ...]:
+        age_s = summary.age_s if by_age else 0.0
+        return (summary.is_disposable, -summary.nodes, -age_s, summary.id, summary.lease, *astuple(summary))
 
-def _merge_order(summary: MeshSummary) -> tuple[Any, ...]:
-    return (summary.is_disposable, -summary.nodes, -summary.age_s, summary.id, summary.lease, *astuple(summary))
+    return max(one, other, key=merge_order)
 
 
 def alarm(mine: MeshSummary, other: MeshSummary, verdict: Verdict) -> str:

@@ -230,6 +230,8 @@ class BusHost:
             return HostingAnswer()
         elif request.do == "restart":
             work = self.server.restart("the leader orders it: its copies do not catch up")
+        elif all(record.node == self._settings.node_id for record in self.servers):
+            return HostingAnswer("it runs the only bus server")  # no leader asks for that
         else:
             work = self._retire(self.server)
         self._busy = asyncio.get_running_loop().create_task(self._guarded(work), name="hosting")

@@ -116,6 +116,11 @@ class Puller:
         """Request no more tasks; requested ones may still arrive for up to `pull_expires_s`."""
         self._open = False
 
+    def pull_again(self) -> None:
+        """Request tasks again, after `stop_pulling`."""
+        self._open = True
+        self.plan_soon()
+
     async def stop(self) -> None:
         """End the subscriptions."""
         self._open = False
@@ -209,15 +214,10 @@ class Puller:
         state.requested_at, state.pulls[self._number] = now, [request.batch, now + expires_s + LOST_AFTER_S]
         self._lane_of_pull[self._number] = request.lane
         self._bus.pull(
-            subjects.WORK,
-            subjects.lane_durable(*request.lane),
-            f"{self._inbox}.{self._number}",
-            batch=request.batch,
-            expires_s=expires_s,
-            max_bytes=MAX_BYTES,
-            group=GROUP,
+            subjects.WORK, subjects.lane_durable(*request.lane), f"{self._inbox}.{self._number}", batch=request.batch,
+            expires_s=expires_s, max_bytes=MAX_BYTES, group=GROUP,
             priority=pull_priority(request.lane[1], self._record().region, self._rank(request.lane[0])),
-        )
+        )  # fmt: skip
 
     # --- deliveries ---------------------------------------------------------------------------------
     def _on_delivery(self, message: Message) -> None:

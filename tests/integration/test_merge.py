@@ -97,7 +97,7 @@ async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_se
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
     has = await fill(source)
-    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(source, "ma", target, MergeOrder(into="mb", urls=(other_server.url,), token="o1"))
     await Mover(source, target, _yes, _nothing).run()
     await check(target, has)
     for stream in (subjects.WORK, subjects.LATER):
@@ -119,7 +119,7 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
     has = await fill(source)
-    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(source, "ma", target, MergeOrder(into="mb", urls=(other_server.url,), token="o1"))
     real, left = target.store, stores
 
     async def store(*arguments, **options) -> int:
@@ -142,7 +142,7 @@ async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
     await fill(source)
-    await give_order(source, MergeOrder(into="mb", urls=(other_server.url,)))
+    await give_order(source, "ma", target, MergeOrder(into="mb", urls=(other_server.url,), token="o1"))
 
     async def no() -> bool:
         return False
@@ -223,3 +223,45 @@ async def _yes() -> bool:
 
 async def _nothing(moved: dict[str, int]) -> None:
     """Nobody looks."""
+
+
+async def test_a_merge_whose_target_is_gone_is_undone_and_the_mesh_takes_work_again(
+    bus_server, other_server, eventually, monkeypatch
+) -> None:
+    """It was closed for new work when the target went away, and stayed so."""
+    monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
+    monkeypatch.setattr(detector, "UNDO_AFTER_S", 0.5)
+    monkeypatch.setattr(detector, "LOOK_EVERY_S", 0.2)
+    source, target = await bus_server.connect("source"), await other_server.connect("target")
+    await name_it(target, "mb")
+    has = await fill(source)
+    before = (await source.stream_info(subjects.WORK)).config["max_bytes"]
+    await give_order(source, "ma", target, MergeOrder(into="mb", urls=(other_server.url,), token="o1"))
+
+    async def store(*_, **__) -> int:
+        raise BusUnavailable("the target is gone")
+
+    monkeypatch.setattr(target, "store", store)
+    with pytest.raises(BusUnavailable, match="gone"):
+        await Mover(source, target, _yes, _nothing).run()
+    assert (await source.stream_info(subjects.WORK)).config["max_bytes"] == 1
+    other_server.kill()
+
+    async def connect(urls: tuple[str, ...]) -> Bus:
+        return await Bus.connect(urls, name="meeting", config=LOCAL)
+
+    one = DuplicateMeshDetector(source, "n1", Chair(), tuple, connect, tuple)
+    running = asyncio.create_task(one.run(1))
+    try:
+        async with asyncio.timeout(30):
+            while await read_order(source) is not None:
+                await asyncio.sleep(0.05)
+            while (await source.stream_info(subjects.LATER)).config["subjects"] != list(subjects.LATER_SUBJECTS):
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert (await source.stream_info(subjects.WORK)).config["max_bytes"] == before
+    accepted = await Submitter(source, "c7").accept(SubmitRequest("echo", {}))
+    assert await records.read_waiting(source, accepted.id) is not None
+    assert (await records.read_waiting(source, has["waiting"])).id == has["waiting"]

@@ -16,7 +16,7 @@ SUMMARIES = st.builds(
     unfinished=st.sampled_from([0, 0, 1, 1000]),
     stored=st.sampled_from([0, 0, 7]),
     key=st.sampled_from(["", "", "k1", "k2"]),
-    lease=st.tuples(st.sampled_from(["n1", "n2"]), st.integers(1, 3)),
+    lease=st.tuples(st.sampled_from(["n1", "n2"]), st.sampled_from(["i1", "i2", "i3"])),
 )
 
 

@@ -16,17 +16,20 @@ from node.lifecycle.merge_follow import adopt, may_leave
 
 
 @pytest.mark.parametrize(
-    ("phase", "me", "hosts", "goes"),
+    ("phase", "moved", "me", "hosts", "goes"),
     [
-        ("drain", "n1", False, True),
-        ("drain", "n1", True, False),
-        ("drain", "nmover", False, False),
-        ("moved", "n1", True, True),
-        ("moved", "nmover", True, True),
+        ("drain", False, "n1", False, True),
+        ("drain", False, "n1", True, False),
+        ("drain", True, "n1", True, False),
+        ("drain", False, "nmover", False, False),
+        ("moved", True, "n1", True, True),
+        ("moved", True, "nmover", True, True),
+        ("moved", False, "n1", True, False),
+        ("moved", False, "nmover", False, False),
     ],
 )
-def test_who_is_needed_until_the_end_stays_until_then(phase, me, hosts, goes) -> None:
-    assert may_leave(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts) is goes
+def test_who_is_needed_until_the_end_stays_until_both_meshes_say_so(phase, moved, me, hosts, goes) -> None:
+    assert may_leave(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts, moved) is goes
 
 
 def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:

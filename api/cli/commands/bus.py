@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "name. Both say what they would do, and do it only with --yes",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="carry out the rescue or the merge")
+    parser.add_argument("--undo", action="store_true", help="merge: withdraw the order of this mesh")
     parser.add_argument("--into", metavar="URL|ID", help="merge: the mesh that stays [the stronger of the two]")
     parser.add_argument(
         "--data", type=Path, metavar="DIR",

@@ -1,4 +1,4 @@
-"""`queztl bus merge`: which of two meshes of the same name goes into the other; with --yes it is done."""
+"""`queztl bus merge`: which of two meshes of the same name goes into the other; --yes does it, --undo withdraws it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
     from mesh.merge import mover, policy
 
     document = await network_document(args.url)
+    if args.undo:
+        return await _undo(tuple(document["bus"]["urls"]), out)
     urls = await _other_urls(args.into, document["mesh"], document["mesh_id"], out)
     if not urls:
         out.note(f"no other mesh called {document['mesh']} announces itself here; name one with --into URL")
@@ -48,13 +50,32 @@ async def merge(args: argparse.Namespace, out: Output) -> int:
         if not args.yes:
             out.line("Nothing was changed: add --yes to merge them.")
             return OK
-        await _order(loser, winner, stays)
+        await _order(loser, goes, winner, stays)
         await _follow(loser, out)
         out.line(f"done: {goes.id} is part of {stays.id} now")
         return OK
     finally:
         await here.close()
         await there.close()
+
+
+async def _undo(urls: tuple[str, ...], out: Output) -> int:
+    """Withdraw the order of this mesh. Raises: BusUnavailable."""
+    from mesh.bus.client import Bus
+    from mesh.merge.order import withdraw
+
+    bus = await Bus.connect(urls, name="queztl merge")
+    try:
+        order = await withdraw(bus)
+    finally:
+        await bus.close()
+    if order is None:
+        out.note("this mesh has no order to merge")
+        return NOT_FOUND
+    out.line(f"The order to merge into {order.into} is withdrawn; this mesh takes work again.")
+    if moved := ", ".join(f"{count} {what}" for what, count in order.moved.items()):
+        out.line(f"What was moved stays in {order.into}: {moved}.")
+    return OK
 
 
 def _refusal(mine: MeshSummary, other: MeshSummary) -> str | None:
@@ -101,7 +122,7 @@ async def _announced(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ..
         await discovery.stop()
 
 
-async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
+async def _order(loser: Bus, goes: MeshSummary, winner: Bus, stays: MeshSummary) -> None:
     """Order the merge: the losing mesh's leader carries it out. An order that it already has stands.
 
     Raises: BadInput when the winning mesh has a merge order itself.
@@ -109,6 +130,7 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
     from mesh.bus.errors import KeyExists
     from mesh.cluster.controller import read_servers
     from mesh.coordination import MergeOrder
+    from mesh.discovery.identity import new_token
     from mesh.errors import BadInput
     from mesh.merge.order import give_order, read_order
 
@@ -116,7 +138,8 @@ async def _order(loser: Bus, winner: Bus, stays: MeshSummary) -> None:
         raise BadInput(f"{stays.id} goes into another mesh itself; wait until that is done, and merge with that mesh")
     urls = tuple(url for server in await read_servers(winner) for url in server.client_urls)
     try:
-        await give_order(loser, MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time()))
+        order = MergeOrder(into=stays.id, urls=urls, by="queztl", at=time.time(), token=new_token("o"))
+        await give_order(loser, goes.id, winner, order)
     except KeyExists:
         return
 
@@ -152,7 +175,9 @@ async def _follow(loser: Bus, out: Output) -> None:
                     raise
                 await asyncio.sleep(LOOK_EVERY_S)
                 continue
-            if order is None or order.phase == "moved":
+            if order is None:
+                raise BusUnavailable("the order to merge was withdrawn: see the log of the leader, or the journal")
+            if order.phase == "moved":
                 return
             moved = ", ".join(f"{count} {what}" for what, count in order.moved.items())
             progress = f"moved: {moved}" if moved else "its nodes finish what they run"
