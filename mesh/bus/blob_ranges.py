@@ -1,7 +1,8 @@
 """Where a chunk of a blob is in its stream, found without reading the chunks before it.
 
-All chunks of a blob have one subject, and a direct read says how many messages of that subject follow the one it
-returns: so it tells the number of a chunk. Uploads at the same time interleave; a chunk is found between two others.
+All chunks of a blob have one subject, and each has its number in the message id under which it was stored. Uploads at
+the same time interleave; a chunk is found between two others. How many messages follow would tell the number too, but
+not at a copy that lags.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from mesh.bus.errors import DamagedBlob
 from mesh.bus.replies import StoredMessage
 
 
@@ -41,9 +41,14 @@ async def find_chunk(probe: Callable[[int], Awaitable[Place]], number: int, firs
     return low
 
 
-def place_of(chunk: StoredMessage, count: int) -> Place:
-    """The place of one of the `count` chunks, from a direct read. Raises: DamagedBlob when it can't be one of them."""
-    following = chunk.headers.get("Nats-Num-Pending", "")
-    if not following.isascii() or not following.isdigit() or int(following) >= count:
-        raise DamagedBlob("a blob is damaged, or the bus does not say where its chunks are; upload it again")
-    return Place(chunk.sequence, count - 1 - int(following))
+def message_id(nuid: str, number: int) -> str:
+    """The message id of chunk `number` of the upload `nuid`."""
+    return f"{nuid}.{number}"
+
+
+def place_of(chunk: StoredMessage, nuid: str) -> Place | None:
+    """The place of a chunk of the upload `nuid`; None when it does not say its number: another program stored it."""
+    upload, _, number = chunk.headers.get("Nats-Msg-Id", "").rpartition(".")
+    if upload != nuid or not (number.isascii() and number.isdigit()):
+        return None
+    return Place(chunk.sequence, int(number))

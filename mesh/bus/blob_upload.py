@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import IO
 
+from mesh.bus.blob_ranges import message_id
 from mesh.bus.errors import ApiError, DamagedBlob
 from mesh.bus.jetstream import JetStream
 from mesh.errors import BusUnavailable
@@ -56,7 +57,9 @@ class Upload:
 
     async def _store(self, number: int, chunk: bytes) -> None:
         subject, sequences = chunk_subject(self._bucket, self.nuid), self.sequences
-        sequences[number] = await self._jetstream.store(subject, chunk, msg_id=f"{self.nuid}.{number}", timeout_s=30)
+        sequences[number] = await self._jetstream.store(
+            subject, chunk, msg_id=message_id(self.nuid, number), timeout_s=30
+        )
 
     async def finish(self) -> None:
         """Wait until all chunks are stored, once each and in order. Raises: StorageFull, BusUnavailable."""

@@ -223,28 +223,40 @@ class Objects:
         """The chunks from `number` on. Raises: DamagedBlob."""
         bucket, count = bucket_of(blob), int(meta.get("chunks", 0))
         stream, subject = stream_of(bucket), chunk_subject(bucket, meta["nuid"])
-        start = await self._sequence_of(stream, subject, number, count) if number else 1
-        left = count - number
+        first = Place(1, 0)
+        if number:
+            first = await self._place_of(stream, subject, number, count) or first
+        start = first.sequence
+        left = count - first.number
         while left > 0:
             chunks = await read_batch(self._jetstream, stream, subject, start, min(left, WINDOW), BATCH_WITHIN_S)
             if not chunks:
                 raise DamagedBlob(f"blob {blob} is incomplete; upload it again")
             for chunk in chunks:
-                yield chunk.data
-            left -= len(chunks)
+                place = place_of(chunk, meta["nuid"])
+                if place is not None and place.number != count - left:
+                    raise DamagedBlob(f"blob {blob} is damaged or incomplete; upload it again")
+                if left <= count - number:
+                    yield chunk.data
+                left -= 1
             start = chunks[-1].sequence + 1
 
-    async def _sequence_of(self, stream: str, subject: str, number: int, count: int) -> int:
+    async def _place_of(self, stream: str, subject: str, number: int, count: int) -> Place | None:
+        """Where chunk `number` is; None when the chunks do not say their numbers. Raises: DamagedBlob."""
+        nuid = subject.rpartition(".")[2]
+
         async def probe(sequence: int) -> Place:
             chunks = await read_batch(self._jetstream, stream, subject, sequence, 1, BATCH_WITHIN_S)
-            if not chunks:
+            place = place_of(chunks[0], nuid) if chunks else None
+            if place is None:
                 raise DamagedBlob("a blob is incomplete; upload it again")
-            return place_of(chunks[0], count)
+            return place
 
         last = await self._jetstream.read_last(stream, subject)
-        if last is None:
-            raise DamagedBlob("a blob is incomplete; upload it again")
-        return (await find_chunk(probe, number, await probe(1), Place(last.sequence, count - 1))).sequence
+        high = place_of(last, nuid) if last is not None else None
+        if high is None or high.number != count - 1:
+            return None
+        return await find_chunk(probe, number, await probe(1), high)
 
 
 def _digest_text(digest: hashlib._Hash) -> str:

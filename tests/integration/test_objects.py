@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesh import subjects
+from mesh.bus import blob_upload
 from mesh.bus.objects import CHUNK_BYTES
 from mesh.client import Mesh
 from mesh.errors import BusUnavailable, Conflict, NotFound, StorageFull
@@ -179,3 +180,18 @@ async def test_a_blob_that_a_task_needs_is_not_deleted_and_one_whose_task_ended_
             await mesh.delete_blob(blob)
     assert await messages(bus) == 0
     assert await bus.kv(subjects.KV_BLOB_REFS).keys() == []
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+async def test_a_part_is_right_or_an_error_when_a_chunk_is_lost(bus_server, numbered, monkeypatch) -> None:
+    """Without the numbers, as another program stores chunks, those before the part are read and passed over."""
+    if not numbered:
+        monkeypatch.setattr(blob_upload, "message_id", lambda nuid, number: f"{nuid}-{number}")
+    bus = await bus_server.connect("a")
+    data = os.urandom(6 * CHUNK_BYTES)
+    blob = (await bus.objects.put(data)).blob
+    part = [chunk async for chunk in await bus.objects.part(blob, 4 * CHUNK_BYTES + 1, 5)]
+    assert b"".join(part) == data[4 * CHUNK_BYTES + 1 :][:5]
+    await bus.delete_message(f"OBJ_{subjects.BLOBS}", 4)
+    with pytest.raises(BusUnavailable):
+        b"".join([chunk async for chunk in await bus.objects.part(blob, 2 * CHUNK_BYTES, 4 * CHUNK_BYTES)])
