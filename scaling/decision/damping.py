@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import PoolMemory
+from scaling.domain.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def step(
     if need > have:
         return _up(need, have, urgent, up, min_needs[0][1], config), after
     if need == have:
-        return Step(have, f"no change: {have} nodes are needed"), after
+        return Step(have, f"no change: the need is {counted(have, 'node')}"), after
     votes_needed = config.trusted_down_votes if trusted else config.down_votes
     highest = next(nodes for at, nodes in max_needs if at > now - window_s or at == now)
     taken = _down(need, have, highest, window_s, down, votes_needed, config)
@@ -56,7 +57,9 @@ def _up(need: int, have: int, urgent: bool, votes: int, lowest: int, config: Sca
     """`lowest`: the lowest need within the scale-out window."""
     if urgent:
         target = min(need, have + config.max_step_up_nodes)
-        return Step(target, f"scale out to {target} nodes without waiting for votes: there is work and no node")
+        return Step(
+            target, f"scale out to {counted(target, 'node')} without waiting for votes: there is work and no node"
+        )
     if votes < config.up_votes:
         return Step(have, f"no scale-out yet: vote {votes} of {config.up_votes}")
     target = max(have, min(lowest, have + config.max_step_up_nodes))
@@ -64,8 +67,10 @@ def _up(need: int, have: int, urgent: bool, votes: int, lowest: int, config: Sca
         return Step(have, f"no scale-out yet: more nodes were not needed throughout the last {config.up_window_s:g} s")
     if target < lowest:
         most = config.max_step_up_nodes
-        return Step(target, f"scale out from {have} to {target} of {lowest} nodes: a decision starts at most {most}")
-    return Step(target, f"scale out from {have} to {target} nodes")
+        return Step(
+            target, f"scale out from {have} to {target} of {counted(lowest, 'node')}: a decision starts at most {most}"
+        )
+    return Step(target, f"scale out from {have} to {counted(target, 'node')}")
 
 
 def _down(
@@ -75,13 +80,16 @@ def _down(
     if votes < votes_needed:
         return Step(have, f"no scale-in yet: vote {votes} of {votes_needed}")
     if highest >= have:
-        return Step(have, f"no scale-in yet: {highest} nodes were needed within the last {window_s:g} s")
+        return Step(have, f"no scale-in yet: the need was {counted(highest, 'node')} within the last {window_s:g} s")
     target = max(highest, have - config.max_step_down_nodes)
     if target > highest:
         most = config.max_step_down_nodes
         return Step(
-            target, f"scale in from {have} to {target} instead of {highest} nodes: a decision drains at most {most}"
+            target,
+            f"scale in from {have} to {target} instead of {counted(highest, 'node')}: a decision drains at most {most}",
         )
     if highest > need:
-        return Step(target, f"scale in from {have} to {target} nodes, the highest need within {window_s:g} s")
-    return Step(target, f"scale in from {have} to {target} nodes")
+        return Step(
+            target, f"scale in from {have} to {counted(target, 'node')}, the highest need within {window_s:g} s"
+        )
+    return Step(target, f"scale in from {have} to {counted(target, 'node')}")

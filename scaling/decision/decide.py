@@ -29,6 +29,7 @@ from scaling.domain.model import (
     PoolMemory,
     Proposal,
 )
+from scaling.domain.units import counted
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,12 @@ def _decide_pool(
     found, memory = proposals(pool, forecast, have, ready, has_work, trusted, lead_s, config, memory, now)
     highest = max(found, key=lambda proposal: proposal.nodes)
     trail = [f"{proposal.policy}: {proposal.reason}" for proposal in found]
-    trail.append(f"highest proposal: {highest.policy}, {highest.nodes} nodes")
+    trail.append(f"highest proposal: {highest.policy}, {counted(highest.nodes, 'node')}")
     need = max(config.min_nodes, min(highest.nodes, config.max_nodes))
     if need != highest.nodes:
-        trail.append(f"bounds: {need} nodes, because min_nodes is {config.min_nodes} and max_nodes {config.max_nodes}")
+        trail.append(
+            f"bounds: {counted(need, 'node')}, because min_nodes is {config.min_nodes} and max_nodes {config.max_nodes}"
+        )
     taken, memory = step(need, have, have == 0, trusted, memory, config, now)
     trail.append(f"step: {taken.reason}")
     target = max(taken.target, min(need, config.min_nodes))
@@ -161,7 +164,7 @@ def proposals(
             memory = replace(memory, last_peak_at=now)
         peak_s = now - memory.last_peak_at
         if peak_s < config.baseline_keep_s:
-            reason = f"{config.baseline_nodes} nodes: the last peak was {peak_s:.0f} s ago"
+            reason = f"{counted(config.baseline_nodes, 'node')}: the last peak was {peak_s:.0f} s ago"
             found.append(Proposal("baseline", config.baseline_nodes, reason))
     if config.schedule:
         least, rule = scheduled_nodes(config.schedule, config.timezone, now, lead_s)

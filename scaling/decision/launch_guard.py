@@ -7,7 +7,7 @@ from collections.abc import Collection
 from scaling.decision import budget
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Node, Offer
-from scaling.domain.units import USD_EPSILON
+from scaling.domain.units import USD_EPSILON, counted
 
 NO_KEY = "a mesh without a key spends no money: only unpaid providers may start nodes"
 PANIC = "everything paid is stopped by a panic that has not been undone"
@@ -30,7 +30,7 @@ def refusal(
     if paid and (why := paid_refusal(has_key, panic)):
         return why
     if len(nodes) >= config.max_nodes:
-        return f"the mesh has {len(nodes)} nodes, max_nodes is {config.max_nodes}"
+        return f"the mesh has {counted(len(nodes), 'node')}, max_nodes is {config.max_nodes}"
     running = budget.running_usd_h(nodes)
     room, limit = budget.room_usd_h(running, spent_today_usd, config, now)
     if offer.price_usd_h > room + USD_EPSILON:

@@ -11,6 +11,11 @@ NODE_EPSILON = 1e-9
 USD_EPSILON = 1e-9
 
 
+def counted(count: int, what: str) -> str:
+    """1, "node" -> "1 node"; 2, "node" -> "2 nodes" """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def whole_nodes(nodes: float) -> int:
     """`nodes` rounded up to whole nodes; an infinite need becomes a billion."""
     return ceil(min(nodes, 1e9) - NODE_EPSILON)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import BadInput, NotFound
+from scaling.domain.units import counted
 from scaling.log.decision_record import replay
 from scaling.log.reports import summary
 
@@ -34,7 +35,7 @@ def _lines(written: Mapping[str, Any]) -> list[str]:
         f"{written['fence']}), policy {written['policy']}:"
     ]
     for pool in written["pools"]:
-        lines.append(f"{pool['pool']}: {pool['have']} -> {pool['target']} nodes")
+        lines.append(f"{pool['pool']}: {pool['have']} -> {counted(pool['target'], 'node')}")
         lines += [f"  {sentence}" for sentence in pool["trail"]]
         lines += [
             f"  start {each['count']} of {each['offer']}, {each['price_usd_h']:g} $/h" for each in pool["launches"]

@@ -17,7 +17,7 @@ from mesh.errors import Fault, bad_input
 from scaling.decision.schedule import problems
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Offer
-from scaling.domain.units import DAY_S, HOUR_S
+from scaling.domain.units import DAY_S, HOUR_S, counted
 
 #: Who made a policy.
 BY_FLAGS, BY_HAND = "flags", "hand"
@@ -202,7 +202,7 @@ def effective(config: ScalingConfig, manual: ManualTarget | None, now: float) ->
         down_votes=1, up_window_s=0.0, down_window_s=0.0, min_life_s=0.0, trusted_down_votes=1,
         trusted_down_window_s=0.0,
     )  # fmt: skip
-    return applied, f"set by hand to {target} nodes for another {manual.until - now:.0f} s"
+    return applied, f"set by hand to {counted(target, 'node')} for another {manual.until - now:.0f} s"
 
 
 def allowed(offers: tuple[Offer, ...], manual: ManualTarget | None, now: float) -> tuple[Offer, ...]:
@@ -231,7 +231,7 @@ def read_manual(body: Mapping[str, Any], have: int, policy: Policy, now: float) 
         elif value is not None:
             target = value if name == "target" else have + value
             if not 0 <= target <= config.max_nodes:
-                sum_ = "" if name == "target" else f"makes {target} nodes of {have}, which "
+                sum_ = "" if name == "target" else f"makes {counted(target, 'node')} of {have}, which "
                 faults.append(Fault(name, f"{sum_}must lie between 0 and max_nodes, {config.max_nodes}"))
     for_s = body.get("for_s", MANUAL_S)
     if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MANUAL_MAX_S:

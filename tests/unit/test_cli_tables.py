@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.commands import nodes, status
+from api.cli.commands import nodes, status, tasks
 from api.cli.commands.kinds import show as show_kind
 from api.cli.output.console import Output
 from api.cli.output.formatting import age, ago, counted, plain
@@ -17,6 +17,7 @@ from api.cli.output.table import GAP, MIN_WRAPPED, Column, fit
 from mesh.kinds.table import KINDS
 from mesh.messages import TaskEnd, TaskError
 from mesh.tasks.status import failure, of_end
+from mesh.views import TaskSummary
 
 HOSTILE = "evil\x1b[2J\nname\r\t\x9b31m\u202e"
 
@@ -91,6 +92,21 @@ def test_empty_columns_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table(nodes.COLUMNS, [nodes.row(node(region="", capabilities={}, load={}))])
     head, row = capsys.readouterr().out.splitlines()
     assert "region" not in head and "gpu" not in head and row.split().count("-") == 3
+
+
+def test_a_task_is_one_line_of_80_columns_unless_its_error_is_long(
+    terminal: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = TaskSummary(
+        "cde668a3938-123456", "video_encode_h264", "running", 1, "n0123456789", 900.0, 950.0, progress=0.42
+    )
+    failed = TaskSummary("cde668a3938-2", "echo", "failed", 3, "n0123456789", error={"message": "it broke " * 40})
+    Output().table(tasks.COLUMNS, [tasks.row(running, 1000.0)])
+    head, row = capsys.readouterr().out.splitlines()
+    assert max(len(head), len(row)) <= terminal and "42%" in row and "running" in row
+    Output().table(tasks.COLUMNS, [tasks.row(running, 1000.0), tasks.row(failed, 1000.0)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= terminal and "cde668a3938-123456" in lines[1]
 
 
 def test_one_node_in_full(capsys: pytest.CaptureFixture[str]) -> None:

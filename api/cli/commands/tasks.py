@@ -58,7 +58,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         out.document({"tasks": found, "next": cursor or None})
         return OK
     now = time()
-    out.table(COLUMNS, [_row(task, now) for task in found], empty="there are no such tasks")
+    out.table(COLUMNS, [row(task, now) for task in found], empty="there are no such tasks")
     if cursor:
         out.note(f"there are more: --after {cursor}, or --all")
     return OK
@@ -78,7 +78,8 @@ async def collect(mesh: Mesh, wanted: TaskFilter, limit: int | None, after: str)
             return found, after
 
 
-def _row(task: TaskSummary, now: float) -> tuple[Any, ...]:
+def row(task: TaskSummary, now: float) -> tuple[Any, ...]:
+    """A task in the table. Pure."""
     took_s = (task.ended_at or now) - task.started_at if task.started_at else -1.0
     about = (task.error or {}).get("message") or task.note
     if task.state == "running" and task.progress:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from scaling.domain.config import HYBRID, REACTIVE, ScalingConfig
 from scaling.domain.model import Forecast, Proposal
-from scaling.domain.units import whole_nodes
+from scaling.domain.units import counted, whole_nodes
 
 
 def is_trusted(forecast: Forecast | None, config: ScalingConfig) -> bool:
@@ -26,6 +26,6 @@ def propose(forecast: Forecast, have: int, config: ScalingConfig) -> Proposal:
     nodes = max(up, min(have, hold))
     reason = (
         f"{forecast.model} expects a load of {forecast.median:.2f}, at most {forecast.at_start:.2f} with probability "
-        f"{forecast.sure:.1%} ({forecast.until_start:.2f} until then): {nodes} nodes"
+        f"{forecast.sure:.1%} ({forecast.until_start:.2f} until then): {counted(nodes, 'node')}"
     )
     return Proposal("predictive", nodes, reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from scaling.domain.config import ScalingConfig
 from scaling.domain.model import Pool, Proposal
-from scaling.domain.units import whole_nodes
+from scaling.domain.units import counted, whole_nodes
 
 
 def propose(pool: Pool, have: int, ready: int, config: ScalingConfig, trusted: bool) -> Proposal:
@@ -22,17 +22,17 @@ def propose(pool: Pool, have: int, ready: int, config: ScalingConfig, trusted: b
     nodes = whole_nodes((load + backlog) * (1.0 + (config.seen_headroom if trusted else config.headroom)))
     if has_backlog:
         per_node = pool.queued / max(ready, 1)
-        queue = f"{pool.queued} tasks wait, {per_node:.0f} per node (target {config.queue_target_tasks:g})"
-        return Proposal("reactive", max(have, nodes), f"{queue}, load {load:.2f}: {nodes} nodes")
+        queue = f"queue: {counted(pool.queued, 'task')}, {per_node:.0f} per node (target {config.queue_target_tasks:g})"
+        return Proposal("reactive", max(have, nodes), f"{queue}, load {load:.2f}: {counted(nodes, 'node')}")
     if trusted:
-        return Proposal("reactive", nodes, f"load {load:.2f}: {nodes} nodes")
+        return Proposal("reactive", nodes, f"load {load:.2f}: {counted(nodes, 'node')}")
     utilization = load / have if have else (2.0 if load > 0 else 0.0)
     if utilization > config.cpu_up:
         nodes = max(have, nodes)
-        reason = f"utilization {utilization:.0%} is above {config.cpu_up:.0%}: {nodes} nodes"
+        reason = f"utilization {utilization:.0%} is above {config.cpu_up:.0%}: {counted(nodes, 'node')}"
     elif utilization < config.cpu_down or not have:
         nodes = min(have, nodes)
-        reason = f"utilization {utilization:.0%} is below {config.cpu_down:.0%}: {nodes} nodes"
+        reason = f"utilization {utilization:.0%} is below {config.cpu_down:.0%}: {counted(nodes, 'node')}"
     else:
         nodes = have
         reason = f"utilization {utilization:.0%} is between {config.cpu_down:.0%} and {config.cpu_up:.0%}: no change"
