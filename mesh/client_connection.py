@@ -18,6 +18,7 @@ from mesh.membership.mesh_record import check_wire_version, read_mesh_record, re
 from mesh.membership.store_reports import StoreReports
 from mesh.merge.confirmation import confirm
 from mesh.merge.order import read_order
+from mesh.node_api import BUS_SCHEMES, mesh_address
 from mesh.tasks.completions import Completions
 from mesh.tasks.status import Members
 from mesh.tasks.submitter import Submitter
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: The record of a merge is read up to this many times, this many seconds apart: its notice comes before it is readable.
 MERGE_READ_TRIES, MERGE_READ_AGAIN_S = 10, 0.2
+#: How often a node is asked where the bus is while the connection to it is lost, seconds.
+ASK_AGAIN_S = 2.0
 
 
 class ClientConnection:
@@ -49,6 +52,7 @@ class ClientConnection:
         self._completions: Completions | None = None
         self._mesh_watch: Subscription | None = None
         self._following: asyncio.Task[None] | None = None
+        self._seeking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -65,6 +69,7 @@ class ClientConnection:
         """
         if self._bus is None:
             self._bus = await Bus.connect(await bus_urls(self._url), name=self.name, config=self._config)
+            self._bus.on_lost.append(self._on_bus_lost)
         try:
             if self._owns_bus:
                 await _check_mesh(self._bus)
@@ -80,6 +85,18 @@ class ClientConnection:
             if self._owns_bus:
                 self._bus = None
             raise
+
+    def _on_bus_lost(self) -> None:
+        """The bus servers may have moved: a node that was given by its API knows where to."""
+        asks = not mesh_address(self._url).startswith(BUS_SCHEMES)
+        if asks and (self._seeking is None or self._seeking.done()):
+            self._seeking = asyncio.create_task(self._seek_bus(), name="seek the bus")
+
+    async def _seek_bus(self) -> None:
+        while not self.bus.connected:
+            with contextlib.suppress(QueztlError):
+                self.bus.learn(await bus_urls(self._url))
+            await asyncio.sleep(ASK_AGAIN_S)
 
     def _on_mesh_change(self, key: str) -> None:
         """When this mesh is merged into another one, learn where the bus of that one is."""
@@ -112,8 +129,9 @@ class ClientConnection:
 
     async def close(self) -> None:
         """Cancel open waits, and close the connection unless the caller passed it in."""
-        if self._following is not None:
-            self._following.cancel()
+        for task in (self._following, self._seeking):
+            if task is not None:
+                task.cancel()
         try:
             # The connection ends in any case, so the server need not confirm that the subscriptions ended.
             with contextlib.suppress(BusUnavailable):

@@ -66,7 +66,8 @@ class Discovery(RecordUpdateListener):
         super().__init__()
         self.trouble = ""
         """Why nothing can be sent or received, one sentence; empty when everything works."""
-        self._addresses = addresses
+        self.addresses = addresses
+        """Those of this machine on which it listens and announces."""
         self._on_change = on_change
         self._clock = clock
         self._sightings: dict[str, Sighting] = {}
@@ -82,14 +83,14 @@ class Discovery(RecordUpdateListener):
     async def start(self) -> None:
         """Start listening. If the network does not allow it, `trouble` gives the reason and nothing is received."""
         try:
-            usable = [address for address in self._addresses if multicasts(address)]
+            usable = [address for address in self.addresses if multicasts(address)]
             if not usable:
                 raise OSError("the system refuses to join a multicast group there")
             self._mdns = AsyncZeroconf(interfaces=usable, ip_version=IPVersion.V4Only)
             await self._mdns.zeroconf.async_wait_for_start()
         except (OSError, RuntimeError) as error:
             self.trouble = (
-                f"Multicast does not work on {', '.join(self._addresses) or 'any address'} ({error}); "
+                f"Multicast does not work on {', '.join(self.addresses) or 'any address'} ({error}); "
                 "nodes can't find each other by themselves, use --join URL."
             )
             log.warning("%s", self.trouble)
@@ -99,6 +100,15 @@ class Discovery(RecordUpdateListener):
         # the browser sends the queries; the answers are read in async_update_records
         self._browser = AsyncServiceBrowser(self._mdns.zeroconf, SERVICE_TYPE, handlers=[_ignore])
         self._spawn(self._repeat(), "discovery: repeat")
+
+    async def move(self, addresses: tuple[str, ...]) -> None:
+        """This machine has other addresses now: listen and announce on these."""
+        own = self._own
+        await self.stop()
+        self.addresses, self.trouble, self._repeating = addresses, "", False
+        await self.start()
+        if own is not None:
+            await self.announce(own)
 
     async def announce(self, announcement: Announcement) -> None:
         """Send this announcement from now on, instead of the previous one; `at` is filled in.
@@ -143,7 +153,7 @@ class Discovery(RecordUpdateListener):
             await self._browser.async_cancel()
         if self._info is not None:
             await (await mdns.async_unregister_service(self._info))
-            self._info = None
+        self._info = self._browser = None
         await mdns.async_close()
 
     # --- what zeroconf calls -----------------------------------------------------------------------
@@ -205,7 +215,7 @@ class Discovery(RecordUpdateListener):
             port=next((port for port in ports if port), 0),
             properties=to_properties(self._own),
             server=f"queztl-{announcement.node_id}.local.",
-            parsed_addresses=list(self._addresses),
+            parsed_addresses=list(self.addresses),
             host_ttl=TTL_S,
             other_ttl=TTL_S,
         )

@@ -13,8 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mesh.bus.errors import KeyExists
 from mesh.cluster.controller import read_servers
+from mesh.cluster.routes import member_urls
 from mesh.coordination import MergeOrder
 from mesh.discovery.announcement import MEMBER, Announcement
 from mesh.discovery.identity import new_token
@@ -143,7 +146,7 @@ class DuplicateMeshDetector:
         Raises: QueztlError (then it is tried again).
         """
         mine = self._identity = self._identity or await mover.read_identity(self._bus)
-        found = await confirm(order, mine.id, mine.name, self._connect)
+        found = await confirm(self._heard(order), mine.id, mine.name, self._connect)
         now = time.monotonic()
         if found.state != "silent":
             self._silent_since = None
@@ -161,6 +164,11 @@ class DuplicateMeshDetector:
         log.warning("%s", sentence)
         await journal.emit(self._bus, journal.MERGE_UNDONE, {"into": order.into, "why": found.why}, fence=fence)
 
+    def _heard(self, order: MergeOrder) -> MergeOrder:
+        """The order with the URLs that the other mesh announces now: it may have moved since."""
+        urls = dict.fromkeys((*order.urls, *member_urls(self._peers(), order.into)))
+        return msgspec.structs.replace(order, urls=tuple(urls))
+
     async def _move(self, order: MergeOrder, fence: int) -> None:
         """Carry out an order, or continue it. Raises: QueztlError (then it is tried again)."""
         if await self._election.confirm() != fence:
@@ -168,7 +176,7 @@ class DuplicateMeshDetector:
         if order.mover != self._me or order.phase == "moved":
             # "moved" that the target does not confirm is not true.
             order = await update_order(self._bus, mover=self._me, phase="drain")
-        target = await self._connect(order.urls)
+        target = await self._connect(self._heard(order).urls)
         reported_at = 0.0
 
         async def confirmed() -> bool:

@@ -37,15 +37,20 @@ def connector(config: NodeConfig, node: str) -> Callable[[tuple[str, ...]], Awai
 
 
 def bus_settings(config: NodeConfig, data: DataDir, mesh: MeshIdentity, addresses: tuple[str, ...]) -> BusSettings:
-    """The settings of a bus server that this node hosts; on loopback it is reachable from this machine only."""
-    local = all(address.startswith("127.") for address in addresses)
+    """The settings of a bus server that this node hosts.
+
+    On a named loopback interface it is reachable from this machine only. Where no network is up yet it listens on every
+    address, so that it need not restart when the network comes.
+    """
+    offline = all(address.startswith("127.") for address in addresses)
+    local = offline and bool(config.interface)
     return BusSettings(
         mesh_id=mesh.id,
         mesh_name=mesh.name,
         node_id=data.node_id,
         system_password=system_password(mesh.id),
         bind_host="127.0.0.1" if local else "0.0.0.0",
-        advertise=() if local else addresses,
+        advertise=() if offline else addresses,
         client_port=config.bus_port or 4222,
         client_port_required=bool(config.bus_port),
         sync_interval_s=config.mesh_config.storage_sync_s,

@@ -194,8 +194,11 @@ class _Attempt:
             if remembered is not None:
                 self.show(waiting_network(remembered, self.data.bus_urls, WaitingView(sentence)))
 
+        waiting = self.waiting(remembered) if remembered is not None else None
+
         async def dial(waited_s: float) -> tuple[str, ...]:
-            assert remembered is not None
+            assert remembered is not None and waiting is not None
+            await waiting.follow_addresses()
             return await self.remembered_urls(remembered, waited_s > REMEMBERED_PATIENCE_S)
 
         return await find_mesh(

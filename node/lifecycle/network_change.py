@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 from mesh.cluster.routes import member_urls
 from mesh.discovery.interfaces import usable_addresses
-from mesh.discovery.mdns import Discovery
 from mesh.errors import QueztlError
 from node.context import NodeContext
 from node.lifecycle.bus_host import BusHost
@@ -25,7 +24,7 @@ PUBLISH_WITHIN_S = 2.0
 
 
 class NetworkWatcher:
-    """Keeps `context.addresses` and `context.discovery` true."""
+    """Keeps `context.addresses` true, and what depends on them."""
 
     def __init__(
         self, context: NodeContext, bus_host: BusHost, publish_location: Callable[[], Awaitable[None]]
@@ -55,9 +54,7 @@ class NetworkWatcher:
     async def _move(self, addresses: tuple[str, ...]) -> None:
         context = self._context
         context.addresses = addresses
-        previous, context.discovery = context.discovery, Discovery(addresses)
-        await previous.stop()
-        await context.discovery.start()
+        await context.discovery.move(addresses)
         self._bus_host.move(addresses)
         self._unpublished = True
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shlex
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from mesh.cluster.waiting import Standing, advice, known_members, reached_hosts,
 from mesh.decoding import readable
 from mesh.discovery.announcement import SEEKER, Announcement
 from mesh.discovery.identity import DataDir, MeshIdentity
+from mesh.discovery.interfaces import usable_addresses
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.membership.connections import system_password
 from mesh.views import NetworkView, WaitingView
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 LEADERS_CHECK_S = 0.25
 #: How long the bus may take to answer before the node looks for the other servers, seconds.
 READY_WITHIN_S = 2.0
+ADDRESSES_CHECK_S = 3.0
 
 
 class ServerReplaced(Exception):
@@ -64,6 +67,7 @@ class Waiting:
     show: Callable[[NetworkView | None], None]
     """Publishes what the REST bridge answers while the node waits."""
     _reported: str = ""
+    _checked_at: float = field(default_factory=time.monotonic)
     _asked: tuple[str, ...] = field(default=())
     """The URLs of the mesh that were asked last whether it has replaced this node's server."""
 
@@ -80,6 +84,7 @@ class Waiting:
         """
         announced = False
         while True:
+            announced &= not await self.follow_addresses(server)
             with contextlib.suppress(QueztlError):
                 await bus.check_ready(timeout_s=READY_WITHIN_S)
                 return
@@ -91,6 +96,24 @@ class Waiting:
             heard = await self.routes.find(server)
             await self._tell_standing(server.address.client_urls, known_members(server.founded, server.routes), heard)
             await asyncio.sleep(LEADERS_CHECK_S)
+
+    async def follow_addresses(self, server: BusServer | None = None) -> bool:
+        """Whether this machine has got other addresses, on which the node listens and announces then.
+
+        A node that starts with its machine may be there before the network is.
+        """
+        now = time.monotonic()
+        if now - self._checked_at < ADDRESSES_CHECK_S:
+            return False
+        self._checked_at = now
+        choice = await asyncio.to_thread(usable_addresses, self.config.interface)
+        if not choice.addresses or choice.reason or choice.addresses == self.discovery.addresses:
+            return False
+        log.info("this machine's addresses changed to %s", ", ".join(choice.addresses))
+        await self.discovery.move(choice.addresses)
+        if server is not None:
+            server.move(choice.addresses)
+        return True
 
     async def _announce(self, server: BusServer) -> None:
         """Say where the server of this node is, so that the others find it at a new address."""
@@ -149,6 +172,7 @@ class Waiting:
                 reason = f"waiting for the bus to elect the leaders of the streams {', '.join(sorted(electing))}"
                 self.tell(WaitingView(reason), urls)
             except QueztlError:
+                await self.follow_addresses(server)
                 bus.learn(member_urls(self.discovery.peers(), self.mesh.id))
                 await self._tell_standing(urls, members, frozenset())
             await asyncio.sleep(LEADERS_CHECK_S)

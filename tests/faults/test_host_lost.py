@@ -16,6 +16,7 @@ from tests.faults.mixed import echoed
 from tests.integration.queztl_process import queztl
 from tests.invariants import Witness
 from tests.nodes import Cluster, eventually
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.faults]
 
@@ -86,3 +87,21 @@ async def test_the_host_of_the_bus_dies_and_comes_back(tmp_path: Path) -> None:
         document = await asyncio.to_thread(network, other.api)
         assert document["bus"]["safety"].startswith("1 copy") and document["alarms"] == []
         assert document["bus"]["standstill"] == "" and document["queue"]["tasks"] == 0
+
+
+async def test_a_client_of_a_node_finds_the_bus_at_another_address(tmp_path: Path) -> None:
+    """The port stands in for the address; the node is asked again where its bus is."""
+    async with Cluster(tmp_path) as cluster:
+        (host,) = await cluster.start(1)
+        mesh = await cluster.client(host.api)
+        assert await mesh.submit("echo", {"value": 1}, wait_s=20) == {"value": 1}
+        await host.kill9()
+        moved = host.arguments.index("--bus-port") + 1
+        host.arguments = (*host.arguments[:moved], str(free_port()), *host.arguments[moved + 1 :])
+        await host.start()
+
+        async def connected() -> bool:
+            return mesh.bus.connected
+
+        await eventually(connected, 20, "the client is connected again")
+        assert await mesh.submit("echo", {"value": 2}, wait_s=20) == {"value": 2}

@@ -19,12 +19,13 @@ from nats.aio.client import Client
 from mesh.bus.server.bootstrap_client import Admin
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.bus.wire import Line
+from mesh.membership.connections import system_password
 
 SETTINGS = BusSettings(
     mesh_id="mtest",
     mesh_name="test",
     node_id="nfounder",
-    system_password="system-secret",
+    system_password=system_password("mtest"),
     bind_host="127.0.0.1",
     client_port=0,
     store_max_bytes=1 << 30,

@@ -137,6 +137,23 @@ async def test_first_reachable_tries_all_at_once():
     assert await first_reachable(()) == ""
 
 
+async def test_a_node_whose_network_comes_late_is_heard_then(listeners, mesh_name):
+    """It has no such address before, and announces itself on the new one without being told again."""
+    late, other = Discovery(("192.0.2.254",)), await listeners()
+    await late.start()
+    assert late.trouble
+    await late.announce(
+        Announcement(mesh_name, "id-1", "", f"{mesh_name}-late", (), MEMBER, routes=(("10.0.0.1", 6222),))
+    )
+    await late.move(LOOPBACK)
+    try:
+        assert not late.trouble
+        await until(other, lambda: of_mesh(other, mesh_name))
+        assert of_mesh(other, mesh_name)[f"{mesh_name}-late"].routes == (("10.0.0.1", 6222),)
+    finally:
+        await late.stop()
+
+
 async def test_without_multicast_start_says_so_and_goes_on(mesh_name):
     # 192.0.2.0/24 is reserved for documentation; this machine has no such address to bind
     discovery = Discovery(("192.0.2.254",))
