@@ -44,6 +44,8 @@ UNKNOWN_AGAIN_S = 1.0
 REREAD_AGAIN_S = 0.1
 #: Reads after a notice: the notice arrives before the record is stored.
 READS_PER_NOTICE = 3
+#: A larger heartbeat is ignored: with the run times of thirty kinds it has 2 KB.
+HEARTBEAT_BYTES = 64 * 1024
 
 
 class Registry:
@@ -194,7 +196,7 @@ class Registry:
 
     # --- events -------------------------------------------------------------------------------------
     def _on_heartbeat(self, data: bytes) -> None:
-        heartbeat = decoding.heartbeat(data)
+        heartbeat = decoding.heartbeat(data) if len(data) <= HEARTBEAT_BYTES else Unreadable("is too large")
         if isinstance(heartbeat, Unreadable):
             log.debug("a heartbeat is ignored: it %s", heartbeat.reason)
             return

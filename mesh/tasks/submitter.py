@@ -58,6 +58,8 @@ LATER_FRESH_S = 1.0
 LANES_FRESH_S = 1.0
 #: A consumer that was declared longer ago than this may have been removed as idle, seconds.
 DECLARE_AGAIN_S = 120.0
+#: Beyond so many lanes, those that would be declared again anyway are forgotten.
+LANES_REMEMBERED = 1000
 #: A claim without a task is the remainder of a crash if it is younger than this share of the shortest lifetime of a
 #: result. If it is older, the task may have ended and its record may have expired.
 CLAIM_REPAIR_SHARE = 0.9
@@ -170,7 +172,11 @@ class Submitter:
             if not lane[1].startswith("node-"):
                 await self._bus.kv(subjects.KV_POOLS).put(lane[1], encode(Pool(lane[1], class_of(requires))))
         await declare_lane(self._bus, *lane)
-        self._declared[lane] = self._loop.time()
+        now = self._loop.time()
+        if len(self._declared) > LANES_REMEMBERED:
+            self._declared = {lane: at for lane, at in self._declared.items() if now - at < DECLARE_AGAIN_S}
+            self._published = {lane: at for lane, at in self._published.items() if lane in self._declared}
+        self._declared[lane] = now
 
     async def _check_lane_limit(self, lane: Lane) -> None:
         """The bus refuses all further lanes beyond its own limit: without this one, strange requirements would end up

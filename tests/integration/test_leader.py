@@ -68,6 +68,29 @@ async def test_too_many_lanes_raise_one_alarm(
     assert alarm.fence == election.fence and alarm.detail == {"name": "lanes", "says": leader.alarms[0]}
 
 
+async def test_nodes_and_registrations_raise_an_alarm_at_four_fifths(bus_server, elected, eventually) -> None:
+    bus = await bus_server.connect("other")
+    for number in range(7):  # and the leader itself
+        record = NodeRecord(id=f"n{number}", name="n", incarnation="1")
+        if number < 4:
+            record = NodeRecord(id=f"r{number}", name="r", incarnation="", state="registered", registered_by="m")
+        await bus.kv(subjects.KV_NODES).put(record.id, messages.encode(record))
+    _, _, leader = await elected(replace(LOCAL, limits=Limits(nodes=5, registered_nodes=5)))
+    await eventually(lambda: len(leader.alarms) == 2)
+    assert leader.alarms[0].startswith("4 of 5 nodes;")
+    assert leader.alarms[1].startswith("4 of 5 registered nodes that have not connected; beyond the limit: 429")
+
+
+async def test_a_lane_that_got_a_task_while_it_was_removed_is_declared_again(bus_server) -> None:
+    bus = await bus_server.connect("other")
+    lane, empty = ("echo", "p-1", "normal"), ("echo", "p-2", "normal")
+    await bus.store(subjects.lane_subject(*lane, "c1-1"), b"x")
+    collector = GarbageCollector(bus, lambda: 1, LOCAL)
+    assert await collector._restored({lane: 0.0, empty: 0.0}, 1.0) == {empty: 0.0}
+    assert list(await list_lanes(bus)) == [lane]
+    assert await collector._restored({empty: 0.0}, 1000.0) == {}
+
+
 async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_server, elected, eventually) -> None:
     bus = await bus_server.connect("other")
     info = await bus.api(f"STREAM.INFO.{subjects.WORK}")

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from mesh.client import Mesh
-from tests.nodes import Cluster, NodeProcess, eventually
+from mesh.lanes import pool_name
+from tests.nodes import Cluster, NodeProcess, eventually, records
 
 V = "/api/v1.2"
 #: Soft and hard limit, as an administrator or a container sets it.
@@ -85,12 +86,12 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
     async def submit(**requires: Any) -> tuple[int, Any, Any]:
         return await api(node, "POST", "/workload/submit", workload_type="echo", requires=requires)
 
-    for megabytes in range(1, 1_000_000, 20_000):  # as many needs of memory as there are jobs share a few lanes
-        status, _, _ = await submit(memory_mb=1_000_000_000 + 1 - megabytes)
-        assert status == 400 or status == 202
-    for number in range(5):
-        status, _, _ = await submit(labels={f"k{number}": "v"})
-    assert status == 429
+    for number in range(50):  # as many different needs of memory as there are jobs share a lane
+        status, _, _ = await submit(memory_mb=1_000_000_000 - number)
+        assert status == 202
+    await _exact_needs_count(node, mesh)
+    statuses = [(await submit(labels={f"k{number}": "v"}))[0] for number in range(6)]
+    assert statuses[:3] == [202] * 3 and statuses[-1] == 429
     status, answer, headers = await submit(node="nobody")
     assert (status, answer["error"]["code"]) == (429, "too_many") and headers["Retry-After"]
     await works(mesh)
@@ -99,6 +100,17 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
     with pytest.raises(AssertionError, match="as many nodes as it may have"):
         await second.start()
     await works(mesh)
+
+
+async def _exact_needs_count(node: NodeProcess, mesh: Mesh) -> None:
+    """Two tasks in one lane, of which the node can run one: the other waits, says why, and holds nothing up."""
+    has = (await records(mesh.bus))[node.id].capabilities.memory_bytes // 1_048_576
+    assert pool_name({"memory_mb": has}) == pool_name({"memory_mb": has + 1})
+    too_large = await mesh.start("echo", requires={"memory_mb": has + 1})
+    fits = await mesh.start("echo", {"value": 1}, requires={"memory_mb": has})
+    assert (await fits.end(30)).state == "done"
+    view = await mesh.status(too_large.id)
+    assert view.state == "queued" and not view.waiting_helps and f"of {has + 1} MB" in view.waiting_for[0]
 
 
 async def _registrations(node: NodeProcess) -> None:

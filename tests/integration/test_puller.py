@@ -100,3 +100,19 @@ async def test_a_pull_says_how_much_for_how_long_and_with_which_rank(bus_server,
     first = asked[0]
     assert (first["batch"], first["group"], first["priority"]) == (3, GROUP, 7)
     assert 0 < first["expires"] <= 2_000_000_000
+
+
+async def test_hints_of_lanes_that_are_not_there_cost_few_scans(bus_server, lanes) -> None:
+    """Each made every node list all lanes: a stranger's hints were multiplied by the number of nodes."""
+    node = Node(await bus_server.connect("n1/1"), slots=1)
+    scans: list[float] = []
+    await node.puller.start()
+    await lanes.subscribe(f"$JS.API.CONSUMER.LIST.{subjects.WORK}", lambda _: scans.append(0.0))
+    for number in range(300):
+        lanes.send(subjects.wake("echo", f"p-{number}", "normal"), b"")
+        lanes.send(subjects.wake("echo", f"any@r{number}", "normal"), b"")
+    await lanes.flush()
+    await asyncio.sleep(1.0)
+    assert 1 <= len(scans) <= 6
+    assert len(node.puller._lanes) <= 2, "only lanes that there are"
+    await node.puller.stop()

@@ -11,6 +11,7 @@ import pytest
 
 from mesh import messages, subjects
 from mesh.config import LOCAL
+from mesh.limits import Limits, alarms
 from mesh.membership.registry import Registry
 from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
@@ -101,6 +102,27 @@ async def test_a_new_incarnation_replaces_the_old_one_for_good(
     assert registry.is_gone("a", "1") and registry.is_alive("a", "2")
     registry.announcements.forget_former("a", "1")
     assert registry.announcements.former_holders() == {}
+
+
+async def test_strangers_fill_no_memory_with_heartbeats_and_announcements(
+    bus_server, speaker: Speaker, eventually: Callable
+) -> None:
+    small = replace(FAST, limits=Limits(nodes=5, held_bytes=10_000))
+    registry = Registry(await bus_server.connect("observer/1"), "observer", small)
+    await registry.start()
+    held = tuple(Held(number, 1, "$JS.ACK.x", "t-1") for number in range(50))
+    for number in range(40):
+        speaker.heartbeat(f"n{number}", interval_s=60)
+        speaker.hold(f"n{number}", "1", *held)
+    speaker.bus.send(subjects.heartbeat("huge"), bytes(100_000))
+    await speaker.record("last")
+    await eventually(lambda: len(registry.seen()) >= 5 and registry.announcements.size_bytes > 8000)
+    await asyncio.sleep(0.2)
+    assert len(registry.seen()) <= 5 and registry.announcements.size_bytes <= 10_000
+    assert alarms({"held_bytes": registry.announcements.size_bytes}, small.limits)
+    await registry.catch_up()
+    assert registry.state_of("last"), "a node with a record is never kept out by strangers without one"
+    await registry.close()
 
 
 async def test_a_restart_of_the_bus_accuses_nobody(

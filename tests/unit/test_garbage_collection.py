@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.bus.streams import LaneInfo
-from mesh.leader.garbage_collection import idle_lanes
+from mesh.leader.garbage_collection import CROWDED_IDLE_S, POOL_KEPT_S, idle_lanes, unused_pools
 from mesh.tasks.blob_refs import orphans
 
 A, B = ("a", "any", "normal"), ("b", "any", "normal")
@@ -29,6 +29,29 @@ def test_a_lane_with_work_or_work_in_flight_stays() -> None:
         assert gone == []
         gone, _ = idle_lanes({A: LaneInfo(0, 0, 7)}, memory, 10 * IDLE_S + 1, IDLE_S)
         assert gone == [], "the time counts from when it was empty"
+
+
+def test_while_many_lanes_are_open_empty_ones_for_requirements_go_first() -> None:
+    special, plain, busy = ("a", "p-0123456789", "normal"), ("a", "any@eu", "normal"), ("a", "node-n1", "normal")
+    lanes = {special: LaneInfo(0, 0, 7), plain: LaneInfo(0, 0, 7), busy: LaneInfo(1, 0, 7)}
+    _, memory = idle_lanes(lanes, {}, 0.0, IDLE_S, crowded=True)
+    gone, memory = idle_lanes(lanes, memory, CROWDED_IDLE_S - 1, IDLE_S, crowded=True)
+    assert gone == []
+    gone, _ = idle_lanes(lanes, memory, CROWDED_IDLE_S, IDLE_S, crowded=True)
+    assert gone == [special], "never one that has work, and lanes that anybody needs as late as ever"
+    gone, _ = idle_lanes(lanes, memory, CROWDED_IDLE_S, IDLE_S)
+    assert gone == []
+
+
+def test_requirements_are_forgotten_when_they_have_no_lane_for_long() -> None:
+    lanes = [("a", "p-used", "normal")]
+    gone, since = unused_pools(["p-used", "p-old"], lanes, {}, 0.0)
+    assert gone == []
+    gone, since = unused_pools(["p-used", "p-old"], [*lanes, ("a", "p-old", "low")], since, POOL_KEPT_S)
+    assert gone == [], "it has a lane again"
+    gone, since = unused_pools(["p-used", "p-old"], lanes, since, POOL_KEPT_S + 1)
+    assert gone == []
+    assert unused_pools(["p-used", "p-old"], lanes, since, 2 * POOL_KEPT_S + 1)[0] == ["p-old"]
 
 
 def test_a_blob_goes_with_the_last_task_that_names_it() -> None:
