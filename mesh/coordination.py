@@ -81,8 +81,8 @@ class HostingAnswer(Struct, frozen=True, omit_defaults=True):
     """The node's answer to a HostingRequest: "" when it complies, else the reason why not."""
 
     error: str = ""
-    busy: bool = False
-    """Whether it refuses only because it is carrying out a request already, or has carried it out."""
+    doing: str = ""
+    """Why it refuses for the moment: "host", it starts a server, or runs one; "stop", it ends one."""
 
 
 class StoreReport(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -156,7 +157,7 @@ class ClusterController:
                     recorded=name in recorded,
                     in_group=name in group.members,
                     current=group.members.get(name, False),
-                    age_s=now - self._recorded_since.get(name, now),
+                    age_s=math.inf if self._failures.was_removed(name) else now - self._recorded_since.get(name, now),
                     gone_s=0.0 if gone_at is None else max(0.001, now - gone_at),
                     leaving=member is not None and member.state == DRAINING,
                 )
@@ -198,6 +199,7 @@ class ClusterController:
                     await admin_api.move_meta_leader(system, to)
                 case Remove(server):
                     await raft_meta.remove(system, server)
+                    self._failures.removed(server)
                 case Stop(node, server):
                     await self._stop(node, server, fence)
         except ApiError as error:
@@ -215,10 +217,10 @@ class ClusterController:
             answer = await ask_node(self._bus, node, request)
         except BusUnavailable as unavailable:
             answer = HostingAnswer(unavailable.message)
-        if answer.error and not answer.busy:
+        if answer.error and not answer.doing:
             log.warning("%s can't run a bus server: %s", node, answer.error)
             self._failures.failed(node, self._clock())
-        else:
+        elif answer.doing != "stop":  # else it is asked again when it has ended its former server
             self._failures.began(node, self._clock())
 
     async def _stop(self, node: str, server: str, fence: int) -> None:
@@ -229,7 +231,7 @@ class ClusterController:
             answer = await ask_node(self._bus, node, HostingRequest(do="stop", fence=fence, name=server))
         except BusUnavailable as unavailable:
             answer = HostingAnswer(unavailable.message)
-        if answer.busy:
+        if answer.doing:
             return
         if answer.error:
             log.warning("%s did not stop its bus server: %s", node, answer.error)

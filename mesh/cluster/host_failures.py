@@ -21,6 +21,7 @@ class HostFailures:
         self._failed_at: dict[str, float] = {}
         self._began_at: dict[str, float] = {}
         self._members: set[str] = set()
+        self._removed: set[str] = set()
 
     def saw(self, members: Iterable[str], hosts: Iterable[str]) -> None:
         """Note the servers that are in the meta group, and the nodes that have recorded a server of theirs."""
@@ -42,6 +43,14 @@ class HostFailures:
         if server not in self._members:
             self.failed(node, now)
         self._members.discard(server)
+
+    def removed(self, server: str) -> None:
+        """The server was taken out of the meta group: it does not join any more, whatever its record says."""
+        self._removed.add(server)
+
+    def was_removed(self, server: str) -> bool:
+        """Whether this leader has taken the server out of the meta group. Every membership has a name of its own."""
+        return server in self._removed
 
     def is_starting(self, node: str, now: float) -> bool:
         """Whether the node starts a server that it has not recorded yet; one that takes too long has failed."""

@@ -177,8 +177,12 @@ def _sort_out(view: View, rules: Rules) -> _Group:
 def _target(view: View, group: _Group, rules: Rules) -> int:
     """The target number of servers."""
     within_reach = len(group.staying) + len(group.free)
-    # Servers that are joining count: otherwise growth would be abandoned half-way.
-    within_reach += sum(not server.in_group and server.recorded and server.gone_s == 0 for server in view.servers)
+    # Servers that are joining count: otherwise growth would be abandoned half-way. So do those whose node may be back
+    # soon, as after a power cut.
+    within_reach += sum(
+        not server.in_group and server.recorded and server.gone_s < rules.gone_s and server.age_s < rules.join_s
+        for server in view.servers
+    )
     if within_reach >= rules.servers:
         return rules.servers
     if any(server.leaving and server.gone_s == 0 for server in group.outgoing) or len(group.members) == 2:

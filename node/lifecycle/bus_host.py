@@ -81,6 +81,7 @@ class BusHost:
         self._changed = asyncio.Event()
         self._retired = asyncio.Event()
         self._busy: asyncio.Task[None] | None = None
+        self._doing = ""
         self._fence = 0
 
     @property
@@ -221,10 +222,10 @@ class BusHost:
             return HostingAnswer("a later leader has sent a request")
         self._fence = request.fence
         if self._busy is not None:
-            return HostingAnswer("it is carrying out an earlier request", busy=True)
+            return HostingAnswer("it is carrying out an earlier request", doing=self._doing)
         if request.do == "host":
             if self.server is not None:
-                return HostingAnswer("it runs a bus server already", busy=True)
+                return HostingAnswer("it runs a bus server already", doing="host")
             work = self._host(request.routes)
         elif self.server is None or self.server.name != request.name:
             return HostingAnswer()
@@ -234,6 +235,7 @@ class BusHost:
             return HostingAnswer("it runs the only bus server")  # no leader asks for that
         else:
             work = self._retire(self.server)
+        self._doing = "host" if request.do == "host" else "stop"
         self._busy = asyncio.get_running_loop().create_task(self._guarded(work), name="hosting")
         return HostingAnswer()
 

@@ -1,4 +1,4 @@
-"""Three machines: one restarts in order, two are lost for good."""
+"""Three machines: one restarts in order, two are lost for good, all lose power while the bus grows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import invariants
+from tests.invariants import Witness
 from tests.lan.conftest import inside
-from tests.lan.office import grown
-from tests.nodes import ROOT
+from tests.lan.office import Office, Scene, grown
+from tests.nodes import ROOT, NodeProcess, eventually
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -60,6 +62,43 @@ async def _restart(machines: list[str], folder: Path) -> None:
             if node is not leader:
                 await node.start()
         await scene.until_safe()
+
+
+@pytest.mark.long
+def test_a_power_cut_seconds_after_growth_keeps_no_node_from_starting(office: list[str], tmp_path: Path) -> None:
+    """Consumers still have their only copy on one machine then: until it is back, they are offline (10119)."""
+    inside(office[-1], _cut_after_growth([*office[:3], office[-1]], tmp_path))
+
+
+async def _cut_after_growth(machines: list[str], folder: Path) -> None:
+    async with Office(folder, machines) as office:
+        try:
+            await office.start_all()
+            mesh = await office.client()
+            scene = Scene(office, mesh, await Witness(mesh.bus).start())
+            await scene.submit(50)
+
+            async def grown_just_now() -> bool:
+                return len(await scene.voters()) == 3
+
+            await eventually(grown_just_now, 60, "three bus servers")
+            await asyncio.gather(*(node.kill9() for node in office.nodes))
+            # The machine that created the mesh, with the only copies, is the last one.
+            first = next(node for node in office.nodes if "created" in node.banner or node.hosts_bus)
+            others = [node for node in office.nodes if node is not first]
+            late = asyncio.create_task(_late(first), name="late")
+            await asyncio.gather(*(node.start() for node in others))
+            await late
+            await scene.until_safe()
+            await invariants.check(mesh, scene.accepted, scene.witness)
+            await scene.close()
+        finally:
+            office.print_logs()
+
+
+async def _late(node: NodeProcess) -> None:
+    await asyncio.sleep(15.0)
+    await node.start()
 
 
 async def queztl(machine: str, *words: str) -> str:

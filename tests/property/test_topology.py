@@ -264,6 +264,19 @@ def test_a_node_that_starts_its_server_is_waited_for_and_not_asked_again() -> No
     assert plan(replace(view, candidates=asked), RULES) == Wait(f"{step.node} starts a bus server")
 
 
+def test_a_newcomer_whose_node_is_away_for_a_moment_is_waited_for() -> None:
+    """A power cut in the middle of growth: two members are back, the third server is recorded and its node is late.
+    The group of two shrank to one at once."""
+    world = founded(3)
+    world.obey(plan(world.view(), RULES))
+    view = world.view()
+    newcomer = Server("n3~1", "n3", frozenset({"10.0.0.3"}), in_group=False, age_s=2.0, gone_s=2.0)
+    away = replace(view, servers=(*view.servers, newcomer), candidates=())
+    assert isinstance(plan(away, RULES), Wait)
+    lost = replace(newcomer, gone_s=RULES.gone_s + 1, age_s=RULES.gone_s + 1)
+    assert plan(replace(away, servers=(*view.servers, lost)), RULES) == Stop("n3", "n3~1")
+
+
 def test_without_a_leader_nothing_is_done() -> None:
     assert isinstance(plan(View(leader=""), RULES), Wait)
 

@@ -47,6 +47,14 @@ def test_a_node_that_is_asked_again_while_it_starts_its_server_has_not_failed() 
     assert not failures.is_starting("n3", now=100.0) and failures.is_willing("n3", now=100.0)
 
 
+def test_a_server_that_was_taken_out_is_not_taken_for_one_that_joins() -> None:
+    failures = HostFailures(start_s=30.0)
+    failures.saw(["n3~a"], ["n3"])
+    assert not failures.was_removed("n3~a")
+    failures.removed("n3~a")
+    assert failures.was_removed("n3~a") and not failures.was_removed("n3~b")
+
+
 def test_a_node_that_never_records_its_server_has_failed() -> None:
     failures = HostFailures(start_s=30.0)
     failures.began("n3", now=0.0)
