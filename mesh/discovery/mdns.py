@@ -71,6 +71,9 @@ class Discovery(RecordUpdateListener):
         self._on_change = on_change
         self._clock = clock
         self._sightings: dict[str, Sighting] = {}
+        self._rivals: dict[str, Sighting] = {}
+        """API URL -> the sighting of another process that announces this node's own id."""
+        self._own_apis: set[str] = set()
         self._changed = asyncio.Event()
         self._mdns: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
@@ -131,6 +134,12 @@ class Discovery(RecordUpdateListener):
         self._sightings = still_valid(self._sightings.values(), self._clock())
         return tuple(self._sightings[node] for node in sorted(self._sightings))
 
+    def rivals(self) -> tuple[Announcement, ...]:
+        """The current announcements of other processes under this node's own id, from the time it announces itself."""
+        now = self._clock()
+        self._rivals = {api: seen for api, seen in self._rivals.items() if now - seen.heard_at < TTL_S}
+        return tuple(sighting.announcement for sighting in self._rivals.values())
+
     async def changed(self, timeout_s: float) -> bool:
         """Wait for a change since the last call; False when none came within `timeout_s` seconds."""
         try:
@@ -164,7 +173,10 @@ class Discovery(RecordUpdateListener):
             if not isinstance(record, DNSText) or not record.name.lower().endswith(SERVICE_TYPE):
                 continue
             announcement = from_txt(record.text)
-            if announcement is None or (self._own is not None and announcement.node_id == self._own.node_id):
+            if announcement is None:
+                continue
+            if self._own is not None and announcement.node_id == self._own.node_id:
+                self._on_own_id(announcement, record.is_expired(now))
                 continue
             if record.is_expired(now):
                 self._on_goodbye(announcement)
@@ -188,6 +200,17 @@ class Discovery(RecordUpdateListener):
             log.debug("%s %s announces itself as %s of %s", node, announcement.urls, role, mesh)
             self._notify()
 
+    def _on_own_id(self, announcement: Announcement, gone: bool) -> None:
+        """An announcement under this node's id: an echo of its own, or that of a copy of its data directory."""
+        assert self._own is not None
+        known = self._rivals.get(announcement.api)
+        if gone:
+            self._rivals.pop(announcement.api, None)
+        elif announcement.api not in self._own_apis:
+            after = heard(known, announcement, self._clock(), time.time())
+            if after is not None:
+                self._rivals[announcement.api] = after
+
     def _on_goodbye(self, announcement: Announcement) -> None:
         known = self._sightings.get(announcement.node_id)
         # an old text record expires long after a new one has replaced it
@@ -208,6 +231,7 @@ class Discovery(RecordUpdateListener):
         if self._own is not None:
             at = max(at, self._own.at + 0.001)
         self._own = replace(announcement, at=at)
+        self._own_apis.add(announcement.api)
         ports = [urlsplit(url).port for url in (*announcement.urls, announcement.api) if url]
         info = ServiceInfo(
             SERVICE_TYPE,

@@ -47,7 +47,10 @@ Connect = Callable[[tuple[str, ...]], Awaitable["Bus"]]
 Peers = Callable[[], Iterable[Announcement]]
 Members = Callable[[], Iterable[Member]]
 
-COPIED = "Two nodes have the id {}: a data directory was copied. Stop one, and start it with an empty --data."
+COPIED = (
+    "Two nodes have the id {}: a data directory was copied. The mesh with fewer nodes is merged into the other one; "
+    "then its node of this id stops. Start that one with an empty --data."
+)
 
 
 class DuplicateMeshDetector:
@@ -99,7 +102,7 @@ class DuplicateMeshDetector:
                 continue
             verdict = policy.judge(mine, other)
             merged = verdict.source == mine.id and policy.source(mine, other) is mine
-            if verdict.action == "merge" and merged and not copied:
+            if verdict.action == "merge" and merged:
                 await self._order(mine, other, urls, verdict.reason, fence)
                 return
             if sentence := policy.alarm(mine, other, verdict):

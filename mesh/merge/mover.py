@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: How long the nodes of the source may take to finish what they run, with a margin, seconds.
 DRAIN_WITHIN_S = 45.0
 LOOK_EVERY_S = 0.5
+#: Nodes that live answer a ping within this, seconds.
+ANSWER_WITHIN_S = 0.5
 #: A write to a full stream of the target is repeated after this, seconds.
 AGAIN_AFTER_S = 1.0
 #: Headers of delayed tasks that are copied.
@@ -69,12 +71,24 @@ async def read_mesh_summary(bus: Bus) -> MeshSummary:
     lease = readable(decoding.lease, await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY))
     return replace(
         identity,
-        nodes=sum(node.state == "up" for node in nodes),
+        nodes=await _living(bus) or sum(node.state == "up" for node in nodes),
         age_s=work.age_s,
         unfinished=work.messages + later.messages,
         stored=tasks.messages + dead.messages,
         lease=(lease.node, lease.incarnation) if lease else ("", ""),
     )
+
+
+async def _living(bus: Bus) -> int:
+    """The number of nodes that answer on that bus: a copied store has the records of nodes that are elsewhere."""
+    inbox, answers = bus.new_inbox(), set[bytes]()
+    subscription = await bus.subscribe(inbox, lambda message: answers.add(message.data))
+    try:
+        bus.send(f"$SRV.PING.{subjects.SERVICE_NAME}", b"", reply=inbox)
+        await asyncio.sleep(ANSWER_WITHIN_S)
+    finally:
+        await subscription.close()
+    return len(answers - {b""})
 
 
 async def messages(bus: Bus, stream: str, subject: str = ">") -> AsyncIterator[StoredMessage]:

@@ -44,7 +44,7 @@ from node.config import NodeConfig
 from node.identity.record import machine_name
 from node.lifecycle.connecting import bus_settings, connect
 from node.lifecycle.declaring import Report, declare
-from node.lifecycle.twins import refuse_twin
+from node.lifecycle.twins import refuse_copy, refuse_twin
 from node.lifecycle.waiting import ServerReplaced, Waiting
 
 log = logging.getLogger(__name__)
@@ -230,11 +230,18 @@ class _Attempt:
                     # messages.
                     await create_mesh_record(bus, _new_record(mesh))
                 known = await _identity(bus)
+                # The others have announced themselves while the server started: one may have a copy of this store.
+                await refuse_copy(
+                    config, data, [peer for peer in self.discovery.peers() if peer.mesh_id == mesh.id],
+                    address.client_urls,
+                )  # fmt: skip
             except IncompatibleMesh as error:
                 raise CannotStart(
                     f"{data.bus_folder} can't be used: {error.message}, or start a new mesh with another --data"
                 ) from None
             except NotNow:
+                raise
+            except CannotStart:
                 raise
             except QueztlError as error:
                 raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from mesh.bus.client import Bus, Message
 from mesh.bus.errors import NobodyAnswers
 from mesh.coordination import IdentityClaim
 from mesh.decoding import Unreadable, readable
+from mesh.discovery.announcement import Announcement
 from mesh.discovery.identity import DataDir, new_token
 from mesh.discovery.interfaces import usable_addresses
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
@@ -27,6 +28,7 @@ from mesh.leader import journal
 from mesh.membership import twins
 from mesh.messages import encode
 from mesh.supervision import wait_until_set
+from node.config import NodeConfig
 from node.context import NodeContext
 from node.identity.machine import claim_of
 
@@ -66,6 +68,27 @@ async def refuse_twin(bus: Bus, data: DataDir, interface: str) -> None:
     found = await twin_on(bus, mine)
     if found is not None:
         raise CannotStart(twins.refusal(mine, found, str(data.path)))
+
+
+async def refuse_copy(
+    config: NodeConfig, data: DataDir, peers: Iterable[Announcement], own_urls: Sequence[str]
+) -> None:
+    """Before this node goes on with a bus of its own: an announcement under its id may be of a copy of its store, or of
+    the original, on another bus. Raises: CannotStart when a process answers there as this node.
+    """
+    for peer in peers:
+        if peer.node_id != data.node_id or not peer.urls or set(own_urls) & set(peer.urls):
+            continue
+        try:
+            bus = await Bus.connect(peer.urls, name=f"twin of {data.node_id}", config=config.mesh_config)
+        except BusUnavailable:
+            continue
+        try:
+            await refuse_twin(bus, data, config.interface)
+        except BusUnavailable:
+            continue
+        finally:
+            await bus.close()
 
 
 class TwinWatch:

@@ -46,7 +46,8 @@ class Leadership:
 
     def _peers(self) -> tuple[Announcement, ...]:
         # The network watcher may replace `discovery`.
-        return self._context.discovery.peers()
+        discovery = self._context.discovery
+        return (*discovery.peers(), *discovery.rivals())
 
     async def _open_system(self) -> Bus:
         context = self._context
