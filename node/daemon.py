@@ -147,7 +147,7 @@ class Node:
         await bus.subscribe(subjects.ALL_CANCELS, self._on_cancel)
         await answer_service_requests(context, self.executor.rates)
         await self.managed.listen()
-        await self.twin_watch.listen()
+        await self.twin_watch.listen(self.registry)
         bus.on_back.append(self._on_reconnect)
         await self.placement_plan.start()
 

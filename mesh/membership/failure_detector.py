@@ -22,6 +22,13 @@ FORGET_GONE_S = 3600.0
 #: The record of a machine that registered and did not connect within this time is deleted, seconds.
 FORGET_REGISTERED_S = 600.0
 
+#: A heartbeat with a lower number than the last one is a late one, if it is lower by less than this. A process counts
+#: from 1, so a larger step back means that the last number was not its own.
+LATE_NUMBERS = 4
+#: A node that has left sends no more heartbeats. Some may be on their way for so long, seconds; later ones prove that
+#: it is there.
+LEAVING_S = 3.0
+
 #: (server id, client id): a connection, as the bus identifies it.
 Connection = tuple[str, int]
 
@@ -37,6 +44,8 @@ class PeerState(Struct, frozen=True):
     """Whether the record was made for a machine that has not connected yet."""
     reported_state: str = UP
     """The state that the node reports itself: up, draining or left."""
+    left_at: float = 0.0
+    """When it was first heard that it has left; otherwise of no meaning."""
     silent_from: float = 0.0
     """Start of the current silence."""
     heard_at: float = -1.0
@@ -60,12 +69,18 @@ def recorded(seen: PeerState | None, record: NodeRecord, now: float) -> PeerStat
             recorded=True,
             registered=bool(record.registered_by) and not record.incarnation,
             reported_state=record.state,
+            left_at=now,
             silent_from=now,
         )
-    reported = LEFT if LEFT in (seen.reported_state, record.state) else record.state
-    return replace(
-        seen, recorded=True, reported_state=reported, registered=seen.registered and bool(record.registered_by)
-    )
+    seen = _reported(seen, record.state, now)
+    return replace(seen, recorded=True, registered=seen.registered and bool(record.registered_by))
+
+
+def _reported(seen: PeerState, state: str, now: float) -> PeerState:
+    """The state after the node reported one itself: one that has left stays so, unless it reports much later."""
+    if seen.reported_state != LEFT:
+        return replace(seen, reported_state=state, left_at=now if state == LEFT else seen.left_at)
+    return replace(seen, reported_state=state) if now - seen.left_at > LEAVING_S else seen
 
 
 def heard(seen: PeerState | None, heartbeat: Heartbeat, grace_s: float, now: float) -> PeerState | None:
@@ -80,12 +95,11 @@ def heard(seen: PeerState | None, heartbeat: Heartbeat, grace_s: float, now: flo
         seen = PeerState(heartbeat.node, heartbeat.incarnation, silent_from=now)
     elif seen.incarnation != heartbeat.incarnation:
         return None
-    if heartbeat.seq <= seen.seq:
+    if 0 <= seen.seq - heartbeat.seq < LATE_NUMBERS:
         return seen
     alive = seen.disconnected_at is None or now - seen.disconnected_at > grace_s / 2
     return replace(
-        seen,
-        reported_state=LEFT if seen.reported_state == LEFT else heartbeat.state,
+        _reported(seen, heartbeat.state, now),
         registered=False,
         silent_from=now,
         heard_at=now,

@@ -62,6 +62,8 @@ class Registry:
         """(node, incarnation) -> open connections of incarnations whose record has not been read yet."""
         self._states: dict[str, str] = {}
         self.heartbeat_relay = HeartbeatRelay(bus, config, self._on_heartbeat, self._on_held, self._on_alone, clock)
+        self.on_own_record: Callable[[int, NodeRecord | None], None] = lambda *_: None
+        """Called with (revision, record or None) when this node's own record was written, deleted or overwritten."""
         self._listeners: list[Changed] = []
         self._subscriptions: list[Subscription] = []
         self._listening_since = self._ticked_at = clock()
@@ -134,12 +136,14 @@ class Registry:
     def _take_record(self, entry: Entry, now: float) -> None:
         if entry.revision <= self._revisions.get(entry.key, 0):
             return  # known already, or from a lagging replica, which must not bring an old incarnation back
+        record = readable(decoding.node, entry)
+        if entry.key == self._me:
+            self.on_own_record(entry.revision, record)
         if not entry.value:
             self._revisions[entry.key] = entry.revision
             if entry.key in self._seen:
                 self._forget(entry.key)
             return
-        record = readable(decoding.node, entry)
         if record is None or record.id != entry.key:
             return
         before, limits = self._seen.get(entry.key), self._config.limits

@@ -26,7 +26,9 @@ from mesh.discovery.interfaces import usable_addresses
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
 from mesh.leader import journal
 from mesh.membership import twins
-from mesh.messages import encode
+from mesh.membership.member import UP
+from mesh.membership.registry import Registry
+from mesh.messages import NodeRecord, encode
 from mesh.supervision import wait_until_set
 from node.config import NodeConfig
 from node.context import NodeContext
@@ -104,6 +106,7 @@ class TwinWatch:
         """One that would go on instead of this one: it is asked once more."""
         self._reported = ""
         self._wake = asyncio.Event()
+        self._must_publish = False
         self.ticket = 0
         """The revision of the first node record that this process wrote."""
 
@@ -119,10 +122,19 @@ class TwinWatch:
         made = claim_of(self._context.data, self._session, self._context.addresses)
         return msgspec.structs.replace(made, connections=self._bus.epoch, ticket=self.ticket)
 
-    async def listen(self) -> None:
-        """Hear and answer the claims of others. Raises: BusUnavailable."""
+    async def listen(self, registry: Registry) -> None:
+        """Hear and answer the claims of others, and see who writes this node's record. Raises: BusUnavailable."""
+        registry.on_own_record = self._on_own_record
         await self._bus.subscribe(subjects.identity(self._context.node_id), self._on_claim)
         self._bus.on_back.append(self._on_reconnect)
+
+    def _on_own_record(self, revision: int, record: NodeRecord | None) -> None:
+        """Somebody wrote this node's record: one that is not what it says itself is written again."""
+        is_later = 0 < self.ticket < revision and not self._context.shutdown.requested.is_set()
+        own = self._context.data.incarnation
+        if is_later and (record is None or (record.incarnation, record.state) != (own, UP)):
+            self._must_publish = True
+            self._wake.set()
 
     def _on_reconnect(self) -> None:
         self._former, self._session, self._switched_at = self._session, new_token("s"), time.monotonic()
@@ -168,6 +180,10 @@ class TwinWatch:
                 log.error("%s", self._context.shutdown.refusal)
                 self._context.shutdown.request()
                 return True
+        if self._must_publish:
+            log.warning("this node's record was overwritten or deleted, and is written again")
+            self._must_publish = False
+            await self._publish_record()
         if self.twin:
             await self._go_on()
         elif self._reported:

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mesh import node_api, subjects
 from mesh.client import Mesh
 from mesh.coordination import IdentityClaim
 from mesh.leader import journal as events
-from mesh.messages import encode
+from mesh.messages import Heartbeat, encode
 from node.lifecycle import twins
 from tests.integration.test_joining import refused
 from tests.invariants import journal
@@ -75,6 +76,30 @@ async def test_a_restart_is_no_twin_and_a_forged_claim_ends_nobody_but_a_copy_is
     await runs(mesh, original)
     shown, _ = await node_document(host.api, original.id)
     assert shown["state"] == "up"
+
+
+async def test_a_forged_record_or_heartbeat_takes_no_living_node_away(cluster: Cluster) -> None:
+    """The node was "left", or deleted from the mesh, for everybody until it was started again."""
+    host, node = cluster.nodes
+    mesh = await cluster.client()
+    nodes = mesh.bus.kv(subjects.KV_NODES)
+    own = (await records(mesh.bus))[node.id]
+
+    async def is_there() -> bool:
+        shown, _ = await node_document(host.api, node.id)
+        return shown.get("state") == "up" and (await records(mesh.bus)).get(node.id) is not None
+
+    for forge in (b"\xc1", encode(replace(own, state="left")), encode(replace(own, incarnation="iforged")), b""):
+        await (nodes.put(node.id, forge) if forge else nodes.delete(node.id))
+        await asyncio.sleep(0.5)  # the forged record is read first
+        await eventually(is_there, 20, node.log)
+        assert (await records(mesh.bus))[node.id].incarnation == own.incarnation
+    for state, number in (("up", 1 << 60), ("left", 1 << 61)):
+        forged = Heartbeat(node=node.id, incarnation=own.incarnation, seq=number, state=state)
+        mesh.bus.send(subjects.heartbeat(node.id), encode(forged))
+        await asyncio.sleep(4.0)  # longer than a silent node counts as there
+        await eventually(is_there, 20, node.log)
+    await runs(mesh, node)
 
 
 async def test_two_that_run_already_become_one_and_the_first_goes_on(cluster: Cluster) -> None:

@@ -95,3 +95,17 @@ def test_closed_connections_are_believed_of_most_and_by_the_deaf() -> None:
     seen["me"] = PeerState("me", "1", heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, 60.0)
     assert {states[node] for node in seen if node != "me"} == {"gone"}
+
+
+def test_no_forged_heartbeat_or_record_makes_a_living_node_gone_for_good() -> None:
+    """One with a number that the node reaches in years, one that says it has left."""
+    seen = failure_detector.heard(failure_detector.recorded(None, record(), 100.0), up(7), 0.25, 100.0)
+    for forged in (up(1 << 60), Heartbeat(node="a", incarnation="1", seq=8, state="left")):
+        fooled = failure_detector.heard(seen, forged, 0.25, 100.1)
+        for number in range(9, 19):  # its own heartbeats go on
+            fooled = failure_detector.heard(fooled, up(number), 0.25, 100.1 + (number - 8) / 2)
+        assert failure_detector.verdict(fooled, LAN, 105.2) == "up"
+    fooled = failure_detector.recorded(seen, record("left"), 100.1)
+    assert failure_detector.verdict(fooled, LAN, 100.2) == "left"
+    assert failure_detector.verdict(failure_detector.recorded(fooled, record(), 101.0), LAN, 101.0) == "left"
+    assert failure_detector.verdict(failure_detector.heard(fooled, up(8), 0.25, 104.0), LAN, 104.1) == "up"
