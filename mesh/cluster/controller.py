@@ -11,12 +11,12 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mesh import decoding, messages, subjects
 from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
-from mesh.cluster import raft_meta, topology
+from mesh.cluster import clocks, raft_meta, topology
 from mesh.cluster.host_failures import HostFailures
 from mesh.cluster.replicas import Replicas, read_held
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
@@ -68,6 +68,8 @@ class ClusterController:
         self._copies = Replicas(clock)
         self._reason: str | None = None
         self._published: str | None = None
+        self.alarms: dict[str, str] = {}
+        """Stable name -> a sentence for people; empty while another node leads."""
 
     async def run(self, fence: int) -> None:
         """Observe, take one step, repeat."""
@@ -84,6 +86,7 @@ class ClusterController:
                     await self._take(system, step, fence)
                 await asyncio.sleep(LOOK_EVERY_S if step == Wait() else LOOK_SOON_S)
         finally:
+            self.alarms = {}
             await system.close()
 
     async def _publish_reason(self, reason: str, fence: int) -> None:
@@ -118,6 +121,7 @@ class ClusterController:
         # A single server needs no comparison of replicas.
         answers = await raft_meta.ask_all(system, streams=len(names) > 1, known=names)
         groups = raft_meta.read_groups(answers, names)
+        self._compare_clocks(answers)
         group, members, now = raft_meta.leaders_view(groups), self._registry.members(), self._clock()
         self._remember(members, records, now)
         if group is None:
@@ -130,6 +134,13 @@ class ClusterController:
             return topology.View(group.leader, servers)
         streams = self._copies.judge(await raft_meta.list_streams(self._bus), read_held(answers))
         return topology.View(group.leader, servers, candidates, streams, group.size)
+
+    def _compare_clocks(self, answers: list[dict[str, Any]]) -> None:
+        names = {member.record.id: member.record.name for member in self._registry.members()}
+        found = clocks.alarms_of(clocks.times_of(answers), names)
+        if found and not self.alarms:
+            log.warning("%s", "; ".join(found.values()))
+        self.alarms = found
 
     def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:
         """Note since when, on the local clock, nodes are up or gone and servers are recorded."""

@@ -41,7 +41,7 @@ class Leadership:
                 cluster.run, collector.lanes, collector.pools, collector.blobs, detector.run,
                 self.scaler.controller.run,
             ),
-            more_alarms=lambda: detector.alarms | twins.alarms_of(registry.members()),
+            more_alarms=lambda: cluster.alarms | detector.alarms | twins.alarms_of(registry.members()),
         )  # fmt: skip
 
     def _peers(self) -> tuple[Announcement, ...]:
