@@ -83,6 +83,11 @@ class WorkerNode:
         """Start the node again in the other mesh when its mesh merges into that one."""
         while True:
             await node.shutdown.requested.wait()
+            if node.shutdown.refusal and self._node is node:
+                # Another process goes on as this node; the log says which, and what to do.
+                self._node = None
+                await node.stop()
+                return
             if node.shutdown.merge_order is None or self._node is not node:
                 return
             await node.stop()
