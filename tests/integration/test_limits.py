@@ -79,7 +79,11 @@ async def _no_descriptor_left(node: NodeProcess, mesh: Mesh) -> None:
 async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refused_and_nothing_else(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    small = [word for limit in ("lanes=5", "registered_nodes=5", "nodes=1") for word in ("--limit", limit)]
+    small = [
+        word
+        for limit in ("lanes=5", "registered_nodes=5", "nodes=1", "bus_connections=30")
+        for word in ("--limit", limit)
+    ]
     node = await cluster.node(*small).start()
     mesh = await cluster.client()
 
@@ -96,6 +100,7 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
     assert (status, answer["error"]["code"]) == (429, "too_many") and headers["Retry-After"]
     await works(mesh)
     await _registrations(node)
+    await _connections_to_the_bus(cluster)
     second = cluster.node(*small)
     with pytest.raises(AssertionError, match="as many nodes as it may have"):
         await second.start()
@@ -111,6 +116,21 @@ async def _exact_needs_count(node: NodeProcess, mesh: Mesh) -> None:
     assert (await fits.end(30)).state == "done"
     view = await mesh.status(too_large.id)
     assert view.state == "queued" and not view.waiting_helps and f"of {has + 1} MB" in view.waiting_for[0]
+
+
+async def _connections_to_the_bus(cluster: Cluster) -> None:
+    streams = [await asyncio.open_connection("127.0.0.1", cluster.bus_port) for _ in range(40)]
+    answers = []
+    for reader, writer in streams:
+        try:
+            writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            answers.append(await asyncio.wait_for(reader.readuntil(b"\r\n"), 10) + await reader.readline())
+        except ConnectionError:
+            answers.append(b"closed")
+    for _, writer in streams:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in streams), return_exceptions=True)
+    assert 10 < sum(b"PONG" in answer for answer in answers) < 30
 
 
 async def _registrations(node: NodeProcess) -> None:

@@ -46,6 +46,8 @@ def test_the_server_is_a_voter_and_lets_clients_in_without_a_key() -> None:
     assert document["system_account"] == "SYS" and document["accounts"]["MESH"]["jetstream"] == "enabled"
     assert document["jetstream"]["sync_interval"] == "1000ms"
     assert document["max_payload"] == 8 * 1024 * 1024
+    assert "max_connections" not in document
+    assert json.loads(render(replace(CONFIG, max_connections=96)))["max_connections"] == 96
 
 
 def test_a_boot_peer_is_hidden_and_listens_for_no_witness() -> None:
