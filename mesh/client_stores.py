@@ -26,11 +26,10 @@ class ClientStores(ClientConnection):
         `after`: the `next` of the page before. A page costs the same however many tasks there are, and may be empty
         although there are more (see `mesh.tasks.listing`). Raises: BadInput with every fault; BusUnavailable.
         """
-        nodes: set[str] = set()
-        if wanted.node:
-            records_of = [member.record for member in self._members()] if self._members else await self.nodes()
-            nodes = {wanted.node, *(record.id for record in records_of if record.name == wanted.node)}
-        return await listing.page(self.bus, wanted, nodes, limit, after)
+        members = self._members() if self._members else await task_status.recorded_members(self.bus)
+        named = {member.record.id for member in members if member.record.name == wanted.node}
+        nodes = {wanted.node, *named} if wanted.node else set[str]()
+        return await listing.page(self.bus, wanted, nodes, limit, after, members)
 
     async def tasks(
         self, *, state: str = "", kind: str = "", node: str = "", min_age_s: float = 0.0

@@ -27,7 +27,9 @@ from mesh.bus.pages import read_last_of, read_page
 from mesh.bus.replies import StoredMessage
 from mesh.decoding import Unreadable
 from mesh.errors import BusUnavailable, Fault, bad_input
+from mesh.membership.member import Member
 from mesh.messages import Task, TaskEnd, TaskState
+from mesh.scheduling.placement import warnings
 from mesh.task_states import FINAL, State
 from mesh.tasks import records
 from mesh.tasks.status import epoch, error_document
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+NOBODY = "no node now in the mesh can ever run it"
 #: A page examines at most so many records, and stops reading after so many bytes of them.
 EXAMINED, EXAMINED_BYTES = 2000, 4 << 20
 #: Records read with one request.
@@ -103,13 +106,22 @@ def start(wanted: TaskFilter, limit: int, after: str) -> Cursor | None:
     return Cursor(order[0], 0) if order else None
 
 
-async def page(bus: Bus, wanted: TaskFilter, nodes: Collection[str], limit: int, after: str) -> TaskPage:
-    """The next tasks of the list. `nodes`: ids of the nodes that `wanted.node` means.
+async def page(
+    bus: Bus,
+    wanted: TaskFilter,
+    nodes: Collection[str],
+    limit: int,
+    after: str,
+    members: Sequence[Member] | None = None,
+) -> TaskPage:
+    """The next tasks of the list. `nodes`: ids of the nodes that `wanted.node` means; `members`: if given, a task that
+    waits and that none of them can ever run has a note that says so.
 
     Raises: BadInput; BusUnavailable.
     """
     cursor = start(wanted, limit, after)
-    reader = _Reader(bus, wanted, nodes, await bus.clock(subjects.WORK).earliest() if wanted.min_age_s else 0.0)
+    now = await bus.clock(subjects.WORK).earliest() if wanted.min_age_s else 0.0
+    reader = _Reader(bus, wanted, nodes, now, members)
     order = places(wanted)
     found: list[TaskSummary] = []
     while cursor is not None:
@@ -135,8 +147,11 @@ async def page(bus: Bus, wanted: TaskFilter, nodes: Collection[str], limit: int,
 class _Reader:
     """Reads the places for one page, up to the limits of what it examines."""
 
-    def __init__(self, bus: Bus, wanted: TaskFilter, nodes: Collection[str], now: float) -> None:
-        self._bus, self._wanted, self._nodes, self._now = bus, wanted, nodes, now
+    def __init__(
+        self, bus: Bus, wanted: TaskFilter, nodes: Collection[str], now: float, members: Sequence[Member] | None
+    ) -> None:
+        self._bus, self._wanted, self._nodes, self._now, self._members = bus, wanted, nodes, now, members
+        self._notes: dict[tuple[str, str], str] = {}
         self._examined = self._bytes = 0
         self._reads = {
             _INGRESS: self._ingress, _DELAYED: self._delayed, _QUEUED: self._lanes, _RUNNING: self._running,
@@ -194,7 +209,7 @@ class _Reader:
 
     # --- the places ---------------------------------------------------------------------------------
     async def _ingress(self, after: int, count: int) -> _Part:
-        messages, more = await self._page(_INGRESS, after, count)
+        messages, more = await self._page(_INGRESS, after, _BATCH if self._wanted.min_age_s else count)
         mesh_epoch = await epoch(self._bus) if messages else ""
         found: list[_Found] = []
         for message in messages:
@@ -206,13 +221,15 @@ class _Reader:
         return _Part(found, more)
 
     async def _delayed(self, after: int, count: int) -> _Part:
-        messages, more = await self._page(_DELAYED, after, _BATCH if self._wanted.kind else count)
+        drops = self._wanted.kind or self._wanted.min_age_s
+        messages, more = await self._page(_DELAYED, after, _BATCH if drops else count)
         return _Part(
             [_Found(message.sequence, self._only(_of_delayed(message), message)) for message in messages], more
         )
 
     async def _lanes(self, after: int, count: int) -> _Part:
-        messages, more = await self._page(_QUEUED, after, count)
+        drops = self._wanted.state or self._wanted.min_age_s
+        messages, more = await self._page(_QUEUED, after, _BATCH if drops else count)
         return _Part(await self._with_records(messages), more)
 
     async def _running(self, after: int, count: int) -> _Part:
@@ -268,10 +285,18 @@ class _Reader:
                 message.sequence,
                 None
                 if isinstance(task, Unreadable) or task.id in ended
-                else self._only(_of_waiting(task, states.get(task.id)), message),
+                else self._only(_of_waiting(task, states.get(task.id), self._note(task)), message),
             )
             for message, task in tasks
         ]
+
+    def _note(self, task: Task) -> str:
+        """That no node can run a task; one look at the nodes for each kind and pool."""
+        key = (task.kind, task.pool)
+        if self._members is not None and key not in self._notes:
+            impossible = warnings(task.requires, task.kind, self._members)
+            self._notes[key] = NOBODY if impossible else ""
+        return self._notes.get(key, "")
 
     async def _ended(self, after: int, count: int) -> _Part:
         wanted = self._wanted
@@ -294,15 +319,12 @@ def _of_end(message: StoredMessage) -> TaskSummary | None:
     return TaskSummary(**copied, progress=1.0 if end.state == "done" else 0.0, error=error_document(end))
 
 
-def _of_waiting(task: Task, state: TaskState | None) -> TaskSummary:
+def _of_waiting(task: Task, state: TaskState | None, note: str) -> TaskSummary:
     if state is not None and state.state == "running":
         return TaskSummary(**{name: getattr(state, name) for name in _FROM_STATE}, error=error_document(state))
-    waiting = TaskSummary(id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at)
-    if state is None:
-        return waiting
     return TaskSummary(
-        id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at, attempt=state.attempt,
-        error=error_document(state),
+        id=task.id, kind=task.kind, state="queued", submitted_at=task.submitted_at, note=note,
+        attempt=state.attempt if state else 0, error=error_document(state) if state else None,
     )  # fmt: skip
 
 

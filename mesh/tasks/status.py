@@ -110,7 +110,7 @@ async def status(bus: Bus, task: str, members: Members | None = None) -> TaskVie
         if waiting is not None:
             return await _of_waiting(bus, waiting, state, members)
         if (delayed := await records.read_delayed(bus, task)) is not None:
-            return _queued(delayed, note="waits for its time")
+            return await _of_delayed(bus, delayed, members)
     if (end := await records.read_end(bus, task)) is not None:
         return of_end(end)
     raise NotFound(f"there is no task {task}; results are kept for an hour, small ones for ten minutes")
@@ -126,6 +126,12 @@ async def _of_waiting(bus: Bus, task: Task, state: TaskState | None, members: Me
     if state is None:
         return view
     return replace(view, attempt=state.attempt, error=error_document(state))
+
+
+async def _of_delayed(bus: Bus, task: Task, members: Members | None) -> TaskView:
+    """What else it waits for is said only when no node could run it at its time."""
+    reasons, helps = unmet(task.requires, task.kind, members() if members else await recorded_members(bus))
+    return _queued(task, "waits for its time", waiting_for=() if helps else tuple(reasons), waiting_helps=helps)
 
 
 async def recorded_members(bus: Bus) -> list[Member]:

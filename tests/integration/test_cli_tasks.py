@@ -157,9 +157,15 @@ def one_line_of_notes(ran: Ran) -> str:
 async def test_result_says_what_the_task_waits_for(url: str) -> None:
     """It waited in silence, for ever. Requirements of each sort: memory, labels, another node, a region."""
     requires = '{"memory_mb": 999999999, "labels": {"a": "b"}, "node": "nobody", "region": "moon"}'
-    task = (await queztl("submit", "echo", "--requires", requires, "--quiet", url=url)).out.strip()
+    submit = ("submit", "echo", "--requires", requires, "--quiet")
+    later = (await queztl(*submit, "--delay", "600", url=url)).out.strip()
+    shown = (await queztl("status", later, url=url)).out
+    assert "waits for its time" in shown and "is not in region moon" in shown, "it is known before its time"
+    assert (await queztl("cancel", later, url=url)).code == 0
+    task = (await queztl(*submit, url=url)).out.strip()
     ran = await queztl("result", task, "--within", "2", url=url)
     assert ran.code == 5 and f"task {task} waits: " in ran.err
+    assert "no node now in the mesh can ever run it" in (await queztl("tasks", url=url)).out
     for lack in ("MB of memory", "has no label a=b", "is not the node nobody", "is not in region moon", "can ever run"):
         assert lack in ran.err
     assert (await queztl("cancel", task, url=url)).code == 0
