@@ -15,6 +15,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>Queztl</title>
 <ul>
 <li><a href="/api/v1.2/network/status">network/status</a>: the nodes of the mesh
 <li><a href="/api/v1.2/workloads">workloads</a>: the kinds of work
+<li><a href="/api/v1.2/workloads/tasks">workloads/tasks</a>: the tasks that wait, run and have ended
 <li><a href="/api/v1.2/dead">dead</a>: tasks that used up their attempts
 <li><a href="/api/v1.2/openapi.json">openapi.json</a>: every path, for programs
 </ul>
