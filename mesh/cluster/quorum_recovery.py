@@ -91,8 +91,7 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
         await raft_meta.remove(system, name)
     group = await _until_led(system, len(found.reachable))
     replicas = min(len(found.reachable), 1 if len(found.reachable) == 2 else 3)
-    for stream in await raft_meta.list_streams(bus):
-        await bus.update_stream(stream.name, num_replicas=replicas)
+    await _set_replicas(bus, replicas)
     say("each stream elects a leader, which takes up to half a minute")
     await _until_served(bus, len(found.reachable))
     for record in await read_servers(bus):
@@ -100,6 +99,23 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
             # Its node looks for this record when it comes back, and then puts its store aside.
             await bus.kv(subjects.KV_MESH).delete(subjects.server_key(record.node))
     say("done: the mesh continues, and grows again when there are machines for it")
+
+
+async def _set_replicas(bus: Bus, replicas: int) -> None:
+    """Give every stream so many replicas, asking again while the leader is busy. Raises: BusUnavailable, ApiError."""
+    deadline = time.monotonic() + _SERVED_WITHIN_S
+    done: set[str] = set()
+    while True:
+        try:
+            for stream in await raft_meta.list_streams(bus):
+                if stream.name not in done:
+                    await bus.update_stream(stream.name, num_replicas=replicas)
+                    done.add(stream.name)
+            return
+        except QueztlError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _until_served(bus: Bus, servers: int) -> None:

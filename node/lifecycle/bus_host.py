@@ -117,12 +117,12 @@ class BusHost:
                 await self._find_peers()
             await wait_until_set(self._changed, wait_s)
 
-    async def _find_peers(self) -> None:
-        """Look for the other servers elsewhere than in the mesh, which can't be asked."""
+    async def _find_peers(self, ask: bool = True) -> None:
+        """Look for the other servers elsewhere than in the mesh, which can't be asked; `ask`: see PeerRoutes."""
         if self.server is None or self._busy is not None:
             return
         try:
-            await self._peer_routes.find(self.server)
+            await self._peer_routes.find(self.server, ask)
         except OSError as error:  # a full disk
             log.debug("could not store where the other bus servers are: %s", error)
 
@@ -130,12 +130,12 @@ class BusHost:
         """Read the list of bus servers again soon."""
         self._changed.set()
 
-    def hear(self, peers: tuple[Announcement, ...]) -> None:
+    async def hear(self, peers: tuple[Announcement, ...]) -> None:
         """The current announcements of other nodes: their bus servers may have other addresses."""
         before, self._heard = self._heard, peers
         mesh = self._settings.mesh_id
         if announced_routes(before, mesh) != announced_routes(peers, mesh):
-            self._changed.set()
+            await self._find_peers(ask=False)
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """This machine's addresses changed. `run` publishes those of its server as soon as the bus takes them."""
@@ -173,9 +173,6 @@ class BusHost:
     # --- the list of bus servers --------------------------------------------------------------------
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
-        # First: what follows needs a majority of the servers, which these routes may restore.
-        if self.server is not None and self._busy is None:
-            await self._peer_routes.follow(self.server, self.servers)
         if self._record is not None:
             await repair_mesh_record(self._bus, self._record)
         node = self._settings.node_id
@@ -184,6 +181,9 @@ class BusHost:
         # without the record it would run on outside the group, and keep this node from running another one.
         if self.server is not None and self._busy is None and (own is None or own.routes != self.server.routes):
             await self._publish(self.server)
+        # Not before: what was read may be this server's own old copy, and only a majority takes what was published.
+        if self.server is not None and self._busy is None:
+            await self._peer_routes.follow(self.server, self.servers)
         urls = self._client_urls()
         if urls and urls != self.urls:
             self.urls = urls

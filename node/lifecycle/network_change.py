@@ -42,7 +42,7 @@ class NetworkWatcher:
             if not context.bus.connected:
                 # The bus may have moved as well: the nodes that run its servers announce their URLs.
                 context.bus.learn(member_urls(peers, context.mesh.id))
-            self._bus_host.hear(peers)
+            await self._bus_host.hear(peers)
             choice = await asyncio.to_thread(usable_addresses, context.config.interface)
             # Without any address the cable is out: the old address is likely to return, and no peer is reachable.
             if choice.addresses and choice.addresses != context.addresses and not choice.reason:

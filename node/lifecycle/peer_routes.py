@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mesh import node_api
-from mesh.bus.server.data_dir import Member
+from mesh.bus.server.data_dir import Member, Route
 from mesh.bus.server.introduction import routes_of
 from mesh.bus.server.supervisor import BusServer
 from mesh.cluster.routes import announced_routes, join_routes
@@ -34,24 +34,39 @@ class PeerRoutes:
     """The addresses of `--join`."""
 
     async def follow(self, server: BusServer, records: Iterable[ServerRecord]) -> None:
-        """Use the routes in the `records` of the mesh, and newer ones that their nodes announce."""
+        """Use the routes in the `records` of the mesh, and in their place those that their nodes announce."""
         node = host_of(server.name)
-        others = [record for record in records if record.node != node]
-        heard = announced_routes(self.peers(), self.mesh_id, {record.node for record in others})
-        routes = join_routes(*(record.routes for record in others), *heard.values(), own=server.routes)
-        await server.set_peers(routes, [Member(record.name, record.routes) for record in others])
+        recorded = [Member(record.name, record.routes) for record in records if record.node != node]
+        members, _ = self._where(recorded)
+        await server.set_peers(join_routes(*(member.routes for member in members), own=server.routes), members)
 
-    async def find(self, server: BusServer) -> frozenset[str]:
-        """Use remembered, announced and given routes, while the mesh can't be asked; the nodes that were heard."""
-        known = {host_of(member.name) for member in server.members}
-        heard = announced_routes(self.peers(), self.mesh_id, known or None)
-        remembered = [member.routes for member in server.members] or [server.peers]
-        given = await self.given_urls()
+    async def find(self, server: BusServer, ask: bool = True) -> frozenset[str]:
+        """Use remembered and announced routes, while the mesh can't be asked; returns the nodes that were heard.
+
+        `ask`: also the routes of the servers behind `--join`, which takes up to `ASK_WITHIN_S`.
+        """
+        members, heard = self._where(server.members)
+        routes = [member.routes for member in members]
+        if not members:  # a data directory of an earlier version: nobody knows which server was at which address
+            routes = [server.peers, *heard.values()]
+        given = await self.given_urls() if ask else []
         asked = (await routes_of(given, self.mesh_id, system_password(self.mesh_id))).values() if given else ()
-        routes = join_routes(*remembered, *heard.values(), asked, own=server.routes)
-        if set(routes) != set(server.peers):
-            await server.set_peers(routes)
+        found = join_routes(*routes, asked, own=server.routes)
+        if set(found) != set(server.peers) or tuple(members) != server.members:
+            await server.set_peers(found, members)
         return frozenset(heard) - {host_of(server.name)}
+
+    def _where(self, members: Iterable[Member]) -> tuple[list[Member], dict[str, tuple[Route, ...]]]:
+        """(the members where their nodes announce them now, else where they were; node -> what it announces)
+
+        A route is replaced, not added to: while nats-server takes an old connection to the same server for alive, it
+        dials another address once and then never again. Without the old address it drops that connection.
+        """
+        members = list(members)
+        known = {host_of(member.name) for member in members}
+        heard = announced_routes(self.peers(), self.mesh_id, known or None)
+        moved = [Member(member.name, heard.get(host_of(member.name), member.routes)) for member in members]
+        return moved, heard
 
     async def given_urls(self) -> list[str]:
         """The URLs of the bus behind `--join`, of this mesh where a node's API says so."""
