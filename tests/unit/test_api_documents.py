@@ -1,4 +1,4 @@
-"""Documents of the REST bridge: derived from views and records, and described by the docstrings of those."""
+"""REST documents: derived from views and records, and described by the docstrings of those."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_docstrings_of_base_classes_and_missing_sources() -> None:
 )
 def test_every_state_of_a_task_is_a_valid_document(end: TaskEnd | TaskState) -> None:
     view = of_end(end) if isinstance(end, TaskEnd) else of_state(end)
-    for name in {one.name for one in fields(TaskView)} & set(end.__struct_fields__) - {"result", "error"}:
+    for name in {view_field.name for view_field in fields(TaskView)} & set(end.__struct_fields__) - {"result", "error"}:
         assert getattr(view, name) == getattr(end, name), name
     shown = msgspec.json.decode(msgspec.json.encode(tasks.status(view)))
     components = schemas([tasks.StatusDoc])[0]
@@ -109,13 +109,17 @@ def test_every_state_of_a_task_is_a_valid_document(end: TaskEnd | TaskState) -> 
 
 def test_every_field_of_a_submission_is_described() -> None:
     body = document(ROUTE_TABLE, "1")["components"]["schemas"]["SubmitBody"]
-    assert {one.name for one in fields(SubmitRequest)} | {"workload_type"} == set(body["properties"]) == FIELDS
+    assert (
+        {request_field.name for request_field in fields(SubmitRequest)} | {"workload_type"}
+        == set(body["properties"])
+        == FIELDS
+    )
     assert all(schema.get("description") for schema in body["properties"].values())
     assert "required" not in body or not body["required"]
 
 
 def test_names_of_components_are_unique() -> None:
-    """A struct and a pydantic model of one name would replace each other in silence."""
+    """A struct and a pydantic model of the same name would replace each other without an error."""
     documents = {kind for route in ROUTE_TABLE for kind in (route.body, *(a.model for a in route.answers.values()))}
     structs = [kind for kind in documents if kind is not None and not hasattr(kind, "model_json_schema")]
     models = [kind for kind in documents if kind is not None and hasattr(kind, "model_json_schema")]

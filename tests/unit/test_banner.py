@@ -1,4 +1,4 @@
-"""The banner: complete, 80 columns, and its commands work as they stand."""
+"""The banner: complete, 80 columns wide, with commands that can be pasted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if "curl" in line or "queztl submit" in line]
 
 
-def test_it_says_who_where_and_what():
+def test_it_shows_the_node_the_mesh_and_the_kinds():
     text = banner(FACTS)
     mesh = "queztl (m42abcde), created by this node"
     for part in ("n7f3k2ab", "kitchen", mesh, "crypto_mining, echo", "8.0 GiB"):
@@ -90,7 +90,7 @@ def test_the_suggested_payloads_are_valid():
         KINDS[kind].payload.model_validate(payload)
 
 
-def test_who_may_do_what_is_said_as_it_is():
+def test_it_states_who_may_use_the_api():
     def flat(**changes):
         return " ".join(banner(replace(FACTS, **changes)).split())
 

@@ -1,4 +1,4 @@
-"""The bench's figures: quantiles of real samples, ratios of pairs, an open loop that never runs ahead."""
+"""The benchmark's figures: quantiles of samples, ratios of pairs, an open loop that never sends early."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
 def test_a_quantile_is_a_sample_and_bounds_its_share(samples, share) -> None:
     found = quantile(samples, share)
     assert found in samples
-    assert sum(one <= found for one in samples) >= math.floor(share * len(samples))
-    assert sum(one < found for one in samples) < share * len(samples)
+    assert sum(sample <= found for sample in samples) >= math.floor(share * len(samples))
+    assert sum(sample < found for sample in samples) < share * len(samples)
 
 
 def test_known_quantiles() -> None:
@@ -45,7 +45,7 @@ def test_rounds_that_are_the_same_have_no_spread(samples) -> None:
 
 
 def test_the_ratio_is_that_of_the_middle_pair() -> None:
-    # A slow minute slows both halves of a pair; the medians taken apart would say 0.3.
+    # A slow minute slows both halves of a pair; the ratio of the two medians would be 0.3.
     assert ratio([(10.0, 20.0), (1.0, 2.0), (6.0, 10.0)]) == 0.5
     assert Round(100, 0.5).per_s == 200
 
@@ -76,7 +76,7 @@ async def test_an_open_loop_that_is_cancelled_calls_no_more() -> None:
     assert not any(thread.name == "pacer" for thread in threading.enumerate())
 
 
-def test_what_others_took_is_told_from_what_was_measured() -> None:
+def test_cpu_time_of_other_programs_is_kept_apart_from_what_was_measured() -> None:
     assert disturbance((10, 1, 100), (14, 2, 110), 3.0) == {"others": 0.1, "stolen": 0.1}
     assert disturbance((10, 1, 100), (14, 1, 110), 5.0) == {"others": 0.0, "stolen": 0.0}
     assert disturbance((0, 0, 0), (0, 0, 0), 0.0) == {"others": 0.0, "stolen": 0.0}

@@ -1,4 +1,4 @@
-"""Runs on disk: found by name or place, whole up to where they were cut off."""
+"""Benchmark runs on disk: found by name or path, readable up to a torn last line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_run_is_found_by_its_name_its_place_and_its_file(tmp_path) -> None:
     for run in ("20260101T000000-1", "20260102T000000-1"):
         store.append(tmp_path, outcome(run, "a"))
         store.append(tmp_path, outcome(run, "b"))
-    assert [one.benchmark for one in store.read("last", tmp_path)] == ["a", "b"]
+    assert [stored.benchmark for stored in store.read("last", tmp_path)] == ["a", "b"]
     assert store.read("last-1", tmp_path)[0].run == store.read("20260101", tmp_path)[0].run == "20260101T000000-1"
     assert len(store.read(str(tmp_path / "20260102T000000-1.jsonl"), tmp_path)) == 2
     with pytest.raises(BenchFailed, match="no run 'x'; there are 20260101T000000-1, 20260102"):

@@ -1,4 +1,4 @@
-"""Refusals of the bus as errors for clients: a full disk is named, and no path of a machine is shown."""
+"""Errors of the bus as clients get them: a full disk is named, and no path of the host is shown."""
 
 from __future__ import annotations
 

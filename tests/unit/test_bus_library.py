@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def unchecked() -> Iterator[None]:
-    """As in a process that has not connected yet."""
+    """Clear the cached check, as in a process that has not connected yet."""
     check_library.cache_clear()
     yield
     check_library.cache_clear()

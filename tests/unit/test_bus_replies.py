@@ -1,4 +1,4 @@
-"""What JetStream answers, decoded: stored messages, streams, ack subjects, the ends of pulls."""
+"""Decoding of JetStream replies: stored messages, streams, ack subjects, the ends of pulls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people are told of the bus: how safe work is, and what a rescue is about."""
+"""What the bus reports to people: how durable stored work is, and what a rescue repairs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def jsz(server: str, leader: str, size: int, *peers: dict[str, object]) -> dict[
     return {"server": {"name": server}, "data": {"meta_cluster": meta}}
 
 
-def test_a_leader_new_to_its_office_knows_the_others_by_id() -> None:
-    """As nats-server 2.15.1 says it: measured, not made up."""
+def test_a_newly_elected_leader_knows_the_others_by_id() -> None:
+    """The documents are recorded from nats-server 2.15.1."""
     unknown = {"name": "Server name unknown at this time (peerID: 0ZkM0vRC)", "peer": "0ZkM0vRC", "offline": True}
     answers = [jsz("a", "a", 3, unknown, {"name": "c", "peer": "x", "current": True, "active": 10**6}), {"server": {}}]
     assert peer_id("b") == "0ZkM0vRC"
@@ -54,7 +54,7 @@ def test_no_leader_is_reported_only_when_no_server_names_one() -> None:
     assert no_leader_reason({}) == "no bus server answered"
 
 
-def test_a_member_that_was_not_heard_for_long_is_not_there() -> None:
+def test_a_member_that_was_not_heard_for_long_is_not_current() -> None:
     silent = {"name": "b", "peer": "y", "current": True, "active": 4_000_000_000}
     assert read_groups([jsz("a", "a", 2, silent)])["a"].members == {"a": True, "b": False}
     info = {"config": {"name": "WORK", "num_replicas": 3}, "cluster": {"leader": "a", "replicas": [silent]}}

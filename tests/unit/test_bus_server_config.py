@@ -1,4 +1,4 @@
-"""The pure parts of the bus server: configuration, founding step by step, restart delays, finding the binary."""
+"""The pure parts of the bus server: configuration, bootstrap steps, restart delays, search for the binary."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONFIG = ServerConfig(
 )
 
 
-def test_the_server_is_a_voter_and_lets_clients_in_without_a_key() -> None:
+def test_the_server_is_a_voter_and_accepts_clients_without_a_key() -> None:
     document = json.loads(render(CONFIG))
     assert document["server_tags"] == ["voter"]
     assert document["no_auth_user"] == document["accounts"]["MESH"]["users"][0]["user"]
@@ -120,7 +120,7 @@ def test_only_one_of_several_members_needs_peers(group: MetaGroup | None) -> Non
     assert needs_peers(group) is (group is not None and group.size > 1)
 
 
-# --- founding --------------------------------------------------------------------------------------
+# --- bootstrap -------------------------------------------------------------------------------------
 
 _groups = st.builds(
     MetaGroup,
@@ -131,7 +131,7 @@ _groups = st.builds(
 
 
 @given(st.none() | _groups)
-def test_founding_removes_only_as_leader_and_is_done_only_alone(group: MetaGroup | None) -> None:
+def test_bootstrap_removes_only_as_leader_and_is_done_only_alone(group: MetaGroup | None) -> None:
     step = next_step(group, "real", "boot")
     if step == "remove":
         assert group is not None and group.leader == "real" and "boot" in group.peers
@@ -141,7 +141,7 @@ def test_founding_removes_only_as_leader_and_is_done_only_alone(group: MetaGroup
         assert group is not None and group.leader == "boot"
 
 
-def test_founding_step_by_step() -> None:
+def test_bootstrap_step_by_step() -> None:
     assert next_step(None, "real", "boot") == "wait"
     assert next_step(MetaGroup("", 2, ()), "real", "boot") == "wait"
     assert next_step(MetaGroup("boot", 2, ("real",)), "real", "boot") == "step_down"
@@ -214,7 +214,7 @@ def test_something_else_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         find_server()
 
 
-def test_a_missing_server_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_server_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NATS_SERVER", raising=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -237,7 +237,7 @@ def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
         data_dir.prepare(tmp_path / "file" / "bus")
 
 
-def test_a_damaged_marker_is_never_taken_for_an_unfinished_founding(tmp_path: Path) -> None:
+def test_a_damaged_marker_is_never_taken_for_an_unfinished_bootstrap(tmp_path: Path) -> None:
     (tmp_path / data_dir.MARKER).write_text("{")
     with pytest.raises(CannotStart, match="damaged"):
         data_dir.read_marker(tmp_path)
@@ -254,10 +254,10 @@ def test_a_taken_port_is_not_chosen() -> None:
     assert data_dir.free_port("127.0.0.1", port, (port,)) != port
 
 
-# --- last words ------------------------------------------------------------------------------------
+# --- the last error --------------------------------------------------------------------------------
 
 
-def test_the_last_words_are_the_fatal_ones() -> None:
+def test_the_last_fatal_log_line_is_the_reason() -> None:
     lines = ["[1] now [FTL] no room", "[1] now [ERR] small", "[1] now [INF] bye", ""]
     assert last_complaint(lines) == "no room"
     assert last_complaint(lines[1:]) == "small"

@@ -1,4 +1,4 @@
-"""The pure parts of `queztl`: words to values, values to words, names of outputs, the journal of `map`, exit codes."""
+"""The pure parts of `queztl`: arguments, formatting, names of outputs, the journal of `map`, exit codes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_starting_the_command_loads_nothing_heavy() -> None:
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def test_json_comes_from_the_word_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_comes_from_the_argument_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.json").write_text('{"ü": 1}', encoding="utf-8")
     assert json_value('{"value": [1, null]}') == {"value": [1, None]}
     assert json_value(f"@{tmp_path / 'p.json'}") == {"ü": 1}
@@ -73,24 +73,24 @@ def test_json_comes_from_the_word_a_file_or_stdin(tmp_path: Path, monkeypatch: p
         (lambda: json_object("nonsense", "the option requires"), "requires"),
     ],
 )
-def test_json_that_is_none_names_the_field(call, field: str) -> None:
+def test_invalid_json_names_the_field(call, field: str) -> None:
     with pytest.raises(BadInput) as caught:
         call()
     assert [fault.field for fault in caught.value.faults] == [field]
 
 
-def test_words_become_numbers_or_a_mistake() -> None:
+def test_arguments_become_numbers_or_an_error() -> None:
     assert (seconds("0"), seconds("1.5"), seconds("1e3")) == (0.0, 1.5, 1000.0)
     assert count("12") == 12
     assert field_and_path("image=a=b.jpg") == ("image", Path("a=b.jpg"))
-    for parse, words in (
+    for parse, values in (
         (seconds, ("-1", "nan", "inf", "1s", "")),
         (count, ("0", "-1", "1.0", "²", "")),
         (field_and_path, ("image", "=x", "image=", "")),
     ):
-        for word in words:
+        for value in values:
             with pytest.raises(argparse.ArgumentTypeError):
-                parse(word)
+                parse(value)
 
 
 def test_inputs_are_files_each_once_and_folders_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_inputs_are_files_each_once_and_folders_in_order(tmp_path: Path, monkeyp
     assert [fault.field for fault in caught.value.faults] == ["none", "nor"]
 
 
-# --- words for people -----------------------------------------------------------------------------
+# --- formatting -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_moments_are_the_wall_clock_and_the_distance() -> None:
 
 
 @given(st.text())
-def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
+def test_no_control_character_is_printed(text: str) -> None:
     shown = printable(text, keep_lines=True)
     assert len(shown) == len(text)
     assert all(letter in "\n\t" or not (ord(letter) < 32 or 127 <= ord(letter) < 160) for letter in shown)
@@ -174,7 +174,7 @@ def test_no_two_inputs_share_a_name_and_names_are_kept(first: list[str], more: l
     known = allot(first, {}, foreign)
     both = list(dict.fromkeys([*more, *first]))
     names = allot(both, known, [*foreign, *(f"{stem}.json" for stem in known.values())])
-    assert set(names) == set(both) and all(names[one] == stem for one, stem in known.items())
+    assert set(names) == set(both) and all(names[path] == stem for path, stem in known.items())
     assert len({stem.casefold() for stem in names.values()}) == len(names)
     taken = {Path(name).stem.casefold() for name in foreign}
     for stem in names.values():
@@ -182,7 +182,7 @@ def test_no_two_inputs_share_a_name_and_names_are_kept(first: list[str], more: l
         assert len(os.fsencode(stem)) <= MAX_STEM_BYTES + 8
 
 
-def test_the_same_name_in_two_folders_gets_the_folders_name() -> None:
+def test_the_same_name_in_two_folders_gets_the_name_of_the_folder() -> None:
     inputs = ["/p/2023/x.png", "/p/2024/x.jpg", "/q/2024/x.jpg", "/p/Failures.json"]
     assert allot(inputs, {}, ["failures.json"]) == {
         "/p/2023/x.png": "x",
@@ -208,7 +208,7 @@ def test_the_field_that_takes_a_file() -> None:
 # --- the journal of map ---------------------------------------------------------------------------
 
 
-def test_what_makes_an_output_right() -> None:
+def test_the_key_of_an_output_depends_on_every_fact_but_not_on_the_order_of_keys() -> None:
     facts = ("/a", 1, 2, "echo", "data", {"value": 1, "seed": 2})
     assert map_journal.key(*facts) == map_journal.key(*facts[:5], {"seed": 2, "value": 1})
     for place in range(6):
@@ -217,22 +217,22 @@ def test_what_makes_an_output_right() -> None:
         assert map_journal.key(*other) != map_journal.key(*facts)  # type: ignore[arg-type]
 
 
-def test_missing_is_what_has_no_output_or_one_of_something_else() -> None:
+def test_an_input_is_missing_without_an_output_of_the_same_key() -> None:
     remembered = Remembered(done={"same": ("k1", "a"), "changed": ("k0", "b"), "removed": ("k1", "c")})
     keys = {"same": "k1", "changed": "k1", "removed": "k1", "new": "k1"}
     assert missing(keys, remembered, ["a", "b", "stranger"]) == ["changed", "removed", "new"]
 
 
 @given(st.integers(0, 400), st.sampled_from(["", "null", "[]", "{}", "7", '{"input": "a", "ke', "\ufffd"]))
-def test_a_journal_that_was_cut_off_keeps_what_is_whole(cut: int, garbage: str) -> None:
+def test_a_truncated_journal_keeps_its_whole_lines(cut: int, garbage: str) -> None:
     entries = [("a", "k1", "o1"), ("b", "k2", "o2"), ("a", "k3", "o3")]
     lines = ['{"input": "a", "stem": "s"}']
-    lines += [json.dumps({"input": one, "key": key, "output": output}) for one, key, output in entries]
+    lines += [json.dumps({"input": name, "key": key, "output": output}) for name, key, output in entries]
     ends = [len("\n".join(lines[: number + 1])) for number in range(len(lines))]
     whole = sum(cut >= end for end in ends)
     found = read(f"{chr(10).join(lines)}\n"[:cut] + f"\n{garbage}\n")
     assert found.stems == ({"a": "s"} if whole else {})
-    assert found.done == {one: (key, output) for one, key, output in entries[: max(0, whole - 1)]}
+    assert found.done == {name: (key, output) for name, key, output in entries[: max(0, whole - 1)]}
 
 
 def test_a_journal_remembers_and_is_locked(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     assert target.read_bytes() == b"new content" and list(tmp_path.iterdir()) == [target]
 
 
-def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
+def test_drafts_of_ended_processes_are_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     names = {f".a.json.{ended.pid}.part": False, f".a.json.{os.getpid()}.part": True, ".x.part": True, "a.part": True}
@@ -290,7 +290,7 @@ def test_extensions_are_the_same_on_every_machine() -> None:
 
 def test_every_error_has_a_code_that_the_help_explains() -> None:
     def below(kind: type) -> list[type]:
-        return [kind, *(one for inner in kind.__subclasses__() for one in below(inner))]
+        return [kind, *(error for inner in kind.__subclasses__() for error in below(inner))]
 
     expected = {
         errors.BusUnavailable: 3, errors.Busy: 6, errors.StorageFull: 6, errors.NotFound: 4, errors.WaitTimeout: 5,
@@ -310,7 +310,7 @@ def test_every_error_has_a_code_that_the_help_explains() -> None:
     assert exit_codes.of_error(ZeroDivisionError()) == 70
 
 
-def test_an_error_is_one_sentence_and_its_faults_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_sentence_and_each_fault_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     faults = (Fault("payload.a", "is \x1b[31mred"), Fault("b", "is required"))
     Output(as_json=True, by_line=True).error(BadInput("It is not valid: payload.a is red; b is required.", faults))
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What `queztl` prints for people: tables that fit the terminal, one node in full, nothing that breaks a line."""
+"""What `queztl` prints for people: tables that fit the terminal, the details of a node, no broken lines."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_node_is_found_by_id_or_name() -> None:
         nodes.find(listed, "c")
 
 
-def test_what_other_machines_say_never_breaks_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_other_machines_never_breaks_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = [{"kind": HOSTILE, "available": False, "reason": HOSTILE, "how_to_install": HOSTILE}]
     evil = node(HOSTILE, region=HOSTILE, labels={HOSTILE: HOSTILE}, capabilities={"kinds": kinds, "os": HOSTILE})
     out = Output()

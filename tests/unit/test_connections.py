@@ -1,4 +1,4 @@
-"""What the bus says of connections, read without trust."""
+"""Connection events of the bus, parsed as untrusted input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_nodes_event() -> None:
     "data",
     [event(""), event("system"), event("a/"), b"no json", b"{}", b"[]", b'{"client": 3}', b'{"client": {}}'],
 )
-def test_what_is_no_nodes_event(data: bytes) -> None:
+def test_events_of_other_clients_and_garbage_are_ignored(data: bytes) -> None:
     assert connections.read_event(data) is None
 
 
@@ -34,8 +34,8 @@ def test_a_list_of_connections() -> None:
     assert connections.read_connz(b"[]") == []
 
 
-class Told:
-    """Stands where the registry stands."""
+class RecordingRegistry:
+    """Records the calls that the registry would get."""
 
     def __init__(self) -> None:
         self.closed: list[tuple[str, str, tuple[str, int]]] = []
@@ -48,8 +48,8 @@ class Told:
     ("reason", "counts"),
     [("Client Closed", True), ("Kicked", True), ("", True), ("Server Shutdown", False), ("Lame Duck Mode", False)],
 )
-def test_a_server_that_goes_says_nothing_about_nodes(reason: str, counts: bool) -> None:
-    told = Told()
-    heard = connections.Connections(None, told)
-    heard._on_disconnect(Message("$SYS.ACCOUNT.MESH.DISCONNECT", "", event("a/1", reason)))
-    assert told.closed == [("a", "1", ("S", 7))] * counts
+def test_a_server_that_shuts_down_does_not_report_nodes_as_disconnected(reason: str, counts: bool) -> None:
+    registry = RecordingRegistry()
+    watcher = connections.Connections(None, registry)
+    watcher._on_disconnect(Message("$SYS.ACCOUNT.MESH.DISCONNECT", "", event("a/1", reason)))
+    assert registry.closed == [("a", "1", ("S", 7))] * counts

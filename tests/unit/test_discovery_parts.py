@@ -1,4 +1,4 @@
-"""The pure parts of discovery: which interfaces, what fits into a TXT record, what is news."""
+"""The pure parts of discovery: choice of interfaces, TXT records, and which announcement replaces another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ announcements = st.builds(
 )
 
 
-def test_only_real_interfaces_are_used_and_self_made_addresses_last():
+def test_only_real_interfaces_are_used_and_link_local_addresses_last():
     choice = choose(MACHINE)
     assert choice.addresses == ("192.168.1.20", "10.1.0.5", "169.254.9.9") and not choice.reason
 
@@ -77,7 +77,7 @@ def test_a_named_interface_is_the_only_one(named, addresses):
     assert choice.addresses == addresses and bool(choice.reason) == (not addresses)
 
 
-def test_without_a_network_the_machine_is_alone_and_told_so():
+def test_without_a_network_loopback_is_used_and_the_reason_given():
     choice = choose((LO, Interface("docker0", ("172.17.0.1",), UP)))
     assert choice.addresses == ("127.0.0.1",) and "No real network interface" in choice.reason
     assert choose(read_interfaces()).addresses
@@ -88,15 +88,15 @@ def test_names_of_network_cards_are_not_taken_for_virtual():
 
 
 @given(announcements)
-def test_an_announcement_survives_its_txt_record(said):
-    properties = to_properties(said)
-    assert from_properties(properties) == said
+def test_an_announcement_survives_its_txt_record(announced):
+    properties = to_properties(announced)
+    assert from_properties(properties) == announced
     text = b"".join(bytes([len(line)]) + line for line in (f"{k}={v}".encode() for k, v in properties.items()))
-    assert from_txt(text) == said
+    assert from_txt(text) == announced
 
 
 @given(st.binary(max_size=300))
-def test_garbage_is_refused_without_a_word(text):
+def test_garbage_is_refused_without_an_exception(text):
     assert from_txt(text) is None or from_txt(text).node_id
 
 
@@ -104,8 +104,8 @@ fields = st.sampled_from(["mesh", "node", "role", "u0", "api", "at"])
 
 
 @given(announcements, fields, st.sampled_from(["a b", "ü", ">", "\n"]))
-def test_a_field_with_something_odd_in_it_is_refused(said, field, odd):
-    assert from_properties(to_properties(said) | {field: odd}) is None
+def test_a_field_with_something_odd_in_it_is_refused(announced, field, odd):
+    assert from_properties(to_properties(announced) | {field: odd}) is None
 
 
 def test_what_is_too_long_is_an_error_of_the_announcer():
@@ -114,17 +114,17 @@ def test_what_is_too_long_is_an_error_of_the_announcer():
 
 
 @given(announcements, announcements, st.floats(0, 100))
-def test_an_old_word_never_replaces_a_newer_one_that_was_just_heard(before, said, heard_at):
+def test_an_older_announcement_never_replaces_a_newer_one_that_was_just_heard(before, announced, heard_at):
     known = Sighting(before, 0.0, heard_at)
-    after = heard(known, replace(said, node_id=before.node_id), heard_at + 1.0, 0.0)
-    assert (after is None) == (said.at < before.at)
+    after = heard(known, replace(announced, node_id=before.node_id), heard_at + 1.0, 0.0)
+    assert (after is None) == (announced.at < before.at)
     if after:
-        assert after.since == (0.0 if said.role == before.role else heard_at + 1.0)
-    # but a machine whose clock was set back is believed after a moment
-    assert heard(known, said, heard_at + 3.0, 0.0) is not None
+        assert after.since == (0.0 if announced.role == before.role else heard_at + 1.0)
+    # After a moment it does, so that a machine whose clock was set back is not ignored.
+    assert heard(known, announced, heard_at + 3.0, 0.0) is not None
 
 
-def test_what_was_not_heard_for_long_is_forgotten():
-    said = Announcement("m", "", "", "n", (), MEMBER)
-    known = [Sighting(said, 0, 10)]
+def test_an_announcement_that_is_not_repeated_expires():
+    announced = Announcement("m", "", "", "n", (), MEMBER)
+    known = [Sighting(announced, 0, 10)]
     assert still_valid(known, 10 + TTL_S - 0.1) and not still_valid(known, 10 + TTL_S)

@@ -1,4 +1,4 @@
-"""What the doctor makes of what it sees."""
+"""The doctor's findings, one for each fault."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_each_trouble_is_named_with_what_to_do(changes, level, what, todo):
     assert todo.lower() in fitting[0].what_to_do.lower()
 
 
-def test_an_old_announcement_is_no_clock_behind():
+def test_an_old_announcement_is_not_reported_as_a_slow_clock():
     facts = replace(HEALTHY, seen=(Sighting(PEER, 1.0, 2.0, -20.0),))
     assert all(finding.level == "ok" for finding in diagnose(facts))
 
@@ -99,7 +99,7 @@ def test_the_status_document_is_read():
     assert facts["api_clock_ahead_s"] == 5.5 and facts["kinds"] == (KindInfo("echo", True),)
 
 
-async def test_a_real_look_around_on_loopback(tmp_path):
+async def test_a_real_examination_on_loopback(tmp_path):
     findings = await examine(
         "nobody-is-called-this",
         interface="lo",

@@ -1,4 +1,4 @@
-"""Frames come out of any cut of the byte stream as they went in."""
+"""Frames are decoded as they were encoded, however the byte stream is cut into pieces."""
 
 from __future__ import annotations
 

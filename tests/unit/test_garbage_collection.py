@@ -1,4 +1,4 @@
-"""What may be cleared away: lanes nobody used for long, blobs the last task of which has ended."""
+"""What the garbage collection removes: lanes unused for long, and blobs whose last task has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ A, B = ("a", "any", "normal"), ("b", "any", "normal")
 IDLE_S = 600.0
 
 
-def test_a_lane_goes_after_it_was_empty_and_still_for_long() -> None:
+def test_a_lane_is_removed_after_it_was_empty_and_idle_for_long() -> None:
     lanes = {A: LaneInfo(0, 0, 7), B: LaneInfo(0, 0, 9)}
     gone, memory = idle_lanes(lanes, {}, 1000.0, IDLE_S)
     assert gone == []
@@ -54,7 +54,7 @@ def test_requirements_are_forgotten_when_they_have_no_lane_for_long() -> None:
     assert unused_pools(["p-used", "p-old"], lanes, since, 2 * POOL_KEPT_S + 1)[0] == ["p-old"]
 
 
-def test_a_blob_goes_with_the_last_task_that_names_it() -> None:
+def test_a_blob_is_removed_with_the_last_task_that_names_it() -> None:
     keys = ["b-t1.named", "b-t1.c1-1", "b-t1.c1-2", "b-t2.named", "b-t3.c1-1", "b-k4.named"]
     assert orphans(keys) == {"b-t2"}, "in use; its task is about to be named; to be kept"
     assert orphans([key for key in keys if not key.startswith("b-t1.c1")]) == {"b-t1", "b-t2"}

@@ -1,4 +1,4 @@
-"""The data directory: one node, one directory; it comes back as itself."""
+"""The data directory: one node per directory, which keeps its id across restarts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_others_can_not_read_it(tmp_path: Path) -> None:
     data.close()
 
 
-def test_a_second_node_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
+def test_a_second_node_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     data = open_data_dir(tmp_path)
     with pytest.raises(CannotStart) as refusal:
         open_data_dir(tmp_path)
@@ -82,7 +82,7 @@ def test_a_damaged_record_is_refused_with_its_path_and_left_alone(tmp_path: Path
         open_data_dir(tmp_path)
     assert (tmp_path / "node.json").read_text() == content
     (tmp_path / "node.json").unlink()
-    open_data_dir(tmp_path).close()  # and the lock was given back
+    open_data_dir(tmp_path).close()  # the lock was released
 
 
 def test_fields_of_a_later_version_are_ignored(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_fields_of_a_later_version_are_ignored(tmp_path: Path) -> None:
     data.close()
 
 
-def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotStart, match="can't be written"):
         open_data_dir(tmp_path / "file")
@@ -111,7 +111,7 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
-def test_the_default_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_data_dir() == tmp_path / "queztl"

@@ -22,10 +22,10 @@ def file(width, name="png"):
 
 @pytest.fixture
 def process(tmp_path):
-    def call(told=None, **payload):
+    def call(updates=None, **payload):
         context = Context(cores=1, folder=tmp_path)
-        if told is not None:
-            context.progress = lambda fraction, note="": told.append((fraction, note))
+        if updates is not None:
+            context.progress = lambda fraction, note="": updates.append((fraction, note))
         return load("image_processing")(validate("image_processing", payload), context)
 
     return call
@@ -40,8 +40,8 @@ def opened(output):
 def test_each_image_of_a_batch_is_what_it_would_be_alone(process):
     images = {"a.png": file(30), "b.jpg": file(40, "jpeg"), "ü c.webp": file(50, "webp")}
     work = {"width": 16, "operations": [{"op": "rotate", "angle": 90}], "quality": 70}
-    told = []
-    output = process(told, images=images, **work)
+    updates = []
+    output = process(updates, images=images, **work)
     assert output.content_type == "application/zip"
     assert output.info == {"images": 3, "done": 3, "failed": 0, "failures": []}
     files = opened(output)
@@ -51,9 +51,9 @@ def test_each_image_of_a_batch_is_what_it_would_be_alone(process):
         alone = process(image=data, **work)
         assert files[entry["file"]] == alone.data and entry["name"] == name
         assert entry == {"name": name, "file": entry["file"], "size": len(alone.data), **alone.info}
-    fractions = [fraction for fraction, _ in told]
+    fractions = [fraction for fraction, _ in updates]
     assert fractions == sorted(fractions) and 0 < fractions[0] < fractions[-1] < 1
-    assert {note.partition(":")[0] for _, note in told} == {f"image {number} of 3" for number in (1, 2, 3)}
+    assert {note.partition(":")[0] for _, note in updates} == {f"image {number} of 3" for number in (1, 2, 3)}
 
 
 def test_the_same_batch_is_the_same_bytes(process):
@@ -69,7 +69,7 @@ def test_a_corrupt_image_loses_none_of_the_others(process):
     files = opened(output)
     assert set(files) == {"a.png", "z.png", "report.json"}
     assert {name: output.info[name] for name in ("images", "done", "failed")} == {"images": 5, "done": 2, "failed": 3}
-    assert [(one["name"], one["error"].split()[0]) for one in output.info["failures"]] == [
+    assert [(failure["name"], failure["error"].split()[0]) for failure in output.info["failures"]] == [
         ("cut.png", "images.cut.png"), ("empty", "images.empty"), ("small.png", "operations.0.width"),
     ]  # fmt: skip
     report = json.loads(files["report.json"])["images"]
@@ -83,13 +83,13 @@ def test_a_batch_without_one_good_image_is_the_inputs_fault(process):
     assert caught.value.field == "images"
 
 
-def test_a_wrong_watermark_is_the_tasks_fault_and_not_each_images(process):
+def test_a_wrong_watermark_is_a_fault_of_the_task_and_not_of_each_image(process):
     with pytest.raises(InputFault) as caught:
         process(images=[file(30)], operations=[{"op": "watermark", "image": b"no"}])
     assert caught.value.field == "operations.0.image"
 
 
-def test_names_that_collide_once_they_have_their_ending_are_numbered(process):
+def test_names_that_collide_with_their_new_extension_are_numbered(process):
     output = process(images={"a.png": file(9), "A.jpg": file(10), "report.json": file(11)}, format="png")
     assert list(opened(output)) == ["a.png", "A-2.png", "report.png", "report.json"]
 

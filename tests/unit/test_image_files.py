@@ -1,4 +1,4 @@
-"""Files that mean harm, by every format's reader: bombs, cut files, other files in disguise; and what formats hold."""
+"""Hostile files in every format (bombs, truncated files, polyglots), and what each format can hold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def process(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_goes_in_and_comes_out(process, name):
+def test_every_format_is_read_and_written(process, name):
     for image in (picture(1), picture(3), picture(4)):
         output = process(image=file(image, name), format="png")
         assert np.array_equal(decoded(output.data), decoded(file(image, name)))
@@ -59,7 +59,7 @@ def test_every_format_goes_in_and_comes_out(process, name):
 
 
 @pytest.mark.parametrize("name", ["png", "tiff"])
-def test_16_bits_stay_where_the_format_holds_them_and_else_the_upper_8(process, name):
+def test_16_bits_are_kept_where_the_format_has_them_and_the_upper_8_elsewhere(process, name):
     for channels in (1, 3, 4):
         image = picture(channels, np.uint16)
         assert np.array_equal(decoded(process(image=file(image, name), format=name).data), image)
@@ -78,7 +78,7 @@ def test_quality_decides_the_size(process, name):
 
 
 def patched(name, width, height):
-    """A real file of that format that says it is larger than it is."""
+    """A real file of that format whose header states another size."""
     lossy = [cv2.IMWRITE_WEBP_QUALITY, 80] if name == "webp" else []
     data = bytearray(cv2.imencode(f".{name}", picture(), lossy)[1].tobytes())
     if name == "png":
@@ -109,14 +109,14 @@ def test_a_bomb_is_refused_by_its_header_before_it_is_decoded(process, name, mon
     side = 16_383 if name == "webp" else 60_000
     data = patched(name, side, side)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
-    # A bitmap is not compressed, so one that is too small for its size was cut off.
+    # A bitmap is not compressed, so one that is too short for its size is truncated.
     with pytest.raises(InputFault, match="truncated" if name == "bmp" else "limit is 100 million") as caught:
         process(image=data)
     assert caught.value.field == "image"
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_that_lies_about_its_size_gives_a_fault_or_its_own_size(process, name):
+def test_a_file_with_a_false_size_gives_a_fault_or_an_image_of_that_size(process, name):
     for width, height in ((201, 150), (3000, 3000), (1, 1)):
         try:
             output = process(image=patched(name, width, height), format="png")
@@ -160,15 +160,15 @@ SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href
      b"#?RADIANCE\n", b"P6 60000 60000 255\n", b"II*\x00" + bytes(60), b"BM" + bytes(60), b"\xff\xd8\xff" + bytes(60),
      b"RIFF\x20\x00\x00\x00WEBPVP8X" + bytes(30), b"\x00\x00\x00\x1cftypavif" + bytes(60), b"8BPS\x00\x01"],
 )  # fmt: skip
-def test_what_is_no_image_is_refused_as_such(process, data):
+def test_data_that_is_no_image_is_refused_as_such(process, data):
     with pytest.raises(InputFault) as caught:
         process(image=data)
     assert caught.value.field == "image"
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_hides_behind_an_image_does_not_come_out(process, name):
-    """An image that is an archive and a page too: pixels come back, and nothing else."""
+def test_data_appended_to_an_image_is_not_in_the_output(process, name):
+    """The input is an image, an archive and a web page at once; the output has the pixels and nothing else."""
     hidden = io.BytesIO()
     with zipfile.ZipFile(hidden, "w") as archive:
         archive.writestr("secret.html", "<script>alert(1)</script>")
@@ -181,8 +181,8 @@ def test_what_hides_behind_an_image_does_not_come_out(process, name):
     assert b"secret.html" not in output.data and b"<script>" not in output.data
 
 
-def test_a_tiff_that_points_at_itself_many_times_costs_nothing():
-    """Two hundred tags, each said to have a quarter of a million values that lie in the file."""
+def test_a_tiff_that_points_at_itself_many_times_is_refused_quickly():
+    """The file has two hundred tags, and each claims a quarter of a million values inside the file."""
     entry = struct.pack("<HHII", 273, 4, 250_000, 8)
     data = b"II*\x00" + struct.pack("<IH", 8, 200) + entry * 200 + bytes(1_000_000)
     started = time.process_time()
@@ -198,21 +198,21 @@ def test_tiffs_of_other_samples_are_refused(process):
             process(image=file(image, "tiff"))
 
 
-def test_a_format_this_opencv_lacks_makes_the_task_go_elsewhere(process, monkeypatch):
+def test_a_format_that_this_opencv_lacks_is_an_import_error(process, monkeypatch):
     monkeypatch.setattr(cv2, "haveImageWriter", lambda name: not name.endswith("avif"))
     with pytest.raises(ImportError, match="built without AVIF"):
         process(image=file(picture(), "png"), format="avif")
     assert process(image=file(picture(), "png"), format="webp").data
 
 
-def test_a_format_that_can_not_hold_the_size_is_refused_before_the_work(process):
+def test_a_format_that_can_not_hold_the_size_is_refused_before_any_work(process):
     with pytest.raises(InputFault, match="16383 pixels") as caught:
         process(image=file(picture(), "png"), format="webp", width=17_000, height=9, keep_aspect=False)
     assert caught.value.field == "format"
 
 
-def test_memory_that_is_not_there_is_said_to_be_memory():
-    """In a process of its own with a limit, as a worker has one; OpenCV reports it as an error of its own."""
+def test_lack_of_memory_is_a_memory_error():
+    """Runs in a process with a memory limit, as a worker has one; OpenCV itself raises another type of error."""
     script = (
         "import resource, cv2, numpy as np\n"
         "from pathlib import Path\n"

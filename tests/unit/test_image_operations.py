@@ -1,4 +1,4 @@
-"""Every image operation against OpenCV called directly: gray, colour and alpha, 8 and 16 bits a sample."""
+"""Every image operation compared with direct calls of OpenCV: gray, colour and alpha, 8 and 16 bits a sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(channels=3, dtype=np.uint8, width=64, height=48):
 
 
 FORMS = [(channels, dtype) for channels in (1, 3, 4) for dtype in BOTH]
-every_form = pytest.mark.parametrize(("channels", "dtype"), FORMS, ids=lambda one: getattr(one, "__name__", one))
+every_form = pytest.mark.parametrize(("channels", "dtype"), FORMS, ids=lambda value: getattr(value, "__name__", value))
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_pixels_are_opencvs_own(process, case, channels, dtype):
 
 
 @pytest.mark.parametrize("dtype", BOTH)
-def test_sharpen_spares_what_hardly_differs(process, dtype):
+def test_sharpen_leaves_differences_below_the_threshold(process, dtype):
     image = picture(3, dtype)
     blurred = cv2.GaussianBlur(image, (0, 0), 1.0)
     near = np.abs(image.astype(int) - blurred) <= 6 * (257 if dtype == np.uint16 else 1)
@@ -155,7 +155,7 @@ def test_sharpen_spares_what_hardly_differs(process, dtype):
 
 
 @every_form
-def test_colour_is_css_filters_one_after_the_other(process, channels, dtype):
+def test_colour_applies_the_css_filters_one_after_the_other(process, channels, dtype):
     image = picture(channels, dtype)
     top = np.iinfo(dtype).max
 
@@ -184,10 +184,10 @@ def test_the_matrices_are_those_of_css():
 
 
 @every_form
-def test_sepia_and_grayscale_change_the_channels_as_they_say(process, channels, dtype):
+def test_sepia_and_grayscale_change_the_channels_by_their_matrices(process, channels, dtype):
     image = picture(channels, dtype)
     colours = image if channels > 1 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    wanted = on_colours(colours, lambda one: cv2.transform(one, sepia_matrix(0.7)))
+    wanted = on_colours(colours, lambda colours: cv2.transform(colours, sepia_matrix(0.7)))
     assert np.array_equal(process(image, {"op": "sepia", "amount": 0.7}), wanted)
     result = process(image, {"op": "greyscale"})
     codes = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
@@ -196,14 +196,14 @@ def test_sepia_and_grayscale_change_the_channels_as_they_say(process, channels, 
 
 
 @every_form
-def test_equalise_is_opencvs_and_in_16_bits_its_rule(process, channels, dtype):
+def test_equalise_is_opencvs_and_follows_the_same_rule_in_16_bits(process, channels, dtype):
     image = picture(channels, dtype)
     work = cv2.equalizeHist if dtype == np.uint8 else lambda plane: spread_table(plane)[plane]
     wanted = on_colours(image, lambda colours: on_brightness(colours, work))
     assert np.array_equal(process(image, {"op": "equalize"}), wanted)
 
 
-def test_the_rule_for_16_bits_is_equalize_hists_own_in_8():
+def test_the_rule_for_16_bits_gives_the_result_of_equalize_hist_in_8():
     flat = np.full((4, 4), 77, np.uint8)
     for image in (picture(1), flat, np.arange(256, dtype=np.uint8).reshape(16, 16), picture(1) // 90):
         assert np.array_equal(spread_table(image)[image], cv2.equalizeHist(image))
@@ -220,15 +220,15 @@ def test_a_quarter_turn_that_keeps_the_size_moves_pixels_only(process):
 
 
 @every_form
-def test_corners_are_filled_with_the_colour_in_the_images_own_samples(process, channels, dtype):
+def test_corners_are_filled_with_the_colour_in_the_bit_depth_of_the_image(process, channels, dtype):
     result = process(picture(channels, dtype), {"op": "rotate", "angle": 45, "fill": "#ff8000"})
-    one = 257 if dtype == np.uint16 else 1
-    gray = round((0.299 * 255 + 0.587 * 128) * one)
-    wanted = {1: gray, 3: (0, 128 * one, 255 * one), 4: (0, 128 * one, 255 * one, 255 * one)}[channels]
+    unit = 257 if dtype == np.uint16 else 1
+    gray = round((0.299 * 255 + 0.587 * 128) * unit)
+    wanted = {1: gray, 3: (0, 128 * unit, 255 * unit), 4: (0, 128 * unit, 255 * unit, 255 * unit)}[channels]
     assert np.array_equal(result[0, 0], wanted)
 
 
-def test_what_an_operation_can_not_do_to_this_image_names_its_field(process):
+def test_an_operation_that_does_not_fit_the_image_names_its_field(process):
     deep = picture(3, np.uint16)
     blur = {"op": "blur", "method": "median", "radius": 3}
     for image, operation, field in (

@@ -1,4 +1,4 @@
-"""Watermarks: where they lie, how they cover, and what they do to gray, alpha and 16 bits."""
+"""Watermarks: position, opacity, and the effect on gray, alpha and 16-bit images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def mark_up(tmp_path):
 
 
 BASE = np.full((100, 200, 3), (10, 20, 30), np.uint8)
-#: Half of it is opaque red, half lets everything through.
+#: The left half is opaque red, the right half is transparent.
 MARK = np.zeros((20, 40, 4), np.uint8)
 MARK[:, :20] = (0, 0, 200, 255)
 
 
-def test_an_image_covers_as_far_as_its_alpha_and_the_opacity_say(mark_up):
+def test_an_image_covers_by_its_alpha_and_the_opacity(mark_up):
     result = mark_up(BASE, image=file(MARK), scale=0.2, margin=5, opacity=0.5)
     wanted = BASE.copy()
     wanted[75:95, 155:175] = (5, 10, 115)
@@ -55,12 +55,12 @@ def test_a_position_is_a_corner_a_side_or_the_middle(mark_up, position, corner):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_text_is_opencvs_letters_in_the_colour_and_bits_of_the_image(mark_up, channels, dtype):
+def test_a_text_has_the_letters_of_opencv_in_the_colour_and_bit_depth_of_the_image(mark_up, channels, dtype):
     shape = (100, 200) if channels == 1 else (100, 200, channels)
-    one = 257 if dtype == np.uint16 else 1
-    image = np.full(shape, 40 * one, dtype)
+    unit = 257 if dtype == np.uint16 else 1
+    image = np.full(shape, 40 * unit, dtype)
     if channels == 4:
-        image[:, :, 3] = 255 * one
+        image[:, :, 3] = 255 * unit
     result = mark_up(image, text="Queztl", scale=0.5, opacity=0.8, colour="#ff0000", margin=0, position="top-left")
     mask = text_mask("Queztl", 200, 100, 0.5)
     assert mask.max() == 255 and 90 <= mask.shape[1] <= 110
@@ -68,13 +68,13 @@ def test_a_text_is_opencvs_letters_in_the_colour_and_bits_of_the_image(mark_up, 
     share[: mask.shape[0], : mask.shape[1]] = mask / 255 * 0.8
     for place, paint in enumerate([76] if channels == 1 else [0, 0, 255]):
         got = result if channels == 1 else result[:, :, place]
-        wanted = 40 * one + (round(paint * one) - 40 * one) * share
-        assert np.abs(got - wanted).max() <= one
+        wanted = 40 * unit + (round(paint * unit) - 40 * unit) * share
+        assert np.abs(got - wanted).max() <= unit
     if channels == 4:
-        assert (result[:, :, 3] == 255 * one).all()
+        assert (result[:, :, 3] == 255 * unit).all()
 
 
-def test_on_a_transparent_image_the_mark_is_seen_and_nothing_else(mark_up):
+def test_on_a_transparent_image_only_the_mark_is_visible(mark_up):
     image = np.zeros((100, 200, 4), np.uint8)
     image[:, :, 1] = 99
     result = mark_up(image, image=file(MARK), scale=0.2, margin=0, opacity=0.5, position="top-left")
@@ -82,7 +82,7 @@ def test_on_a_transparent_image_the_mark_is_seen_and_nothing_else(mark_up):
     assert (result[:, 40:] == (0, 99, 0, 0)).all()
 
 
-def test_what_is_transparent_lends_no_colour_to_the_edge_of_a_mark(mark_up):
+def test_transparent_pixels_do_not_colour_the_edge_of_a_mark(mark_up):
     circle = np.zeros((61, 61, 4), np.uint8)
     cv2.circle(circle, (30, 30), 25, (0, 0, 255, 255), -1)
     for scale in (0.1, 0.5):
@@ -90,7 +90,7 @@ def test_what_is_transparent_lends_no_colour_to_the_edge_of_a_mark(mark_up):
         assert (result == (0, 0, 255)).all()
 
 
-def test_a_mark_never_reaches_over_a_small_image(mark_up):
+def test_a_mark_never_exceeds_a_small_image(mark_up):
     for width, height in ((1, 1), (2, 300), (300, 2)):
         image = np.zeros((height, width, 3), np.uint8)
         for fields in ({"text": "© long text 中文"}, {"image": file(MARK)}):

@@ -1,4 +1,4 @@
-"""The rules about the lease, one by one."""
+"""The decisions about the lease, case by case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TERM = lease.Term(fence=3, revision=5, renewed_at=100.0)
         (lease.LeaseObservation(5, *ME, 100.0), TERM, False, 107.0, lease.StepDown),
         (lease.LeaseObservation(6, "other", "o-1", 101.0), TERM, False, 101.0, lease.StepDown),
         (lease.LeaseObservation(0, "", "", 101.0), TERM, False, 101.0, lease.StepDown),
-        # Read before my own last write: it says nothing about me.
+        # Read before the own last write: an old observation is ignored.
         (lease.LeaseObservation(4, "other", "o-1", 99.0), TERM, False, 101.0, lease.StandBy),
     ],
 )
@@ -34,7 +34,7 @@ def test_rules(seen, term, gone, now, expected) -> None:
     assert isinstance(lease.decide(seen, term, ME, gone, LAN, now), expected)
 
 
-def test_a_renewal_whose_answer_was_lost_is_renewed_from_where_it_stands() -> None:
+def test_a_renewal_whose_answer_was_lost_continues_from_the_stored_revision() -> None:
     action = lease.decide(lease.LeaseObservation(7, *ME, 101.0), TERM, ME, False, LAN, 102.5)
     assert action == lease.Renew(7)
 

@@ -1,4 +1,4 @@
-"""Everything the bus keeps has a limit or a lifetime, each from its setting; lanes are declared for rank and credit."""
+"""Everything the bus stores has a size or age limit from its setting; lanes are configured for rank and credit."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def test_limits_and_lifetimes(name, max_bytes, max_age_s, discard) -> None:
     assert stream["discard"] == discard, "a full queue refuses, a full history forgets"
 
 
-def test_no_stream_lands_on_a_peer_that_is_thrown_away() -> None:
+def test_no_stream_is_placed_on_the_temporary_boot_peer() -> None:
     assert all(stream["placement"] == {"tags": ["voter"]} for stream in STREAMS.values())
 
 
-def test_the_queue_takes_two_shapes_and_remembers_ids_for_a_while() -> None:
+def test_the_queue_has_two_subject_shapes_and_a_duplicate_window() -> None:
     work, tasks = STREAMS[subjects.WORK], STREAMS[subjects.TASKS]
     assert (work["subjects"], work["retention"]) == (["work.*", "work.*.*.*.*"], "workqueue")
     assert work["duplicate_window"] == 107 * NS
     assert tasks["max_msgs_per_subject"] == 1 and tasks["allow_msg_ttl"]
 
 
-def test_an_end_is_written_once_and_a_small_one_lives_shorter() -> None:
+def test_an_end_is_written_once_and_the_ttl_depends_on_its_size() -> None:
     small, large = end_headers(SMALL_BYTES - 1, CONFIG), end_headers(SMALL_BYTES, CONFIG)
     assert (small["Nats-TTL"], large["Nats-TTL"]) == ("102s", "101s")
     assert small["Nats-Expected-Last-Subject-Sequence"] == large["Nats-Expected-Last-Subject-Sequence"] == "0"

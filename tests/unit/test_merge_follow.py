@@ -1,4 +1,4 @@
-"""Who leaves a mesh that goes into another one, and when; and what is heard of other meshes."""
+"""When a node leaves a mesh that merges into another one, and how announcements show other meshes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,26 @@ from node.lifecycle.merge_follow import adopt, may_leave
         ("moved", False, "nmover", False, False),
     ],
 )
-def test_who_is_needed_until_the_end_stays_until_both_meshes_say_so(phase, moved, me, hosts, goes) -> None:
+def test_bus_hosts_and_the_mover_stay_until_both_meshes_are_done(phase, moved, me, hosts, goes) -> None:
     assert may_leave(MergeOrder(into="mb", urls=(), phase=phase, mover="nmover"), me, hosts, moved) is goes
 
 
 def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:
-    def said(mesh: str, role: str = MEMBER, name: str = "queztl", url: str = "nats://a:1") -> Announcement:
+    def announce(mesh: str, role: str = MEMBER, name: str = "queztl", url: str = "nats://a:1") -> Announcement:
         return Announcement(name, mesh, "", "n1", (url,) if url else (), role)
 
-    heard = [said("mb"), said("mb", url="nats://b:1"), said("ma"), said("mc", CANDIDATE), said("md", name="lab")]
-    heard.append(said("me", url=""))
-    assert strangers(heard, MeshSummary("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
+    announcements = [
+        announce("mb"),
+        announce("mb", url="nats://b:1"),
+        announce("ma"),
+        announce("mc", CANDIDATE),
+        announce("md", name="lab"),
+    ]
+    announcements.append(announce("me", url=""))
+    assert strangers(announcements, MeshSummary("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
 
 
-def test_after_it_a_node_belongs_to_the_other_mesh_and_hosts_nothing(tmp_path) -> None:
+def test_after_the_merge_a_node_belongs_to_the_other_mesh_and_hosts_no_bus(tmp_path) -> None:
     data = open_data_dir(tmp_path)
     data.remember_mesh(MeshIdentity("ma", "queztl", 1.0, "n1"), ("nats://old:1",))
     data.bus_folder.mkdir()
@@ -53,25 +59,29 @@ def test_after_it_a_node_belongs_to_the_other_mesh_and_hosts_nothing(tmp_path) -
     data.close()
 
 
-def test_what_a_message_says_of_itself() -> None:
+def test_the_lane_and_the_ttl_of_a_message() -> None:
     assert lane_of("work.echo.any.normal.c1-1") == ("echo", "any", "normal") and lane_of("work.echo") is None
     assert (ttl_of({"Nats-TTL": "600s"}), ttl_of({}), ttl_of({"Nats-TTL": "never"})) == (600.0, 0.0, 0.0)
 
 
-def test_the_same_mesh_on_another_bus_is_a_twin_and_a_living_node_there_a_copy() -> None:
+def test_the_same_mesh_on_another_bus_is_a_twin_and_a_node_alive_on_both_a_double() -> None:
     ours = frozenset({"nats://a:1", "nats://a:2"})
 
-    def said(node: str, *urls: str, mesh: str = "ma") -> Announcement:
+    def announce(node: str, *urls: str, mesh: str = "ma") -> Announcement:
         return Announcement("queztl", mesh, "", node, urls, MEMBER)
 
-    here = [said("n1", "nats://a:2"), said("n2", "nats://a:1", "nats://z:1"), said("n3", "nats://b:1", mesh="mb")]
-    assert twins(here, "ma", ours) == {} and doubles(here, "ma", ours, [member("n1")]) == frozenset()
-    there = [*here, said("n4", "nats://b:1"), said("n1", "nats://b:1", "nats://b:2")]
-    assert twins(there, "ma", ours) == {"ma'": ("nats://b:1", "nats://b:2")}
-    assert doubles(there, "ma", ours, [member("n1"), member("n4", GONE)]) == {"n1"}
+    on_our_bus = [
+        announce("n1", "nats://a:2"),
+        announce("n2", "nats://a:1", "nats://z:1"),
+        announce("n3", "nats://b:1", mesh="mb"),
+    ]
+    assert twins(on_our_bus, "ma", ours) == {} and doubles(on_our_bus, "ma", ours, [member("n1")]) == frozenset()
+    on_two_buses = [*on_our_bus, announce("n4", "nats://b:1"), announce("n1", "nats://b:1", "nats://b:2")]
+    assert twins(on_two_buses, "ma", ours) == {"ma'": ("nats://b:1", "nats://b:2")}
+    assert doubles(on_two_buses, "ma", ours, [member("n1"), member("n4", GONE)]) == {"n1"}
 
 
-def test_work_is_held_by_who_lives_and_has_some() -> None:
+def test_a_mesh_holds_work_while_a_living_node_has_some() -> None:
     assert not holds_work([member("n1"), member("n2", GONE, running=3)])
     assert holds_work([member("n1"), member("n2", queued=1)])
 

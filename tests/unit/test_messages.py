@@ -1,4 +1,4 @@
-"""Every wire type survives the trip, ignores what a newer node adds, and stays as it was made."""
+"""Every wire type survives encoding, ignores fields that a newer node adds, and is frozen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLES = {
 
 
 def made(kind):
-    """An instance whose required fields hold something."""
+    """An instance with values in its required fields."""
     values = {}
     for field in msgspec.structs.fields(kind):
         if field.required:
@@ -36,7 +36,7 @@ def made(kind):
 
 
 @pytest.mark.parametrize("kind", WIRE, ids=lambda kind: kind.__name__)
-def test_a_message_survives_the_trip(kind) -> None:
+def test_a_message_survives_encoding_and_decoding(kind) -> None:
     message = made(kind)
     assert msgspec.msgpack.decode(encode(message), type=kind) == message
 
@@ -56,7 +56,7 @@ def test_messages_are_frozen(kind) -> None:
         setattr(message, field, getattr(message, field))
 
 
-def test_a_payload_is_carried_unread() -> None:
+def test_a_payload_is_carried_undecoded() -> None:
     task = Task(id="c1-1", kind="echo", payload=Raw(encode({"value": b"\x00\xff"})))
     assert bytes(msgspec.msgpack.decode(encode(task), type=Task).payload) == encode({"value": b"\x00\xff"})
 
@@ -75,7 +75,7 @@ def test_what_is_not_set_is_not_sent() -> None:
     assert len(encode(TaskState(id="c1-1", kind="echo", state="running"))) < 60
 
 
-def test_an_end_says_why_and_where_its_bytes_lie() -> None:
+def test_an_end_carries_its_error_and_the_reference_of_its_result() -> None:
     end = TaskEnd(
         id="c1-1",
         kind="image_processing",

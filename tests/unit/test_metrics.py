@@ -1,4 +1,4 @@
-"""Arrivals are what ended plus what the queue grew, by the region the work comes from."""
+"""Arrivals are the ended tasks plus the growth of the queue, by the region that the work comes from."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def member(tasks: int, incarnation: str = "1") -> Member:
 
 def test_a_minute() -> None:
     none, memory = metrics.sample({LANE: (2, 1, 9)}, [member(10)], metrics.Memory(), 1000.0)
-    assert none == [], "the first look only counts"
-    (one,), memory = metrics.sample({LANE: (7, 2, 15)}, [member(16)], memory, 1060.0)
-    assert one["ends"] == 6 and one["arrivals"] == 12 and one["queued"] == 7 and one["running"] == 2
-    assert one["work_s"] == 3.0 and one["interval_s"] == 60.0 and one["slots"] == 4 and one["region"] == ""
+    assert none == [], "the first sample only stores the counters"
+    (minute,), memory = metrics.sample({LANE: (7, 2, 15)}, [member(16)], memory, 1060.0)
+    assert minute["ends"] == 6 and minute["arrivals"] == 12 and minute["queued"] == 7 and minute["running"] == 2
+    assert minute["work_s"] == 3.0 and minute["interval_s"] == 60.0 and minute["slots"] == 4 and minute["region"] == ""
     (after,), _ = metrics.sample({}, [member(3, "2")], memory, 1120.0)
-    assert after["ends"] == 3 and after["arrivals"] == 0, "a restarted node counts from nought"
+    assert after["ends"] == 3 and after["arrivals"] == 0, "a restarted node counts from zero"
 
 
-def test_work_is_counted_where_it_comes_from() -> None:
+def test_work_is_counted_by_its_region() -> None:
     _, memory = metrics.sample({LANE: (0, 0, 100), EUROPE: (4, 0, 0)}, [member(100)], metrics.Memory(), 1000.0)
     (nowhere, europe), _ = metrics.sample({LANE: (0, 0, 110), EUROPE: (34, 0, 30)}, [member(140)], memory, 1060.0)
     assert (nowhere["region"], nowhere["ends"], nowhere["arrivals"]) == ("", 10, 10)
@@ -35,11 +35,11 @@ def test_work_is_counted_where_it_comes_from() -> None:
     assert nowhere["work_s"] == 5.0 and europe["work_s"] == 15.0
 
 
-def test_readers_take_what_is_written_and_are_told_what_asks_for_more_than_any_node() -> None:
+def test_readers_decode_what_is_written_with_the_shares_of_the_pools() -> None:
     bound = ("echo", "p-0123456789", "normal")
     _, memory = metrics.sample({LANE: (0, 0, 100), bound: (0, 0, 0)}, [member(100)], metrics.Memory(), 1000.0)
-    (one,), _ = metrics.sample({LANE: (0, 0, 130), bound: (0, 0, 10)}, [member(140)], memory, 1060.0)
-    read = metrics.decode_sample(encode(one | {"fence": 7}))
+    (written,), _ = metrics.sample({LANE: (0, 0, 130), bound: (0, 0, 10)}, [member(140)], memory, 1060.0)
+    read = metrics.decode_sample(encode(written | {"fence": 7}))
     assert (read.kind, read.region, read.at, read.interval_s, read.fence) == ("echo", "", 1060.0, 60.0, 7)
     assert (read.arrivals, read.ends, read.work_s) == (40, 40, 20.0)
     assert read.pools == {"p-0123456789": 0.25} and read.pool_shares == {metrics.OPEN: 0.75, "p-0123456789": 0.25}

@@ -1,4 +1,4 @@
-"""Calls of a node's API: addresses as people write them, and what each kind of answer becomes."""
+"""Calls of a node's API: addresses as people write them, and the error for each kind of answer."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ async def test_a_call_sends_json_and_returns_the_document(monkeypatch: pytest.Mo
     ("status", "kind"),
     [(400, BadInput), (404, NotFound), (409, Conflict), (403, BusUnavailable), (503, BusUnavailable)],
 )
-async def test_a_refusal_is_the_nodes_own_sentence(status: int, kind: type[Exception]) -> None:
+async def test_a_refusal_has_the_sentence_of_the_node(status: int, kind: type[Exception]) -> None:
     with answering(status, REFUSAL) as (url, _), pytest.raises(kind, match=r"^It is wrong\.$") as caught:
         await call(url, "GET", "/x")
     assert getattr(caught.value, "faults", ()) == ((Fault("a", "is odd"),) if kind is BadInput else ())
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, [1]), (500, {}), (404, b""), (200, {"mesh": 1})])
-async def test_what_answers_and_is_not_a_node(status: int, body: object) -> None:
+async def test_a_server_that_is_not_a_node(status: int, body: object) -> None:
     with answering(status, body) as (url, _), pytest.raises(BusUnavailable, match=rf"{url} answers, but not as a node"):
         await network_status(url)
 
@@ -106,7 +106,7 @@ def hangs_up(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("behave", [speaks_first, hangs_up], ids=lambda behave: behave.__name__)
-async def test_what_does_not_speak_http(behave: Callable[[socket.socket], None]) -> None:
+async def test_a_server_that_does_not_speak_http(behave: Callable[[socket.socket], None]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

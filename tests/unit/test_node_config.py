@@ -1,4 +1,4 @@
-"""Flags, environment, defaults, and what is said about mistakes."""
+"""Flags, environment, defaults, and the messages for wrong values."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_errors_become_a_sentence_and_an_exit_code(capsys):
     assert "Port 8000 is taken" in err and "odd" in err and "Traceback" not in err
 
 
-def test_what_the_operator_listed_reaches_the_work_by_its_setting(monkeypatch):
+def test_what_the_operator_listed_reaches_the_workload_by_its_setting(monkeypatch):
     monkeypatch.setattr("node.config.GRANTS", ("join",))
     config = build(flags("--join", "nats://a", "--join", "http://b:1"), {})
     fault_kinds, grants = Permissions(True, config.grants).arguments()
@@ -142,7 +142,7 @@ def test_what_the_operator_listed_reaches_the_work_by_its_setting(monkeypatch):
     assert context.granted("nothing") == () and NodeConfig().grants == {}
 
 
-def test_how_many_nodes_there_may_be_is_said_or_nothing_is_started():
+def test_no_node_is_started_unless_max_nodes_is_given():
     assert build({}, {}).max_nodes is None and build(flags("--max-nodes", "0"), {}).max_nodes == 0
     got = build(flags("--max-nodes", "9"), {"QUEZTL_MIN_NODES": "2", "QUEZTL_LEAVE_ALONE": "60"})
     assert (got.max_nodes, got.min_nodes, got.leave_alone_s) == (9, 2, 60)
@@ -154,7 +154,7 @@ def test_how_many_nodes_there_may_be_is_said_or_nothing_is_started():
             build(flags(*argv), {})
 
 
-def test_the_version_names_all_that_a_report_of_a_fault_needs(capsys):
+def test_the_version_names_all_that_a_bug_report_needs(capsys):
     assert cli.main(["--version"]) == 0
     pattern = r"queztl-node \S+ \(wire version \d+, Python \d+\.\d+\.\d+\S*, nats-server \d+\.\d+\.\d+\)\n"
     assert re.fullmatch(pattern, capsys.readouterr().out)

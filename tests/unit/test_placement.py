@@ -1,4 +1,4 @@
-"""Who comes first, who comes last, and what people are told when nobody can."""
+"""Ranks of nodes, and the reasons that are given when no node can run a task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ranks(members, resources=ONE, memory=None, now: float = 0.0):
     return plan["k"], after
 
 
-def test_the_fast_come_first_and_equals_are_equal() -> None:
+def test_fast_nodes_rank_first_and_similar_ones_equal() -> None:
     found, _ = ranks([member("fast", 1.0, 9), member("same", 1.1, 9), member("slow", 5.0, 9)])
     assert found == {"fast": 0, "same": 0, "slow": 4}
 
@@ -45,7 +45,7 @@ def test_without_measurements_capabilities_decide() -> None:
     assert ranks([member("gpu", accelerators=card), member("none")], GPU)[0] == {"gpu": 0, "none": 4}
 
 
-def test_rented_after_owned_and_the_doubtful_last() -> None:
+def test_rented_nodes_rank_after_owned_ones_and_suspect_ones_last() -> None:
     found, _ = ranks(
         [
             member("owned", 4.0, 9),
@@ -60,19 +60,19 @@ def test_rented_after_owned_and_the_doubtful_last() -> None:
     assert "dead" not in found
 
 
-def test_who_lacks_the_kind_has_no_rank() -> None:
+def test_a_node_without_the_kind_has_no_rank() -> None:
     found, _ = ranks([member("a"), member("b", kinds=(KindInfo("k", False, "no cv2"),))])
     assert found == {"a": 0}
     assert placement.ranks([member("b", kinds=())], ONE, Memory(), 0.0)[0] == {}
 
 
-def test_a_rank_is_left_only_when_its_border_was_clearly_passed() -> None:
+def test_a_rank_changes_only_when_its_border_was_clearly_passed() -> None:
     a = member("a", 1.0, 9)
     first, memory = ranks([a, member("b", 1.2, 9)])
     near, memory = ranks([a, member("b", 1.3, 10)], memory=memory)
     far, memory = ranks([a, member("b", 1.5, 11)], memory=memory)
     back, memory = ranks([a, member("b", 1.2, 12)], memory=memory)
-    assert [one["b"] for one in (first, near, far, back)] == [0, 0, 1, 1]
+    assert [plan["b"] for plan in (first, near, far, back)] == [0, 0, 1, 1]
 
 
 def test_an_old_measurement_is_given_another_chance() -> None:
@@ -102,25 +102,25 @@ def test_refusals_list_every_reason_and_whether_waiting_helps() -> None:
 
 
 def probed(node: str, seconds: float, **more) -> Member:
-    one = member(node, **more)
-    have = msgspec.structs.replace(one.record.capabilities, speeds={"k": seconds})
-    return replace(one, record=msgspec.structs.replace(one.record, capabilities=have))
+    unprobed = member(node, **more)
+    have = msgspec.structs.replace(unprobed.record.capabilities, speeds={"k": seconds})
+    return replace(unprobed, record=msgspec.structs.replace(unprobed.record, capabilities=have))
 
 
 def test_probes_decide_until_tasks_were_timed() -> None:
     assert ranks([probed("a", 0.1), probed("b", 0.2), probed("c", 1.0)])[0] == {"a": 0, "b": 2, "c": 4}
-    # What tasks took is nearer to the truth than what a probe took.
+    # Measured task times count more than probes.
     timed = [probed("a", 0.1, mean_s=4.0, tasks=9), probed("b", 0.2, mean_s=1.0, tasks=9)]
     assert ranks(timed)[0] == {"a": 4, "b": 0}
 
 
-def test_a_probe_of_one_node_alone_says_nothing() -> None:
+def test_a_probe_of_only_one_node_is_ignored() -> None:
     assert ranks([probed("a", 9.0), member("b")])[0] == {"a": 0, "b": 0}
 
 
-def test_who_was_not_probed_is_guessed_in_the_units_of_those_who_were() -> None:
+def test_a_node_that_was_not_probed_is_estimated_from_those_that_were() -> None:
     nodes = [probed("a", 0.4, cores=4), probed("b", 0.1, cores=16), member("c", cores=8)]
     assert ranks(nodes, ALL)[0] == {"a": 4, "b": 0, "c": 2}
-    # And a node whose tasks were timed is compared with one that was only probed.
+    # A node whose tasks were timed is comparable with one that was only probed.
     nodes = [probed("a", 0.1, mean_s=2.0, tasks=9), probed("b", 0.1, mean_s=2.0, tasks=9), probed("c", 0.5)]
     assert ranks(nodes)[0] == {"a": 0, "b": 0, "c": 4}

@@ -1,4 +1,4 @@
-"""The probes read what machines of all kinds really print; a machine that has nothing costs nothing."""
+"""The probes parse the real output of many kinds of machines, and cost little on one without accelerators."""
 
 import logging
 import sys
@@ -89,7 +89,7 @@ def test_usable_cores():
     assert usable_cores(2, 16.0) == 2
 
 
-def test_limits_without_end_are_none():
+def test_unlimited_is_none():
     assert parse_bytes_limit("max\n") is parse_bytes_limit("9223372036854771712") is parse_bytes_limit("") is None
     assert parse_bytes_limit("536870912\n") == 512 << 20
 
@@ -101,7 +101,7 @@ def _tree(root, files):
         path.write_text(text)
 
 
-def test_cgroup_v2_counts_the_limits_above_too(tmp_path):
+def test_cgroup_v2_counts_the_limits_of_parents_too(tmp_path):
     _tree(
         tmp_path,
         {
@@ -132,7 +132,7 @@ def test_cgroup_v1_as_docker_shows_it(tmp_path):
     assert cgroup_memory_bytes(tmp_path) == 256 << 20
 
 
-def test_no_cgroups_no_limits(tmp_path):
+def test_without_cgroups_there_are_no_limits(tmp_path):
     assert cgroup_cores(tmp_path) is cgroup_memory_bytes(tmp_path) is None
 
 
@@ -190,7 +190,7 @@ def test_cloud_tpu_by_its_environment(tmp_path):
 
 
 def test_a_probe_that_fails_is_logged_and_the_others_go_on(tmp_path, monkeypatch, caplog):
-    """A driver is loaded, and neither the binding nor nvidia-smi is there."""
+    """A driver is loaded, but neither the Python binding nor nvidia-smi is installed."""
     _tree(tmp_path, {"dev/nvidiactl": "", "dev/apex_0": ""})
     monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -220,7 +220,7 @@ def test_nvml_through_its_binding(tmp_path, monkeypatch):
     assert ended == [1]
 
 
-# --- packages and the whole ------------------------------------------------------------------------
+# --- packages and all capabilities -----------------------------------------------------------------
 
 
 async def test_proofs_are_kept_until_the_library_changes(tmp_path, monkeypatch):
@@ -248,7 +248,7 @@ async def test_proofs_are_kept_until_the_library_changes(tmp_path, monkeypatch):
     info, version, times = await look()
     assert not info.available and "gone wrong" in info.reason and (version, times) == (None, 2)
     assert info.how_to_install == "pip install --force-reinstall 'queztl[tiny]'"
-    # A failure is not kept: what it lacked may come from elsewhere, a system library for one.
+    # A failure is not cached: what the import lacked may be installed later, for example a system library.
     assert (await look())[2] == 3
     (tmp_path / "cache" / "queztl" / "packages.json").write_text("{broken")
     (wheels / "small_wheel.py").write_text("__version__ = '22'")

@@ -1,4 +1,4 @@
-"""The Python API: every option is named, and the blocking client has all that the asynchronous one has."""
+"""The Python API: every option is named, and the blocking client has every method of the asynchronous one."""
 
 from __future__ import annotations
 

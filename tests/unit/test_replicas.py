@@ -1,4 +1,4 @@
-"""Whether a copy holds what it should: what the servers call current is believed only as far as its last message."""
+"""Whether a copy is complete: one that the servers call current also needs the last message of the stream."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ WORK = Stream("WORK", 3, "a", ALL, ALL)
 
 
 def jsz(server: str, last: int) -> dict[str, object]:
-    """As nats-server 2.15.1 answers when asked for the streams of one account, without what is not read."""
+    """The answer of nats-server 2.15.1 about the streams of one account, with only the fields that are read."""
     detail = {"name": "MESH", "stream_detail": [{"name": "WORK", "state": {"last_seq": last}}]}
     return {"server": {"name": server}, "data": {"account_details": [detail]}}
 
 
-def test_what_each_server_holds_is_read_and_a_witness_holds_nothing() -> None:
+def test_the_streams_of_each_server_are_read_and_a_witness_has_none() -> None:
     answers = [jsz("a", 200), jsz("b", 0), {"server": {"name": "a-witness"}, "error": {"code": 503}}]
     assert read_held(answers) == {"WORK": {"a": 200, "b": 0}}
 
 
-def test_a_copy_that_is_called_current_and_holds_nothing_is_none() -> None:
+def test_a_copy_that_is_called_current_and_is_empty_does_not_count() -> None:
     now = 100.0
     copies = Replicas(lambda: now)
     (seen,) = copies.judge([WORK], {"WORK": {"a": 200, "b": 0, "c": 200}})
@@ -33,14 +33,14 @@ def test_a_copy_that_is_called_current_and_holds_nothing_is_none() -> None:
     assert copies.judge([WORK], {"WORK": {"a": 200, "b": 150, "c": 200}})[0].behind_s == 0.0, "counted anew"
 
 
-def test_a_busy_stream_that_grew_between_two_answers_is_whole() -> None:
+def test_a_busy_stream_that_grew_between_two_answers_is_complete() -> None:
     copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 200, "b": 200, "c": 200}})
     assert copies.judge([WORK], {"WORK": {"a": 300, "b": 250, "c": 201}})[0].current == ALL
     assert copies.judge([WORK], {"WORK": {"a": 400, "b": 300, "c": 299}})[0].current == {"a", "b"}
 
 
-def test_what_did_not_answer_is_not_counted_on() -> None:
+def test_a_server_that_did_not_answer_has_no_current_copy() -> None:
     copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 200, "b": 200, "c": 200}})
     assert copies.judge([WORK], {"WORK": {"a": 200, "b": 200}})[0].current == {"a", "b"}
@@ -50,12 +50,12 @@ def test_what_did_not_answer_is_not_counted_on() -> None:
     assert copies.judge([silent], {})[0] == silent
 
 
-def test_a_log_that_lags_is_no_copy_whatever_it_holds() -> None:
+def test_a_lagging_raft_log_is_no_copy_whatever_it_holds() -> None:
     lagging = Stream("WORK", 3, "a", frozenset("ab"), ALL)
     assert Replicas().judge([lagging], {"WORK": {"a": 9, "b": 9, "c": 9}})[0].current == {"a", "b"}
 
 
-def test_a_stream_that_was_made_anew_is_not_measured_by_the_old_one() -> None:
+def test_a_recreated_stream_is_not_compared_with_the_old_one() -> None:
     copies = Replicas()
     copies.judge([WORK], {"WORK": {"a": 500, "b": 500, "c": 500}})
     assert copies.judge([WORK], {"WORK": {"a": 3, "b": 3, "c": 3}})[0].current == ALL

@@ -1,4 +1,4 @@
-"""The back-test: traces as people have them, a document anyone can recompute, sentences for what is wrong."""
+"""The back-test: trace formats, a document that anyone can recompute, one-sentence errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows(times: list[str], sign: str = ",", head: str = "") -> str:
         "\ufeff# made by hand\n\n" + rows([f"2026-01-01 {n // 60:02}:{n % 60:02}" for n in reversed(range(300))]),
     ],
 )
-def test_traces_are_read_as_people_have_them(text):
+def test_traces_are_read_in_common_formats(text):
     found = traces.read("t.csv", text)
     assert found.step_s == 60.0 and len(found.loads) == 300 and not found.note
 
@@ -61,7 +61,7 @@ def test_missing_rows_are_filled_and_noted():
         ("".join(f"{n},0\n" for n in range(300)), "0 in every row"),
     ],
 )
-def test_what_can_not_be_read_is_said_in_one_sentence(text, message):
+def test_an_unreadable_trace_is_refused_in_one_sentence(text, message):
     with pytest.raises(traces.TraceFault, match=message.replace("(", r"\(")):
         traces.read("t.csv", text)
 
@@ -108,7 +108,7 @@ def test_prediction_pays_on_pulses_and_is_trusted_there(pulses):
     assert any("Prophet was left out" in note for note in pulses["notes"])
 
 
-def test_where_nothing_repeats_the_gate_stays_shut_and_hybrid_is_reactive():
+def test_without_repetition_the_gate_stays_closed_and_hybrid_is_reactive():
     chance = np.random.default_rng(3)
     loads = 30 + np.cumsum(chance.normal(0, 0.4, 3000)).clip(-20, 60)
     test = Backtest(loads, Scenario(300.0, default_offers(120.0)), 1)
@@ -117,16 +117,16 @@ def test_where_nothing_repeats_the_gate_stays_shut_and_hybrid_is_reactive():
     assert "reactive at equal violations" in found.why(2999)
     fallback = Tuned(REACTIVE, 3, 3600.0)
     hybrid = Tuned(HYBRID, 3, 3600.0)
-    costs = [sum(test.run(one, 1800, 3000, 1e9, 1e9).cost_usd) for one in (fallback, hybrid)]
+    costs = [sum(test.run(tuned, 1800, 3000, 1e9, 1e9).cost_usd) for tuned in (fallback, hybrid)]
     assert costs[1] == pytest.approx(costs[0], rel=0.05)
 
 
-def test_a_document_tells_the_settings_that_a_mesh_would_be_given(pulses):
+def test_the_document_has_the_settings_for_a_mesh(pulses):
     for policy, made in pulses["policies"].items():
         settings = made["as_chosen"]["settings"]
         assert settings["policy"] == policy and ("violation_nodes" in settings) == (policy in (PREDICTIVE, HYBRID))
     settings = pulses["policies"][HYBRID]["as_chosen"]["settings"]
-    config = Tuned(**{one.name: settings[one.name] for one in fields(Tuned)}).config(300.0)
+    config = Tuned(**{tuned_field.name: settings[tuned_field.name] for tuned_field in fields(Tuned)}).config(300.0)
     assert (config.violation_nodes, config.forecast_headroom) == (
         settings["violation_nodes"],
         settings["forecast_headroom"],
@@ -134,15 +134,18 @@ def test_a_document_tells_the_settings_that_a_mesh_would_be_given(pulses):
 
 
 @pytest.mark.parametrize("level", [0, PRICES - 2, PRICES - 1, PRICES, FORECAST_LEVELS - 1])
-def test_each_level_of_a_forecasts_safety_is_safer_than_the_one_before(level):
-    one = Tuned(HYBRID, 2, forecast_level=level)
-    more, less = one.safer(1), one.safer(-1)
-    safety = [(each.capacity_target.violation_nodes, each.forecast_headroom) for each in (less, one, more)]
+def test_each_forecast_level_is_safer_than_the_one_before(level):
+    level_settings = Tuned(HYBRID, 2, forecast_level=level)
+    more, less = level_settings.safer(1), level_settings.safer(-1)
+    safety = [
+        (neighbour.capacity_target.violation_nodes, neighbour.forecast_headroom)
+        for neighbour in (less, level_settings, more)
+    ]
     assert safety == sorted(safety) and (safety[0] < safety[1]) == (level > 0)
     assert (safety[1] < safety[2]) == (level < FORECAST_LEVELS - 1)
 
 
-def test_nodes_are_paid_from_launch_to_end_and_count_only_when_whole():
+def test_nodes_are_paid_from_launch_to_end_and_count_only_when_ready():
     scenario = Scenario(300.0, default_offers(120.0)[:1], fail_share=0.0)
     demand = [1.0] * 5 + [3.0] * 5 + [1.0] * 10
     done = simulate(demand, 1, len(demand), scenario, Tuned(REACTIVE, 0).config(300.0))
@@ -154,7 +157,7 @@ def test_nodes_are_paid_from_launch_to_end_and_count_only_when_whole():
     assert sum(done.cost_usd) == pytest.approx(sum(done.node_h) * scenario.offers[0].price_usd_h)
 
 
-def test_failures_and_interruptions_cost_and_are_made_good():
+def test_failed_and_interrupted_nodes_cost_money_and_are_replaced():
     offers = tuple(offer for offer in default_offers(120.0) if offer.market == "spot")
     shaky = Scenario(300.0, tuple(o.__class__(**{**_facts(o), "interruptions_h": 0.2}) for o in offers), fail_share=0.2)
     done = simulate([8.0] * 400, 0, 400, shaky, Tuned(REACTIVE, 3, 3600.0).config(300.0))
@@ -167,14 +170,14 @@ def _facts(offer) -> dict:
     return {name: getattr(offer, name) for name in offer.__dataclass_fields__}
 
 
-def test_without_prophet_the_others_are_used_and_the_problem_says_so(monkeypatch):
+def test_without_prophet_the_other_models_are_used_and_the_problem_says_so(monkeypatch):
     monkeypatch.setattr(prophet.importlib.util, "find_spec", lambda name: None)
     found, problem = prophet.prophet_forecasts(np.ones(600), 300.0, (1, 2))
     assert "not installed" in problem and 'pip install "queztl[forecast]"' in problem
-    assert all(np.isnan(one).all() for one in found.values())
+    assert all(np.isnan(forecasts).all() for forecasts in found.values())
 
 
-def test_prophet_is_fitted_in_a_child_and_stopped_when_it_takes_too_long():
+def test_prophet_is_fitted_in_a_child_process_and_stopped_when_it_takes_too_long():
     if prophet.lacking():
         pytest.skip(prophet.lacking())
     at = np.arange(1200)

@@ -1,4 +1,4 @@
-"""When a forecast is made, of key, and for how long it holds; and that a mesh's forecast is the back-test's."""
+"""When a forecast is due, its inputs and validity; a mesh makes the same forecast as the back-test."""
 
 from __future__ import annotations
 
@@ -58,56 +58,58 @@ def test_a_fit_is_due_with_each_step_and_not_before_there_is_something_new() -> 
     assert second is not None and second.within == (T0, T0 + 660, 60.0)
     for changed in (ScalingConfig(quantile=0.9), ScalingConfig(violation_nodes=50.0)):
         other = fitting.due_fit(made, FitContext(changed, CONTEXT.pools), second, T0 + 662)
-        assert other is not None, "what else is held is another forecast"
+        assert other is not None, "other settings need another forecast"
     assert fitting.due_fit(made, FitContext(ScalingConfig(mode=REACTIVE), CONTEXT.pools), None, T0 + 662) is None
     assert fitting.due_fit(History(), CONTEXT, None, T0) is None
 
 
-def test_nothing_is_made_of_a_history_that_can_not_be_kept_up() -> None:
+def test_no_fit_is_due_for_a_history_that_ends_too_long_ago() -> None:
     made = history()
     made.add(Sample("echo", T0 + 99999, 60.0, 1, 1, 1.0), T0 + 3000)
     assert fitting.due_fit(made, CONTEXT, None, T0 + 3000) is None, "its newest step is too long ago"
-    assert fitting.due_fit(history(), CONTEXT, None, T0 + 600 + HOLD_S + 60) is not None, "nothing came: that is news"
+    assert fitting.due_fit(history(), CONTEXT, None, T0 + 600 + HOLD_S + 60) is not None, (
+        "steps without samples are new data"
+    )
 
 
-def test_each_pool_is_asked_about_by_its_kinds_slots_and_start_and_what_is_late_counts_as_start() -> None:
+def test_a_request_of_a_pool_has_its_load_and_start_time_and_delays_count_as_start_time() -> None:
     made = history(10, "echo", "draw", "sum")
     context = FitContext(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0), "gpu": (4.0, 400.0)})
     key = fitting.due_fit(made, context, None, T0 + 610)
     assert key is not None
     cpu, gpu = fitting.fit_requests(made, key, context, RESOURCES, 12.0, T0 + 610)
-    # Two tasks a second of a second each: echo takes one slot of two, sum all of them, draw one of four.
+    # Two tasks a second of one second each: echo takes one slot of two, sum all of them, draw one of four.
     assert cpu.pool == "cpu" and cpu.loads == pytest.approx((3.0,) * 10)
     assert gpu.pool == "gpu" and gpu.loads == pytest.approx((0.5,) * 10)
     assert (cpu.start_steps, gpu.start_steps) == (3, 8), "100 + 10 + 12 s, and 400 + 10 + 12 s"
     assert cpu.prophet_s == 0, "minutes leave Prophet no time"
 
 
-def test_work_that_asks_for_more_counts_in_the_pool_of_its_lanes_while_there_are_any() -> None:
+def test_work_with_requirements_counts_in_the_pool_of_its_lane_while_that_exists() -> None:
     made = history(10, "echo", pools={"p-eu": 0.5, "p-labels": 0.125, "p-gone": 0.125})
     groups = {("echo", OPEN): "cpu", ("echo", "p-eu"): "cpu.eu", ("echo", "p-labels"): ""}
     context = FitContext(CONFIG, {"cpu": (2.0, 100.0), "cpu.eu": (2.0, 100.0)}, groups)
     key = fitting.due_fit(made, context, None, T0 + 610)
     assert key is not None
     cpu, europe = fitting.fit_requests(made, key, context, RESOURCES, 12.0, T0 + 610)
-    # Two tasks a second of a second each, on nodes of two slots.
+    # Two tasks a second of one second each, on nodes of two slots.
     assert (cpu.pool, europe.pool) == ("cpu", "cpu.eu")
     assert cpu.loads == pytest.approx((0.25,) * 10) and europe.loads == pytest.approx((0.5,) * 10)
 
 
 @given(st.floats(-100, 2000), st.sampled_from([60.0, 300.0]), st.sampled_from(MODES), st.booleans(), st.booleans())
-def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
+def test_a_forecast_is_in_force_for_some_steps_and_is_shown_as_it_is_used(age_s, step_s, mode, same, has_model) -> None:
     context = FitContext(ScalingConfig(mode=mode), CONTEXT.pools)
-    one = stored(
+    stored_fit = stored(
         fitting.capacity_target_of(context.config) if same else CapacityTarget(0.95, 50.0),
         step_s,
         model="last" if has_model else "",
     )
-    used = fitting.current_forecasts({"cpu": one, "gone": one}, context, T0 + age_s)
-    shown = fitting.document({"cpu": one}, context, history(), "", T0 + age_s)
+    used = fitting.current_forecasts({"cpu": stored_fit, "gone": stored_fit}, context, T0 + age_s)
+    shown = fitting.document({"cpu": stored_fit}, context, history(), "", T0 + age_s)
     holds = mode != REACTIVE and same and has_model and age_s <= IN_FORCE_STEPS * step_s + LATE_S
     assert set(used) == ({"cpu"} if holds else set())
-    assert set(shown) == {"cpu", "cpu.eu"} and all(each["why"] for each in shown.values())
+    assert set(shown) == {"cpu", "cpu.eu"} and all(entry["why"] for entry in shown.values())
     assert shown["cpu"]["in_force"] == shown["cpu"]["trusted"] == holds and not shown["cpu.eu"]["in_force"]
     if holds:
         assert (used["cpu"].at_start, used["cpu"].until_start, used["cpu"].median) == (3.0, 4.0, 2.0)
@@ -115,10 +117,12 @@ def test_a_forecast_holds_for_some_steps_and_is_shown_as_it_is_used(age_s, step_
         assert (shown["cpu"]["lower"], shown["cpu"]["upper"], shown["cpu"]["median"]) == (1.0, 2.5, 2.0)
 
 
-def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
-    def why(one: StoredFit | None, made: History, config: ScalingConfig = CONFIG, problem: str = "") -> str:
+def test_each_reason_for_having_no_forecast_is_given() -> None:
+    def why(stored_fit: StoredFit | None, made: History, config: ScalingConfig = CONFIG, problem: str = "") -> str:
         context = FitContext(config, {"cpu": (1.0, 1.0)})
-        return str(fitting.document({"cpu": one} if one else {}, context, made, problem, T0 + 900)["cpu"]["why"])
+        return str(
+            fitting.document({"cpu": stored_fit} if stored_fit else {}, context, made, problem, T0 + 900)["cpu"]["why"]
+        )
 
     assert why(None, History()) == "there is no load history yet"
     assert why(None, history()) == "no forecast has been made yet"
@@ -129,7 +133,7 @@ def test_why_there_is_no_forecast_is_said_for_each_reason() -> None:
     assert why(stored(step_s=300.0), history(), ScalingConfig(mode=REACTIVE)) == "the mode is reactive"
 
 
-def test_the_slowest_suitable_offer_says_how_long_a_start_takes() -> None:
+def test_the_slowest_suitable_offer_decides_the_start_time() -> None:
     offers = (Offer("a", "x", start_s=30.0), Offer("b", "x", start_s=90.0, has_gpu=True), Offer("c", "x", start_s=95.0))
     pools = (Pool("cpu", slots=3), Pool("gpu", slots=2, needs_gpu=True))
     snapshot = PoolSnapshot(pools, groups={("echo", OPEN): "cpu"})
@@ -146,7 +150,9 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, targ
     made = fit(FitRequest("cpu", tuple(test.demand), 300.0, 1, target, 0.0))
     assert row is not None and made.model == row.model and made.steps == 1200
     assert made.trusted == row.trusted == (kind == "pulses") and made.ratio is not None
-    ours, theirs = ((one.at_start, one.until_start, one.median, one.sure) for one in (made, row))
+    ours, theirs = (
+        (forecast.at_start, forecast.until_start, forecast.median, forecast.sure) for forecast in (made, row)
+    )
     assert ours == pytest.approx(theirs)
     assert made.lower is not None and made.upper is not None and 0 <= made.lower <= made.median <= made.upper
     if target.violation_nodes:
@@ -156,7 +162,7 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, targ
 
 
 @pytest.mark.skipif(bool(prophet.lacking()), reason="Prophet is not installed")
-def test_prophet_is_one_more_model_and_what_it_could_not_do_in_time_is_said() -> None:
+def test_prophet_is_one_more_model_and_its_timeout_is_reported() -> None:
     loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
     assert "Prophet took longer than 0.01 s" in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 0.01)).why
     assert "Prophet" not in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 60.0)).why
@@ -168,13 +174,13 @@ def test_short_and_idle_histories_have_no_forecast() -> None:
     assert not short.model and short.why == "30 steps of 60 s are too few for a model"
 
 
-def test_the_child_answers_line_by_line_and_ends_itself_when_nobody_does() -> None:
+def test_the_child_answers_line_by_line_and_ends_itself_after_its_time() -> None:
     command = [sys.executable, "-P", "-m", "scaling.forecast.child"]
     requests = [FitRequest(pool, (1.0, 2.0) * 200, 60.0, 1, CapacityTarget(0.9), 0.0) for pool in ("cpu", "gpu")]
-    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in requests)
+    lines = b"".join(msgspec.json.encode(request) + b"\n" for request in requests)
     environment = prophet.child_environment()
     done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)
     found = [msgspec.json.decode(line, type=FitResult) for line in done.stdout.splitlines()]
-    assert [one.pool for one in found] == ["cpu", "gpu"] and all(one.model for one in found)
+    assert [fitted.pool for fitted in found] == ["cpu", "gpu"] and all(fitted.model for fitted in found)
     with subprocess.Popen([*command, "0.2"], stdin=subprocess.PIPE, env=environment) as waits:
-        assert waits.wait(30) < 0, "its parent neither asks nor goes, and its time is over"
+        assert waits.wait(30) < 0, "its parent sends nothing and stays alive, and its time is over"

@@ -1,4 +1,4 @@
-"""The marks of the back-test on series of the shared reading, where that lies beside this checkout."""
+"""The targets of the back-test on the shared traces, where those lie beside this checkout."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 
 @pytest.mark.parametrize(("name", "mark"), [("nab_nyc_taxi_30min.csv", 0.85), ("nab_asg_cpu_5min.csv", 0.6)])
-def test_a_shared_trace_keeps_its_mark(name: str, mark: float):
-    """What repeats by the day, and pulses by the hour: the hybrid policy's cost over the best reactive one's."""
+def test_a_shared_trace_meets_its_target(name: str, mark: float):
+    """The cost of the hybrid policy over that of the best reactive one, for a daily pattern and for hourly pulses."""
     file = TRACES / name
     if not file.exists():
         pytest.skip("the shared traces are not beside this checkout")

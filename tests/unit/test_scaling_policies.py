@@ -1,4 +1,4 @@
-"""Each policy alone: sizes, schedules, offers, places, the budget limits, the circuit breaker."""
+"""Each policy alone: sizes, schedules, offers, regions, budget limits, the circuit breaker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def nodes(count: int, **facts) -> tuple[Node, ...]:
         (8.5, 0.0, 0, 0.0, 11),  # use 85 %: 8.5 x 1.25
         (7.9, 0.0, 0, 0.0, 10),  # in the dead band
         (2.0, 0.0, 0, 0.0, 3),  # use 20 %
-        (2.0, 0.9, 0, 0.0, 12),  # the nodes themselves say 90 %
+        (2.0, 0.9, 0, 0.0, 12),  # the nodes report 90 %
         (2.0, 0.0, 101, 0.0, 16),  # 101 tasks of unknown length, 10 a node
         (2.0, 0.0, 101, 60.0, 28),  # 6060 s of work within 300 s
         (2.0, 0.0, 100, 60.0, 3),  # not over the target
@@ -56,7 +56,7 @@ def test_reactive_sizes_by_use_and_backlog(load, cpu, queued, task_s, needed):
     assert reactive.propose(pool, 10, 10, CONFIG, trusted=False).nodes == needed
 
 
-def test_predictive_goes_up_for_the_start_and_down_for_all_until_then():
+def test_predictive_scales_out_for_the_start_time_and_in_for_the_peak_until_then():
     expected = Forecast(at_start=12.1, until_start=15.0, trusted=True)
     assert predictive.propose(expected, 10, CONFIG).nodes == 13
     assert predictive.propose(expected, 14, CONFIG).nodes == 14
@@ -96,7 +96,7 @@ def test_schedules_know_zones_nights_leads_and_the_highest_wins():
 @pytest.mark.parametrize(
     "text", ["", "sometimes 8 to 9, at least 1", "daily 8 to 8, at least 1", "daily 8 to 25, at least 1"]
 )
-def test_a_rule_that_is_none_is_refused_in_a_sentence(text):
+def test_an_invalid_rule_is_refused_in_a_sentence(text):
     with pytest.raises(ValueError, match="is no|same time"):
         parse_rule(text)
     with pytest.raises(ValueError, match="time zone"):
@@ -109,7 +109,7 @@ def test_a_unit_of_work_costs_price_over_useful_speed():
     shaky = replace(plain, id="c", interruptions_h=0.5)
     far = replace(plain, id="d", egress_usd_gb=0.1)
     config = ScalingConfig(expected_life_s=3600, rework_s=360, egress_gb_h=10)
-    costs = [cost.usd_per_unit(one, "p", [plain], config) for one in (plain, slow_start, shaky, far)]
+    costs = [cost.usd_per_unit(offer, "p", [plain], config) for offer in (plain, slow_start, shaky, far)]
     assert costs == pytest.approx([0.25, 0.25 / 0.75, 0.25 / 0.95, 0.5])
 
 
@@ -119,33 +119,37 @@ def test_speed_is_estimated_by_cores_until_measured():
     assert cost.speed_of(Offer("g", "fake", vcpus=8, has_gpu=True), "p", [measured]) == 8.0
 
 
-def test_spot_is_spread_and_on_demand_has_its_floor():
+def test_spot_is_spread_and_on_demand_has_its_minimum_share():
     def made(name: str, market: str, price: float, kind: str) -> Offer:
         return Offer(name, "fake", type=kind, market=market, price_usd_h=price)
 
     offers = [made("od", ON_DEMAND, 1.0, "a"), made("s1", SPOT, 0.3, "a"), made("s2", SPOT, 0.35, "b")]
     launches, _ = cost.choose_offers(Pool("p"), 10, [], offers, math.inf, {}, CONFIG, NOW)
-    counts = {one.offer: one.count for one in launches}
+    counts = {launch.offer: launch.count for launch in launches}
     assert counts["od"] == 3 and abs(counts["s1"] - counts["s2"]) <= 1
 
 
-def test_near_the_demand_unless_much_dearer():
+def test_nodes_start_near_the_demand_unless_that_costs_much_more():
     near = Offer("near", "fake", region="eu-west-1", price_usd_h=1.2)
     far = Offer("far", "fake", region="us-east-1", price_usd_h=1.0)
     pool = Pool("p", demand_by_region={"eu-west-1": 1.0})
     pick = cost.choose_offers(pool, 1, [], [near, far], math.inf, {}, CONFIG, NOW)[0]
-    assert [one.offer for one in pick] == ["near"]
+    assert [launch.offer for launch in pick] == ["near"]
     dear = replace(near, price_usd_h=1.3)
-    assert [one.offer for one in cost.choose_offers(pool, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["far"]
+    assert [launch.offer for launch in cost.choose_offers(pool, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == [
+        "far"
+    ]
     held = replace(pool, region="eu")
-    assert [one.offer for one in cost.choose_offers(held, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == ["near"]
+    assert [launch.offer for launch in cost.choose_offers(held, 1, [], [dear, far], math.inf, {}, CONFIG, NOW)[0]] == [
+        "near"
+    ]
 
 
 def test_regions_share_nodes_as_they_share_demand():
     offers = [Offer(name, "fake", region=name, price_usd_h=1.0) for name in ("eu-west-1", "us-east-1")]
     pool = Pool("p", demand_by_region={"eu-west-1": 3.0, "us-east-1": 1.0})
     launches, _ = cost.choose_offers(pool, 8, [], offers, math.inf, {}, CONFIG, NOW)
-    assert {one.offer: one.count for one in launches} == {"eu-west-1": 6, "us-east-1": 2}
+    assert {launch.offer: launch.count for launch in launches} == {"eu-west-1": 6, "us-east-1": 2}
 
 
 def test_distances_by_coordinates_else_by_names():
@@ -158,10 +162,10 @@ def test_a_gpu_pool_counts_and_starts_gpu_nodes_only():
     pool = Pool("p", nodes(5), load=2.0, queued=1, needs_gpu=True)
     offers = [Offer("cpu", "fake"), Offer("gpu", "fake", has_gpu=True)]
     (made,) = decide(Observation((pool,)), {}, offers, CONFIG, Memory(), NOW)[0].pools
-    assert made.have == 0 and {one.offer for one in made.launches} == {"gpu"}
+    assert made.have == 0 and {launch.offer for launch in made.launches} == {"gpu"}
 
 
-def test_the_daily_limit_counts_what_runs_for_another_hour():
+def test_the_daily_limit_counts_another_hour_of_running_nodes():
     config = ScalingConfig(budget_usd_day=10.0)
     noon = at("2026-11-23 12:00")
     assert room_usd_h(2.0, 7.0, config, noon)[0] == pytest.approx(1.0)
@@ -169,7 +173,7 @@ def test_the_daily_limit_counts_what_runs_for_another_hour():
     assert room_usd_h(2.0, 9.0, config, noon + 11.5 * 3600)[0] == pytest.approx(0.0)  # half an hour is left
 
 
-def test_over_the_budget_the_idle_go_first_and_what_is_going_counts():
+def test_over_the_budget_idle_nodes_drain_first_and_draining_ones_count():
     seen = (
         Node("busy", price_usd_h=3.0, running=1),
         Node("idle", price_usd_h=1.0),
@@ -180,7 +184,7 @@ def test_over_the_budget_the_idle_go_first_and_what_is_going_counts():
     assert nodes_over_budget(seen, 3.0) == ("idle", "busy")
 
 
-def test_an_offer_that_fails_is_left_alone_and_another_one_taken():
+def test_an_offer_that_fails_is_skipped_and_another_one_taken():
     offers = [
         Offer("bad", "fake", price_usd_h=0.1, market=ON_DEMAND),
         Offer("good", "fake", price_usd_h=0.2, market=ON_DEMAND),
@@ -190,7 +194,7 @@ def test_an_offer_that_fails_is_left_alone_and_another_one_taken():
     for number in range(4):
         failed = ("bad",) if number else ()
         decision, memory = decide(Observation((pool,), failed_offers=failed), {}, offers, CONFIG, memory, NOW + number)
-        taken.append({one.offer for one in decision.pools[0].launches})
+        taken.append({launch.offer for launch in decision.pools[0].launches})
     assert taken == [{"bad"}, {"bad"}, {"good"}, {"good"}]
     joined = Observation((pool,), joined_offers=("bad",))
     assert "bad" not in decide(joined, {}, offers, CONFIG, memory, NOW + 9)[1].breakers
@@ -203,7 +207,7 @@ def test_a_node_that_will_be_taken_away_drains_and_is_replaced():
     assert made.drains == ("last",) and made.have == 3 and made.launches[0].count == 2
 
 
-def test_scale_in_takes_the_dear_and_idle_and_leaves_the_young():
+def test_scale_in_takes_expensive_idle_nodes_and_leaves_new_ones():
     seen = (
         Node("young", launched_at=NOW - 10, price_usd_h=9.0),
         Node("busy", running=1, price_usd_h=9.0),

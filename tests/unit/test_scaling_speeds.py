@@ -1,4 +1,4 @@
-"""How fast offers are, by what their nodes did."""
+"""The speed of offers, measured by the tasks of their nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESOURCES = {"small": Resources(cores=1), "whole": Resources(cores="all"), "gpu"
 
 
 def node(token: str, slots: int, **rates: tuple[float, int]) -> Member:
-    """A node of that order which has timed these kinds."""
+    """A node of that launch token with measured rates of these kinds."""
     made = member(token, token)
     assert made.heartbeat is not None
     record = msgspec.structs.replace(made.record, slots=slots)
@@ -33,7 +33,7 @@ def test_throughput_counts_slots_except_for_work_that_takes_the_whole_node() -> 
     assert found == {"m5": {"small": 7200.0, "whole": 1800.0}}
 
 
-def test_nodes_of_an_offer_are_averaged_by_tasks_and_machines_of_people_say_nothing() -> None:
+def test_nodes_of_an_offer_are_averaged_by_tasks_and_unmanaged_nodes_do_not_count() -> None:
     nodes = [node("a", 1, small=(1.0, 30)), node("b", 1, small=(2.0, 10)), node("mine", 8, small=(0.1, 99))]
     found = update_speeds({"old": {"small": 5.0}}, nodes, intents(a="m5", b="m5"), RESOURCES)
     assert found == {"old": {"small": 5.0}, "m5": {"small": pytest.approx(3600 * 0.75 + 1800 * 0.25)}}
@@ -51,13 +51,13 @@ def test_offers_are_compared_kind_by_kind_and_pool_by_pool() -> None:
 
 
 def offers(kinds: set[str]) -> st.SearchStrategy[list[dict[str, float]]]:
-    """Some that were all measured at the same kinds."""
+    """Offers that were all measured with the same kinds."""
     return st.lists(st.fixed_dictionaries(dict.fromkeys(kinds, st.floats(1e-3, 1e6))), min_size=1, max_size=4)
 
 
 @given(st.sets(st.sampled_from(sorted(RESOURCES)), min_size=1).flatmap(offers), st.floats(1.1, 100.0))
-def test_an_offer_that_is_faster_at_everything_is_the_faster_one_in_every_pool(others, times) -> None:
-    fast = {kind: times * max(one[kind] for one in others) for kind in others[0]}
-    found = pool_speeds({"fast": fast, **{f"m{number}": one for number, one in enumerate(others)}}, RESOURCES)
+def test_an_offer_that_is_faster_at_every_kind_is_faster_in_every_pool(others, times) -> None:
+    fast = {kind: times * max(speeds[kind] for speeds in others) for kind in others[0]}
+    found = pool_speeds({"fast": fast, **{f"m{number}": speeds for number, speeds in enumerate(others)}}, RESOURCES)
     for number in range(len(others)):
         assert all(found["fast"][pool] > speed for pool, speed in found[f"m{number}"].items())

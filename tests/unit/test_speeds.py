@@ -1,4 +1,4 @@
-"""What is kept of a measurement, and for how long it holds."""
+"""What is stored of a calibration, and when it is measured anew."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_probe_is_a_payload_that_needs_nothing_else():
         json.dumps(probe)
 
 
-def test_a_speed_is_found_again_and_a_damaged_file_costs_only_a_measurement(tmp_path):
+def test_a_stored_speed_is_reused_and_a_damaged_file_costs_only_a_measurement(tmp_path):
     spec = KINDS["crypto_mining"]
     of = calibration.circumstances(spec, HAVE, 2, "1")
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
@@ -50,7 +50,7 @@ def test_a_speed_is_found_again_and_a_damaged_file_costs_only_a_measurement(tmp_
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {"crypto_mining": 0.5}
 
 
-def test_a_folder_that_cannot_be_written_is_no_harm(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     calibration.save("k", 1.0, "x", tmp_path / "absent")
     assert "could not save the measured speed of k" in caplog.text
 
@@ -65,7 +65,7 @@ def test_other_hardware_is_measured_anew(change):
     assert calibration.circumstances(spec, msgspec.structs.replace(HAVE, **change), 2, "1") != before
 
 
-def test_other_versions_are_measured_anew_and_those_of_others_are_not(monkeypatch):
+def test_other_versions_of_its_libraries_are_measured_anew_and_unrelated_ones_are_not(monkeypatch):
     spec = replace(KINDS["scientific_computing"], gains=(Need("fast_wheel", "x"),))
     before = calibration.circumstances(spec, HAVE, 2, "1")
 

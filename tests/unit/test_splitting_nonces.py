@@ -1,4 +1,4 @@
-"""How a nonce search is cut into tasks, and that a wrong result is never believed."""
+"""How a nonce search is split into tasks, and that a wrong result is never accepted."""
 
 from itertools import pairwise
 
@@ -20,11 +20,11 @@ def test_parts_cover_the_range_once_and_follow_the_measured_rate():
     while (part := left.take()) is not None:
         parts.append(part)
     assert [part.count for part in parts] == [FIRST_COUNT, *[FIRST_COUNT // 2] * 4]
-    assert all(one.start + one.count == two.start for one, two in pairwise(parts))
+    assert all(part.start + part.count == following.start for part, following in pairwise(parts))
     assert parts[-1].start + parts[-1].count == left.end and left.take() is None
 
 
-def test_the_first_nonce_stands_and_the_best_hash_is_kept():
+def test_the_first_nonce_and_the_best_hash_are_kept():
     mined = SearchResult(100)
     mined.add({"hashes": 10, "best_hash_hex": "0b", "best_nonce": 1, "found": False, "nonce": None})
     mined.add({"hashes": 5, "best_hash_hex": "0a", "best_nonce": 14, "found": True, "nonce": 14})
@@ -32,7 +32,7 @@ def test_the_first_nonce_stands_and_the_best_hash_is_kept():
     assert (mined.hashes, mined.parts, mined.nonce, mined.hash_hex, mined.best) == (20, 3, 14, "0a", ("09", 20))
 
 
-def test_only_right_results_are_believed(tmp_path):
+def test_only_right_results_are_accepted(tmp_path):
     payload = validate("crypto_mining", {"block": "genesis"})
     part = Part(GENESIS_NONCE - 300, 600)
 

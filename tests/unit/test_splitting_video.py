@@ -1,4 +1,4 @@
-"""A video cut into parts, each encoded alone, and joined: the same frames at the same times, with the same sound."""
+"""A video is split, encoded part by part and joined: the same frames at the same times, with the same sound."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 def parts_of(
     data: bytes, folder: Path, codec: str = "h264", **payload: Any
 ) -> tuple[video_cut.SourceVideo, list[video_join.Part]]:
-    """Cut, and every part encoded in this process; looked at as the splitter does."""
+    """Split a video and encode every part in this process; the splitter's own check runs on each."""
     (folder / "source").write_bytes(data)
     film = video_cut.analyse(folder / "source", 0.8)
     found = []
@@ -60,22 +60,22 @@ def parts_of(
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_is_joined_is_what_was_cut(name, tmp_path):
+def test_the_joined_video_has_the_frames_of_the_source(name, tmp_path):
     data = video(**{"frames": 60, **SOURCES[name]})
     film, parts = parts_of(data, tmp_path)
     was = read(data)
     assert film.frames == len(was.times)
     assert len(parts) == 1 if name == "one group" else len(parts) > 1
     if "open" in name:
-        overlaps = [one.stop > other.start for one, other in itertools.pairwise(film.pieces)]
-        assert any(overlaps), "the source has no open groups: it tests nothing"
+        overlaps = [piece.stop > following.start for piece, following in itertools.pairwise(film.pieces)]
+        assert any(overlaps), "the source must have open groups"
     for container in ("mp4", "mkv"):
         target = tmp_path / f"joined.{container}"
         how = video_join.join(film, parts, target, container, True, lambda frames: None)
         made = read(target)
         assert made.numbers == was.numbers
-        assert all(psnr(one, other) > 30 for one, other in zip(made.luma, was.luma, strict=True))
-        # Times to each other, and to the sound, are those of the source (Matroska counts milliseconds).
+        assert all(psnr(plane, other) > 30 for plane, other in zip(made.luma, was.luma, strict=True))
+        # Frame times, also relative to the sound, are those of the source (Matroska counts milliseconds).
         off = made.times[0] - was.times[0]
         assert all(abs(a - b - off) <= Fraction(1, 1000) for a, b in zip(made.times, was.times, strict=True))
         decoded = [dts for dts, _ in made.packet_times]
@@ -86,12 +86,12 @@ def test_what_is_joined_is_what_was_cut(name, tmp_path):
             assert abs(made.sound_span[0] - was.sound_span[0] - off) < Fraction(1, 20), how
             assert abs(made.sound_span[1] - was.sound_span[1] - off) < Fraction(1, 20), how
             if how[0]["how"] == "copied":
-                # A transport stream has a header of 7 bytes in front of each packet of AAC.
-                assert made.sound in (was.sound, [one[7:] for one in was.sound])
+                # A transport stream puts a header of 7 bytes before each AAC packet.
+                assert made.sound in (was.sound, [packet[7:] for packet in was.sound])
 
 
 @pytest.mark.parametrize("codec", ["h265", "av1"])
-def test_other_codecs_join_too_and_give_the_same_bytes_each_time(codec, tmp_path):
+def test_other_codecs_are_joined_too_and_give_the_same_bytes_each_time(codec, tmp_path):
     data = video(50, rotation=90)
     results = []
     for turn in ("one", "two"):
@@ -109,7 +109,7 @@ def test_other_codecs_join_too_and_give_the_same_bytes_each_time(codec, tmp_path
     assert psnr(made.luma[30], small) > 22
 
 
-def test_a_part_that_is_not_what_it_should_be_is_found(tmp_path):
+def test_a_damaged_or_foreign_part_is_refused(tmp_path):
     data = video(50)
     film, parts = parts_of(data, tmp_path)
     with pytest.raises(MediaFault, match="frames instead of|frames at wrong times"):

@@ -1,4 +1,4 @@
-"""Subjects: what one function builds is what the streams take and another one reads."""
+"""Subjects: the streams accept every subject that a function builds, and the parsers read it back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 @given(TOKENS, st.integers(0, 1 << 63))
-def test_task_ids_come_apart_as_they_were_made(submitter, number) -> None:
+def test_task_ids_are_split_into_their_parts(submitter, number) -> None:
     task = subjects.task_id(submitter, number)
     assert subjects.split_task_id(task) == (submitter, str(number))
 
@@ -32,13 +32,13 @@ NO_TASK_IDS = ["", "-", "c1", "c1-", "-1", "c1-x", "c.1-1", "c1-1.5", "c 1-1", "
 
 
 @pytest.mark.parametrize("text", NO_TASK_IDS)
-def test_what_is_no_task_id_is_refused(text) -> None:
+def test_an_invalid_task_id_is_refused(text) -> None:
     with pytest.raises(ValueError):
         subjects.split_task_id(text)
 
 
 @given(TOKENS, TOKENS, st.sampled_from(subjects.URGENCIES), TOKENS, st.integers(0, 99))
-def test_the_streams_take_what_is_published(kind, pool, urgency, submitter, number) -> None:
+def test_the_streams_accept_what_is_published(kind, pool, urgency, submitter, number) -> None:
     task = subjects.task_id(submitter, number)
     lane = subjects.lane_subject(kind, pool, urgency, task)
     assert matches(subjects.WORK_SUBJECTS[0], subjects.ingress(kind))
@@ -58,20 +58,20 @@ def test_the_streams_take_what_is_published(kind, pool, urgency, submitter, numb
 
 
 @given(TOKENS, st.integers(0, 99))
-def test_what_tasks_stores_is_told_to_its_submitter(submitter, number) -> None:
+def test_what_tasks_stores_is_republished_to_its_submitter(submitter, number) -> None:
     task = subjects.task_id(submitter, number)
     source, target = subjects.TASKS_REPUBLISH
     for subject in (subjects.state(task), subjects.end(task)):
         assert matches(source, subject)
-        told = target
+        republished = target
         for place, token in enumerate(subject.split(".")[1:], 1):
-            told = told.replace(f"{{{{wildcard({place})}}}}", token)
-        assert matches(subjects.all_task_updates(submitter), told)
-        assert matches(subjects.task_updates(submitter, str(number)), told)
+            republished = republished.replace(f"{{{{wildcard({place})}}}}", token)
+        assert matches(subjects.all_task_updates(submitter), republished)
+        assert matches(subjects.task_updates(submitter, str(number)), republished)
 
 
 @given(TOKENS, TOKENS, st.sampled_from(subjects.URGENCIES))
-def test_durables_come_apart_as_they_were_made(kind, pool, urgency) -> None:
+def test_durable_names_are_split_into_their_parts(kind, pool, urgency) -> None:
     assert subjects.split_durable(subjects.lane_durable(kind, pool, urgency)) == (kind, pool, urgency)
     assert subjects.split_durable(subjects.INGRESS_DURABLE) is None
     assert subjects.split_durable(f"{kind}~{pool}~soon") is None

@@ -1,4 +1,4 @@
-"""Services: restarted or fatal by their policy, drained in reverse order, and the logs they leave."""
+"""Services: restarted or fatal by their policy and drained in reverse order; and the format of logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_backoff_grows_within_bounds(failures, ran_s, share):
     assert backoff_s(failures, STEADY_S, share)[1] == 2
 
 
-async def test_a_crash_is_restarted_and_the_others_do_not_notice(caplog):
+async def test_a_crashed_service_is_restarted_and_the_others_go_on(caplog):
     stop, runs, names, cancelled = asyncio.Event(), [], [], []
 
     async def shaky():
@@ -79,7 +79,7 @@ async def test_a_fatal_failure_drains_the_rest_in_reverse_order_and_is_raised():
     assert ended == ["puller", "heart", "bus"]
 
 
-async def test_one_that_will_not_end_is_left_behind_with_a_word(caplog):
+async def test_a_service_that_does_not_end_is_abandoned_with_a_warning(caplog):
     stop, free = asyncio.Event(), asyncio.Event()
 
     async def stubborn():
@@ -103,7 +103,7 @@ async def test_two_of_the_same_name_are_refused():
         await run_services([Service("a", run), Service("a", run)], asyncio.Event())
 
 
-async def test_every_says_how_late_it_is_and_does_not_catch_up(monkeypatch):
+async def test_every_reports_how_late_a_tick_is_and_does_not_catch_up(monkeypatch):
     loop = asyncio.get_running_loop()
     clock = {"now": 100.0}
     stalls = iter([0.0, 5.0, 0.0, 0.0])

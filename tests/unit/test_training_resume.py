@@ -1,4 +1,4 @@
-"""ml_training that goes on: the same losses as without a stop, checkpoints that are none, and a store that fails."""
+"""ml_training that resumes: the same losses as without a stop, invalid checkpoints, and a store that fails."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate":
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """With checkpoints as often as they are asked for, however long the machine takes for one."""
+    """Runs ml_training; checkpoints are taken as often as requested, however long each takes."""
     monkeypatch.setattr(ml_training, "_CHECKPOINT_SHARE", 1e6)
 
     def call(payload, **more):
@@ -35,7 +35,7 @@ def npz():
 
 
 def keeping(folder: Path):
-    """(what to give a context as `checkpoint`, what it was given: files and notes)"""
+    """(the `checkpoint` function for a context, the list of files and notes that it received)"""
     found = []
 
     def checkpoint(file, note=""):
@@ -48,7 +48,7 @@ def keeping(folder: Path):
     "payload",
     [{"features": None}, {"features": None, "optimizer": "sgd"}, TINY | {"learning_rate": 1e-2}, GIVEN],
 )
-def test_a_run_that_goes_on_gives_the_losses_of_one_that_never_stopped(run, tmp_path, payload):
+def test_a_resumed_run_gives_the_losses_of_one_that_never_stopped(run, tmp_path, payload):
     payload |= {"precision": "fp32", "steps": 40} | ({"data": npz()} if payload.get("features") else {})
     checkpoint, kept = keeping(tmp_path)
     whole = run(payload | {"checkpoint_every_s": 0.001}, checkpoint=checkpoint)
@@ -62,13 +62,13 @@ def test_a_run_that_goes_on_gives_the_losses_of_one_that_never_stopped(run, tmp_
 
 
 class Tensorless:
-    """A checkpoint that is code."""
+    """Pickles as a call: a checkpoint with code."""
 
     def __reduce__(self):
         return (print, ("this is code of a peer",))
 
 
-def test_a_checkpoint_that_is_none_means_starting_over_with_a_note(run, tmp_path, capsys):
+def test_an_invalid_checkpoint_means_starting_over_with_a_note(run, tmp_path, capsys):
     checkpoint, kept = keeping(tmp_path)
     run({"steps": 20, "checkpoint_every_s": 0.001}, checkpoint=checkpoint)
     whole = kept[0][0].read_bytes()

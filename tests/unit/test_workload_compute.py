@@ -1,4 +1,4 @@
-"""crypto_mining, scientific_computing and echo: right results, checks that catch wrong ones, orders obeyed."""
+"""crypto_mining, scientific_computing and echo: right results, checks that catch wrong ones, faults on request."""
 
 import subprocess
 import sys
@@ -45,12 +45,12 @@ def test_genesis_nonce_is_found(run, cores):
     assert result["cores"] == cores and result["hash_rate_hs"] > 0
 
 
-def test_range_without_a_solution_is_searched_whole_and_the_same_on_any_number_of_cores(run):
+def test_range_without_a_solution_is_searched_completely_and_alike_on_any_number_of_cores(run):
     payload = {"header_hex": GENESIS_HEADER_HEX, "nonce_start": 5, "nonce_count": 30_000, "target_bits": 60}
-    one, two = (run("crypto_mining", payload, cores) for cores in (1, 2))
-    assert one["hashes"] == two["hashes"] == 30_000
-    assert not one["found"] and one["nonce"] is None
-    assert one["best_hash_hex"] == two["best_hash_hex"] and one["best_nonce"] == two["best_nonce"]
+    one_core, two_cores = (run("crypto_mining", payload, cores) for cores in (1, 2))
+    assert one_core["hashes"] == two_cores["hashes"] == 30_000
+    assert not one_core["found"] and one_core["nonce"] is None
+    assert one_core["best_hash_hex"] == two_cores["best_hash_hex"] and one_core["best_nonce"] == two_cores["best_nonce"]
 
 
 def test_easy_target_gives_the_lowest_nonce_on_any_number_of_cores(run):
@@ -61,14 +61,14 @@ def test_easy_target_gives_the_lowest_nonce_on_any_number_of_cores(run):
 
 
 def test_time_limit_ends_a_search_that_reports_its_progress(run):
-    told = []
+    updates = []
     payload = {"algorithm": "sha-256", "seconds": 1.3, "target_bits": 256}
-    result = run("crypto_mining", payload, progress=lambda fraction, note="": told.append((fraction, note)))
+    result = run("crypto_mining", payload, progress=lambda fraction, note="": updates.append((fraction, note)))
     assert 1.3 <= result["seconds"] < 20 and result["hashes"] > 0
-    assert told and all(0 <= fraction <= 1 and "MH/s" in note for fraction, note in told)
+    assert updates and all(0 <= fraction <= 1 and "MH/s" in note for fraction, note in updates)
 
 
-def test_a_lane_ends_when_its_parent_is_gone():
+def test_a_lane_ends_when_its_parent_has_ended():
     command = [sys.executable, "-I", "-S", sha256_lane.__file__, GENESIS_HEADER_HEX, "0"]
     lane = subprocess.run(command, input="0 10\n", capture_output=True, text=True, timeout=30, check=True)
     assert lane.stdout.split()[:2] == ["10", "-1"]
@@ -112,13 +112,13 @@ def test_checks_catch_wrong_results():
     product[17, 23] += 0.001
     solved[5] *= 1.000001
     signal = random.random((2, 256)) + 0j
-    there = np.fft.fft(signal)
-    check(fft_residual(signal, there, np.fft.ifft(there)), "fft")
+    spectrum = np.fft.fft(signal)
+    check(fft_residual(signal, spectrum, np.fft.ifft(spectrum)), "fft")
     for residual in (
         product_residual(left, right, product, np.ones((200, 1))),
         lu_residual(left, solved, b),
         fft_residual(signal, signal, signal),
-        fft_residual(signal, there, np.fft.ifft(there) + 1e-9),
+        fft_residual(signal, spectrum, np.fft.ifft(spectrum) + 1e-9),
         float("nan"),
     ):
         with pytest.raises(WrongResult, match="failed its check"):
@@ -132,7 +132,7 @@ def test_sizes_that_would_not_fit_in_memory_are_refused():
         assert [fault.field for fault in caught.value.faults] == ["payload.n"]
 
 
-def test_threads_are_those_the_task_was_given(run, monkeypatch):
+def test_the_number_of_threads_is_that_of_the_task(run, monkeypatch):
     import threadpoolctl
 
     seen = []
@@ -152,7 +152,7 @@ def test_threads_are_those_the_task_was_given(run, monkeypatch):
 # --- echo ------------------------------------------------------------------------------------------
 
 
-def test_echo_gives_back_values_and_bytes(run):
+def test_echo_returns_values_and_bytes(run):
     value = {"a": [1, 2.5, None, "é", b"bytes"]}
     assert run("echo", {"value": value}) == {"value": value}
     assert run("echo") == {"value": None}
@@ -162,11 +162,11 @@ def test_echo_gives_back_values_and_bytes(run):
 
 
 def test_echo_sleeps_and_reports_only_long_sleeps(run):
-    told = []
-    run("echo", {"sleep_s": 0.01}, progress=lambda *args: told.append(args))
-    assert told == []
-    run("echo", {"sleep_s": 2.05}, progress=lambda *args: told.append(args))
-    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told) and len(told) >= 2
+    updates = []
+    run("echo", {"sleep_s": 0.01}, progress=lambda *args: updates.append(args))
+    assert updates == []
+    run("echo", {"sleep_s": 2.05}, progress=lambda *args: updates.append(args))
+    assert [fraction for fraction, _ in updates] == sorted(fraction for fraction, _ in updates) and len(updates) >= 2
 
 
 @pytest.mark.parametrize("order", [{"fail": "x"}, {"crash": "exit"}, {"leak_mb": 1}, {"hang": True}])
@@ -176,7 +176,7 @@ def test_faults_are_refused_unless_the_node_allows_them(run, order):
     assert caught.value.field in order
 
 
-def test_faults_are_done_on_order(run):
+def test_faults_are_injected_on_request(run):
     with pytest.raises(RuntimeError, match="as told"):
         run("echo", {"fail": "as told"}, fault_kinds=True)
     assert run("echo", {"leak_mb": 2, "value": 1}, fault_kinds=True) == {"value": 1}

@@ -1,4 +1,4 @@
-"""database_ops: TPC-H's answers and formulas, checks that catch wrong ones, and what SQL of a peer can't do."""
+"""database_ops: TPC-H answers and formulas, checks that catch wrong ones, and the limits on SQL of peers."""
 
 import datetime
 import decimal
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A folder that is none of the task's, with a file in it."""
+    """A folder outside the task's own, with a file in it."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "secret.csv").write_text("word\nxyzzy\n")
@@ -47,16 +47,16 @@ def secret(tmp_path):
 # --- TPC-H -----------------------------------------------------------------------------------------
 
 
-def test_all_22_answers_are_tpch_own_and_all_numbers_are_there(run):
-    told = []
-    result = run({"scale_factor": 0.01}, progress=lambda fraction, note="": told.append((fraction, note)))
+def test_all_22_answers_are_those_of_tpch_and_all_figures_are_in_the_result(run):
+    updates = []
+    result = run({"scale_factor": 0.01}, progress=lambda fraction, note="": updates.append((fraction, note)))
     assert [query["query"] for query in result["queries"]] == list(QUERIES)
     assert result["answers_checked"] == 22 and result["rows"]["lineitem"] == 60175
     assert result["streams"] == 2 and "not an audited result" in result["note"]
     assert math.isclose(result["throughput"], 2 * 22 * 3600 / result["streams_s"] * 0.01, rel_tol=0.01)
     assert math.isclose(result["composite"], math.sqrt(result["power"] * result["throughput"]), rel_tol=0.01)
-    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
-    assert told[-1] == (pytest.approx(1.0, abs=0.05), "throughput test")
+    assert [fraction for fraction, _ in updates] == sorted(fraction for fraction, _ in updates)
+    assert updates[-1] == (pytest.approx(1.0, abs=0.05), "throughput test")
 
 
 def test_a_size_without_known_answers_says_that_nothing_was_checked(run):
@@ -65,7 +65,7 @@ def test_a_size_without_known_answers_says_that_nothing_was_checked(run):
     assert result["answers_checked"] == 0 and "power" not in result
 
 
-def test_a_wrong_answer_never_comes_back(run, monkeypatch):
+def test_a_wrong_answer_is_never_returned(run, monkeypatch):
     real = tpch._load
 
     def load_and_spoil(connection, scale_factor, steps):
@@ -78,7 +78,7 @@ def test_a_wrong_answer_never_comes_back(run, monkeypatch):
         run({"scale_factor": 0.01, "queries": [1]})
 
 
-def test_data_that_is_not_whole_is_no_tpch(run, monkeypatch):
+def test_incomplete_data_is_refused(run, monkeypatch):
     real = tpch._load
     monkeypatch.setattr(tpch, "_load", lambda c, *more: (real(c, *more), c.execute("DELETE FROM nation"))[0])
     with pytest.raises(WrongAnswer, match="nation has 0 rows, not 25"):
@@ -103,14 +103,14 @@ def test_answers_are_compared_cell_by_cell():
 def test_power_and_throughput_are_those_of_the_specification():
     assert math.isclose(tpch.power_at_size([2.0] * 24, 1.0), 1800.0)
     assert math.isclose(tpch.power_at_size([1.0] * 12 + [4.0] * 12, 10.0), 18_000.0)
-    # 1 us counts as a thousandth of the longest: 10 ms.
+    # 1 us counts as a thousandth of the longest query: 10 ms.
     assert math.isclose(tpch.power_at_size([1e-6] * 23 + [10.0], 1.0), 3600 / (0.01 ** (23 / 24) * 10 ** (1 / 24)))
     assert tpch.throughput_at_size(2, 88.0, 1.0) == 1800.0
     assert [least_streams(size) for size in (0.1, 1, 2, 10)] == [2, 2, 3, 3]
     assert all(sorted(order) == list(QUERIES) for order in tpch.ORDERS) and len(set(tpch.ORDERS)) == 9
 
 
-def test_refreshes_add_as_many_orders_as_they_take_away(tmp_path):
+def test_refreshes_delete_as_many_orders_as_they_insert(tmp_path):
     connection = database_ops.connect(tmp_path, 2)
     connection.load_extension(str(tpch.extension_file(f"v{duckdb.__version__}")))
     connection.execute("CALL dbgen(sf=0.01)")
@@ -182,7 +182,7 @@ def test_a_select_over_csv_and_parquet(run, tmp_path):
     assert [column["name"] for column in result["columns"]] == ["word", "total", "n"]
 
 
-def test_values_cross_as_plain_data(run):
+def test_values_are_returned_as_plain_data(run):
     sql = (
         "SELECT 1::HUGEINT << 100 h, DATE '2020-01-02' d, TIME '01:02:03' t, 1.50 x, 'a'::BLOB b, {'k': [1, NULL]} s, "
         "'nan'::DOUBLE n, INTERVAL 1 DAY i, TRUE f"
@@ -193,7 +193,7 @@ def test_values_cross_as_plain_data(run):
     json.dumps(row, allow_nan=False)
 
 
-def test_rows_over_the_limit_are_told_of(run):
+def test_rows_over_the_limit_are_reported(run):
     result = run({"sql": "FROM range(10)", "max_rows": 3})
     assert result["rows"] == [[0], [1], [2]] and result["row_count"] == 3 and result["more"] is True
 
@@ -219,7 +219,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("sql", HOSTILE)
-def test_sql_that_reaches_out_is_refused(run, secret, tmp_path, sql):
+def test_sql_that_leaves_the_sandbox_is_refused(run, secret, tmp_path, sql):
     before = sorted(secret.iterdir())
     with pytest.raises(InputFault) as caught:
         run({"sql": sql.format(secret=secret, folder=tmp_path / "task")})
@@ -227,9 +227,11 @@ def test_sql_that_reaches_out_is_refused(run, secret, tmp_path, sql):
     assert sorted(secret.iterdir()) == before
 
 
-@pytest.mark.parametrize("sql", [one for one in HOSTILE if any(word in one for word in ("/", "SET", "LOAD", "INST"))])
-def test_the_second_wall_holds_alone(secret, tmp_path, sql):
-    """The locked connection, without the look at the statement: nothing outside the folder is opened or made."""
+@pytest.mark.parametrize(
+    "sql", [statement for statement in HOSTILE if any(mark in statement for mark in ("/", "SET", "LOAD", "INST"))]
+)
+def test_the_locked_connection_alone_refuses_it(secret, tmp_path, sql):
+    """Without the check of the statement, the locked connection opens and writes nothing outside the folder."""
     folder = tmp_path / "task"
     folder.mkdir()
     connection = database_ops.connect(folder, 2)
@@ -260,7 +262,7 @@ def test_damaged_tables_are_named(run, tmp_path):
         run({"sql": "SELECT 1", "tables": {"t": {"blob": "b-gone"}}})
 
 
-def test_a_query_that_needs_too_much_memory_ends_as_such(run, monkeypatch):
+def test_a_query_that_needs_too_much_memory_is_a_memory_error(run, monkeypatch):
     monkeypatch.setattr(database_ops, "DUCKDB_MEMORY_MB", 50)
     monkeypatch.setattr(database_ops, "TEMP_MB", 10)
     with pytest.raises(MemoryError):

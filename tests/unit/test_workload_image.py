@@ -1,4 +1,4 @@
-"""image_processing against OpenCV called directly, on files of several formats and sizes, whole and damaged."""
+"""image_processing compared with direct calls of OpenCV, on whole and damaged files of several formats and sizes."""
 
 import cv2
 import numpy as np
@@ -80,7 +80,7 @@ def test_operations_compose_in_order_after_the_short_forms(process):
     assert short.data == file(cv2.Canny(gray, 100, 200))
 
 
-def test_gray_alpha_and_sixteen_bits_are_kept_where_the_format_holds_them(process):
+def test_gray_alpha_and_sixteen_bits_are_kept_where_the_format_has_them(process):
     for image in (picture()[:, :, 0].copy(), picture(channels=4), picture(dtype=np.uint16)):
         data = file(image)
         output = process(image=data)

@@ -1,4 +1,4 @@
-"""llm_inference: the words of both back ends against the libraries called directly, batches, stops, seeds, warmth."""
+"""llm_inference: the text of both backends compared with the libraries, batches, stop strings, seeds, caching."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def models_are_freed():
 
 @pytest.fixture
 def run(models, tmp_path, monkeypatch):
-    # As in a worker, whose working directory is the task's folder.
+    # A worker's working directory is the task's folder.
     monkeypatch.chdir(tmp_path)
 
     def call(payload, **more):
@@ -50,7 +50,7 @@ def run(models, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory):
-    """`direct(prompt, **options)`: the text that xllamacpp gives when nothing of ours is between."""
+    """`direct(prompt, **options)`: the text that xllamacpp generates when called directly."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -63,14 +63,14 @@ def direct(tmp_path_factory):
         server = xllamacpp.Server(params)
 
     def ask(prompt, **options):
-        heard = []
-        server.handle_completions({"prompt": prompt, "cache_prompt": False, **options}, heard.append)
-        return heard[0]["choices"][0]["text"]
+        answers = []
+        server.handle_completions({"prompt": prompt, "cache_prompt": False, **options}, answers.append)
+        return answers[0]["choices"][0]["text"]
 
     return ask
 
 
-def test_llama_says_what_the_library_says(run, direct):
+def test_llama_generates_what_the_library_generates(run, direct):
     result = run(START)
     assert result["backend"] == "llama.cpp" and result["weights"] == "trained" and result["dtype"] == "Q4_1"
     assert result["text"] == direct(START["prompt"], max_tokens=12, temperature=0) and len(result["text"]) > 20
@@ -84,25 +84,25 @@ def test_llama_says_what_the_library_says(run, direct):
 
 def test_llama_answers_a_chat_and_is_warm_the_second_time(run):
     cache.forget()
-    told = []
+    updates = []
     question = "What is the capital of France?"
     first = run(
-        {"prompt": question, "max_tokens": 16}, progress=lambda part, note="", text="": told.append((part, text))
+        {"prompt": question, "max_tokens": 16}, progress=lambda part, note="", text="": updates.append((part, text))
     )
     assert "Paris" in first["text"] and first["finish_reason"] == "stop"
     assert first["warm"] is False and first["load_s"] > 0
-    texts = [text for _, text in told]
+    texts = [text for _, text in updates]
     assert len(texts) > 3 and texts[-1] == first["text"] and all(map(str.startswith, texts[1:], texts))
-    assert all(0 < part < 1 for part, _ in told)
+    assert all(0 < part < 1 for part, _ in updates)
     second = run({"messages": [{"role": "user", "content": question}], "max_tokens": 16})
     assert (second["warm"], second["load_s"], second["text"]) == (True, 0, first["text"])
     assert second["prompt_tokens"] == first["prompt_tokens"] > 7
 
 
-def test_llama_answers_a_batch_as_each_alone_and_stops_where_told(run):
+def test_llama_answers_a_batch_as_each_alone_and_ends_at_a_stop_string(run):
     prompts = ["Once upon a time", "The sky is", "1 2 3 4"]
     batch = run({"prompts": prompts, "raw": True, "max_tokens": 6})
-    assert [one["text"] for one in batch["answers"]] == [
+    assert [answer["text"] for answer in batch["answers"]] == [
         run({"prompt": prompt, "raw": True, "max_tokens": 6})["text"] for prompt in prompts
     ]
     assert batch["completion_tokens"] == 18 and "text" not in batch
@@ -116,7 +116,7 @@ def test_llama_answers_a_batch_as_each_alone_and_stops_where_told(run):
 
 
 def generated(models, prompt, count):
-    """What `generate` says when nothing of ours is between."""
+    """The text of `generate` when called directly."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -130,13 +130,13 @@ def generated(models, prompt, count):
     return tokenizer.decode(ids[0, asked.shape[1] :], skip_special_tokens=True)
 
 
-def test_torch_says_what_the_library_says(run, models):
-    told = []
-    result = run(TINY | {"device": "cpu"}, progress=lambda part, note="", text="": told.append(text))
+def test_torch_generates_what_the_library_generates(run, models):
+    updates = []
+    result = run(TINY | {"device": "cpu"}, progress=lambda part, note="", text="": updates.append(text))
     assert result["backend"] == "torch" and result["weights"] == "trained" and result["device"] == "cpu"
     assert result["text"] == generated(models, TINY["prompt"], 10) and len(set(result["text"].split())) > 3
     assert (result["prompt_tokens"], result["completion_tokens"], result["finish_reason"]) == (3, 10, "length")
-    assert told[-1] == result["text"] and all(map(str.startswith, told[1:], told))
+    assert updates[-1] == result["text"] and all(map(str.startswith, updates[1:], updates))
     again = run(TINY | {"device": "cpu"})
     assert (again["warm"], again["load_s"], again["text"]) == (True, 0, result["text"])
 
@@ -144,18 +144,18 @@ def test_torch_says_what_the_library_says(run, models):
 def test_torch_answers_a_batch_as_each_alone(run):
     prompts = ["w1 w2 w3", "w40", "w5 w6 w7 w8 w9 w10 w11"]
     batch = run({"model": "tiny", "prompts": prompts, "max_tokens": 8})
-    assert [one["text"] for one in batch["answers"]] == [
+    assert [answer["text"] for answer in batch["answers"]] == [
         run({"model": "tiny", "prompt": prompt, "max_tokens": 8})["text"] for prompt in prompts
     ]
-    assert [one["prompt_tokens"] for one in batch["answers"]] == [3, 1, 7]
+    assert [answer["prompt_tokens"] for answer in batch["answers"]] == [3, 1, 7]
 
 
-def test_torch_stops_where_told_and_repeats_a_seed(run):
+def test_torch_ends_at_a_stop_string_and_repeats_a_seed(run):
     whole = run(TINY)["text"]
-    stop, told = " ".join(whole.split()[3:5]), []
-    cut = run(TINY | {"stop": [stop]}, progress=lambda part, note="", text="": told.append(text))
-    # Nothing that is no part of the answer was told on the way.
-    assert told[-1] and all(map(cut["text"].startswith, told))
+    stop, updates = " ".join(whole.split()[3:5]), []
+    cut = run(TINY | {"stop": [stop]}, progress=lambda part, note="", text="": updates.append(text))
+    # Every update on the way is a part of the answer.
+    assert updates[-1] and all(map(cut["text"].startswith, updates))
     assert cut["text"] == whole[: whole.index(stop)] and cut["finish_reason"] == "stop"
     assert cut["completion_tokens"] < 10
     chance = TINY | {"temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0}
@@ -163,7 +163,7 @@ def test_torch_stops_where_told_and_repeats_a_seed(run):
     assert first == again != other
 
 
-def test_torch_puts_a_chat_by_the_models_own_template(run):
+def test_torch_formats_a_chat_by_the_template_of_the_model(run):
     chat = run(TINY | {"model": "tiny-chat"})
     raw = run({"model": "tiny-chat", "prompt": "user w1 w2 w3", "raw": True, "max_tokens": 10})
     turns = {"model": "tiny-chat", "messages": [{"role": "user", "content": "w1 w2 w3"}], "max_tokens": 10}
@@ -172,14 +172,14 @@ def test_torch_puts_a_chat_by_the_models_own_template(run):
         run(turns | {"model": "tiny"})
 
 
-def test_a_size_that_is_not_there_gets_random_weights_and_says_so(run):
+def test_a_size_without_a_model_file_gets_random_weights_and_says_so(run):
     result = run({"model": "360m", "prompt": "abc", "max_tokens": 2})
     assert (result["model"], result["weights"], result["backend"]) == ("360M", "random", "torch")
     assert result["parameters"] == 361_821_120 and result["completion_tokens"] == 2
     cache.forget()
 
 
-def test_both_back_ends_say_the_same_of_one_gguf_file(run):
+def test_both_backends_generate_the_same_from_one_gguf_file(run):
     asked = {"model": "tiny-file.gguf", "prompt": "ABC2", "max_tokens": 10}
     llama, torch = (run(asked | {"backend": backend}) for backend in ("llama.cpp", "torch"))
     assert llama["text"] == torch["text"] and len(set(llama["text"])) > 5
@@ -192,14 +192,14 @@ def test_both_back_ends_say_the_same_of_one_gguf_file(run):
 # --- limits and absent libraries -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "word", "room"), [("", "time ", 256), ("tiny", "w1 ", 64)])
-def test_a_prompt_longer_than_the_context_is_refused_by_name(run, model, word, room):
+@pytest.mark.parametrize(("model", "prompt_word", "room"), [("", "time ", 256), ("tiny", "w1 ", 64)])
+def test_a_prompt_longer_than_the_context_is_refused_by_name(run, model, prompt_word, room):
     asked = {"model": model, "context": 64, "raw": True, "max_tokens": 2}
-    assert run(asked | {"prompt": word * 9})["context"] == room
+    assert run(asked | {"prompt": prompt_word * 9})["context"] == room
     with pytest.raises(InputFault, match=rf"payload\.prompt has \d+ tokens, (and|more than) the context of {room}"):
-        run(asked | {"prompt": word * (room + 9)})
+        run(asked | {"prompt": prompt_word * (room + 9)})
     with pytest.raises(InputFault, match=r"payload\.prompts has"):
-        run(asked | {"prompts": ["w1", word * (room + 9)]})
+        run(asked | {"prompts": ["w1", prompt_word * (room + 9)]})
     with pytest.raises(InputFault, match=r"payload\.context is 100000, and the model's maximum is"):
         run({"model": model, "prompt": "w1", "context": 100_000})
 
@@ -246,9 +246,9 @@ def test_a_back_end_that_cannot_run_the_model_is_refused(run):
         run(TINY | {"backend": "llama.cpp"})
 
 
-def test_what_is_not_here_may_be_elsewhere(run):
-    said = r"no model 'Mistral-7B-v3'; it has tiny, tiny-chat, tiny-file, SmolLM2"
-    with pytest.raises(llm_models.ModelUnavailable, match=said) as caught:
+def test_a_missing_model_is_unavailable_and_not_an_input_fault(run):
+    message = r"no model 'Mistral-7B-v3'; it has tiny, tiny-chat, tiny-file, SmolLM2"
+    with pytest.raises(llm_models.ModelUnavailable, match=message) as caught:
         run({"model": "Mistral-7B-v3", "prompt": "x"})
     assert error_of("llm_inference", caught.value).code == "unavailable"
 
@@ -258,6 +258,6 @@ def test_what_is_not_here_may_be_elsewhere(run):
     [{}, {"prompt": "x", "prompts": ["y"]}, {"prompt": "x", "messages": [{"role": "user", "content": "y"}]},
      {"prompt": ""}, {"prompts": []}, {"prompts": ["x"] * 65}, {"prompt": "x", "temperature": float("nan")}],
 )  # fmt: skip
-def test_what_is_no_question_is_refused_at_the_door(payload):
+def test_a_payload_without_exactly_one_prompt_is_refused_at_submission(payload):
     with pytest.raises(BadInput):
         validate("llm_inference", payload)

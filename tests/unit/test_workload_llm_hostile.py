@@ -1,4 +1,4 @@
-"""llm_inference: broken and hostile model files, names that lead elsewhere, and what would not fit into memory."""
+"""llm_inference: broken and hostile model files, names with paths, and models that don't fit into memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def spoil(file, **fields):
 
 
 @pytest.mark.parametrize(
-    ("part", "words"),
+    ("part", "problem"),
     [
         (0, "is not a readable GGUF file"),
         (3, "is not a readable GGUF file"),
@@ -55,13 +55,13 @@ def spoil(file, **fields):
         (4_000_000, "damaged, incomplete"),
     ],
 )
-def test_a_gguf_file_that_was_cut_off(run, listed, part, words):
-    """In its head, and in its weights: where only llama.cpp itself can see it."""
+def test_a_gguf_file_that_was_cut_off(run, listed, part, problem):
+    """The file is cut in its header or in its weights, where only llama.cpp itself can detect it."""
     with open(models.held(())["SmolLM2-135M-Instruct"].path, "rb") as file:
         (listed / "cut.gguf").write_bytes(file.read(part))
-    with pytest.raises(InputFault, match=rf"payload\.model .*{words}"):
+    with pytest.raises(InputFault, match=rf"payload\.model .*{problem}"):
         run(model="cut", backend="llama.cpp")
-    # The worker is none the worse for it.
+    # The worker still works.
     assert run(model="tiny")["completion_tokens"] == 2
 
 
@@ -86,7 +86,7 @@ def test_pickled_weights_are_refused(run, listed):
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_code_of_a_models_own_is_not_run(run, listed, tmp_path, name):
+def test_code_that_comes_with_a_model_is_not_run(run, listed, tmp_path, name):
     (listed / "tiny" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     spoil(listed / "tiny" / name, auto_map={"AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]})
     with pytest.raises(InputFault, match=rf"contains code \({name} has auto_map\), which is not run"):
@@ -102,7 +102,7 @@ def test_safetensors_that_were_cut_off(run, listed, size):
         run(model="tiny")
 
 
-def test_weights_that_lack_some_or_have_another_shape_are_not_filled_with_chance(run, listed):
+def test_missing_or_misshapen_weights_are_not_replaced_by_random_ones(run, listed):
     spoil(listed / "tiny" / "config.json", num_hidden_layers=3)
     with pytest.raises(InputFault, match=r"lacks 9 of the weights .* model\.layers\.2\."):
         run(model="tiny")
@@ -168,13 +168,13 @@ def test_links_out_of_the_directory_are_not_followed(run, listed, tmp_path, tiny
         ("payload.context", {"context": 1 << 40}),
     ],
 )
-def test_what_is_too_large_is_refused_at_the_door(field, fields):
+def test_too_large_values_are_refused_at_submission(field, fields):
     with pytest.raises(BadInput) as caught:
         validate("llm_inference", {"prompt": "x"} | fields)
     assert {fault.field for fault in caught.value.faults} == {field}
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypatch):
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypatch):
     def made(*_):
         raise AssertionError("it was built")
 
@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypa
         run(memory_mb=64, model="7B")
     with pytest.raises(InputFault, match=r"payload\.model needs about \d+ MB, and this task has 64 MB"):
         run(memory_mb=64)
-    # No limit of the task's own, and more than the machine has.
+    # The task has no limit, and the model needs more than the machine has.
     memory = SimpleNamespace(available=1 << 20, total=4 << 30)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     with pytest.raises(models.ModelUnavailable, match=r"needs about \d+ MB, and the machine has 1 MB free"):
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(run, monkeypa
 
 
 def test_a_size_that_does_not_fit_is_replaced_by_the_largest_installed_model_that_does(run, monkeypatch):
-    """What was asked for, what ran and why is in the result; a name, which means one model only, is not replaced."""
+    """The result has the requested model, the one that ran and the reason; a name means one model and is not replaced."""
     monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
     result = run(model="7B", prompt=None)
     assert result["requested_model"] == "7B" and result["weights"] == "trained" and result["text"]
@@ -220,7 +220,7 @@ def test_without_any_installed_model_the_largest_size_that_fits_runs(run, monkey
     assert built == ["360M", "135M"], "1B needs 5 GB in float32"
 
 
-def test_a_model_used_longest_ago_goes_when_a_new_one_needs_its_room():
+def test_the_least_recently_used_model_is_closed_when_a_new_one_needs_its_memory():
     closed = []
 
     class Loaded:

@@ -1,4 +1,4 @@
-"""Models of a hub: for members only, safe weights only, fetched once, and nobody's key goes along."""
+"""Models of a hub: for members only, safe weights only, downloaded once, and without the operator's key."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def run(models, tmp_path, monkeypatch):
 
 
 def held(tmp_path: Path) -> list[str]:
-    return sorted(one.name for one in (tmp_path / "cache" / "queztl" / "hub").iterdir() if one.is_dir())
+    return sorted(entry.name for entry in (tmp_path / "cache" / "queztl" / "hub").iterdir() if entry.is_dir())
 
 
-def test_a_model_is_fetched_once_and_says_what_it_says_anywhere(hub, run, tmp_path):
+def test_a_model_is_fetched_once_and_answers_as_the_local_one(hub, run, tmp_path):
     local, fetched = run(model="tiny"), run(hub="lab/tiny")
     assert fetched["text"] == local["text"] and fetched["weights"] == "trained"
     assert (fetched["model"], fetched["backend"]) == ("lab/tiny", "torch")
     files = {path.rsplit("/", 1)[-1] for path in hub.asked if "/resolve/" in path}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= files
-    assert not any("with a key" in one for one in hub.asked), "the operator's key is not a peer's to use"
+    assert not any("with a key" in path for path in hub.asked), "a peer must not use the operator's key"
     hub.asked.clear()
-    assert run(hub="lab/tiny")["text"] == local["text"] and not hub.asked, "this worker knows it"
+    assert run(hub="lab/tiny")["text"] == local["text"] and not hub.asked, "this worker has it loaded"
     llm_hub._fetched.clear()
     cache.forget()
     assert run(hub=f"lab/tiny@{COMMIT}")["text"] == local["text"]
-    assert hub.asked and not any("/resolve/" in one for one in hub.asked), "another worker finds it on the disk"
+    assert hub.asked and not any("/resolve/" in path for path in hub.asked), "another worker finds it on the disk"
     assert held(tmp_path) == [f"lab--tiny@{COMMIT}"]
 
 
@@ -80,7 +80,7 @@ def test_of_several_gguf_files_the_usual_one_is_taken(hub, run, tmp_path):
     result = run(hub="lab/gguf")
     assert result["backend"] == "llama.cpp" and result["completion_tokens"] == 10
     (folder,) = (tmp_path / "cache" / "queztl" / "hub").glob("*@*[0-9]")
-    assert [one.name for one in folder.iterdir()] == ["tiny.Q4_K_M.gguf"]
+    assert [path.name for path in folder.iterdir()] == ["tiny.Q4_K_M.gguf"]
 
 
 def test_an_open_mesh_fetches_nothing(hub, run):
@@ -92,17 +92,17 @@ def test_an_open_mesh_fetches_nothing(hub, run):
 
 
 @pytest.mark.parametrize("name", ["tiny", "../tiny", "lab/../tiny", "lab/tiny/more", "/tiny", "lab/tiny@", "-lab/tiny"])
-def test_what_can_be_no_id_is_refused_at_the_door(name):
+def test_an_invalid_id_is_refused_at_submission(name):
     with pytest.raises(BadInput, match="hub"):
         validate("llm_inference", ASK | {"hub": name}, closed=True)
 
 
-def test_a_model_and_a_hub_are_one_too_many():
+def test_a_model_and_a_hub_exclude_each_other():
     with pytest.raises(BadInput, match="must be left out when a model is named"):
         validate("llm_inference", ASK | {"hub": "lab/tiny", "model": "tiny"}, closed=True)
 
 
-def test_what_is_not_there_or_not_for_everybody_is_said(hub, run):
+def test_an_absent_or_gated_model_is_an_input_fault(hub, run):
     with pytest.raises(InputFault, match=r"payload\.hub names lab/none@main, which the hub does not have"):
         run(hub="lab/none")
     with pytest.raises(InputFault, match="names lab/tiny@v9, which the hub does not have"):
@@ -124,7 +124,7 @@ def test_pickled_weights_and_code_are_not_even_fetched(hub, run, models, tmp_pat
     (coded / "modeling.py").write_text("raise SystemExit('it ran')")
     (coded / "pytorch_model.bin").write_bytes(b"pickled, beside the safe ones")
     assert run(hub="lab/coded")["completion_tokens"] == 10
-    assert not [one for one in hub.asked if "/resolve/" in one and one.endswith((".py", ".bin"))]
+    assert not [path for path in hub.asked if "/resolve/" in path and path.endswith((".py", ".bin"))]
 
 
 def test_a_hub_that_can_not_be_reached_is_no_fault_of_the_payload(hub, run, monkeypatch, tmp_path):
@@ -134,7 +134,7 @@ def test_a_hub_that_can_not_be_reached_is_no_fault_of_the_payload(hub, run, monk
     assert "\n" not in str(caught.value)
 
 
-def test_a_fetch_that_was_cut_off_leaves_no_model_and_is_gone_on_with(hub, run, tmp_path):
+def test_an_interrupted_fetch_leaves_no_model_and_is_continued(hub, run, tmp_path):
     hub.lost = "model.safetensors"
     with pytest.raises(ModelUnavailable, match="it can't get lab/tiny from the hub: "):
         run(hub="lab/tiny")
@@ -160,6 +160,6 @@ def test_only_safe_weights_and_descriptions_are_ever_chosen(files):
     assert form == "safetensors" or len(wanted) == 1
 
 
-def test_parts_of_a_gguf_are_no_file_to_take():
+def test_split_gguf_files_are_refused():
     with pytest.raises(InputFault):
         llm_hub.choose({"big-00001-of-00002.gguf": 5, "big-00002-of-00002.gguf": 5})

@@ -1,4 +1,4 @@
-"""The machine code for SHA-256d: the same answers as hashlib, and no harm where there is no LLVM."""
+"""The machine code for SHA-256d: the same answers as hashlib, and a fallback where LLVM is not installed."""
 
 import logging
 import random
@@ -42,7 +42,7 @@ def test_machine_code_gives_what_hashlib_gives(kernel):
                 assert kernel.scan(*arguments) == sha256_lane.scan(*arguments), arguments
 
 
-def test_the_last_nonces_there_are_can_be_tried(kernel):
+def test_the_range_up_to_the_last_nonce_can_be_searched(kernel):
     header, count = bytes.fromhex(GENESIS_HEADER_HEX)[:76], 1000
     arguments = (header, (1 << 32) - count, count, (1 << 250) - 1)
     assert kernel.scan(*arguments) == sha256_lane.scan(*arguments)
@@ -55,7 +55,7 @@ def test_genesis_nonce_is_found_by_machine_code(run, kernel, cores):
     assert result["hash_hex"].startswith("000000000019d6689c085ae165831e93")
 
 
-def test_both_ways_search_a_range_whole_and_agree(run, kernel, monkeypatch):
+def test_both_engines_search_a_whole_range_and_agree(run, kernel, monkeypatch):
     payload = {"header_hex": GENESIS_HEADER_HEX, "nonce_start": 9, "nonce_count": 400_001, "target_bits": 70}
     fast, faster = run(payload), run(payload, 3)
     monkeypatch.setattr(crypto_mining.sha256_vector, "kernel", lambda: None)
@@ -65,12 +65,12 @@ def test_both_ways_search_a_range_whole_and_agree(run, kernel, monkeypatch):
         assert slow[key] == fast[key] == faster[key], key
 
 
-def test_a_small_search_waits_for_nothing_to_be_made(run, monkeypatch):
+def test_a_small_search_does_not_wait_for_the_compiler(run, monkeypatch):
     monkeypatch.setattr(crypto_mining.sha256_vector, "is_compiled", lambda: False)
     assert run({"nonce_count": 1000, "target_bits": 70})["engine"] == "hashlib"
 
 
-def test_machine_code_that_overlooks_a_nonce_is_not_used(monkeypatch, caplog):
+def test_machine_code_that_computes_wrong_hashes_is_not_used(monkeypatch, caplog):
     real, constant = sha256_vector._module, sha256_vector.ROUND[5]
     assert f"i32 {constant}" in real(8, "")
 
@@ -87,7 +87,7 @@ def test_machine_code_that_overlooks_a_nonce_is_not_used(monkeypatch, caplog):
         sha256_vector.kernel.cache_clear()
 
 
-def test_without_llvm_the_kind_works_and_says_how(tmp_path):
+def test_without_llvm_the_kind_works_and_names_its_engine(tmp_path):
     script = (
         "import sys; sys.modules['llvmlite'] = None\n"
         "from pathlib import Path\n"

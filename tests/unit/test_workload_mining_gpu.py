@@ -27,7 +27,7 @@ needs_triton = pytest.mark.skipif(
 
 
 def python(script: str, folder: Path, **environment: str) -> str:
-    """What a fresh interpreter prints: Triton decides once, on import, whether it interprets."""
+    """The output of a fresh interpreter: Triton decides on import whether it interprets."""
     clean = os.environ | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(folder / "cache")} | environment
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=clean, capture_output=True, text=True, check=False
@@ -43,14 +43,14 @@ def test_the_state_after_one_block_is_sha_256s(data):
 
 
 @given(target=st.integers(0, (1 << 256) - 1))
-def test_a_launch_is_never_so_large_that_its_hits_can_not_be_told(target):
+def test_a_launch_is_never_so_large_that_its_hits_overflow_the_buffer(target):
     size = sha256_gpu.launch_size(target)
     assert size >= 0 and size * ((target >> 224) + 1) <= sha256_gpu.CAPACITY // 16 << 32
 
 
 @needs_triton
 def test_the_kernel_gives_what_hashlib_gives(tmp_path):
-    """Whole programs and parts of one; no hit, one, and many; the last nonces there are; the whole kind."""
+    """Whole and partial program blocks; no hit, one and many; the last nonces; and the whole kind."""
     script = (
         "import random\n"
         "from pathlib import Path\n"
@@ -95,7 +95,7 @@ def test_a_real_gpu_finds_what_hashlib_finds(tmp_path):
     assert result["nonce"] == GENESIS_NONCE and result["engine"] == f"gpu, {torch.cuda.get_device_name()}"
 
 
-def test_where_there_is_no_gpu_it_says_so(tmp_path):
+def test_a_machine_without_a_gpu_says_so(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

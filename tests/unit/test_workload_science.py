@@ -1,4 +1,4 @@
-"""scientific_computing: each operation beside SciPy or a formula called directly, and checks that catch wrong ones."""
+"""scientific_computing: each operation compared with SciPy or a formula, and checks that catch wrong results."""
 
 import math
 import subprocess
@@ -31,7 +31,7 @@ def run(tmp_path):
     return call
 
 
-def test_linpack_passes_hpls_own_test_at_hpls_size(run):
+def test_linpack_passes_the_residual_test_of_hpl(run):
     result = run({"operation": "linpack", "n": 600, "repeat": 2})
     assert (result["operation"], result["dtype"], result["passed"]) == ("linpack", "float64", True)
     assert 0 < result["residual"] < 16
@@ -54,8 +54,8 @@ def test_transforms_of_each_dimension_pass_their_check(run, dimensions, dtype):
 def test_a_transform_that_leaves_out_an_axis_is_wrong():
     random = np.random.default_rng(1)
     signal = random.random((2, 16, 16)) + 1j * random.random((2, 16, 16))
-    there = fft.fftn(signal, axes=(1, 2))
-    check(fft_residual(signal, there, fft.ifftn(there, axes=(1, 2))), "fft")
+    spectrum = fft.fftn(signal, axes=(1, 2))
+    check(fft_residual(signal, spectrum, fft.ifftn(spectrum, axes=(1, 2))), "fft")
     one_axis = fft.fft(signal)
     with pytest.raises(WrongResult):
         check(fft_residual(signal, one_axis, fft.ifft(one_axis)), "fft")
@@ -68,7 +68,7 @@ def test_sparse_systems_are_solved(run, dtype):
         assert result["passed"] and result["gflops"] > 0, result
 
 
-def test_the_matrix_is_poissons_and_a_wrong_solution_is_seen():
+def test_the_matrix_is_that_of_poisson_and_a_wrong_solution_is_detected():
     side = 40
     matrix = science_sparse.laplacian(side)
     # A product of sines is an eigenvector; its eigenvalue is known.
@@ -85,7 +85,7 @@ def test_the_matrix_is_poissons_and_a_wrong_solution_is_seen():
         check(science_sparse.residual(matrix, solved, eigenvalue * wave), "sparse_solve")
 
 
-def test_operations_of_a_dense_factorization_are_its_formula():
+def test_the_operation_count_of_a_dense_factorization_matches_its_formula():
     n = 30
     random = np.random.default_rng(3)
     factors = splu(sparse.csc_array(random.random((n, n)) + n * np.eye(n)), permc_spec="NATURAL", diag_pivot_thresh=0)
@@ -93,12 +93,14 @@ def test_operations_of_a_dense_factorization_are_its_formula():
     assert science_sparse.operations(factors.L, factors.U) == exact
 
 
-def test_the_price_is_black_and_scholes_on_any_number_of_cores(run):
+def test_the_price_is_that_of_black_and_scholes_on_any_number_of_cores(run):
     payload = {"operation": "monte_carlo", "n": 3_000_000, "seed": 5}
-    one, three = run(payload, 1), run(payload, 3)
-    assert one["estimate"] == three["estimate"] and one["standard_error"] == three["standard_error"]
-    assert math.isclose(one["exact"], 7.1280646692617395) and one["off_by"] < 4
-    assert one["samples_per_s"] > 0 and 0.006 < one["standard_error"] < 0.008
+    one_core, three_cores = run(payload, 1), run(payload, 3)
+    assert (
+        one_core["estimate"] == three_cores["estimate"] and one_core["standard_error"] == three_cores["standard_error"]
+    )
+    assert math.isclose(one_core["exact"], 7.1280646692617395) and one_core["off_by"] < 4
+    assert one_core["samples_per_s"] > 0 and 0.006 < one_core["standard_error"] < 0.008
 
 
 def test_an_estimate_that_is_off_is_not_returned(run, monkeypatch):
@@ -126,20 +128,20 @@ def test_wrong_payloads_are_named():
         assert [fault.field for fault in caught.value.faults] == [field], payload
 
 
-def test_a_call_that_tells_nothing_is_told_of(tmp_path, monkeypatch):
+def test_a_long_call_without_updates_gets_estimated_progress(tmp_path, monkeypatch):
     monkeypatch.setattr(progress_ticker, "EVERY_S", 0.01)
-    told, enough = [], threading.Event()
+    updates, enough = [], threading.Event()
 
     def progress(fraction, note=""):
-        told.append((fraction, note))
-        if len(told) > 5:
+        updates.append((fraction, note))
+        if len(updates) > 5:
             enough.set()
 
     with progress_ticker.ticking(Context(1, tmp_path, progress=progress), "run 2 of 2", 0.5, 1.0, expected_s=0.01):
         assert enough.wait(30)
-    fractions = [fraction for fraction, _ in told]
+    fractions = [fraction for fraction, _ in updates]
     assert fractions[0] == 0.5 and fractions == sorted(fractions) and 0.5 < fractions[-1] < 1.0
-    assert told[0][1] == "run 2 of 2" and told[-1][1] == "run 2 of 2, 0 s"
+    assert updates[0][1] == "run 2 of 2" and updates[-1][1] == "run 2 of 2, 0 s"
 
 
 def test_without_scipy_the_kind_says_what_is_absent():

@@ -1,4 +1,4 @@
-"""The work on a GPU: PyTorch's calls on whatever device there is, checked as the processor's own results are."""
+"""Operations on a GPU: PyTorch's calls on the device at hand, with the same checks as results of the processor."""
 
 import subprocess
 import sys
@@ -37,8 +37,10 @@ def test_torch_gives_what_numpy_gives(torch, dtype):
     well = left + 60 * np.eye(60, dtype=dtype)
     assert np.allclose(ours.solve(well, right[0])[0], theirs.solve(well, right[0])[0], **close)
     signal = (left + 1j * right).reshape(4, 30, 30).astype(np.result_type(dtype, np.complex64))
-    for one, two in zip(ours.round_trip(signal, (1, 2))[:2], theirs.round_trip(signal, (1, 2))[:2], strict=True):
-        assert one.dtype == two.dtype and np.allclose(one, two, **close)
+    for ours_array, their_array in zip(
+        ours.round_trip(signal, (1, 2))[:2], theirs.round_trip(signal, (1, 2))[:2], strict=True
+    ):
+        assert ours_array.dtype == their_array.dtype and np.allclose(ours_array, their_array, **close)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -56,7 +58,7 @@ def test_a_real_gpu_passes_its_check(torch, tmp_path, operation):
     assert result["passed"] and result["device"] == torch.cuda.get_device_name()
 
 
-def test_where_there_is_none_it_says_so(torch, tmp_path):
+def test_a_machine_without_a_gpu_says_so(torch, tmp_path):
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(dense_gpu.NoGpu, match="has no GPU that PyTorch can use"):
@@ -79,7 +81,7 @@ def test_without_torch_it_says_what_is_absent():
 
 
 @pytest.mark.parametrize("operation", ["sparse_solve", "monte_carlo"])
-def test_what_runs_on_the_processor_only_says_so(operation):
+def test_an_operation_for_the_processor_only_refuses_a_gpu(operation):
     with pytest.raises(BadInput) as caught:
         validate("scientific_computing", {"operation": operation, "device": "gpu"})
     assert [fault.field for fault in caught.value.faults] == ["payload.device"]

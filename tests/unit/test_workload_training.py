@@ -1,4 +1,4 @@
-"""ml_training: sizes of its models, losses that fall and one that can't, data that is refused, and limits."""
+"""ml_training: sizes of its models, losses that fall, trainings that fail, and limits."""
 
 import io
 import math
@@ -46,17 +46,17 @@ def npz(**arrays):
 
 def count(payload):
     with torch.device("meta"):
-        return sum(one.numel() for one in models.build(validate("ml_training", payload)).parameters())
+        return sum(parameter.numel() for parameter in models.build(validate("ml_training", payload)).parameters())
 
 
 def test_resnet50_is_that_of_the_paper():
     assert count({"model": "resnet50", "classes": 1000}) == 25_557_032
     with torch.device("meta"):
         state = models.resnet50(1000).state_dict()
-    # torchvision's names, whose wheel can't be loaded beside PyTorch's CPU build: 267 weights and 53 counters.
+    # The names of torchvision, whose wheel can't be loaded beside PyTorch's CPU build: 267 weights and 53 counters.
     assert len(state) == 320 and state["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
     assert state["layer2.0.downsample.0.weight"].shape == (512, 256, 1, 1) and state["fc.weight"].shape == (1000, 2048)
-    # 4.09 billion multiplications forward, twice that back but for the images' own gradients.
+    # 4.09 billion multiplications forward, and twice that backward except for the gradients of the images.
     forward = 4.089e9
     assert math.isclose(
         models.flops(MlTrainingPayload(model="resnet50", classes=1000, batch=1)), 6 * forward, rel_tol=0.02
@@ -98,27 +98,27 @@ def test_tokens_are_predicted_from_earlier_ones_alone():
     ],
 )
 def test_each_model_learns(run, payload, unit, below):
-    told = []
-    result = run(payload, progress=lambda fraction, note="": told.append((fraction, note)))
+    updates = []
+    result = run(payload, progress=lambda fraction, note="": updates.append((fraction, note)))
     assert result["loss_fell"] is True and result["loss_last"] < below < result["loss_first"], result
     assert result["loss_floor"] is None or result["loss_last"] > result["loss_floor"]
     assert [step for step, _ in result["losses"]][-1] == result["steps"] == payload["steps"]
     assert result[unit] > 0 and result["gflops"] > 0 and result["peak_memory_mb"] > 100
-    assert told[-1][0] == 1 and told[-1][1].startswith(f"step {payload['steps']} of {payload['steps']}, loss ")
+    assert updates[-1][0] == 1 and updates[-1][1].startswith(f"step {payload['steps']} of {payload['steps']}, loss ")
 
 
 @pytest.mark.parametrize("payload", [{"steps": 60}, {"steps": 200, "batch": 16}, TINY | {"steps": 40}])
-def test_what_does_not_learn_fails(run, payload):
+def test_a_training_whose_loss_does_not_fall_fails(run, payload):
     with pytest.raises(DidNotLearn, match=r"did not fall: from .* try another learning_rate \(it was 0\)"):
         run(payload | {"learning_rate": 0})
 
 
-def test_too_few_steps_are_said_to_be_too_few(run):
+def test_too_few_steps_give_no_verdict(run):
     result = run({"steps": 4})
     assert result["loss_fell"] is None and "4 steps are too few" in result["loss_words"]
 
 
-def test_seconds_end_it(run):
+def test_a_time_limit_ends_a_training(run):
     result = run({"seconds": 1.0})  # a step takes milliseconds, on a busy machine tens of them
     assert 1.0 <= result["seconds"] < 3 and result["steps"] > 10
 
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_one_others(run):
     assert run(payload)["losses"] == run(payload)["losses"] != run(payload | {"seed": 1})["losses"]
 
 
-def test_made_text_has_the_entropy_that_is_said(run):
+def test_generated_text_has_the_stated_entropy(run):
     payload = validate("ml_training", TINY | {"context": 512, "batch": 256})
     tokens, following = open_source(payload, CONTEXT, "cpu").batch(0)
     pairs = np.zeros((256, 256))
@@ -152,7 +152,7 @@ def test_verdicts():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_device_that_is_absent_sends_the_task_elsewhere(run):
+def test_an_absent_device_is_unavailable_and_not_an_input_fault(run):
     with pytest.raises(ImportError, match="it has no cuda device for PyTorch") as caught:
         run({"device": "cuda"})
     assert error_of("ml_training", caught.value).code == "unavailable"

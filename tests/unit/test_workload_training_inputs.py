@@ -1,4 +1,4 @@
-"""ml_training on data that is given, and payloads that can't be."""
+"""ml_training on data in the payload, and invalid payloads."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def npz(**arrays):
 
 def count(payload):
     with torch.device("meta"):
-        return sum(one.numel() for one in models.build(validate("ml_training", payload)).parameters())
+        return sum(parameter.numel() for parameter in models.build(validate("ml_training", payload)).parameters())
 
 
 X, Y = np.random.default_rng(0).normal(size=(64, 5)), np.arange(64) % 3
@@ -62,7 +62,7 @@ def test_given_samples_images_and_texts_are_learnt(run, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     payload = validate("ml_training", SMALL_IMAGES | {"batch": 8, "data": npz(x=images, y=Y[:8] % 2)})
     inputs, targets = open_source(payload, CONTEXT, "cpu").batch(0)
-    at = [int((images.astype(np.float32) == 255 * one.numpy()).all((1, 2, 3)).argmax()) for one in inputs]
+    at = [int((images.astype(np.float32) == 255 * image.numpy()).all((1, 2, 3)).argmax()) for image in inputs]
     assert sorted(at) == list(range(8)) and targets.tolist() == [Y[n] % 2 for n in at]
     text = b"the quick brown fox jumps over the lazy dog. " * 30
     assert run(TINY | {"data": text, "steps": 60, "learning_rate": 3e-3})["loss_fell"]
@@ -76,7 +76,7 @@ def test_each_given_sample_is_seen_once_an_epoch():
 
 
 class Pickled:
-    """What must never be read."""
+    """An object that must never be unpickled."""
 
     def __reduce__(self):
         return (print, ("this is code of a peer",))
@@ -101,13 +101,13 @@ class Pickled:
         (npz(x=np.where(X > 2, 1e300, X), y=Y), "not finite numbers"),
     ],
 )
-def test_bad_arrays_are_refused_in_words(run, data, problem, capsys):
+def test_bad_arrays_are_refused_with_their_problem(run, data, problem, capsys):
     with pytest.raises(InputFault, match=problem) as caught:
         run(GIVEN | {"data": data})
     assert caught.value.field == "data" and "code of a peer" not in capsys.readouterr().out
 
 
-def test_an_archive_that_unpacks_into_far_more_is_not_unpacked(run, monkeypatch):
+def test_an_archive_that_expands_too_much_is_not_unpacked(run, monkeypatch):
     monkeypatch.setattr("node.workloads.training.data.MAX_ARRAY_BYTES", 1 << 20)
     with pytest.raises(InputFault, match="unpacked"):
         run(GIVEN | {"data": npz(x=np.zeros((1 << 19, 5)), y=Y)})
@@ -136,7 +136,7 @@ def test_a_text_shorter_than_the_context_is_refused(run):
         ({"model": "alexnet", "optimizer": "lion", "precision": "fp8", "device": "/dev/sda"}, None),
     ],
 )
-def test_what_can_not_be_is_refused_at_the_door(payload, fields):
+def test_invalid_values_are_refused_at_submission(payload, fields):
     with pytest.raises(BadInput) as caught:
         validate("ml_training", payload)
     found = [fault.field.removeprefix("payload.") for fault in caught.value.faults]
@@ -148,8 +148,8 @@ def test_a_batch_too_large_for_the_task_is_refused_with_its_estimate(run):
         run({"model": "transformer", "batch": 64})
 
 
-def test_the_estimate_of_memory_is_near_what_is_taken():
-    """In a process of its own: the peak of this one is of all tests."""
+def test_the_estimate_of_memory_is_close_to_the_peak():
+    """Runs in a process of its own: the peak of this process includes all tests."""
     payload = TINY | {"batch": 256, "steps": 2, "precision": "fp32"}
     script = (
         "import json, sys; from pathlib import Path\n"
@@ -165,7 +165,7 @@ def test_the_estimate_of_memory_is_near_what_is_taken():
     assert 0.6 < int(done.stdout) / estimate_mb < 1.3, (done.stdout, estimate_mb)
 
 
-def test_memory_that_runs_out_is_said_to_be_memory(run, monkeypatch):
+def test_exhausted_memory_is_a_memory_error(run, monkeypatch):
     def exhausted(self):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
@@ -174,7 +174,7 @@ def test_memory_that_runs_out_is_said_to_be_memory(run, monkeypatch):
         run({})
 
 
-def test_a_loss_that_is_no_number_fails_at_once_and_is_no_fault_of_the_input(run):
+def test_a_loss_that_is_nan_fails_at_once_and_is_not_an_input_fault(run):
     with pytest.raises(DidNotLearn, match="try a smaller learning_rate") as caught:
         run(GIVEN | {"data": npz(x=X / np.abs(X).max() * 3e38, y=Y), "optimizer": "sgd", "precision": "fp32"})
     assert error_of("ml_training", caught.value).code == "failed"

@@ -1,4 +1,4 @@
-"""The kinds video_encode_…: what comes out is decoded and laid beside what went in, frame by frame."""
+"""The kinds video_encode_…: the output is decoded and compared with the input, frame by frame."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from node.workloads.video.test_pattern import Scene, read_number
 from tests.videos import SIZE, psnr, read, video
 
 CODECS = {"h264": ("h264", 32.0), "h265": ("hevc", 32.0), "av1": ("av1", 30.0)}
-#: SHA-256 of three pictures: a change here changes what the kinds' speeds mean.
+#: SHA-256 of three test pictures: a change makes measured speeds of the kinds incomparable.
 DIGEST = "a83fd13e945d0bdba2346e4143a91dde9ecfc89a647a76c876eb07fb862d5b57"
 every_codec = pytest.mark.parametrize("codec", CODECS)
 
 
 @pytest.fixture(scope="module")
 def clip() -> bytes:
-    """Two seconds, with B-frames and sound."""
+    """Two seconds of video, with B-frames and sound."""
     return video(50)
 
 
@@ -47,8 +47,8 @@ def encode(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no real-time policies to look at")
 @every_codec
-def test_no_encoder_makes_this_machine_wait_for_it(encode, clip, codec):
-    """SVT-AV1 run by root would: its threads, and this one, ahead of everything else there is."""
+def test_no_encoder_runs_with_real_time_priority(encode, clip, codec):
+    """As root, SVT-AV1 would raise its threads, and the calling one, above all other processes."""
     seen: set[int] = set()
 
     def look(share: float, note: str = "") -> None:
@@ -64,21 +64,21 @@ def test_no_encoder_makes_this_machine_wait_for_it(encode, clip, codec):
 
 
 @every_codec
-def test_every_frame_of_a_file_comes_out_in_its_place(encode, clip, codec):
-    told = []
-    output = encode(codec, video=clip, crf=20, progress=lambda share, note="": told.append(share))
+def test_every_frame_of_a_file_is_encoded_in_order(encode, clip, codec):
+    shares = []
+    output = encode(codec, video=clip, crf=20, progress=lambda share, note="": shares.append(share))
     name, bound = CODECS[codec]
     was, made = read(clip), read(output.data)
     assert (made.codec, made.pixel_format, made.size) == (name, "yuv420p", SIZE)
     assert made.numbers == list(range(50)) and made.times == was.times and made.colour == 1
-    assert all(psnr(one, other) > bound for one, other in zip(made.luma, was.luma, strict=True))
+    assert all(psnr(plane, other) > bound for plane, other in zip(made.luma, was.luma, strict=True))
     assert made.sound == was.sound and abs(made.sound_span[0] - was.sound_span[0]) <= Fraction(1, 1000)
     info = output.info
     assert (info["frames"], info["width"], info["height"], info["duration_s"]) == (50, *SIZE, 2.0)
     assert info["audio"] == [{"codec": "aac", "how": "copied"}] and info["threads"] == 2
     assert info["fps"] > 0 and info["realtime"] == pytest.approx(2.0 / info["seconds"], rel=0.01)
     assert info["bytes"] == output.data.stat().st_size and 0 < info["bit_rate"] <= info["bytes"] * 4
-    assert told == sorted(told) and told[-1] == 1.0
+    assert shares == sorted(shares) and shares[-1] == 1.0
     data = output.data.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat"), "the index comes first"
 
@@ -90,11 +90,11 @@ def test_a_resolution_alone_encodes_a_test_picture(encode, codec):
     scene = Scene(320, 180)
     pictures = [scene.picture(number)[0] for number in range(24)]
     assert made.size == (320, 180) and made.numbers == list(range(24))
-    assert all(psnr(one, other) > 25 for one, other in zip(made.luma, pictures, strict=True))
+    assert all(psnr(plane, other) > 25 for plane, other in zip(made.luma, pictures, strict=True))
     assert output.info["frame_rate"] == 24 and output.info["source"] == "test picture" and made.sound == []
 
 
-def test_names_of_resolutions_and_how_long_the_test_picture_is_by_default():
+def test_names_of_resolutions_and_the_default_length_of_the_test_picture():
     def default(resolution):
         payload = validate("video_encode_h264", {"resolution": resolution})
         return payload.test_size, payload.test_seconds
@@ -118,13 +118,13 @@ def test_the_test_picture_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
-def test_quality_is_that_of_an_independent_computation(encode, clip, codec):
+def test_quality_matches_an_independent_computation(encode, clip, codec):
     output = encode(codec, video=clip, crf=30, quality=True, resolution="160x96", seconds=0.4)
     made = _planes(output.data.read_bytes())
     frames = list(av.open(io.BytesIO(clip)).decode(video=0))[:10]
     wanted = [_split(frame.reformat(160, 96, interpolation="BICUBIC")) for frame in frames]
     pairs = list(zip(made, wanted, strict=True))
-    errors = [[np.mean((a - b) ** 2) for a, b in zip(one, other, strict=True)] for one, other in pairs]
+    errors = [[np.mean((a - b) ** 2) for a, b in zip(encoded, reference, strict=True)] for encoded, reference in pairs]
     weighed = [(4 * y + u + v) / 6 for y, u, v in errors]
     decibels = 10 * np.log10(255**2 / np.mean(weighed))
     assert output.info["psnr_db"] == pytest.approx(decibels, abs=0.02)
@@ -137,20 +137,23 @@ def test_quality_is_that_of_an_independent_computation(encode, clip, codec):
 
 
 def _split(frame):
-    flat = [np.frombuffer(one, np.uint8).reshape(one.height, one.line_size)[:, : one.width] for one in frame.planes]
-    return [one.astype(np.float64) for one in flat]
+    flat = [
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in frame.planes
+    ]
+    return [plane.astype(np.float64) for plane in flat]
 
 
 def _planes(data):
     return [_split(frame) for frame in av.open(io.BytesIO(data)).decode(video=0)]
 
 
-def _ssim(one, other):
-    """By its definition, over squares of 8 pixels, every fourth one."""
+def _ssim(picture, other):
+    """The SSIM by its definition, over squares of 8 pixels, every fourth pixel."""
     values = []
-    for top in range(0, one.shape[0] - 7, 4):
-        for left in range(0, one.shape[1] - 7, 4):
-            a, b = one[top : top + 8, left : left + 8], other[top : top + 8, left : left + 8]
+    for top in range(0, picture.shape[0] - 7, 4):
+        for left in range(0, picture.shape[1] - 7, 4):
+            a, b = picture[top : top + 8, left : left + 8], other[top : top + 8, left : left + 8]
             ma, mb, va, vb = a.mean(), b.mean(), a.var(), b.var()
             both = ((a - ma) * (b - mb)).mean()
             c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -165,14 +168,14 @@ def test_better_quality_is_asked_for_by_crf_preset_and_bit_rate(encode, clip):
     assert read(encode(video=clip, gop=5).data).keys == 10
 
 
-def test_scaling_fits_inside_and_turns_with_the_picture(encode, clip):
+def test_scaling_fits_inside_and_follows_the_rotation(encode, clip):
     assert encode(video=clip, resolution="160x160").info["height"] == 96
     turned = video(5, rotation=90)
     assert read(turned).rotation == 90
     output = encode(video=turned, resolution="160x96")
     made = read(output.data)
     assert made.size == (96, 160) and made.rotation == 0
-    upright = [np.rot90(one) for one in read(turned).luma]
+    upright = [np.rot90(luma) for luma in read(turned).luma]
     small = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright[2]), "gray").reformat(96, 160, "gray")
     assert psnr(made.luma[2], small.to_ndarray()) > 24
 
@@ -202,16 +205,16 @@ def test_sound_is_copied_where_the_container_can_hold_it(encode, sound, source, 
     clip = video(25, container=source, sound=sound)
     output = encode(video=clip, container=container)
     assert output.content_type == {"mp4": "video/mp4", "mkv": "video/x-matroska"}[container]
-    (told,) = output.info["audio"]
+    (track,) = output.info["audio"]
     made = read(output.data)
-    assert (told["codec"], told["how"]) == how and made.sound_codec == how[0]
+    assert (track["codec"], track["how"]) == how and made.sound_codec == how[0]
     assert made.numbers == list(range(25)) and abs(made.times[0]) < Fraction(1, 10)
     start, end = made.sound_span
     assert abs(start - made.times[0]) < Fraction(1, 10) and Fraction(9, 10) < end < Fraction(12, 10)
     assert read(encode(video=clip, audio="drop").data).sound == []
 
 
-def test_ten_bits_are_kept_by_who_can(encode):
+def test_ten_bits_are_kept_by_the_codecs_that_can(encode):
     clip = video(5, codec="libx265", pixel_format="yuv420p10le", options={"x265-params": "log-level=none"})
     assert read(encode("av1", video=clip).data).pixel_format == "yuv420p10le"
     assert read(encode("h265", video=clip).data).pixel_format == "yuv420p10le"
@@ -228,7 +231,7 @@ def test_other_codecs_and_containers_are_read(encode, codec, container):
     assert read(encode(video=clip).data).numbers == list(range(10))
 
 
-def test_an_encoder_that_is_not_there_is_said_not_used(encode, clip):
+def test_an_absent_encoder_is_refused_or_passed_over(encode, clip):
     from node.workloads.video import codecs
 
     for codec in CODECS:

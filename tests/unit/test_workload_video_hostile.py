@@ -1,4 +1,4 @@
-"""Files that are no video, are broken, or want something: each is one clear fault of the input."""
+"""Files that are no video, are damaged or are hostile: each is one clear fault of the input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clip() -> bytes:
 
 @pytest.fixture
 def refused(tmp_path):
-    """The problem that is named when `data` is encoded; nothing else may happen."""
+    """`refused(data)`: the problem that the input fault names; the task must not do anything else."""
 
     def call(data: bytes) -> str:
         payload = {"video": data, "preset": "ultrafast", "encoder": "software"}
@@ -53,7 +53,7 @@ NO_VIDEO = {
 
 
 @pytest.mark.parametrize("name", NO_VIDEO)
-def test_what_is_no_video(refused, name):
+def test_a_file_that_is_no_video(refused, name):
     assert refused(NO_VIDEO[name]).startswith("is not a readable video file")
 
 
@@ -79,7 +79,7 @@ def test_a_file_with_a_hole_in_it(refused, clip, at):
     assert "damaged" in refused(bytes(data))
 
 
-def test_a_part_of_a_longer_video_is_taken_for_nothing_else(refused, clip, tmp_path):
+def test_a_part_of_a_longer_video_is_read_in_its_own_format_only(refused, clip, tmp_path):
     part = {"first": 0, "end": 50, "time_base": "1/25", "rate": "25/1"}
     payload = {"video": clip, "part": part, "encoder": "software"}
     with pytest.raises(InputFault, match="is not a readable video file"):
@@ -88,10 +88,13 @@ def test_a_part_of_a_longer_video_is_taken_for_nothing_else(refused, clip, tmp_p
 
 
 def test_sizes_are_refused_before_a_picture_is_decoded(refused):
-    for side, said in ((9000, "has 9000 x 9000 pixels; the limit is 35 million"), (60_000, "is not a readable video")):
+    for side, expected in (
+        (9000, "has 9000 x 9000 pixels; the limit is 35 million"),
+        (60_000, "is not a readable video"),
+    ):
         header = b"YUV4MPEG2 W%d H%d F25:1 Ip A1:1 C420jpeg\nFRAME\n" % (side, side)
-        assert said in refused(header + bytes(100_000))
-    # An SPS of 64,000 by 64,000 in front of noise: the decoder itself must not make room for it.
+        assert expected in refused(header + bytes(100_000))
+    # An SPS of 64,000 by 64,000 before noise: the decoder must not allocate memory for it.
     problem = refused(_huge_h264())
     assert problem.startswith(
         ("is not a readable video", "has no picture size", "has 64000 x 64000 pixels", "has no frame")
@@ -121,7 +124,7 @@ def test_pictures_too_small_for_an_encoder(codec, tmp_path):
         assert caught.value.field == field
 
 
-def test_a_length_that_is_too_long_or_not_true(refused):
+def test_a_duration_that_is_too_long_or_false(refused):
     data = video(50, container="matroska")
     at = data.index(b"\x44\x89\x88") + 3
     too_long, truncated = "has a duration of 20.0 hours; the limit is 6", "is truncated: it ends after 2.00 s of 3.60 s"
@@ -130,7 +133,7 @@ def test_a_length_that_is_too_long_or_not_true(refused):
 
 
 def _outside(clip: bytes, path: str) -> bytes:
-    """`clip` with its pictures said to lie in the file at `path`: the alias of a QuickTime data reference."""
+    """`clip` with a QuickTime data reference (an alias) that says its pictures lie in the file at `path`."""
     old = clip.index(b"url \x00\x00\x00\x01") - 4
     name = path.encode()
     tail = struct.pack(">HH", 2, len(name)) + name + b"\x00" * (len(name) % 2) + struct.pack(">HH", 0xFFFF, 0)
@@ -138,7 +141,7 @@ def _outside(clip: bytes, path: str) -> bytes:
     alias += bytes(16) + struct.pack(">HH", 1, 1) + bytes(16) + tail
     box = struct.pack(">I", 12 + len(alias)) + b"alis" + bytes(4) + alias
     data = bytearray(clip[:old] + box + clip[old + 12 :])
-    # Every box around it grows; the picture's track comes first, so the first box of each name is the right one.
+    # Every enclosing box grows; the video track comes first, so the first box of each name is the right one.
     for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
         at = data.index(kind) - 4
         data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + len(box) - 12)
@@ -149,7 +152,7 @@ def test_a_video_that_lies_in_another_file(refused, clip, tmp_path):
     elsewhere = tmp_path / "elsewhere.mp4"
     elsewhere.write_bytes(clip)
     data = _outside(clip, str(elsewhere))
-    # The bait is good: opened carelessly, by name, the other file's pictures are read.
+    # The bait works: a demuxer that follows references by name reads the pictures of the other file.
     (tmp_path / "bait.mp4").write_bytes(data)
     careless = {"enable_drefs": "1", "use_absolute_path": "1"}
     with av.open(str(tmp_path / "bait.mp4"), options=careless) as container:
@@ -158,7 +161,7 @@ def test_a_video_that_lies_in_another_file(refused, clip, tmp_path):
 
 
 def test_nothing_is_opened_beside_the_file_even_when_a_demuxer_would(clip, monkeypatch):
-    """Protocols are off and the hook refuses, each alone."""
+    """Disabled protocols and the refusing hook each suffice alone."""
     from mesh.splitting import media
 
     monkeypatch.setattr(media, "DEMUXERS", "hls,concat,sdp,dash")

@@ -1,4 +1,4 @@
-"""web_server_load by itself: figures that agree with each other, stalls that show, and servers that misbehave."""
+"""web_server_load alone: consistent figures, stalls that show in the latency, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ def run(tmp_path):
 
 
 def helpers() -> list[psutil.Process]:
-    """The servers and generators that this process has started."""
-    return [one for one in psutil.Process().children() if any("node.workloads.web." in word for word in one.cmdline())]
+    """The server and generator processes that this process has started."""
+    return [
+        process
+        for process in psutil.Process().children()
+        if any("node.workloads.web." in argument for argument in process.cmdline())
+    ]
 
 
 # --- figures
 
 
 def test_connections_are_rate_times_latency(run):
-    """Little's law: what a closed loop has under way is what it was told to keep under way."""
+    """Little's law: the number of requests in flight in a closed loop is the number of connections."""
     result = run({"seconds": 0.8, "warm_up_s": 0.2, "connections": 12})
     under_way = result["requests_per_s"] * result["latency_ms"]["mean"] / 1000
     assert under_way == pytest.approx(12, rel=0.1), result
@@ -50,19 +54,19 @@ def test_connections_are_rate_times_latency(run):
 
 
 def test_open_loop_keeps_its_rate(run):
-    told = []
+    updates = []
     result = run(
         {"mode": "open", "rate_per_s": 150, "seconds": 1, "warm_up_s": 0.2, "connections": 4},
-        progress=lambda fraction, note="": told.append((fraction, note)),
+        progress=lambda fraction, note="": updates.append((fraction, note)),
     )
     assert result["requests"] + result["error_count"] == 150 and result["offered_per_s"] == 150
     assert result["requests_per_s"] == pytest.approx(150, rel=0.25)
-    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
-    assert any("requests/s" in note for _, note in told)
+    assert [fraction for fraction, _ in updates] == sorted(fraction for fraction, _ in updates)
+    assert any("requests/s" in note for _, note in updates)
 
 
 def stalling(after_s: float, stall_s: float) -> Callable[[int], bytes]:
-    """Answers at once, but for one stall that begins `after_s` after the first request."""
+    """Answers at once, except during one stall that begins `after_s` after the first request."""
     began = []
 
     def answer(number: int) -> bytes:
@@ -76,7 +80,7 @@ def stalling(after_s: float, stall_s: float) -> Callable[[int], bytes]:
     return answer
 
 
-def test_a_stall_shows_in_open_loop_and_would_not_if_counted_from_sending(run):
+def test_a_stall_shows_in_open_loop_and_not_in_the_latency_from_sending(run):
     """No coordinated omission: 300 ms without an answer at 200 a second are 60 late requests, not one."""
     with answering(stalling(0.3, 0.3)) as server:
         payload = {"mode": "open", "rate_per_s": 200, "seconds": 1, "warm_up_s": 0, "connections": 1}
@@ -97,7 +101,7 @@ def test_a_server_that_never_answers_counts_with_the_time_waited(run):
 
 
 def test_several_generators_are_merged(run):
-    """Four cores make two of them."""
+    """Four cores give two generators."""
     result = run({"requests": 301, "connections": 4, "server_processes": 1, "warm_up_s": 0}, cores=4)
     assert result["generator"]["processes"] == 2
     assert result["requests"] == 301
@@ -114,13 +118,13 @@ def test_several_generators_are_merged(run):
     ],
     ids=str,
 )  # fmt: skip
-def test_every_route_is_answered_rightly(run, more):
+def test_every_route_is_answered_correctly(run, more):
     result = run({"requests": 40, "connections": 3, "warm_up_s": 0, "seconds": 20, **more})
     assert result["requests"] == 40 and result["error_count"] == 0
 
 
 def test_more_than_can_be_sent_is_accounted_for(run):
-    """More than it can send: what is offered is not reached, and all that was due is accounted for."""
+    """At an offered rate that can't be reached, every request that was due is counted."""
     with answering(lambda number: OK) as server:
         payload = {"mode": "open", "rate_per_s": 150_000, "seconds": 0.5, "warm_up_s": 0, "timeout_s": 0.1}
         result = run({**payload, "connections": 64, "target": server.target}, listed=[server.target], cores=1)
@@ -140,7 +144,7 @@ def test_connections_are_kept_unless_told_otherwise(run):
 # --- wrong answers
 
 
-def test_wrong_answers_are_errors_by_what_is_wrong(run):
+def test_wrong_answers_are_counted_by_their_error(run):
     def answer(number: int) -> bytes:
         if number % 5 == 0:
             return b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
@@ -177,7 +181,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_a_hostile_server_is_an_error_in_the_figures_and_no_more(run, how):
+def test_a_hostile_server_is_only_an_error_in_the_figures(run, how):
     answer, error = HOSTILE[how]
     with answering(answer) as server:
         payload = {"requests": 2, "connections": 1, "warm_up_s": 0, "seconds": 10, "timeout_s": 2}
@@ -186,24 +190,24 @@ def test_a_hostile_server_is_an_error_in_the_figures_and_no_more(run, how):
 
 
 @pytest.mark.parametrize("whole", [CHUNKED, EARLY + OK, OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")])
-def test_honest_answers_in_other_forms_are_right(run, whole):
+def test_valid_answers_in_other_forms_are_accepted(run, whole):
     with answering(lambda number: whole) as server:
         payload = {"requests": 6, "connections": 2, "warm_up_s": 0, "expect_sha256": OK_SHA256}
         result = run({**payload, "target": server.target}, listed=[server.target])
     assert result["requests"] == 6 and not result["errors"]
 
 
-# --- what dies
+# --- processes that end
 
 
-def test_its_own_server_killed_half_way_is_a_sentence(run):
+def test_a_kill_of_its_own_server_is_one_sentence(run):
     ended = []
 
     def kill(fraction: float, note: str = "") -> None:
-        for one in helpers():
-            if "requests/s" in note and not ended and "node.workloads.web.server" in one.cmdline():
-                ended.append(one)
-                one.kill()
+        for helper in helpers():
+            if "requests/s" in note and not ended and "node.workloads.web.server" in helper.cmdline():
+                ended.append(helper)
+                helper.kill()
 
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="the web server ended with status -9 before the test was over"):
@@ -219,7 +223,7 @@ def test_a_target_that_dies_half_way_is_counted_and_the_test_ends_in_time(run):
     assert result["errors"]["connection closed"] >= 1 and result["errors"]["connection refused"] >= 1
 
 
-def test_without_its_library_it_says_which():
+def test_without_its_library_the_kind_names_it():
     script = (
         "import sys; sys.modules['hdrh'] = None\n"
         "from pathlib import Path\n"
@@ -233,7 +237,7 @@ def test_without_its_library_it_says_which():
 
 
 def test_server_and_generator_end_when_whoever_started_them_is_gone(run):
-    """Their input closes, however that process ended."""
+    """Their standard input closes, however that process ended."""
     with processes.servers(1) as (started, port):
         (order,) = web_server_load.orders(validate("web_server_load", {}), "127.0.0.1", port, "x", 1)
         generator = processes.Helper("a load generator", "node.workloads.web.generator")

@@ -1,4 +1,4 @@
-"""Whom web_server_load may send requests to, and what may be asked of it at all."""
+"""The targets that web_server_load may contact, and the bounds of its payload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(tmp_path):
     return call
 
 
-def test_a_target_is_refused_unless_listed_and_then_nothing_is_sent(run):
+def test_a_target_that_is_not_listed_is_refused_and_nothing_is_sent(run):
     with answering(lambda number: OK) as server:
         for listed in ([], ["127.0.0.1:1"], [f"localhost:{server.port}"]):
             with pytest.raises(InputFault, match=r"payload\.target is not listed .*--web-target"):
@@ -35,7 +35,7 @@ def test_a_forbidden_address_is_refused_although_listed(run, target):
         run({"requests": 1, "target": target}, listed=[target])
 
 
-def test_a_name_is_looked_up_once_and_does_not_move_the_traffic(run, monkeypatch):
+def test_a_name_is_looked_up_once_and_a_later_change_does_not_redirect_requests(run, monkeypatch):
     looked_up = []
 
     def look_up(host, port, *rest, **more):
@@ -55,7 +55,7 @@ def test_a_name_is_looked_up_once_and_does_not_move_the_traffic(run, monkeypatch
         assert all(f"\r\nHost: {name}\r\n".encode() in head for head in first.seen)
 
 
-def test_a_name_nobody_knows_is_said(run, monkeypatch):
+def test_an_unknown_host_name_is_an_input_fault(run, monkeypatch):
     def nobody(*rest, **more):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -86,7 +86,7 @@ def test_a_name_nobody_knows_is_said(run, monkeypatch):
         ({"path": "/x"}, "payload", "leave out path unless target is given"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(payload, field, problem):
+def test_values_out_of_bounds_are_refused_by_name(payload, field, problem):
     with pytest.raises(BadInput) as caught:
         validate("web_server_load", payload)
     assert [(fault.field, problem in fault.problem) for fault in caught.value.faults] == [(field, True)]
