@@ -1,4 +1,4 @@
-"""Alarms: raised from four fifths of a limit on, never below it, and told once."""
+"""Alarms: raised from four fifths of a limit on, never below it, and reported once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ usages = st.lists(
 
 
 @given(st.integers(0, 1000), usages)
-def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
+def test_every_stream_over_its_limit_and_no_other_raises_an_alarm(lanes, usages):
     limits = {usage.stream: usage.max_bytes for usage in usages} | {subjects.LATER: LAN.later_max_bytes}
     full = {
         usage.stream
@@ -33,7 +33,7 @@ def test_what_is_over_its_limit_and_nothing_else(lanes, usages):
     assert alarms.new_alarms({}, found) == list(found) and alarms.new_alarms(found, found) == []
 
 
-def test_the_sentence_says_how_full_and_what_then():
+def test_the_sentence_says_how_full_the_store_is_and_what_follows():
     half = StreamUsage(subjects.DEAD, 90 << 20, 100 << 20)
     (sentence,) = alarms.evaluate({}, [half], LAN).values()
     assert sentence == (

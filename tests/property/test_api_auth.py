@@ -1,4 +1,4 @@
-"""The decision whom to answer, over any Host and Origin."""
+"""The decision which requests to answer, for any Host and Origin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ask(trust: Trust = TRUST, **facts: object) -> object:
 
 
 @given(st.sampled_from(OWN), st.sampled_from(FOREIGN), st.integers(1, 65535))
-def test_only_own_literals_with_the_own_port(own: str, foreign: str, port: int) -> None:
+def test_only_the_nodes_own_names_with_its_own_port_are_answered(own: str, foreign: str, port: int) -> None:
     assert ask(host=f"{own}:8000", origin=f"http://{own}:8000", fetch_site="same-origin") is None
     assert isinstance(ask(host=f"{foreign}:8000"), Misdirected)
     assert isinstance(ask(origin=f"http://{foreign}:8000"), Forbidden)
@@ -45,7 +45,7 @@ def test_other_machines_need_an_open_route_or_an_open_api(loopback: bool, open_a
     assert (ask(trust, route_is_open=route) is None) == (loopback or open_api or route)
 
 
-def test_names_given_on_purpose_and_default_ports() -> None:
+def test_configured_host_names_and_default_ports() -> None:
     assert ask(host="Proxy.example:443") is None and ask(host="proxy.example") is not None
     assert ask(Trust(80), host="localhost", origin="http://localhost") is None
     assert isinstance(ask(Trust(80), host="localhost", origin="https://localhost"), Forbidden)

@@ -1,4 +1,4 @@
-"""Whatever bytes come in: plain data, or a BadInput that says what is wrong."""
+"""Any bytes of a request are plain data or a BadInput that names the fault."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 
 
 @given(PLAIN)
-def test_valid_json_comes_back_as_it_was(value: object) -> None:
+def test_valid_json_is_parsed_to_the_same_value(value: object) -> None:
     assert parse_json(json.dumps(value).encode()) == value
 
 

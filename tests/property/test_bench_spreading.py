@@ -1,4 +1,4 @@
-"""Where the node-seconds of a spread-out workload went: all of them are accounted for."""
+"""Accounting of node-seconds: useful, slower and idle shares add up to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_second_is_useful_slower_or_idle(nodes: int, each: int, took_s: fl
     assert step.nodes == nodes and step.tasks == nodes * each
     assert step.useful + step.slower + step.idle == pytest.approx(1.0)
     assert min(step.useful, step.slower, step.idle) >= -1e-9
-    assert step.idle == pytest.approx(0.0, abs=1e-6), "one task right after the other"
+    assert step.idle == pytest.approx(0.0, abs=1e-6), "the tasks follow each other without a pause"
 
 
 def test_a_node_that_waits_is_idle_and_one_that_is_slower_is_slower() -> None:

@@ -1,4 +1,4 @@
-"""The suite's protocol: repeated until steady or capped, compared without inventing differences, kept line by line."""
+"""The benchmark protocol: repeat until steady or capped, report no difference within noise, store line by line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outcome(samples: list[float], higher: bool = True, **changes: object) -> Out
 
 
 @given(SAMPLES, st.floats(0.001, 1000), RULES)
-def test_it_always_stops_and_never_with_too_few_unless_they_take_too_long(samples, elapsed_s, rules) -> None:
+def test_it_always_stops_and_with_too_few_samples_only_at_the_time_cap(samples, elapsed_s, rules) -> None:
     why = stop(samples, elapsed_s, rules)
     if len(samples) >= rules.most:
         assert why
@@ -60,18 +60,18 @@ def test_chance_is_the_same_from_both_sides(a, b) -> None:
 
 @given(st.lists(st.floats(0.99, 1.01), min_size=5, max_size=12), st.floats(1.0, 1e6), st.booleans())
 def test_a_run_does_not_differ_from_itself(noise, value, higher) -> None:
-    samples = [value * one for one in noise]
+    samples = [value * factor for factor in noise]
     (found,) = compare([outcome(samples, higher)], [outcome(list(reversed(samples)), higher)])
     assert found.verdict == "no difference"
 
 
 @given(st.lists(st.floats(0.98, 1.02), min_size=5, max_size=9), st.floats(1.0, 1e6), st.booleans())
 def test_a_planted_slowdown_of_a_tenth_is_found(noise, value, higher) -> None:
-    before = [value * one for one in noise]
-    after = [one * 0.9 for one in before]
-    (found,) = compare([outcome(before, higher)], [outcome(after, higher)])
+    baseline = [value * factor for factor in noise]
+    after = [factor * 0.9 for factor in baseline]
+    (found,) = compare([outcome(baseline, higher)], [outcome(after, higher)])
     assert found.verdict == ("worse" if higher else "better") and found.change < -SMALLEST
-    (back,) = compare([outcome(after, higher)], [outcome(before, higher)])
+    (back,) = compare([outcome(after, higher)], [outcome(baseline, higher)])
     assert back.verdict == ("better" if higher else "worse")
 
 
@@ -81,29 +81,32 @@ def test_a_planted_slowdown_of_a_tenth_is_found(noise, value, higher) -> None:
      (1.12, 1.1, "not comparable"), (1.0, 0.9, "no difference")],
 )  # fmt: skip
 @pytest.mark.parametrize("higher", [True, False])
-def test_what_the_memory_of_a_shared_machine_explains_is_no_difference(figure, memory, verdict, higher) -> None:
+def test_a_change_that_memory_bandwidth_explains_is_no_difference(figure, memory, verdict, higher) -> None:
     noise = [0.99, 0.995, 1.0, 1.0, 1.005, 1.01, 1.0]
     made = [
         outcome(
-            [100 * one * (speed if higher else 1 / speed) for one in noise],
+            [100 * factor * (speed if higher else 1 / speed) for factor in noise],
             higher,
-            conditions=Conditions(memory_gb_s=tuple(10 * one * gb_s for one in noise)),
+            conditions=Conditions(memory_gb_s=tuple(10 * factor * gb_s for factor in noise)),
         )
         for speed, gb_s in ((1.0, 1.0), (figure, memory))
     ]
-    (found,) = compare(*([one] for one in made))
+    (found,) = compare(*([run_outcome] for run_outcome in made))
     assert found.verdict == verdict
     assert ("memory" in found.reason) is (verdict == "not comparable")
     runs = [
-        [msgspec.structs.replace(one, conditions=Conditions()), msgspec.structs.replace(one, benchmark="other")]
-        for one in made
+        [
+            msgspec.structs.replace(run_outcome, conditions=Conditions()),
+            msgspec.structs.replace(run_outcome, benchmark="other"),
+        ]
+        for run_outcome in made
     ]
-    assert compare(*runs)[0].verdict == verdict, "by the whole run"
+    assert compare(*runs)[0].verdict == verdict, "the conditions of other benchmarks of the run count too"
     (unknown,) = compare([outcome([100.0] * 7)], [msgspec.structs.replace(made[1], conditions=Conditions())])
     assert unknown.verdict != "not comparable"
 
 
-def test_what_is_unlike_is_not_compared() -> None:
+def test_outcomes_of_different_conditions_are_not_compared() -> None:
     good = outcome([1.0] * 5)
     for other, why in (
         (outcome([2.0] * 5, payload={"n": 2}), "different inputs"),
@@ -118,23 +121,25 @@ def test_what_is_unlike_is_not_compared() -> None:
 
 
 @given(SAMPLES, st.text(max_size=20))
-def test_an_outcome_makes_the_round_trip_through_a_line(samples, reason) -> None:
+def test_an_outcome_survives_encoding_as_a_line(samples, reason) -> None:
     made = outcome(samples, reason=reason, payload={"a": [1, {"b": None}]})
     assert from_line(to_line(made)) == made and to_line(made).count(b"\n") == 1
 
 
-def test_the_suite_is_the_eight_of_the_mission_and_each_payload_is_valid() -> None:
+def test_the_suite_has_the_eight_benchmarks_and_each_payload_is_valid() -> None:
     assert list(BENCHMARKS) == list(NAMES)
-    figures = [one.name for benchmark in BENCHMARKS.values() for part in benchmark.parts for one in part.figures]
+    figures = [figure.name for benchmark in BENCHMARKS.values() for part in benchmark.parts for figure in part.figures]
     assert len(figures) == len(set(figures)), "a figure has one meaning"
     for benchmark in BENCHMARKS.values():
         for part in benchmark.parts:
             for payload in (part.payload, part.quick):
                 validate(part.kind, part.make(payload) if part.make else payload)
-    assert {one.figure for one in references()} <= set(figures), "every published figure stands beside one of ours"
+    assert {reference.figure for reference in references()} <= set(figures), (
+        "every published figure has a figure of the suite beside it"
+    )
 
 
-def test_a_ratio_is_only_given_where_it_means_something() -> None:
+def test_a_ratio_is_only_given_where_the_figures_are_comparable() -> None:
     for reference in references():
         row = Row(reference.figure, "x", 10.0, reference)
         assert (row.ratio is None) is (reference.relation == "not comparable")
@@ -149,9 +154,9 @@ def test_full_rules_are_those_of_the_methodology() -> None:
 
 @given(st.lists(st.lists(st.floats(1, 100), min_size=3, max_size=5), min_size=1, max_size=3))
 def test_passes_become_one_outcome_with_all_samples(samples) -> None:
-    one = outcome([1.0])
+    single = outcome([1.0])
     passes = [
-        msgspec.structs.replace(one, at=float(number), took_s=1.0, figures={"f": summary(part, "x", True)})
+        msgspec.structs.replace(single, at=float(number), took_s=1.0, figures={"f": summary(part, "x", True)})
         for number, part in enumerate(samples)
     ]
     whole = merged(passes)
@@ -161,7 +166,7 @@ def test_passes_become_one_outcome_with_all_samples(samples) -> None:
     assert merged(passes, "stopped").reason.endswith("stopped")
 
 
-def test_a_pass_that_ended_badly_is_what_the_benchmark_ended_with() -> None:
+def test_a_failed_pass_decides_the_state_of_the_benchmark() -> None:
     good = outcome([1.0])
     was = Conditions(load_before=1.5, busy="1.5 of 2 cores were in use before it")
     busy = msgspec.structs.replace(good, conditions=was)

@@ -1,4 +1,4 @@
-"""The decoders of what comes from outside: any bytes give a usable value or a reason; nothing is raised."""
+"""The decoders of messages from outside: any bytes give a usable value or a reason; no exception is raised."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_any_bytes_give_a_value_or_a_reason(name: str, data: bytes) -> None:
     ),
     subject=st.one_of(st.none(), TEXTS),
 )
-def test_what_is_read_as_a_task_can_be_settled(task: dict, subject: str | None) -> None:
+def test_whatever_is_decoded_as_a_task_has_valid_subjects(task: dict, subject: str | None) -> None:
     subject = subject or f"work.{task['kind']}.{task['pool']}.{task['urgency']}.{task['id']}"
     found = decoding.lane_task(subject, encode(task))
     if isinstance(found, Task):
@@ -98,7 +98,7 @@ BUILDERS = {
 
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("hostile", ["a b", "a.b", "*", ">", "a\r\nb", "x\0", "é"])
-def test_a_builder_refuses_what_is_no_token(name: str, hostile: str) -> None:
+def test_a_builder_refuses_an_invalid_token(name: str, hostile: str) -> None:
     build = BUILDERS[name]
     count = build.__code__.co_argcount
     for place in range(count):

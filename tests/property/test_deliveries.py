@@ -1,4 +1,4 @@
-"""An ack subject is read right, with and without a domain in it."""
+"""An ack subject is parsed correctly, with and without a domain in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor's decisions: never more cores than slots, in order, nobody starves, nothing small behind long."""
+"""The executor's decisions: cores never exceed slots, order is kept, no job starves or waits behind a long one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ RATES = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class JobRequest:
     kind: str
     cores: int
     payload: bytes = b""
     number: int = 0
 
 
-wishes = st.lists(
+job_lists = st.lists(
     st.builds(
-        Wish,
+        JobRequest,
         st.sampled_from([*RATES, "unheard-of"]),
         st.sampled_from([1, 1, 1, 2, 4, 9]),
         st.sampled_from([b"", b"x" * 200_000]),
@@ -38,12 +38,12 @@ wishes = st.lists(
 )
 
 
-@given(wishes, st.integers(1, 6), st.integers(1, 6))
-def test_every_job_gets_its_turn_in_order_and_cores_are_never_exceeded(jobs, slots, workers):
-    """Plays a whole run: after each hand-out the worker with most work ends the first of its jobs."""
+@given(job_lists, st.integers(1, 6), st.integers(1, 6))
+def test_every_job_is_dispatched_in_order_and_cores_are_never_exceeded(jobs, slots, workers):
+    """Simulates a whole run: after each assignment the worker with most jobs ends the first of them."""
     workers = min(workers, slots)
     waiting = deque(enumerate_jobs(jobs))
-    held: list[deque[Wish]] = [deque() for _ in range(workers)]
+    held: list[deque[JobRequest]] = [deque() for _ in range(workers)]
     handed: list[int] = []
     while waiting or any(held):
         worker_slots = [worker_slot_of(queue, slots) for queue in held]
@@ -54,13 +54,13 @@ def test_every_job_gets_its_turn_in_order_and_cores_are_never_exceeded(jobs, slo
                 held[index].append(job)
                 handed.append(job.number)
         check(held, worker_slots, slots)
-        assert any(held), "nothing runs, and something waits"
+        assert any(held), "no job runs while some wait"
         max(held, key=len).popleft()
     assert handed == list(range(len(jobs)))
 
 
 def enumerate_jobs(jobs):
-    return [Wish(job.kind, job.cores, job.payload, number) for number, job in enumerate(jobs)]
+    return [JobRequest(job.kind, job.cores, job.payload, number) for number, job in enumerate(jobs)]
 
 
 def small(job, slots):
@@ -85,8 +85,8 @@ def check(held, worker_slots, slots):
             assert worker_slot.size_bytes <= dispatch.DEPTH_BYTES
 
 
-@given(wishes, st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
-def test_workers_started_are_wanted_and_never_more_than_slots(jobs, slots, workers, starting):
+@given(job_lists, st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
+def test_workers_are_started_only_for_waiting_jobs_and_never_more_than_slots(jobs, slots, workers, starting):
     workers, starting = min(workers, slots), min(starting, slots - min(workers, slots))
     plan = assign(jobs, [WorkerSlot() for _ in range(workers)], slots, RATES, starting)
     assert 0 <= plan.start <= slots - workers - starting
@@ -97,30 +97,30 @@ def test_workers_started_are_wanted_and_never_more_than_slots(jobs, slots, worke
         assert plan.start
 
 
-def test_a_free_core_is_used_before_a_worker_gets_more_than_a_little():
-    plan = assign([Wish("milli", 1)] * 3, [WorkerSlot(), WorkerSlot()], 2, RATES)
+def test_a_free_core_is_used_before_a_worker_gets_a_second_job():
+    plan = assign([JobRequest("milli", 1)] * 3, [WorkerSlot(), WorkerSlot()], 2, RATES)
     assert plan.batches == [(0, 1), (1, 1), (0, 1)]
 
 
-def test_no_ops_stay_together():
-    assert assign([Wish("tiny", 1)] * 40, [WorkerSlot(), WorkerSlot()], 2, RATES).batches == [(0, 40)]
+def test_tiny_jobs_stay_in_one_batch():
+    assert assign([JobRequest("tiny", 1)] * 40, [WorkerSlot(), WorkerSlot()], 2, RATES).batches == [(0, 40)]
 
 
 def test_a_wide_job_at_the_head_holds_back_those_behind_it():
     busy = WorkerSlot(cores=1, jobs=1)
-    plan = assign([Wish("long", 2), Wish("tiny", 1)], [busy, WorkerSlot()], 2, RATES)
+    plan = assign([JobRequest("long", 2), JobRequest("tiny", 1)], [busy, WorkerSlot()], 2, RATES)
     assert plan.batches == [] and plan.start == 0
 
 
 @given(st.lists(st.floats(1e-6, 100), min_size=1, max_size=60))
-def test_a_mean_stays_within_what_was_seen(samples):
+def test_a_mean_stays_within_the_samples(samples):
     rate = Rate()
     for ran_s in samples:
         rate.add(ran_s)
     assert min(samples) * 0.999 <= rate.mean_s <= max(samples) * 1.001
 
 
-def test_one_outlier_does_not_unlearn_a_kind():
+def test_one_outlier_does_not_make_a_small_kind_long():
     rate = Rate()
     for _ in range(50):
         rate.add(1e-5)
@@ -128,7 +128,7 @@ def test_one_outlier_does_not_unlearn_a_kind():
     assert rate.mean_s < dispatch.SMALL_S
 
 
-def test_verdicts():
+def test_the_limit_that_a_job_exceeds():
     mib = dispatch.MIB
     assert judge(2.1, 2.0, 0, 0, 512, 0) == "timeout"
     assert judge(2.1, 0.0, 0, 0, 512, 0) is None
@@ -139,7 +139,7 @@ def test_verdicts():
 
 
 @given(st.sets(st.integers(1, 60), min_size=1), st.integers(0, 70), st.booleans())
-def test_a_dead_worker_has_one_culprit_at_most(held, culprit, killed):
+def test_a_dead_worker_fails_at_most_one_job(held, culprit, killed):
     verdict = (culprit, "timeout") if killed else None
     fates = {seq: fate(seq, culprit, verdict, False, 0) for seq in held}
     guilty = [seq for seq, what in fates.items() if what != "rerun"]

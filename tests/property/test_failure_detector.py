@@ -1,4 +1,4 @@
-"""Whatever is heard in whatever order: nobody who beats is accused, nobody silent stays, the old stay dead."""
+"""Any signals in any order: a node with heartbeats is up, a silent one is gone, an old incarnation stays dead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def born(now: float = 0.0, incarnation: str = "1") -> PeerState:
 
 
 @given(GAPS, st.floats(0, 1e6))
-def test_who_beats_is_up_and_who_stops_is_suspect_then_gone(gaps: list[float], start: float) -> None:
+def test_a_node_with_heartbeats_is_up_and_without_them_suspect_then_gone(gaps: list[float], start: float) -> None:
     now, seen = start, born(start)
     for seq, gap_s in enumerate(gaps):
         now += gap_s
@@ -37,20 +37,20 @@ def test_who_beats_is_up_and_who_stops_is_suspect_then_gone(gaps: list[float], s
 
 
 OLD = st.one_of(
-    st.tuples(st.just("beat"), st.integers(0, 10**6), st.sampled_from(["up", "left", "gone", "draining"])),
-    st.tuples(st.just("cut"), st.integers(0, 9), st.just("")),
+    st.tuples(st.just("heartbeat"), st.integers(0, 10**6), st.sampled_from(["up", "left", "gone", "draining"])),
+    st.tuples(st.just("disconnect"), st.integers(0, 9), st.just("")),
     st.tuples(st.just("connect"), st.integers(0, 9), st.just("")),
 )
 
 
 @given(st.lists(OLD, max_size=30))
-def test_an_old_incarnation_neither_kills_nor_revives_a_newer_one(told) -> None:
+def test_an_old_incarnation_neither_kills_nor_revives_a_newer_one(signals) -> None:
     seen = failure_detector.recorded(born(), NodeRecord(id="a", name="a", incarnation="2"), 1.0)
     before = seen
-    for kind, number, state in told:
-        if kind == "beat":
+    for kind, number, state in signals:
+        if kind == "heartbeat":
             assert failure_detector.heard(seen, heartbeat(number, "1", state), GRACE_S, 2.0) is None
-        elif kind == "cut":
+        elif kind == "disconnect":
             seen = failure_detector.disconnected(seen, "1", ("S", number), 2.0)
         else:
             seen = failure_detector.connected(seen, "1", ("S", number))
@@ -58,7 +58,7 @@ def test_an_old_incarnation_neither_kills_nor_revives_a_newer_one(told) -> None:
 
 
 @given(st.floats(0, 1.0), st.booleans())
-def test_a_cut_is_a_suspicion_until_the_grace_is_over(waited_s: float, comes_back: bool) -> None:
+def test_a_disconnected_node_is_suspect_until_the_grace_is_over(waited_s: float, comes_back: bool) -> None:
     seen = failure_detector.connected(born(), "1", ("S", 1))
     seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1)
     if comes_back:
@@ -72,11 +72,11 @@ def test_a_cut_is_a_suspicion_until_the_grace_is_over(waited_s: float, comes_bac
         assert state == GONE
 
 
-@given(st.permutations(["cut 1", "connect 2"]))
-def test_a_blip_costs_nothing_in_whatever_order_it_is_told(order: list[str]) -> None:
+@given(st.permutations(["disconnect 1", "connect 2"]))
+def test_a_reconnect_keeps_a_node_up_in_any_order_of_its_signals(order: list[str]) -> None:
     seen = failure_detector.connected(born(), "1", ("S", 1))
-    for told in order:
-        if told == "cut 1":
+    for signal in order:
+        if signal == "disconnect 1":
             seen = failure_detector.disconnected(seen, "1", ("S", 1), 0.1)
         else:
             seen = failure_detector.connected(seen, "1", ("S", 2))
@@ -84,7 +84,7 @@ def test_a_blip_costs_nothing_in_whatever_order_it_is_told(order: list[str]) -> 
 
 
 @given(st.floats(0, 100), st.floats(0, 2.4))
-def test_an_observer_that_stood_still_gives_everybody_that_much_longer(stall_s: float, silent_s) -> None:
+def test_an_observer_that_stalled_extends_all_timeouts_by_the_stall(stall_s: float, silent_s) -> None:
     seen = failure_detector.heard(born(), heartbeat(1), GRACE_S, 0.0)
     assert seen is not None
     now = silent_s + stall_s
@@ -93,7 +93,7 @@ def test_an_observer_that_stood_still_gives_everybody_that_much_longer(stall_s: 
 
 
 @given(st.integers(3, 50), st.floats(2.5, 4.9))
-def test_when_most_fall_silent_at_once_nobody_is_accused_yet(count: int, silent_s: float) -> None:
+def test_when_most_nodes_fall_silent_at_once_none_is_gone_yet(count: int, silent_s: float) -> None:
     seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = PeerState("me", "1", silent_from=silent_s, heard_at=silent_s)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)
@@ -107,7 +107,7 @@ def test_when_most_fall_silent_at_once_nobody_is_accused_yet(count: int, silent_
 
 
 @given(st.integers(1, 20), st.floats(2.5, 1000))
-def test_who_does_not_hear_itself_accuses_nobody_of_silence(count: int, silent_s: float) -> None:
+def test_a_node_that_does_not_hear_itself_holds_no_silent_node_for_gone(count: int, silent_s: float) -> None:
     seen = {f"n{number}": PeerState(f"n{number}", "1", silent_from=0.0) for number in range(count)}
     seen["me"] = PeerState("me", "1", silent_from=0.0, heard_at=0.0)
     states = failure_detector.verdicts(seen, "me", LAN, silent_s)

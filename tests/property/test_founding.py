@@ -1,4 +1,4 @@
-"""Any candidates, started in any order, hearing each other with any delay within the wait: one founds."""
+"""Any candidates, started in any order, with any delay within the wait: exactly one creates the mesh."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Machine:
     id: str
     start: int
     delay_to: list[int]
-    """Ticks until each other machine hears what this one says."""
+    """Ticks until each other machine receives an announcement of this one."""
     dies_when_founding: bool = False
     dies_at: int = 10**6
-    """A candidate crashes at this tick, unless it founded before."""
+    """A candidate crashes at this tick, unless it has created a mesh before."""
     forgotten_after: int = 10**6
-    """Ticks after its death until the others forget what it said."""
-    said: list[tuple[int, Announcement]] = field(default_factory=list)
+    """Ticks after its death until the others forget its announcement."""
+    announced: list[tuple[int, Announcement]] = field(default_factory=list)
     seen: dict[str, Sighting] = field(default_factory=dict)
     founded_at: int | None = None
     joined: str = ""
@@ -37,8 +37,8 @@ class Machine:
     memory: Memory | None = None
 
     def say(self, tick: int, **changes) -> None:
-        last = self.said[-1][1] if self.said else Announcement("m", "", "", self.id, (), CANDIDATE)
-        self.said.append((tick, replace(last, **changes)))
+        last = self.announced[-1][1] if self.announced else Announcement("m", "", "", self.id, (), CANDIDATE)
+        self.announced.append((tick, replace(last, **changes)))
 
 
 def hear(machine: Machine, number: int, others: list[Machine], tick: int) -> None:
@@ -48,12 +48,12 @@ def hear(machine: Machine, number: int, others: list[Machine], tick: int) -> Non
         if other.died_at is not None and tick > other.died_at + other.forgotten_after:
             machine.seen.pop(other.id, None)
             continue
-        words = [w for at, w in other.said if max(at, machine.start) + other.delay_to[number] <= tick]
-        if words:
+        announcements = [w for at, w in other.announced if max(at, machine.start) + other.delay_to[number] <= tick]
+        if announcements:
             before = machine.seen.get(other.id)
-            same = before is not None and before.announcement.role == words[-1].role
+            same = before is not None and before.announcement.role == announcements[-1].role
             since = before.since if same else tick * TICK_S
-            machine.seen[other.id] = Sighting(words[-1], since, tick * TICK_S)
+            machine.seen[other.id] = Sighting(announcements[-1], since, tick * TICK_S)
 
 
 def act(machine: Machine, tick: int, founding_ticks: int) -> None:
@@ -72,7 +72,7 @@ def act(machine: Machine, tick: int, founding_ticks: int) -> None:
         machine.died_at = tick if machine.dies_when_founding else None
     elif isinstance(step, Join):
         machine.joined = step.mesh_id
-    elif machine.said[-1][1].supports != step.supports:
+    elif machine.announced[-1][1].supports != step.supports:
         machine.say(tick, supports=step.supports)
 
 
@@ -151,16 +151,16 @@ def test_a_node_that_remembers_a_mesh_never_founds(seen, started_at, now, unreac
 def test_it_never_founds_beside_an_announced_mesh_nor_joins_a_strange_one(seen, started_at, now, unreachable):
     me = Me("b", "m")
     mine = [
-        said
-        for said in (sighting.announcement for sighting in seen)
-        if said.mesh_name == "m" and not said.key_fingerprint and said.node_id != "b"
+        announcement
+        for announcement in (sighting.announcement for sighting in seen)
+        if announcement.mesh_name == "m" and not announcement.key_fingerprint and announcement.node_id != "b"
     ]
-    members = [said for said in mine if said.role == MEMBER]
+    members = [announcement for announcement in mine if announcement.role == MEMBER]
     step, _ = decide(me, seen, Memory(started_at), now, CONFIG, unreachable)
     if isinstance(step, Found):
         assert not members and now - started_at >= CONFIG.discovery_wait_s
     elif isinstance(step, Join):
         assert step.urls and not set(step.urls) & unreachable
-        assert set(step.urls) <= {url for said in members for url in said.urls}
+        assert set(step.urls) <= {url for announcement in members for url in announcement.urls}
     else:
         assert isinstance(step, Wait) and step.seconds > 0 and step.why.endswith(".")

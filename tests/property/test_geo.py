@@ -1,4 +1,4 @@
-"""Points on the earth, and the region that an origin means."""
+"""Points on the earth, and the region of an origin."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mesh.tasks.validation import prepare
 from mesh.views import SubmitRequest
 from tests.integration.scaling_harness import member
 
-POINTS = st.tuples(st.floats(-90, 90), st.floats(-180, 180)).map(lambda one: (round(one[0], 6), round(one[1], 6)))
+POINTS = st.tuples(st.floats(-90, 90), st.floats(-180, 180)).map(lambda pair: (round(pair[0], 6), round(pair[1], 6)))
 FRANKFURT, NEW_YORK, TOKYO = (50.1, 8.7), (40.7, -74.0), (35.7, 139.7)
 WORLD = {"eu": FRANKFURT, "us": NEW_YORK, "jp": TOKYO}
 
 
 @given(POINTS)
-def test_a_point_is_read_as_it_is_written(one) -> None:
-    assert point(f"{one[0]:f},{one[1]:f}") == pytest.approx(one)
+def test_a_point_is_parsed_as_it_is_written(here) -> None:
+    assert point(f"{here[0]:f},{here[1]:f}") == pytest.approx(here)
 
 
 NO_POINTS = ["eu", "", "1", "91,0", "0,181", "1,2,3", "a,b", "1, 2", "nan,0", "1e1,0", "+1,2", "٣,٤"]
 
 
 @pytest.mark.parametrize("text", NO_POINTS)
-def test_what_is_no_point(text) -> None:
+def test_text_that_is_no_point(text) -> None:
     assert point(text) is None
 
 
 @given(POINTS, POINTS, POINTS)
-def test_distances_are_those_of_a_sphere(one, other, third) -> None:
-    assert great_circle_km(one, one) == pytest.approx(0, abs=1e-3) and great_circle_km(one, other) == pytest.approx(
-        great_circle_km(other, one)
+def test_distances_are_those_of_a_sphere(here, other, third) -> None:
+    assert great_circle_km(here, here) == pytest.approx(0, abs=1e-3) and great_circle_km(here, other) == pytest.approx(
+        great_circle_km(other, here)
     )
-    assert great_circle_km(one, other) <= great_circle_km(one, third) + great_circle_km(third, other) + 1e-3
-    assert great_circle_km(one, other) <= 20016
+    assert great_circle_km(here, other) <= great_circle_km(here, third) + great_circle_km(third, other) + 1e-3
+    assert great_circle_km(here, other) <= 20016
 
 
 def test_a_known_distance() -> None:
@@ -46,16 +46,16 @@ def test_a_known_distance() -> None:
 
 
 @given(POINTS)
-def test_the_nearest_region_is_meant(here) -> None:
+def test_an_origin_means_the_nearest_region(here) -> None:
     found = region_at(f"{here[0]:f},{here[1]:f}", WORLD)
     assert all(great_circle_km(here, WORLD[found]) <= great_circle_km(here, at) + 1e-6 for at in WORLD.values())
 
 
-def test_a_region_means_itself_and_a_point_nothing_where_no_node_says_where_it_is() -> None:
+def test_a_region_means_itself_and_a_point_nothing_without_located_nodes() -> None:
     assert region_at("mars", WORLD) == "mars" and region_at("", WORLD) == "" and region_at("50,8", {}) == ""
 
 
-def test_regions_are_where_their_first_node_says() -> None:
+def test_the_first_node_of_a_region_locates_it() -> None:
     def node(name: str, region: str, at: str):
         made = member(name)
         record = msgspec.structs.replace(made.record, region=region, labels={"at": at} if at else {})

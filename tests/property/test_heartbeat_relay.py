@@ -1,4 +1,4 @@
-"""Who hears whom: the leader everybody, the others its digest, and nobody goes unheard when it stays away."""
+"""Who receives heartbeats: the leader all, other nodes its digest, or all again while the digest is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.sampled_f
 
 
 @given(st.floats(0, 1e6), st.floats(0, 100))
-def test_only_who_leads_or_has_heard_no_digest_for_long_hears_all(digest_at, silent_s) -> None:
+def test_only_the_leader_and_nodes_without_a_digest_for_long_receive_all_heartbeats(digest_at, silent_s) -> None:
     limit_s = MISSED_DIGESTS * digest_every_s(LAN)
     assert needs_all_heartbeats(True, digest_at, digest_at + silent_s, LAN)
     if abs(silent_s - limit_s) > 1e-6:
@@ -30,13 +30,13 @@ def test_only_who_leads_or_has_heard_no_digest_for_long_hears_all(digest_at, sil
     assert needs_all_heartbeats(False, float("-inf"), silent_s, LAN)
 
 
-def test_a_node_listens_itself_before_it_holds_a_silent_leader_for_gone() -> None:
+def test_a_node_receives_all_heartbeats_before_it_holds_a_silent_leader_for_gone() -> None:
     for config in (LAN, replace(LAN, heartbeat_interval_s=1.0, gone_after_missed=8)):
         assert MISSED_DIGESTS * digest_every_s(config) < config.heartbeat_interval_s * config.gone_after_missed
 
 
 @given(st.lists(st.binary(max_size=4), max_size=50), st.integers(1, 20))
-def test_the_batches_of_a_digest_are_all_of_it(heartbeats, size) -> None:
+def test_the_batches_of_a_digest_hold_all_of_it(heartbeats, size) -> None:
     found = list(batches(heartbeats, size))
     assert found, "an empty digest still says that the leader lives"
     assert [heartbeat for batch in found for heartbeat in batch] == heartbeats
@@ -44,7 +44,7 @@ def test_the_batches_of_a_digest_are_all_of_it(heartbeats, size) -> None:
 
 
 @given(STATES, st.text("abcdef", max_size=3))
-def test_standby_nodes_are_up_the_same_for_everybody_and_never_the_leader(states, leader) -> None:
+def test_standby_nodes_are_up_the_same_on_every_node_and_never_the_leader(states, leader) -> None:
     found = standby_set(states, leader)
     able = {node for node, state in states.items() if state == UP} - {leader}
     assert found <= able and len(found) == min(STANDBY_NODES, len(able))

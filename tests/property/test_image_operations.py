@@ -89,14 +89,14 @@ steps = st.one_of(
 
 
 def picture(width: int, height: int, channels: int, deep: bool, seed: int) -> np.ndarray:
-    """Noise."""
+    """An image of noise."""
     dtype = np.uint16 if deep else np.uint8
     shape = (height, width) if channels == 1 else (height, width, channels)
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
 def names_a_median(field: str, listed: list[dict[str, Any]]) -> bool:
-    """Whether `field` is the radius of a median, the one that 16 bits can refuse."""
+    """Whether `field` is the radius of a median, which 16-bit images may refuse."""
     _, place, name = field.split(".")
     return name == "radius" and listed[int(place)]["method"] == "median"
 
@@ -156,7 +156,7 @@ def whole(name: str) -> bytes:
     at=st.integers(0, 400),
 )
 @settings(max_examples=300)
-def test_noise_behind_a_right_beginning_is_a_fault_or_a_size(start, noise, at):
+def test_noise_after_a_valid_signature_is_a_fault_or_a_size(start, noise, at):
     for data in (start + noise, start[:at] + noise, start[:at] + noise + start[at + len(noise) :]):
         try:
             header = read_header(data, "image")
@@ -175,7 +175,7 @@ places = st.none() | st.integers(0, 999)
 @given(size=st.tuples(sides, sides), wanted=st.tuples(sides, sides), at=st.tuples(places, places))
 def test_a_crop_lies_inside_or_names_the_side_that_does_not(size, wanted, at):
     step = Crop(op="crop", width=wanted[0], height=wanted[1], x=at[0], y=at[1])
-    fits = [(place or 0) + side <= there for there, side, place in zip(size, wanted, at, strict=True)]
+    fits = [(place or 0) + side <= available for available, side, place in zip(size, wanted, at, strict=True)]
     try:
         x, y = corner(size, step)
     except Misfit as error:

@@ -1,4 +1,4 @@
-"""What people publish to `work.<kind>`: JSON or MessagePack are told apart, anything else is refused in words."""
+"""Messages on `work.<kind>`: JSON and MessagePack are distinguished, anything else is refused with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAYLOADS = st.dictionaries(TEXT, VALUES, max_size=20)
 
 
 @given(PAYLOADS, st.sampled_from(["", "text/plain"]), st.sampled_from([b"", b" \n"]))
-def test_json_and_messagepack_are_told_apart_by_the_first_byte(payload, content_type, space) -> None:
+def test_json_and_messagepack_are_distinguished_by_the_first_byte(payload, content_type, space) -> None:
     assert decode_payload(space + json.dumps(payload).encode(), content_type) == payload
     assert decode_payload(encode(payload), content_type) == payload
 
@@ -42,16 +42,16 @@ def test_any_bytes_are_a_value_or_refused(data, content_type) -> None:
 
 
 @pytest.mark.parametrize("data", [b"[" * 200_000, b"\x91" * 200_000, b'{"a":' * 200_000])
-def test_what_is_nested_too_deep_is_refused(data) -> None:
+def test_a_payload_nested_too_deep_is_refused(data) -> None:
     with pytest.raises(BadInput):
         decode_payload(data, "")
 
 
-def test_nothing_at_all_means_all_defaults() -> None:
+def test_an_empty_message_means_all_defaults() -> None:
     assert decode_payload(b"", "") is None and decode_payload(b" \n", "application/json") is None
 
 
-def test_headers_set_what_rest_has_as_fields() -> None:
+def test_headers_set_the_fields_of_the_rest_api() -> None:
     headers = {
         "Queztl-Urgency": "high",
         "Queztl-Timeout-S": "2.5",
@@ -89,7 +89,7 @@ def test_a_mistyped_header_is_refused_and_the_nearest_valid_one_named(header, va
     assert [fault.field for fault in refused.value.faults] == [header, "Queztl-Timeout-S"]
 
 
-def test_headers_of_others_and_another_case_are_taken() -> None:
+def test_foreign_headers_and_other_cases_are_accepted() -> None:
     headers = {"queztl-urgency": "high", "Nats-Msg-Id": "7", "Priority": "1", "Origin": "x", "Queztl-Resent": "1"}
     assert request_of("echo", b"{}", headers).urgency == "high"
     assert request_of("echo", b"\x81\xa1a\x01", {"content-type": "application/msgpack"}).payload == {"a": 1}

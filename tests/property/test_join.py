@@ -1,4 +1,4 @@
-"""Time in which a node could not hear does not count as time in which it looked."""
+"""Time in which a node could not listen does not count towards its search for a mesh."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WAIT_S = 1.0
 
 
 @given(st.lists(st.floats(0.0, 3.0), max_size=40))
-def test_whoever_gives_up_looking_has_listened_that_long(steps_s) -> None:
+def test_a_node_that_ends_its_search_has_listened_that_long(steps_s) -> None:
     memory, now, heard_s = Memory(started_at=0.0), 0.0, 0.0
     for more_s in steps_s:
         took_s = LISTEN_S + more_s
@@ -25,6 +25,6 @@ def test_whoever_gives_up_looking_has_listened_that_long(steps_s) -> None:
         assert now - memory.started_at <= heard_s + 1e-9
 
 
-def test_a_step_that_takes_what_it_should_changes_nothing() -> None:
+def test_a_step_of_the_expected_length_changes_nothing() -> None:
     memory = Memory(started_at=5.0)
     assert listened(memory, LISTEN_S + DEAF_S / 2, LISTEN_S, 9.0, WAIT_S) is memory

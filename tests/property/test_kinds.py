@@ -1,4 +1,4 @@
-"""Whatever is sent: validation answers with faults in plain words, headers with a size or an InputFault."""
+"""Any input: validation gives faults in plain words, image headers give a size or an InputFault."""
 
 import hashlib
 import struct
@@ -46,8 +46,8 @@ def test_any_payload_is_taken_or_refused_in_plain_words(kind, data):
 
 
 @given(plain, st.lists(st.from_regex(r"b-[a-z0-9]{1,8}", fullmatch=True), max_size=4))
-def test_every_blob_named_is_found_once(value, ids):
-    found = blob_ids([value, [{"deep": {"blob": one}} for one in ids]])
+def test_every_blob_reference_is_found_once(value, ids):
+    found = blob_ids([value, [{"deep": {"blob": blob}} for blob in ids]])
     assert found == tuple(dict.fromkeys(ids))
 
 
@@ -171,7 +171,7 @@ def test_the_lowest_solution_wins_whichever_lane_is_faster(first, size, solution
         piece = search.take(lane)
         if piece is not None:
             out[lane] = piece
-        # Pieces grow after the first; the test wants many.
+        # Pieces grow after the first one; the test needs many.
         search.piece = 100
 
     for lane in range(lanes):
@@ -186,5 +186,5 @@ def test_the_lowest_solution_wins_whichever_lane_is_faster(first, size, solution
 
 
 @given(seed=st.integers(0, (1 << 63) - 1), size=st.integers(1, 5000))
-def test_filler_has_the_size_asked_for_and_its_seed_decides_it(seed, size):
+def test_filler_has_the_requested_size_and_depends_on_its_seed(seed, size):
     assert len(filler(seed, size)) == size and filler(seed, size) == filler(seed, size)

@@ -1,4 +1,4 @@
-"""The same wish always lands in the same lane, and whoever pulls from a lane can do what lies in it."""
+"""The same requirements always give the same lane, and a node that pulls from a lane can run its tasks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ JUNK = st.recursive(
 
 
 @given(REQUIRES, st.randoms())
-def test_the_pool_does_not_depend_on_the_order_things_were_named_in(requires, random) -> None:
+def test_the_pool_does_not_depend_on_the_order_of_requirements(requires, random) -> None:
     items = list(requires.items())
     random.shuffle(items)
     shuffled = {name: dict(reversed(value.items())) if isinstance(value, dict) else value for name, value in items}
@@ -58,14 +58,14 @@ def test_the_pool_does_not_depend_on_the_order_things_were_named_in(requires, ra
 
 
 @given(REQUIRES, REQUIRES)
-def test_pools_are_the_same_exactly_when_they_require_the_same_class(one, other) -> None:
-    same = lanes.class_of(one) == lanes.class_of(other)
-    assert (lanes.pool_name(one) == lanes.pool_name(other)) == same
-    assert (lanes.pool_name(one) == lanes.ANY) == (not lanes.canonical(one))
+def test_pools_are_the_same_exactly_when_they_require_the_same_class(requires, other) -> None:
+    same = lanes.class_of(requires) == lanes.class_of(other)
+    assert (lanes.pool_name(requires) == lanes.pool_name(other)) == same
+    assert (lanes.pool_name(requires) == lanes.ANY) == (not lanes.canonical(requires))
 
 
 @given(REQUIRES, st.sampled_from(subjects.URGENCIES))
-def test_a_lane_makes_a_legal_subject_and_comes_back_from_its_durable(requires, urgency) -> None:
+def test_a_lane_has_a_valid_subject_and_is_read_back_from_its_durable(requires, urgency) -> None:
     assert lanes.requirement_faults(requires) == []
     lane = lanes.lane_for("echo", requires, urgency)
     assert subjects.lane_subject(*lane, "c1-1").count(".") == 4
@@ -73,7 +73,7 @@ def test_a_lane_makes_a_legal_subject_and_comes_back_from_its_durable(requires, 
 
 
 @given(REQUIRES, NODES)
-def test_whoever_pulls_from_a_pool_meets_what_it_requires(requires, node) -> None:
+def test_a_node_pulls_from_a_pool_exactly_when_it_meets_its_requirements(requires, node) -> None:
     pool = lanes.pool_name(requires)
     assert lanes.pulls_from(pool, lanes.canonical(requires), node) == (not lanes.meets(requires, node))
     if pool.startswith("p-"):
@@ -95,7 +95,7 @@ def test_a_thousand_different_needs_of_memory_share_few_lanes() -> None:
 
 
 @given(REQUIRES, NODES)
-def test_asking_for_less_is_never_harder(requires, node) -> None:
+def test_fewer_requirements_are_never_harder_to_meet(requires, node) -> None:
     unmet = len(lanes.meets(requires, node))
     for name in requires:
         less = {key: value for key, value in requires.items() if key != name}
@@ -104,7 +104,7 @@ def test_asking_for_less_is_never_harder(requires, node) -> None:
 
 
 @given(REQUIRES, NODES)
-def test_cores_given_are_at_least_one_and_fit_the_node(requires, node) -> None:
+def test_assigned_cores_are_at_least_one_and_fit_the_node(requires, node) -> None:
     given_cores = lanes.cores_for(requires, 1, node.slots)
     assert 1 <= given_cores <= node.slots
     if requires.get("cores") == "all" or not requires.get("cores"):
@@ -128,7 +128,7 @@ def test_any_value_of_a_requirement_is_either_refused_by_name_or_usable(requires
         encode(requires)
 
 
-def test_a_kind_is_run_only_by_nodes_that_say_they_can() -> None:
+def test_a_kind_runs_only_on_nodes_that_report_it_available() -> None:
     kinds = (KindInfo("a", True), KindInfo("b", False, "no cv2"))
     node = NodeRecord(id="n", name="n", incarnation="1", capabilities=Capabilities(kinds=kinds))
     assert (lanes.runs("a", node), lanes.runs("b", node)) == ("", "no cv2")
@@ -151,12 +151,12 @@ RANKS = st.integers(0, lanes.LAST)
 
 
 @given(TOKENS, TOKENS, RANKS, RANKS)
-def test_near_nodes_come_before_far_ones_and_ranks_decide_among_each(origin, region, one, other) -> None:
+def test_near_nodes_come_before_far_ones_and_ranks_decide_within_each_group(origin, region, rank, other_rank) -> None:
     pool = f"{lanes.ANY}@{origin}"
-    near, far = (lanes.pull_priority(pool, where, one) for where in (origin, f"not-{origin}"))
+    near, far = (lanes.pull_priority(pool, where, rank) for where in (origin, f"not-{origin}"))
     assert 0 <= near <= far <= lanes.LAST
-    assert near < lanes.pull_priority(pool, f"not-{origin}", other) or one == lanes.LAST
-    assert (near == lanes.LAST) == (far == lanes.LAST) == (one == lanes.LAST)
-    if one <= other:
-        assert lanes.pull_priority(pool, region, one) <= lanes.pull_priority(pool, region, other)
-    assert lanes.pull_priority(lanes.ANY, region, one) == one, "without an origin the rank is all there is"
+    assert near < lanes.pull_priority(pool, f"not-{origin}", other_rank) or rank == lanes.LAST
+    assert (near == lanes.LAST) == (far == lanes.LAST) == (rank == lanes.LAST)
+    if rank <= other_rank:
+        assert lanes.pull_priority(pool, region, rank) <= lanes.pull_priority(pool, region, other_rank)
+    assert lanes.pull_priority(lanes.ANY, region, rank) == rank, "without an origin only the rank decides"

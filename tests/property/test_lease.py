@@ -1,4 +1,4 @@
-"""Leadership as a game of several contenders on one compare-and-set key, with clocks of their own."""
+"""A simulation of several contenders for one compare-and-set key, each with a clock of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Key:
 
 @dataclass
 class Contender:
-    """One node: its clock is the world's plus an offset of its own."""
+    """One node: its clock is the simulated time plus an offset."""
 
     name: str
     offset: float
@@ -75,7 +75,7 @@ def test_never_two_leaders_and_fences_only_rise(steps, offsets) -> None:
 
 
 @given(st.floats(0, 1e6), st.floats(0, 100))
-def test_a_silent_holder_is_left_alone_for_the_whole_ttl(since: float, waited_s: float) -> None:
+def test_a_silent_holder_keeps_the_lease_for_the_whole_ttl(since: float, waited_s: float) -> None:
     seen = lease.LeaseObservation(5, "other", "other-1", since)
     now = since + waited_s
     action = lease.decide(seen, None, ("me", "me-1"), False, LAN, now)
@@ -87,7 +87,7 @@ def test_a_silent_holder_is_left_alone_for_the_whole_ttl(since: float, waited_s:
 
 
 @given(st.floats(0, 30))
-def test_a_holder_stops_itself_before_anybody_may_take_over(silent_s: float) -> None:
+def test_a_holder_steps_down_before_any_node_may_take_over(silent_s: float) -> None:
     term = lease.Term(fence=3, revision=4, renewed_at=100.0)
     now = 100.0 + silent_s
     seen = lease.LeaseObservation(4, "me", "me-1", 100.0)

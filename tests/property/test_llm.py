@@ -1,4 +1,4 @@
-"""Language models: any head of a GGUF file is read or refused, the back end that runs, words on their way."""
+"""Language models: any GGUF header is read or refused, the choice of a backend, streamed text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from node.workloads.llm.result import Answer, Progress, before_stop, certain, fi
 from node.workloads.llm.shapes import SHAPES, shape_of, size_of
 from node.workloads.llm_inference import LIBRARIES, RUNS, choose
 
-# --- the head of a GGUF file -----------------------------------------------------------------------
+# --- the header of a GGUF file ---------------------------------------------------------------------
 
 
 def text(value: str) -> bytes:
@@ -55,16 +55,16 @@ counts = st.integers(1, 1 << 16)
 
 @st.composite
 def heads(draw) -> tuple[bytes, dict[str, int]]:
-    """A file, and what it says."""
+    """A file, and the facts that its header states."""
     heads, layers, width = draw(st.integers(1, 64)), draw(st.integers(0, 200)), draw(st.integers(1, 128))
-    said = {"heads": heads, "layers": layers, "width": width, "context": draw(counts), "vocabulary": draw(counts)}
+    written = {"heads": heads, "layers": layers, "width": width, "context": draw(counts), "vocabulary": draw(counts)}
     facts = {
         "general.architecture": struct.pack("<I", 8) + text("llama"),
         "llama.attention.head_count": u32(heads),
         "llama.block_count": u32(layers),
         "llama.embedding_length": u32(heads * width),
-        "llama.context_length": u32(said["context"]),
-        # A vocabulary and a long list of numbers: passed over.
+        "llama.context_length": u32(written["context"]),
+        # A vocabulary and a long list of numbers: the reader skips them.
         "tokenizer.ggml.tokens": struct.pack("<IIQ", 9, 8, 3) + text("a") + text("ü") + text(""),
         "tokenizer.ggml.scores": struct.pack("<IIQ", 9, 6, 2000) + bytes(8000),
     }
@@ -72,20 +72,20 @@ def heads(draw) -> tuple[bytes, dict[str, int]]:
         facts["tokenizer.chat_template"] = struct.pack("<I", 8) + text("{{ x }}")
     names = draw(st.permutations(sorted(facts)))
     shapes = draw(st.lists(st.lists(counts, min_size=1, max_size=4), max_size=5))
-    tensors = [("token_embd.weight", [8, said["vocabulary"]], 2)]
+    tensors = [("token_embd.weight", [8, written["vocabulary"]], 2)]
     tensors += [(f"t{at}", shape, 2) for at, shape in enumerate(shapes)]
-    said |= {"parameters": sum(prod(shape) for _, shape, _ in tensors), "weights": draw(st.integers(0, 300))}
-    said["chat"] = "tokenizer.chat_template" in facts
-    return gguf({name: facts[name] for name in names}, tensors, bytes(said["weights"])), said
+    written |= {"parameters": sum(prod(shape) for _, shape, _ in tensors), "weights": draw(st.integers(0, 300))}
+    written["chat"] = "tokenizer.chat_template" in facts
+    return gguf({name: facts[name] for name in names}, tensors, bytes(written["weights"])), written
 
 
 @given(heads())
-def test_a_head_says_what_was_written_into_it(made: tuple[bytes, dict[str, int]]) -> None:
-    data, said = made
+def test_a_header_is_read_as_it_was_written(made: tuple[bytes, dict[str, int]]) -> None:
+    data, written = made
     assert read(data) == Head(
-        "llama", said["parameters"], said["weights"], 2, said["context"],
-        # Keys and values, each as wide as all heads, two bytes a number.
-        said["layers"] * said["heads"] * said["width"] * 2 * 2, said["vocabulary"], said["chat"],
+        "llama", written["parameters"], written["weights"], 2, written["context"],
+        # Keys and values, each of the width of all heads, two bytes a number.
+        written["layers"] * written["heads"] * written["width"] * 2 * 2, written["vocabulary"], written["chat"],
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def is_read_or_refused(data: bytes) -> None:
 
 
 @given(heads(), st.data())
-def test_a_spoilt_head_is_read_or_refused(made: tuple[bytes, object], data: st.DataObject) -> None:
+def test_a_damaged_header_is_read_or_refused(made: tuple[bytes, object], data: st.DataObject) -> None:
     whole = bytearray(made[0])
     at = data.draw(st.integers(4, len(whole)))
     is_read_or_refused(bytes(whole[:at]))
@@ -121,8 +121,12 @@ values = st.one_of(
     st.floats(width=32).map(lambda value: struct.pack("<If", 6, value)),
     st.integers(-(1 << 31), (1 << 31) - 1).map(lambda value: struct.pack("<Ii", 5, value)),
     st.integers(0, (1 << 64) - 1).map(lambda value: struct.pack("<IQ", 10, value)),
-    st.lists(st.floats(width=32), max_size=3).map(lambda one: struct.pack(f"<IIQ{len(one)}f", 9, 6, len(one), *one)),
-    st.lists(st.integers(-9, 9), max_size=3).map(lambda one: struct.pack(f"<IIQ{len(one)}i", 9, 5, len(one), *one)),
+    st.lists(st.floats(width=32), max_size=3).map(
+        lambda numbers: struct.pack(f"<IIQ{len(numbers)}f", 9, 6, len(numbers), *numbers)
+    ),
+    st.lists(st.integers(-9, 9), max_size=3).map(
+        lambda numbers: struct.pack(f"<IIQ{len(numbers)}i", 9, 5, len(numbers), *numbers)
+    ),
     st.just(struct.pack("<IIQ", 9, 8, 1) + text("x")),
     st.booleans().map(lambda value: struct.pack("<I?", 7, value)),
 )
@@ -141,7 +145,7 @@ def test_a_tensor_has_one_to_four_dimensions(shape: list[int]) -> None:
         read(gguf({}, [("token_embd.weight", shape, 0)]))
 
 
-# --- what runs it ----------------------------------------------------------------------------------
+# --- backend, context and size ---------------------------------------------------------------------
 
 
 @given(
@@ -150,7 +154,7 @@ def test_a_tensor_has_one_to_four_dimensions(shape: list[int]) -> None:
     st.sets(st.sampled_from(sorted(LIBRARIES))),
     st.booleans(),
 )
-def test_the_back_end_is_there_can_run_it_and_is_the_one_wanted(
+def test_the_chosen_backend_is_installed_capable_and_the_requested_one(
     form: str, wanted: str, installed: set[str], torch_gpu: bool
 ) -> None:
     able = set(RUNS[form]) & ({wanted} if wanted != "auto" else set(LIBRARIES))
@@ -167,7 +171,7 @@ def test_the_back_end_is_there_can_run_it_and_is_the_one_wanted(
 
 
 @given(st.integers(1, 1 << 20), st.none() | st.integers(64, 1 << 20))
-def test_there_is_room_for_what_was_asked(longest: int, wanted: int | None) -> None:
+def test_the_context_has_the_requested_size(longest: int, wanted: int | None) -> None:
     head = Head("llama", 1, 1, 2, longest, 8, 10, False)
     try:
         room = context_of(head, wanted)
@@ -179,46 +183,46 @@ def test_there_is_room_for_what_was_asked(longest: int, wanted: int | None) -> N
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
-def test_a_size_class_has_the_size_it_says(name: str) -> None:
+def test_a_size_class_has_the_size_of_its_name(name: str) -> None:
     assert shape_of(name) is shape_of(name.lower()) is SHAPES[name]
     assert abs(SHAPES[name].parameters / size_of(name) - 1) < 0.25
 
 
-# --- words on their way ----------------------------------------------------------------------------
+# --- streamed text ---------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), st.text(max_size=5)), max_size=30))
-def test_what_is_told_is_all_that_was_written(count: int, pieces: list[tuple[int, str]]) -> None:
-    told: list[tuple[float, str]] = []
-    progress = Progress(lambda part, note="", text="": told.append((part, text)), count, 8)
+def test_updates_carry_all_text_written_so_far(count: int, pieces: list[tuple[int, str]]) -> None:
+    updates: list[tuple[float, str]] = []
+    progress = Progress(lambda part, note="", text="": updates.append((part, text)), count, 8)
     texts = [""] * count
     for index, piece in pieces:
         progress.add(index % count, piece)
         texts[index % count] += piece
-        assert told[-1][1] == "\n\n".join(one for one in texts if one)
-    parts = [part for part, _ in told]
-    assert len(told) == len(pieces) and parts == sorted(parts) and all(0 < part < 1 for part in parts)
+        assert updates[-1][1] == "\n\n".join(answer_text for answer_text in texts if answer_text)
+    parts = [part for part, _ in updates]
+    assert len(updates) == len(pieces) and parts == sorted(parts) and all(0 < part < 1 for part in parts)
 
 
 @given(st.lists(st.text("ab", max_size=4), max_size=8), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
-def test_nothing_is_told_that_a_stop_takes_back(pieces: list[str], stops: list[str]) -> None:
-    written, told = "", ""
+def test_no_update_contains_text_that_a_stop_string_removes(pieces: list[str], stops: list[str]) -> None:
+    written, reported = "", ""
     for piece in pieces:
         written += piece
         now = certain(written, stops)
-        assert now.startswith(told) and before_stop(written, stops).startswith(now)
-        told = now
+        assert now.startswith(reported) and before_stop(written, stops).startswith(now)
+        reported = now
         if before_stop(written, stops) != written:
-            break  # nothing is written after a stop
+            break  # no text follows a stop string
     assert not any(stop in before_stop(written, stops) for stop in stops)
-    # Held back is only what a stop may still come of.
-    held = before_stop(written, stops)[len(told) :]
+    # Only text that may become a stop string is held back.
+    held = before_stop(written, stops)[len(reported) :]
     assert not held or any(stop.startswith(held) for stop in stops)
 
 
 @given(st.text(min_size=1), st.lists(st.integers(1, 8), max_size=20), st.integers(1, 30))
-def test_what_watch_shows_together_is_the_text(whole: str, steps: list[int], window: int) -> None:
-    """Of each state only the last characters are told; what was shown is the text, but for gaps that are marked."""
+def test_watch_shows_the_text_with_marked_gaps(whole: str, steps: list[int], window: int) -> None:
+    """Each state carries only the last characters; together they give the text, except for marked gaps."""
     shown, seen, end = 0, "", 0
     for step in [*steps, len(whole)]:
         end = min(len(whole), end + step)
@@ -230,7 +234,7 @@ def test_what_watch_shows_together_is_the_text(whole: str, steps: list[int], win
         assert shown == end and seen == whole[:end]
 
 
-def test_watch_begins_a_line_when_the_text_begins_again() -> None:
+def test_watch_starts_a_new_line_when_the_text_starts_over() -> None:
     assert new_text(SimpleNamespace(text="ab", text_from=0), 10) == ("\nab", 2)
     assert new_text(SimpleNamespace(text="", text_from=0), 0) == ("", 0)
 
@@ -244,8 +248,8 @@ answered = st.builds(Answer, st.text(), st.just("stop"), *[st.integers(0, 999)] 
 @given(st.lists(answered, max_size=5))
 def test_speeds_are_counts_by_times(answers: list[Answer]) -> None:
     found = figures(answers)
-    assert found["completion_tokens"] == sum(one.completion_tokens for one in answers)
+    assert found["completion_tokens"] == sum(answer.completion_tokens for answer in answers)
     assert all(value >= 0 for value in found.values())
-    seconds = sum(one.prefill_s for one in answers)
+    seconds = sum(answer.prefill_s for answer in answers)
     if seconds > 1e-3:
         assert found["prefill_tokens_per_s"] == pytest.approx(found["prompt_tokens"] / seconds, abs=1e-3)

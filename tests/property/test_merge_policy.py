@@ -21,45 +21,45 @@ SUMMARIES = st.builds(
 
 
 @given(SUMMARIES, SUMMARIES)
-def test_both_sides_come_to_the_same_answer(one: MeshSummary, other: MeshSummary) -> None:
-    assert judge(one, other) == judge(other, one)
-    assert source(one, other) == source(other, one)
+def test_both_sides_come_to_the_same_answer(summary: MeshSummary, other: MeshSummary) -> None:
+    assert judge(summary, other) == judge(other, summary)
+    assert source(summary, other) == source(other, summary)
 
 
 @given(SUMMARIES, SUMMARIES)
-def test_unasked_only_what_can_hurt_nobody(one: MeshSummary, other: MeshSummary) -> None:
-    verdict = judge(one, other)
+def test_only_harmless_merges_happen_automatically(summary: MeshSummary, other: MeshSummary) -> None:
+    verdict = judge(summary, other)
     if verdict.action != "merge":
         return
-    assert one.name == other.name and one.key == other.key
-    merged = source(one, other)
+    assert summary.name == other.name and summary.key == other.key
+    merged = source(summary, other)
     assert merged.id == verdict.source
-    assert one.id == other.id or one.key or (merged.is_empty and merged.age_s < YOUNG_S)
+    assert summary.id == other.id or summary.key or (merged.is_empty and merged.age_s < YOUNG_S)
 
 
 @given(SUMMARIES, SUMMARIES)
-def test_strangers_and_other_keys_are_left_alone(one: MeshSummary, other: MeshSummary) -> None:
-    if one.name != other.name or one.key != other.key:
-        assert judge(one, other).action == "nothing"
+def test_meshes_of_another_name_or_key_are_left_alone(summary: MeshSummary, other: MeshSummary) -> None:
+    if summary.name != other.name or summary.key != other.key:
+        assert judge(summary, other).action == "nothing"
 
 
 @given(SUMMARIES)
-def test_a_mesh_does_not_meet_itself(summary: MeshSummary) -> None:
+def test_a_mesh_does_not_merge_with_itself(summary: MeshSummary) -> None:
     assert judge(summary, summary).action == "nothing"
 
 
 @given(SUMMARIES, SUMMARIES)
-def test_whoever_is_told_is_told_what_decides(one: MeshSummary, other: MeshSummary) -> None:
-    verdict = judge(one, other)
-    sentence = alarm(one, other, verdict)
+def test_an_alarm_names_both_meshes_and_the_source(summary: MeshSummary, other: MeshSummary) -> None:
+    verdict = judge(summary, other)
+    sentence = alarm(summary, other, verdict)
     assert bool(sentence) is (verdict.action == "alarm")
     if sentence:
-        assert "queztl bus merge" in sentence and one.id in sentence and other.id in sentence
-        merged = source(one, other)
-        assert merged.id in explain(merged, one if merged is other else other)[0]
+        assert "queztl bus merge" in sentence and summary.id in sentence and other.id in sentence
+        merged = source(summary, other)
+        assert merged.id in explain(merged, summary if merged is other else other)[0]
 
 
-def test_work_stays_where_it_is_and_the_empty_one_moves() -> None:
+def test_work_stays_where_it_is_and_the_empty_mesh_moves() -> None:
     used = MeshSummary("ma", "queztl", nodes=1, age_s=30.0, unfinished=5)
     fresh = MeshSummary("mb", "queztl", nodes=9, age_s=30.0)
     assert judge(used, fresh).source == "mb", "more nodes do not count against work"

@@ -1,4 +1,4 @@
-"""However its attempts end, a task is settled once, within its attempts, and never retried in vain."""
+"""However its attempts end, a task ends once, within its attempts, and is never retried without a chance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_task_ends_within_its_attempts(most, story) -> None:
 
 
 @given(st.sampled_from(sorted(FINAL_CODES)), st.integers(1, 5), NODES)
-def test_what_another_attempt_cannot_mend_is_not_tried_again(code, number, node) -> None:
+def test_an_error_that_another_attempt_cannot_fix_is_not_retried(code, number, node) -> None:
     decision = decide(Attempt(number, 100), error(code), node, LAN)
     assert isinstance(decision, End) and not decision.dead_letter
     assert decision.state == {"cancelled": "cancelled", "expired": "expired"}.get(code, "failed")
@@ -43,7 +43,7 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again(code, number, node)
 
 
 @given(st.lists(NODES, min_size=1, max_size=6))
-def test_two_different_nodes_make_a_crashing_task_poison(nodes) -> None:
+def test_a_crash_on_two_different_nodes_makes_a_task_poison(nodes) -> None:
     attempt, seen = Attempt(1, 100), set()
     for node in nodes:
         seen.add(node)

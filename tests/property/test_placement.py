@@ -1,4 +1,4 @@
-"""Ranks are bounded, ordered by speed, and settle: the same facts twice give the same plan."""
+"""Ranks are bounded, ordered by speed, and stable: the same facts twice give the same plan."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ FACTS = st.tuples(
     st.integers(1, 128),
 )
 MEMBERS = st.lists(FACTS, min_size=1, max_size=12).map(
-    lambda facts: [made(number, one) for number, one in enumerate(facts)]
+    lambda facts: [made(number, node_facts) for number, node_facts in enumerate(facts)]
 )
 RESOURCES = st.sampled_from([Resources(), Resources(cores="all"), Resources(gpu=1), Resources(cores=8)])
 
 
 @given(MEMBERS, RESOURCES)
-def test_ranks_are_bounded_and_the_doubtful_are_last(members, takes) -> None:
+def test_ranks_are_bounded_and_suspect_or_draining_nodes_are_last(members, takes) -> None:
     plan = placement.ranks(members, {"k": takes}, Memory(), 0.0)[0].get("k", {})
-    alive = {one.record.id: one for one in members if one.state in ("up", "suspect", "draining")}
+    alive = {member.record.id: member for member in members if member.state in ("up", "suspect", "draining")}
     assert set(plan) == set(alive)
     for node, rank in plan.items():
         assert 0 <= rank <= LAST
         assert (rank == LAST) == (alive[node].state != "up")
-    owned = [plan[node] for node, one in alive.items() if one.state == "up" and not one.record.labels]
-    rented = [plan[node] for node, one in alive.items() if one.state == "up" and one.record.labels]
+    owned = [plan[node] for node, member in alive.items() if member.state == "up" and not member.record.labels]
+    rented = [plan[node] for node, member in alive.items() if member.state == "up" and member.record.labels]
     assert not owned or not rented or max(owned) < min(rented)
 
 
@@ -56,7 +56,7 @@ def test_the_same_facts_give_the_same_plan(members, takes) -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=8))
-def test_nobody_faster_comes_after_somebody_slower(means) -> None:
+def test_a_faster_node_never_ranks_after_a_slower_one(means) -> None:
     members = [made(number, (mean_s, 9, "up", False, 4)) for number, mean_s in enumerate(means)]
     plan = placement.ranks(members, {"k": Resources()}, Memory(), 0.0)[0]["k"]
     order = [plan[f"n{number}"] for number in sorted(range(len(means)), key=lambda number: means[number])]
@@ -64,7 +64,7 @@ def test_nobody_faster_comes_after_somebody_slower(means) -> None:
 
 
 @given(st.lists(st.floats(0.95, 1.05), min_size=2, max_size=40))
-def test_small_swings_never_move_a_rank_twice(swings) -> None:
+def test_small_fluctuations_never_change_a_rank(swings) -> None:
     memory, seen = Memory(), []
     for number, swing in enumerate(swings):
         members = [made(0, (1.0, 9 + number, "up", False, 4)), made(1, (1.25 * swing, 9 + number, "up", False, 4))]

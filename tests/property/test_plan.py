@@ -1,4 +1,4 @@
-"""Credit: a node never asks for more than it can take, the urgent go first, and nobody starves."""
+"""Credit: a node never requests more than it can take, urgent work goes first, and no lane starves."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def ask(views: list[LaneView], slots: int, free: int, held: list[tuple[float, in
 
 
 def weighed(views: list[LaneView], asks: list[PullRequest], held: list[tuple[float, int]]) -> list[float]:
-    """The run time of each task asked for or held unstarted; unknown ones count as the whole prefetch."""
+    """The run time of each task that is requested or held unstarted; unknown kinds count as the whole prefetch."""
     mean_of = {view.lane: view.mean_s for view in views}
     counted = [*held, *((view.mean_s, view.requested) for view in views)]
-    counted += [(mean_of[one.lane], one.batch) for one in asks]
+    counted += [(mean_of[pull.lane], pull.batch) for pull in asks]
     return [mean_s or LAN.prefetch_work_s for mean_s, count in counted for _ in range(count)]
 
 
@@ -74,28 +74,28 @@ def weighed(views: list[LaneView], asks: list[PullRequest], held: list[tuple[flo
 @example(
     ([LaneView(("a", "any", "low"), 1e-6, requested=1500), LaneView(("b", "any", "low"), served_at=NOW)], 64, 2, [])
 )
-def test_what_is_asked_and_held_never_exceeds_free_slots_and_prefetch(situation) -> None:
+def test_requested_and_held_tasks_never_exceed_free_slots_and_prefetch(situation) -> None:
     views, slots, free, held = situation
     asks = ask(views, slots, free, held)
     if not asks:
         return
     tasks = sorted(weighed(views, asks, held), reverse=True)
     assert len(tasks) <= free + LAN.prefetch_limit
-    # The free slots take the longest ones; the rest is work held ahead.
+    # The free slots take the longest tasks; the rest is prefetched work.
     assert sum(tasks[free:]) <= slots * LAN.prefetch_work_s * 1.0001
 
 
 @given(situations())
-def test_asks_name_each_lane_once_and_ask_for_something(situation) -> None:
+def test_pulls_name_each_lane_once_and_request_at_least_one_task(situation) -> None:
     views, slots, free, held = situation
     asks = ask(views, slots, free, held)
-    assert all(one.batch >= 1 for one in asks)
-    assert len({one.lane for one in asks}) == len(asks)
-    assert {one.lane for one in asks} <= {view.lane for view in views}
+    assert all(pull.batch >= 1 for pull in asks)
+    assert len({pull.lane for pull in asks}) == len(asks)
+    assert {pull.lane for pull in asks} <= {view.lane for view in views}
 
 
 @given(lane_views(), SLOTS)
-def test_a_full_node_asks_for_nothing(views, slots) -> None:
+def test_a_full_node_requests_nothing(views, slots) -> None:
     full = [(LAN.prefetch_work_s, slots)]
     assert ask(views, slots, 0, full) == []
     assert ask(views, slots, 0, [(0.0, slots)]) == []
@@ -105,7 +105,7 @@ def test_a_full_node_asks_for_nothing(views, slots) -> None:
 def test_unknown_kinds_are_never_prefetched(views, slots) -> None:
     unknown = [LaneView(v.lane, 0.0, v.backlog, 0, v.served_at, v.waiting_since) for v in views]
     for free in (0, 1, slots):
-        assert sum(one.batch for one in ask(unknown, slots, min(free, slots))) <= free
+        assert sum(pull.batch for pull in ask(unknown, slots, min(free, slots))) <= free
 
 
 @given(st.integers(1, 16), st.permutations(URGENCIES))
@@ -115,48 +115,48 @@ def test_the_most_urgent_lane_with_work_takes_the_free_slots(slots, order) -> No
 
 
 @given(SLOTS, st.sampled_from(URGENCIES), AGES)
-def test_near_work_comes_before_far_work_however_long_that_waited(slots, urgency, age) -> None:
+def test_near_work_comes_before_far_work_however_long_the_far_work_waited(slots, urgency, age) -> None:
     far = LaneView(("a", "any@us", urgency), backlog=100, served_at=NOW - age, far=True)
     near = LaneView(("a", "any@eu", urgency), backlog=100, served_at=NOW)
-    assert [one.lane for one in ask([far, near], slots, free=1)] == [near.lane]
+    assert [pull.lane for pull in ask([far, near], slots, free=1)] == [near.lane]
 
 
 @given(st.integers(2, 16), st.integers(2, 6))
-def test_equal_lanes_share(slots, count) -> None:
+def test_equal_lanes_share_the_slots(slots, count) -> None:
     views = [LaneView((f"k{n}", "any", "normal"), 0.0, 1000, served_at=NOW - n) for n in range(count)]
-    batches = [one.batch for one in ask(views, slots, slots)]
+    batches = [pull.batch for pull in ask(views, slots, slots)]
     assert sum(batches) == slots and max(batches) - min(batches) <= max(1, -(-slots // count) - 1)
     assert len(batches) == min(slots, count)
 
 
 @given(st.integers(2, 32), st.integers(1, 60))
-def test_quiet_lanes_leave_a_slot_for_the_one_that_wakes_up(slots, count) -> None:
+def test_quiet_lanes_leave_a_slot_for_a_lane_that_gets_work(slots, count) -> None:
     quiet = [LaneView((f"k{n}", "any", "low"), 0.01, 0, served_at=NOW - 30) for n in range(count)]
     standing = ask(quiet, slots, slots)
-    assert all(one.batch == 1 for one in standing) and len(standing) == min(count, slots - 1)
-    asked = {one.lane for one in standing}
+    assert all(pull.batch == 1 for pull in standing) and len(standing) == min(count, slots - 1)
+    asked = {pull.lane for pull in standing}
     later = [LaneView(v.lane, v.mean_s, 0, int(v.lane in asked), v.served_at) for v in quiet]
     awake = LaneView(("new", "any", "high"), 0.0, 1, served_at=NOW)
-    assert awake.lane in {one.lane for one in ask([*later, awake], slots, slots)}
+    assert awake.lane in {pull.lane for pull in ask([*later, awake], slots, slots)}
 
 
-def test_a_lane_nobody_uses_gets_no_standing_pull() -> None:
+def test_an_unused_lane_gets_no_standing_pull() -> None:
     assert ask([LaneView(("a", "any", "normal"), 0.01, 0, served_at=NOW - 3600)], 4, 4) == []
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.sampled_from(URGENCIES))
-def test_waiting_only_ever_raises_urgency(one, other, urgency) -> None:
+def test_waiting_only_raises_urgency(waited_s, other_waited_s, urgency) -> None:
     def level(waited_s: float) -> int:
         return effective_urgency(LaneView(("a", "any", urgency), 0, 5, 0, NOW, NOW - waited_s), NOW, LAN)
 
-    assert level(max(one, other)) <= level(min(one, other)) <= URGENCIES.index(urgency)
+    assert level(max(waited_s, other_waited_s)) <= level(min(waited_s, other_waited_s)) <= URGENCIES.index(urgency)
     assert level(3 * LAN.low_urgency_wait_s) < URGENCIES.index("high")
 
 
 def first_start_s(slots: int, busy: tuple[str, float], rare: tuple[str, float]) -> float:
-    """A node simulated: one lane never empties, another one holds a single task from the beginning.
+    """Simulate a node with one lane that never empties and one that holds a single task from the beginning.
 
-    Each is (urgency, run time). Returns when the single task started, seconds; infinity when not within a minute.
+    Each lane is (urgency, run time). Returns when the single task starts, seconds; infinity when not within a minute.
     """
     lanes = {"busy": (("b", "any", busy[0]), busy[1]), "rare": (("r", "any", rare[0]), rare[1])}
     now, running, waiting = NOW, [], []
@@ -173,9 +173,11 @@ def first_start_s(slots: int, busy: tuple[str, float], rare: tuple[str, float]) 
             LaneView(*lanes["rare"], int("rare" not in waiting), 0, served["rare"], NOW),
         ]
         held = [(lanes[name][1], waiting.count(name)) for name in lanes]
-        for one in plan_pulls(views, slots=slots, free_slots=slots - len(running), unstarted=held, now=now, config=LAN):
-            name = "busy" if one.lane == lanes["busy"][0] else "rare"
-            waiting += [name] * (one.batch if name == "busy" else 1)
+        for pull in plan_pulls(
+            views, slots=slots, free_slots=slots - len(running), unstarted=held, now=now, config=LAN
+        ):
+            name = "busy" if pull.lane == lanes["busy"][0] else "rare"
+            waiting += [name] * (pull.batch if name == "busy" else 1)
             served[name] = now
         now = min([*running, now + 0.05]) if len(running) == slots else now + 0.001
     return float("inf")
@@ -192,25 +194,25 @@ def test_low_work_starts_within_bounds_under_an_endless_urgent_load(slots, busy_
 
 
 @given(st.integers(1, 4), RUN_TIMES, RUN_TIMES)
-def test_urgent_work_starts_as_soon_as_what_was_prefetched_has_run(slots, busy_s, rare_s) -> None:
+def test_urgent_work_starts_as_soon_as_prefetched_work_has_run(slots, busy_s, rare_s) -> None:
     assert first_start_s(slots, ("normal", busy_s), ("high", rare_s)) <= 2 * busy_s + 2 * LAN.prefetch_work_s
 
 
 @given(situations())
-def test_pulls_are_taken_back_only_for_a_lane_that_gets_something_then(situation) -> None:
+def test_pulls_are_cancelled_only_for_a_lane_that_gets_a_pull_then(situation) -> None:
     views, slots, free, held = situation
     views = [replace(view, idle=view.requested > 0 and index % 2 == 0) for index, view in enumerate(views)]
     starving = starved(views, ask(views, slots, free, held))
     facts = {"slots": slots, "free_slots": free, "unstarted": held, "now": NOW, "config": LAN}
     if should_cancel_pulls(starving, views, **facts):
         afresh = [replace(view, requested=0, backlog=0 if view.idle else view.backlog, idle=False) for view in views]
-        assert starving & {one.lane for one in ask(afresh, slots, free, held)}
-        # And once is enough: nothing of what is asked then was idle.
+        assert starving & {pull.lane for pull in ask(afresh, slots, free, held)}
+        # One cancellation is enough: none of the new pulls is idle.
         assert not should_cancel_pulls(starving, afresh, **facts)
 
 
 @given(st.integers(1, 16), st.integers(0, 3), st.floats(1.0, 20.0))
-def test_long_work_does_not_wait_for_pulls_that_stand_where_none_is(slots, believed, mean_s) -> None:
+def test_long_work_does_not_wait_for_standing_pulls_on_empty_lanes(slots, believed, mean_s) -> None:
     idle = LaneView(("i", "any", "high"), mean_s, believed, slots, NOW - 1, NOW - 1, idle=True)
     work = LaneView(("w", "any", "low"), mean_s, 5, 0, NOW)
     starving = starved([idle, work], ask([idle, work], slots, slots))
@@ -224,13 +226,13 @@ KINDS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2000), max_size=3
 
 
 @given(KINDS, st.dictionaries(st.sampled_from("abc"), MEANS), SLOTS)
-def test_what_turned_out_long_goes_back_and_what_begins_soon_stays(unstarted, means_s, slots) -> None:
+def test_surplus_long_work_is_returned_and_work_that_starts_soon_stays(unstarted, means_s, slots) -> None:
     back = surplus(unstarted, means_s, slots, LAN)
     for kind, count in unstarted.items():
         mean_s, left = means_s.get(kind, 0.0), count - back.get(kind, 0)
         assert 0 <= back.get(kind, 0) <= count
         if kind in back:
-            assert count * mean_s > slots, "a second of work for each slot"
+            assert count * mean_s > slots, "more than a second of work for each slot"
             assert left == most_unstarted(mean_s, slots, LAN) >= slots, "every slot has its next task"
         else:
             assert count * mean_s <= slots or count <= most_unstarted(mean_s, slots, LAN)

@@ -1,4 +1,4 @@
-"""The deliveries of dead nodes are reclaimed once, after the kicks; those of living nodes are left alone."""
+"""The deliveries of dead nodes are reclaimed once, after the kicks; living nodes keep theirs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEAD = st.builds(
     st.lists(st.tuples(st.lists(DEAD, max_size=3), st.floats(0, 3)), max_size=12),
     st.dictionaries(st.integers(1, 12), st.integers(1, 3)),
 )
-def test_exactly_once_kick_first_and_never_over_a_later_holder(rounds, elsewhere) -> None:
+def test_reclaims_are_exactly_once_after_kicks_and_never_from_a_later_holder(rounds, elsewhere) -> None:
     memory, now, returned = reclaim.Memory(), 0.0, []
     for dead, passes_s in rounds:
         now += passes_s

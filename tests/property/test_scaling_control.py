@@ -1,4 +1,4 @@
-"""Orders are neither doubled nor lost, the launch guard holds whatever is decided, every policy is checked."""
+"""Orders are neither doubled nor lost, the launch guard holds for any decision, every policy is validated."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ INTENTS = st.lists(
         state=st.sampled_from([INTENDED, LAUNCHED, JOINED, ENDING]), at=AT, ending_at=AT, instance=st.just("i"),
         price_usd_h=st.floats(0, 3),
     ),
-    unique_by=lambda one: one.token,
+    unique_by=lambda intent: intent.token,
 )  # fmt: skip
 INSTANCES = st.lists(
     st.builds(
         Instance, id=st.sampled_from([f"i{n}" for n in range(9)]), token=st.sampled_from([*TOKENS, "", "xstranger"]),
         mesh_id=st.just("m"), launched_at=st.floats(0, 2 * NOW),
     ),
-    unique_by=lambda one: one.id,
+    unique_by=lambda instance: instance.id,
 ).map(tuple)  # fmt: skip
 LISTINGS = st.dictionaries(st.sampled_from(["here", "local"]), INSTANCES).map(
     lambda found: {name: Listing(PLACES[name], instances) for name, instances in found.items()}
@@ -66,27 +66,27 @@ MEMBERS = st.lists(
         _member, st.sampled_from([*TOKENS, "xstranger"]), st.sampled_from(["up", "draining", "gone", "left"]),
         st.integers(0, 2),
     ),
-    unique_by=lambda one: one.record.id,
+    unique_by=lambda member: member.record.id,
 )  # fmt: skip
 
 
 @given(INTENTS, LISTINGS, MEMBERS)
 def test_no_order_vanishes_and_none_is_doubled(intents, listings, members):
     found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
-    before = {one.token for one in intents}
+    before = {intent.token for intent in intents}
     assert set(found.intents) | set(found.forget) >= before
     assert not set(found.intents) & set(found.forget)
-    alive = {one.record.labels[TOKEN_LABEL] for one in members if one.state in ("up", "draining")}
-    assert not alive & set(found.forget), "a node that lives is accounted for"
-    assert all(one in found.intents.values() for one in found.write)
+    alive = {member.record.labels[TOKEN_LABEL] for member in members if member.state in ("up", "draining")}
+    assert not alive & set(found.forget), "a living node keeps its order"
+    assert all(intent in found.intents.values() for intent in found.write)
 
 
 @given(INTENTS, LISTINGS, MEMBERS)
-def test_a_list_that_did_not_come_ends_and_forgets_nothing(intents, listings, members):
+def test_a_missing_listing_ends_and_forgets_nothing(intents, listings, members):
     found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
     silent = {name for name in PLACES if name not in listings}
     assert not [name for name, _ in found.end if name in silent]
-    by_token = {one.token: one for one in intents}
+    by_token = {intent.token: intent for intent in intents}
     assert not [
         token for token in found.forget
         if by_token[token].provider in silent and by_token[token].place == PLACES[by_token[token].provider]
@@ -94,20 +94,22 @@ def test_a_list_that_did_not_come_ends_and_forgets_nothing(intents, listings, me
 
 
 @given(INTENTS, LISTINGS, MEMBERS)
-def test_what_works_is_ended_only_when_it_is_to_go_or_is_there_twice(intents, listings, members):
+def test_a_working_node_is_ended_only_on_order_or_when_it_is_a_duplicate(intents, listings, members):
     found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
-    ending = {one.token for one in found.intents.values() if one.state == ENDING}
-    works = {one.record.labels[TOKEN_LABEL] for one in members if one.state == "up"} - ending
+    ending = {intent.token for intent in found.intents.values() if intent.state == ENDING}
+    works = {member.record.labels[TOKEN_LABEL] for member in members if member.state == "up"} - ending
     for name, listing in listings.items():
-        tokens = [one.token for one in listing.instances]
-        for one in listing.instances:
-            if one.token in works and tokens.count(one.token) == 1 and (name, one.id) in found.end:
-                owner = found.intents[one.token]
-                assert (owner.provider, owner.place) != (name, listing.place), "only a stranger's twin is ended"
+        tokens = [instance.token for instance in listing.instances]
+        for instance in listing.instances:
+            if instance.token in works and tokens.count(instance.token) == 1 and (name, instance.id) in found.end:
+                owner = found.intents[instance.token]
+                assert (owner.provider, owner.place) != (name, listing.place), (
+                    "only a duplicate at another provider is ended"
+                )
 
 
 @given(INTENTS, LISTINGS, MEMBERS)
-def test_a_second_look_finds_no_further_failure_and_no_further_join(intents, listings, members):
+def test_a_second_reconciliation_finds_no_new_failure_and_no_new_join(intents, listings, members):
     found = reconcile(intents, listings, members, PLACES, SINCE, CONFIG, NOW)
     again = reconcile(found.intents.values(), listings, members, PLACES, SINCE, CONFIG, NOW)
     assert not again.joined and not again.failed
@@ -118,14 +120,14 @@ def test_a_second_look_finds_no_further_failure_and_no_further_join(intents, lis
     st.integers(0, 12), st.sampled_from([0.0, 2.5, math.inf]), st.sampled_from([0.0, 9.0, math.inf]),
 )  # fmt: skip
 def test_whatever_is_decided_the_launch_guard_holds(prices, gone_usd, paid, has_key, panic, most, hour, day):
-    """Each order is looked at by what runs then: together they never pass a limit."""
+    """Each order is checked against what runs at that time: together they never exceed a limit."""
     config = ScalingConfig(max_nodes=most, budget_usd_h=hour, budget_usd_day=day)
     nodes: list[Node] = []
     for number, price in enumerate(prices):
         offer = Offer("o", "p", price_usd_h=price)
         if not launch_guard.refusal(offer, paid, nodes, gone_usd, has_key, panic, config, NOW):
             nodes.append(Node(str(number), price_usd_h=price))
-    running = sum(one.price_usd_h for one in nodes)
+    running = sum(node.price_usd_h for node in nodes)
     assert len(nodes) <= most and running <= hour + 1e-6
     assert not (paid and nodes and (panic or not has_key))
     if running > 0 and day < math.inf:
@@ -137,7 +139,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2), max_leaves=4,
 )  # fmt: skip
-NAMES = [one.name for one in fields(ScalingConfig)]
+NAMES = [setting.name for setting in fields(ScalingConfig)]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), JSON, max_size=5))
@@ -146,21 +148,21 @@ def test_a_policy_is_valid_or_refused_with_every_fault_named(settings):
         config = policy.checked(settings)
     except BadInput as refusal:
         unknown = set(settings) - set(NAMES)
-        assert refusal.faults and unknown <= {one.field for one in refusal.faults}
+        assert refusal.faults and unknown <= {fault.field for fault in refusal.faults}
     else:
         assert not config.faults() and config.max_nodes <= policy.MOST_NODES
 
 
-def test_every_wrong_setting_is_told_at_once():
+def test_all_wrong_settings_are_reported_at_once():
     with pytest.raises(BadInput) as caught:
         policy.checked({"max_nodes": "many", "cpu_up": [], "moon": 1, "schedule": "mondays"})
-    assert {one.field for one in caught.value.faults} == {"max_nodes", "cpu_up", "moon", "schedule"}
+    assert {fault.field for fault in caught.value.faults} == {"max_nodes", "cpu_up", "moon", "schedule"}
     with pytest.raises(BadInput) as caught:
         policy.checked({"min_nodes": 5, "max_nodes": 3, "schedule": ["at noon"], "timezone": "Moon", "mode": "x"})
-    assert {one.field for one in caught.value.faults} == {"min_nodes", "schedule", "timezone", "mode"}
+    assert {fault.field for fault in caught.value.faults} == {"min_nodes", "schedule", "timezone", "mode"}
 
 
-def test_flags_make_a_policy_once_and_give_way_to_what_is_set_by_hand():
+def test_flags_make_a_policy_once_and_settings_by_hand_win_over_them():
     made = policy.from_flags(None, {"max_nodes": 7}, "n1", NOW)
     assert made is not None and made.enabled and policy.config_of(made).max_nodes == 7 and made.version == 1
     assert policy.from_flags(made, {"max_nodes": 7}, "n2", NOW) is None
@@ -238,7 +240,7 @@ def test_flags_never_change_what_a_person_has_set(steps):
 
 
 @given(st.integers(0, 30), st.integers(0, 9), st.integers(0, 9), st.floats(NOW, NOW + 99))
-def test_by_hand_means_by_hand(target, low, more, until):
+def test_a_manual_target_replaces_the_bounds_until_it_expires(target, low, more, until):
     config = ScalingConfig(min_nodes=low, max_nodes=low + more)
     held, why = policy.effective(config, policy.ManualTarget(target=target, until=until), NOW)
     assert held.max_nodes <= config.max_nodes
@@ -246,7 +248,7 @@ def test_by_hand_means_by_hand(target, low, more, until):
 
 
 @given(st.floats(-1e9, 1e9), st.integers(0, 9))
-def test_memory_of_another_clock_keeps_no_window_shut_for_ever(jump_s, failures):
+def test_memory_of_another_clock_keeps_no_window_closed_for_ever(jump_s, failures):
     at = NOW + jump_s
     pool = PoolMemory(1, 1, ((at - 5, 3), (at, 2)), ((at, 2),), at, at, at)
     kept = clamp_to_clock(Memory({"cpu": pool}, {"o": Breaker(failures, at + 900)}), CONFIG, NOW)
@@ -271,30 +273,30 @@ def test_spending_never_runs_backwards(steps):
 
 
 @given(INTENTS, MEMBERS)
-def test_everything_counts_each_node_once(intents, members):
-    """One that is there and was ordered is one node, whatever state its order is in."""
-    counted = all_nodes(members, {one.token: one for one in intents})
-    alive = {one.record.labels[TOKEN_LABEL] for one in members if one.state in ("up", "draining")}
-    assert len(counted) == len(alive | {one.token for one in intents}) == len({one.id for one in counted})
+def test_a_node_and_its_order_count_once(intents, members):
+    """A node that runs and has an order is one node, whatever the state of the order."""
+    counted = all_nodes(members, {intent.token: intent for intent in intents})
+    alive = {member.record.labels[TOKEN_LABEL] for member in members if member.state in ("up", "draining")}
+    assert len(counted) == len(alive | {intent.token for intent in intents}) == len({intent.id for intent in counted})
 
 
 @given(INTENTS, MEMBERS, st.integers(0, 500), st.sampled_from(["up", "draining"]))
-def test_an_observation_shows_every_node_and_keeps_what_people_started(intents, members, waiting, state):
+def test_an_observation_shows_every_node_and_marks_unmanaged_ones(intents, members, waiting, state):
     person = Member(NodeRecord(id="person", name="p", incarnation="1"), state, None)
     lanes = {("echo", "any", "normal"): (waiting, 0, 0)}
-    facts = Facts(lanes, {}, {}, [*members, person], {one.token: one for one in intents}, "person")
+    facts = Facts(lanes, {}, {}, [*members, person], {intent.token: intent for intent in intents}, "person")
     (pool,) = observe(facts, ArrivalWindow(), ()).pools
-    ids = [one.id for one in pool.nodes]
-    assert len(ids) == len(set(ids)) and {one.record.id for one in members if one.state != "gone"} - {
-        one.record.id for one in members if one.state == "left"
+    ids = [node.id for node in pool.nodes]
+    assert len(ids) == len(set(ids)) and {member.record.id for member in members if member.state != "gone"} - {
+        member.record.id for member in members if member.state == "left"
     } <= set(ids)
-    mine = next(one for one in pool.nodes if one.id == "person")
-    assert not mine.managed and mine.running == 1, "one that was not heard of may hold anything"
+    mine = next(node for node in pool.nodes if node.id == "person")
+    assert not mine.managed and mine.running == 1, "a node without a heartbeat may hold any work"
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12))
-def test_arrivals_are_what_came_however_it_is_looked_at(steps):
-    """Waiting tasks that are delivered are no arrivals; a lane that was made anew does not count backwards."""
+def test_arrivals_are_counted_correctly_at_any_sampling(steps):
+    """Delivered tasks that were waiting are no arrivals; a recreated lane does not count backwards."""
     lane = ("echo", "any", "normal")
     seen, came, waiting, delivered, now = ArrivalWindow(), 0, 0, 0, NOW
     seen = count_arrivals(seen, {lane: (0, 0, 0)}, math.inf, now)
@@ -303,10 +305,10 @@ def test_arrivals_are_what_came_however_it_is_looked_at(steps):
         came, delivered = came + new, delivered + taken
         waiting, now = waiting + new - taken, now + 1
         seen = count_arrivals(seen, {lane: (waiting, 0, delivered)}, math.inf, now)
-    assert sum(one.tasks.get(lane, 0) for one in seen.arrivals) == came
+    assert sum(arrival.tasks.get(lane, 0) for arrival in seen.arrivals) == came
 
 
-def test_a_journaled_decision_is_made_again_and_a_forged_one_is_found():
+def test_a_journaled_decision_is_replayed_and_a_forged_one_detected():
     pool = Pool("cpu", (Node("a"), Node("b", running=1)), 3.0, 0.9, 40, 0.5, demand_by_region={"eu": 1.0})
     inputs = record.Inputs(Observation((pool,)), {}, (Offer("local", "local"),), CONFIG, Memory(), NOW)
     made, _ = decide(inputs.observation, {}, inputs.offers, CONFIG, inputs.memory, NOW)

@@ -1,4 +1,4 @@
-"""A decision keeps within bounds and budget, never takes what works, never flaps, and always says why."""
+"""A decision keeps within bounds and budget, never drains a busy node, never flaps, and always says why."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ AGO = st.floats(NOW - 900, NOW - 1)
 
 
 def lined(line: list[tuple[float, int]], falling: bool) -> tuple[tuple[float, int], ...]:
-    """(time, nodes) as a memory holds them: later and later, lower and lower (or higher and higher)."""
+    """(time, nodes) pairs as a memory holds them: times rise while counts fall (or rise)."""
     return tuple(zip(sorted(at for at, _ in line), sorted((n for _, n in line), reverse=falling), strict=True))
 
 
@@ -124,7 +124,7 @@ MEMORIES = st.builds(
         max_needs=LINES.map(lambda line: lined(line, falling=True)),
         min_needs=LINES.map(lambda line: lined(line, falling=False)),
         last_scale_in_at=AGO, last_work_at=AGO, last_peak_at=AGO,
-    ).map(lambda one: {"p": one}) | st.just({}),
+    ).map(lambda pool_memory: {"p": pool_memory}) | st.just({}),
     breakers=st.dictionaries(
         st.sampled_from(["o1", "o2"]), st.builds(Breaker, st.integers(1, 9), st.floats(NOW - 9, NOW + 99))
     ),
@@ -138,24 +138,24 @@ def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config
     decision, _ = decide(seen, {"p": forecast} if forecast else {}, offers, config, memory, NOW)
     (made,) = decision.pools
     counted = {node.id: node for node in pool.nodes if node.has_gpu or not pool.needs_gpu}
-    started = sum(one.count for one in made.launches)
+    started = sum(launch.count for launch in made.launches)
     assert made.trail and all(made.trail)
     # bounds
     assert not started or made.have + started <= config.max_nodes
     assert made.target <= max(config.max_nodes, made.have)
     room, _ = room_usd_h(decision.running_usd_h, spent, config, NOW)
-    leaving = [one for one in counted.values() if one.ending or one.state == DRAINING]
+    leaving = [node for node in counted.values() if node.ending or node.state == DRAINING]
     gone = len(counted) - len(leaving) - made.have  # drained because of the budget
     if made.target < config.min_nodes and room >= 0:
         assert any("not started" in reason or "a decision starts at most" in reason for reason in made.trail)
-    # budget: no launch over either limit
+    # budget: no launch exceeds either limit
     assert decision.launched_usd_h <= max(0.0, room) + 1e-6
-    # work in flight: a busy node is drained only for the budget or because it is taken away
-    drained_busy = [one for one in made.drains if counted[one].running and not counted[one].ending]
+    # work in flight: a busy node is drained only for the budget or because the provider takes it away
+    drained_busy = [drained for drained in made.drains if counted[drained].running and not counted[drained].ending]
     assert not drained_busy or (room < 0 and gone)
-    assert all(counted[one].managed or counted[one].ending for one in made.drains)
-    assert all(not counted[one].running and counted[one].state == DRAINING for one in made.ends)
-    # what is started may be started
+    assert all(counted[drained].managed or counted[drained].ending for drained in made.drains)
+    assert all(not counted[ended].running and counted[ended].state == DRAINING for ended in made.ends)
+    # every launch is allowed
     by_id = {offer.id: offer for offer in offers}
     for launch in made.launches:
         offer = by_id[launch.offer]
@@ -165,7 +165,7 @@ def test_a_decision_keeps_its_limits_and_says_why(pool, forecast, offers, config
         broken = memory.breakers.get(launch.offer)
         assert not broken or broken.open_until <= NOW
     # one direction at a time
-    assert not (started and set(made.drains) - {one.id for one in leaving} and room >= 0)
+    assert not (started and set(made.drains) - {node.id for node in leaving} and room >= 0)
 
 
 @given(POOLS, FORECASTS, OFFERS, configs(), MEMORIES, SPENT)
@@ -194,8 +194,10 @@ def test_more_demand_never_lowers_the_target(
     busier = replace(pool, load=pool.load + load, queued=pool.queued + queued, cpu=max(pool.cpu, cpu))
     higher = forecast and replace(forecast, at_start=forecast.at_start + more, until_start=forecast.until_start + more)
     targets = [
-        decide(Observation((one,), spent), {"p": expected} if expected else {}, offers, config, memory, NOW)[0].pools[0]
-        for one, expected in ((pool, forecast), (busier, higher))
+        decide(Observation((seen_pool,), spent), {"p": expected} if expected else {}, offers, config, memory, NOW)[
+            0
+        ].pools[0]
+        for seen_pool, expected in ((pool, forecast), (busier, higher))
     ]
     assert targets[1].target >= targets[0].target
     assert set(targets[1].drains) <= set(targets[0].drains)
@@ -208,7 +210,7 @@ def test_a_replay_is_the_same(loads, config) -> None:
 
 
 def live(loads: list[float], config: ScalingConfig, every_s: float, start_steps: int = 2) -> list[int]:
-    """Targets, step by step, of a pool whose provider always delivers after `start_steps`."""
+    """The targets, step by step, of a pool whose nodes are always ready after `start_steps`."""
     offer = Offer("o", "fake", market=OWN)
     nodes: list[Node] = []
     memory, targets, made = Memory(), [], 0
@@ -226,18 +228,18 @@ def live(loads: list[float], config: ScalingConfig, every_s: float, start_steps:
         nodes = [node._replace(running=int(node.id in busy)) for node in nodes]
         pool = Pool("p", tuple(nodes), load=load, cpu=min(1.0, load / len(ready)) if ready else 0.0)
         decision, memory = decide(Observation((pool,)), {}, [offer], config, memory, now)
-        (one,) = decision.pools
-        for launch in one.launches:
+        (pool_decision,) = decision.pools
+        for launch in pool_decision.launches:
             for _ in range(launch.count):
                 made += 1
                 nodes.append(Node(f"n{made}", launch.offer, STARTING, now))
         nodes = [
-            node._replace(state=DRAINING) if node.id in one.drains else node
+            node._replace(state=DRAINING) if node.id in pool_decision.drains else node
             for node in nodes
-            if node.id not in one.ends
+            if node.id not in pool_decision.ends
         ]
-        assert len([node for node in nodes if node.state != DRAINING]) == one.target
-        targets.append(one.target)
+        assert len([node for node in nodes if node.state != DRAINING]) == pool_decision.target
+        targets.append(pool_decision.target)
     return targets
 
 
@@ -246,13 +248,13 @@ def live(loads: list[float], config: ScalingConfig, every_s: float, start_steps:
 def test_noise_does_not_make_it_flap(noise, level, amplitude) -> None:
     every_s = 60.0
     config = ScalingConfig(max_nodes=60, down_window_s=600)
-    targets = live([level * (1 + amplitude * one) for one in noise], config, every_s)
+    targets = live([level * (1 + amplitude * sample) for sample in noise], config, every_s)
     moves = [after - before for before, after in itertools.pairwise(targets) if after != before]
     turns = sum(1 for before, after in itertools.pairwise(moves) if (before > 0) != (after > 0))
     hours = len(noise) * every_s / 3600
     assert sum(move < 0 for move in moves) <= hours * 3600 / config.down_window_s + 1
     assert turns <= 2 * (hours * 3600 / config.down_window_s + 1)
-    # upwards at most as often as levels of the noise can be passed between two scale-ins
+    # scale-outs are at most as many as levels of the noise can be passed between two scale-ins
     assert len(moves) <= (hours * 6 + 1) * (2 + math.ceil(math.log(max(2.0, 2 * level), 1.1)))
 
 
@@ -266,7 +268,7 @@ def test_it_follows_a_load_goes_to_zero_and_comes_back(level, spares) -> None:
     assert targets[-1] >= math.ceil(level)
 
 
-def test_the_mission_in_simulated_time_one_to_fifty_and_back_to_ten() -> None:
+def test_from_one_to_fifty_nodes_and_back_to_ten_in_simulated_time() -> None:
     config = ScalingConfig(min_nodes=1, max_nodes=50, max_step_up_nodes=50, baseline_nodes=10, baseline_keep_s=86400)
     targets = live([0.0] * 3 + [60.0] * 40 + [0.0] * 120, config, 60.0, start_steps=10)
     assert targets[2] == 1 and max(targets) == 50 and targets[-1] == 10

@@ -1,4 +1,4 @@
-"""Nothing looks ahead: what comes later never changes a forecast, a gate or a decision of before."""
+"""No look-ahead: later loads never change an earlier forecast, gate or decision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERIES = st.builds(synthetic.make, st.sampled_from(sorted(synthetic.KINDS)), st.
 
 
 def futures(loads: np.ndarray, cut: int, seed: int) -> np.ndarray:
-    """The same past, another future."""
+    """A series with the same past and another future."""
     other = loads.copy()
     other[cut:] = np.random.default_rng(seed).uniform(0, 3 * loads.max() + 1, len(loads) - cut)
     return other
@@ -32,44 +32,46 @@ def futures(loads: np.ndarray, cut: int, seed: int) -> np.ndarray:
 
 @settings(max_examples=15, deadline=None)
 @given(SERIES, st.integers(300, 899), st.integers(0, 9), st.integers(1, 3))
-def test_the_future_changes_no_forecast_and_no_gate_of_before(loads, cut, seed, start_steps) -> None:
+def test_the_future_changes_no_earlier_forecast_and_no_earlier_gate(loads, cut, seed, start_steps) -> None:
     other = futures(loads, cut, seed)
     known = slice(0, cut + 1)  # origins that know loads[:cut] at most
     for name, model in models(loads, STEP_S).items():
         np.testing.assert_array_equal(model(2)[known], models(other, STEP_S)[name](2)[known], err_msg=name)
-    one, two = (
-        walk_forward(each, STEP_S, start_steps, CapacityTarget(0.9, 50.0).quantiles()) for each in (loads, other)
+    forecasts, other_forecasts = (
+        walk_forward(series, STEP_S, start_steps, CapacityTarget(0.9, 50.0).quantiles()) for series in (loads, other)
     )
     for part in ("at_start", "until_start", "median", "in_force"):
-        np.testing.assert_array_equal(getattr(one, part)[known], getattr(two, part)[known], err_msg=part)
+        np.testing.assert_array_equal(
+            getattr(forecasts, part)[known], getattr(other_forecasts, part)[known], err_msg=part
+        )
     for target in (CapacityTarget(0.9), CapacityTarget(0.9, 50.0)):
-        sizes = [plan_capacity(each, target) for each in (one, two)]
+        sizes = [plan_capacity(made, target) for made in (forecasts, other_forecasts)]
         for part in ("at_start", "until_start", "sure"):
-            before, after = (getattr(each, part)[known] for each in sizes)
+            before, after = (getattr(plan, part)[known] for plan in sizes)
             np.testing.assert_array_equal(before, after, err_msg=part)
-        first, second = (gate(each, size, STEP_S) for each, size in zip((loads, other), sizes, strict=True))
+        first, second = (gate(series, size, STEP_S) for series, size in zip((loads, other), sizes, strict=True))
         np.testing.assert_array_equal(first.trusted[known], second.trusted[known])
         np.testing.assert_array_equal(first.ratio[known], second.ratio[known])
 
 
 @settings(max_examples=8, deadline=None)
 @given(SERIES, st.integers(560, 890), st.sampled_from([REACTIVE, PREDICTIVE, HYBRID]), st.integers(0, 9))
-def test_the_future_changes_no_decision_of_before(loads, cut, policy, seed) -> None:
+def test_the_future_changes_no_earlier_decision(loads, cut, policy, seed) -> None:
     assert cut > 900 * TRAINING
     tuned = Tuned(policy, 3, 3600.0, forecast_level=20)
     runs = []
-    for each in (loads, futures(loads, cut, seed)):
-        test = Backtest(each, Scenario(STEP_S, default_offers(120.0)), 1)
+    for test_loads in (loads, futures(loads, cut, seed)):
+        test = Backtest(test_loads, Scenario(STEP_S, default_offers(120.0)), 1)
         runs.append(test.run(tuned, 400, 900, float("inf"), float("inf"), keep=True))
-    known = cut - 400 + 1  # the decision at step `cut` is shown demand[:cut]
+    known = cut - 400 + 1  # the decision at step `cut` sees demand[:cut]
     assert runs[0].decisions[:known] == runs[1].decisions[:known]
     assert runs[0].ready[: known - 1] == runs[1].ready[: known - 1]
-    assert all(one.trail for one in runs[0].decisions)
+    assert all(decision.trail for decision in runs[0].decisions)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 99), st.sampled_from(ERROR_FLOORS))
-def test_upper_quantiles_hold_what_they_say(seed, floor) -> None:
+def test_upper_quantiles_cover_their_share(seed, floor) -> None:
     chance = np.random.default_rng(seed)
     loads = 50 + chance.normal(0, 5, 3000)
     made = upper_quantiles(loads, np.full(3001, 50.0), 2, QUANTILES, 1000, 0, floor)
@@ -80,8 +82,8 @@ def test_upper_quantiles_hold_what_they_say(seed, floor) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 99), st.integers(0, 11))
-def test_quantiles_of_each_phase_hold_what_they_say_at_each_phase(seed, phase) -> None:
-    """One step of twelve is wild, the others are quiet."""
+def test_quantiles_by_phase_cover_their_share_in_each_phase(seed, phase) -> None:
+    """One step of twelve is noisy, the others are quiet."""
     chance = np.random.default_rng(seed)
     at = np.arange(6000) % 12
     loads = 50 + chance.normal(0, 1, 6000) * np.where(at == 5, 9.0, 0.5)
@@ -97,7 +99,7 @@ LOADS = st.lists(st.floats(0, 50), min_size=3, max_size=3).map(sorted)
 
 
 @given(LOADS, st.floats(0, 500), st.floats(1, 500))
-def test_no_other_number_of_nodes_costs_less_with_the_violations_it_leaves(levels, price, more) -> None:
+def test_no_other_number_of_nodes_costs_less_including_violations(levels, price, more) -> None:
     quantiles = (0.5, 0.9, 0.99)
     (nodes,), (sure,) = newsvendor_nodes(np.array([levels]), quantiles, price)
     assert nodes == round(nodes) and quantiles[0] <= sure <= quantiles[-1]
@@ -105,17 +107,17 @@ def test_no_other_number_of_nodes_costs_less_with_the_violations_it_leaves(level
         enough = float(np.interp(other, levels, quantiles))
         assert nodes + price * (1 - sure) <= other + price * (1 - enough) + 1e-6
     (dearer,), _ = newsvendor_nodes(np.array([levels]), quantiles, price + more)
-    assert dearer >= nodes, "the dearer a violation, the more is held"
+    assert dearer >= nodes, "a higher price of violations holds more nodes"
 
 
-def test_where_a_quantile_is_missing_no_nodes_are_named() -> None:
+def test_without_a_quantile_the_number_of_nodes_is_nan() -> None:
     nodes, sure = newsvendor_nodes(np.array([[1.0, np.nan], [1.0, 2.0], [2.0, 1.0]]), (0.5, 0.9), 100.0)
     assert np.isnan(nodes).tolist() == np.isnan(sure).tolist() == [True, False, False]
     assert nodes[1:].tolist() == [2.0, 2.0], "quantiles that cross are taken in their order"
 
 
 def test_quiet_hours_between_peaks_are_not_sized_by_the_errors_of_the_peaks(monkeypatch) -> None:
-    """One busy step in twelve, hard to foresee; in between next to nothing happens."""
+    """One busy step in twelve is hard to forecast; the steps between are almost constant."""
     chance = np.random.default_rng(1)
     phase = np.arange(4000) % 12
     loads = np.where(phase == 5, chance.uniform(15, 27, 4000), 8 + chance.normal(0, 0.03, 4000))
@@ -132,12 +134,12 @@ def test_quiet_hours_between_peaks_are_not_sized_by_the_errors_of_the_peaks(monk
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0.5, 0.999))
-def test_pinball_is_least_at_the_truth_and_dearer_below_for_upper_quantiles(actual, off, quantile) -> None:
+def test_pinball_loss_is_zero_at_the_truth_and_higher_below_for_upper_quantiles(actual, off, quantile) -> None:
     loss = [float(pinball(np.array([actual]), np.array([actual + by]), quantile)[0]) for by in (0.0, off, -off)]
     assert loss[0] == 0.0 and 0.0 <= loss[1] <= loss[2] + 1e-9
 
 
-def test_delayed_max_is_what_a_slow_reaction_holds() -> None:
+def test_delayed_max_is_the_capacity_of_a_slow_reaction() -> None:
     loads = np.array([1.0, 5.0, 2.0, 3.0, 0.0, 9.0])
     assert delayed_max(loads, 2, 0).tolist() == [1, 1, 1, 5, 2, 3]
     assert delayed_max(loads, 2, 1).tolist() == [1, 1, 1, 5, 5, 3]

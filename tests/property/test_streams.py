@@ -1,4 +1,4 @@
-"""What the streams may take, from the size of the disk they lie on."""
+"""The size limits of the streams, from the size of their disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_queue_the_results_and_the_blobs_fit_on_the_disk_together(free_bytes
 
 
 @given(FREE)
-def test_a_larger_disk_never_means_less(free_bytes: int) -> None:
+def test_a_larger_disk_never_means_lower_limits(free_bytes: int) -> None:
     (small, small_blobs), (large, large_blobs) = fit_to_disk(LAN, free_bytes), fit_to_disk(LAN, 2 * free_bytes)
     assert small.work_max_bytes <= large.work_max_bytes and small.tasks_max_bytes <= large.tasks_max_bytes
     assert small_blobs <= large_blobs

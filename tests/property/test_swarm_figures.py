@@ -1,4 +1,4 @@
-"""A swarm's figures: reports merge in any order, deaths are counted by every observer, verdicts follow the marks."""
+"""A swarm's figures: reports merge in any order, every observer counts deaths, verdicts follow the targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_reports_of_several_processes_are_one_report(logs, cut, random) -> None:
 
 
 @given(LOGS, st.sets(NODES))
-def test_every_observer_that_missed_a_death_counts_and_so_does_every_false_one(logs, dead) -> None:
+def test_every_missed_death_and_every_false_one_counts(logs, dead) -> None:
     found = figures.deaths(Report.of(logs, {}), dead, 10.0)
     assert found["unnoticed"] == sum(node not in gone for gone, _ in logs for node in dead)
     assert found["false_deaths"] == sorted({node for gone, _ in logs for node in gone} - dead)
@@ -39,7 +39,7 @@ def test_every_observer_that_missed_a_death_counts_and_so_does_every_false_one(l
 
 
 @given(st.integers(10, 3000), st.integers(1, 16))
-def test_nodes_are_split_nodes_to_the_last_one(nodes, processes) -> None:
+def test_all_nodes_are_split_over_the_processes(nodes, processes) -> None:
     counts = split_nodes(nodes, processes)
     assert sum(counts.values()) == nodes
     assert counts["killed"] == counts["frozen"] == max(1, nodes // 10)
@@ -48,15 +48,15 @@ def test_nodes_are_split_nodes_to_the_last_one(nodes, processes) -> None:
 
 
 @given(st.dictionaries(NODES, st.floats(0, 100)), st.floats(0.1, 10))
-def test_shares_are_of_a_core_and_of_who_is_still_there(before, window_s) -> None:
+def test_shares_are_of_a_core_and_of_living_processes_only(before, window_s) -> None:
     after = {name: cpu_s + window_s / 2 for name, cpu_s in before.items() if name != "n0"}
     found = figures.shares(before, after, window_s)
     assert found.keys() == after.keys()
-    assert all(abs(one - 50.0) < 0.02 for one in found.values())
+    assert all(abs(share - 50.0) < 0.02 for share in found.values())
 
 
 def document(**changes) -> dict:
-    """One in which every mark holds, but for `changes`: "killed.unnoticed", "leader" or a key of its own."""
+    """A document in which every target holds, except for `changes`: `killed__unnoticed`, `leader` or another key."""
     death = {
         "false_deaths": [], "unnoticed": 0, "leader_missed": 0, "all_noticed_everywhere_s": 2.0, "leader_s": 1.0,
     }  # fmt: skip
@@ -73,10 +73,10 @@ def document(**changes) -> dict:
 
 
 def failing(**changes) -> list[str]:
-    return [one["what"] for one in figures.verdicts(document(**changes)) if not one["holds"]]
+    return [verdict["what"] for verdict in figures.verdicts(document(**changes)) if not verdict["holds"]]
 
 
-def test_each_mark_fails_by_itself() -> None:
+def test_each_target_fails_by_itself() -> None:
     assert failing() == []
     assert failing(leader=10.0) == ["leader, % of a core"]
     assert failing(killed__unnoticed=1) == ["killed nodes noticed by all, s"]

@@ -1,4 +1,4 @@
-"""Which servers may be load-tested: only those listed, and no forbidden address in whatever spelling."""
+"""The servers that may be load-tested: only listed ones, and no forbidden address in any spelling."""
 
 import ipaddress
 import socket
@@ -30,10 +30,10 @@ def spellings_in_v6(address: ipaddress.IPv4Address) -> list[str]:
 
 
 @given(bad_v4)
-def test_a_forbidden_address_is_refused_in_every_disguise(address):
+def test_a_forbidden_address_is_refused_in_every_ipv6_form(address):
     for text in (str(address), *spellings_in_v6(address)):
         assert targets.forbidden(text), text
-        # Although listed, in that very spelling.
+        # Refused even when it is listed in the same spelling.
         target = f"[{text}]:80" if ":" in text else f"{text}:80"
         listed = targets.canonical(target)
         with pytest.raises(ValueError, match="never contacted"):
@@ -80,11 +80,15 @@ def test_any_text_is_spelled_once_or_refused_in_words(text):
 
 
 name = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z]\.(org|test)", fullmatch=True)
-good = st.ip_addresses(v=4).filter(lambda one: not targets.forbidden(str(one)) and not one.is_loopback).map(str)
+good = (
+    st.ip_addresses(v=4)
+    .filter(lambda address: not targets.forbidden(str(address)) and not address.is_loopback)
+    .map(str)
+)
 
 
 @given(name, st.lists(good, min_size=1, max_size=4), bad_v4.map(str) | bad_v6.map(str), st.integers(0, 4))
-def test_a_name_with_one_forbidden_address_is_refused_whole(host, addresses, bad, at):
+def test_a_name_with_one_forbidden_address_is_refused(host, addresses, bad, at):
     target = f"{host}:80"
     assert targets.decide(target, [target], addresses) == addresses[0]
     with pytest.raises(ValueError, match="never contacted"):
@@ -104,8 +108,8 @@ def test_a_name_that_leads_to_this_machine_is_refused(host, addresses, loopback)
 
 
 @given(st.lists(name, max_size=4), name, st.integers(1, 65535))
-def test_only_what_is_listed_with_its_port_passes(listed, host, port):
-    known = [f"{one}:80" for one in listed]
+def test_only_a_target_listed_with_its_port_is_allowed(listed, host, port):
+    known = [f"{listed_name}:80" for listed_name in listed]
     target = f"{host}:{port}"
     if target in known:
         assert targets.decide(target, known, ["192.0.2.1"]) == "192.0.2.1"
@@ -114,7 +118,7 @@ def test_only_what_is_listed_with_its_port_passes(listed, host, port):
             targets.decide(target, known, ["192.0.2.1"])
 
 
-def test_what_a_resolver_makes_of_numbers_is_judged_too():
+def test_numeric_forms_that_a_resolver_accepts_are_checked_too():
     for text in ("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518"):
         address = socket.getaddrinfo(text, 80, socket.AF_INET, flags=socket.AI_NUMERICHOST)[0][4][0]
         assert address == "169.254.169.254" and targets.forbidden(address)

@@ -1,4 +1,4 @@
-"""The table is the only law: every step it lists is taken, every other one refused, and the end is the end."""
+"""The table of transitions: every step it lists is taken, every other one refused, and final states stay final."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_a_step_is_legal_exactly_when_the_table_lists_it(before, after) -> None:
 
 
 @given(st.lists(STATES, max_size=20))
-def test_no_walk_leaves_a_final_state(wishes) -> None:
+def test_no_walk_leaves_a_final_state(requested) -> None:
     now, ended = State.QUEUED, None
-    for wish in wishes:
+    for requested_state in requested:
         try:
-            now = step(now, wish)
+            now = step(now, requested_state)
         except IllegalTransition:
             continue
         assert ended is None
@@ -41,10 +41,10 @@ def test_the_four_ends_are_final_and_reachable() -> None:
     assert State.DONE not in TRANSITIONS[State.QUEUED]
 
 
-def test_the_diagram_says_what_the_table_says() -> None:
+def test_the_diagram_shows_the_table() -> None:
     arrows = {
         tuple(line.strip().split(" --> "))
         for line in diagram().splitlines()[1:]
         if not line.strip().startswith("[*]") and not line.endswith("[*]")
     }
-    assert arrows == {(str(one), str(other)) for one, nexts in TRANSITIONS.items() for other in nexts}
+    assert arrows == {(str(state), str(following)) for state, nexts in TRANSITIONS.items() for following in nexts}

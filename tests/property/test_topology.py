@@ -1,4 +1,4 @@
-"""The bus' topology under Hypothesis: a pretend bus that obeys every step, and what must hold at each one."""
+"""The bus topology under Hypothesis: a simulated bus carries out every step, and invariants hold after each one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STREAMS = ("WORK", "TASKS", "KV_lease")
 
 @dataclass
 class Copy:
-    """Where a stream is: how many copies it should have, who has them, who leads."""
+    """The copies of a stream: how many it should have, which servers have one, and its leader."""
 
     replicas: int
     members: list[str]
@@ -26,13 +26,13 @@ class Copy:
 
 @dataclass
 class World:
-    """A bus that does what it is told, at once; machines are named by their node."""
+    """A bus that carries out every step at once; machines are named by their node."""
 
     machines: dict[str, str]
     """node -> address"""
     group: list[str] = field(default_factory=list)
-    told: dict[str, str] = field(default_factory=dict)
-    """server -> node"""
+    records: dict[str, str] = field(default_factory=dict)
+    """server -> node, as recorded on the bus"""
     leader: str = ""
     gone: set[str] = field(default_factory=set)
     leaving: set[str] = field(default_factory=set)
@@ -44,7 +44,7 @@ class World:
     took: list[Step] = field(default_factory=list)
 
     def living(self, server: str) -> bool:
-        return host_of(server) not in self.gone and server in self.told
+        return host_of(server) not in self.gone and server in self.records
 
     def view(self) -> View:
         servers = tuple(
@@ -52,15 +52,15 @@ class World:
                 name,
                 host_of(name),
                 frozenset({self.machines[host_of(name)]}),
-                recorded=name in self.told,
+                recorded=name in self.records,
                 in_group=name in self.group,
                 current=name in self.group and self.living(name),
                 gone_s=100.0 if host_of(name) in self.gone else 0.0,
                 leaving=host_of(name) in self.leaving,
             )
-            for name in sorted({*self.group, *self.told})
+            for name in sorted({*self.group, *self.records})
         )
-        hosts = set(self.told.values())
+        hosts = set(self.records.values())
         candidates = tuple(
             Candidate(node, frozenset({address}), 1000.0)
             for node, address in sorted(self.machines.items())
@@ -74,14 +74,14 @@ class World:
         return View(self.leader, servers, candidates, streams, self.size)
 
     def elect(self) -> None:
-        """A majority elects, of the meta group and of each stream's copies."""
-        living = [one for one in self.group if self.living(one)]
+        """Elect a leader by majority, of the meta group and of each stream's copies."""
+        living = [server for server in self.group if self.living(server)]
         if len(living) * 2 <= (self.size or len(self.group)):
             self.leader = ""
         elif self.leader not in living:
             self.leader = min(living)
         for copy in self.streams.values():
-            up = [one for one in copy.members if self.living(one)]
+            up = [server for server in copy.members if self.living(server)]
             if copy.leader not in up:
                 copy.leader = min(up) if len(up) * 2 > len(copy.members) else ""
 
@@ -92,18 +92,18 @@ class World:
                 assert node not in self.gone | self.leaving
                 self.made += 1
                 name = f"{node}~{self.made}"
-                self.told[name] = node
+                self.records[name] = node
                 self.group.append(name)
                 self.size = 0  # adding or removing a member corrects the group size
-                living = [one for one in self.group if self.living(one)]
+                living = [member for member in self.group if self.living(member)]
                 assert len(living) * 2 > len(self.group), "the corrected group size cost the majority"
             case Scale(streams, replicas):
-                for one in streams:
-                    self._scale(self.streams[one], replicas)
+                for stream_name in streams:
+                    self._scale(self.streams[stream_name], replicas)
             case MoveStreams(streams, to):
-                for one in streams:
-                    assert to in self.streams[one].members and self.living(to)
-                    self.streams[one].leader = to
+                for stream_name in streams:
+                    assert to in self.streams[stream_name].members and self.living(to)
+                    self.streams[stream_name].leader = to
             case MoveMeta(to):
                 assert to in self.group and self.living(to)
                 self.leader = to
@@ -111,23 +111,23 @@ class World:
                 self._remove(server)
             case Stop(node, server):
                 assert server not in self.group, "a member's server was ended"
-                del self.told[server]
+                del self.records[server]
 
     def _scale(self, copy: Copy, replicas: int) -> None:
         copy.replicas = replicas
         if replicas < len(copy.members):
-            copy.members = [copy.leader, *(one for one in copy.members if one != copy.leader)][:replicas]
-        for one in self.group:
-            if len(copy.members) < replicas and one not in copy.members and self.living(one):
-                copy.members.append(one)
+            copy.members = [copy.leader, *(member for member in copy.members if member != copy.leader)][:replicas]
+        for server in self.group:
+            if len(copy.members) < replicas and server not in copy.members and self.living(server):
+                copy.members.append(server)
 
     def _remove(self, server: str) -> None:
-        living = [one for one in self.group if self.living(one)]
+        living = [server for server in self.group if self.living(server)]
         assert len(living) * 2 > len(self.group), "nobody could have agreed to the removal"
         assert server != self.leader
         self.group.remove(server)
         self.size = 0
-        left = [one for one in self.group if self.living(one)]
+        left = [server for server in self.group if self.living(server)]
         assert len(left) * 2 > len(self.group), "the group lost its majority"
         for name, copy in self.streams.items():
             if server in copy.members:
@@ -136,27 +136,27 @@ class World:
                 self._scale(copy, copy.replicas)
 
     def run(self, limit: int = 60) -> Step:
-        """Carry out the plan until it waits; the last step."""
+        """Carry out the plan until it waits; returns the last step."""
         for _ in range(limit):
             self.elect()
             step = plan(self.view(), self.rules)
             if isinstance(step, Wait):
                 return step
             self.obey(step)
-        raise AssertionError(f"it never comes to rest: {self.took[-8:]}")
+        raise AssertionError(f"the plan never settles: {self.took[-8:]}")
 
 
-def founded(count: int) -> World:
-    """A mesh that one machine of `count` has founded."""
+def created_mesh(count: int) -> World:
+    """A mesh of `count` machines that one of them has created."""
     world = World({f"n{number}": f"10.0.0.{number}" for number in range(1, count + 1)})
-    world.group, world.told, world.leader = ["n1"], {"n1": "n1"}, "n1"
+    world.group, world.records, world.leader = ["n1"], {"n1": "n1"}, "n1"
     world.streams = {name: Copy(1, ["n1"], "n1") for name in STREAMS}
     return world
 
 
 @given(st.integers(1, 7))
-def test_it_grows_to_three_when_there_are_three_machines_and_never_rests_at_two(count: int) -> None:
-    world = founded(count)
+def test_it_grows_to_three_with_three_machines_and_never_stays_at_two(count: int) -> None:
+    world = created_mesh(count)
     assert world.run() == Wait()
     wanted = 3 if count >= 3 else 1
     assert len(world.group) == wanted
@@ -170,9 +170,9 @@ EVENTS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 6), EVENTS)
-def test_whatever_happens_no_copy_is_the_last_one_to_go(count: int, happenings: list[tuple[str, int]]) -> None:
-    """Machines die, leave, come back and appear; each step is checked as it is obeyed (`World.obey`)."""
-    world = founded(count)
+def test_no_event_removes_the_last_copy(count: int, happenings: list[tuple[str, int]]) -> None:
+    """Machines die, leave, return and appear; `World.obey` checks each step as it carries it out."""
+    world = created_mesh(count)
     world.run()
     for what, number in happenings:
         nodes = sorted(world.machines)
@@ -186,59 +186,64 @@ def test_whatever_happens_no_copy_is_the_last_one_to_go(count: int, happenings: 
         elif what == "leave":
             world.leaving.add(node)
         else:
-            hosted = [one for one in world.group if host_of(one) == node]
-            alive = [one for one in world.group if world.living(one)]
+            hosted = [server for server in world.group if host_of(server) == node]
+            alive = [server for server in world.group if world.living(server)]
             if hosted and (len(alive) - 1) * 2 <= len(world.group):
-                continue  # the loss of a majority is a person's case: `queztl bus rescue`
+                continue  # the loss of a majority needs a person: `queztl bus rescue`
             world.gone.add(node)
         world.run()
         world.elect()
         assert world.leader, "the bus lost its leader"
         assert all(copy.leader for copy in world.streams.values()), "a stream lost its leader"
-        living = [one for one in world.group if world.living(one)]
+        living = [server for server in world.group if world.living(server)]
         away = {node for node in world.machines if node in world.gone | world.leaving}
         if len(world.machines) - len(away) >= 3:
             assert len(living) == 3 == len(world.group), world.group
 
 
-def test_a_dead_server_is_waited_for_before_it_is_replaced() -> None:
-    world = founded(4)
+def test_a_dead_server_gets_time_to_return_before_it_is_replaced() -> None:
+    world = created_mesh(4)
     world.run()
-    victim = next(one for one in world.group if one != world.leader)
+    victim = next(server for server in world.group if server != world.leader)
     view = world.view()
-    dying = tuple(replace(one, gone_s=5.0, current=False) if one.name == victim else one for one in view.servers)
+    dying = tuple(
+        replace(server, gone_s=5.0, current=False) if server.name == victim else server for server in view.servers
+    )
     step = plan(replace(view, servers=dying), RULES)
     assert isinstance(step, Wait) and "away" in step.reason
     world.gone.add(host_of(victim))
     world.run()
     assert victim not in world.group and len(world.group) == 3
     first_two = [type(step) for step in world.took if not isinstance(step, Stop)][-2:]
-    assert first_two == [Promote, Remove], "its successor comes before it goes"
+    assert first_two == [Promote, Remove], "its successor joins before it is removed"
 
 
 def test_newcomers_join_one_by_one() -> None:
-    world = founded(3)
+    world = created_mesh(3)
     world.obey(plan(world.view(), RULES))
     view = world.view()
     joining = tuple(
-        replace(one, in_group=False, current=False, age_s=1.0) if "~" in one.name else one for one in view.servers
+        replace(server, in_group=False, current=False, age_s=1.0) if "~" in server.name else server
+        for server in view.servers
     )
     assert plan(replace(view, servers=joining), RULES) == Wait("n2 joins")
-    late = tuple(replace(one, in_group=False, age_s=31.0) if "~" in one.name else one for one in view.servers)
+    late = tuple(
+        replace(server, in_group=False, age_s=31.0) if "~" in server.name else server for server in view.servers
+    )
     assert plan(replace(view, servers=late), RULES) == Stop("n2", "n2~1")
 
 
-def test_the_last_one_that_leaves_hands_over_and_the_streams_move_before_it_goes() -> None:
-    world = founded(2)
+def test_the_only_server_hands_over_its_streams_before_it_leaves() -> None:
+    world = created_mesh(2)
     world.leaving = {"n1"}
     world.run()
-    assert [host_of(one) for one in world.group] == ["n2"]
+    assert [host_of(server) for server in world.group] == ["n2"]
     assert all(copy.members == ["n2~1"] for copy in world.streams.values())
     kinds = [type(step) for step in world.took]
     assert kinds == [Promote, Scale, MoveStreams, Scale, MoveMeta, Remove, Stop]
 
 
-def test_nobody_who_shares_a_machine_with_a_server_is_picked() -> None:
+def test_no_candidate_on_the_machine_of_a_server_is_picked() -> None:
     def candidate(node: str, *addresses: str, **more: object) -> Candidate:
         return Candidate(node, frozenset(addresses), 100.0, **more)  # type: ignore[arg-type]
 
@@ -253,7 +258,7 @@ def test_nobody_who_shares_a_machine_with_a_server_is_picked() -> None:
         candidate("g"),
         replace(candidate("h", "10.0.0.6"), up_s=1.0),
     ]
-    assert [one.node for one in pick(crowd, [here], RULES)] == ["b", "d"]
+    assert [picked.node for picked in pick(crowd, [here], RULES)] == ["b", "d"]
 
 
 def test_a_node_that_starts_its_server_is_waited_for_and_not_asked_again() -> None:
@@ -281,8 +286,8 @@ def test_without_a_leader_nothing_is_done() -> None:
     assert isinstance(plan(View(leader=""), RULES), Wait)
 
 
-def test_a_growth_that_lost_its_second_half_is_taken_back() -> None:
-    world = founded(3)
+def test_growth_whose_second_server_is_lost_is_reversed() -> None:
+    world = created_mesh(3)
     world.obey(plan(world.view(), RULES))
     world.gone.add("n3")
     assert world.run() == Wait()
@@ -290,16 +295,16 @@ def test_a_growth_that_lost_its_second_half_is_taken_back() -> None:
 
 
 def test_a_member_its_own_node_no_longer_runs_is_replaced_at_once() -> None:
-    """Its node came back with an empty disk: nobody will ever hear of that server again."""
-    world = founded(4)
+    """Its node came back with an empty disk, so that server never returns."""
+    world = created_mesh(4)
     world.run()
-    victim = next(one for one in world.group if one != world.leader)
-    del world.told[victim]
+    victim = next(server for server in world.group if server != world.leader)
+    del world.records[victim]
     world.machines.pop(host_of(victim))
     world.machines["n9"] = "10.0.0.9"
     view = world.view
     world.view = lambda: replace(  # type: ignore[method-assign]
-        view(), servers=tuple(replace(one, gone_s=0.0) for one in view().servers)
+        view(), servers=tuple(replace(server, gone_s=0.0) for server in view().servers)
     )
     world.machines[host_of(victim)] = "10.0.0.99"
     world.run()
@@ -307,23 +312,23 @@ def test_a_member_its_own_node_no_longer_runs_is_replaced_at_once() -> None:
 
 
 @given(st.integers(1, 6), EVENTS, st.sampled_from(STREAMS))
-def test_while_a_stream_does_not_answer_no_copy_is_made_moved_or_taken_away(
+def test_while_a_stream_does_not_answer_no_copy_is_made_moved_or_removed(
     count: int, happenings: list[tuple[str, int]], name: str
 ) -> None:
-    """Somebody new may come, and a server in no group may end; the rest waits until the stream was heard of."""
-    world = founded(count)
+    """A new server may join, and a server in no group may end; all other steps wait until the stream answers."""
+    world = created_mesh(count)
     world.run(limit=60)
     for what, number in happenings:
         node = sorted(world.machines)[number % len(world.machines)]
         {"leave": world.leaving, "kill": world.gone}.get(what, set()).add(node)
     view = world.view()
     unheard = Stream(name, 0, "", frozenset(), frozenset())
-    streams = tuple(unheard if one.name == name else one for one in view.streams)
+    streams = tuple(unheard if stream.name == name else stream for stream in view.streams)
     assert isinstance(plan(replace(view, streams=streams), RULES), Wait | Promote | Stop)
 
 
-def test_a_copy_that_lags_is_told_of_after_a_while() -> None:
-    world = founded(3)
+def test_a_lagging_copy_is_reported_after_a_while() -> None:
+    world = created_mesh(3)
     world.run()
     view = world.view()
     lagging = replace(view.streams[1], current=view.streams[1].current - {max(view.streams[1].current)})
@@ -332,13 +337,13 @@ def test_a_copy_that_lags_is_told_of_after_a_while() -> None:
         assert plan(replace(view, streams=streams), RULES) == Wait(reason)
 
 
-def test_nobody_goes_while_the_copies_of_those_who_stay_are_empty() -> None:
-    """What leads alone holds what waits, until two others hold it, whatever the servers call current."""
-    world = founded(4)
+def test_no_server_leaves_while_the_remaining_copies_are_empty() -> None:
+    """The leader holds the only complete copy until two others do, whatever the servers call current."""
+    world = created_mesh(4)
     world.run()
     world.leaving = {"n1"}
     world.obey(plan(world.view(), RULES))
     view = world.view()
-    alone = tuple(replace(one, leader="n1", current=frozenset({"n1"})) for one in view.streams)
+    alone = tuple(replace(stream, leader="n1", current=frozenset({"n1"})) for stream in view.streams)
     step = plan(replace(view, streams=alone), RULES)
     assert isinstance(step, Wait) and "copies are being made" in step.reason

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mesh.cluster.steps import Promote, Remove, Stop, Wait
 from mesh.cluster.topology import View, plan
 from mesh.subjects import host_of
-from tests.property.test_topology import RULES, founded
+from tests.property.test_topology import RULES, created_mesh
 
 
 @given(st.sampled_from([3, 5]), st.integers(0, 2), st.data())
@@ -18,14 +18,14 @@ def test_a_small_group_size_is_repaired_without_loss_of_the_majority(
     servers: int, spare: int, data: st.DataObject
 ) -> None:
     """`World.obey` checks after each step that a majority of the members is alive."""
-    world = founded(servers + spare)
+    world = created_mesh(servers + spare)
     world.rules = replace(RULES, servers=servers)
     assert world.run() == Wait() and len(world.group) == servers
     world.took.clear()
     world.size = data.draw(st.integers(2, servers - 1))
     dead = data.draw(st.integers(0, servers - world.size // 2 - 1))  # as many as the wrong quorum survives
-    followers = [one for one in sorted(world.group) if one != world.leader]
-    world.gone = {host_of(one) for one in followers[:dead]}
+    followers = [server for server in sorted(world.group) if server != world.leader]
+    world.gone = {host_of(server) for server in followers[:dead]}
     harmless, members = world.size // 2 == servers // 2, set(world.group)
     last = world.run()
     if (servers - dead) * 2 <= servers:
@@ -42,7 +42,7 @@ def test_a_small_group_size_is_repaired_without_loss_of_the_majority(
 
 
 def test_a_repair_with_a_free_node_moves_no_copy() -> None:
-    world = founded(4)
+    world = created_mesh(4)
     world.run()
     world.took.clear()
     before, world.size = set(world.group), 2

@@ -1,4 +1,4 @@
-"""A wish becomes a task that can be sent, or is refused with every wrong field named; nothing in between."""
+"""A request becomes a task that can be sent, or is refused with every wrong field named."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ODD = st.one_of(
 
 
 @given(PLAIN, st.sampled_from(subjects.URGENCIES), st.none() | st.integers(1, 100), st.floats(0, 1000))
-def test_the_payload_arrives_as_it_was_given(value, urgency, attempts, delay_s) -> None:
+def test_the_payload_arrives_unchanged(value, urgency, attempts, delay_s) -> None:
     request = SubmitRequest("echo", {"value": value}, urgency=urgency, max_attempts=attempts, delay_s=delay_s)
     prepared = prepare(request, "c1-1", 123.0, LAN)
     task = msgspec.msgpack.decode(encode(prepared.task), type=Task)
@@ -86,8 +86,8 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "payload.sleep_s", "payload.nonsense", "requires.cores", "requires.colour", "urgency", "timeout_s",
         "max_attempts", "delay_s", "idempotency_key", "origin",
     }  # fmt: skip
-    told = refused.value.message
-    assert all(f"{fault.field} {fault.problem}" in told for fault in refused.value.faults), told
+    message = refused.value.message
+    assert all(f"{fault.field} {fault.problem}" in message for fault in refused.value.faults), message
     with pytest.raises(BadInput, match="timeout_s must lie between"):
         prepare(SubmitRequest("echo", {}, timeout_s=-1), "c1-1", 0.0, LAN)
 
@@ -106,7 +106,7 @@ def test_a_payload_nested_too_deep_is_refused() -> None:
         with pytest.raises(BadInput):
             prepare(SubmitRequest("echo", {"value": deep}), "c1-1", 0.0, LAN)
     finally:
-        while deep:  # taken apart by hand: freeing it at once would nest as deep
+        while deep:  # unnested level by level: freeing it at once would recurse as deep
             deep = deep.pop()
 
 

@@ -1,4 +1,4 @@
-"""Any video is cut so that every frame shown is in one part, with all that its decoding needs."""
+"""Any video is split so that every shown frame is in one part, with all that its decoding needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mesh.splitting.video_plan import Coded, decode_times, pieces
 
 @st.composite
 def videos(draw) -> list[Coded]:
-    """Groups of pictures with some frames decoded before those they are shown after, groups open or closed."""
+    """Open and closed groups of pictures, with frames whose decode order differs from the order of showing."""
     packets: list[Coded] = []
     at = draw(st.integers(-100, 1000))
     step = draw(st.integers(1, 100))
@@ -26,31 +26,33 @@ def videos(draw) -> list[Coded]:
         order = draw(st.permutations(trailing)) if len(trailing) < 5 else trailing
         packets += [Coded(key, key=True), *leading, *order]
         at = key + size * step
-    return [Coded(one.pts, one.key, shown=not (one.pts - packets[0].pts) // step < hidden) for one in packets]
+    return [
+        Coded(packet.pts, packet.key, shown=not (packet.pts - packets[0].pts) // step < hidden) for packet in packets
+    ]
 
 
 @given(videos(), st.integers(1, 2000))
 def test_every_frame_is_in_one_part_and_its_group_with_it(packets: list[Coded], length: int) -> None:
     found = pieces(packets, length)
-    shown = sorted(one.pts for one in packets if one.shown)
+    shown = sorted(packet.pts for packet in packets if packet.shown)
     assert list(itertools.chain.from_iterable(piece.times for piece in found)) == shown
     for piece in found:
         assert packets[piece.start].key and piece.times
-        inside = {one.pts for one in packets[piece.start : piece.stop]}
+        inside = {packet.pts for packet in packets[piece.start : piece.stop]}
         assert inside >= set(piece.times), "a frame's packet is missing"
         for pts in piece.times:
-            group = max(index for index, one in enumerate(packets) if one.key and index <= _index(packets, pts))
-            # Its own key frame is there; and the one before too, when the frame leads its own.
+            group = max(index for index, packet in enumerate(packets) if packet.key and index <= _index(packets, pts))
+            # The part has the key frame of its group, and the one before when the frame precedes its own key frame.
             assert piece.start <= group < piece.stop
             assert packets[group].pts <= pts or group > piece.start
         counted = [pts for pts in inside if piece.first <= pts < piece.end and _shown(packets, pts)]
         assert sorted(counted) == list(piece.times)
-    for one, other in itertools.pairwise(found):
-        assert one.end <= other.first and other.first - one.first >= min(length, 1)
+    for earlier, following in itertools.pairwise(found):
+        assert earlier.end <= following.first and following.first - earlier.first >= min(length, 1)
 
 
 def _index(packets: list[Coded], pts: int) -> int:
-    return next(index for index, one in enumerate(packets) if one.pts == pts)
+    return next(index for index, packet in enumerate(packets) if packet.pts == pts)
 
 
 def _shown(packets: list[Coded], pts: int) -> bool:

@@ -1,4 +1,4 @@
-"""The arithmetic of a load test: who sends what when, and when the load generator was the limit."""
+"""The arithmetic of a load test: the schedule of requests, and when the load generator is the limit."""
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -11,30 +11,30 @@ from node.workloads.web_server_load import merged, times
 
 
 @given(rate=st.floats(0.01, 200_000), count=st.integers(1, 8), start=st.integers(0, 10**15), span=st.integers(0, 10**9))
-def test_requests_due_before_a_time_are_those_that_are(rate, count, start, span):
+def test_requests_due_before_a_time_are_counted_exactly(rate, count, start, span):
     found = [due_before(start + span, index, count, start, rate) for index in range(count)]
     for index, number in enumerate(found):
         assert due_ns(number, index, count, start, rate) >= start + span
         assert number == 0 or due_ns(number - 1, index, count, start, rate) < start + span
-    # Together they send what one generator would: turns are taken evenly.
+    # Together they send what one generator would send.
     assert sum(found) == due_before(start + span, 0, 1, start, rate)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 64))
-def test_shares_are_all_of_it_and_even(total, count):
+def test_shares_add_up_to_the_total_and_are_even(total, count):
     parts = shares(total, count)
     assert sum(parts) == total and max(parts) - min(parts) <= 1
 
 
 @given(st.integers(1, 512), st.integers(1, 1024), st.booleans(), st.none() | st.integers(1, 16))
-def test_every_process_has_a_connection_and_a_server_something_to_serve(cores, connections, own, servers):
+def test_every_generator_has_a_connection_and_every_own_server_a_purpose(cores, connections, own, servers):
     generators, serving = processes(cores, connections, own, servers)
     assert 1 <= generators <= min(16, connections)
     assert serving == (servers or serving if own else 0) and (serving >= 1) is own
     assert servers or not own or generators + serving <= max(2, cores)
 
 
-def test_a_saturated_or_late_generator_is_told():
+def test_a_saturated_or_late_generator_is_reported():
     assert assess([0.2, 0.5], None) is None and assess([0.2], 1.0) is None and assess([], None) is None
     assert "saturated" in assess([0.1, 0.95], None) and "95%" in assess([0.1, 0.95], None)
     assert "late" in assess([0.1], 12.0) and "12.0 ms" in assess([0.1], 12.0)
@@ -45,16 +45,16 @@ def test_a_saturated_or_late_generator_is_told():
 def test_merged_histograms_are_the_histogram_of_all(parts):
     whole, encoded = HdrHistogram(1, LONGEST_US, DIGITS), []
     for part in parts:
-        one = HdrHistogram(1, LONGEST_US, DIGITS)
+        histogram = HdrHistogram(1, LONGEST_US, DIGITS)
         for value in part:
-            one.record_value(value)
+            histogram.record_value(value)
             whole.record_value(value)
-        encoded.append(one.encode().decode())
+        encoded.append(histogram.encode().decode())
     found = merged(encoded)
     assert found.get_total_count() == whole.get_total_count() == sum(map(len, parts))
-    told = times(found)
-    assert told == times(whole)
+    summary = times(found)
+    assert summary == times(whole)
     values = sorted(value for part in parts for value in part)
     if values:
-        assert told["max"] * 1000 == pytest.approx(values[-1], rel=0.002, abs=1.1)
-        assert told["p50"] * 1000 == pytest.approx(values[(len(values) + 1) // 2 - 1], rel=0.002, abs=1.1)
+        assert summary["max"] * 1000 == pytest.approx(values[-1], rel=0.002, abs=1.1)
+        assert summary["p50"] * 1000 == pytest.approx(values[(len(values) + 1) // 2 - 1], rel=0.002, abs=1.1)

@@ -1,4 +1,4 @@
-"""The fast parser delivers what nats-py's own delivers, however the bytes are cut, and what is no NATS it refuses."""
+"""The fast parser delivers the same as that of nats-py, however the bytes are cut, and refuses other protocols."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nats.protocol.parser import Parser as Reference
 
 from mesh.bus.wire import MAX_LINE_BYTES, Message, Parser, header_block, parse_headers
 
-#: Of these two subscriptions the first is called directly, the second by way of nats-py.
+#: The parser calls the first of these subscriptions directly, and the second through nats-py.
 SUBSCRIPTIONS = (b"7", b"12")
 
 
-class Told:
-    """What a parser tells its client, in order."""
+class RecordingClient:
+    """Records what a parser reports to its client, in order."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, ...]] = []
@@ -48,7 +48,7 @@ class Told:
     async def _process_err(self, text: str) -> None:
         self.all.append(("-ERR", text))
 
-    # Each waiting flush is this object too: a PONG that reaches it is told of.
+    # Each waiting flush is this object too, so that it records the PONG.
     def done(self) -> bool:
         return False
 
@@ -56,15 +56,15 @@ class Told:
         self.all.append(("PONG",))
 
 
-def fast(told: Told) -> Parser:
+def fast(received: RecordingClient) -> Parser:
     """The parser under test."""
-    parser = Parser(told)
-    parser.direct[SUBSCRIPTIONS[0]] = lambda message: told.message(SUBSCRIPTIONS[0], message)
+    parser = Parser(received)
+    parser.direct[SUBSCRIPTIONS[0]] = lambda message: received.message(SUBSCRIPTIONS[0], message)
     return parser
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Nothing here waits for anything."""
+    """Run a coroutine that never waits."""
     with pytest.raises(StopIteration):
         work.send(None)
 
@@ -81,16 +81,16 @@ STATUSES = st.sampled_from([b"NATS/1.0 408 Request Timeout\r\nNats-Pending: 1\r\
 
 @st.composite
 def messages(draw) -> bytes:
-    """MSG or HMSG as the server writes it."""
-    words = [draw(SUBJECTS), draw(st.sampled_from(SUBSCRIPTIONS))]
+    """A MSG or HMSG as the server writes it."""
+    fields = [draw(SUBJECTS), draw(st.sampled_from(SUBSCRIPTIONS))]
     if draw(st.booleans()):
-        words.append(draw(SUBJECTS))
+        fields.append(draw(SUBJECTS))
     payload = draw(PAYLOADS)
     if draw(st.booleans()):
-        return b"MSG %s %d\r\n%s\r\n" % (b" ".join(words), len(payload), payload)
+        return b"MSG %s %d\r\n%s\r\n" % (b" ".join(fields), len(payload), payload)
     block = draw(st.one_of(HEADERS, STATUSES))
     sizes = b"%d %d" % (len(block), len(block) + len(payload))
-    return b"HMSG %s %s\r\n%s%s\r\n" % (b" ".join(words), sizes, block, payload)
+    return b"HMSG %s %s\r\n%s%s\r\n" % (b" ".join(fields), sizes, block, payload)
 
 
 INFOS = st.dictionaries(st.text(max_size=8), st.text(max_size=30), max_size=3).map(
@@ -109,41 +109,41 @@ def cut(draw, streams: st.SearchStrategy[bytes]) -> list[bytes]:
 
 
 @given(cut(STREAMS))
-def test_the_same_is_told_as_by_the_parser_of_nats_py(pieces) -> None:
-    wanted, told = Told(), Told()
-    run(Reference(wanted).parse(b"".join(pieces)))
-    parser = fast(told)
+def test_it_reports_the_same_as_the_parser_of_nats_py(pieces) -> None:
+    expected, received = RecordingClient(), RecordingClient()
+    run(Reference(expected).parse(b"".join(pieces)))
+    parser = fast(received)
     for piece in pieces:
         run(parser.parse(piece))
-    assert told.all == wanted.all
+    assert received.all == expected.all
 
 
 @given(STREAMS)
 def test_byte_by_byte(stream) -> None:
-    wanted, told = Told(), Told()
-    run(Reference(wanted).parse(stream))
-    parser = fast(told)
+    expected, received = RecordingClient(), RecordingClient()
+    run(Reference(expected).parse(stream))
+    parser = fast(received)
     for number in range(len(stream)):
         run(parser.parse(stream[number : number + 1]))
-    assert told.all == wanted.all
+    assert received.all == expected.all
 
 
 @given(cut(STREAMS), STREAMS)
 def test_after_a_reset_nothing_is_left_of_the_old_connection(pieces, stream) -> None:
-    wanted, told = Told(), Told()
-    run(Reference(wanted).parse(stream))
-    parser = fast(told)
+    expected, received = RecordingClient(), RecordingClient()
+    run(Reference(expected).parse(stream))
+    parser = fast(received)
     for piece in pieces[:-1]:
         run(parser.parse(piece))
     parser.reset()
-    told.all.clear()
+    received.all.clear()
     run(parser.parse(stream))
-    assert told.all == wanted.all
+    assert received.all == expected.all
 
 
 @st.composite
 def broken(draw) -> bytes:
-    """A stream with a few bytes of it changed, removed or put in."""
+    """A stream with a few bytes changed, removed or inserted."""
     stream = draw(STREAMS)
     for _ in range(draw(st.integers(1, 3))):
         at, gone = draw(st.integers(0, len(stream))), draw(st.integers(0, 3))
@@ -156,9 +156,9 @@ def broken(draw) -> bytes:
 @example([b"HMSG a 7 -40 -40\r\nxxxxxxxx"])
 @example([b"-ERR \r\n"])
 @example([b"INFO {\r\n"])
-def test_garbage_is_refused_or_waited_out_and_nothing_else(pieces) -> None:
-    """A reader that ends with any other error is never started again, and the node would be deaf."""
-    parser = fast(Told())
+def test_garbage_is_refused_or_kept_as_an_incomplete_message(pieces) -> None:
+    """A reader that ends with any other error is not restarted, and the node would receive nothing any more."""
+    parser = fast(RecordingClient())
     try:
         for piece in pieces:
             coroutine = parser.parse(piece)
@@ -180,13 +180,13 @@ def test_garbage_is_refused_or_waited_out_and_nothing_else(pieces) -> None:
         b"INFO [\r\n", b"x" * 10_000 + b"\r\n", b"x" * (MAX_LINE_BYTES + 1),
     ],
 )  # fmt: skip
-def test_what_is_no_nats_is_refused(line) -> None:
-    told = Told()
+def test_other_protocols_are_refused(line) -> None:
+    received = RecordingClient()
     with pytest.raises(ProtocolError):
-        fast(told).parse(line).send(None)
-    assert not told.all
+        fast(received).parse(line).send(None)
+    assert not received.all
 
 
 @given(st.dictionaries(NAMES, st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20), max_size=5))
-def test_headers_come_back_as_they_were(headers) -> None:
+def test_headers_survive_encoding_and_parsing(headers) -> None:
     assert parse_headers(header_block(headers)) == headers
