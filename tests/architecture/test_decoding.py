@@ -1,4 +1,4 @@
-"""What comes from outside is decoded in one place, which checks it and never raises."""
+"""Data from outside is decoded in one place, which checks it and never raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from tests.architecture.test_shape import sources
 
 PACKAGES = ("mesh", "node", "api", "scaling")
-#: Who may call a decoder of msgspec, and what it decodes there.
+#: The files that may call a decoder of msgspec, and what each decodes.
 DECODES = {
     "mesh/decoder.py": "all that comes over the bus",
     "mesh/messages.py": "payloads of a node's own submitter and workers, checked where they came in",
@@ -22,12 +22,12 @@ _RAISING = re.compile(
     r"decode_(task|state|end|held|heartbeat|digest|node|claim|checkpoint|dead|mesh|lease|plan|pool|server"
     r"|hosting_request|hosting_answer|merge|event|leave)"
 )
-#: Decoders of the scaler, which are of the checking kind, and of the worker's frames.
+#: The checking decoders of the scaler, and those of the worker's frames.
 _OF_THEIR_OWN = ("scaling/state/", "node/executor/")
 
 
 def _decoding(tree: ast.Module) -> list[int]:
-    """The lines where a decoder of msgspec is made or called."""
+    """The lines that create or call a decoder of msgspec."""
     return [
         node.lineno
         for node in ast.walk(tree)

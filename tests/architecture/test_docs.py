@@ -1,4 +1,4 @@
-"""The documents say what is there: every file, every setting, the task's states."""
+"""The documents match the source: every file, every setting, the states of a task."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_setting_is_documented_with_its_name():
 
 
 def documents() -> list[Path]:
-    """Every page for people."""
+    """Every page of documentation."""
     return [
         *sorted(ROOT.glob("*.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
@@ -57,7 +57,7 @@ def documents() -> list[Path]:
     ]
 
 
-def test_links_between_documents_lead_somewhere():
+def test_links_between_documents_have_a_target():
     links = [
         (page, target)
         for page in documents()
@@ -68,11 +68,11 @@ def test_links_between_documents_lead_somewhere():
     assert not [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()]
 
 
-def test_files_that_documents_name_are_there():
+def test_files_that_documents_name_exist():
     pattern = re.compile(r"`((?:mesh|node|api|bench|tests|docs|deploy)/[\w/]+\.\w+)`")
     named = {(page.name, path) for page in documents() for path in pattern.findall(page.read_text())}
-    new = {"mesh/kinds/reverse.py", "node/workloads/reverse.py"}  # what a newcomer is shown how to make
-    assert not [one for one in named if one[1] not in new and not (ROOT / one[1]).exists()]
+    new = {"mesh/kinds/reverse.py", "node/workloads/reverse.py"}  # the files of the example kind
+    assert not [entry for entry in named if entry[1] not in new and not (ROOT / entry[1]).exists()]
 
 
 @pytest.mark.parametrize(("page", "most"), [("README.md", 5 << 10), ("ARCHITECTURE.md", 12 << 10)])
@@ -110,7 +110,7 @@ def test_code_of_the_pages_is_python():
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of code blocks, `$ ` before them removed and continued lines joined; those of output too."""
+    """The lines of code blocks, output included, with `$ ` removed and continued lines joined."""
     blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     return [line.removeprefix("$ ") for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
 
@@ -119,7 +119,7 @@ def test_commands_of_the_pages_parse():
     found = {page: [line for line in commands(page) if line.startswith("queztl ")] for page in documents()}
     assert all(found[ROOT / page] for page in ("README.md", "docs/usage.md", "docs/capacity.md"))
     for line in itertools.chain(*found.values()):
-        if line.count("'") % 2 == 0:  # else it goes on in the next line
+        if line.count("'") % 2 == 0:  # else it continues on the next line
             queztl_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
@@ -129,9 +129,9 @@ def test_starts_of_a_node_in_the_pages_parse():
     lines = [*itertools.chain(*inline), *blocks]
     assert len(lines) >= 5
     for line in lines:
-        # --slim is start.sh's own
-        words = [word for word in shlex.split(line, comments=True)[1:] if word != "--slim"]
-        build(vars(node_parser().parse_args(words)), {})
+        # --slim is an option of start.sh itself
+        arguments = [argument for argument in shlex.split(line, comments=True)[1:] if argument != "--slim"]
+        build(vars(node_parser().parse_args(arguments)), {})
 
 
 def test_settings_page_gives_the_defaults():
@@ -190,7 +190,7 @@ def test_glossary_is_in_order():
     assert len(terms) > 40 and terms == sorted(terms)
 
 
-def test_tests_that_the_table_of_kinds_names_are_there():
+def test_tests_that_the_table_of_kinds_names_exist():
     """`file.py::test`, or a test alone of the file named before it in the same cell."""
     rows = [line for line in (ROOT / "docs" / "workloads.md").read_text().splitlines() if line.startswith("| ")]
     named = [
@@ -203,13 +203,13 @@ def test_tests_that_the_table_of_kinds_names_are_there():
     for path in (ROOT / "tests").rglob("test_*.py"):
         files[path.name] = files.get(path.name, "") + path.read_text()
     everything = "".join(files.values())
-    missing = [one for one in named if f"def {one[1]}(" not in (files.get(one[0], "") if one[0] else everything)]
+    missing = [name for name in named if f"def {name[1]}(" not in (files.get(name[0], "") if name[0] else everything)]
     assert not missing
 
 
 def test_scaling_page_names_every_setting_with_its_default():
     shown = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (ROOT / "docs" / "scaling.md").read_text(), re.MULTILINE))
-    words = {"none": math.inf, "{}": {}, "()": ()}
-    read = {name: words.get(text, text.strip('"')) for name, text in shown.items()}
+    literals = {"none": math.inf, "{}": {}, "()": ()}
+    read = {name: literals.get(text, text.strip('"')) for name, text in shown.items()}
     made = {field.name: getattr(ScalingConfig(), field.name) for field in fields(ScalingConfig)}
     assert {name: str(value) for name, value in read.items()} == {name: str(value) for name, value in made.items()}

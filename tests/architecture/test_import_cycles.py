@@ -1,4 +1,4 @@
-"""No module, and no folder, imports itself by way of others. Imports under TYPE_CHECKING and in functions count."""
+"""No module, and no folder, imports itself through others. Imports under TYPE_CHECKING and in functions count."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_imports(modules: Mapping[str, Path]) -> Graph:
 
 
 def folders(files: Mapping[str, Path]) -> Callable[[str], str]:
-    """Module -> its folder. A module beside subfolders stands for itself: its place there is a layer of its own."""
+    """Module -> its folder. A module beside subfolders is a unit of its own, because it is a layer of its own."""
     parents = {file.parent for file in files.values() if file.name == "__init__.py"}
     mixed = {parent for parent in parents if any(other.parent == parent for other in parents)}
 
@@ -54,7 +54,7 @@ def folders(files: Mapping[str, Path]) -> Callable[[str], str]:
 
 
 def grouped(graph: Graph, unit_of: Callable[[str], str]) -> Graph:
-    """The same imports, between the units of the modules."""
+    """The same imports, between the units that the modules belong to."""
     found: Graph = {}
     for module, imported in graph.items():
         unit = unit_of(module)
@@ -82,12 +82,12 @@ def cycles(graph: Graph) -> list[frozenset[str]]:
 
 @functools.cache
 def imports() -> Graph:
-    """Of the project. Read by a test, and not while tests are collected: each process collects all of them."""
+    """The imports of the project, read when a test needs them: every test process collects all tests."""
     return read_imports(read_modules())
 
 
 @pytest.mark.parametrize("unit", ["modules", "folders"])
-def test_nothing_imports_itself_by_way_of_others(unit):
+def test_nothing_imports_itself_through_others(unit):
     graph = imports() if unit == "modules" else grouped(imports(), folders(read_modules()))
     assert not [sorted(cycle) for cycle in cycles(graph)]
 

@@ -1,4 +1,4 @@
-"""Imports point one way, the brains know nothing of the world, and starting a node loads no heavy library."""
+"""Imports point one way, pure modules do no I/O, and starting a node loads no heavy library."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-BRAINS = next(one for one in CONTRACTS if one["name"].startswith("The pure brains"))
+BRAINS = next(contract for contract in CONTRACTS if contract["name"].startswith("The pure brains"))
 HEAVY = ("numpy", "cv2", "torch", "av", "duckdb", "prophet", "boto3", "pandas", "numba", "pynvml")
-#: What a file that calls itself pure may not even import.
-WORLD = {"asyncio", "nats", "aiohttp", "zeroconf", "socket", "subprocess", "threading"}
+#: Modules that a file that calls itself pure must not import.
+IO_MODULES = {"asyncio", "nats", "aiohttp", "zeroconf", "socket", "subprocess", "threading"}
 
 
 def loaded_after(*modules: str) -> set[str]:
@@ -38,7 +38,7 @@ def test_contracts_of_pyproject_are_kept():
 
 @functools.cache
 def loaded_with_the_brains() -> dict[str, set[str]]:
-    """Brain -> the top-level modules in an interpreter that imported it and all brains before it in the table."""
+    """Pure module -> the top-level modules of an interpreter that imported it and all before it in the table."""
     script = (
         "import importlib, json, sys; print(json.dumps({brain: (importlib.import_module(brain), "
         "sorted({m.split('.')[0] for m in sys.modules}))[1] for brain in sys.argv[1:]}))"
@@ -68,7 +68,7 @@ def pure_files() -> list[Path]:
     for package in ("mesh", "node", "api", "bench", "scaling"):
         for file in sorted((ROOT / package).rglob("*.py")):
             text = file.read_text()
-            if says_so.search(text) is None:  # few do: parsing all of them would take each process a while
+            if says_so.search(text) is None:  # few files match, and parsing all would delay each test process
                 continue
             if says_so.search((ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]):
                 found.append(file)
@@ -76,11 +76,11 @@ def pure_files() -> list[Path]:
 
 
 @pytest.mark.parametrize("file", pure_files(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_file_that_calls_itself_pure_imports_nothing_of_the_world(file):
+def test_a_file_that_calls_itself_pure_imports_no_io_module(file):
     imported = set()
-    for one in ast.walk(ast.parse(file.read_text())):
-        if isinstance(one, ast.Import):
-            imported |= {name.name.split(".")[0] for name in one.names}
-        elif isinstance(one, ast.ImportFrom):
-            imported.add((one.module or "").split(".")[0])
-    assert not imported & WORLD
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    assert not imported & IO_MODULES

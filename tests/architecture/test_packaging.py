@@ -1,4 +1,4 @@
-"""What a person installs: five packages under their own names, two commands, nothing of the tests."""
+"""The wheel: five packages under their own names, two commands, no tests."""
 
 from __future__ import annotations
 

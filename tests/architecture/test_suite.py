@@ -1,4 +1,4 @@
-"""The suite itself: each long scene has a shorter one that stands for it, and tests are shared out whole."""
+"""The suite itself: each long scene has a shorter representative, and groups of tests stay together."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _tests(marked: str = "") -> set[str]:
     return found
 
 
-def test_every_long_scene_has_a_shorter_one_that_stays():
+def test_every_long_scene_has_a_shorter_one_in_the_default_suite():
     rows = re.findall(r"^\| `(tests/\S+)`[^|]*\| `(tests/\S+)`", (TESTS / "README.md").read_text(), re.MULTILINE)
     long = _tests("long")
     assert long and {name for name, _ in rows} == long
     assert {shorter for _, shorter in rows} <= _tests() - long
 
 
-def test_what_runs_alone_is_where_test_sh_looks_for_it():
+def test_serial_tests_are_in_the_folders_where_test_sh_runs_them():
     serial = _tests("serial")
     assert serial and all(test.startswith(("tests/integration", "tests/lan", "tests/faults")) for test in serial)
 
@@ -42,7 +42,7 @@ def test_files_stay_whole_and_scenes_are_groups_of_their_own():
     assert group_of("elsewhere/test_a.py::test_b") == "elsewhere/test_a.py"
 
 
-def test_the_queue_has_every_group_once_in_the_same_order_and_ends_with_what_is_short():
+def test_the_queue_has_every_group_once_in_a_fixed_order_and_ends_with_short_ones():
     groups = {side_by_side.group_of(test) for test in _tests()}
     queue = side_by_side.in_order(groups)
     assert sorted(queue) == sorted(groups) and queue == side_by_side.in_order(reversed(queue))

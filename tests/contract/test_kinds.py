@@ -1,4 +1,4 @@
-"""Every kind of the table keeps the contract."""
+"""Every kind of the table fulfils the contract of a kind."""
 
 import importlib.util
 import json
@@ -40,9 +40,9 @@ def test_contract_is_complete(kind):
 @every_kind
 def test_example_runs_and_its_result_crosses_the_bus(kind, context):
     context.cores = 2
-    told = []
-    context.progress = lambda fraction, note="", text="": told.append(fraction)
-    # The way a payload really comes: through JSON, then MessagePack.
+    fractions = []
+    context.progress = lambda fraction, note="", text="": fractions.append(fraction)
+    # As a payload really arrives: through JSON, then MessagePack.
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(json.loads(json.dumps(KINDS[kind].example))))
     result = load(kind)(validate(kind, sent), context)
     if isinstance(result, Output):
@@ -52,14 +52,14 @@ def test_example_runs_and_its_result_crosses_the_bus(kind, context):
     assert isinstance(result, dict)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(result)) == result
     json.dumps(result)
-    assert all(0 <= fraction <= 1 for fraction in told)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
 
 
 @every_kind
-def test_one_field_at_fault_is_named_and_hides_no_crash_of_a_check_across_fields(kind):
+def test_one_wrong_field_is_named_and_does_not_crash_checks_across_fields(kind):
     for name in KINDS[kind].payload.model_fields:
         if (kind, name) == ("echo", "value"):
-            continue  # it takes anything
+            continue  # it accepts any value
         with pytest.raises(BadInput) as caught:
             validate(kind, {name: {"no field": {"takes": "this"}}})
         assert any(re.split(r"[.\[]", fault.field)[1] == name for fault in caught.value.faults), name
@@ -72,7 +72,7 @@ def test_schema_describes_every_field(kind):
     assert document["type"] == "object" and document["additionalProperties"] is False
     assert document["description"]
     for name, field in document["properties"].items():
-        assert field.get("description"), f"{kind}.{name} says nothing of itself"
+        assert field.get("description"), f"{kind}.{name} has no description"
     for name in re.findall(r'"#/\$defs/([^"]+)"', json.dumps(document)):
         assert name in document["$defs"]
 
@@ -94,7 +94,7 @@ def test_payload_that_is_no_object_is_refused(kind):
         assert caught.value.faults[0].field == "payload"
 
 
-def test_unknown_kind_names_the_kinds_there_are():
+def test_unknown_kind_names_a_similar_kind():
     with pytest.raises(UnknownKind, match=r"crypto_minin'.*crypto_mining"):
         validate("crypto_minin", {})
     with pytest.raises(UnknownKind):
@@ -132,7 +132,7 @@ def test_every_wrong_field_is_named_in_plain_words():
     assert "pydantic" not in caught.value.message and "http" not in caught.value.message
 
 
-def test_data_may_come_as_bytes_base64_or_blob(context, tmp_path):
+def test_data_may_be_bytes_base64_or_a_blob(context, tmp_path):
     (tmp_path / "b").write_bytes(b"abc")
     context.blobs["b-1"] = tmp_path / "b"
     results = [
@@ -154,7 +154,7 @@ def _wheel(folder: Path, name: str, text: str) -> None:
     (folder / f"{name}.py").write_text(text)
 
 
-def test_absent_and_broken_libraries_are_told_apart(tmp_path, monkeypatch):
+def test_absent_and_broken_libraries_are_distinguished(tmp_path, monkeypatch):
     """Four modules: one absent, one that raises, one that kills its process, one that is fine."""
     libraries = tmp_path / "libraries"
     libraries.mkdir()
@@ -168,7 +168,7 @@ def test_absent_and_broken_libraries_are_told_apart(tmp_path, monkeypatch):
     assert proofs["fine_wheel"].error == "" and proofs["fine_wheel"].version == "1.2"
 
 
-def test_a_module_that_hangs_on_import_is_given_up(tmp_path, monkeypatch):
+def test_a_module_that_hangs_on_import_is_abandoned(tmp_path, monkeypatch):
     _wheel(tmp_path, "endless_wheel", "import threading; threading.Event().wait()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "longer than 1 s" in prove(["endless_wheel"], timeout_s=1.0)["endless_wheel"].error
@@ -177,7 +177,7 @@ def test_a_module_that_hangs_on_import_is_given_up(tmp_path, monkeypatch):
 @every_kind
 def test_a_kind_whose_library_is_absent_says_so_and_how_to_get_it(kind, tmp_path, monkeypatch):
     spec = KINDS[kind]
-    needs = (*spec.needs, *(need for one in spec.either for need in one))
+    needs = (*spec.needs, *(need for libraries_needed in spec.either for need in libraries_needed))
     real = importlib.util.find_spec
     absent = {need.module for need in needs}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else real(name))
