@@ -262,10 +262,10 @@ def test_no_candidate_on_the_machine_of_a_server_is_picked() -> None:
 
 
 def test_a_node_that_starts_its_server_is_waited_for_and_not_asked_again() -> None:
-    view = founded(3).view()
+    view = created_mesh(3).view()
     step = plan(view, RULES)
     assert isinstance(step, Promote)
-    asked = tuple(replace(one, starting=one.node == step.node) for one in view.candidates)
+    asked = tuple(replace(node, starting=node.node == step.node) for node in view.candidates)
     assert plan(replace(view, candidates=asked), RULES) == Wait(f"{step.node} starts a bus server")
 
 

@@ -193,7 +193,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(run, 
 
 
 def test_a_size_that_does_not_fit_is_replaced_by_the_largest_installed_model_that_does(run, monkeypatch):
-    """The result has the requested model, the one that ran and the reason; a name means one model and is not replaced."""
+    """The result has the requested model, the one that ran and the reason; a name means one model, never replaced."""
     monkeypatch.setattr("node.workloads.llm.pytorch._no_gpu_here", lambda on_cpu: True)
     result = run(model="7B", prompt=None)
     assert result["requested_model"] == "7B" and result["weights"] == "trained" and result["text"]
