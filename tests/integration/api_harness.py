@@ -1,6 +1,6 @@
-"""What the tests of the bridge share: something to stand behind it, and a client that checks every answer.
+"""Shared parts of the tests of the REST bridge: in-memory services, and a client that checks every answer.
 
-`Memory` keeps tasks in a dictionary; the bridge before a real mesh is tested with the node.
+`Memory` keeps tasks in a dictionary; tests of the node use the bridge with a real mesh.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NODE = NodeView(
 
 
 class Memory:
-    """Services over dictionaries. What is submitted stays queued until the test ends it."""
+    """Services over dictionaries. A submitted task stays queued until the test ends it."""
 
     def __init__(self) -> None:
         self.views: dict[str, TaskView] = {}
@@ -178,7 +178,7 @@ class Memory:
 
     @property
     def mesh(self) -> Memory:
-        """The tasks, blobs and dead letters are here as well."""
+        """The object that holds the tasks, blobs and dead letters: this one."""
         return self
 
     @property
@@ -199,7 +199,7 @@ class Memory:
 
 
 class MemoryBenchmarks:
-    """The benchmark suite that never runs; `Memory.refuse` is what `start` raises."""
+    """A benchmark suite that never runs; `start` raises `Memory.refuse`."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -225,7 +225,7 @@ class MemoryBenchmarks:
 
 
 class Client:
-    """Calls the bridge; every answer must be one that the OpenAPI document describes."""
+    """Calls the bridge and checks that the OpenAPI document describes every answer."""
 
     def __init__(self, running: Running, document: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self.url, self.port, self.document, self.session = running.url, running.port, document, session

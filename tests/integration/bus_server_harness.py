@@ -1,4 +1,4 @@
-"""The bus server with real processes: founded, restarted, killed at every bad moment, and nothing lost."""
+"""Harness for bus servers as real processes, which tests create, restart and kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = BusSettings(
     client_port=0,
     store_max_bytes=1 << 30,
 )
-#: What a node does with its bus, as a process of its own: `argv` = folder, where to die (or "serve").
+#: Runs a bus server as a node does, in a process of its own: `argv` = folder, the point to die at, settings.
 NODE = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
@@ -81,7 +81,7 @@ asyncio.run(main())
 
 
 class Harness:
-    """Bus servers of one test: those it makes are stopped at its end."""
+    """The bus servers of one test; all are stopped at its end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,16 +96,16 @@ class Harness:
         self._made.append(made)
         return made
 
-    async def event(self, wanted: str) -> dict[str, Any]:
-        """The facts of the next event of that name."""
+    async def event(self, name: str) -> dict[str, Any]:
+        """Wait for the next event of that name; returns its facts."""
         async with asyncio.timeout(20):
             while True:
                 what, facts = await self.events.get()
-                if what == wanted:
+                if what == name:
                     return facts
 
     async def end(self) -> None:
-        """Stop what still runs."""
+        """Stop all servers."""
         for made in self._made:
             await made.stop()
 
@@ -118,12 +118,12 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
 
 
 async def _ignore(error: Exception) -> None:
-    """Connections break on purpose here."""
+    """Ignore errors: these tests break connections on purpose."""
 
 
 async def connect(bus: BusServer) -> Any:
-    """nats-py's client, which comes back by itself; over our line, since its own leaves a connection open on which the
-    server died before it spoke."""
+    """A client of nats-py, which reconnects by itself, over the transport of the mesh: that of nats-py keeps a
+    connection open on which the server died before it sent anything."""
     client = Client()
     client._transport = Line()
     await client.connect(
@@ -136,7 +136,7 @@ async def connect(bus: BusServer) -> Any:
 
 
 async def declare(client: Any, name: str = "KEEP") -> None:
-    """A stream as the mesh declares its own: on voters only."""
+    """Declare a stream as the mesh does: on voters only."""
     body = {"name": name, "subjects": [f"{name.lower()}.>"], "storage": "file", "num_replicas": 1}
     body |= {"retention": "limits", "placement": {"tags": ["voter"]}}
     reply = await client.request(f"$JS.API.STREAM.CREATE.{name}", json.dumps(body).encode(), timeout=5)
@@ -144,7 +144,7 @@ async def declare(client: Any, name: str = "KEEP") -> None:
 
 
 async def publish(client: Any, first: int, last: int, confirmed: set[int]) -> None:
-    """Store the numbers [first, last) one by one, each repeated until the bus confirmed it."""
+    """Store the numbers [first, last) one by one; each is repeated until the bus confirms it."""
     stream = client.jetstream(timeout=0.5)
     for number in range(first, last):
         while number not in confirmed:
@@ -166,7 +166,7 @@ async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 20.0)
 
 
 async def stored(client: Any) -> set[int]:
-    """Every number the stream holds, read back one by one."""
+    """Every number that the stream holds."""
     stream = client.jetstream(timeout=5)
     info = await stream.stream_info("KEEP")
     numbers = set()
@@ -176,7 +176,7 @@ async def stored(client: Any) -> set[int]:
 
 
 def lives(pid: int) -> bool:
-    """Whether that process runs; one that only waits to be reaped doesn't."""
+    """Whether that process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -202,6 +202,3 @@ def run_node(folder: Path, point: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-# --- founding and coming back ----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A real nats-server for tests: one, on a free port of 127.0.0.1, with JetStream and a system account."""
+"""A real nats-server for tests, on a free port of 127.0.0.1, with JetStream and a system account."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ no_auth_user: mesh
 
 
 class BusServer:
-    """One nats-server process; `url` is where it listens."""
+    """One nats-server process; `url` is its address."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.url, self._process = folder, "", None
         self._buses: list[Bus] = []
 
     async def start(self) -> None:
-        """Start it, on the port it had before if it ran before."""
+        """Start the server, on the port of its last run if there was one."""
         port = self.url.rpartition(":")[2] or free_port()
         config = self.folder / "server.conf"
         config.write_text(CONFIG.format(port=port, name="test", folder=self.folder))
@@ -69,17 +69,17 @@ class BusServer:
         return bus
 
     async def system(self) -> Bus:
-        """A connection to the system account; whoever opens it closes it."""
+        """A connection to the system account; the caller closes it."""
         return await Bus.connect([self.url], name="system", config=LOCAL, user="sys", password="sys")
 
     def kill(self) -> None:
-        """kill -9"""
+        """Send SIGKILL."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
     async def close(self) -> None:
-        """Close what was opened, end the process."""
+        """Close all connections and end the process."""
         for bus in self._buses:
             await bus.close()
         self.kill()
@@ -100,7 +100,7 @@ async def bus_server(tmp_path: Path) -> AsyncIterator[BusServer]:
 
 @pytest.fixture
 def eventually() -> Callable[..., object]:
-    """`await eventually(condition, within_s=…)`: looks until it holds; the wait is only a bound."""
+    """`await eventually(condition, within_s=…)` polls until the condition holds, for at most `within_s`."""
 
     async def wait(condition: Callable[[], object], within_s: float = 10.0) -> None:
         async with asyncio.timeout(within_s):

@@ -1,4 +1,4 @@
-"""An executor with real worker processes, and somebody who hears what it tells."""
+"""An executor with real worker processes, and a recorder of its callbacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.executor.executor import Executor, Finished, Job
 
 
 class Watcher:
-    """What an executor told, and waiting for it."""
+    """Records the callbacks of an executor, and waits for them."""
 
     def __init__(self) -> None:
         self.ended: dict[str, Finished] = {}
@@ -46,9 +46,9 @@ class Watcher:
                 await self.news.wait()
 
     async def end_of(self, *ids: str) -> list[Finished]:
-        await self.until(lambda: all(each in self.ended for each in ids))
+        await self.until(lambda: all(job_id in self.ended for job_id in ids))
         assert not self.twice
-        return [self.ended[each] for each in ids]
+        return [self.ended[job_id] for job_id in ids]
 
 
 @asynccontextmanager
@@ -77,9 +77,9 @@ def echo(id: str, *, cores: int = 1, timeout_s: float = 0.0, memory_mb: int = 51
 
 
 async def warmed(executor: Executor, watcher: Watcher) -> None:
-    """It knows that an echo takes next to nothing, and hands out many at once."""
+    """Run many echoes, so that the executor knows their run time and dispatches them in batches."""
     ids = [f"w{number}" for number in range(200)]
-    executor.submit([echo(each) for each in ids])
+    executor.submit([echo(job_id) for job_id in ids])
     await watcher.end_of(*ids)
 
 
@@ -93,7 +93,7 @@ def alive(pid: int) -> bool:
 
 
 async def seen(condition, within_s: float = 30.0) -> None:
-    """Returns when something that happens outside this process, and so wakes nobody here, is so."""
+    """Poll until a condition outside this process holds: no event announces it here."""
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A process that takes work and never finishes it: what the reaper is for. `python holder.py URL NODE BATCH`."""
+"""A process that takes work and never finishes it, for tests of reclaiming: `python holder.py URL NODE BATCH`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mesh.messages import Heartbeat, Held, HeldSet, NodeRecord
 
 
 async def main(url: str, node: str, batch: int) -> None:
-    """Says "holds <n>" on stdout after each announcement."""
+    """Run the node; it prints "holds <n>" after each announcement."""
     bus = await Bus.connect([url], name=connection_name(node, "1"))
     record = NodeRecord(id=node, name=node, incarnation="1")
     await bus.kv(subjects.KV_NODES).put(node, messages.encode(record))
@@ -24,8 +24,8 @@ async def main(url: str, node: str, batch: int) -> None:
             return
         fields = message.reply.split(".")
         held.append(Held(int(fields[-4]), int(fields[-5]), message.reply, message.subject.split(".")[-1]))
-        told = HeldSet(node=node, incarnation="1", held=tuple(held))
-        bus.send(subjects.held(node), messages.encode(told))
+        announcement = HeldSet(node=node, incarnation="1", held=tuple(held))
+        bus.send(subjects.held(node), messages.encode(announcement))
         print("holds", len(held), flush=True)
 
     box = bus.new_inbox()

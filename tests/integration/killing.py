@@ -1,4 +1,4 @@
-"""kill -9 of a node that has a task in its hands, for tests of what goes on elsewhere."""
+"""SIGKILL to a node that runs a task, for tests of how the task goes on elsewhere."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from tests.nodes import NodeProcess
 async def kill_one_at_work(
     mesh: Mesh, nodes: Sequence[NodeProcess], tasks: Callable[[], Awaitable[Iterable[str]]]
 ) -> tuple[NodeProcess, str]:
-    """Kill one of `nodes` while it runs one of `tasks()`; the node, and the task that was running on it."""
+    """Kill one of `nodes` while it runs one of `tasks()`; returns the node and the task that it was running."""
     while True:
         for task in sorted(await tasks()):
             view = await mesh.status(task)
-            node = next((one for one in nodes if view.state == "running" and view.node == one.id), None)
+            node = next(
+                (candidate for candidate in nodes if view.state == "running" and view.node == candidate.id), None
+            )
             if node is None:
                 continue
-            # Frozen first, so that it can't end the task between the look and the kill.
+            # Freeze the node first, so that it can't end the task between the check and the kill.
             node.freeze()
             if (await mesh.status(task)).state == "running":
                 await node.kill9()
                 return node, task
             node.thaw()
-        await asyncio.sleep(0.02)  # a running state is told by the node after a tenth of a second
+        await asyncio.sleep(0.02)  # a node reports the running state after a tenth of a second

@@ -1,4 +1,4 @@
-"""The parts of a node between a lane and its workers, on a real bus, with a spy on what it says about deliveries."""
+"""The parts of a node between a lane and its workers, on a real bus, with a spy on its acknowledgements."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ACK, RENEW = b"+ACK", b"+WPI"
 
 
 def nak(delay_s: float) -> bytes:
-    """Never a bare one: that would come back at once, and to the same node."""
+    """A NAK with a delay: without one, the message is redelivered at once, and to the same node."""
     return b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode()
 
 
 class Spy:
-    """Hears what is said about deliveries, from another connection."""
+    """Records the acknowledgements of deliveries, from another connection."""
 
     def __init__(self, bus: Bus, node: Bus) -> None:
         self._bus, self._node = bus, node
@@ -43,21 +43,21 @@ class Spy:
         self._all.append((message.subject, message.data))
         self._news.set()
 
-    async def said(self, count: int = 0) -> list[tuple[str, bytes]]:
-        """All that was said until now, or as soon as it is `count`."""
+    async def acks(self, count: int = 0) -> list[tuple[str, bytes]]:
+        """All acknowledgements sent until now, or the next ones as soon as there are `count`."""
         if not count:
-            self._node.send("acks.now", b"")  # behind all that was sent before
+            self._node.send("acks.now", b"")  # arrives after all that was sent before
         async with asyncio.timeout(10):
             while len(self._all) < count if count else ("acks.now", b"") not in self._all:
                 self._news.clear()
                 await self._news.wait()
-        found = [one for one in self._all if one[0] != "acks.now"]
+        found = [sent_message for sent_message in self._all if sent_message[0] != "acks.now"]
         self._all.clear()
         return found
 
 
-class Workers:
-    """Stands where the executor stands: keeps the jobs."""
+class RecordingExecutor:
+    """Takes the place of the executor, and keeps the jobs."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -81,12 +81,12 @@ class Node:
     deliveries: Deliveries
     admission: Admission
     completion: Completion
-    workers: Workers
+    workers: RecordingExecutor
     spy: Spy
     checkpoints: Checkpoints
 
     def get(self, seq: int, delivered: int = 1, data: bytes = b"", stored_ago_s: float = 0.0, **fields: Any) -> str:
-        """One delivery comes; its ack subject. `stored_ago_s`: how long ago its lane got it, as that subject says."""
+        """Deliver a message stored `stored_ago_s` seconds ago; returns its ack subject, which has that time."""
         stored_at = int((time() - stored_ago_s) * 1e9)
         reply = f"acks.{seq}.{delivered}" if not stored_ago_s else f"acks.x.x.x.{delivered}.{seq}.{seq}.{stored_at}.0"
         data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
@@ -95,7 +95,7 @@ class Node:
         return reply
 
     async def ran(self) -> list[str]:
-        """The tasks that were let in, after everything under way was looked at."""
+        """The admitted tasks, after all pending admissions are decided."""
         await asyncio.gather(*self.admission._background)
         return [job.id for job in self.workers.jobs]
 
@@ -106,9 +106,9 @@ class Node:
 
 
 async def make_node(bus_server: Any, spool: Path) -> Node:
-    """Node `me`, incarnation 1; the only other node that lives is ("alive", "1")."""
+    """Node `me`, incarnation 1; the only other living node is ("alive", "1")."""
     bus = await bus_server.connect("me/1")
-    deliveries, workers = Deliveries(bus, "me", "1"), Workers()
+    deliveries, workers = Deliveries(bus, "me", "1"), RecordingExecutor()
     checkpoints = Checkpoints(bus, "me", deliveries)
     admission = Admission(
         bus, node="me", incarnation="1", slots=4, spool=spool, deliveries=deliveries, checkpoints=checkpoints,
@@ -129,6 +129,6 @@ async def put_state(bus: Bus, seq: int, **fields: Any) -> None:
 
 
 def done(node: Node, seq: int, error: TaskError | None = None) -> None:
-    """A worker is done with that task."""
+    """Let a worker end that task."""
     job = next(job for job in node.workers.jobs if job.id == f"c1-{seq}")
     node.completion.on_finished([Finished(job, b"\xc0", error=error)])

@@ -34,27 +34,27 @@ class Ran:
 
 
 def environment(url: str = "") -> dict[str, str]:
-    """That of a shell which knows of no node but the one at `url`."""
+    """The environment of a shell that knows no node except the one at `url`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("QUEZTL_")}
     return clean | {"QUEZTL_INTERFACE": "lo"} | ({"QUEZTL_URL": url} if url else {})
 
 
-async def start(*words: object, url: str = "", cwd: Path | None = None) -> asyncio.subprocess.Process:
-    """Start it, its output in pipes; whoever starts it ends it."""
+async def start(*arguments: object, url: str = "", cwd: Path | None = None) -> asyncio.subprocess.Process:
+    """Start a command with its output in pipes; the caller ends it."""
     return await asyncio.create_subprocess_exec(
-        COMMAND, *map(str, words), env=environment(url), cwd=cwd,
+        COMMAND, *map(str, arguments), env=environment(url), cwd=cwd,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
-async def queztl(*words: object, url: str = "", text: str = "", cwd: Path | None = None) -> Ran:
-    """Run it to its end with `text` on stdin. Raises: AssertionError when it shows a traceback or hangs."""
-    process = await start(*words, url=url, cwd=cwd)
+async def queztl(*arguments: object, url: str = "", text: str = "", cwd: Path | None = None) -> Ran:
+    """Run a command to its end with `text` on stdin. Raises: AssertionError when it prints a traceback or hangs."""
+    process = await start(*arguments, url=url, cwd=cwd)
     try:
         async with asyncio.timeout(WITHIN_S):
             out, err = await process.communicate(text.encode())
     except TimeoutError:
-        raise AssertionError(f"queztl {' '.join(map(str, words))} has not ended") from None
+        raise AssertionError(f"queztl {' '.join(map(str, arguments))} has not ended") from None
     finally:
         if process.returncode is None:
             process.kill()

@@ -1,6 +1,6 @@
-"""The scaler on a real bus, with simulated machines: nodes that join, work, and leave when they are told to.
+"""The scaler on a real bus, with simulated machines: nodes that join, work, and leave when they are ordered to.
 
-`kill()` ends a controller as a dead leader would: in the middle of whatever it does, with nothing cleaned up.
+`kill()` ends a controller as the death of its leader would: at any point, with nothing cleaned up.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.nodes import eventually
 
 log = logging.getLogger("queztl.test")
 MESH_ID = "mtest"
-#: Short, so that what needs a time limit is seen to reach it.
+#: Short limits, so that tests reach them.
 QUICK: dict[str, Any] = {
     "decide_every_s": 0.05, "call_timeout_s": 1.0, "settle_s": 1.0, "join_within_s": 2.0, "down_window_s": 0.2,
     "min_life_s": 0.0, "to_zero_after_s": 0.5, "load_window_s": 0.5, "providers": ["fake"], "down_votes": 2,
@@ -60,12 +60,12 @@ class Machines:
     joins: bool = True
     """Whether started nodes join."""
     obeys: bool = True
-    """Whether nodes that are told to leave do so."""
+    """Whether nodes that are ordered to leave do so."""
     providers: dict[str, FakeProvider] = field(default_factory=dict)
-    told_to_leave: list[tuple[str, int]] = field(default_factory=list)
-    """(node, fence) of each order to leave that arrived"""
+    leave_orders: list[tuple[str, int]] = field(default_factory=list)
+    """(node, fence) of each leave order that arrived"""
     fence: int = 1
-    """Of the current leader."""
+    """The fence of the current leader."""
     peak: int = 0
 
     def provider(self, name: str = "fake", **options: Any) -> FakeProvider:
@@ -74,18 +74,18 @@ class Machines:
         self.providers[name] = made
         return made
 
-    def _launched(self, one: Instance) -> None:
+    def _launched(self, instance: Instance) -> None:
         if self.joins:
-            self.members[one.id] = member(one.id, one.token)
-        self.peak = max(self.peak, sum(len(each.running) for each in self.providers.values()))
+            self.members[instance.id] = member(instance.id, instance.token)
+        self.peak = max(self.peak, sum(len(provider.running) for provider in self.providers.values()))
 
-    def _ended(self, one: Instance) -> None:
-        self.members.pop(one.id, None)
+    def _ended(self, instance: Instance) -> None:
+        self.members.pop(instance.id, None)
 
     def on_leave(self, message: Message) -> None:
-        """A node is told to leave: it does, and its machine ends."""
+        """A node gets a leave order: it leaves, and its machine ends."""
         node, order = message.subject.split(".")[1], msgspec.msgpack.decode(message.data, type=LeaveOrder)
-        self.told_to_leave.append((node, order.fence))
+        self.leave_orders.append((node, order.fence))
         if self.obeys and self.members.pop(node, None) is not None:
             for provider in self.providers.values():
                 provider.running.pop(node, None)
@@ -93,12 +93,12 @@ class Machines:
     @property
     def started(self) -> int:
         """Machines that run now."""
-        return sum(len(one.running) for one in self.providers.values())
+        return sum(len(provider.running) for provider in self.providers.values())
 
 
 @dataclass
 class Scene:
-    """One mesh with one person's node, and whatever the scaler makes of it."""
+    """A mesh with one unmanaged node, and the nodes that the scaler starts."""
 
     bus: Bus
     server: Any
@@ -108,7 +108,7 @@ class Scene:
     number: int = 0
 
     async def settings(self, **settings: Any) -> None:
-        """Put a policy in force: QUICK and these."""
+        """Put a policy in force: QUICK with these settings."""
         before = await self.store.policy()
         after = policy.changed(before or policy.Policy(), QUICK | settings, True, policy.BY_HAND, "me", time.time())
         await self.store.put_policy(before, after)
@@ -120,18 +120,18 @@ class Scene:
         make_clock: Callable[[], Callable[[], float]] | None = None,
         forecast_command: Sequence[str] = COMMAND,
     ) -> int:
-        """Another node becomes the leader and runs its scaler; returns its fence. `confirm(fence)` may hang."""
+        """Make another node the leader, which runs its scaler; returns its fence. `confirm(fence)` may hang."""
         self.machines.fence += 1
         fence, bus = self.machines.fence, await self.server.connect(f"leader {self.machines.fence}")
 
-        async def asked() -> int:
+        async def confirm_term() -> int:
             if confirm is not None:
                 await confirm(fence)
             return fence if self.machines.fence == fence else 0
 
         providers: dict[str, Provider] = dict(self.machines.providers)
         access = MeshAccess(
-            bus, "person", MESH_ID, "test", lambda: tuple(self.machines.members.values()), asked,
+            bus, "person", MESH_ID, "test", lambda: tuple(self.machines.members.values()), confirm_term,
             lambda: (self.server.url,), {"echo": Resources()}, providers, has_key,
         )  # fmt: skip
         controller = Controller(access, make_clock, forecast_command)
@@ -141,33 +141,33 @@ class Scene:
                 try:
                     await controller.run(fence)
                 except QueztlError as error:
-                    log.info("the controller is started again: %s", error.message)
+                    log.info("the controller restarts: %s", error.message)
                 except Exception:
-                    log.exception("the controller failed and is started again")
+                    log.exception("the controller failed and restarts")
                 await asyncio.sleep(0.05)
 
         self.controllers.append(asyncio.create_task(keep(), name=f"controller {fence}"))
         return fence
 
     async def kill(self) -> None:
-        """The leader dies."""
+        """End all controllers, as when the leader dies."""
         for task in self.controllers:
             task.cancel()
         await asyncio.gather(*self.controllers, return_exceptions=True)
         self.controllers.clear()
 
     async def submit(self, count: int) -> None:
-        """Submit this many tasks, which then wait."""
+        """Submit this many tasks, which stay queued."""
         async with Mesh(bus=self.bus, config=LOCAL) as mesh:
             for _ in range(count):
                 await mesh.start("echo", {"value": 1})
 
     async def work_off(self) -> None:
-        """Remove all waiting work."""
+        """Remove all queued work."""
         await self.bus.api(f"STREAM.PURGE.{subjects.WORK}")
 
     async def until(self, condition: Callable[[], object], why: str) -> None:
-        """Look until it holds."""
+        """Poll until the condition holds."""
 
         async def looked() -> object:
             return condition()
@@ -175,14 +175,14 @@ class Scene:
         await eventually(looked, WITHIN_S, lambda: f"{why}; there are {self.machines.started} machines")
 
     async def cycles(self, count: int) -> None:
-        """Until the leader has reported this many more control cycles."""
-        heard = 0
+        """Wait until the leader has reported this many more control cycles."""
+        reported = 0
         done = asyncio.Event()
 
         def on_status(key: str) -> None:
-            nonlocal heard
-            heard += key == subjects.SCALING_STATUS
-            if heard >= count:
+            nonlocal reported
+            reported += key == subjects.SCALING_STATUS
+            if reported >= count:
                 done.set()
 
         watch = await self.store.kv.watch(on_status)
@@ -191,28 +191,28 @@ class Scene:
         await watch.close()
 
     async def happened(self) -> list[tuple[str, dict[str, Any]]]:
-        """The scaler's part of the journal, in order."""
+        """The events of the scaler in the journal, in order."""
         info = await self.bus.api(f"STREAM.INFO.{subjects.EVENTS}")
         found = []
-        for number in range(1, info["state"]["last_seq"] + 1):
-            answer = await self.bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": number})
+        for sequence in range(1, info["state"]["last_seq"] + 1):
+            answer = await self.bus.api(f"STREAM.MSG.GET.{subjects.EVENTS}", {"seq": sequence})
             event = decoded(answer)
             if event.type.startswith("scaling."):
                 found.append((event.type.removeprefix("scaling."), event.detail))
         return found
 
     async def count(self, what: str) -> int:
-        """How often that happened."""
-        return sum(one == what for one, _ in await self.happened())
+        """The number of such events."""
+        return sum(name == what for name, _ in await self.happened())
 
 
 def decoded(answer: dict[str, Any]) -> Any:
-    """The event in an answer of the bus."""
+    """Decode the event in an answer of the bus."""
     return msgspec.msgpack.decode(base64.b64decode(answer["message"]["data"]), type=MeshEvent)
 
 
 async def make_scene(server: Any) -> Scene:
-    """A mesh of one node that a person started, and a provider called fake."""
+    """A mesh of one unmanaged node, and a provider called fake."""
     bus = await server.connect("scene")
     machines = Machines({"person": member("person")})
     machines.provider()
@@ -220,7 +220,7 @@ async def make_scene(server: Any) -> Scene:
     return Scene(bus, server, machines, Store(bus))
 
 
-def draining(one: Member) -> Member:
-    """The same node, on its way out."""
-    assert one.heartbeat is not None
-    return Member(one.record, "draining", msgspec.structs.replace(one.heartbeat, state="draining"))
+def draining(node: Member) -> Member:
+    """The same node in state draining."""
+    assert node.heartbeat is not None
+    return Member(node.record, "draining", msgspec.structs.replace(node.heartbeat, state="draining"))

@@ -1,4 +1,4 @@
-"""What a node does with a delivery: a first one runs at once, about any other one the records are read first."""
+"""Admission of a delivery: a first one runs at once, and for any other one the records are read first."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ async def test_a_first_delivery_runs_at_once(node: Node) -> None:
     await put_state(node.bus, 1, state="running", node="alive", incarnation="1")
     node.get(1)
     assert [job.id for job in node.workers.jobs] == ["c1-1"]
-    assert await node.spy.said() == []
+    assert await node.spy.acks() == []
 
 
 async def test_a_task_that_ended_is_acknowledged_and_not_run_again(node: Node) -> None:
     await records.write_end(node.bus, TaskEnd(id="c1-1", kind="echo", state="done"))
     reply = node.get(1, delivered=2)
-    assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
+    assert await node.ran() == [] and await node.spy.acks(1) == [(reply, ACK)]
     assert not len(node.deliveries)
 
 
-async def test_a_task_that_runs_on_a_living_node_goes_back_for_a_while(node: Node) -> None:
+async def test_a_task_that_runs_on_a_living_node_is_redelivered_later(node: Node) -> None:
     await put_state(node.bus, 1, state="running", node="alive", incarnation="1")
     reply = node.get(1, delivered=2)
-    assert await node.ran() == [] and await node.spy.said() == [(reply, nak(RUNNING_ELSEWHERE_DELAY_S))]
+    assert await node.ran() == [] and await node.spy.acks() == [(reply, nak(RUNNING_ELSEWHERE_DELAY_S))]
 
 
 @pytest.mark.parametrize(
@@ -49,36 +49,36 @@ async def test_a_task_that_runs_on_a_living_node_goes_back_for_a_while(node: Nod
         ({"state": "queued", "node": "alive", "incarnation": "1", "attempt": 3}, 3, 0),
     ],
 )
-async def test_any_other_one_runs_and_its_attempts_are_those_of_the_record(node, state, attempt, lost) -> None:
-    """A node that died under it is no attempt."""
+async def test_any_other_redelivery_runs_with_the_attempts_of_the_record(node, state, attempt, lost) -> None:
+    """The death of a node does not count as an attempt."""
     if state:
         await put_state(node.bus, 1, **state)
     node.get(1, delivered=2)
-    assert await node.ran() == ["c1-1"] and await node.spy.said() == []
+    assert await node.ran() == ["c1-1"] and await node.spy.acks() == []
     assert (node.held(1).attempt.number, node.held(1).attempt.lost) == (attempt, lost)
 
 
-async def test_a_task_under_which_node_after_node_died_ends_as_a_dead_letter(node: Node) -> None:
+async def test_a_task_whose_nodes_keep_dying_ends_as_a_dead_letter(node: Node) -> None:
     await put_state(node.bus, 1, state="running", node="dead", incarnation="1", lost=4)
     reply = node.get(1, delivered=9)
-    assert await node.ran() == [] and await node.spy.said(1) == [(reply, ACK)]
+    assert await node.ran() == [] and await node.spy.acks(1) == [(reply, ACK)]
     end = await records.read_end(node.bus, "c1-1")
     assert end.error.code == "poison" and (await dead_letters.show(node.bus, "c1-1")).end == end
 
 
-async def test_a_message_that_may_be_a_second_copy_is_looked_at_first(node: Node) -> None:
-    """The server lost its table of ids in a crash, and took the resent message as well."""
+async def test_a_resent_message_is_checked_against_the_records_first(node: Node) -> None:
+    """The server lost its table of message ids in a crash and stored the resent message too."""
     await records.write_end(node.bus, TaskEnd(id="c1-1", kind="echo", state="done"))
     data = encode(Task(id="c1-1", kind="echo", submitted_at=1.0))
     head = b"NATS/1.0\r\nQueztl-Resent: 1\r\n\r\n"
     node.admission.on_message(Message("work.echo.any.normal.c1-1", "acks.7.1", data, head), 7, 1)
-    assert await node.ran() == [] and await node.spy.said(1) == [("acks.7.1", ACK)]
+    assert await node.ran() == [] and await node.spy.acks(1) == [("acks.7.1", ACK)]
 
 
-async def test_what_is_no_task_and_what_comes_too_late_is_ended(node: Node) -> None:
-    assert await node.spy.said() == []
+async def test_garbage_is_terminated_and_an_expired_task_ends(node: Node) -> None:
+    assert await node.spy.acks() == []
     strange, late = node.get(1, data=b"\xc1"), node.get(2, stored_ago_s=3.0, expires_s=2.0)
-    assert sorted(await node.spy.said(2)) == sorted([(strange, b"+TERM"), (late, ACK)])
+    assert sorted(await node.spy.acks(2)) == sorted([(strange, b"+TERM"), (late, ACK)])
     assert (await records.read_end(node.bus, "c1-2")).state == "expired"
     assert await node.ran() == []
 
@@ -87,10 +87,10 @@ async def test_what_is_no_task_and_what_comes_too_late_is_ended(node: Node) -> N
 async def test_a_task_expires_by_the_clock_of_the_bus_whatever_the_machine_says(
     node: Node, monkeypatch, clock_off_s: float
 ) -> None:
-    """Its submitter's clock, and this node's, are an hour off."""
+    """The clocks of its submitter and of this node are an hour off."""
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + clock_off_s)
     node.get(1, stored_ago_s=1.0, expires_s=30.0, submitted_at=true() - clock_off_s)
     late = node.get(2, stored_ago_s=60.0, expires_s=30.0, submitted_at=true() + clock_off_s)
-    assert await node.ran() == ["c1-1"] and await node.spy.said(1) == [(late, ACK)]
+    assert await node.ran() == ["c1-1"] and await node.spy.acks(1) == [(late, ACK)]
     assert (await records.read_end(node.bus, "c1-2")).state == "expired"

@@ -1,4 +1,4 @@
-"""The bridge before a real bus: answers that depend on what the bus and its stores really say."""
+"""The bridge on a real bus: answers that depend on the contents of its stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.api_harness import Client, Memory, V, bridge, fields
 
 
 class OnBus(Memory):
-    """Services whose tasks, blobs and dead letters are those of a real mesh."""
+    """Services with the tasks, blobs and dead letters of a real mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ async def test_a_message_at_the_ingress_is_found_by_its_number(api: Client, bus:
         assert (status, answer["id"]) == (200, f"w0-{sequence}")
 
 
-async def test_the_id_of_an_event_holds_at_another_node(api: Client, bus: Bus, bus_server: Any) -> None:
+async def test_the_id_of_an_event_is_valid_at_another_node(api: Client, bus: Bus, bus_server: Any) -> None:
     task = (await api("POST", f"{V}/workload/submit", json={"kind": "echo"}))[1]["id"]
     path = f"{V}/workload/{task}/events"
     async with api.session.get(api.url + path) as answer:
@@ -106,7 +106,7 @@ async def test_the_header_idempotency_key_makes_one_task_of_two_submissions(api:
         (["a"], {"idempotency_key": 5}, "idempotency_key"),
     ],
 )
-async def test_a_key_that_is_none_is_refused(api: Client, headers: list[str], body: Any, field: str) -> None:
+async def test_an_invalid_idempotency_key_is_refused(api: Client, headers: list[str], body: Any, field: str) -> None:
     sent = [("Idempotency-Key", header) for header in headers]
     status, answer, _ = await api("POST", f"{V}/workload/submit", json={"kind": "echo"} | body, headers=sent)
     assert (status, fields(answer)) == (400, {field})

@@ -1,4 +1,4 @@
-"""Whom the bridge answers, what it makes of any body, and how it starts and stops; on real sockets."""
+"""Which requests the bridge answers, how it handles any body, and how it starts and stops; on real sockets."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ async def test_browsers_are_not_trusted(api: Client, memory: Memory) -> None:
 
 
 @pytest.mark.parametrize("open_api", [False, True])
-async def test_off_loopback_without_a_key_only_the_way_in_answers(memory: Memory, open_api: bool) -> None:
+async def test_off_loopback_without_a_key_only_open_routes_answer(memory: Memory, open_api: bool) -> None:
     app = build_app(memory, ApiSettings(open_api=open_api))
     running = await serve(app, port=0)
-    # No test may listen on a real network card: the same application is told that it does.
+    # No test may listen on a real network card, so the application is only configured as if it did.
     app[GUARD].trust = replace(app[GUARD].trust, loopback_only=False)
     async with aiohttp.ClientSession() as session:
         body = {"name": "x", "kind": "echo"}
@@ -92,7 +92,7 @@ async def test_closing_ends_long_answers(memory: Memory) -> None:
             assert (await waiting).status == 202 and b"event: state" in await reading.read()
 
 
-async def test_no_body_whatever_is_an_error_of_ours(api: Client, memory: Memory) -> None:
+async def test_no_body_causes_an_internal_error(api: Client, memory: Memory) -> None:
     started = len(memory.views)
     corpus = st.one_of(
         st.binary(max_size=200),

@@ -1,4 +1,4 @@
-"""The bridge on real sockets: status codes, documents, streams. The client holds every answer against OpenAPI."""
+"""The bridge on real sockets: status codes, documents, streams. The client checks every answer against OpenAPI."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ async def test_the_document_is_valid_openapi_and_lists_exactly_the_routes(api: C
     validate_openapi(api.document)
     listed = {(m.upper(), path) for path, methods in api.document["paths"].items() for m in methods}
     assert listed == {(route.method, route.full_path) for route in ROUTE_TABLE}
-    names = [one["operationId"] for methods in api.document["paths"].values() for one in methods.values()]
+    names = [operation["operationId"] for methods in api.document["paths"].values() for operation in methods.values()]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-async def test_the_curl_lines_work_as_they_stand(api: Client) -> None:
-    async def curl(*words: str) -> Any:
+async def test_the_documented_curl_lines_work(api: Client) -> None:
+    async def curl(*arguments: str) -> Any:
         process = await asyncio.create_subprocess_exec(
-            "curl", "-sS", "--noproxy", "*", *words, stdout=asyncio.subprocess.PIPE
+            "curl", "-sS", "--noproxy", "*", *arguments, stdout=asyncio.subprocess.PIPE
         )
         return json.loads((await process.communicate())[0])
 
@@ -67,10 +67,10 @@ async def test_a_task_from_submit_to_result(api: Client, memory: Memory) -> None
     _, answer, _ = await api("GET", f"{V}/workload/{task}/status")
     assert answer["result"] == {"value": 1} and answer["ended_at"].endswith("Z")
     assert (await api("GET", f"{V}/workload/{task}/result"))[:2] == (200, {"value": 1})
-    assert (await api("GET", f"{V}/workload/1/result"))[:2] == (200, {"value": 1}), "a sequence of the door"
+    assert (await api("GET", f"{V}/workload/1/result"))[:2] == (200, {"value": 1}), "a sequence number of the ingress"
     status, body, _ = await api("GET", f"{V}/workload/{task}/result", headers={"Accept": "application/msgpack"})
     assert status == 200 and msgspec.msgpack.decode(body) == {"value": 1}
-    assert (await api("DELETE", f"{V}/workload/{task}"))[1]["state"] == "done", "an end stands"
+    assert (await api("DELETE", f"{V}/workload/{task}"))[1]["state"] == "done", "an ended task stays ended"
 
 
 async def test_results_that_are_bytes_large_odd_or_absent(api: Client, memory: Memory) -> None:
@@ -177,7 +177,7 @@ async def test_messagepack_bodies(api: Client) -> None:
     assert status == 400 and "MessagePack" in answer["error"]["message"]
 
 
-async def test_a_body_past_the_limit_is_told_about_blobs(api: Client) -> None:
+async def test_the_answer_to_a_body_over_the_limit_names_blobs(api: Client) -> None:
     whole = b'{"kind":"echo","payload":{"value":"' + b"x" * (5 << 20) + b'"}}'
     for data in (io.BytesIO(whole), _pieces(b"[" * (1 << 20), 6)):
         status, answer, _ = await api("POST", f"{V}/workload/submit", data=data)
@@ -192,7 +192,7 @@ async def _pieces(piece: bytes, count: int) -> AsyncIterator[bytes]:
 _FULL_DISK = api_error({"code": 500, "err_code": 10012, "description": "mkdir /a/b/js: no space left on device"})
 
 
-async def test_what_the_mesh_refuses(api: Client, memory: Memory) -> None:
+async def test_refusals_of_the_mesh_have_their_status(api: Client, memory: Memory) -> None:
     for error, status in ((Busy(retry_after_s=2.5), 503), (Conflict(), 409), (StorageFull(), 507), (_FULL_DISK, 507)):
         memory.refuse = error
         got, answer, headers = await api("POST", f"{V}/workload/submit", json={"kind": "echo"})
@@ -200,7 +200,7 @@ async def test_what_the_mesh_refuses(api: Client, memory: Memory) -> None:
         assert headers.get("Retry-After") == ("3" if status == 503 else None)
 
 
-async def test_what_nobody_expected_has_an_id_and_no_traceback(
+async def test_an_unexpected_error_has_an_id_and_no_traceback(
     api: Client, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory.refuse = ZeroDivisionError("secret")
@@ -209,7 +209,7 @@ async def test_what_nobody_expected_has_an_id_and_no_traceback(
     assert answer["id"] == headers["X-Request-Id"] and answer["id"] in caplog.text
 
 
-async def test_ids_and_paths_that_never_were(api: Client) -> None:
+async def test_unknown_ids_and_paths_are_not_found(api: Client) -> None:
     for task in ("c1-77", "nonsense", "a.b-1", "*", "%3E", "c1-%C2%B2", "9" * 30, "x" * 900):
         for path in ("status", "result", "events"):
             status, answer, _ = await api("GET", f"{V}/workload/{task}/{path}")
@@ -222,7 +222,7 @@ async def test_ids_and_paths_that_never_were(api: Client) -> None:
     assert (status, headers["Allow"]) == (405, "OPTIONS, POST") and answer["error"]["code"] == "unsupported"
 
 
-async def test_head_answers_where_get_does(api: Client, memory: Memory) -> None:
+async def test_head_is_answered_where_get_is(api: Client, memory: Memory) -> None:
     task, memory.blobs["b-t1"] = await submit(api), (BlobRef("b-t1", 3), b"abc")
     memory.changed.set()
     for path in (f"/workload/{task}/status", f"/workload/{task}/events", "/blobs/b-t1", "/workloads"):
@@ -231,7 +231,7 @@ async def test_head_answers_where_get_does(api: Client, memory: Memory) -> None:
     assert len(memory.views) == 1
 
 
-async def test_blobs_go_up_and_down_as_streams(api: Client, memory: Memory) -> None:
+async def test_blobs_are_uploaded_and_downloaded_as_streams(api: Client, memory: Memory) -> None:
     status, answer, headers = await api("POST", f"{V}/blobs?keep=1", data=_pieces(b"\x01" * 700_000, 4))
     assert (status, answer["size"]) == (201, 2_800_000) and memory.largest_piece <= 256 * 1024
     assert answer["blob"].startswith("b-k") and headers["Location"] == f"{V}/blobs/{answer['blob']}"
@@ -243,7 +243,7 @@ async def test_blobs_go_up_and_down_as_streams(api: Client, memory: Memory) -> N
     assert (await api("POST", f"{V}/blobs", data=_pieces(b"x" * 1_000_000, 5)))[0] == 413
     memory.refuse = StorageFull()
     assert (await api("POST", f"{V}/blobs", data=b"x"))[0] == 507
-    with pytest.raises(aiohttp.ClientPayloadError):  # broke off on the way: the client must notice
+    with pytest.raises(aiohttp.ClientPayloadError):  # the download is interrupted: the client must notice
         await api("GET", f"{V}/blobs/{answer['blob']}")
 
 
@@ -272,28 +272,28 @@ async def test_a_reader_that_comes_back_gets_only_what_it_has_not_seen(api: Clie
     path = f"{api.url}{V}/workload/{task}/events"
     async with api.session.get(path) as answer:
         first = events_in(await answer.content.readuntil(b"\n\n"))[0][1]
-    # The connection is lost, and nothing happens until the reader is back.
+    # The connection is lost, and no event occurs until the reader is back.
     async with api.session.get(path, headers={"Last-Event-ID": first}) as answer:
         assert await answer.content.readuntil(b"\n\n") == b": still here\n\n"
         memory.finish(task)
         text = await answer.content.read()
     [(name, last, _)] = events_in(text)
     assert (name, last.partition("-")[0]) == ("end", "2")
-    # What happens while the reader is away is sent when it is back, under the next number.
+    # An event that occurs while the reader is away is sent when it is back, with the next number.
     status, text, _ = await api("GET", path.removeprefix(api.url), headers={"Last-Event-ID": first})
     assert (status, [(name, event) for name, event, _ in events_in(text)]) == (200, [("end", last)])
     assert (await api("GET", path.removeprefix(api.url), headers={"Last-Event-ID": last}))[:2] == (204, b"")
 
 
 @pytest.mark.parametrize("header", ["", "0", "1", "x", "1-", "-1", "9" * 5000, "1-zzzzzzzz", "\u0661-00000000"])
-async def test_an_event_id_that_is_none_gets_the_stream_from_now_on(api: Client, memory: Memory, header: str) -> None:
+async def test_an_invalid_event_id_gets_the_stream_from_now_on(api: Client, memory: Memory, header: str) -> None:
     task = await submit(api)
     memory.finish(task)
     status, text, _ = await api("GET", f"{V}/workload/{task}/events", headers={"Last-Event-ID": header})
     assert (status, [(name, event[:2]) for name, event, _ in events_in(text)][:1]) == (200, [("end", "1-")])
 
 
-async def test_dead_letters_kinds_registering_and_health(api: Client, memory: Memory) -> None:
+async def test_dead_letters_kinds_registration_and_health(api: Client, memory: Memory) -> None:
     assert (await api("GET", f"{V}/dead?kind=echo"))[1]["dead"][0]["error"]["message"] == "It crashed."
     assert (await api("GET", f"{V}/dead/c1-9"))[1]["payload"] == {"value": 1}
     assert (await api("POST", f"{V}/dead/c1-9/replay"))[0] == 202
@@ -312,9 +312,9 @@ async def test_dead_letters_kinds_registering_and_health(api: Client, memory: Me
 
 async def test_benchmarks_are_listed_run_and_stopped(api) -> None:
     status, listed, _ = await api("GET", f"{V}/benchmarks/realworld")
-    names = [one["name"] for one in listed["benchmarks"]]
+    names = [benchmark["name"] for benchmark in listed["benchmarks"]]
     assert status == 200 and len(names) == 8 and "llm_inference" in names
-    by_name = {one["name"]: one for one in listed["benchmarks"]}
+    by_name = {benchmark["name"]: benchmark for benchmark in listed["benchmarks"]}
     assert by_name["llm_inference"]["last"] == "never run"
     assert by_name["crypto_mining"]["last"]["figures"]["sha256d"]["median"] == 2.0
     status, begun, headers = await api("POST", f"{V}/benchmarks/realworld/run", json={"names": ["database_ops"]})

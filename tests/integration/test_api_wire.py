@@ -1,4 +1,4 @@
-"""What the bridge answers below its handlers: encoded bodies, requests that can't be parsed, methods, newlines."""
+"""Answers below the handlers of the bridge: encoded bodies, unparsable requests, methods, newlines."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ async def test_an_encoded_blob_has_a_limit_where_others_have_none(memory: Memory
 
 @pytest.mark.parametrize("path", ["workload/submit", "blobs", "nodes/register"])
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "br, gzip", "\u00e9"])
-async def test_an_encoding_nobody_knows_is_refused_in_the_one_format(api: Client, path: str, encoding: str) -> None:
+async def test_an_unknown_encoding_is_refused_in_the_format_of_all_errors(
+    api: Client, path: str, encoding: str
+) -> None:
     status, answer, headers = await api("POST", f"{V}/{path}", data=b"x", headers={"Content-Encoding": encoding})
     assert (status, answer["error"]["code"]) == (415, "unsupported_encoding")
     assert headers["Accept-Encoding"] == "gzip, deflate" and headers["Server"] == "queztl"
@@ -102,7 +104,7 @@ async def test_an_encoding_nobody_knows_is_refused_in_the_one_format(api: Client
         ("deflate", zlib.compress(SUBMIT) + b"more"),
     ],
 )
-async def test_a_broken_encoding_is_the_callers_fault(
+async def test_a_broken_encoding_is_a_client_error(
     api: Client, memory: Memory, path: str, encoding: str, encoded: bytes
 ) -> None:
     headers = {"Content-Encoding": encoding}
@@ -111,7 +113,7 @@ async def test_a_broken_encoding_is_the_callers_fault(
 
 
 async def raw(api: Client, request: bytes) -> tuple[int, dict[str, str], Any]:
-    """(status, headers, document) of the answer to these bytes."""
+    """Send these bytes; returns (status, headers, document) of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(request)
     async with asyncio.timeout(10):
@@ -136,7 +138,7 @@ async def raw(api: Client, request: bytes) -> tuple[int, dict[str, str], Any]:
         b"nonsense\r\n\r\n",
     ],
 )
-async def test_what_can_not_be_parsed_is_answered_in_the_one_format(api: Client, request_: bytes) -> None:
+async def test_an_unparsable_request_is_answered_in_the_format_of_all_errors(api: Client, request_: bytes) -> None:
     status, headers, document = await raw(api, request_)
     is_large = len(request_) > 1000
     expected = (431, "headers_too_large") if is_large else (400, "bad_request")
@@ -146,20 +148,20 @@ async def test_what_can_not_be_parsed_is_answered_in_the_one_format(api: Client,
 
 
 @pytest.mark.parametrize("path", ["workload/submit", "blobs"])
-async def test_a_body_whose_chunks_are_broken_is_the_callers_fault(api: Client, path: str) -> None:
+async def test_a_body_with_broken_chunks_is_a_client_error(api: Client, path: str) -> None:
     head = f"POST {V}/{path} HTTP/1.1\r\nHost: localhost:{api.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
     status, headers, document = await raw(api, head.encode() + b"zz\r\nab\r\n")
     assert (status, headers["server"]) == (400, "queztl") and document["error"]["message"]
 
 
-async def test_an_expectation_nobody_knows_is_answered_in_the_one_format(api: Client) -> None:
+async def test_an_unknown_expectation_is_answered_in_the_format_of_all_errors(api: Client) -> None:
     head = f"POST {V}/workload/submit HTTP/1.1\r\nHost: localhost:{api.port}\r\nContent-Length: 2\r\nExpect: "
     status, headers, document = await raw(api, head.encode() + b"tea\r\n\r\n{}")
     assert (status, headers["server"], document["error"]["code"]) == (417, "queztl", "expectation_failed")
     assert (await api("POST", f"{V}/workload/submit", data=SUBMIT, expect100=True))[0] == 202
 
 
-async def test_options_and_allow_list_exactly_what_is_there(api: Client) -> None:
+async def test_options_and_allow_list_exactly_the_methods_of_a_path(api: Client) -> None:
     paths: dict[str, set[str]] = {}
     for route in ROUTE_TABLE:
         methods = {"GET", "HEAD"} if route.method == "GET" else {route.method}

@@ -1,4 +1,4 @@
-"""What keeps a node from starting is one sentence and exit code 2: never a traceback, never silence."""
+"""A node that can't start prints one sentence and exits with code 2: never a traceback, never silence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITHIN_S = 120.0
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m node` to its end; for nodes that can't start."""
+    """Run `python -m node` to its end; for nodes that can't start."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("QUEZTL_")}
     flags = ["--interface", "lo", "--mesh", f"bad{free_port()}", "--data", str(folder), *arguments]
     if "--api" not in arguments:
@@ -30,18 +30,18 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )  # fmt: skip
 
 
-def says(ended: subprocess.CompletedProcess[str], *words: str) -> None:
-    """One sentence on stderr with these words in it, and exit code 2."""
+def refused_with(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Check that stderr has one sentence with these parts, and that the exit code is 2."""
     assert ended.returncode == 2, ended
     lines = [line for line in ended.stderr.splitlines() if " warning " not in line and " info " not in line]
     assert len(lines) == 1, ended.stderr
-    assert all(word in lines[0] for word in words), lines[0]
+    assert all(part in lines[0] for part in parts), lines[0]
     assert "Traceback" not in ended.stderr + ended.stdout
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port that another socket listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -49,40 +49,40 @@ def taken() -> Iterator[int]:
 
 
 def test_the_api_port_is_taken(tmp_path: Path, taken: int) -> None:
-    says(start(tmp_path / "node", "--api", f"127.0.0.1:{taken}"), str(taken), "--api")
+    refused_with(start(tmp_path / "node", "--api", f"127.0.0.1:{taken}"), str(taken), "--api")
 
 
 def test_the_bus_port_is_taken(tmp_path: Path, taken: int) -> None:
-    says(start(tmp_path / "node", "--bus-port", str(taken)), str(taken), "is taken")
+    refused_with(start(tmp_path / "node", "--bus-port", str(taken)), str(taken), "is taken")
 
 
-def test_the_data_directory_is_another_nodes(tmp_path: Path) -> None:
+def test_the_data_directory_belongs_to_another_node(tmp_path: Path) -> None:
     held = open_data_dir(tmp_path / "node")
     try:
-        says(start(tmp_path / "node"), str(tmp_path / "node"), "--data")
+        refused_with(start(tmp_path / "node"), str(tmp_path / "node"), "--data")
     finally:
         held.close()
 
 
 def test_nats_server_is_missing(tmp_path: Path) -> None:
-    says(start(tmp_path / "node", NATS_SERVER=str(tmp_path / "nowhere")), "nowhere", "NATS_SERVER")
+    refused_with(start(tmp_path / "node", NATS_SERVER=str(tmp_path / "nowhere")), "nowhere", "NATS_SERVER")
 
 
 def test_nats_server_is_too_old(tmp_path: Path) -> None:
     old = tmp_path / "nats-server"
     old.write_text("#!/bin/sh\necho 'nats-server: v2.9.10'\n")
     old.chmod(0o755)
-    says(start(tmp_path / "node", NATS_SERVER=str(old)), "2.9.10", "or later", "pip install")
+    refused_with(start(tmp_path / "node", NATS_SERVER=str(old)), "2.9.10", "or later", "pip install")
 
 
-def test_the_bus_to_join_is_not_there(tmp_path: Path) -> None:
+def test_the_bus_to_join_is_absent(tmp_path: Path) -> None:
     port = free_port()
-    says(start(tmp_path / "node", "--join", f"nats://127.0.0.1:{port}"), str(port), "can't join")
+    refused_with(start(tmp_path / "node", "--join", f"nats://127.0.0.1:{port}"), str(port), "can't join")
 
 
 def test_the_data_directory_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    says(start(tmp_path / "file" / "node"), str(tmp_path / "file"))
+    refused_with(start(tmp_path / "file" / "node"), str(tmp_path / "file"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
@@ -95,7 +95,7 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip(f"no right to mount a small disk: {mounted.stderr.strip()}")
     try:
-        says(start(small / "node"), "is full", str(small))
+        refused_with(start(small / "node"), "is full", str(small))
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
@@ -103,6 +103,6 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
 def test_wrong_settings_are_all_named_at_once(tmp_path: Path) -> None:
     ended = start(tmp_path / "node", "--slots", "many", "--preset", "moon", "--label", "x")
     assert ended.returncode == 2
-    for word in ("many", "moon", "--label", "--help"):
-        assert word in ended.stderr
+    for name in ("many", "moon", "--label", "--help"):
+        assert name in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,4 +1,4 @@
-"""A run of the suite: what ends with figures and what does not, and the commands around it."""
+"""A run of the benchmark suite: outcomes with and without figures, and the commands around it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def run(tmp_path: Path, *benchmarks: Benchmark, quick: bool = False) -> li
 
 
 @pytest.mark.serial
-async def test_an_outcome_says_all_that_was_measured_and_on_what(tmp_path) -> None:
+async def test_an_outcome_has_all_figures_and_their_conditions(tmp_path) -> None:
     (outcome,) = await run(tmp_path, SPIN)
     assert (outcome.state, outcome.benchmark, outcome.headline) == ("ok", "spin", "spins")
     spins = outcome.figures["spins"]
@@ -50,7 +50,9 @@ async def test_an_outcome_says_all_that_was_measured_and_on_what(tmp_path) -> No
     assert outcome.payload == {"spin": PART.payload} and outcome.machine == {"cpu": "x"} and outcome.commit == "c"
     assert outcome.reason.startswith("spin: ")
     memory = outcome.conditions.memory_gb_s
-    assert len(memory) == len(spins.samples) + 1 and min(memory) > 0.1, "one before each, the warm-up too"
+    assert len(memory) == len(spins.samples) + 1 and min(memory) > 0.1, (
+        "one sample before each repetition, the warm-up included"
+    )
     (quick,) = await run(tmp_path, SPIN, quick=True)
     assert quick.quick and max(quick.figures["spins"].samples) > 50, "half the work"
 
@@ -62,7 +64,7 @@ async def test_a_wrong_answer_is_no_result_and_ends_no_other_benchmark(tmp_path)
     assert right.state == "ok"
 
 
-async def test_work_that_fails_or_is_refused_says_why(tmp_path) -> None:
+async def test_failed_or_refused_work_has_a_reason(tmp_path) -> None:
     refused = replace(PART, payload={"value": 1, "spin_ms": -1})
     no_number = replace(PART, figures=(Figure("x", "", ("nothing",)),))
     first, second = await run(tmp_path, Benchmark("a", "", (refused,)), Benchmark("b", "", (no_number,)))
@@ -70,7 +72,7 @@ async def test_work_that_fails_or_is_refused_says_why(tmp_path) -> None:
     assert "payload.spin_ms" in first.reason and "no number nothing" in second.reason
 
 
-async def test_a_library_that_is_not_there_is_named_with_what_helps(tmp_path, monkeypatch) -> None:
+async def test_an_absent_library_is_named_with_how_to_install_it(tmp_path, monkeypatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "duckdb" else real(name))
     (outcome,) = await run(tmp_path, Benchmark("sql", "", (replace(PART, kind="database_ops"),)))
@@ -78,7 +80,7 @@ async def test_a_library_that_is_not_there_is_named_with_what_helps(tmp_path, mo
     assert "duckdb" in outcome.reason and "pip install 'queztl[sql]'" in outcome.reason
 
 
-async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
+async def test_a_cancelled_run_keeps_its_outcomes(tmp_path) -> None:
     kept: list[Outcome] = []
     repeated = asyncio.Event()
 
@@ -94,19 +96,19 @@ async def test_a_run_that_is_stopped_keeps_what_it_had(tmp_path) -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert [(one.benchmark, one.state, one.figures) for one in kept] == [("long", "cancelled", {})]
+    assert [(stored.benchmark, stored.state, stored.figures) for stored in kept] == [("long", "cancelled", {})]
 
 
 def burn(cores: int) -> list[subprocess.Popen[bytes]]:
-    """So many processes that want a core each, ninety seconds at most: what is measured takes its time beside them."""
+    """Processes that use a core each for at most ninety seconds: a measurement beside them takes longer."""
     script = "import time\nprint('burns', flush=True)\nend = time.monotonic() + 90\nwhile time.monotonic() < end: pass"
     started = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(cores)]
-    for one in started:
-        assert one.stdout.readline() == b"burns\n"
+    for process in started:
+        assert process.stdout.readline() == b"burns\n"
     return started
 
 
-async def test_a_busy_machine_is_said(tmp_path) -> None:
+async def test_a_busy_machine_is_reported(tmp_path) -> None:
     cores = conditions.psutil.cpu_count() or 1
     others = burn(cores)
     try:
@@ -119,13 +121,13 @@ async def test_a_busy_machine_is_said(tmp_path) -> None:
     assert outcome.conditions.load_before > 0.5 * cores
 
 
-def bench(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "bench", *words, "--out", str(folder)]
+def bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "bench", *arguments, "--out", str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_the_commands(tmp_path) -> None:
-    """Run twice, list, compare, report; as a person and as a program would."""
+    """Run twice, list, compare, report; with text for people and with JSON."""
     assert "never run" in bench("list", folder=tmp_path).stdout
     for _ in range(2):
         done = bench("run", "crypto_mining", "--quick", "--json", folder=tmp_path)
@@ -144,20 +146,20 @@ def test_the_commands(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("run", "nothing"), "there is no benchmark nothing; there are llm_inference"),
         (("compare", "a", "b"), "no run 'a'; there are none yet"),
         (("report",), "no run 'last'"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(tmp_path, words, message) -> None:
-    done = bench(*words, folder=tmp_path)
+def test_an_error_is_one_sentence(tmp_path, arguments, message) -> None:
+    done = bench(*arguments, folder=tmp_path)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
 async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
-    """What was measured in each pass is one figure's samples; one that failed is not begun again."""
+    """The samples of all passes form one figure; a benchmark that failed is not repeated."""
     order: list[str] = []
 
     def on_progress(progress: Progress) -> None:
@@ -171,12 +173,12 @@ async def test_a_full_run_goes_over_all_benchmarks_in_passes(tmp_path) -> None:
     outcomes = await run_all(
         [SPIN, wrong, other], setting, lambda: local_place(tmp_path / "w", 1), on_progress, kept.append
     )
-    assert kept == outcomes and [one.state for one in outcomes] == ["ok", "wrong answer", "ok"]
-    assert [len(one.figures["spins"].samples) for one in outcomes if one.figures] == [6, 6]
+    assert kept == outcomes and [outcome.state for outcome in outcomes] == ["ok", "wrong answer", "ok"]
+    assert [len(outcome.figures["spins"].samples) for outcome in outcomes if outcome.figures] == [6, 6]
     assert order == ["spin", "wrong", "other"] * 2
 
 
-async def test_a_run_that_is_stopped_in_its_second_pass_keeps_the_first(tmp_path) -> None:
+async def test_a_run_cancelled_in_its_second_pass_keeps_the_first(tmp_path) -> None:
     kept: list[Outcome] = []
     second = asyncio.Event()
 
@@ -192,6 +194,6 @@ async def test_a_run_that_is_stopped_in_its_second_pass_keeps_the_first(tmp_path
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert [(one.benchmark, one.state) for one in kept] == [("a", "ok"), ("b", "ok")]
-    assert all(len(one.figures["spins"].samples) == 5 for one in kept)
-    assert all(one.reason.endswith("the run was stopped in pass 2 of 2") for one in kept)
+    assert [(outcome.benchmark, outcome.state) for outcome in kept] == [("a", "ok"), ("b", "ok")]
+    assert all(len(outcome.figures["spins"].samples) == 5 for outcome in kept)
+    assert all(outcome.reason.endswith("the run was stopped in pass 2 of 2") for outcome in kept)

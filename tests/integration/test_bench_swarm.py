@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-async def bench(*words: str) -> asyncio.subprocess.Process:
+async def bench(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench", "swarm", *words, cwd=ROOT,
+        sys.executable, "-m", "bench", "swarm", *arguments, cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
@@ -46,12 +46,16 @@ async def test_a_small_swarm_is_measured_to_the_end() -> None:
         death = document["deaths"][how]
         assert (death["nodes"], death["unnoticed"], death["leader_missed"], death["tasks_lost"]) == (2, 0, 0, 0)
         assert death["observers"] == 20 if how == "killed" else 18
-        assert death["tasks_held"] > 0, "they died holding work, and all of it ended elsewhere"
-        assert death["last_result_s"] < 15.0, "given back by the leader, not by the bus after ack_wait"
+        assert death["tasks_held"] > 0, "they died with work, and all of it ended elsewhere"
+        assert death["last_result_s"] < 15.0, "redelivered by the leader, not by the bus after ack_wait"
     assert document["deaths"]["killed"]["leader_s"] < document["deaths"]["frozen"]["leader_s"]
     assert document["deaths"]["frozen"]["not_back"] == 0
     assert document["tasks_per_s"]["median"] > 0 and document["nodes_that_worked"] >= 2
-    assert {one["what"] for one in document["verdicts"]} >= {"leader, % of a core", "false deaths", "tasks lost"}
+    assert {verdict["what"] for verdict in document["verdicts"]} >= {
+        "leader, % of a core",
+        "false deaths",
+        "tasks lost",
+    }
 
 
 @pytest.mark.faults
@@ -64,11 +68,11 @@ async def test_a_falsified_result_is_found() -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_told_to_stop_it_leaves_nothing_behind(number: signal.Signals) -> None:
+async def test_after_a_signal_it_leaves_no_process_behind(number: signal.Signals) -> None:
     process = await bench("--nodes", "10", "--quick")
     await until("idling", process)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert sum("bench.swarm.process" in " ".join(one.cmdline()) for one in family) >= 3
+    assert sum("bench.swarm.process" in " ".join(child.cmdline()) for child in family) >= 3
     process.send_signal(number)
     async with asyncio.timeout(30):
         await process.communicate()

@@ -1,4 +1,4 @@
-"""Blobs that a node has had in hand lately: they do not cross the bus again, and nothing else changes by it."""
+"""The blob cache: a node does not fetch a recently used blob from the bus again, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOM = 100 * 1024 * 1024
 
 
 class Reads:
-    """The requests for chunks that the bus has seen."""
+    """Counts the requests for chunks on the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._seen = bus, 0
@@ -36,7 +36,7 @@ class Reads:
         self._seen += 1
 
     async def new(self) -> int:
-        """How many there were since the last time."""
+        """The number of requests since the last call."""
         await self._bus.flush()
         seen, self._seen = self._seen, 0
         return seen
@@ -49,9 +49,9 @@ async def reads(bus_server) -> Reads:
 
 @pytest.fixture
 async def bus(bus_server, tmp_path: Path) -> Bus:
-    """With a near store."""
+    """A connection with a blob cache."""
     made = await bus_server.connect("a")
-    made.objects.blob_cache = BlobCache(tmp_path / "near", ROOM)
+    made.objects.blob_cache = BlobCache(tmp_path / "cache", ROOM)
     return made
 
 
@@ -65,11 +65,11 @@ async def fetched(bus: Bus, blob: str, target: Path) -> bytes:
 
 
 def copies(folder: Path) -> list[int]:
-    """Their sizes."""
-    return sorted(one.stat().st_size for one in folder.iterdir())
+    """The sizes of the cached files."""
+    return sorted(file.stat().st_size for file in folder.iterdir())
 
 
-async def test_what_was_stored_or_fetched_here_is_read_here(bus, bus_server, reads, tmp_path) -> None:
+async def test_a_blob_stored_or_fetched_here_is_read_from_the_cache(bus, bus_server, reads, tmp_path) -> None:
     other, data = await bus_server.connect("b"), os.urandom(SIZE)
     mine = (await bus.objects.put(data[:-5] + b"mine.")).blob
     theirs = (await other.objects.put(data[:-5] + b"yours")).blob
@@ -83,15 +83,15 @@ async def test_what_was_stored_or_fetched_here_is_read_here(bus, bus_server, rea
     assert await reads.new() == 0
 
 
-async def test_a_task_that_writes_over_its_input_changes_no_other_ones(bus, tmp_path) -> None:
+async def test_a_task_that_overwrites_its_input_file_changes_no_other_copy(bus, tmp_path) -> None:
     blob = (await bus.objects.put(b"as it was")).blob
     for name in ("1", "2"):
         assert await fetched(bus, blob, tmp_path / name) == b"as it was"
-        (tmp_path / name).write_bytes(b"written over")
+        (tmp_path / name).write_bytes(b"overwritten")
     assert await read(bus, blob) == b"as it was"
 
 
-async def test_what_was_deleted_is_gone_although_it_lies_near(bus, bus_server, tmp_path) -> None:
+async def test_a_deleted_blob_is_not_found_although_it_is_cached(bus, bus_server, tmp_path) -> None:
     blob = (await bus.objects.put(os.urandom(SIZE))).blob
     await (await bus_server.connect("b")).objects.delete(blob)
     for look in (bus.objects.open(blob), bus.objects.fetch(blob, tmp_path / "file"), bus.objects.look(blob)):
@@ -100,13 +100,13 @@ async def test_what_was_deleted_is_gone_although_it_lies_near(bus, bus_server, t
 
 
 @pytest.mark.parametrize("gone", ["the copies", "the folder"])
-async def test_where_copies_are_lost_or_can_not_be_made_the_bus_is_read(bus, reads, tmp_path, gone) -> None:
+async def test_without_cached_copies_the_bus_is_read(bus, reads, tmp_path, gone) -> None:
     first = os.urandom(SIZE)
     blobs = {(await bus.objects.put(first)).blob: first}
-    for file in (tmp_path / "near").iterdir():
+    for file in (tmp_path / "cache").iterdir():
         file.unlink()
     if gone == "the folder":
-        shutil.rmtree(tmp_path / "near")
+        shutil.rmtree(tmp_path / "cache")
     second = os.urandom(SIZE)
     blobs[(await bus.objects.put(second)).blob] = second
     for blob, data in blobs.items():
@@ -122,36 +122,38 @@ async def test_a_failed_upload_leaves_no_copy(bus, tmp_path) -> None:
 
     with pytest.raises(ConnectionResetError):
         await bus.objects.put(broken())
-    assert copies(tmp_path / "near") == []
+    assert copies(tmp_path / "cache") == []
 
 
-async def test_no_more_is_kept_than_there_is_room_for(bus_server, reads, tmp_path) -> None:
+async def test_the_least_recently_used_blob_is_evicted_at_the_size_limit(bus_server, reads, tmp_path) -> None:
     bus = await bus_server.connect("a")
-    bus.objects.blob_cache = BlobCache(tmp_path / "near", 3 * 4 * SIZE)
+    bus.objects.blob_cache = BlobCache(tmp_path / "cache", 3 * 4 * SIZE)
     blobs = [(await bus.objects.put(os.urandom(SIZE))).blob for _ in range(12)]
-    await read(bus, blobs[0])  # used, so that the second is now the longest unused
+    await read(bus, blobs[0])  # used, so that the second is now the least recently used
     large = await bus.objects.put(os.urandom(int(12 * SIZE * MOST_OF_ALL) + 1))
-    assert copies(tmp_path / "near") == [SIZE] * 12
+    assert copies(tmp_path / "cache") == [SIZE] * 12
     blobs.append((await bus.objects.put(os.urandom(SIZE))).blob)
-    assert copies(tmp_path / "near") == [SIZE] * 12 and await reads.new() == 0
+    assert copies(tmp_path / "cache") == [SIZE] * 12 and await reads.new() == 0
     for blob in (blobs[0], *blobs[2:]):
         await read(bus, blob)
     assert await reads.new() == 0
     for blob in (blobs[1], large.blob):
         await read(bus, blob)
-        assert await reads.new() > 0, "the longest unused went, and what would take a quarter was not kept"
+        assert await reads.new() > 0, (
+            "the least recently used blob is evicted, and one of over a quarter of the limit is not cached"
+        )
     bus.objects.blob_cache.close()
-    assert not (tmp_path / "near").exists()
+    assert not (tmp_path / "cache").exists()
 
 
-async def test_copies_of_an_earlier_process_are_not_believed(tmp_path) -> None:
-    (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "1").write_bytes(b"half of a file, after a power cut")
-    BlobCache(tmp_path / "near")
-    assert copies(tmp_path / "near") == []
+async def test_copies_of_an_earlier_process_are_removed(tmp_path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "1").write_bytes(b"half of a file, after a power cut")
+    BlobCache(tmp_path / "cache")
+    assert copies(tmp_path / "cache") == []
 
 
-async def test_a_second_task_on_a_blob_finds_it_on_its_node(tmp_path: Path) -> None:
+async def test_a_second_task_with_a_blob_reads_it_from_the_cache_of_its_node(tmp_path: Path) -> None:
     async with Cluster(tmp_path) as cluster:
         node = await cluster.node().start()
         mesh = await cluster.client()

@@ -1,4 +1,4 @@
-"""The connection: what it confirmed is there, what it lost it says, and it comes back by itself."""
+"""The connection: confirmed messages are stored, lost ones are reported, and it reconnects by itself."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ async def contents(bus: Bus, stream: str) -> list[tuple[str, bytes]]:
     return found
 
 
-async def test_nobody_there_is_said_at_once() -> None:
+async def test_an_absent_server_is_reported_at_once() -> None:
     with pytest.raises(BusUnavailable, match="127.0.0.1:1"):
         await Bus.connect(["nats://127.0.0.1:1"], name="x", config=LOCAL)
 
 
-async def test_messages_come_in_order_and_requests_are_answered(bus_server) -> None:
+async def test_messages_arrive_in_order_and_requests_are_answered(bus_server) -> None:
     bus, other = await bus_server.connect("a"), await bus_server.connect("b")
-    heard: list[bytes] = []
-    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    received: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: received.append(message.data))
     await bus.subscribe("a.question", lambda message: bus.send(message.reply, message.data * 2))
     for number in range(1000):
         other.send("some.subject", str(number).encode())
     assert (await other.request("a.question", b"ab")).data == b"abab"
     await bus.flush()
-    assert heard == [str(number).encode() for number in range(1000)]
+    assert received == [str(number).encode() for number in range(1000)]
     with pytest.raises(BusUnavailable, match="nobody answers"):
         await bus.request("nobody.there", b"")
 
 
-async def test_a_server_that_never_speaks_is_hung_up(bus_server, eventually) -> None:
-    """A frozen server's machine takes connections all the same: each is given up, the last one ends with the bus."""
+async def test_a_connection_to_a_server_that_sends_nothing_is_closed(bus_server, eventually) -> None:
+    """The machine of a frozen server accepts connections: each is closed after a timeout, the last one with the bus."""
     proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
     url = f"nats://127.0.0.1:{await proxy.start()}"
     try:
@@ -69,8 +69,8 @@ async def test_a_server_that_never_speaks_is_hung_up(bus_server, eventually) -> 
         await proxy.close()
 
 
-async def test_nothing_stays_open_of_what_failed_or_was_closed(bus_server, eventually, monkeypatch) -> None:
-    """A connection on which nobody spoke; one whose last words did not get through; one that comes after the end."""
+async def test_failed_and_closed_connections_leave_no_socket_open(bus_server, eventually, monkeypatch) -> None:
+    """A connection without any data, one whose last flush fails, and one that is made after the close."""
     port = int(bus_server.url.rpartition(":")[2])
     proxy = Proxy(port)
     url = f"nats://127.0.0.1:{await proxy.start()}"
@@ -101,7 +101,7 @@ async def test_a_close_that_is_cancelled_closes_the_connection(bus_server, event
     try:
         bus = await Bus.connect([f"nats://127.0.0.1:{await proxy.start()}"], name="a", config=LOCAL)
         closing = asyncio.create_task(bus.close())
-        await asyncio.sleep(0)  # it waits for the answer to its last flush now
+        await asyncio.sleep(0)  # it waits for the answer to its last flush
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
@@ -110,8 +110,8 @@ async def test_a_close_that_is_cancelled_closes_the_connection(bus_server, event
         await proxy.close()
 
 
-async def test_not_yet_is_no_answer(bus_server) -> None:
-    """What servers say while they elect, here by a subscriber to an endpoint that JetStream has not."""
+async def test_a_temporary_error_is_retried(bus_server) -> None:
+    """Servers give this error during an election; here a subscriber to an unused endpoint of JetStream gives it."""
     bus, other = await bus_server.connect("a"), await bus_server.connect("b")
     not_yet = {"error": {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}}
     answers = [not_yet, not_yet, {"ready": True}]
@@ -123,8 +123,8 @@ async def test_not_yet_is_no_answer(bus_server) -> None:
         await bus.api("PRETEND", timeout_s=0.5)
 
 
-async def test_nobody_who_answers_yet_is_asked_again(bus_server) -> None:
-    """A stream without a leader, and one that is not there, are the same to whoever asks."""
+async def test_a_request_without_responders_is_repeated(bus_server) -> None:
+    """A requester can't distinguish a stream without a leader from one that does not exist."""
     bus = await bus_server.connect("a")
     kv = bus.kv("later")
     listing = asyncio.create_task(kv.entries())
@@ -143,45 +143,45 @@ async def test_nobody_who_answers_yet_is_asked_again(bus_server) -> None:
 
 async def test_a_flush_waits_for_all_that_was_sent_before(bus_server) -> None:
     bus = await bus_server.connect("a")
-    heard: list[bytes] = []
-    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    received: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: received.append(message.data))
     for number in range(100):
         bus.send("some.subject", str(number).encode())
         await bus.flush()
-        assert len(heard) == number + 1
+        assert len(received) == number + 1
     bus.send_deferred("some.subject", b"x")
     await bus.flush()
-    assert heard[-1] == b"x"
+    assert received[-1] == b"x"
 
 
-async def test_what_goes_along_needs_no_company(bus_server, eventually) -> None:
+async def test_a_deferred_message_is_sent_without_another_one(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
-    heard: list[bytes] = []
-    await bus.subscribe("some.subject", lambda message: heard.append(message.data))
+    received: list[bytes] = []
+    await bus.subscribe("some.subject", lambda message: received.append(message.data))
     bus.send_deferred("some.subject", b"x")
-    await eventually(lambda: heard == [b"x"])
+    await eventually(lambda: received == [b"x"])
 
 
-async def test_headers_make_the_round_trip(bus_server, eventually) -> None:
+async def test_headers_arrive_unchanged(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
-    heard = []
-    await bus.subscribe("with.headers", heard.append)
+    received = []
+    await bus.subscribe("with.headers", received.append)
     bus.send("with.headers", b"x", headers={"One": "1", "Two": "a: b"})
-    await eventually(lambda: heard)
-    assert (heard[0].headers["One"], heard[0].headers["Two"]) == ("1", "a: b")
+    await eventually(lambda: received)
+    assert (received[0].headers["One"], received[0].headers["Two"]) == ("1", "a: b")
 
 
-async def test_a_closed_subscription_hears_nothing_more(bus_server) -> None:
+async def test_a_closed_subscription_receives_nothing_more(bus_server) -> None:
     bus = await bus_server.connect("a")
-    heard = []
-    subscription = await bus.subscribe("x.y", heard.append)
+    received = []
+    subscription = await bus.subscribe("x.y", received.append)
     await subscription.close()
     bus.send("x.y", b"")
     await bus.flush()
-    assert heard == []
+    assert received == []
 
 
-async def test_a_flush_nobody_waits_for_any_more_harms_nobody(bus_server) -> None:
+async def test_a_cancelled_flush_does_not_disturb_later_ones(bus_server) -> None:
     bus = await bus_server.connect("a")
     flush = asyncio.create_task(bus.flush())
     await asyncio.sleep(0)
@@ -207,7 +207,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(bus_server)
     assert late.cancelled() and not went_on
 
 
-async def test_too_large_and_closed_are_said_in_words(bus_server) -> None:
+async def test_a_too_large_message_and_a_closed_connection_are_errors(bus_server) -> None:
     bus = await Bus.connect([bus_server.url], name="x", config=LOCAL)
     with pytest.raises(TooLarge):
         bus.send("x", b"0" * (bus.max_payload + 1))
@@ -224,7 +224,7 @@ async def test_everything_confirmed_survives_a_kill_of_the_server(bus_server, ev
 
     async def store(number: int) -> str:
         subject = subjects.lane_subject("echo", "any", "normal", f"c1-{number}")
-        # Half of them may be sent again (they carry an id), half may not.
+        # Half of the messages may be resent (they carry an id), half may not.
         await bus.store(subject, b"x", msg_id=f"c1-{number}" if number % 2 else "", timeout_s=30)
         return subject
 
@@ -239,36 +239,36 @@ async def test_everything_confirmed_survives_a_kill_of_the_server(bus_server, ev
     await back.wait()
     assert bus.connected and bus.epoch == 2 and bus.unconfirmed == 0
 
-    confirmed = [one for one in outcomes if isinstance(one, str)]
-    refused = [one for one in outcomes if not isinstance(one, str)]
-    assert len(confirmed) >= 250 and all(isinstance(one, BusUnavailable) for one in refused)
-    # Those that may be resent are all confirmed in the end.
-    assert {f"c1-{number}" for number in range(1, 500, 2)} <= {one.rpartition(".")[2] for one in confirmed}
-    there = await contents(bus, subjects.WORK)
+    confirmed = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    refused = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    assert len(confirmed) >= 250 and all(isinstance(outcome, BusUnavailable) for outcome in refused)
+    # All messages that may be resent are confirmed in the end.
+    assert {f"c1-{number}" for number in range(1, 500, 2)} <= {subject.rpartition(".")[2] for subject in confirmed}
+    stored = await contents(bus, subjects.WORK)
     for subject in confirmed:
-        copies = [headers for name, headers in there if name == subject]
-        # The server may have forgotten the ids it knew: then a second copy says that it is one.
+        copies = [headers for name, headers in stored if name == subject]
+        # The server may have lost its table of ids: then a second copy is marked as resent.
         assert copies and sum(b"Queztl-Resent" not in headers for headers in copies) <= 1
-    assert len({name for name, _ in there}) <= 500
+    assert len({name for name, _ in stored}) <= 500
 
 
-async def test_subscriptions_and_parts_come_back_after_a_kill(bus_server, eventually) -> None:
-    bus, heard, told = await bus_server.connect("a"), [], []
+async def test_subscriptions_and_callbacks_are_restored_after_a_kill(bus_server, eventually) -> None:
+    bus, received, epochs = await bus_server.connect("a"), [], []
 
     async def failing() -> None:
         raise BusUnavailable("not yet")
 
-    await bus.subscribe("x.y", heard.append)
-    bus.on_back += [failing, lambda: told.append(bus.epoch)]
+    await bus.subscribe("x.y", received.append)
+    bus.on_back += [failing, lambda: epochs.append(bus.epoch)]
     for epoch in (2, 3):
         bus_server.kill()
         await bus_server.start()
-        await eventually(lambda epoch=epoch: told and told[-1] == epoch)
+        await eventually(lambda epoch=epoch: epochs and epochs[-1] == epoch)
         bus.send("x.y", b"")
-        await eventually(lambda epoch=epoch: len(heard) == epoch - 1)
+        await eventually(lambda epoch=epoch: len(received) == epoch - 1)
 
 
-async def test_what_may_not_be_sent_twice_is_given_up_with_the_connection(bus_server) -> None:
+async def test_a_store_that_may_not_be_resent_fails_with_the_connection(bus_server) -> None:
     bus = await bus_server.connect("a")
     bus_server.kill()
     waiting = asyncio.create_task(bus.store("mesh.event.x", b"1"))
@@ -294,7 +294,7 @@ async def test_a_full_queue_is_busy_and_another_subject_has_no_responders(bus_se
 
 
 # --- key-value ---------------------------------------------------------------------------------------
-async def test_keys_are_made_once_changed_in_turn_and_come_again(bus_server) -> None:
+async def test_keys_are_created_once_updated_by_revision_and_recreated(bus_server) -> None:
     kv = (await bus_server.connect("a")).kv(subjects.KV_NODES)
     assert await kv.get("n1") is None
     first = await kv.create("n1", b"one")
@@ -316,20 +316,20 @@ async def test_keys_are_made_once_changed_in_turn_and_come_again(bus_server) -> 
     assert [entry.key for entry in await kv.entries("n2")] == ["n2"]
 
 
-async def test_one_of_many_creators_wins(bus_server) -> None:
+async def test_one_of_several_concurrent_creators_wins(bus_server) -> None:
     buses = [await bus_server.connect(f"b{number}") for number in range(3)]
     for mark in (False, True):
         made = await asyncio.gather(
             *(bus.kv(subjects.KV_LEASE).create("leader", b"%d" % n) for n, bus in enumerate(buses * 4)),
             return_exceptions=True,
         )
-        assert sum(isinstance(one, int) for one in made) == 1
-        assert all(isinstance(one, (int, KeyExists)) for one in made), made
-        if not mark:  # the second round is fought over a marker of deletion
+        assert sum(isinstance(outcome, int) for outcome in made) == 1
+        assert all(isinstance(outcome, (int, KeyExists)) for outcome in made), made
+        if not mark:  # the second time, the key has a deletion marker
             await buses[0].kv(subjects.KV_LEASE).delete("leader")
 
 
-async def test_an_expired_key_is_absent_and_can_be_made_again(bus_server, eventually) -> None:
+async def test_an_expired_key_is_absent_and_can_be_recreated(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
     kv, gone = bus.kv(subjects.KV_NODES), asyncio.Event()
     await kv.create("n1", b"one", ttl_s=1)

@@ -1,4 +1,4 @@
-"""Three bus servers on one machine, made by hand: joining, the danger of newcomers that meet, a rescue."""
+"""Three bus servers on one machine, started by the test: joining, newcomers that meet, a rescue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MESSAGES = 200
 
 
 class Trio:
-    """Bus servers a, b and c, and more where a test wants them; whatever was started is stopped with the test."""
+    """Bus servers a, b and c, and more where a test needs them; all are stopped with the test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,11 +39,11 @@ class Trio:
     async def start(self, node: str, *join: str) -> BusServer:
         settings = replace(SETTINGS, node_id=node, store_max_bytes=1 << 50)
         server = self.servers[node] = BusServer(self.folder / node, settings, lambda *_: None)
-        await server.start(join=[route for one in join for route in self.servers[one].routes])
+        await server.start(join=[route for peer in join for route in self.servers[peer].routes])
         return server
 
     async def connect(self, system: bool = False) -> Bus:
-        urls = [url for one in self.servers.values() if one.pids for url in one.address.client_urls]
+        urls = [url for server in self.servers.values() if server.pids for url in server.address.client_urls]
         user = {"user": SYSTEM_USER, "password": SETTINGS.system_password} if system else {}
         bus = await Bus.connect(urls, name="test", **user)
         self._buses.append(bus)
@@ -51,9 +51,9 @@ class Trio:
 
     async def introduce(self) -> None:
         """Give each server the routes of the others, as its node does."""
-        living = [one for one in self.servers.values() if one.pids]
-        for one in living:
-            await one.set_peers([route for other in living if other is not one for route in other.routes])
+        living = [server for server in self.servers.values() if server.pids]
+        for server in living:
+            await server.set_peers([route for other in living if other is not server for route in other.routes])
 
     async def cut(self) -> None:
         """A power cut: every process is killed at once and stays dead."""
@@ -65,20 +65,20 @@ class Trio:
             await server.stop()
 
     async def groups(self, system: Bus) -> dict[str, raft_meta.Group]:
-        """The group as each server reports it itself."""
-        names = [one.name for one in self.servers.values()]
+        """The group as each server reports it."""
+        names = [server.name for server in self.servers.values()]
         return raft_meta.read_groups(await raft_meta.ask_all(system, known=names), names)
 
     async def group(self, system: Bus) -> raft_meta.Group | None:
-        names = [one.name for one in self.servers.values() if one.pids]
+        names = [server.name for server in self.servers.values() if server.pids]
         return raft_meta.leaders_view(raft_meta.read_groups(await raft_meta.ask_all(system), names))
 
     async def until_group_of(self, system: Bus, size: int) -> None:
-        async def there() -> bool:
+        async def complete() -> bool:
             group = await self.group(system)
             return group is not None and len(group.members) == size and all(group.members.values())
 
-        await eventually(there, 30, f"a group of {size}")
+        await eventually(complete, 30, f"a group of {size}")
 
     async def close(self) -> None:
         for bus in self._buses:
@@ -95,7 +95,7 @@ async def trio(tmp_path: Path) -> AsyncIterator[Trio]:
 
 
 async def _filled(trio: Trio) -> Bus:
-    """A lone server with messages in a stream."""
+    """A single server with messages in a stream."""
     await trio.start("a")
     bus = await trio.connect()
     await declare_streams(bus, LAN, 10**10)
@@ -105,7 +105,7 @@ async def _filled(trio: Trio) -> Bus:
 
 
 async def _grow(trio: Trio, bus: Bus) -> Bus:
-    """Have b and c join a, with three copies of everything; a connection to the system account."""
+    """Let b and c join a, with three copies of every stream; returns a connection to the system account."""
     await trio.start("b", "a")
     system = await trio.connect(system=True)
     await trio.until_group_of(system, 2)
@@ -114,24 +114,24 @@ async def _grow(trio: Trio, bus: Bus) -> Bus:
     every = {stream.name for stream in await raft_meta.list_streams(bus)}
 
     async def scaled() -> bool:
-        few = [one.name for one in await raft_meta.list_streams(bus) if one.replicas < 3]
-        with contextlib.suppress(ApiError):  # a server just heard of is "offline" for a moment: asked again, as ever
+        few = [stream.name for stream in await raft_meta.list_streams(bus) if stream.replicas < 3]
+        with contextlib.suppress(ApiError):  # a server that just joined is "offline" for a moment: the loop retries
             for name in few:
                 await bus.update_stream(name, num_replicas=3)
         return not few
 
-    await eventually(scaled, 30, "three copies of everything asked for")
+    await eventually(scaled, 30, "three copies of every stream configured")
     judge = replicas.Replicas()
 
     async def copied() -> bool:
         held = replicas.read_held(await raft_meta.ask_all(system, streams=True))
         streams = judge.judge(await raft_meta.list_streams(bus), held)
-        assert {one.name for one in streams} == every, "one that is busy electing its leader is there, too"
-        work = next(one for one in streams if one.name == "WORK")
-        assert all(held["WORK"][one] == MESSAGES for one in work.current), "called whole, and holds nothing"
-        return all(len(one.current) == 3 for one in streams)
+        assert {stream.name for stream in streams} == every, "a stream that elects its leader is listed too"
+        work = next(stream for stream in streams if stream.name == "WORK")
+        assert all(held["WORK"][server] == MESSAGES for server in work.current), "a current copy holds all messages"
+        return all(len(stream.current) == 3 for stream in streams)
 
-    await eventually(copied, 30, "three copies of everything")
+    await eventually(copied, 30, "three current copies of every stream")
     return system
 
 
@@ -140,7 +140,7 @@ async def _count(bus: Bus) -> int:
 
 
 async def test_two_newcomers_that_meet_wipe_nothing(trio: Trio) -> None:
-    """With one route each they elected a leader between themselves, and its catalogue, an empty one, won."""
+    """With one route each, two newcomers could elect a leader between themselves, whose empty catalogue won."""
     bus = await _filled(trio)
     await asyncio.gather(trio.start("b", "a"), trio.start("c", "a"))
     system = await trio.connect(system=True)
@@ -151,7 +151,7 @@ async def test_two_newcomers_that_meet_wipe_nothing(trio: Trio) -> None:
     assert marker.peers == trio.servers["a"].routes
 
 
-async def test_one_that_was_taken_out_comes_back_under_another_name(trio: Trio) -> None:
+async def test_a_removed_server_returns_under_another_name(trio: Trio) -> None:
     bus = await _filled(trio)
     system = await trio.connect(system=True)
     before = (await trio.start("b", "a")).name
@@ -165,7 +165,7 @@ async def test_one_that_was_taken_out_comes_back_under_another_name(trio: Trio) 
     assert await _count(bus) == MESSAGES
 
 
-async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
+async def test_a_rescue_continues_with_the_remaining_server(trio: Trio) -> None:
     bus = await _filled(trio)
     system = await _grow(trio, bus)
     await trio.servers["b"].stop()
@@ -177,11 +177,11 @@ async def test_a_rescue_goes_on_with_what_is_left(trio: Trio) -> None:
     await eventually(lost, 40, "the majority is lost")
     with pytest.raises(BusUnavailable):
         await bus.store("work.echo.any.normal.s-lost", b"x", timeout_s=1.0)
-    said: list[str] = []
-    await quorum_recovery.rescue(system, bus, said.append)
+    steps: list[str] = []
+    await quorum_recovery.rescue(system, bus, steps.append)
     group = await trio.group(system)
-    assert group is not None and list(group.members) == ["a"], said
+    assert group is not None and list(group.members) == ["a"], steps
     assert await _count(bus) >= MESSAGES
     await bus.store("work.echo.any.normal.s-more", b"x", resend=True, timeout_s=20.0)
-    assert all(one.replicas == 1 for one in await raft_meta.list_streams(bus))
+    assert all(stream.replicas == 1 for stream in await raft_meta.list_streams(bus))
     assert not (await quorum_recovery.look(system)).needs_rescue

@@ -1,4 +1,4 @@
-"""Bus servers that start after a power cut, some of them late or never: the size of their Raft group."""
+"""The Raft group size of bus servers that start after a power cut, some of them late or never."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def _three(trio: Trio) -> tuple[Bus, Bus]:
-    """Three servers that know each other; the streams stay on the first."""
+    """Start three servers with routes to each other; the streams stay on the first."""
     bus = await _filled(trio)
     system = await trio.connect(system=True)
     await trio.start("b", "a")
@@ -48,7 +48,7 @@ async def _until_led(trio: Trio, system: Bus) -> dict[str, raft_meta.Group]:
 
 
 async def test_a_server_that_starts_late_after_a_power_cut_keeps_the_group_size(trio: Trio) -> None:
-    """The others lowered it to two for good ("Adjusting JetStream expected peer set size")."""
+    """The two others must not lower it to two ("Adjusting JetStream expected peer set size")."""
     bus, system = await _three(trio)
     await trio.cut()
     await trio.start("a")
@@ -58,7 +58,7 @@ async def test_a_server_that_starts_late_after_a_power_cut_keeps_the_group_size(
     await trio.start("c")
     await trio.until_group_of(system, 3)
     groups = await trio.groups(system)
-    names = {one.name for one in trio.servers.values()}
+    names = {server.name for server in trio.servers.values()}
     reported = {name: (group.size, set(group.members)) for name, group in groups.items()}
     assert reported == dict.fromkeys(names, (3, names))
     assert await _count(bus) == MESSAGES
@@ -68,7 +68,7 @@ async def test_the_last_of_three_is_rescued_after_a_restart_and_serves_alone(tri
     """Both need the witness: Raft starts only once another server is connected."""
     bus, system = await _three(trio)
     await trio.cut()
-    await trio.start("a")  # without a majority it does not serve; that is not a failure
+    await trio.start("a")  # without a majority it does not serve, and start does not fail
     found = await quorum_recovery.look(system)
     assert found.needs_rescue and found.size == 3
     messages: list[str] = []
@@ -86,12 +86,12 @@ async def olds(tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
     """Witnesses of earlier versions; stopped with the test."""
     made: list[ServerProcess] = []
     yield made
-    for one in made:
-        await one.stop()
+    for witness in made:
+        await witness.stop()
 
 
 async def _old_witness(trio: Trio, node: str, folder: Path) -> ServerProcess:
-    """A server without JetStream as a route, which is what a witness was."""
+    """Start a server without JetStream that is a route, as earlier witnesses were."""
     folder.mkdir()
     founded = data_dir.read_marker(trio.folder / node)
     assert founded is not None
@@ -105,7 +105,7 @@ async def _old_witness(trio: Trio, node: str, folder: Path) -> ServerProcess:
 async def test_a_small_group_size_has_a_leader_and_a_new_member_corrects_it(
     trio: Trio, olds: list[ServerProcess], tmp_path: Path
 ) -> None:
-    """A restart does not."""
+    """A restart does not correct it."""
     bus, system = await _three(trio)
     await trio.cut()
     for node in ("a", "b"):
@@ -114,10 +114,10 @@ async def test_a_small_group_size_has_a_leader_and_a_new_member_corrects_it(
     await _until_led(trio, system)
     await trio.start("c")
     await trio.until_group_of(system, 3)
-    for one in olds:
-        await one.stop()
+    for witness in olds:
+        await witness.stop()
     group = await trio.group(system)
-    assert group is not None and (group.size, len(group.members)) == (2, 3), "mixed mode lowers the size"
+    assert group is not None and (group.size, len(group.members)) == (2, 3), "a route without JetStream lowers the size"
     await trio.cut()
     for node in ("a", "b", "c"):
         await trio.start(node)

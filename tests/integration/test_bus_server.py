@@ -1,4 +1,4 @@
-"""The bus server: founding, coming back, what it refuses."""
+"""The bus server: bootstrap, restart, and what it refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.integration.bus_server_harness import (
 __all__ = ["harness"]
 
 
-async def test_it_founds_itself_as_a_group_of_one(harness: Harness) -> None:
+async def test_it_bootstraps_itself_as_a_group_of_one(harness: Harness) -> None:
     bus = harness.bus()
     address = await bus.start()
     assert bus.founded_now and await meta_size(bus) == 1
@@ -34,13 +34,13 @@ async def test_it_founds_itself_as_a_group_of_one(harness: Harness) -> None:
     await declare(client)
     await publish(client, 0, 3, set())
     assert await stored(client) == {0, 1, 2}
-    with pytest.raises(AdminError):  # the system account is not for everybody
+    with pytest.raises(AdminError):  # the system account needs its password
         port = int(address.local_url.rsplit(":", 1)[1])
         await Admin.open("127.0.0.1", port, address.system_user, "wrong")
     await client.close()
 
 
-async def test_what_it_keeps_is_its_own(harness: Harness) -> None:
+async def test_only_its_owner_can_read_its_files(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     assert stat.S_IMODE(bus.folder.stat().st_mode) == 0o700
@@ -48,7 +48,7 @@ async def test_what_it_keeps_is_its_own(harness: Harness) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-async def test_it_comes_back_on_its_port_with_everything(harness: Harness) -> None:
+async def test_it_restarts_on_its_port_with_all_messages(harness: Harness) -> None:
     bus = harness.bus()
     first = await bus.start()
     client = await connect(bus)
@@ -68,7 +68,7 @@ async def test_it_comes_back_on_its_port_with_everything(harness: Harness) -> No
     await client.close()
 
 
-async def test_a_taken_port_moves_it_unless_the_port_was_asked_for(harness: Harness) -> None:
+async def test_it_moves_from_a_taken_port_unless_the_port_is_required(harness: Harness) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -89,7 +89,7 @@ async def test_a_taken_port_moves_it_unless_the_port_was_asked_for(harness: Harn
         assert bus.address.client_urls != moved and await meta_size(bus) == 1
 
 
-async def test_another_nodes_folder_is_refused_and_left_alone(harness: Harness) -> None:
+async def test_the_folder_of_another_node_is_refused_and_left_alone(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     await bus.stop()
@@ -100,12 +100,9 @@ async def test_another_nodes_folder_is_refused_and_left_alone(harness: Harness) 
     assert not bus.founded_now
 
 
-async def test_advertised_addresses_are_what_clients_are_told(harness: Harness) -> None:
+async def test_clients_get_the_advertised_addresses(harness: Harness) -> None:
     bus = harness.bus(advertise=("127.0.0.2", "127.0.0.3"))
     address = await bus.start()
     port = address.local_url.rsplit(":", 1)[1]
     assert address.client_urls == (f"nats://127.0.0.2:{port}", f"nats://127.0.0.3:{port}")
     assert address.local_url == f"nats://127.0.0.1:{port}"
-
-
-# --- kills -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The bus server killed, in every way."""
+"""Kills of the bus server, its witness and its node, at every point."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.integration.bus_server_harness import (
 __all__ = ["harness"]
 
 
-async def test_a_server_killed_under_load_loses_nothing_confirmed(harness: Harness) -> None:
+async def test_a_server_killed_under_load_loses_no_confirmed_message(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     client = await connect(bus)
@@ -58,7 +58,7 @@ async def test_a_server_killed_under_load_loses_nothing_confirmed(harness: Harne
     await client.close()
 
 
-async def test_the_witness_death_stops_nothing_and_it_comes_back(harness: Harness) -> None:
+async def test_the_death_of_the_witness_stops_nothing_and_it_is_restarted(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     client = await connect(bus)
@@ -72,7 +72,7 @@ async def test_the_witness_death_stops_nothing_and_it_comes_back(harness: Harnes
     await client.close()
 
 
-async def test_both_killed_at_once_come_back(harness: Harness) -> None:
+async def test_both_killed_at_once_are_restarted(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     client = await connect(bus)
@@ -87,7 +87,7 @@ async def test_both_killed_at_once_come_back(harness: Harness) -> None:
     await client.close()
 
 
-async def test_a_server_that_keeps_dying_is_given_time_and_still_comes_back(harness: Harness) -> None:
+async def test_a_server_that_keeps_dying_is_restarted_with_a_delay(harness: Harness) -> None:
     bus = harness.bus()
     await bus.start()
     for _ in range(3):
@@ -99,16 +99,16 @@ async def test_a_server_that_keeps_dying_is_given_time_and_still_comes_back(harn
 
 async def test_a_killed_node_leaves_a_bus_the_next_start_takes_over(harness: Harness) -> None:
     with run_node(harness.folder, "serve") as node:
-        told = json.loads(await asyncio.to_thread(node.stdout.readline))
-        client = await nats.connect(told["urls"][0], allow_reconnect=False, error_cb=_ignore)
+        started = json.loads(await asyncio.to_thread(node.stdout.readline))
+        client = await nats.connect(started["urls"][0], allow_reconnect=False, error_cb=_ignore)
         await declare(client)
         await publish(client, 0, 100, set())
         node.kill()
         node.wait()
     bus = harness.bus()
     address = await bus.start()
-    assert not any(lives(pid) for pid in told["pids"].values())
-    assert list(address.client_urls) == told["urls"] and not bus.founded_now
+    assert not any(lives(pid) for pid in started["pids"].values())
+    assert list(address.client_urls) == started["urls"] and not bus.founded_now
     await client.close()
     client = await connect(bus)
     assert await stored(client) == set(range(100))
@@ -117,12 +117,12 @@ async def test_a_killed_node_leaves_a_bus_the_next_start_takes_over(harness: Har
 
 async def test_node_and_servers_killed_together_lose_nothing(harness: Harness) -> None:
     with run_node(harness.folder, "serve") as node:
-        told = json.loads(await asyncio.to_thread(node.stdout.readline))
-        client = await nats.connect(told["urls"][0], allow_reconnect=False, error_cb=_ignore)
+        started = json.loads(await asyncio.to_thread(node.stdout.readline))
+        client = await nats.connect(started["urls"][0], allow_reconnect=False, error_cb=_ignore)
         await declare(client)
         await publish(client, 0, 100, set())
-        node.send_signal(signal.SIGSTOP)  # or it would start them again
-        for pid in told["pids"].values():
+        node.send_signal(signal.SIGSTOP)  # so that it does not restart them
+        for pid in started["pids"].values():
             os.kill(pid, signal.SIGKILL)
         node.kill()
         node.wait()
@@ -145,7 +145,7 @@ async def test_node_and_servers_killed_together_lose_nothing(harness: Harness) -
         ("after the marker", False),
     ],
 )
-async def test_a_founding_killed_at_any_point_can_be_started_again(
+async def test_a_bootstrap_killed_at_any_point_can_be_repeated(
     harness: Harness, point: str, founds_again: bool
 ) -> None:
     with run_node(harness.folder, point) as node:
@@ -160,7 +160,7 @@ async def test_a_founding_killed_at_any_point_can_be_started_again(
     await client.close()
 
 
-async def test_a_founding_without_a_leader_is_started_afresh_and_given_up_at_last(
+async def test_a_bootstrap_without_a_leader_is_retried_and_finally_abandoned(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FOUNDING_TIMEOUTS_S", (0.001, 0.001))
@@ -178,7 +178,7 @@ async def test_a_founding_without_a_leader_is_started_afresh_and_given_up_at_las
 # --- leftovers and failures ------------------------------------------------------------------------
 
 
-async def test_a_leftover_server_is_ended_and_a_stranger_with_its_pid_is_not(tmp_path: Path) -> None:
+async def test_a_leftover_server_is_ended_and_another_process_with_its_pid_is_not(tmp_path: Path) -> None:
     binary = find_server().path
     process = ServerProcess("server", binary, tmp_path)
     process.write_config(json.dumps({"listen": "127.0.0.1:-1", "log_file": str(process.log_file)}))
@@ -212,11 +212,11 @@ async def test_a_server_that_exits_at_once_is_quoted(
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_its_process_group_is_a_choice(harness: Harness, own: bool) -> None:
+async def test_its_process_group_is_configurable(harness: Harness, own: bool) -> None:
     bus = harness.bus(own_group=own)
     await bus.start()
 
-    async def grouped() -> bool:  # the witness is not waited for: its first instructions may be yet to come
+    async def grouped() -> bool:  # the witness may still be before its setpgid
         return all((os.getpgid(pid) == os.getpgrp()) is not own for pid in bus.pids.values())
 
     await until(grouped)

@@ -1,4 +1,4 @@
-"""Checkpoints on a real bus: whole or not there, never those of a run that was superseded, gone with their task."""
+"""Checkpoints on a real bus: complete or absent, never those of a superseded run, removed with their task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASK = "c1-7"
 
 
 async def blobs(bus) -> int:
-    """How many objects the store holds."""
+    """The number of objects in the store."""
     answer = await bus.api(f"STREAM.INFO.OBJ_{subjects.BLOBS}", {"subjects_filter": f"$O.{subjects.BLOBS}.M.>"})
     return len(answer["state"].get("subjects") or {})
 
@@ -39,7 +39,7 @@ async def record(bus, task: str = TASK) -> Checkpoint | None:
 
 @pytest.fixture
 def file(tmp_path: Path):
-    """A checkpoint as a worker writes it: a new file each time."""
+    """`file(data)`: a checkpoint as a worker writes it, a new file each time."""
     numbers = iter(range(100))
 
     def make(data: bytes = b"state") -> Path:
@@ -53,7 +53,7 @@ def file(tmp_path: Path):
 # --- the fence --------------------------------------------------------------------------------------
 
 
-async def test_the_newest_replaces_the_one_before(bus_server, file) -> None:
+async def test_the_newest_checkpoint_replaces_the_previous_one(bus_server, file) -> None:
     bus = await bus_server.connect("a")
     hold = checkpoints.new_hold("n1")
     for number in range(3):
@@ -65,8 +65,8 @@ async def test_the_newest_replaces_the_one_before(bus_server, file) -> None:
 
 
 @pytest.mark.parametrize("stored_before", [0, 1, 3])
-async def test_a_run_that_was_superseded_changes_nothing(bus_server, file, stored_before) -> None:
-    """However late it comes, and whether or not it had stored any; the successor goes on from the newest there was."""
+async def test_a_superseded_run_changes_nothing(bus_server, file, stored_before) -> None:
+    """At any time, and with any number of stored checkpoints; the successor resumes from the newest one."""
     bus = await bus_server.connect("a")
     stale = checkpoints.new_hold("n1")
     for _ in range(stored_before):
@@ -83,7 +83,7 @@ async def test_a_run_that_was_superseded_changes_nothing(bus_server, file, store
     assert b"".join([chunk async for chunk in await bus.objects.open(mine.blob)]) == b"new"
 
 
-async def test_one_that_comes_between_the_look_and_the_claim_is_gone_on_from(bus_server, file, monkeypatch) -> None:
+async def test_a_checkpoint_stored_between_read_and_claim_is_resumed_from(bus_server, file, monkeypatch) -> None:
     bus = await bus_server.connect("a")
     first = await checkpoints.store(bus, TASK, checkpoints.new_hold("n1"), file(), "early")
     real, late = type(bus.kv("x")).update, []
@@ -101,7 +101,7 @@ async def test_one_that_comes_between_the_look_and_the_claim_is_gone_on_from(bus
         await checkpoints.store(bus, TASK, late[0], file(), "too late")
 
 
-async def test_many_runs_at_once_leave_one_holder_and_its_checkpoint(bus_server, file) -> None:
+async def test_concurrent_runs_leave_one_holder_and_its_checkpoint(bus_server, file) -> None:
     bus = await bus_server.connect("a")
 
     async def race(number: int) -> Hold | None:
@@ -121,8 +121,8 @@ async def test_many_runs_at_once_leave_one_holder_and_its_checkpoint(bus_server,
     assert b"".join([chunk async for chunk in await bus.objects.open(found.blob)]).decode() in last.holder
 
 
-async def test_an_answer_that_was_lost_is_no_other_run(bus_server, file) -> None:
-    """The record was written and its writer never heard of it: he reads it, and goes on."""
+async def test_a_lost_answer_is_not_taken_for_another_run(bus_server, file) -> None:
+    """The record was written and its writer got no answer: it reads the record and goes on."""
     bus = await bus_server.connect("a")
     before = checkpoints.new_hold("n1")
     unheard = await checkpoints.store(bus, TASK, before, file(), "first")
@@ -132,7 +132,7 @@ async def test_an_answer_that_was_lost_is_no_other_run(bus_server, file) -> None
     assert found is not None and found.note == "second"
 
 
-async def test_a_store_that_is_full_keeps_what_it_had(bus_server, file) -> None:
+async def test_a_full_store_keeps_the_previous_checkpoint(bus_server, file) -> None:
     bus = await bus_server.connect("a")
     hold = await checkpoints.store(bus, TASK, checkpoints.new_hold("n1"), file(b"kept"), "")
     stream = f"OBJ_{subjects.BLOBS}"
@@ -145,7 +145,7 @@ async def test_a_store_that_is_full_keeps_what_it_had(bus_server, file) -> None:
     assert b"".join([chunk async for chunk in await bus.objects.open(hold.blob)]) == b"kept"
 
 
-async def test_the_master_removes_those_of_tasks_that_ended(bus_server, file) -> None:
+async def test_the_leader_removes_checkpoints_of_ended_tasks(bus_server, file) -> None:
     bus = await bus_server.connect("a")
     for task in ("c1-1", "c1-2"):
         await checkpoints.store(bus, task, checkpoints.new_hold("n1"), file(), "")
@@ -159,7 +159,7 @@ async def test_the_master_removes_those_of_tasks_that_ended(bus_server, file) ->
 
 
 async def running(node: Node, seq: int = 7, **state) -> Job:
-    """A training that this node has been given, for the second time at least."""
+    """Deliver a training to this node, as a redelivery."""
     await put_state(node.bus, seq, state="running", node="dead", incarnation="1", **state)
     node.get(seq, 2, kind="ml_training")
     await node.ran()
@@ -169,28 +169,30 @@ async def running(node: Node, seq: int = 7, **state) -> Job:
 
 
 async def settled(node: Node) -> None:
-    await asyncio.gather(*(one.storing for one in node.checkpoints._of_task.values() if one.storing))
+    await asyncio.gather(
+        *(checkpoint.storing for checkpoint in node.checkpoints._of_task.values() if checkpoint.storing)
+    )
 
 
-async def test_a_task_that_comes_again_goes_on_from_what_was_done(bus_server, tmp_path, file) -> None:
+async def test_a_redelivered_task_resumes_from_its_checkpoint(bus_server, tmp_path, file) -> None:
     node = await make_node(bus_server, tmp_path / "spool")
     await checkpoints.store(node.bus, TASK, checkpoints.new_hold("dead"), file(b"half-way"), "step 50")
     job = await running(node)
     assert job.resume is not None and job.resume.read_bytes() == b"half-way"
-    told = []
-    node.checkpoints.report = lambda job, kept: told.append((job.id, kept))
+    reported = []
+    node.checkpoints.report = lambda job, kept: reported.append((job.id, kept))
     later = file(b"further")
     node.checkpoints.take(job, later, "step 80")
     await settled(node)
     found = await record(node.bus)
-    assert found is not None and found.note == "step 80" and told == [(TASK, True)] and not later.exists()
+    assert found is not None and found.note == "step 80" and reported == [(TASK, True)] and not later.exists()
     done(node, 7)
-    await node.spy.said(1)
+    await node.spy.acks(1)
     await asyncio.gather(*node.completion._background)
     assert await record(node.bus) is None and await blobs(node.bus) == 0
 
 
-async def test_a_first_run_asks_nothing_and_keeps_what_it_does(bus_server, tmp_path, file) -> None:
+async def test_a_first_run_reads_no_checkpoint_and_stores_its_own(bus_server, tmp_path, file) -> None:
     node = await make_node(bus_server, tmp_path / "spool")
     node.get(7, kind="ml_training")
     (job,) = node.workers.jobs
@@ -201,21 +203,21 @@ async def test_a_first_run_asks_nothing_and_keeps_what_it_does(bus_server, tmp_p
     found = await record(node.bus)
     assert found is not None and found.note == "4" and await blobs(node.bus) == 1
     assert not list(tmp_path.glob("checkpoint-*"))
-    # Another attempt is due: what was handed over is there for it.
+    # The next attempt needs the checkpoint that was handed over.
     node.checkpoints.take(job, file(b"5"), "5")
     done(node, 7, messages.TaskError("crashed", "it died", retryable=True))
     await asyncio.gather(*node.completion._background)
-    assert (await node.spy.said())[-1] == ("acks.7.1", nak(1.0))
+    assert (await node.spy.acks())[-1] == ("acks.7.1", nak(1.0))
     found = await record(node.bus)
     assert found is not None and found.note == "5"
 
 
-async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file, caplog) -> None:
+async def test_a_node_does_not_store_a_checkpoint_that_it_must_not(bus_server, tmp_path, file, caplog) -> None:
     node = await make_node(bus_server, tmp_path / "spool")
     caplog.set_level("INFO")
     node.bus.config = replace(node.bus.config, checkpoint_max_bytes=1000)
-    job, told = await running(node), []
-    node.checkpoints.report = lambda job, kept: told.append(kept)
+    job, reported = await running(node), []
+    node.checkpoints.report = lambda job, kept: reported.append(kept)
     before = await record(node.bus)
     node.checkpoints.take(job, file(b"x" * 1001), "too large")
     node.held(7).trusted = False
@@ -225,12 +227,12 @@ async def test_what_a_node_must_not_keep_it_does_not(bus_server, tmp_path, file,
     node.checkpoints.take(job, file(), "superseded")
     await settled(node)
     node.checkpoints.take(job, file(), "superseded, and known to be")
-    assert told == [False] * 4 and not list(tmp_path.glob("checkpoint-*"))
+    assert reported == [False] * 4 and not list(tmp_path.glob("checkpoint-*"))
     found = await record(node.bus)
     assert before is not None and found is not None and found.holder == successor.holder and not found.blob
-    for words in ("exceed checkpoint_max_bytes", "disconnected or stood still", "has taken over", "another run has"):
-        assert words in caplog.text
-    # Its end changes nothing of the other run's.
+    for message in ("exceed checkpoint_max_bytes", "disconnected or stood still", "has taken over", "another run has"):
+        assert message in caplog.text
+    # The end of this run does not change the record of the other run.
     done(node, 7)
     await asyncio.gather(*node.completion._background)
     assert await record(node.bus) == found

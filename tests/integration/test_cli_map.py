@@ -1,4 +1,4 @@
-"""`queztl map` against a real node: what it writes and says, and that it goes on where it was stopped or killed."""
+"""`queztl map` with a real node: its files and output, and how it resumes after an interrupt or a kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url(tmp_path_factory: pytest.TempPathFactory):
-    """The API of one node that breaks tasks on order, with two slots."""
+    """The API of one node with two slots and fault kinds."""
     async with Cluster(tmp_path_factory.mktemp("map")) as cluster:
         yield (await cluster.node().start()).api
         cluster.print_logs()
@@ -33,14 +33,14 @@ async def url(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def mesh(url: str):
-    """A client of the same mesh, to see what the command did."""
+    """A client of the same mesh, to check what the command did."""
     async with Mesh(url) as made:
         yield made
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, bytes]:
-    """Twelve files in `in`, the first one too large to travel inside its task."""
+    """Twelve files in `in`; the first one is too large for the payload of its task."""
     content = {f"f{number:02}.dat": f"file {number}".encode() for number in range(1, 12)}
     content["f00.dat"] = bytes(200_000)
     (tmp_path / "in").mkdir()
@@ -50,7 +50,7 @@ def files(tmp_path: Path) -> dict[str, bytes]:
 
 
 def right(folder: Path, files: dict[str, bytes]) -> None:
-    """One output a file, its content that of the file's own task."""
+    """Check that each file has an output with the result of its own task."""
     assert {path.name for path in folder.glob("*.json")} == {f"{name[:-4]}.json" for name in files}
     for name, data in files.items():
         result = json.loads((folder / f"{name[:-4]}.json").read_text())
@@ -64,80 +64,80 @@ async def ends(bus: Bus) -> set[str]:
 
 
 async def idle(bus: Bus) -> None:
-    """Nothing waits and nothing runs."""
+    """Wait until no task is queued or running."""
 
     async def empty() -> bool:
         return not (await bus.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"]
 
-    await eventually(empty, 30, "there is still work in its lanes")
+    await eventually(empty, 30, "there are still tasks in the lanes")
 
 
-async def test_a_run_without_a_terminal_says_a_line_a_file(
+async def test_a_run_without_a_terminal_prints_one_line_per_file(
     url: str, mesh: Mesh, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Its outputs are not taken for inputs; a second run has nothing to do; only what changed is done again."""
-    words = ("map", "echo", tmp_path / "in", "--out", tmp_path / "out")
-    ran = await queztl(*words, url=url)
+    """Outputs are not taken for inputs; a second run has nothing to do; only changed files are processed again."""
+    arguments = ("map", "echo", tmp_path / "in", "--out", tmp_path / "out")
+    ran = await queztl(*arguments, url=url)
     assert ran.code == 0 and ran.err == ""
-    *told, last = ran.out.splitlines()
-    assert sorted(told) == [
+    *reported, last = ran.out.splitlines()
+    assert sorted(reported) == [
         f"done    {tmp_path / 'in' / name} -> {tmp_path / 'out'}/{name[:-4]}.json" for name in files
     ]
     assert last.startswith("12 done, 0 failed, in ")
     right(tmp_path / "out", files)
 
     ended = await ends(mesh.bus)
-    twice = ("map", "echo", tmp_path / "in" / "f01.dat", *words[2:])
+    twice = ("map", "echo", tmp_path / "in" / "f01.dat", *arguments[2:])
     ran = await queztl(*twice, "--json", url=url)
-    assert ran.code == 0 and [one["summary"]["skipped"] for one in ran.lines] == [12]
+    assert ran.code == 0 and [outcome["summary"]["skipped"] for outcome in ran.lines] == [12]
     files["f05.dat"] = b"changed"
     (tmp_path / "in" / "f05.dat").write_bytes(b"changed")
     (tmp_path / "out" / "f07.json").unlink()
-    ran = await queztl(*words, "--json", url=url)
+    ran = await queztl(*arguments, "--json", url=url)
     *done, summary = ran.lines
-    assert {Path(one["input"]).name for one in done} == {"f05.dat", "f07.dat"}
+    assert {Path(outcome["input"]).name for outcome in done} == {"f05.dat", "f07.dat"}
     assert (summary["summary"]["done"], summary["summary"]["skipped"]) == (2, 10)
     assert len(await ends(mesh.bus) - ended) == 2
     right(tmp_path / "out", files)
 
-    ran = await queztl(*words, "--payload", '{"value": 1}', "--json", url=url)
+    ran = await queztl(*arguments, "--payload", '{"value": 1}', "--json", url=url)
     assert ran.lines[-1]["summary"]["done"] == 12, "another payload makes other outputs"
     ran = await queztl("map", "echo", tmp_path / "out", "--out", tmp_path / "out", "--json", url=url)
     assert ran.lines[-1]["summary"] == {"done": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
 
 
-async def test_uploads_and_results_do_not_stay_behind(url: str, mesh: Mesh, tmp_path: Path) -> None:
-    """A large file goes up as a blob and its result comes back as one: both go once the output is in place."""
+async def test_uploads_and_results_are_removed(url: str, mesh: Mesh, tmp_path: Path) -> None:
+    """A large file is uploaded as a blob and its result is one: both are removed once the output is written."""
 
     async def stored() -> int:
         return int((await mesh.bus.api(f"STREAM.INFO.OBJ_{subjects.BLOBS}"))["state"]["messages"])
 
     before = await stored()
     (tmp_path / "large").write_bytes(bytes(500_000))
-    words = ("map", "echo", tmp_path / "large", "--out", tmp_path / "out", "--payload", '{"size_bytes": 300000}')
-    assert (await queztl(*words, url=url)).code == 0
+    arguments = ("map", "echo", tmp_path / "large", "--out", tmp_path / "out", "--payload", '{"size_bytes": 300000}')
+    assert (await queztl(*arguments, url=url)).code == 0
     assert (tmp_path / "out" / "large.bin").stat().st_size == 300_000
     assert await stored() == before
 
 
-async def test_failures_are_listed_and_tried_again(url: str, files: dict[str, bytes], tmp_path: Path) -> None:
-    """The exit code says so; failures.json is there as long as something fails."""
+async def test_failures_are_listed_and_retried(url: str, files: dict[str, bytes], tmp_path: Path) -> None:
+    """A failure sets the exit code; failures.json exists as long as an input fails."""
     (tmp_path / "in" / "gone.dat").write_bytes(b"x")
     (tmp_path / "in" / "gone.dat").chmod(0)
     unreadable = not _readable(tmp_path / "in" / "gone.dat")
-    words = ("map", "echo", tmp_path / "in", "--out", tmp_path / "out")
-    ran = await queztl(*words, "--payload", '{"fail": "on order"}', "--attempts", "1", url=url)
+    arguments = ("map", "echo", tmp_path / "in", "--out", tmp_path / "out")
+    ran = await queztl(*arguments, "--payload", '{"fail": "on order"}', "--attempts", "1", url=url)
     count = len(files) + 1
     assert ran.code == 1 and f"0 done, {count} failed" in ran.out
     assert sum(line.startswith("failed  ") for line in ran.out.splitlines()) == count
     listed = json.loads((tmp_path / "out" / "failures.json").read_text())
-    reasons = {Path(one["input"]).name: (one["code"], one["reason"]) for one in listed}
+    reasons = {Path(failure["input"]).name: (failure["code"], failure["reason"]) for failure in listed}
     assert len(reasons) == count
     assert all("on order" in reasons[name][1] for name in files)
     if unreadable:
         assert reasons["gone.dat"][0] == "file" and "gone.dat" in reasons["gone.dat"][1]
     (tmp_path / "in" / "gone.dat").unlink()
-    ran = await queztl(*words, "--quiet", url=url)
+    ran = await queztl(*arguments, "--quiet", url=url)
     assert ran.code == 0 and ran.out.startswith("12 done, 0 failed")
     assert not (tmp_path / "out" / "failures.json").exists()
     right(tmp_path / "out", files)
@@ -151,38 +151,38 @@ def _readable(path: Path) -> bool:
     return True
 
 
-async def begin(words: tuple[object, ...], url: str, count: int) -> tuple[asyncio.subprocess.Process, list[Any]]:
-    """`map` with --json, and its first `count` outcomes."""
-    process = await start(*words, "--json", url=url)
+async def begin(arguments: tuple[object, ...], url: str, count: int) -> tuple[asyncio.subprocess.Process, list[Any]]:
+    """Start `map` with --json; returns the process and its first `count` outcomes."""
+    process = await start(*arguments, "--json", url=url)
     assert process.stdout is not None
     async with asyncio.timeout(30):
         return process, [json.loads(await process.stdout.readline()) for _ in range(count)]
 
 
-async def test_killed_half_way_it_goes_on(url: str, mesh: Mesh, files: dict[str, bytes], tmp_path: Path) -> None:
-    """kill -9: what is in place is not run again, what is missing is, and each output is whole."""
-    words = (
+async def test_after_a_kill_it_resumes(url: str, mesh: Mesh, files: dict[str, bytes], tmp_path: Path) -> None:
+    """After SIGKILL, finished inputs are not run again, missing ones are, and each output is complete."""
+    arguments = (
         "map", "echo", tmp_path / "in", "--out", tmp_path / "out",
         "--payload", '{"sleep_s": 0.3}', "--window", "2",
     )  # fmt: skip
     before = await ends(mesh.bus)
-    process, first = await begin(words, url, 5)
+    process, first = await begin(arguments, url, 5)
     process.kill()
-    told = [*first, *(json.loads(line) for line in (await process.communicate())[0].splitlines())]
-    assert process.returncode == -signal.SIGKILL and len(told) < len(files)
+    reported = [*first, *(json.loads(line) for line in (await process.communicate())[0].splitlines())]
+    assert process.returncode == -signal.SIGKILL and len(reported) < len(files)
     await idle(mesh.bus)
     killed = await ends(mesh.bus) - before
     journal = [json.loads(line) for line in (tmp_path / "out" / NAME).read_text().splitlines()]
     remembered = {entry["input"] for entry in journal if "output" in entry}
-    assert {one["input"] for one in told} <= remembered and len(remembered) < len(files)
+    assert {outcome["input"] for outcome in reported} <= remembered and len(remembered) < len(files)
     with (tmp_path / "out" / NAME).open("ab") as file:
-        file.write(b'{"input": "/cut o')  # as a machine that lost its power leaves it
+        file.write(b'{"input": "/cut o')  # as a power cut leaves it
     (tmp_path / "out" / f".f11.json.{process.pid}.part").write_bytes(b"half of an outp")
 
-    ran = await queztl(*words, "--json", url=url)
+    ran = await queztl(*arguments, "--json", url=url)
     *done, summary = ran.lines
     assert ran.code == 0
-    assert {one["input"] for one in done}.isdisjoint(remembered)
+    assert {outcome["input"] for outcome in done}.isdisjoint(remembered)
     assert summary["summary"]["skipped"] == len(remembered)
     assert summary["summary"]["done"] == len(files) - len(remembered)
     assert len(await ends(mesh.bus) - before - killed) == len(files) - len(remembered)
@@ -190,38 +190,38 @@ async def test_killed_half_way_it_goes_on(url: str, mesh: Mesh, files: dict[str,
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
-async def test_interrupted_it_ends_what_it_has_open(
+async def test_an_interrupt_cancels_its_open_tasks(
     url: str, mesh: Mesh, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Ctrl-C: exit code 130, nothing runs on for nobody, and the same command does the rest."""
-    words = (
+    """Ctrl-C gives exit code 130, no task runs on, and the same command does the rest."""
+    arguments = (
         "map", "echo", tmp_path / "in", "--out", tmp_path / "out",
         "--payload", '{"sleep_s": 1.5}', "--window", "4",
     )  # fmt: skip
-    process, first = await begin(words, url, 3)
-    process.send_signal(signal.SIGSTOP)  # so that it is not done before the other one has looked
-    busy = await queztl(*words, "--json", url=url)
+    process, first = await begin(arguments, url, 3)
+    process.send_signal(signal.SIGSTOP)  # so that it does not end before the second command checks the lock
+    busy = await queztl(*arguments, "--json", url=url)
     assert busy.code == 2 and "another `queztl map` writes to" in busy.lines[-1]["error"]["message"]
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 130 and "queztl: interrupted" in err.decode() and b"Traceback" not in err
-    told = [*first, *(one for one in map(json.loads, out.splitlines()) if "input" in one)]
+    reported = [*first, *(outcome for outcome in map(json.loads, out.splitlines()) if "input" in outcome)]
     await idle(mesh.bus)
-    ran = await queztl(*words, "--json", url=url)
-    assert ran.code == 0 and ran.lines[-1]["summary"]["skipped"] >= len(told)
+    ran = await queztl(*arguments, "--json", url=url)
+    assert ran.code == 0 and ran.lines[-1]["summary"]["skipped"] >= len(reported)
     right(tmp_path / "out", files)
 
 
-async def test_a_bus_that_is_away_is_waited_for(files: dict[str, bytes], tmp_path: Path) -> None:
-    """kill -9 of the bus server under a running map: its node starts it again, and no file fails."""
+async def test_it_waits_for_a_bus_that_is_away(files: dict[str, bytes], tmp_path: Path) -> None:
+    """SIGKILL to the bus server during a map: its node restarts it, and no file fails."""
     async with Cluster(tmp_path) as cluster:
         node = await cluster.node().start()
-        words = (
+        arguments = (
             "map", "echo", tmp_path / "in", "--out", tmp_path / "out",
             "--payload", '{"sleep_s": 0.2}', "--window", "3",
         )  # fmt: skip
-        process, _ = await begin(words, node.api, 3)
+        process, _ = await begin(arguments, node.api, 3)
         server = node.bus_process()
         assert server is not None
         server.kill()

@@ -1,4 +1,4 @@
-"""`queztl nodes`, `bus`, `kinds`, `doctor`, `blobs`, and every command where no node runs or the words are wrong."""
+"""`queztl nodes`, `bus`, `kinds`, `doctor`, `blobs`; all commands without a node or with wrong arguments."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ async def node(tmp_path_factory: pytest.TempPathFactory):
         cluster.print_logs()
 
 
-async def over_bus(node: NodeProcess, *words: object) -> Ran:
-    """A command that only knows the bus."""
+async def over_bus(node: NodeProcess, *arguments: object) -> Ran:
+    """Run a command that has only the URL of the bus."""
     urls = (await queztl("bus", "--json", url=node.api)).json["bus"]["urls"]
-    return await queztl(*words, "--url", urls[0])
+    return await queztl(*arguments, "--url", urls[0])
 
 
 async def test_nodes(node: NodeProcess) -> None:
-    """A table for people; for programs the document of network/status, from the API or the bus alone."""
+    """A table for people, and the document of network/status for programs, from the API or from the bus alone."""
     ran = await queztl("nodes", url=node.api)
     assert ran.code == 0
     (row,) = [line for line in ran.out.splitlines() if node.id in line]
@@ -45,14 +45,19 @@ async def test_nodes(node: NodeProcess) -> None:
         (await queztl("nodes", "--json", url=node.api)).json,
         (await over_bus(node, "nodes", "--json")).json,
     ):
-        (one,) = document["registry"]["nodes"]
+        (listed_node,) = document["registry"]["nodes"]
         assert document["registry"]["total_nodes"] == 1 and document["leader"] == node.id
-        assert (one["id"], one["state"], one["labels"], one["region"]) == (node.id, "up", {"disk": "nvme"}, "eu")
-        assert {kind["kind"] for kind in one["capabilities"]["kinds"]} == set(KINDS)
+        assert (listed_node["id"], listed_node["state"], listed_node["labels"], listed_node["region"]) == (
+            node.id,
+            "up",
+            {"disk": "nvme"},
+            "eu",
+        )
+        assert {kind["kind"] for kind in listed_node["capabilities"]["kinds"]} == set(KINDS)
 
 
 async def test_one_node_in_full(node: NodeProcess) -> None:
-    """By its id or its name, for people and for programs; the address may lack its scheme."""
+    """By id or by name, for people and for programs; the address may lack its scheme."""
     url = node.api.removeprefix("http://")
     document = (await queztl("nodes", node.id, "--json", url=url)).json
     assert document["id"] == node.id and document["labels"] == {"disk": "nvme"}
@@ -65,7 +70,7 @@ async def test_one_node_in_full(node: NodeProcess) -> None:
 
 
 async def test_bus(node: NodeProcess) -> None:
-    """Where it listens and how safe work is; only a node's API knows the latter."""
+    """Its address and the durability of stored work; only the API of a node knows the latter."""
     ran = await queztl("bus", "--json", url=node.api)
     assert ran.json["mesh"] and ran.json["leader"] == node.id and ran.json["queue"] == {"tasks": 0}
     assert "1 copy" in ran.json["bus"]["safety"] and len(ran.json["bus"]["urls"]) == 1
@@ -75,9 +80,9 @@ async def test_bus(node: NodeProcess) -> None:
 
 
 async def test_kinds_need_no_mesh() -> None:
-    """All of them, one with its fields; the command that a kind suggests is one that parses."""
+    """All kinds, and one with its fields; the command that a kind suggests parses."""
     listed = (await queztl("kinds", "--json")).json["kinds"]
-    assert [one["kind"] for one in listed] == list(KINDS)
+    assert [listed_kind["kind"] for listed_kind in listed] == list(KINDS)
     table = await queztl("kinds", "--quiet")
     assert table.err == "" and all(spec.summary in table.out for spec in KINDS.values())
     for name in KINDS:
@@ -91,19 +96,19 @@ async def test_kinds_need_no_mesh() -> None:
 
 
 async def test_doctor(node: NodeProcess) -> None:
-    """It finds the node and its data; without a node something is missing, and it says what to do."""
-    words = ("doctor", "--interface", "lo", "--data", node.folder)
-    ran = await queztl(*words, "--mesh", node.arguments[node.arguments.index("--mesh") + 1], "--json", url=node.api)
+    """It finds the node and its data; without a node it reports that and says what to do."""
+    arguments = ("doctor", "--interface", "lo", "--data", node.folder)
+    ran = await queztl(*arguments, "--mesh", node.arguments[node.arguments.index("--mesh") + 1], "--json", url=node.api)
     findings = ran.json["findings"]
-    assert ran.code == 0 and not [one for one in findings if one["level"] == "fail"], findings
-    assert any(f"pid {node.pid}" in one["what"] for one in findings)
-    assert any(node.id in one["what"] for one in findings)
-    ran = await queztl(*words, "--mesh", "nobody", "--listen", "0.5", url=f"http://127.0.0.1:{free_port()}")
+    assert ran.code == 0 and not [finding for finding in findings if finding["level"] == "fail"], findings
+    assert any(f"pid {node.pid}" in finding["what"] for finding in findings)
+    assert any(node.id in finding["what"] for finding in findings)
+    ran = await queztl(*arguments, "--mesh", "nobody", "--listen", "0.5", url=f"http://127.0.0.1:{free_port()}")
     assert ran.code == 0 and "Heard nobody of mesh nobody" in ran.out and "-> Start one: python -m node" in ran.out
 
 
 async def test_blobs(node: NodeProcess, tmp_path: Path) -> None:
-    """Up and down again, byte by byte, into a file or a pipe; a blob's id goes into a payload."""
+    """Upload and download, into a file or a pipe; the id of a blob is used in a payload."""
     content = os.urandom(400_000)
     (tmp_path / "photo.jpg").write_bytes(content)
     (tmp_path / "empty").write_bytes(b"")
@@ -123,7 +128,7 @@ async def test_blobs(node: NodeProcess, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("nodes",), ("bus",), ("submit", "echo"), ("submit", "echo", "--wait"), ("status", "c0ffee-1"),
         ("result", "c0ffee-1"), ("cancel", "c0ffee-1"), ("watch", "c0ffee-1"), ("dead", "list"),
@@ -131,18 +136,18 @@ async def test_blobs(node: NodeProcess, tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )  # fmt: skip
-async def test_where_no_node_runs(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """One sentence that names the address, and nothing was submitted."""
+async def test_without_a_node_a_command_fails(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """One sentence names the address, and nothing is submitted."""
     (tmp_path / "file").write_bytes(b"x")
     for scheme in ("http", "nats"):
         address = f"{scheme}://127.0.0.1:{free_port()}"
-        ran = await queztl(*words, "--json", "--url", address, cwd=tmp_path)
+        ran = await queztl(*arguments, "--json", "--url", address, cwd=tmp_path)
         assert ran.code == 3 and ran.json["error"]["code"] == "bus_unavailable", ran
         assert address in ran.err and ran.err.startswith("queztl: ") and ran.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         (), ("frobnicate",), ("submit",), ("submit", "echo", "--urgency", "soon"), ("submit", "echo", "--timeout", "x"),
         ("submit", "echo", "--attempts", "0"), ("submit", "echo", "--file", "data"), ("status",), ("dead",),
@@ -151,8 +156,8 @@ async def test_where_no_node_runs(tmp_path: Path, words: tuple[str, ...]) -> Non
     ],
     ids=" ".join,
 )  # fmt: skip
-async def test_words_that_make_no_command(words: tuple[str, ...]) -> None:
-    ran = await queztl(*words, "--json")
+async def test_wrong_arguments_are_refused(arguments: tuple[str, ...]) -> None:
+    ran = await queztl(*arguments, "--json")
     assert ran.code == 2 and ran.json["error"]["code"] == "bad_input" and "queztl: " in ran.err
 
 
@@ -167,7 +172,7 @@ async def test_help_lists_every_command_and_every_exit_code() -> None:
     assert all(f"  {code:<3}  {meaning}" in shown for code, meaning in MEANINGS.items())
 
 
-async def test_a_reader_that_goes_is_no_error(node: NodeProcess) -> None:
+async def test_a_closed_pipe_is_no_error(node: NodeProcess) -> None:
     """`queztl nodes | head -0`"""
     process = await start("nodes", "--json", url=node.api)
     assert process.stdout is not None and process.stderr is not None
@@ -175,11 +180,11 @@ async def test_a_reader_that_goes_is_no_error(node: NodeProcess) -> None:
     assert await process.stderr.read() == b"" and await process.wait() == 128 + 13
 
 
-async def test_what_answers_and_is_no_node(node: NodeProcess) -> None:
-    """A bus where an API is meant and the other way round: still one sentence."""
+async def test_the_address_of_another_protocol_is_one_sentence(node: NodeProcess) -> None:
+    """The address of a bus given as that of an API, and the other way round."""
     (bus,) = (await queztl("bus", "--json", url=node.api)).json["bus"]["urls"]
     for address in (bus.replace("nats://", "http://"), node.api.replace("http://", "nats://")):
-        for words in (("nodes",), ("submit", "echo"), ("doctor", "--interface", "lo", "--listen", "0.5")):
-            ran = await queztl(*words, "--url", address)
-            assert ran.code == (0 if words[0] == "doctor" else 3), ran
-            assert words[0] == "doctor" or (address in ran.err and ran.err.count("\n") == 1)
+        for arguments in (("nodes",), ("submit", "echo"), ("doctor", "--interface", "lo", "--listen", "0.5")):
+            ran = await queztl(*arguments, "--url", address)
+            assert ran.code == (0 if arguments[0] == "doctor" else 3), ran
+            assert arguments[0] == "doctor" or (address in ran.err and ran.err.count("\n") == 1)

@@ -1,4 +1,4 @@
-"""`queztl scale`, `queztl cost` and `python -m scaling explain`, at a node that may start others."""
+"""`queztl scale`, `queztl cost` and `python -m scaling explain`, with a node that may start others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = ("decide_every_s=0.5", "down_window_s=1", "min_life_s=0", "to_zero_after
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    """One that may have two more beside it."""
+    """A node that may start two more."""
     async with Cluster(tmp_path) as cluster:
         try:
             yield await cluster.node("--max-nodes", "3", slots=1).start()
@@ -35,7 +35,7 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     ran = await queztl("scale", "policy", *QUICK, "baseline_nodes=default", "--json", url=node.api)
     assert ran.json["effective"]["decide_every_s"] == 0.5 and ran.json["settings"]["max_nodes"] == 3
     ran = await queztl("scale", "policy", "max_nodes=many", "moon=1", "--json", url=node.api)
-    assert ran.code == 2 and {"max_nodes", "moon"} <= {one["field"] for one in ran.json["error"]["faults"]}, ran
+    assert ran.code == 2 and {"max_nodes", "moon"} <= {fault["field"] for fault in ran.json["error"]["faults"]}, ran
     ran = await queztl("scale", "set", "50", url=node.api)
     assert ran.code == 2 and "max_nodes, 3" in ran.err
 
@@ -44,17 +44,19 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
 
     async def ready(count: int) -> bool:
         document = (await queztl("scale", "status", "--json", url=node.api)).json
-        return sum(one["ready"] for one in document["pools"]) == count
+        return sum(pool["ready"] for pool in document["pools"]) == count
 
-    await eventually(lambda: ready(2), 60, "the second node is there")
+    await eventually(lambda: ready(2), 60, "the second node is ready")
     assert len(started(tmp_path)) == 1
     ran = await queztl("scale", "status", url=node.api)
     assert "2 nodes for another" in ran.out and "joined" in ran.out and "local" in ran.out
     assert (await queztl("scale", "set", "auto", url=node.api)).out == "the number of nodes follows the load again\n"
-    await eventually(lambda: ready(1), 60, "it is given up again")
+    await eventually(lambda: ready(1), 60, "the second node is gone")
 
     ran = await queztl("scale", "explain", "--list", "--limit", "200", "--json", url=node.api)
-    launch = [one["id"] for one in ran.json["decisions"] if any(pool["launches"] for pool in one["pools"])]
+    launch = [
+        decision["id"] for decision in ran.json["decisions"] if any(pool["launches"] for pool in decision["pools"])
+    ]
     assert len(launch) == 1
     ran = await queztl("scale", "explain", launch[0], url=node.api)
     assert ran.code == 0 and "start 1 of local" in ran.out and "the decision is the same" in ran.out
@@ -78,7 +80,7 @@ async def test_capacity_from_the_command_line(node: NodeProcess, tmp_path: Path)
     assert code == 1 and "is not a decision" in output
 
 
-async def test_the_cost_and_the_panic(node: NodeProcess) -> None:
+async def test_cost_and_panic(node: NodeProcess) -> None:
     ran = await queztl("cost", url=node.api)
     assert ran.code == 0 and "0.0000 $/h" in ran.out and "none set" in ran.out
     assert (await queztl("cost", "--json", url=node.api)).json["running"] == []
@@ -92,15 +94,15 @@ async def test_the_cost_and_the_panic(node: NodeProcess) -> None:
 
 
 async def test_invalid_arguments(node: NodeProcess) -> None:
-    for words in (("set", "two"), ("set", "--3"), ("policy", "max_nodes"), ("explain", "0"), ("fly",)):
-        ran = await queztl("scale", *words, url=node.api)
+    for arguments in (("set", "two"), ("set", "--3"), ("policy", "max_nodes"), ("explain", "0"), ("fly",)):
+        ran = await queztl("scale", *arguments, url=node.api)
         assert ran.code == 2 and ran.err.count("\n") <= 4, ran
 
 
-async def scaling(*words: str, url: str = "") -> tuple[int, str]:
-    """(exit code, its output) of `python -m scaling`."""
+async def scaling(*arguments: str, url: str = "") -> tuple[int, str]:
+    """Run `python -m scaling`; returns (exit code, output)."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scaling", *words, env=environment(url), cwd=ROOT,
+        sys.executable, "-m", "scaling", *arguments, env=environment(url), cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     out, _ = await process.communicate()

@@ -1,4 +1,4 @@
-"""`queztl submit`, `status`, `result`, `watch`, `cancel`, `dead` against a real node: documents, words, exit codes."""
+"""`queztl submit`, `status`, `result`, `watch`, `cancel`, `dead` with a real node: documents, text, exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url(tmp_path_factory: pytest.TempPathFactory):
-    """The API of one node that breaks tasks on order."""
+    """The API of one node with fault kinds."""
     async with Cluster(tmp_path_factory.mktemp("cli")) as cluster:
         yield (await cluster.node().start()).api
         cluster.print_logs()
@@ -27,13 +27,13 @@ async def url(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(url: str):
-    """A client of the same mesh, to see what the command did."""
+    """A client of the same mesh, to check what the command did."""
     async with Mesh(url) as made:
         yield made
 
 
 def one_line(ran: Ran) -> str:
-    """The only sentence on stderr, and nothing on stdout."""
+    """Check that stderr has one sentence and stdout nothing; returns the sentence."""
     assert ran.out == "" and ran.err.startswith("queztl: ") and ran.err.count("\n") == 1, ran
     return ran.err
 
@@ -52,27 +52,27 @@ async def test_submit_prints_the_id_or_waits_for_the_result(url: str, mesh: Mesh
     assert ran.json["warnings"] == []
 
 
-async def test_the_bus_itself_is_an_address_too(url: str, mesh: Mesh) -> None:
+async def test_the_url_of_the_bus_is_an_address_too(url: str, mesh: Mesh) -> None:
     bus = (await queztl("bus", "--json", url=url)).json["bus"]["urls"][0]
     ran = await queztl("submit", "echo", '{"value": 3}', "--wait", "--json", "--url", bus)
     assert ran.json["result"] == {"value": 3}
 
 
-async def test_results_that_are_bytes(url: str, tmp_path: Path) -> None:
-    """Into a pipe, into a file, as base64 in a document; 300,000 of them are a blob on the way."""
-    words = ("submit", "echo", '{"size_bytes": 300000, "seed": 5}', "--wait")
-    ran = await queztl(*words, "-o", tmp_path / "made", url=url)
+async def test_results_of_bytes(url: str, tmp_path: Path) -> None:
+    """Written to a pipe or to a file; a result of 300,000 bytes is stored as a blob."""
+    arguments = ("submit", "echo", '{"size_bytes": 300000, "seed": 5}', "--wait")
+    ran = await queztl(*arguments, "-o", tmp_path / "made", url=url)
     assert ran.code == 0 and "300000 bytes" in ran.err
     made = (tmp_path / "made").read_bytes()
     assert len(made) == 300_000 and list(tmp_path.iterdir()) == [tmp_path / "made"]
-    ran = await queztl(*words, "-o", tmp_path / "again", "--json", url=url)
+    ran = await queztl(*arguments, "-o", tmp_path / "again", "--json", url=url)
     assert ran.json["size"] == 300_000 and ran.json["file"] == str(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == made
     process = await start("result", ran.json["id"], url=url)
     assert (await process.communicate())[0] == made and process.returncode == 0
 
 
-async def test_files_travel_as_blobs(url: str, tmp_path: Path) -> None:
+async def test_files_are_sent_as_blobs(url: str, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(b"x" * 200_000)
     ran = await queztl("submit", "echo", "--file", f"data={tmp_path / 'data.bin'}", "--wait", "--json", url=url)
     assert ran.json["result"]["data_bytes"] == 200_000
@@ -93,10 +93,10 @@ async def test_the_same_key_is_the_same_task(url: str) -> None:
 
 
 async def test_a_task_that_fails_has_an_exit_code_and_a_reason(url: str) -> None:
-    words = ("submit", "echo", '{"fail": "on order"}', "--attempts", "1", "--wait")
-    ran = await queztl(*words, "--quiet", url=url)
+    arguments = ("submit", "echo", '{"fail": "on order"}', "--attempts", "1", "--wait")
+    ran = await queztl(*arguments, "--quiet", url=url)
     assert ran.code == 1 and "failed" in one_line(ran) and "on order" in ran.err
-    ran = await queztl(*words, "--json", url=url)
+    ran = await queztl(*arguments, "--json", url=url)
     error = ran.json["error"]
     assert (ran.code, error["exit_code"], error["code"], error["state"]) == (1, 1, "task_failed", "failed")
     assert "on order" in error["reason"]
@@ -105,8 +105,8 @@ async def test_a_task_that_fails_has_an_exit_code_and_a_reason(url: str) -> None
         assert shown.code == 1 and "on order" in shown.out + shown.err
 
 
-async def test_a_task_on_its_way(url: str, mesh: Mesh) -> None:
-    """Status, result without waiting, waiting too short, watch until somebody cancels, cancel twice."""
+async def test_a_running_task(url: str, mesh: Mesh) -> None:
+    """Status, result without a wait, a wait that is too short, watch until the task is cancelled, cancel twice."""
     handle = await mesh.start("echo", {"sleep_s": 600, "value": "long"})
     async for view in mesh.watch(handle.id):
         if view.state == "running":
@@ -133,13 +133,13 @@ async def test_a_task_on_its_way(url: str, mesh: Mesh) -> None:
     assert late.code == 1 and "cancelled" in one_line(late)
 
 
-async def test_cancel_leaves_alone_what_has_ended(url: str) -> None:
+async def test_cancel_does_not_change_an_ended_task(url: str) -> None:
     done = (await queztl("submit", "echo", "--wait", "--json", url=url)).json
     ran = await queztl("cancel", done["id"], url=url)
     assert (ran.code, ran.out) == (0, f"{done['id']} done before it could be cancelled\n")
 
 
-async def test_status_says_what_nobody_meets(url: str) -> None:
+async def test_status_names_requirements_that_no_node_meets(url: str) -> None:
     ran = await queztl("submit", "echo", "--requires", '{"labels": {"metal": "gold"}}', url=url)
     task = ran.out.strip()
     assert ran.code == 0 and "can run this task (1 of 1 node: has no label metal=gold)" in one_line_of_notes(ran)
@@ -196,8 +196,8 @@ async def test_dead_letters(url: str, mesh: Mesh) -> None:
     payload = {"fail": "dies", "value": {"n": 1}}
     ended = [await (await mesh.start("echo", payload, max_attempts=1)).end(30) for _ in range(2)]
     listed = (await queztl("dead", "list", "--json", url=url)).json["dead"]
-    assert {end.id for end in ended} <= {one["id"] for one in listed}
-    mine = next(one for one in listed if one["id"] == ended[0].id)
+    assert {end.id for end in ended} <= {letter["id"] for letter in listed}
+    mine = next(letter for letter in listed if letter["id"] == ended[0].id)
     assert (mine["kind"], mine["attempts"]) == ("echo", 1) and "dies" in mine["reason"] and "payload" not in mine
     assert (await queztl("dead", "list", "--kind", "crypto_mining", "--json", url=url)).json["dead"] == []
     table = await queztl("dead", "list", url=url)
@@ -207,20 +207,20 @@ async def test_dead_letters(url: str, mesh: Mesh) -> None:
     assert '"fail": "dies"' in (await queztl("dead", "show", ended[0].id, url=url)).out
 
     replayed = (await queztl("dead", "replay", ended[0].id, "--json", url=url)).json["replayed"]
-    assert [one["dead"] for one in replayed] == [ended[0].id]
+    assert [replay["dead"] for replay in replayed] == [ended[0].id]
     again = await mesh.wait(replayed[0]["id"], 30)
     assert again.state == "failed" and again.id != ended[0].id
     gone = await queztl("dead", "show", ended[0].id, url=url)
     assert gone.code == 4 and "queztl dead list" in one_line(gone)
     every = (await queztl("dead", "replay", "--all", "--json", url=url)).json["replayed"]
-    assert {ended[1].id, again.id} <= {one["dead"] for one in every}
-    for one in every:
-        await mesh.wait(one["id"], 30)
+    assert {ended[1].id, again.id} <= {replay["dead"] for replay in every}
+    for replay in every:
+        await mesh.wait(replay["id"], 30)
     assert (await queztl("dead", "replay", url=url)).code == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (("submit", "telepathy"), 2, "the kinds are echo, crypto_mining"),
         (("submit", "telepathy", "--wait"), 2, "There is no kind 'telepathy'"),
@@ -241,18 +241,18 @@ async def test_dead_letters(url: str, mesh: Mesh) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-async def test_what_is_not_there_is_one_sentence(
-    url: str, tmp_path: Path, words: tuple[str, ...], code: int, says: str
+async def test_an_unknown_name_is_one_sentence(
+    url: str, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    """For people on stderr, for programs also as a document."""
-    ran = await queztl(*words, "--json", url=url, cwd=tmp_path)
+    """On stderr for people, and also as a document for programs."""
+    ran = await queztl(*arguments, "--json", url=url, cwd=tmp_path)
     assert ran.code == code and ran.json["error"]["exit_code"] == code
-    assert says in ran.json["error"]["message"]
-    assert says in ran.err and ran.err.startswith("queztl: ") and ran.err.count("\n") == 1, ran
+    assert message in ran.json["error"]["message"]
+    assert message in ran.err and ran.err.startswith("queztl: ") and ran.err.count("\n") == 1, ran
 
 
 @pytest.mark.parametrize(
-    ("words", "faults"),
+    ("arguments", "faults"),
     [
         (("submit", "echo", '{"value": '), {"payload"}),
         (("submit", "echo", "[1]"), {"payload"}),
@@ -269,11 +269,11 @@ async def test_what_is_not_there_is_one_sentence(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 async def test_every_wrong_field_is_named_on_a_line_of_its_own(
-    url: str, tmp_path: Path, words: tuple[str, ...], faults: set[str]
+    url: str, tmp_path: Path, arguments: tuple[str, ...], faults: set[str]
 ) -> None:
-    ran = await queztl(*words, "--json", url=url, cwd=tmp_path)
+    ran = await queztl(*arguments, "--json", url=url, cwd=tmp_path)
     first, *listed = ran.err.splitlines()
     assert ran.code == 2 and first.startswith("queztl: ")
     assert {line.strip().partition(": ")[0] for line in listed} == faults, ran.err
-    assert {one["field"] for one in ran.json["error"]["faults"]} == faults
+    assert {fault["field"] for fault in ran.json["error"]["faults"]} == faults
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Waiting: an end wakes whoever waits, whoever wrote it, and nobody waits for ever for one that was missed."""
+"""Waiting for ends: an end wakes every waiter, and a missed one is found by polling."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ async def test_an_end_wakes_its_submitter(client, node) -> None:
     assert not client._waits and not client._calls
 
 
-async def test_the_first_end_is_the_one_that_is_told(client, node) -> None:
+async def test_the_first_end_is_the_one_that_is_delivered(client, node) -> None:
     future = client.expect("c1-1")
     await records.write_end(node, TaskEnd(id="c1-1", kind="echo", state="cancelled"))
     await records.write_end(node, done("c1-1"))
     assert (await future).state == "cancelled"
 
 
-async def test_anybodys_task_can_be_waited_for(client, node) -> None:
+async def test_a_task_of_another_submitter_can_be_waited_for(client, node) -> None:
     wait = asyncio.create_task(client.wait("other-7", 10))
     await client._bus.flush()
     await records.write_end(node, done("other-7"))
     assert (await wait).id == "other-7"
-    assert (await client.wait("other-7", 1)).id == "other-7"  # and afterwards: it is read
+    assert (await client.wait("other-7", 1)).id == "other-7"  # after the end: it is read
     assert not client._waits and not client._foreign
 
 
-async def test_many_who_wait_for_one_task_do_not_disturb_each_other(client, node) -> None:
+async def test_several_waiters_of_one_task_do_not_disturb_each_other(client, node) -> None:
     patient = [asyncio.create_task(client.wait("other-7", None)) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(WaitTimeout, match="other-7"):
@@ -69,22 +69,22 @@ async def test_many_who_wait_for_one_task_do_not_disturb_each_other(client, node
     await asyncio.wait([given_up])
     await records.write_end(node, done("other-7"))
     async with asyncio.timeout(8):
-        assert {(await one).id for one in patient} == {"other-7"}
+        assert {(await wait).id for wait in patient} == {"other-7"}
     assert not client._waits and not client._foreign
 
 
-async def test_who_comes_after_the_end_does_not_strand_who_waited_before(client, node) -> None:
+async def test_waiters_after_the_end_do_not_strand_each_other(client, node) -> None:
     await records.write_end(node, done("other-7"))
     async with asyncio.timeout(8):
         ends = await asyncio.gather(*(client.wait("other-7", None) for _ in range(5)))
     assert len(ends) == 5
 
 
-async def test_ends_told_while_the_connection_was_gone_are_caught_up(bus_server, client, node) -> None:
+async def test_ends_published_while_the_connection_was_lost_are_caught_up(bus_server, client, node) -> None:
     back = asyncio.Event()
     node.on_back.append(back.set)
     futures = [client.expect(f"c1-{number}") for number in range(3)]
-    # The client is deaf for a while, the node is not: as when the client's cable was out.
+    # The client receives nothing for a while, as when its cable is cut; the node does.
     await client._subscription.close()
     for number in range(3):
         await records.write_end(node, done(f"c1-{number}"))
@@ -95,7 +95,7 @@ async def test_ends_told_while_the_connection_was_gone_are_caught_up(bus_server,
         assert [(await future).state for future in futures] == ["done"] * 3
 
 
-async def test_an_end_nobody_told_is_found_by_looking_now_and_then(client, node) -> None:
+async def test_an_end_without_an_update_is_found_by_polling(client, node) -> None:
     future = client.expect("c1-1")
     await client._subscription.close()
     await records.write_end(node, done("c1-1"))
@@ -111,8 +111,8 @@ async def test_stopping_ends_open_waits(bus_server) -> None:
     assert future.cancelled()
 
 
-async def test_a_client_that_gets_in_half_way_leaves_nothing_open(bus_server, eventually, monkeypatch) -> None:
-    """`async with` ends only what it has entered: what fails on the way in cleans up after itself."""
+async def test_a_client_whose_connect_fails_leaves_no_connection_open(bus_server, eventually, monkeypatch) -> None:
+    """`async with` exits only what it has entered, so a failed connect cleans up after itself."""
     proxy = Proxy(int(bus_server.url.rpartition(":")[2]))
     mesh = Mesh(f"nats://127.0.0.1:{await proxy.start()}")
 
@@ -129,7 +129,7 @@ async def test_a_client_that_gets_in_half_way_leaves_nothing_open(bus_server, ev
         await mesh.connect()
         proxy.mute = True
         proxy.cut()
-        await mesh.close()  # nobody hears it: that is no error
+        await mesh.close()  # the server does not answer: that is no error
         await eventually(lambda: not proxy.carried)
     finally:
         await proxy.close()

@@ -21,7 +21,7 @@ WITHIN_S = 8.0
 
 @pytest.fixture
 def mesh_name() -> str:
-    """Other meshes on this machine must not disturb the test, nor it them."""
+    """A unique name, so that the test and other meshes on this machine do not disturb each other."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
@@ -37,7 +37,7 @@ async def listeners():
         return discovery
 
     yield make
-    await asyncio.gather(*(one.stop() for one in made))
+    await asyncio.gather(*(discovery.stop() for discovery in made))
 
 
 async def until(discovery: Discovery, condition) -> None:
@@ -47,44 +47,49 @@ async def until(discovery: Discovery, condition) -> None:
 
 
 def of_mesh(discovery: Discovery, mesh_name: str) -> dict[str, Announcement]:
-    return {said.node_id: said for said in discovery.peers() if said.mesh_name == mesh_name}
+    return {
+        announcement.node_id: announcement for announcement in discovery.peers() if announcement.mesh_name == mesh_name
+    }
 
 
-async def test_announce_update_and_goodbye_are_heard(listeners, mesh_name):
-    one, two = await listeners(), await listeners()
-    said = Announcement(
+async def test_announcement_update_and_goodbye_are_received(listeners, mesh_name):
+    first, second = await listeners(), await listeners()
+    announced = Announcement(
         mesh_name, "id-1", "", f"{mesh_name}-1", ("nats://127.0.0.1:4222",), MEMBER, "http://127.0.0.1:8000", "0.1"
     )
-    await one.announce(said)
-    await until(two, lambda: of_mesh(two, mesh_name))
-    assert replace(of_mesh(two, mesh_name)[said.node_id], at=0.0) == said
-    assert not of_mesh(one, mesh_name), "nobody is its own peer"
+    await first.announce(announced)
+    await until(second, lambda: of_mesh(second, mesh_name))
+    assert replace(of_mesh(second, mesh_name)[announced.node_id], at=0.0) == announced
+    assert not of_mesh(first, mesh_name), "a node is not its own peer"
 
     urls = tuple(f"nats://127.0.0.{n}:42222" for n in range(1, 17))
-    await one.update(replace(said, urls=urls))
-    await until(two, lambda: of_mesh(two, mesh_name)[said.node_id].urls == urls)
+    await first.update(replace(announced, urls=urls))
+    await until(second, lambda: of_mesh(second, mesh_name)[announced.node_id].urls == urls)
 
     late = await listeners()
     await until(late, lambda: of_mesh(late, mesh_name))
-    await until(late, lambda: of_mesh(late, mesh_name)[said.node_id].urls == urls)
+    await until(late, lambda: of_mesh(late, mesh_name)[announced.node_id].urls == urls)
 
-    await one.stop()
-    await until(two, lambda: not of_mesh(two, mesh_name))
+    await first.stop()
+    await until(second, lambda: not of_mesh(second, mesh_name))
 
 
-async def test_a_newcomer_is_answered_however_shortly_after_the_last_word(listeners, mesh_name):
-    # A timer that fires before its time, as uvloop's may by a millisecond: to this clock all of them do.
-    one = await listeners(clock=lambda: time.monotonic() // 0.05 * 0.05)
-    await one.announce(Announcement(mesh_name, "id-1", "", f"{mesh_name}-1", ("nats://127.0.0.1:4222",), MEMBER))
-    await asyncio.sleep(0.5)  # it has said three times what it has to say
+async def test_a_newcomer_is_answered_however_soon_after_the_last_announcement(listeners, mesh_name):
+    # The timers of uvloop may fire a millisecond early: by this clock, all timers do.
+    member = await listeners(clock=lambda: time.monotonic() // 0.05 * 0.05)
+    await member.announce(Announcement(mesh_name, "id-1", "", f"{mesh_name}-1", ("nats://127.0.0.1:4222",), MEMBER))
+    await asyncio.sleep(0.5)  # until its three initial announcements are sent
     for number in range(2, 8):
         late = await listeners()
         await late.announce(Announcement(mesh_name, "", "", f"{mesh_name}-{number}", (), CANDIDATE))
         async with asyncio.timeout(1.0):
-            await until(late, lambda late=late: MEMBER in {said.role for said in of_mesh(late, mesh_name).values()})
+            await until(
+                late,
+                lambda late=late: MEMBER in {announcement.role for announcement in of_mesh(late, mesh_name).values()},
+            )
 
 
-async def test_of_four_that_start_together_one_founds_and_three_join(listeners, mesh_name):
+async def test_of_four_that_start_together_one_creates_the_mesh_and_three_join(listeners, mesh_name):
     config = replace(LOCAL, discovery_wait_s=0.5)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -103,14 +108,14 @@ async def test_of_four_that_start_together_one_founds_and_three_join(listeners, 
     assert all(step.mesh_id == "id-1" and step.urls == (url,) for step in steps if isinstance(step, Join))
 
 
-async def test_a_lone_node_founds_after_the_wait(listeners, mesh_name):
+async def test_a_lone_node_creates_a_mesh_after_the_wait(listeners, mesh_name):
     began = time.monotonic()
     step = await find_mesh(await listeners(), Me("lonely", mesh_name), LOCAL)
     assert step == Found()
     assert LOCAL.discovery_wait_s <= time.monotonic() - began
 
 
-async def test_an_announced_mesh_that_does_not_answer_is_waited_for_and_not_founded_again(listeners, mesh_name):
+async def test_an_announced_mesh_that_does_not_answer_is_waited_for_and_not_created_again(listeners, mesh_name):
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
@@ -119,10 +124,10 @@ async def test_an_announced_mesh_that_does_not_answer_is_waited_for_and_not_foun
     await old.announce(Announcement(mesh_name, "id-1", "", f"{mesh_name}-old", (url,), MEMBER))
     newcomer = await listeners()
     await until(newcomer, lambda: of_mesh(newcomer, mesh_name))
-    said: asyncio.Queue[str] = asyncio.Queue()
-    looking = asyncio.create_task(find_mesh(newcomer, Me("new", mesh_name), LOCAL, say=said.put_nowait))
+    sentences: asyncio.Queue[str] = asyncio.Queue()
+    looking = asyncio.create_task(find_mesh(newcomer, Me("new", mesh_name), LOCAL, say=sentences.put_nowait))
     async with asyncio.timeout(WITHIN_S):
-        assert "nothing answers there" in await said.get()
+        assert "nothing answers there" in await sentences.get()
     port = int(url.rpartition(":")[2])
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
     async with server, asyncio.timeout(WITHIN_S):
@@ -154,7 +159,7 @@ async def test_a_node_whose_network_comes_late_is_heard_then(listeners, mesh_nam
         await late.stop()
 
 
-async def test_without_multicast_start_says_so_and_goes_on(mesh_name):
+async def test_without_multicast_start_reports_it_and_goes_on(mesh_name):
     # 192.0.2.0/24 is reserved for documentation; this machine has no such address to bind
     discovery = Discovery(("192.0.2.254",))
     await discovery.start()

@@ -1,4 +1,4 @@
-"""Leadership on a real bus: one leader, quick hand-over, fencing, silence after a cut."""
+"""Leadership on a real bus: one leader, quick hand-over, fencing, no acts after a cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAST = replace(LOCAL, heartbeat_interval_s=0.1, lease_ttl_s=3.0, lease_renew_s=0
 
 
 class Node:
-    """As much of a node as takes part in an election."""
+    """The parts of a node that take part in an election."""
 
     def __init__(self, server, name: str, config=FAST) -> None:
         self.server, self.name, self.incarnation, self.config = server, name, f"{name}-1", config
@@ -100,18 +100,18 @@ async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventuall
 
 
 async def test_a_holder_reads_the_lease_once_for_each_renewal(start, bus_server, eventually: Callable) -> None:
-    """Its own renewal, of which it hears like everybody, is no news to it."""
+    """It also receives its own renewals, and does not read the lease for them."""
     node = await start("a")
     await eventually(lambda: node.election.is_leader)
-    said: list[str] = []
+    observed: list[str] = []
     listener = await bus_server.connect("listener")
-    await listener.subscribe(f"$JS.API.STREAM.MSG.GET.KV_{subjects.KV_LEASE}", lambda _: said.append("read"))
-    await listener.subscribe(f"$KV.{subjects.KV_LEASE}.>", lambda _: said.append("renewal"))
-    await eventually(lambda: said.count("renewal") >= 6)
-    assert abs(said.count("read") - said.count("renewal")) <= 1
+    await listener.subscribe(f"$JS.API.STREAM.MSG.GET.KV_{subjects.KV_LEASE}", lambda _: observed.append("read"))
+    await listener.subscribe(f"$KV.{subjects.KV_LEASE}.>", lambda _: observed.append("renewal"))
+    await eventually(lambda: observed.count("renewal") >= 6)
+    assert abs(observed.count("read") - observed.count("renewal")) <= 1
 
 
-async def test_a_clean_leave_hands_over_at_once(start, eventually: Callable) -> None:
+async def test_a_resignation_hands_over_at_once(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=60.0)
     nodes = [await start(name, config) for name in ("a", "b", "c")]
     await eventually(lambda: leaders(nodes))
@@ -141,7 +141,7 @@ async def test_a_silent_leader_that_is_still_connected_keeps_its_lease(start, ev
     old = await start("a", config)
     await eventually(lambda: old.election.is_leader)
     other = await start("b", config)
-    await old.stop()  # frozen: no heartbeats, no renewals, but its connection stands
+    await old.stop()  # frozen: no heartbeats and no renewals, but its connection stays open
     await eventually(lambda: other.registry.state_of("a") == "gone")
     await eventually(lambda: other.asked >= 2)
     assert not other.election.is_leader and other.election.leader == "a"
@@ -149,7 +149,7 @@ async def test_a_silent_leader_that_is_still_connected_keeps_its_lease(start, ev
     await eventually(lambda: other.election.is_leader, within_s=20.0)
 
 
-async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> None:
+async def test_a_lease_without_renewals_expires(start, eventually: Callable) -> None:
     config = replace(FAST, lease_ttl_s=1.0)
     old = await start("a", config)
     await eventually(lambda: old.election.is_leader)
@@ -158,10 +158,10 @@ async def test_a_lease_nobody_renews_runs_out(start, eventually: Callable) -> No
     await old.stop()
     await eventually(lambda: other.election.is_leader, within_s=20.0)
     assert other.election.fence > fence
-    assert old.election.fence == 0, "its own clock stopped it, without any loop"
+    assert old.election.fence == 0, "its own clock ends the term, without any loop"
 
 
-async def test_a_cut_leader_is_silent_until_it_has_read_the_lease_again(
+async def test_a_leader_that_was_cut_off_does_not_act_until_it_has_read_the_lease(
     bus_server, start, eventually: Callable
 ) -> None:
     node = await start("a", replace(FAST, lease_ttl_s=60.0))
@@ -172,14 +172,14 @@ async def test_a_cut_leader_is_silent_until_it_has_read_the_lease_again(
     assert node.election.fence == 0
     await bus_server.start()
     await eventually(lambda: node.election.fence == fence, within_s=15.0)
-    assert node.lost == 0, "nobody took it meanwhile: the term goes on"
+    assert node.lost == 0, "no other node took the lease: the term goes on"
 
 
-async def test_a_connection_that_is_back_is_not_enough(bus_server, start, eventually: Callable) -> None:
+async def test_a_new_connection_alone_does_not_resume_a_term(bus_server, start, eventually: Callable) -> None:
     node = await start("a", replace(FAST, lease_ttl_s=60.0))
     await eventually(lambda: node.election.is_leader)
     fence = node.election.fence
-    await node.stop()  # its loops, so that nothing reads the lease but what is asked to
+    await node.stop()  # end its loops, so that only `confirm` reads the lease
     bus_server.kill()
     await eventually(lambda: not node.bus.connected)
     await bus_server.start()
@@ -205,5 +205,5 @@ async def test_terms_are_in_the_journal_with_rising_fences(nodes: list[Node], ev
     (old,) = leaders(nodes)
     await old.election.resign()
     rest = [node for node in nodes if node is not old]
-    await eventually(lambda: leaders(rest) and len([one for one in events if "elected" in one.type]) >= 1)
+    await eventually(lambda: leaders(rest) and len([event for event in events if "elected" in event.type]) >= 1)
     assert {"leader.lost", "leader.elected"} <= {event.type for event in events}

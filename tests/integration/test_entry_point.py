@@ -1,6 +1,6 @@
-"""README's first command, run as it stands, does its main job: image files in, by every door, right pixels out.
+"""The first command of README starts a node that processes image files from every interface correctly.
 
-What comes back is compared with OpenCV, called here directly.
+Results are compared with direct calls of OpenCV.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from tests.nodes import ROOT, Cluster, NodeProcess
 
 V = "/api/v1.2"
 KIND = "image_processing"
-#: What `curl -d` sends when nobody says otherwise.
+#: The header that `curl -d` sends by default.
 CURL = {"Content-Type": "application/x-www-form-urlencoded"}
 QUALITY = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}
 AT_ONCE = 8
 
 
 def encode(image: np.ndarray, form: str, quality: int = 90) -> bytes:
-    """A file as OpenCV writes it."""
+    """An image file, written by OpenCV."""
     done, data = cv2.imencode(f".{form}", image, [QUALITY[form], quality] if form in QUALITY else [])
     assert done
     return data.tobytes()
 
 
 def decode(data: bytes) -> np.ndarray:
-    """The pixels of a file, all its channels."""
+    """The pixels of a file with all channels."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image is not None
     return image
 
 
 def picture(width: int, height: int, channels: int) -> np.ndarray:
-    """Smooth shapes, so that edges and lossy formats have something to do."""
+    """Smooth shapes, so that edge detection and lossy formats have an effect."""
     coarse = np.random.default_rng(width).integers(0, 256, (7, 9, channels), dtype=np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return image if channels > 1 else image.reshape(height, width)
 
 
 def whole_files() -> dict[str, bytes]:
-    """Name -> content; the last one is over 128 KiB, so that it travels as a blob in both directions."""
+    """Name -> content; the last one is over 128 KiB, so that it is a blob in both directions."""
     noise = np.random.default_rng(1).integers(0, 256, (240, 300, 3), dtype=np.uint8)
     return {
         "photo.jpg": encode(picture(640, 480, 3), "jpeg"),
@@ -70,7 +70,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def damaged_files() -> dict[str, bytes]:
-    """One with a hole in its middle, one that was cut off."""
+    """A file with a hole in its middle, and a truncated one."""
     holed, cut = bytearray(encode(picture(200, 150, 3), "png")), encode(picture(320, 240, 3), "jpeg")
     middle = len(holed) // 2
     holed[middle : middle + 300] = bytes(300)
@@ -78,31 +78,31 @@ def damaged_files() -> dict[str, bytes]:
 
 
 def gray(image: np.ndarray) -> np.ndarray:
-    """One channel."""
+    """The image with one channel."""
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Area when a side shrinks, else linear: what the kind promises."""
+    """Resize by area when a side shrinks and linearly otherwise, as the kind documents."""
     shrinks = width < image.shape[1] or height < image.shape[0]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def by_width(image: np.ndarray) -> np.ndarray:
-    """64 pixels wide, in proportion."""
+    """Resize to a width of 64 pixels, in proportion."""
     return resize(image, 64, max(1, round(image.shape[0] * 64 / image.shape[1])))
 
 
 def stretched_and_blurred(image: np.ndarray) -> np.ndarray:
-    """Two operations, in order."""
+    """Apply two operations in order."""
     return cv2.GaussianBlur(resize(image, 50, 40), (3, 3), 0)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something to do with a file, and how OpenCV does it."""
+    """An operation on a file, and the same with OpenCV."""
 
     payload: dict[str, Any]
     by_hand: Callable[[np.ndarray], np.ndarray]
@@ -110,7 +110,7 @@ class Case:
     quality: int = 90
 
     def check(self, name: str, source: bytes, result: bytes, content_type: str) -> None:
-        """Lossless formats hold the very pixels; the others what OpenCV makes of the same pixels."""
+        """Lossless formats hold the exact pixels; others hold what OpenCV encodes from the same pixels."""
         assert content_type == f"image/{self.form}", (name, content_type)
         wanted, got = self.by_hand(decode(source)), decode(result)
         if self.form != "png":
@@ -135,19 +135,19 @@ CASES = (
 
 @pytest.fixture
 async def node(tmp_path: Path):
-    """start.sh in a clone whose environment is ready, a stranger's `node` folder beside it."""
+    """A node started by start.sh in a clone with a ready environment and a foreign `node` folder."""
     clone = tmp_path / "clone"
     (clone / ".venv" / "bin").mkdir(parents=True)
     (clone / "deploy").mkdir()
     for name in ("start.sh", "deploy/environment.sh", "pyproject.toml"):
         shutil.copy(ROOT / name, clone / name)
-    # What `ensure_environment` leaves behind; that it can make it is what .ci/run shows.
+    # The marker that `ensure_environment` writes; .ci/run shows that it can make an environment.
     shutil.copy(ROOT / "pyproject.toml", clone / ".venv" / ".installed-from")
     python = clone / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     (clone / "node").mkdir()
-    (clone / "node" / "__main__.py").write_text("raise SystemExit('a stranger ran')")
+    (clone / "node" / "__main__.py").write_text("raise SystemExit('the foreign package ran')")
     async with Cluster(tmp_path) as cluster:
         made = cluster.node(fault_kinds=False)
         made.command = (str(clone / "start.sh"),)
@@ -156,7 +156,7 @@ async def node(tmp_path: Path):
 
 
 def test_the_first_command_of_the_readme_is_start_sh() -> None:
-    """And it installs the libraries of every kind before it becomes the node."""
+    """It installs the libraries of every kind before it becomes the node."""
     readme = (ROOT / "README.md").read_text()
     first = re.search(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert first is not None and first[1] == "./start.sh\n"
@@ -165,21 +165,21 @@ def test_the_first_command_of_the_readme_is_start_sh() -> None:
     assert lines[-1] == 'exec .venv/bin/python -P -m node "$@"'
 
 
-async def every(work: list[Awaitable[None]]) -> None:
-    """All of it, a few at once."""
+async def run_all(work: list[Awaitable[None]]) -> None:
+    """Run all of it, a few at once."""
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def one(job: Awaitable[None]) -> None:
+    async def limited(job: Awaitable[None]) -> None:
         async with turn:
             await job
 
     async with asyncio.TaskGroup() as group:
         for job in work:
-            group.create_task(one(job))
+            group.create_task(limited(job))
 
 
 class Rest:
-    """What a person does with curl."""
+    """REST calls as a person makes them with curl."""
 
     def __init__(self, session: aiohttp.ClientSession, api: str) -> None:
         self.session, self.api = session, api
@@ -197,7 +197,7 @@ class Rest:
         return document
 
     async def upload(self, data: bytes) -> dict[str, Any]:
-        """A reference that payloads take."""
+        """Upload a blob; returns its reference for payloads."""
         status, reference = await self.post("/blobs", data)
         assert status == 201 and reference["size"] == len(data)
         return reference
@@ -212,7 +212,7 @@ class Rest:
 
 
 async def test_by_rest(node: NodeProcess) -> None:
-    """Every file and operation, inside the request and as an uploaded blob; what is damaged fails, by its field."""
+    """Every file and operation, inside the request and as an uploaded blob; a damaged file fails by its field."""
     assert "runs     echo, crypto_mining, scientific_computing, image_processing" in node.banner
     async with aiohttp.ClientSession() as session:
         rest = Rest(session, node.api)
@@ -220,7 +220,7 @@ async def test_by_rest(node: NodeProcess) -> None:
         for name, data in whole_files().items():
             inline, reference = base64.b64encode(data).decode(), await rest.upload(data)
             work += [rest.check(name, data, image, case) for case in CASES for image in (inline, reference)]
-        await every(work)
+        await run_all(work)
         for name, data in damaged_files().items():
             for image in (base64.b64encode(data).decode(), await rest.upload(data)):
                 ended = await rest.submit({"image": image, "width": 20})
@@ -233,7 +233,7 @@ async def test_by_rest(node: NodeProcess) -> None:
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[4]], ids=["resized PNG", "JPEG"])
 async def test_by_map(node: NodeProcess, tmp_path: Path, case: Case) -> None:
-    """One task a file; the damaged ones are listed, and tried again once they are mended."""
+    """One task per file; damaged files are listed, and retried once they are replaced."""
     files, out = {**whole_files(), **damaged_files()}, tmp_path / "out"
     (tmp_path / "in").mkdir()
     for name, data in files.items():
@@ -244,7 +244,7 @@ async def test_by_map(node: NodeProcess, tmp_path: Path, case: Case) -> None:
     failed = {line.split(":")[0] for line in ran.out.splitlines() if line.startswith("  ")}
     assert {Path(path.strip()).name for path in failed} == set(damaged_files())
     listed = json.loads((out / "failures.json").read_text())
-    assert {Path(one["input"]).name: one["faults"][0]["field"] for one in listed} == dict.fromkeys(
+    assert {Path(failure["input"]).name: failure["faults"][0]["field"] for failure in listed} == dict.fromkeys(
         damaged_files(), "payload.image"
     )
     suffix = {"png": ".png", "jpeg": ".jpg"}[case.form]
@@ -264,11 +264,11 @@ async def test_by_map(node: NodeProcess, tmp_path: Path, case: Case) -> None:
 
 
 async def test_over_nats(node: NodeProcess) -> None:
-    """`work.image_processing` from a plain client, as JSON and as MessagePack; ends and blobs read by it too."""
+    """`work.image_processing` from a plain client, as JSON and MessagePack; it reads ends and blobs too."""
     client = await nats.connect(re.findall(r"nats://\S+", node.banner)[0])
     try:
         store = await client.jetstream().object_store("blobs")
-        told = await client.subscribe("task_updates.*.*.end")
+        ends = await client.subscribe("task_updates.*.*.end")
         await client.flush()
         wanted: dict[int, tuple[str, bytes, Case | None]] = {}
         jobs = [(name, data, case) for name, data in whole_files().items() for case in CASES]
@@ -279,7 +279,7 @@ async def test_over_nats(node: NodeProcess) -> None:
                 answer = await client.request(f"work.{KIND}", message, timeout=10)
                 wanted[json.loads(answer.data)["seq"]] = name, data, case
         while wanted:
-            message = await told.next_msg(timeout=30)
+            message = await ends.next_msg(timeout=30)
             end = msgspec.msgpack.decode(message.data)
             name, data, case = wanted.pop(int(message.subject.split(".")[2]))
             if case is None:

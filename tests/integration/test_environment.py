@@ -1,4 +1,4 @@
-"""deploy/environment.sh and start.sh with an installer that downloads nothing: what they ask of it, and when."""
+"""deploy/environment.sh and start.sh with a fake installer that downloads nothing: its calls and their order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.nodes import ROOT
 
 WITHIN_S = 60.0
 
-#: Makes "environments" that hold this script as their python; writes down every installation.
+#: Makes "environments" with this script as their python, and logs every installation.
 PYTHON = """#!/bin/sh
 case "$1 $2 $3" in
 "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
@@ -31,7 +31,7 @@ case "$1 $2 $3" in
 *) exec "$REAL_PYTHON" "$@" ;;
 esac
 """
-#: Says what it was asked; an installation reads a line from GATE first, where there is one.
+#: Logs its arguments; an installation reads a line from GATE first, if it is set.
 UV = """#!/bin/sh
 [ "$1" = --version ] && exit
 echo "uv $*" >>"$LOG"
@@ -41,7 +41,7 @@ echo "uv $*" >>"$LOG"
 
 
 def executable(path: Path, text: str) -> Path:
-    """A script at `path`."""
+    """Write a script to `path`."""
     path.write_text(text)
     path.chmod(0o755)
     return path
@@ -56,19 +56,19 @@ class Clone:
 
     @property
     def log(self) -> list[str]:
-        """What the installers and the node were called with, in order."""
+        """The calls of the installers and of the node, in order."""
         file = Path(self.environment["LOG"])
         return file.read_text().splitlines() if file.exists() else []
 
     def begin(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """./start.sh, under way."""
+        """Start ./start.sh."""
         return subprocess.Popen(
             ["sh", "./start.sh", *arguments], cwd=self.folder, env=self.environment | more,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def start(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """./start.sh to its end."""
+        """Run ./start.sh to its end."""
         process = self.begin(*arguments, **more)
         out, err = process.communicate(timeout=WITHIN_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -76,7 +76,7 @@ class Clone:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Clone]:
-    """With a uv that pip can install, and none on PATH."""
+    """A clone with a uv that pip can install, and no working uv on PATH."""
     folder, fakes = tmp_path / "clone", tmp_path / "fakes"
     (folder / "deploy").mkdir(parents=True)
     fakes.mkdir()
@@ -85,7 +85,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
     python = executable(fakes / "python-of-this-machine", PYTHON)
     executable(fakes / "uv-to-install", UV)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
-    # A uv that does not run, so that the machine's own can't take part; nothing is read from pip's files.
+    # A uv that does not run hides that of the machine; pip's configuration files are not read.
     executable(fakes / "uv", "#!/bin/sh\nexit 1\n")
     yield Clone(
         folder,
@@ -97,7 +97,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
 
 
 def asked(clone: Clone) -> list[str]:
-    """Which packages uv was asked to install."""
+    """The packages that uv was called to install."""
     return [line.partition("unsafe-best-match ")[2] for line in clone.log if line.startswith("uv ")]
 
 
@@ -122,7 +122,7 @@ def test_it_installs_once_and_again_when_the_project_changes(clone: Clone) -> No
         project.write("# changed\n")
     assert "Installing" in clone.start().stderr
     assert asked(clone) == [ALL, MODEL] * 2
-    assert sum(line.startswith("pip ") for line in clone.log) == 1, "the environment has a uv by now"
+    assert sum(line.startswith("pip ") for line in clone.log) == 1, "the environment now has a uv"
 
 
 def test_a_uv_on_path_is_used(clone: Clone) -> None:
@@ -132,7 +132,7 @@ def test_a_uv_on_path_is_used(clone: Clone) -> None:
     assert not [line for line in clone.log if line.startswith("pip ")]
 
 
-def test_without_uv_pip_installs_and_that_is_said(clone: Clone) -> None:
+def test_without_uv_pip_installs_and_says_so(clone: Clone) -> None:
     ended = clone.start(NO_UV="1")
     assert ended.returncode == 0 and "pip installs instead" in ended.stderr
     assert "an index has no such package" not in ended.stderr
@@ -140,27 +140,27 @@ def test_without_uv_pip_installs_and_that_is_said(clone: Clone) -> None:
     assert installed[1:] == [ALL, MODEL] and "uv" in installed[0]
 
 
-def test_what_uv_can_not_install_pip_tries(clone: Clone) -> None:
+def test_pip_tries_what_uv_can_not_install(clone: Clone) -> None:
     ended = clone.start(UV_FAILS="1")
     assert ended.returncode == 0 and "pip tries" in ended.stderr
     assert [line for line in clone.log if line.startswith("pip ")][1].endswith(ALL)
 
 
-def test_what_nobody_can_install_is_no_environment(clone: Clone) -> None:
+def test_a_failed_installation_leaves_no_environment(clone: Clone) -> None:
     ended = clone.start(NO_UV="1", PIP_FAILS="1")
     assert ended.returncode != 0 and "an index has no such package" in ended.stderr
     assert not [line for line in clone.log if "-m node" in line]
     assert "Installing" in clone.start().stderr
 
 
-def test_slim_is_less_and_becomes_all_without_the_flag(clone: Clone) -> None:
+def test_slim_installs_less_and_a_start_without_the_flag_installs_all(clone: Clone) -> None:
     ended = clone.start("--mesh", "m", "--slim", "--slots", "1")
     assert ended.returncode == 0 and "Slim" in ended.stderr and "[3/3]" in ended.stderr
     assert asked(clone) == ["--editable ."] and clone.log[-1] == "-P -m node --mesh m --slots 1"
     again = clone.start("--slim")
     assert "Slim" in again.stderr and "Installing" not in again.stderr
     assert "Slim" not in clone.start().stderr and asked(clone) == ["--editable .", ALL, MODEL]
-    assert clone.start("--slim").stderr == "", "whoever has everything has that too"
+    assert clone.start("--slim").stderr == "", "a full environment includes the slim one"
     assert clone.start().stderr == "" and len(asked(clone)) == 3
 
 
@@ -188,11 +188,11 @@ def test_uv_gets_the_settings_of_pip(clone: Clone) -> None:
     )  # fmt: skip
     assert ended.returncode == 0
     (line,) = [line for line in clone.log if line.endswith(ALL)]
-    for words in (
+    for options in (
         "--default-index https://index.invalid/simple", "--index file:///a/simple --index file:///b/simple",
         "--find-links /wheels", "--constraint /limits.txt",
     ):  # fmt: skip
-        assert words in line
+        assert options in line
 
 
 def test_variables_win_over_files_and_sections_over_the_global_one() -> None:

@@ -1,4 +1,4 @@
-"""The executor with real worker processes: results, limits, crashes, and who outlives whom."""
+"""The executor with real worker processes: results, limits, crashes, and lifetimes of processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.integration.executor_harness import alive, echo, executor_of, seen, v
 CODE = Path(node.__path__[0]).parent
 
 
-async def test_a_value_comes_back_with_its_times_and_token(tmp_path):
+async def test_a_value_is_returned_with_its_times_and_token(tmp_path):
     async with executor_of(tmp_path) as (executor, watcher):
         token = object()
         executor.submit([Job("a", "echo", encode({"value": {"x": [1, "ü"]}}), token=token), Job("b", "echo")])
@@ -38,7 +38,7 @@ async def test_a_value_comes_back_with_its_times_and_token(tmp_path):
 async def test_five_thousand_small_jobs_each_get_their_own_result(tmp_path):
     ids = [f"j{number}" for number in range(5000)]
     async with executor_of(tmp_path) as (executor, watcher):
-        executor.submit([echo(each, value=each) for each in ids])
+        executor.submit([echo(job_id, value=job_id) for job_id in ids])
         ends = await watcher.end_of(*ids)
         assert [value_of(end)["value"] for end in ends] == ids
 
@@ -63,24 +63,24 @@ async def test_a_failing_job_says_why_and_its_worker_goes_on(tmp_path):
         assert value_of(after) == {"value": 1} and executor._pool.workers == [worker]
 
 
-@pytest.mark.parametrize("how, said", [("exit", "70"), ("segv", "SIGSEGV"), ("kill", "SIGKILL")])
-async def test_a_crash_ends_its_job_and_no_other(tmp_path, how, said):
+@pytest.mark.parametrize("how, reason", [("exit", "70"), ("segv", "SIGSEGV"), ("kill", "SIGKILL")])
+async def test_a_crash_ends_its_job_and_no_other(tmp_path, how, reason):
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         warm = [f"w{number}" for number in range(5)]
-        executor.submit([echo(each) for each in warm])
+        executor.submit([echo(job_id) for job_id in warm])
         await watcher.end_of(*warm)
         before = [f"b{number}" for number in range(20)]
         after = [f"a{number}" for number in range(20)]
-        jobs = [echo(each, value=each) for each in before + after]
+        jobs = [echo(job_id, value=job_id) for job_id in before + after]
         executor.submit([*jobs[:20], echo("crash", crash=how), *jobs[20:]])
         ends = await watcher.end_of(*before, "crash", *after)
         crash = ends.pop(len(before))
-        assert crash.error.code == "crashed" and said in crash.error.message
+        assert crash.error.code == "crashed" and reason in crash.error.message
         assert [value_of(end)["value"] for end in ends] == before + after
         assert executor.free_cores == 1
 
 
-async def test_a_job_past_its_time_is_stopped_with_its_helpers_and_the_rest_go_on(tmp_path):
+async def test_a_job_past_its_time_limit_is_stopped_and_the_others_go_on(tmp_path):
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         executor.submit([echo("hang", hang=True, timeout_s=0.3), echo("next", value=2)])
         hang, after = await watcher.end_of("hang", "next")
@@ -111,7 +111,7 @@ async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
     async with executor_of(tmp_path, slots=2) as (executor, watcher):
         await warmed(executor, watcher)
         small = [f"s{number}" for number in range(40)]
-        jobs = [echo(each, value=each) for each in small]
+        jobs = [echo(job_id, value=job_id) for job_id in small]
         executor.submit([*jobs[:20], echo("long", hang=True), *jobs[20:]])
         ends = await watcher.end_of(*small)
         assert [value_of(end)["value"] for end in ends] == small and "long" not in watcher.ended
@@ -119,7 +119,7 @@ async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
         assert (await watcher.end_of("long"))[0].error.code == "cancelled"
 
 
-async def test_what_is_behind_a_long_one_is_called_back_and_may_be_dropped(tmp_path):
+async def test_jobs_behind_a_long_one_are_recalled_and_can_be_cancelled(tmp_path):
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         await warmed(executor, watcher)
         executor.submit([echo("long", sleep_s=0.5), *(echo(f"s{number}") for number in range(20))])
@@ -130,26 +130,26 @@ async def test_what_is_behind_a_long_one_is_called_back_and_may_be_dropped(tmp_p
         assert [end.error.code for end in ends if not end.ok] == ["cancelled"]
 
 
-async def test_a_job_past_its_time_is_stopped_when_it_has_been_running_for_long(tmp_path):
-    """Long ones are looked after less often."""
+async def test_a_long_job_past_its_time_limit_is_stopped(tmp_path):
+    """Long jobs are checked less often."""
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         executor.submit([echo("slow", sleep_s=30, timeout_s=STEADY_AFTER_S + 0.5), echo("next", value=1)])
         slow, _ = await watcher.end_of("slow", "next")
         assert slow.error.code == "timeout" and STEADY_AFTER_S + 0.5 <= slow.ran_s < 20
 
 
-async def test_a_wide_job_has_all_cores_to_itself_and_its_turn(tmp_path):
+async def test_a_wide_job_gets_all_cores_in_its_turn(tmp_path):
     async with executor_of(tmp_path, slots=2) as (executor, watcher):
         jobs = [echo("n1", sleep_s=0.05), echo("n2", sleep_s=0.05), echo("wide", cores=2, sleep_s=0.1)]
         executor.submit([*jobs, echo("n3", value=1)])
         ends = {end.job.id: end for end in await watcher.end_of("n1", "n2", "wide", "n3")}
         wide = ends["wide"]
         assert all(end.ok for end in ends.values())
-        assert max(ends[each].started_at + ends[each].ran_s for each in ("n1", "n2")) <= wide.started_at + 0.005
+        assert max(ends[job_id].started_at + ends[job_id].ran_s for job_id in ("n1", "n2")) <= wide.started_at + 0.005
         assert ends["n3"].started_at + 0.005 >= wide.started_at + wide.ran_s
 
 
-async def test_large_results_are_left_in_a_file(tmp_path):
+async def test_large_results_are_written_to_a_file(tmp_path):
     async with executor_of(tmp_path) as (executor, watcher):
         size = CLAIM_CHECK_BYTES * 3
         value = "x" * size
@@ -162,7 +162,7 @@ async def test_large_results_are_left_in_a_file(tmp_path):
         assert small.result_file is None and value_of(small) == filler(5, 100)
 
 
-async def test_progress_is_told_while_a_job_runs(tmp_path):
+async def test_progress_is_reported_while_a_job_runs(tmp_path):
     async with executor_of(tmp_path) as (executor, watcher):
         executor.submit([echo("slow", sleep_s=2.5)])
         await watcher.until(lambda: watcher.progress)
@@ -170,7 +170,7 @@ async def test_progress_is_told_while_a_job_runs(tmp_path):
         assert watcher.progress[0][0::2] == ("slow", "sleeping") and 0 <= watcher.progress[0][1] < 1
 
 
-async def test_stop_gives_back_what_did_not_end(tmp_path):
+async def test_stop_returns_the_jobs_that_did_not_end(tmp_path):
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         executor.submit([echo("ends", sleep_s=0.2), echo("waits")])
         await watcher.until(lambda: "ends" in watcher.started)
@@ -206,7 +206,7 @@ async def test_a_worker_killed_while_idle_is_replaced(tmp_path):
 
 
 def own_kind(tmp_path: Path, monkeypatch, body: str) -> None:
-    """Makes `echo` in worker processes do `body` instead: a workload that a test wrote."""
+    """Replace `echo` in worker processes by `body`, a workload of the test."""
     stand_in = tmp_path / "stand_in"
     stand_in.mkdir()
     text = "from __future__ import annotations\nimport os, subprocess, sys\ndef run(payload, context):\n"
@@ -237,8 +237,8 @@ async def test_workers_inherit_no_secrets_and_leave_nothing_behind(tmp_path, mon
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     async with executor_of(tmp_path, slots=1) as (executor, watcher):
         executor.submit([echo("one"), echo("two")])
-        one, two = map(value_of, await watcher.end_of("one", "two"))
-        for seen in (one, two):
+        first, second = map(value_of, await watcher.end_of("one", "two"))
+        for seen in (first, second):
             assert seen["seen"] == [] and seen["here"] == seen["env"]["HOME"] == seen["env"]["TMPDIR"]
             assert Path(seen["here"]).is_relative_to(tmp_path)
             assert "secret" not in seen["env"].values() and seen["env"]["LC_ALL"] == "C.UTF-8"
@@ -265,22 +265,22 @@ asyncio.run(main())
 
 
 async def test_workers_and_their_helpers_die_with_the_daemon(tmp_path, monkeypatch):
-    told = tmp_path / "told"
+    pids_file = tmp_path / "told"
     own_kind(
         tmp_path,
         monkeypatch,
         f"""
         helper = subprocess.Popen(["sleep", "1000"])
-        open({str(told)!r} + ".part", "w").write(f"{{os.getpid()}} {{helper.pid}}")
-        os.rename({str(told)!r} + ".part", {str(told)!r})
+        open({str(pids_file)!r} + ".part", "w").write(f"{{os.getpid()}} {{helper.pid}}")
+        os.rename({str(pids_file)!r} + ".part", {str(pids_file)!r})
         helper.wait()
         """,
     )
-    words = [sys.executable, "-c", DRIVER, str(tmp_path / "workers"), str(tmp_path / "stand_in")]
-    driver = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(CODE)})  # noqa: ASYNC220
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "workers"), str(tmp_path / "stand_in")]
+    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(CODE)})  # noqa: ASYNC220
     try:
-        await seen(lambda: told.exists() or driver.poll() is not None)
-        worker, helper = map(int, told.read_text().split())
+        await seen(lambda: pids_file.exists() or driver.poll() is not None)
+        worker, helper = map(int, pids_file.read_text().split())
         assert alive(worker) and alive(helper)
     finally:
         driver.kill()

@@ -1,4 +1,4 @@
-"""The digest on a real bus: who follows it hears all in one message, and listens itself when it stays away."""
+"""The heartbeat digest on a real bus: a follower gets all heartbeats in one message, or each one without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Mesh:
         self._publishing: asyncio.Task[None] | None = None
 
     async def node(self, name: str) -> None:
-        """One more node; it sends heartbeats until `silence`."""
+        """Add a node that sends heartbeats until `silence`."""
         record = NodeRecord(id=name, name=name, incarnation="1")
         await self.bus.kv(subjects.KV_NODES).put(name, messages.encode(record))
 
@@ -42,11 +42,11 @@ class Mesh:
         self._speaking[name] = asyncio.create_task(speak())
 
     def silence(self, name: str) -> None:
-        """It sends no more heartbeats."""
+        """End the heartbeats of a node."""
         self._speaking.pop(name).cancel()
 
     async def lead(self) -> None:
-        """The leader hears everybody, and publishes digests from now on."""
+        """The leader receives all heartbeats, and publishes digests from now on."""
         await self.leader.heartbeat_relay.lead(True)
 
         async def digest() -> None:
@@ -57,7 +57,7 @@ class Mesh:
         self._publishing = asyncio.create_task(digest())
 
     def fall_silent(self) -> None:
-        """No digest any more."""
+        """End the digests."""
         assert self._publishing is not None
         self._publishing.cancel()
 
@@ -69,9 +69,9 @@ class Mesh:
 @pytest.fixture
 async def mesh(bus_server) -> AsyncIterator[Mesh]:
     registries = [Registry(await bus_server.connect(f"{name}/1"), name, FAST) for name in ("leader", "follower")]
-    for one in registries:
-        await one.start()
-    running = [asyncio.create_task(one.run()) for one in registries]
+    for registry in registries:
+        await registry.start()
+    running = [asyncio.create_task(registry.run()) for registry in registries]
     made = Mesh(await bus_server.connect("speaker"), *registries)
     for name in ("leader", "follower", "a"):
         await made.node(name)
@@ -80,35 +80,35 @@ async def mesh(bus_server) -> AsyncIterator[Mesh]:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    for one in registries:
-        await one.close()
+    for registry in registries:
+        await registry.close()
 
 
 def listening(registry: Registry) -> bool:
     return registry.heartbeat_relay._all is not None
 
 
-async def test_with_a_digest_a_node_ceases_to_receive_each_heartbeat_and_knows_as_much(
+async def test_with_a_digest_a_node_stops_receiving_each_heartbeat_and_knows_as_much(
     mesh: Mesh, eventually: Callable
 ) -> None:
-    assert listening(mesh.follower), "without a leader everybody hears everybody"
+    assert listening(mesh.follower), "without a leader every node receives all heartbeats"
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
     assert listening(mesh.leader)
     changes: list[tuple[str, str, str]] = []
     mesh.follower.listen(lambda *change: changes.append(change))
     await mesh.node("b")
-    await eventually(lambda: any(one.record.id == "b" and one.heartbeat for one in mesh.follower.members()))
-    (seen,) = [one for one in mesh.follower.view() if one.id == "b"]
+    await eventually(lambda: any(member.record.id == "b" and member.heartbeat for member in mesh.follower.members()))
+    (seen,) = [node_view for node_view in mesh.follower.view() if node_view.id == "b"]
     assert (seen.state, seen.running) == ("up", 3)
     await asyncio.sleep(FAST.heartbeat_interval_s * 12)
     assert not listening(mesh.follower)
-    assert changes == [("b", "", "up")], "nobody is doubted while the digest comes"
+    assert changes == [("b", "", "up")], "no node is suspect while the digest arrives"
     mesh.silence("b")
     await eventually(lambda: mesh.follower.state_of("b") == "gone")
 
 
-async def test_when_the_digest_stays_away_a_node_listens_itself_and_holds_only_the_dead_for_dead(
+async def test_without_a_digest_a_node_receives_all_heartbeats_and_only_dead_nodes_are_gone(
     mesh: Mesh, eventually: Callable
 ) -> None:
     await mesh.lead()
@@ -119,13 +119,13 @@ async def test_when_the_digest_stays_away_a_node_listens_itself_and_holds_only_t
     mesh.silence("leader")
     await eventually(lambda: mesh.follower.is_gone("leader", "1"))
     assert listening(mesh.follower)
-    assert {node for node, _, _ in changes} <= {"leader", "follower"}, "nobody else is doubted for it"
+    assert {node for node, _, _ in changes} <= {"leader", "follower"}, "no other node is suspect because of it"
     mesh.silence("a")
     await eventually(lambda: mesh.follower.state_of("a") == "gone")
     assert mesh.follower.state_of("follower") == "up"
 
 
-async def test_a_digest_of_an_earlier_leader_is_not_believed(mesh: Mesh, eventually: Callable) -> None:
+async def test_a_digest_of_an_earlier_leader_is_ignored(mesh: Mesh, eventually: Callable) -> None:
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
     ghost = Heartbeat(node="ghost", incarnation="1", seq=1)
@@ -138,8 +138,8 @@ async def test_a_digest_of_an_earlier_leader_is_not_believed(mesh: Mesh, eventua
     assert mesh.follower.state_of("ghost") == "" and mesh.follower.heartbeat_relay.leader == "leader"
 
 
-async def test_nobody_publishes_a_digest_that_nobody_hears(mesh: Mesh, eventually: Callable) -> None:
-    """A node alone would send four messages a second to itself."""
+async def test_no_digest_is_published_without_followers(mesh: Mesh, eventually: Callable) -> None:
+    """A single node would send four messages a second to itself."""
     digests: list[Message] = []
     await mesh.bus.subscribe(subjects.HEARTBEAT_DIGEST, digests.append)
     await mesh.lead()
@@ -153,10 +153,10 @@ async def test_nobody_publishes_a_digest_that_nobody_hears(mesh: Mesh, eventuall
     await mesh.bus.flush()
     assert not digests
     await mesh.node("b")
-    await eventually(lambda: digests and any(one.id == "b" for one in mesh.follower.view()))
+    await eventually(lambda: digests and any(node_view.id == "b" for node_view in mesh.follower.view()))
 
 
-async def test_a_death_notice_is_heard_at_once_without_a_digest_of_it(mesh: Mesh, eventually: Callable) -> None:
+async def test_a_death_notice_takes_effect_at_once_without_a_digest(mesh: Mesh, eventually: Callable) -> None:
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower) and mesh.follower.is_alive("a", "1"))
     mesh.silence("a")
@@ -165,10 +165,12 @@ async def test_a_death_notice_is_heard_at_once_without_a_digest_of_it(mesh: Mesh
     )
     await mesh.bus.flush()
     await eventually(lambda: mesh.follower.is_gone("a", "1"))
-    assert failure_detector.is_disconnected(mesh.follower.seen()["a"], FAST, time.monotonic()), "not for its silence"
+    assert failure_detector.is_disconnected(mesh.follower.seen()["a"], FAST, time.monotonic()), (
+        "because of the notice and not of its silence"
+    )
 
 
-async def test_only_the_leader_and_its_standby_nodes_hear_who_holds_what(mesh: Mesh, eventually: Callable) -> None:
+async def test_only_the_leader_and_its_standby_nodes_receive_held_sets(mesh: Mesh, eventually: Callable) -> None:
     await eventually(lambda: mesh.follower.heartbeat_relay._held is not None)
     for name in ("b", "c", "d"):  # before "follower" by id: the three standby nodes are a, b and c
         await mesh.node(name)

@@ -1,4 +1,4 @@
-"""Work that turns out long does not stay with the node that took it for short work, while another one is idle."""
+"""A node that prefetched long tasks as short ones returns them while another node is idle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def test_long_tasks_taken_for_short_ones_are_shared(tmp_path: Path) -> Non
     async with Cluster(tmp_path) as cluster:
         await cluster.start(1, 1)
         mesh = await cluster.client()
-        # Both nodes learn that an echo takes next to nothing.
+        # Both nodes learn that an echo is short.
         async for item in mesh.map("echo", ({"value": value} for value in range(3000)), ordered=False):
             assert item.ok
         ends = Counter[str]()
@@ -23,5 +23,5 @@ async def test_long_tasks_taken_for_short_ones_are_shared(tmp_path: Path) -> Non
             assert item.ok
             ends[(await mesh.end(item.task)).node] += 1
         cluster.print_logs()
-        # One that keeps all it took for short work is left with 43 of them. (The other one may be slow to begin.)
+        # A node that keeps all its prefetched work would end with 43 tasks. (The other node may start late.)
         assert len(ends) == 2 and min(ends.values()) >= TASKS * 0.3, ends

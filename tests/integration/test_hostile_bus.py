@@ -1,4 +1,4 @@
-"""Garbage, other versions' records and hostile ids on every subject and bucket: the node works on, and starts again.
+"""Garbage, records of other versions and hostile ids on every subject and bucket: the node goes on and restarts.
 
 The subjects and keys are read from `mesh/subjects.py`, so that a new one is covered.
 """
@@ -20,7 +20,7 @@ from mesh.client import Mesh
 from mesh.messages import encode
 from tests.nodes import Cluster, NodeProcess, eventually
 
-#: What stands for the parameters of a subject, and for its wildcards.
+#: The values for the parameters of a subject and for its wildcards.
 TOKENS = {"number": "7", "urgency": "normal", "kind": "echo", "pool": "any"}
 TASK = "z-1"
 #: A plain publish to these opens or closes a whole stream, by design.
@@ -28,7 +28,7 @@ NOT_PUBLISHED = (subjects.LATER_CLOSED,)
 
 
 def built(node: str) -> Iterator[str]:
-    """What every builder of `mesh/subjects.py` makes, for a task, and for the node under test."""
+    """The result of every builder of `mesh/subjects.py`, for a task and for the node under test."""
     for name, build in vars(subjects).items():
         if not inspect.isfunction(build) or build.__module__ != subjects.__name__ or name.startswith(("_", "is_")):
             continue
@@ -46,7 +46,7 @@ def constants() -> Iterator[str]:
 
 
 def concrete(pattern: str) -> str:
-    """A subject that the pattern takes."""
+    """A subject that matches the pattern."""
     return re.sub(r"\{\{.*?\}\}|[*>]", TASK, pattern)
 
 
@@ -66,7 +66,7 @@ def kv_subjects(node: str) -> set[str]:
 
 
 def filled(text: str) -> Iterator[dict[str, Any]]:
-    """For each type of the wire: the names of its fields with values of their types, all its texts `text`."""
+    """For each wire type: the names of its fields with values of their types, where every text is `text`."""
     for module in (messages, coordination, capacity):
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -85,7 +85,7 @@ def _value(type_: str, text: str) -> Any:
 
 HOSTILE = ("a b-1", "../x", "*", ">", "a\r\nPUB x 0\r\n\r\n")
 OTHERS: tuple[Any, ...] = (None, 7, [], [1, 2], {"version": 99}, {"wire_version": "x"}, {"x": 1})
-#: In a KV record only the last write is read at a start, so each group has a start of its own.
+#: A start reads only the last write of a KV record, so each group has a start of its own.
 PAYLOADS: dict[str, list[bytes]] = {
     "garbage": [b"", b"\x00", b"{", b"\xff" * 40, b"[" * 5000, b"\x91" * 5000, b"\xa4\xff\xfe\xfd\xfc", b"\xc1"],
     "other versions": [encode(value) for value in OTHERS],
@@ -102,12 +102,12 @@ def test_the_subjects_of_the_module_are_found() -> None:
 
 
 async def works(mesh: Mesh, value: int) -> None:
-    """A task goes in and its result comes out."""
+    """Check that a submitted task returns its result."""
     assert (await mesh.submit("echo", {"value": value}, wait_s=40.0))["value"] == value
 
 
 async def publish_everywhere(bus: Bus, node: NodeProcess, payloads: list[bytes]) -> None:
-    """Each payload on each subject and key, a batch at a time."""
+    """Publish each payload on each subject and key, in batches."""
     targets = sorted(core_subjects(node.id)) + sorted(kv_subjects(node.id))
     for payload in payloads:
         for subject in targets:

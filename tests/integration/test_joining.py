@@ -1,4 +1,4 @@
-"""Ways into a mesh that need no multicast: `--join`, `WorkerNode`, and a plain POST to nodes/register."""
+"""Ways to join a mesh without multicast: `--join`, `WorkerNode`, and a plain POST to nodes/register."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def cluster(tmp_path: Path):
 
 
 def call(url: str, body: bytes | None = None) -> tuple[int, Any]:
-    """(status, document), as curl sends it."""
+    """Send a request as curl does; returns (status, document)."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(urllib.request.Request(url, body), timeout=10) as answer:
@@ -47,16 +47,16 @@ def call(url: str, body: bytes | None = None) -> tuple[int, Any]:
 
 
 async def runs_on(mesh: Mesh, node: str) -> None:
-    """Work that asks for this node is done by it."""
+    """Check that a task that requires this node runs on it."""
     end = await (await mesh.start("echo", {"value": node}, requires={"node": node})).end(20)
     assert (end.state, end.node) == ("done", node)
 
 
-async def refused(folder: Path, *words: str) -> str:
-    """What a node says that can't start: a sentence, no traceback, exit code 2."""
+async def refused(folder: Path, *arguments: str) -> str:
+    """Start a node that can't start; returns its error. Checks exit code 2 and that there is no traceback."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "node", "--data", str(folder), "--interface", "lo", "--api", f"127.0.0.1:{free_port()}",
-        *words, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        *arguments, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(40):
@@ -69,23 +69,25 @@ async def refused(folder: Path, *words: str) -> str:
     return err.decode()
 
 
-async def said_goodbye(mesh: Mesh, node: str) -> bool:
-    """Whether the node told that it leaves. (Its record says so, too, until the master clears it away.)"""
-    told = {event.type for event in await journal(mesh.bus) if event.node == node}
-    return "leave" in told and events.NODE_GONE not in told
+async def left_in_order(mesh: Mesh, node: str) -> bool:
+    """Whether the node has reported that it leaves. (Its record says so too, until the leader removes it.)"""
+    reported = {event.type for event in await journal(mesh.bus) if event.node == node}
+    return "leave" in reported and events.NODE_GONE not in reported
 
 
-async def test_a_node_that_says_it_is_up_is_in_its_own_mesh(cluster: Cluster) -> None:
-    """Its API lists it from the first answer on, the one that founded and the one that joined."""
+async def test_a_started_node_is_listed_by_its_own_api(cluster: Cluster) -> None:
+    """From the first answer on, for the node that created the mesh and for one that joined."""
     for node in (cluster.nodes[0], await cluster.node().start()):
         status, document = await asyncio.to_thread(call, f"{node.api}{V}/network/status")
         assert status == 200
-        assert (node.id, "up") in {(one["id"], one["state"]) for one in document["registry"]["nodes"]}
+        assert (node.id, "up") in {
+            (listed_node["id"], listed_node["state"]) for listed_node in document["registry"]["nodes"]
+        }
 
 
 @pytest.mark.parametrize("scheme", ["http", "nats"])
 async def test_by_the_address_of_a_node_or_of_the_bus(cluster: Cluster, scheme: str) -> None:
-    """An address that does not answer beside one that does; it works, and it leaves in order."""
+    """With one address that does not answer and one that does; the node runs tasks and leaves in order."""
     address = cluster.nodes[0].api if scheme == "http" else cluster.url
     joiner = await cluster.node("--join", f"{scheme}://127.0.0.1:{free_port()}", "--join", address).start()
     assert f"joined through {cluster.url}" in joiner.banner
@@ -95,31 +97,31 @@ async def test_by_the_address_of_a_node_or_of_the_bus(cluster: Cluster, scheme: 
     assert record.name == platform.node().split(".")[0]
     await runs_on(mesh, joiner.id)
     assert await joiner.terminate() == 0, joiner.log()
-    assert await said_goodbye(mesh, joiner.id)
+    assert await left_in_order(mesh, joiner.id)
 
 
-async def test_an_address_that_was_given_is_the_only_way_in(cluster: Cluster, tmp_path: Path) -> None:
-    """What mDNS offers is not taken instead: another mesh behind the address, nobody, or a stranger, and it says so."""
-    words = ("--mesh", cluster.mesh_name, "--join")
+async def test_a_given_address_is_the_only_way_to_join(cluster: Cluster, tmp_path: Path) -> None:
+    """With another mesh at the address, no server or a foreign one, the node names the problem and ignores mDNS."""
+    arguments = ("--mesh", cluster.mesh_name, "--join")
     async with Cluster(tmp_path / "other") as other:
         other.folder.mkdir()
         node = await other.node().start()
         for address in (node.api, other.url):
-            said = await refused(tmp_path / "joiner", *words, address)
-            assert f"is called {other.mesh_name}, not {cluster.mesh_name}; add --mesh {other.mesh_name}" in said
+            message = await refused(tmp_path / "joiner", *arguments, address)
+            assert f"is called {other.mesh_name}, not {cluster.mesh_name}; add --mesh {other.mesh_name}" in message
     for scheme in ("http", "nats"):
         address = f"{scheme}://127.0.0.1:{free_port()}"
-        said = await refused(tmp_path / "joiner", *words, address)
-        assert f"answers at {address}" in said and "Check the address" in said
-    # A bus server is no API, and an API is no bus server.
+        message = await refused(tmp_path / "joiner", *arguments, address)
+        assert f"answers at {address}" in message and "Check the address" in message
+    # The port of an API given as a bus, and the port of a bus given as an API.
     port = cluster.nodes[0].api.rpartition(":")[2]
-    assert "can't join" in await refused(tmp_path / "joiner", *words, f"nats://127.0.0.1:{port}")
-    assert "can't join" in await refused(tmp_path / "joiner", *words, f"http://127.0.0.1:{cluster.bus_port}")
+    assert "can't join" in await refused(tmp_path / "joiner", *arguments, f"nats://127.0.0.1:{port}")
+    assert "can't join" in await refused(tmp_path / "joiner", *arguments, f"http://127.0.0.1:{cluster.bus_port}")
     assert (await asyncio.to_thread(call, f"{cluster.nodes[0].api}{V}/network/status"))[1]["leader"]
 
 
 async def test_registering_by_plain_http(cluster: Cluster) -> None:
-    """An id and bus URLs that work; the machine is shown as registered, and a node that is up stays as it is."""
+    """The answer has an id and valid bus URLs; the machine is shown as registered; a node that is up is unchanged."""
     node = cluster.nodes[0]
     body = {"name": "pi", "capabilities": {"cores": 4, "memory_bytes": 1 << 30}, "labels": {"room": "attic"}}
     status, answer = await asyncio.to_thread(call, f"{node.api}{V}/nodes/register", json.dumps(body).encode())
@@ -130,7 +132,7 @@ async def test_registering_by_plain_http(cluster: Cluster) -> None:
 
     async def listed() -> bool:
         document = (await asyncio.to_thread(call, f"{node.api}{V}/network/status"))[1]
-        shown.update({one["id"]: one for one in document["registry"]["nodes"]})
+        shown.update({listed_node["id"]: listed_node for listed_node in document["registry"]["nodes"]})
         return answer["id"] in shown
 
     await eventually(listed, 10, "the machine that registered is not shown")
@@ -150,12 +152,12 @@ async def test_registering_by_plain_http(cluster: Cluster) -> None:
 
 
 def workers() -> set[int]:
-    """Child processes of this one."""
+    """The descendants of this process."""
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 async def test_embedded_in_a_program(cluster: Cluster) -> None:
-    """It joins, serves its API, runs a task, ends the one it is on when it is stopped, and leaves nothing."""
+    """It joins, serves its API, runs tasks, finishes its running one when it is stopped, and leaves nothing behind."""
     mesh, before, port = await cluster.client(), workers(), free_port()
     worker = WorkerNode(cluster.nodes[0].api, port=port, slots=1, mesh_name=cluster.mesh_name, interface="lo")
     with pytest.raises(RuntimeError, match="start the node first"):
@@ -174,13 +176,13 @@ async def test_embedded_in_a_program(cluster: Cluster) -> None:
         await worker.stop()
     end = await last.end(5)
     assert (end.state, end.node, end.attempt) == ("done", me, 1)
-    assert await said_goodbye(mesh, me)
+    assert await left_in_order(mesh, me)
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port)
     assert workers() == before and not folder.exists()
 
 
-async def test_embedded_with_data_of_its_own_it_is_the_same_node_again(cluster: Cluster, tmp_path: Path) -> None:
+async def test_embedded_with_a_data_folder_it_keeps_its_id(cluster: Cluster, tmp_path: Path) -> None:
     options = {"mesh_name": cluster.mesh_name, "interface": "lo", "data": tmp_path / "data"}
     seen = []
     for _ in range(2):
@@ -189,8 +191,8 @@ async def test_embedded_with_data_of_its_own_it_is_the_same_node_again(cluster: 
     assert seen[0] == seen[1] and (tmp_path / "data").is_dir()
 
 
-async def test_embedded_where_nobody_answers_nothing_is_left(cluster: Cluster) -> None:
-    """It raises a sentence, every time; no process and no folder stays behind."""
+async def test_an_embedded_node_that_can_not_join_leaves_nothing(cluster: Cluster) -> None:
+    """It raises a sentence every time, and leaves no process and no folder."""
     before, address = workers(), f"http://127.0.0.1:{free_port()}"
     worker = WorkerNode(address, mesh_name=cluster.mesh_name, interface="lo")
     for _ in range(2):

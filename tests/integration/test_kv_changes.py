@@ -1,10 +1,11 @@
-"""Reading a bucket page by page, and only what is new: past 1,024 keys, over deletions, while others write."""
+"""Reads of a bucket by pages and by revision: more than 1,024 keys, deletions, concurrent writes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 
 from mesh import messages, subjects
 from mesh.bus import pages
@@ -13,31 +14,31 @@ from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord
 
 
-async def test_more_keys_than_the_server_gives_at_once_are_all_listed(bus_server) -> None:
+async def test_more_keys_than_one_page_are_all_listed(bus_server) -> None:
     kv = (await bus_server.connect("one")).kv(subjects.KV_NODES)
     await asyncio.gather(*(kv.put(f"n{number}", b"x") for number in range(1100)))
     assert {entry.key for entry in await kv.entries()} == {f"n{number}" for number in range(1100)}
 
 
-async def test_changes_are_what_was_written_since_deletions_included(bus_server) -> None:
+async def test_changes_are_the_writes_since_a_revision_deletions_included(bus_server) -> None:
     kv = (await bus_server.connect("one")).kv(subjects.KV_NODES)
     assert await kv.changes() == []
     await kv.put("a", b"1")
     await kv.put("b", b"1")
     first = await kv.changes()
-    assert [(one.key, one.value) for one in first] == [("a", b"1"), ("b", b"1")]
+    assert [(entry.key, entry.value) for entry in first] == [("a", b"1"), ("b", b"1")]
     seen = first[-1].revision
     assert await kv.changes(seen) == []
     last = await kv.put("a", b"2")
     await kv.delete("b")
     found = await kv.changes(seen)
-    assert [(one.key, one.value) for one in found] == [("a", b"2"), ("b", b"")]
+    assert [(entry.key, entry.value) for entry in found] == [("a", b"2"), ("b", b"")]
     assert found[0].revision == last
     assert [entry.key for entry in await kv.entries()] == ["a"]
 
 
-async def test_a_key_written_again_between_two_pages_is_there_once(bus_server, monkeypatch) -> None:
-    monkeypatch.setattr(pages, "PAGE", 2)
+async def test_a_key_written_again_between_two_pages_is_listed_once(bus_server, monkeypatch) -> None:
+    monkeypatch.setattr("mesh.bus.kv.read_page", partial(pages.read_page, count=2))
     kv = (await bus_server.connect("one")).kv(subjects.KV_NODES)
     for key in "abcde":
         await kv.put(key, b"1")
@@ -50,7 +51,7 @@ async def test_a_key_written_again_between_two_pages_is_there_once(bus_server, m
         return page
 
     monkeypatch.setattr(kv, "_page", read_and_write)
-    assert [(one.key, one.value) for one in await kv.changes()] == [
+    assert [(entry.key, entry.value) for entry in await kv.changes()] == [
         ("b", b"1"), ("c", b"1"), ("d", b"1"), ("e", b"1"), ("a", b"2"),
     ]  # fmt: skip
 

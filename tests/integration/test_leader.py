@@ -1,4 +1,4 @@
-"""What the leader clears away and warns of, on a real bus, and that nobody else does."""
+"""Garbage collection and alarms of the leader on a real bus, which no other node does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mesh.tasks import blob_refs
 
 @pytest.fixture
 async def elected(bus_server, eventually):
-    """`bus, election, leader = await elected(config)`: a leader that is in office."""
+    """`bus, election, leader = await elected(config)`: an elected leader."""
     tasks: list[asyncio.Task[None]] = []
 
     async def start(config) -> tuple[Bus, Election, Leader]:
@@ -104,7 +104,7 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
 
 
 async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
-    """Neither one that is there, nor one that comes between the look and the write."""
+    """Neither an existing plan, nor one that is written between the read and the write."""
     other = await bus_server.connect("other")
     later = messages.encode(Plan(fence=1 << 40))
     looks: list[int] = []
@@ -122,11 +122,11 @@ async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected
     monkeypatch.setattr(Kv, "get", get)
     bus, _, _ = await elected(LOCAL)
     await eventually(lambda: len(looks) >= 2)
-    await bus.flush()  # what was written after the second look has arrived
+    await bus.flush()  # a write after the second read has arrived
     assert (await watched.get(subjects.PLAN_KEY)).value == later
 
 
-async def test_the_leader_removes_lanes_nobody_used(bus_server, elected, eventually) -> None:
+async def test_the_leader_removes_unused_lanes(bus_server, elected, eventually) -> None:
     bus = await bus_server.connect("other")
     for kind in ("idle", "full"):
         await declare_lane(bus, kind, "any", "normal")
@@ -142,10 +142,10 @@ async def test_the_leader_removes_lanes_nobody_used(bus_server, elected, eventua
     async with asyncio.timeout(20):
         while not await look():
             await asyncio.sleep(0.02)
-    assert lanes == {"full"}, "work that waits keeps its lane"
+    assert lanes == {"full"}, "a lane with queued work stays"
 
 
-async def test_who_is_not_leader_removes_nothing(bus_server) -> None:
+async def test_a_node_that_is_not_leader_removes_nothing(bus_server) -> None:
     bus, asked = await bus_server.connect("other"), asyncio.Event()
     await declare_lane(bus, "idle", "any", "normal")
     looks = 0
@@ -166,17 +166,17 @@ async def test_who_is_not_leader_removes_nothing(bus_server) -> None:
 async def test_a_blob_stays_for_a_while_after_the_last_task_that_named_it(bus_server) -> None:
     bus = await bus_server.connect("other")
     blob, kept = (await bus.objects.put(b"x", "text/plain")).blob, (await bus.objects.put(b"y", keep=True)).blob
-    for one in (blob, kept):
-        await blob_refs.add(bus, [one], "c1-1")
-        await blob_refs.add(bus, [one], "c1-2")
+    for blob_id in (blob, kept):
+        await blob_refs.add(bus, [blob_id], "c1-1")
+        await blob_refs.add(bus, [blob_id], "c1-2")
     await blob_refs.release(bus, [blob, kept], "c1-1")
     assert await blob_refs.sweep(bus) == 0
     key = f"$KV.{subjects.KV_BLOB_REFS}.{blob}.c1-1"
     stored = await bus.api(f"STREAM.MSG.GET.KV_{subjects.KV_BLOB_REFS}", {"last_by_subj": key})
     assert f"Nats-TTL: {blob_refs.GRACE_S}s".encode() in base64.b64decode(stored["message"]["hdrs"])
     for task in ("c1-1", "c1-2"):  # the grace is over
-        for one in (blob, kept):
-            await bus.kv(subjects.KV_BLOB_REFS).delete(f"{one}.{task}")
+        for blob_id in (blob, kept):
+            await bus.kv(subjects.KV_BLOB_REFS).delete(f"{blob_id}.{task}")
     assert await blob_refs.sweep(bus) == 1
     with pytest.raises(NotFound):
         await bus.objects.info(blob)

@@ -1,4 +1,4 @@
-"""llm_inference through a whole node, as a user of the REST bridge sees it: answers, words as they come, a cancel."""
+"""llm_inference through a whole node, by REST: answers, streamed text, a cancellation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTION = {"prompt": "What is the capital of France?", "max_tokens": 16}
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs when it fails."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
@@ -62,7 +62,7 @@ async def test_a_language_model_over_rest(cluster: Cluster, tmp_path: Path) -> N
     async with aiohttp.ClientSession() as session:
         rest = Bridge(session, node.api)
         await _answers_and_is_warm(rest)
-        await _tells_its_words_and_is_cancelled(rest)
+        await _streams_its_text_and_is_cancelled(rest)
         await _answers_and_is_warm(rest)
         await _runs_what_the_operator_listed(rest)
         await _refuses(rest)
@@ -76,8 +76,8 @@ async def _answers_and_is_warm(rest: Bridge) -> None:
     assert (second["text"], second["warm"], second["load_s"]) == (first["text"], True, 0)
 
 
-async def _tells_its_words_and_is_cancelled(rest: Bridge) -> None:
-    """A long story: its beginning is read while it is written; then it ends at once, and its worker with it."""
+async def _streams_its_text_and_is_cancelled(rest: Bridge) -> None:
+    """A long answer is read while it is written; a cancellation ends it at once, with its worker."""
     story = {"prompt": "Once upon a time", "raw": True, "max_tokens": 4000, "repeat_penalty": 1.3}
     task, texts, last = (await rest.submit(story, wait_s=0))["id"], [], {}
     async for name, view in rest.events(task):
@@ -102,7 +102,7 @@ async def _runs_what_the_operator_listed(rest: Bridge) -> None:
 
 
 async def _refuses(rest: Bridge) -> None:
-    """In one sentence, whether it was found at the door, in the work, or nowhere."""
+    """In one sentence, whether the fault is found at submission, in the workload, or the model does not exist."""
     refused = await rest.submit({"prompt": "x", "model": "../tiny-llama", "stop": ["x"] * 9})
     assert {fault["field"] for fault in refused["error"]["faults"]} == {"payload.model", "payload.stop"}, refused
     task = await rest.submit({"prompt": "w1 " * 400, "model": "tiny-llama"})

@@ -1,4 +1,4 @@
-"""`Mesh.map` against a real node: what it reads of its payloads, and when it tells what has ended."""
+"""`Mesh.map` with a real node: how far it reads its payloads, and when it yields results."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ async def mesh(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_what_has_ended_is_told_while_the_next_payload_is_not_there_yet(mesh: Mesh, ordered: bool) -> None:
-    """A source that waits for each item to be read: a map that reads on before it tells would wait for ever."""
-    told = asyncio.Event()
+async def test_a_result_is_yielded_before_the_next_payload_is_available(mesh: Mesh, ordered: bool) -> None:
+    """The source waits until each item is read: a map that reads ahead before it yields would wait for ever."""
+    item_read = asyncio.Event()
 
     async def payloads() -> AsyncIterator[Any]:
         for number in range(5):
             yield {"value": number}
-            await told.wait()
-            told.clear()
+            await item_read.wait()
+            item_read.clear()
 
     found = []
     async with asyncio.timeout(30):
         async for item in mesh.map("echo", payloads(), ordered=ordered, window=WINDOW):
             found.append(item.result["value"])
-            told.set()
+            item_read.set()
     assert found == list(range(5))
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_it_never_reads_further_than_its_window(mesh: Mesh, ordered: bool) -> None:
-    """Though every task ends before the next payload comes."""
+    """Even when every task ends before the next payload is available."""
     read = 0
 
     async def payloads() -> AsyncIterator[Any]:
@@ -53,18 +53,18 @@ async def test_it_never_reads_further_than_its_window(mesh: Mesh, ordered: bool)
         for number in range(200):
             read += 1
             yield {"value": number}
-            await mesh.bus.flush()  # time enough for a task to end
+            await mesh.bus.flush()  # gives a task time to end
 
     found = []
     async for item in mesh.map("echo", payloads(), ordered=ordered, window=WINDOW):
-        # One more may have been asked for, and not sent yet.
+        # One more payload may have been read and not submitted yet.
         assert read <= len(found) + WINDOW + 1
         found.append(item.result["value"])
     assert sorted(found) == list(range(200)) and (not ordered or found == sorted(found))
 
 
-async def test_a_map_that_is_left_asks_for_no_more(mesh: Mesh) -> None:
-    """The source is told, by cancellation, while it waits."""
+async def test_an_abandoned_map_reads_no_more_payloads(mesh: Mesh) -> None:
+    """Its source is cancelled while it waits."""
     ended = asyncio.Event()
 
     async def payloads() -> AsyncIterator[Any]:
@@ -80,7 +80,7 @@ async def test_a_map_that_is_left_asks_for_no_more(mesh: Mesh) -> None:
     await asyncio.wait_for(ended.wait(), 10)
 
 
-async def test_an_error_of_the_source_is_the_maps(mesh: Mesh) -> None:
+async def test_an_error_of_the_source_is_raised_by_the_map(mesh: Mesh) -> None:
     async def slow() -> AsyncIterator[Any]:
         yield {"value": 1}
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""A node measures its kinds while nobody wants anything of it, shows what it found, and never in the way of work."""
+"""Calibration: an idle node measures its kinds and publishes their speeds, and gives way to work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from node.identity.calibrator import Calibrator
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
 
-async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) -> None:
-    """In the node's record, and so in network/status; the second start measures nothing."""
+async def test_speeds_are_published_and_kept_over_a_restart(tmp_path: Path) -> None:
+    """They are in the node record, and so in network/status; the second start measures nothing."""
     wanted = {name for name, spec in KINDS.items() if spec.probe is not None}
     async with Cluster(tmp_path) as cluster:
         node = await cluster.node("--measure-after", "1", "--measure-below", "100").start()
@@ -39,18 +39,18 @@ async def test_speeds_are_shown_and_known_again_after_a_restart(tmp_path: Path) 
         assert all(0 < seconds < 60 for seconds in speeds.values()), speeds
         assert set(json.loads((node.folder / SPEEDS).read_text())) == wanted
         assert not (node.folder / "measuring").exists()
-        view = next(one for one in await mesh.nodes() if one.id == node.id)
+        view = next(node_view for node_view in await mesh.nodes() if node_view.id == node.id)
         assert view.capabilities.speeds == speeds
 
         assert await node.terminate() == 0
         await node.start()
         again = await cluster.client()
         assert (await records(again.bus))[node.id].capabilities.speeds == speeds
-        await _the_slow_one_comes_after(cluster, node, again)
+        await _a_slower_node_ranks_last(cluster, node, again)
 
 
-async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: Mesh) -> None:
-    """A second node that remembers to be ten times as slow: the master ranks it last for every kind measured."""
+async def _a_slower_node_ranks_last(cluster: Cluster, fast: NodeProcess, mesh: Mesh) -> None:
+    """The leader ranks a second node last for every kind, whose stored speeds are ten times lower."""
     slow = cluster.node()
     slow.folder.mkdir()
     kept = json.loads((fast.folder / SPEEDS).read_text())
@@ -70,7 +70,7 @@ async def _the_slow_one_comes_after(cluster: Cluster, fast: NodeProcess, mesh: M
 
 
 class Scene:
-    """A Measuring with what it needs, and what it said."""
+    """A calibrator with its dependencies, and a record of what it published."""
 
     def __init__(self, folder: Path, *specs: KindSpec, idle_s: float = 0.1, percent: float = 0.0) -> None:
         self.held, self.published = asyncio.Event(), asyncio.Event()
@@ -99,7 +99,7 @@ def echo() -> KindSpec:
     return replace(KINDS["echo"], probe={"sleep_s": 0.2})
 
 
-async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: Path, echo: KindSpec) -> None:
+async def test_arriving_work_ends_a_probe_which_is_repeated_later(tmp_path: Path, echo: KindSpec) -> None:
     long = replace(echo, probe={"sleep_s": 50})
     scene = Scene(tmp_path, long)
     running = asyncio.create_task(scene.calibrator.run())
@@ -114,10 +114,10 @@ async def test_work_that_comes_ends_a_probe_which_is_made_again_later(tmp_path: 
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert not folder.exists(), "cancelled, it leaves nothing"
+    assert not folder.exists(), "a cancelled calibration leaves nothing"
 
 
-async def test_what_was_measured_is_published_and_kept(tmp_path: Path, echo: KindSpec) -> None:
+async def test_a_measured_speed_is_published_and_stored(tmp_path: Path, echo: KindSpec) -> None:
     scene = Scene(tmp_path, echo)
     await asyncio.wait_for(scene.measure(echo), 60)
     assert scene.published.is_set() and 0.2 <= scene.seconds["echo"] < 20

@@ -1,4 +1,4 @@
-"""One mesh goes into another, on two real bus servers: all of it, once, also when whoever moves it dies on the way."""
+"""A merge of one mesh into another, on two real bus servers: complete and once, also when the mover dies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGE = bytes(range(256)) * 4096
 
 @pytest.fixture
 async def other_server(tmp_path: Path) -> AsyncIterator[BusServer]:
-    """Another mesh's bus."""
+    """The bus of another mesh."""
     folder = tmp_path / "other"
     folder.mkdir()
     server = BusServer(folder)
@@ -48,7 +48,7 @@ async def name_it(bus: Bus, mesh: str) -> None:
 
 
 async def fill(bus: Bus) -> dict[str, str]:
-    """A mesh in use: what it holds, by what it is."""
+    """Fill a mesh with tasks, records and blobs; returns name -> id."""
     await name_it(bus, "ma")
     submitter = Submitter(bus, "c1")
     has: dict[str, str] = {}
@@ -73,27 +73,27 @@ async def fill(bus: Bus) -> dict[str, str]:
 
 
 async def check(target: Bus, has: dict[str, str]) -> None:
-    """All of it is there, each thing once."""
+    """Check that the target has everything once."""
     for name in ("waiting", "demanding", "keyed", "large", "tried"):
         assert (await records.read_waiting(target, has[name])).id == has[name], name
-    assert await records.read_waiting(target, has["ended"]) is None, "what has ended runs no second time"
+    assert await records.read_waiting(target, has["ended"]) is None, "an ended task does not run again"
     assert (await records.read_end(target, has["ended"])).state == "done"
     assert (await records.read_state(target, has["tried"])).attempt == 2
     assert (await records.read_delayed(target, has["delayed"])).id == has["delayed"]
-    assert [one.task.id for one in await dead_letters.list_all(target)] == ["c1-99"]
+    assert [letter.task.id for letter in await dead_letters.list_all(target)] == ["c1-99"]
     large = (await records.read_waiting(target, has["large"])).payload_ref
     assert sum([len(chunk) async for chunk in await target.objects.open(large.blob)]) == large.size
     assert b"".join([chunk async for chunk in await target.objects.open(has["kept"])]) == LARGE
     counts = {
         name: (await target.api(f"STREAM.INFO.{name}"))["state"]["messages"] for name in (subjects.WORK, subjects.LATER)
     }
-    assert counts == {subjects.WORK: 6, subjects.LATER: 1}, "five tasks and what lies at the door"
+    assert counts == {subjects.WORK: 6, subjects.LATER: 1}, "five tasks and the message at the ingress"
     again = Submitter(target, "c2")
     accepted = await again.accept(SubmitRequest("echo", {"value": 4}, idempotency_key="k"))
     assert accepted.duplicate and accepted.id == has["keyed"]
 
 
-async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_server, monkeypatch) -> None:
+async def test_everything_is_moved_and_nothing_is_left(bus_server, other_server, monkeypatch) -> None:
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
     has = await fill(source)
@@ -102,19 +102,17 @@ async def test_everything_is_over_there_and_nothing_is_left(bus_server, other_se
     await check(target, has)
     for stream in (subjects.WORK, subjects.LATER):
         assert (await source.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
-    with pytest.raises(QueztlError):  # a delayed task that comes now would be lost with the source's servers
+    with pytest.raises(QueztlError):  # a delayed task accepted now would be lost with the servers of the source
         await source.store(subjects.later_at("c9-1"), b"late", timeout_s=1.0)
     order = await read_order(source)
     assert order.phase == "moved" and order.moved["tasks"] == 5 and order.moved["blobs"] == 2, order
     lanes = set(await list_lanes(target))
     assert ("echo", "any", "normal") in lanes and len(lanes) == 2
-    assert [one.key for one in await target.kv(subjects.KV_POOLS).entries()] != []
+    assert [entry.key for entry in await target.kv(subjects.KV_POOLS).entries()] != []
 
 
 @pytest.mark.parametrize("stores", [1, 2, 9, 11, 13, 15, 16, 18, 20, 22, 24])
-async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
-    bus_server, other_server, monkeypatch, stores: int
-) -> None:
+async def test_a_mover_that_dies_is_replaced_by_another(bus_server, other_server, monkeypatch, stores: int) -> None:
     """After any of its writes, confirmed or not."""
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
@@ -138,7 +136,7 @@ async def test_a_mover_that_dies_on_the_way_is_followed_by_another(
     await check(target, has)
 
 
-async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_server, monkeypatch) -> None:
+async def test_a_leader_that_was_overtaken_moves_nothing_more(bus_server, other_server, monkeypatch) -> None:
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     source, target = await bus_server.connect("source"), await other_server.connect("target")
     await fill(source)
@@ -153,47 +151,51 @@ async def test_a_master_that_was_overtaken_moves_nothing_more(bus_server, other_
     assert (await target.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"] == 0
 
 
-class Chair:
-    """Master for ever, with fence 1."""
+class PermanentLeader:
+    """Leader for ever, with fence 1."""
 
     async def confirm(self) -> int:
         return 1
 
 
-async def test_an_empty_newcomer_goes_unasked_and_one_in_use_is_told_of(bus_server, other_server, eventually) -> None:
-    """Both masters look; only the one whose mesh goes does anything."""
+async def test_an_empty_new_mesh_merges_automatically_into_one_in_use(bus_server, other_server, eventually) -> None:
+    """The leaders of both meshes run detectors; only that of the mesh that moves acts."""
     ours, theirs = await bus_server.connect("a"), await other_server.connect("b")
     await name_it(ours, "ma")
     await name_it(theirs, "mb")
     await fill(ours)
 
     async def connect(urls: tuple[str, ...]) -> Bus:
-        return await Bus.connect(urls, name="meeting", config=LOCAL)
+        return await Bus.connect(urls, name="detector", config=LOCAL)
 
-    def says(mesh: str, url: str) -> tuple[Announcement, ...]:
+    def announced_by(mesh: str, url: str) -> tuple[Announcement, ...]:
         return (Announcement("queztl", mesh, "", "n9", (url,), MEMBER),)
 
-    meetings = [
-        DuplicateMeshDetector(ours, "n1", Chair(), lambda: says("mb", other_server.url), connect, tuple),
-        DuplicateMeshDetector(theirs, "n2", Chair(), lambda: says("ma", bus_server.url), connect, tuple),
+    detectors = [
+        DuplicateMeshDetector(
+            ours, "n1", PermanentLeader(), lambda: announced_by("mb", other_server.url), connect, tuple
+        ),
+        DuplicateMeshDetector(
+            theirs, "n2", PermanentLeader(), lambda: announced_by("ma", bus_server.url), connect, tuple
+        ),
     ]
-    running = [asyncio.create_task(one.run(1)) for one in meetings]
+    running = [asyncio.create_task(duplicates.run(1)) for duplicates in detectors]
     order: MergeOrder | None = None
     try:
         async with asyncio.timeout(40):
             while order is None or order.phase != "moved":
-                # A hint of a change may come before the change itself can be read.
+                # A hint of a change may arrive before the change itself can be read.
                 await asyncio.sleep(0.05)
                 order = await read_order(theirs)
         assert order.into == "ma" and await read_order(ours) is None
-        assert meetings[0].alarms == {}
+        assert detectors[0].alarms == {}
     finally:
-        for one in running:
-            one.cancel()
+        for task in running:
+            task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def test_two_in_use_are_told_of_each_other_and_left_alone(
+async def test_two_meshes_in_use_raise_an_alarm_and_are_left_alone(
     bus_server, other_server, eventually, monkeypatch
 ) -> None:
     monkeypatch.setattr(detector, "VISIBLE_FOR_S", 0.0)
@@ -203,14 +205,14 @@ async def test_two_in_use_are_told_of_each_other_and_left_alone(
         await Submitter(bus, f"c{mesh}").accept(SubmitRequest("echo", {}))
 
     async def connect(urls: tuple[str, ...]) -> Bus:
-        return await Bus.connect(urls, name="meeting", config=LOCAL)
+        return await Bus.connect(urls, name="detector", config=LOCAL)
 
     seen = (Announcement("queztl", "mb", "", "n9", (other_server.url,), MEMBER),)
-    one = DuplicateMeshDetector(ours, "n1", Chair(), lambda: seen, connect, tuple)
-    running = asyncio.create_task(one.run(1))
+    duplicates = DuplicateMeshDetector(ours, "n1", PermanentLeader(), lambda: seen, connect, tuple)
+    running = asyncio.create_task(duplicates.run(1))
     try:
-        await eventually(lambda: one.alarms, within_s=15)
-        assert "queztl bus merge" in one.alarms["mb"] and "1 unfinished task" in one.alarms["mb"]
+        await eventually(lambda: duplicates.alarms, within_s=15)
+        assert "queztl bus merge" in duplicates.alarms["mb"] and "1 unfinished task" in duplicates.alarms["mb"]
         assert await read_order(ours) is None and await read_order(theirs) is None
     finally:
         running.cancel()
@@ -222,13 +224,13 @@ async def _yes() -> bool:
 
 
 async def _nothing(moved: dict[str, int]) -> None:
-    """Nobody looks."""
+    """Ignore the progress."""
 
 
 async def test_a_merge_whose_target_is_gone_is_undone_and_the_mesh_takes_work_again(
     bus_server, other_server, eventually, monkeypatch
 ) -> None:
-    """It was closed for new work when the target went away, and stayed so."""
+    """It was closed for new work when the target was gone, and stayed closed."""
     monkeypatch.setattr(mover, "DRAIN_WITHIN_S", 0.0)
     monkeypatch.setattr(detector, "UNDO_AFTER_S", 0.5)
     monkeypatch.setattr(detector, "LOOK_EVERY_S", 0.2)
@@ -248,10 +250,10 @@ async def test_a_merge_whose_target_is_gone_is_undone_and_the_mesh_takes_work_ag
     other_server.kill()
 
     async def connect(urls: tuple[str, ...]) -> Bus:
-        return await Bus.connect(urls, name="meeting", config=LOCAL)
+        return await Bus.connect(urls, name="detector", config=LOCAL)
 
-    one = DuplicateMeshDetector(source, "n1", Chair(), tuple, connect, tuple)
-    running = asyncio.create_task(one.run(1))
+    duplicates = DuplicateMeshDetector(source, "n1", PermanentLeader(), tuple, connect, tuple)
+    running = asyncio.create_task(duplicates.run(1))
     try:
         async with asyncio.timeout(30):
             while await read_order(source) is not None:

@@ -1,4 +1,4 @@
-"""Whole nodes as processes: every way in, every kind, and three nodes that find each other with nothing configured."""
+"""Whole nodes as processes: every way to submit every kind, and three nodes that find each other unconfigured."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from tests.nodes import records as node_records
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs when it fails."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
 
 
 def network(node: NodeProcess) -> dict[str, Any]:
-    """What one node's API says of the mesh."""
+    """The network status of one node's API."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{node.api}/api/v1.2/network/status", timeout=10) as answer:
         return dict(json.load(answer))
 
 
-async def knock(mesh: Mesh, kind: str, data: bytes, headers: dict[str, str] | None = None) -> str:
-    """Publish to `work.<kind>` as any NATS client would; the id of the task it becomes."""
+async def publish(mesh: Mesh, kind: str, data: bytes, headers: dict[str, str] | None = None) -> str:
+    """Publish to `work.<kind>` as any NATS client does; returns the id of the task."""
     answer = await mesh.bus.request(subjects.ingress(kind), data, headers=headers)
     stored = json.loads(answer.data)
     assert stored["stream"] == subjects.WORK, stored
@@ -48,7 +48,7 @@ async def knock(mesh: Mesh, kind: str, data: bytes, headers: dict[str, str] | No
 
 
 def refused(code: str, *fields: str) -> Expected:
-    """Failed at the door, with exactly these fields named."""
+    """Expect a failure at the ingress that names exactly these fields."""
 
     def expected(end: TaskEnd, _: Any) -> None:
         assert end.state == "failed" and end.error is not None and end.error.code == code, end
@@ -57,40 +57,42 @@ def refused(code: str, *fields: str) -> Expected:
     return expected
 
 
-async def test_every_kind_by_every_door_of_one_node(cluster: Cluster) -> None:
-    """By the SDK, and as JSON and MessagePack by a plain publish; what is wrong is answered by an end."""
+async def test_every_kind_by_every_interface_of_one_node(cluster: Cluster) -> None:
+    """By the SDK, and as JSON and MessagePack by a plain publish; a wrong message gets a failed end."""
     await cluster.node().start()
     mesh = await cluster.client()
     witness = await Witness(mesh.bus).start()
     accepted: dict[str, Expected] = {}
     for kind, payload, expected in mixed(20):
         accepted[(await mesh.start(kind, payload)).id] = expected
-        accepted[await knock(mesh, kind, msgspec.msgpack.encode(payload))] = expected
+        accepted[await publish(mesh, kind, msgspec.msgpack.encode(payload))] = expected
         if isinstance(payload.get("image"), bytes):
             payload["image"] = base64.b64encode(payload["image"]).decode()
-        accepted[await knock(mesh, kind, json.dumps(payload).encode())] = expected
-        accepted[await knock(mesh, kind, json.dumps(payload).encode(), {"Content-Type": "application/json"})] = expected
+        accepted[await publish(mesh, kind, json.dumps(payload).encode())] = expected
+        accepted[await publish(mesh, kind, json.dumps(payload).encode(), {"Content-Type": "application/json"})] = (
+            expected
+        )
 
-    by_number = await knock(mesh, "echo", b'{"value": "by number"}')
+    by_number = await publish(mesh, "echo", b'{"value": "by number"}')
     accepted[by_number] = echoed("by number")
     assert (await mesh.wait(by_number, 30)).state == "done"
     assert (await mesh.status(by_number.rpartition("-")[2])).id == by_number
-    accepted[await knock(mesh, "crypto_mining", b'{"seconds": 0.1}')] = lambda end, _: done(end)
-    accepted[await knock(mesh, "echo", b"")] = echoed(None)
+    accepted[await publish(mesh, "crypto_mining", b'{"seconds": 0.1}')] = lambda end, _: done(end)
+    accepted[await publish(mesh, "echo", b"")] = echoed(None)
 
     three = b'{"sleep_s": "long", "size_bytes": -1, "colour": "red"}'
-    accepted[await knock(mesh, "echo", three)] = refused(
+    accepted[await publish(mesh, "echo", three)] = refused(
         "bad_input", "payload.sleep_s", "payload.size_bytes", "payload.colour"
     )
-    accepted[await knock(mesh, "echo", b'{"value": ')] = refused("bad_input")
-    accepted[await knock(mesh, "telepathy", b"{}")] = refused("unknown_kind")
+    accepted[await publish(mesh, "echo", b'{"value": ')] = refused("bad_input")
+    accepted[await publish(mesh, "telepathy", b"{}")] = refused("unknown_kind")
     with pytest.raises(BusUnavailable):
         await mesh.bus.request("work.echo.any", b"{}")
     await invariants.check(mesh, accepted, witness)
 
 
-async def test_large_payloads_and_results_travel_as_blobs(cluster: Cluster) -> None:
-    """Over 128 KiB in both directions, and back byte by byte."""
+async def test_large_payloads_and_results_are_blobs(cluster: Cluster) -> None:
+    """Over 128 KiB in both directions, and equal byte by byte."""
     await cluster.node().start()
     mesh = await cluster.client()
     large = {"text": "ü" * 200_000}
@@ -103,7 +105,7 @@ async def test_large_payloads_and_results_travel_as_blobs(cluster: Cluster) -> N
     refs = mesh.bus.kv(subjects.KV_BLOB_REFS)
 
     async def tidied() -> bool:
-        """The payload that was claim-checked is gone, and the other blob is no longer this task's."""
+        """The claim-checked payload is removed, and the other blob no longer refers to this task."""
         named = await refs.get(f"{blob.blob}.{handle.id}")
         try:
             await mesh.bus.objects.info(sent.blob)
@@ -111,13 +113,13 @@ async def test_large_payloads_and_results_travel_as_blobs(cluster: Cluster) -> N
             return named is not None and named.value == b"0"
         return False
 
-    await eventually(tidied, 10, "what belongs to tasks that ended goes with them")
+    await eventually(tidied, 10, "blobs of ended tasks are removed")
     made = await mesh.submit("echo", {"size_bytes": 700_000, "seed": 3}, wait_s=30)
     assert isinstance(made, bytes) and len(made) == 700_000
 
 
 async def test_three_nodes_started_together_are_one_mesh(cluster: Cluster) -> None:
-    """One founds, two join; every node shows the same three, one master; labels decide who gets what."""
+    """One creates the mesh, two join; every node shows the same three nodes and one leader; labels are respected."""
     nodes = [cluster.node(), cluster.node("--label", "disk=nvme"), cluster.node()]
     await asyncio.gather(*(node.start() for node in nodes))
     assert sorted("created by this node" in node.banner for node in nodes) == [False, False, True]
@@ -128,7 +130,9 @@ async def test_three_nodes_started_together_are_one_mesh(cluster: Cluster) -> No
 
     async def agreed() -> bool:
         views[:] = [await asyncio.to_thread(network, node) for node in nodes]
-        states = [{one["id"]: one["state"] for one in view["registry"]["nodes"]} for view in views]
+        states = [
+            {listed_node["id"]: listed_node["state"] for listed_node in view["registry"]["nodes"]} for view in views
+        ]
         return all(state == {node.id: "up" for node in nodes} for state in states) and all(
             view["leader"] == views[0]["leader"] != "" for view in views
         )

@@ -1,4 +1,4 @@
-"""docs/nats.md, command by command: what `nats` would ask for is there, seen by nats-py's own, independent client."""
+"""docs/nats.md, command by command: nats-py, an independent client, sends the requests that `nats` would send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "nats.md").read_text()
 
 
 def translator() -> list[str]:
-    """The words of the page's $SHOW, with this interpreter in the place of the clone's."""
+    """The arguments of $SHOW on the page, with this interpreter in the place of the clone's."""
     (line,) = re.findall(r'^SHOW="(.*)"$', PAGE, re.MULTILINE)
     return [sys.executable, *shlex.split(line)[1:]]
 
@@ -52,17 +52,17 @@ async def mesh(tmp_path: Path):
         cluster.print_logs()
 
 
-async def test_door_and_task_subjects(mesh) -> None:
+async def test_ingress_and_task_subjects(mesh) -> None:
     """`nats req work.echo`, `nats sub 'task.>' --translate`, the sequence as an id, a wrong shape refused."""
     node, client = mesh
     seen = await client.subscribe("task.>")
-    told = await client.subscribe("task_updates.>")
+    updates = await client.subscribe("task_updates.>")
     await client.flush()
     headers = {"Queztl-Urgency": "high", "Queztl-Requires": '{"memory_mb": 100}'}
     answer = json.loads((await client.request("work.echo", b'{"value": 7}', headers=headers)).data)
     assert answer["stream"] == "WORK"
-    # A state comes before the end when the task took over 100 ms: its worker may have had to be started first.
-    end, stored = await last(seen), await last(told)
+    # A state precedes the end when the task took over 100 ms, for example because its worker had to start.
+    end, stored = await last(seen), await last(updates)
     assert re.fullmatch(rf"task\.w[0-9a-f]+\.{answer['seq']}\.end", end.subject)
     assert stored.subject == end.subject.replace("task.", "task_updates.", 1) and stored.data == end.data
     run = partial(subprocess.run, translator(), input=end.data, capture_output=True, check=True)
@@ -74,15 +74,15 @@ async def test_door_and_task_subjects(mesh) -> None:
         assert json.load(status)["result"] == {"value": 7}
     with pytest.raises(NoRespondersError):
         await client.request("work.echo.now", b"{}")
-    lanes = {one.name for one in await client.jetstream().consumers_info("WORK")}
+    lanes = {consumer.name for consumer in await client.jetstream().consumers_info("WORK")}
     assert "ingress" in lanes and any(re.fullmatch(r"echo~p-[0-9a-f]{10}~high", lane) for lane in lanes)
 
 
-async def test_streams_buckets_journal_and_beats(mesh) -> None:
-    """`nats stream ls -a`, `nats kv get`, `nats sub 'node.*.beat'`, `nats stream view EVENTS`."""
+async def test_streams_buckets_journal_and_heartbeats(mesh) -> None:
+    """`nats stream ls -a`, `nats kv get`, `nats sub 'node.*.heartbeat'`, `nats stream view EVENTS`."""
     node, client = mesh
     jetstream = client.jetstream()
-    streams = {one.config.name for one in await jetstream.streams_info()}
+    streams = {stream.config.name for stream in await jetstream.streams_info()}
     assert streams >= {"WORK", "LATER", "TASKS", "DEAD", "EVENTS", "METRICS", "OBJ_blobs", "OBJ_blobs-kept"}
     listed = re.search(r"\| `nats kv ls`.*\| (`nodes`[^;|]*)", PAGE)
     assert listed is not None
@@ -100,7 +100,7 @@ async def test_streams_buckets_journal_and_beats(mesh) -> None:
         except KeyNotFoundError:
             return False
 
-    await eventually(elected, 10.0, "a single node did not become master")
+    await eventually(elected, 10.0, "a single node did not become leader")
     assert msgspec.msgpack.decode((await leases.get("leader")).value)["node"] == node.id
     subjects = (await jetstream.stream_info("EVENTS", subjects_filter="mesh.event.>")).state.subjects
     assert "mesh.event.join" in subjects
@@ -116,11 +116,11 @@ async def test_nodes_answer_as_micro_services(mesh) -> None:
             assert (answer["name"], answer["id"]) == ("queztl", node.id)
             assert re.fullmatch(r"\d+\.\d+\.\d+.*", answer["version"])
     endpoints = json.loads((await client.request("$SRV.INFO.queztl", b"")).data)["endpoints"]
-    assert {one["subject"] for one in endpoints} >= {"work.echo", "work.crypto_mining"}
+    assert {endpoint["subject"] for endpoint in endpoints} >= {"work.echo", "work.crypto_mining"}
 
 
 async def test_blobs_are_a_nats_object_store(mesh) -> None:
-    """`nats object ls blobs` and `nats object get`: what REST took in, nats-py reads, digest checked."""
+    """`nats object ls blobs` and `nats object get`: nats-py reads a blob uploaded by REST and checks its digest."""
     node, client = mesh
     data = os.urandom(300_000)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -128,5 +128,5 @@ async def test_blobs_are_a_nats_object_store(mesh) -> None:
     with await asyncio.to_thread(opener.open, request, None, 20) as answer:
         blob = json.load(answer)["blob"]
     store = await client.jetstream().object_store("blobs")
-    assert [one.name for one in await store.list()] == [blob]
+    assert [stored_object.name for stored_object in await store.list()] == [blob]
     assert (await store.get(blob)).data == data

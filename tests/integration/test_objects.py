@@ -1,4 +1,4 @@
-"""Blobs: what goes in comes out, what failed leaves nothing, and other NATS clients can read them."""
+"""Blobs: read as they were stored, nothing left of failed uploads, readable by other NATS clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def messages(bus, bucket: str = subjects.BLOBS) -> int:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 50 * CHUNK_BYTES - 7])
-async def test_what_goes_in_comes_out(bus_server, tmp_path, size) -> None:
+async def test_a_blob_is_read_as_it_was_stored(bus_server, tmp_path, size) -> None:
     bus, data = await bus_server.connect("a"), os.urandom(size)
     (tmp_path / "file").write_bytes(data)
     for source in (data, tmp_path / "file", in_pieces(data, 100_001)):
@@ -67,7 +67,7 @@ async def test_a_failed_upload_leaves_nothing(bus_server) -> None:
     assert await messages(bus) == 0
 
 
-async def test_an_upload_given_up_halfway_leaves_nothing(bus_server) -> None:
+async def test_a_cancelled_upload_leaves_nothing(bus_server) -> None:
     bus, started, never = await bus_server.connect("a"), asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -83,7 +83,7 @@ async def test_an_upload_given_up_halfway_leaves_nothing(bus_server) -> None:
     assert await messages(bus) == 0
 
 
-async def test_a_full_store_says_so_and_keeps_what_it_had(bus_server) -> None:
+async def test_a_full_store_refuses_an_upload_and_keeps_its_blobs(bus_server) -> None:
     bus = await bus_server.connect("a")
     kept = await bus.objects.put(b"kept" * 1000)
     stream = f"OBJ_{subjects.BLOBS}"
@@ -94,7 +94,7 @@ async def test_a_full_store_says_so_and_keeps_what_it_had(bus_server) -> None:
     assert await messages(bus) == 2 and await read(bus, kept.blob) == b"kept" * 1000
 
 
-async def test_damage_is_noticed(bus_server) -> None:
+async def test_damage_is_detected(bus_server) -> None:
     bus = await bus_server.connect("a")
     ref = await bus.objects.put(os.urandom(3 * CHUNK_BYTES))
     stream = f"OBJ_{subjects.BLOBS}"
@@ -107,7 +107,7 @@ async def test_damage_is_noticed(bus_server) -> None:
         await read(bus, ref.blob)
 
 
-async def test_other_nats_clients_read_ours(bus_server) -> None:
+async def test_other_nats_clients_read_the_blobs(bus_server) -> None:
     import nats
 
     bus, data = await bus_server.connect("a"), os.urandom(300_000)

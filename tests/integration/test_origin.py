@@ -1,4 +1,4 @@
-"""Work that says where it comes from runs near there while there is room, and elsewhere when there is none."""
+"""Work with an origin runs near it while nodes there have free slots, and elsewhere when they are full."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.nodes import Cluster, eventually
 
 
 async def nodes_of(mesh: Mesh, count: int, origin: str, sleep_s: float = 0.2) -> list[str]:
-    """Which node each of `count` tasks, submitted at once, ran on."""
+    """The node that ran each of `count` tasks, submitted at once."""
     handles = [await mesh.start("echo", {"sleep_s": sleep_s}, origin=origin) for _ in range(count)]
     ends = await asyncio.gather(*(handle.end() for handle in handles))
     assert all(end.state == "done" for end in ends)
@@ -34,7 +34,7 @@ async def test_near_nodes_first_and_far_ones_when_those_are_full(tmp_path: Path)
             return plan is not None and plan.regions == ("eu", "us") and set(plan.places) == {"eu", "us"}
 
         await eventually(knows_both, 10, "the plan names both regions")
-        # Both nodes know the lanes of both origins before anything is counted.
+        # Both nodes must know the lanes of both origins before the test counts.
         await nodes_of(mesh, 4, "eu")
         await nodes_of(mesh, 4, "us")
         assert {("echo", "any@eu", "normal"), ("echo", "any@us", "normal")} <= (await list_lanes(mesh.bus)).keys()
@@ -43,7 +43,7 @@ async def test_near_nodes_first_and_far_ones_when_those_are_full(tmp_path: Path)
             async def settled(origin: str = origin, near: str = near) -> bool:
                 return [await nodes_of(mesh, 1, origin) for _ in range(5)] == [[near]] * 5
 
-            # A pull that stands in the other region's lane keeps its slot for up to two seconds.
+            # A standing pull in the lane of the other region keeps its slot for up to two seconds.
             await eventually(settled, 20, f"work of {origin} runs in {origin}")
         assert set(await nodes_of(mesh, 6, "us", sleep_s=3.0)) == {here.id, far.id}, "a full region borrows"
         await nodes_of(mesh, 1, "mars")

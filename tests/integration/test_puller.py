@@ -1,4 +1,4 @@
-"""Pulls against a real server: who gets a message, and that no credit stands where there is no work."""
+"""Pulls with a real server: which node gets a message, and that idle pulls are cancelled for work elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LONG_S = 1.0
 
 
 class Node:
-    """A puller whose tasks never end: each delivery takes a slot for good."""
+    """A puller whose tasks never end: each delivery takes a slot for ever."""
 
     def __init__(self, bus, slots: int, rank: int = 0) -> None:
         kinds = tuple(KindInfo(lane[0], True) for lane in (ECHO, FFT))
         record = NodeRecord(id="n1", name="n1", incarnation="1", slots=slots, capabilities=Capabilities(kinds=kinds))
         self.slots, self.news = slots, asyncio.Event()
         self.got: list[tuple[str, int]] = []
-        """(kind, how often it had been delivered)"""
+        """(kind, delivery count)"""
         self.puller = Puller(bus, lambda: record, self.load, lambda _: rank, self.on_message)
 
     def load(self) -> Load:
@@ -57,8 +57,8 @@ async def lanes(bus_server):
     return bus
 
 
-async def test_pulls_where_nothing_waits_keep_no_slot_from_a_lane_that_has_work(bus_server, lanes, eventually) -> None:
-    """A hint had this node ask one lane for all it can take, in vain: then another lane has work."""
+async def test_idle_pulls_keep_no_slot_from_a_lane_that_has_work(bus_server, lanes, eventually) -> None:
+    """After a hint, this node requests all it can take from one lane, in vain; then another lane has work."""
     node, other = [await patient_node(bus_server, name) for name in ("n1/1", "n2/1")]
     await node.puller.start()
     try:
@@ -68,7 +68,7 @@ async def test_pulls_where_nothing_waits_keep_no_slot_from_a_lane_that_has_work(
         lanes.send(subjects.wake(*ECHO), b"")
         await node.until(4)
         assert node.got == [("echo", 1)] * 4
-        # Nothing is left of the pulls that were taken back: they would swallow what comes now.
+        # No cancelled pull is left: it would take the messages that come now.
         await other.puller.start()
         await put(lanes, FFT, 2)
         lanes.send(subjects.wake(*FFT), b"")
@@ -80,16 +80,16 @@ async def test_pulls_where_nothing_waits_keep_no_slot_from_a_lane_that_has_work(
 
 
 async def patient_node(bus_server, name: str) -> Node:
-    """Of 4 slots; nothing but what is tested comes to its help: its pulls stand for a minute."""
+    """A node of 4 slots whose pulls and scans last a minute, so that neither helps the test."""
     bus = await bus_server.connect(name)
     bus.config = replace(bus.config, pull_expires_s=60.0, lane_scan_s=60.0)
     return Node(bus, slots=4)
 
 
-async def test_a_pull_says_how_much_for_how_long_and_with_which_rank(bus_server, lanes, eventually) -> None:
-    """No more than what is free, for two seconds at most, under the rank of the plan."""
+async def test_a_pull_has_a_batch_an_expiry_and_a_rank(bus_server, lanes, eventually) -> None:
+    """At most the free slots, for at most two seconds, with the rank of the plan."""
     asked = []
-    await lanes.subscribe("$JS.API.CONSUMER.MSG.NEXT.WORK.*", lambda one: asked.append(json.loads(one.data)))
+    await lanes.subscribe("$JS.API.CONSUMER.MSG.NEXT.WORK.*", lambda message: asked.append(json.loads(message.data)))
     node = Node(await bus_server.connect("n1/1"), slots=3, rank=7)
     await node.puller.start()
     try:

@@ -1,4 +1,4 @@
-"""The registry on a real bus: joins, silence, cuts, incarnations, a restart of the bus, and what it costs."""
+"""The registry on a real bus: joins, silence, disconnects, incarnations, a restart of the bus, and its cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAST = replace(LOCAL, heartbeat_interval_s=0.1)
 
 
 class Speaker:
-    """Says on the bus what nodes say."""
+    """Publishes the messages of nodes on the bus."""
 
     def __init__(self, bus) -> None:
         self.bus, self.seq = bus, 0
@@ -34,8 +34,8 @@ class Speaker:
         self.bus.send(subjects.heartbeat(node), messages.encode(heartbeat))
 
     def hold(self, node: str, incarnation: str = "1", *held: Held) -> None:
-        told = HeldSet(node=node, incarnation=incarnation, held=held)
-        self.bus.send(subjects.held(node), messages.encode(told))
+        announcement = HeldSet(node=node, incarnation=incarnation, held=held)
+        self.bus.send(subjects.held(node), messages.encode(announcement))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def registry(bus_server) -> AsyncIterator[Registry]:
     await registry.close()
 
 
-async def test_a_node_that_speaks_is_up_and_one_that_stops_is_gone(
+async def test_a_node_with_heartbeats_is_up_and_without_them_gone(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     changes: list[tuple[str, str, str]] = []
@@ -70,7 +70,7 @@ async def test_a_node_that_speaks_is_up_and_one_that_stops_is_gone(
     assert registry.is_gone("a", "1") and not registry.is_alive("a", "1")
 
 
-async def test_the_leader_word_is_believed_until_the_node_speaks_again(
+async def test_a_death_notice_is_believed_until_the_next_heartbeat(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     await speaker.record("a")
@@ -125,7 +125,7 @@ async def test_strangers_fill_no_memory_with_heartbeats_and_announcements(
     await registry.close()
 
 
-async def test_a_restart_of_the_bus_accuses_nobody(
+async def test_no_node_is_gone_after_a_restart_of_the_bus(
     bus_server, registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     changes: list[tuple[str, str, str]] = []
@@ -146,7 +146,7 @@ async def test_a_restart_of_the_bus_accuses_nobody(
     assert [change for change in changes if change[2] == "gone"] == []
 
 
-async def test_a_connection_that_closes_while_a_bus_server_restarts_is_no_suspicion(
+async def test_a_connection_that_closes_while_a_bus_server_restarts_is_ignored(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
     await speaker.record("a")
@@ -159,10 +159,10 @@ async def test_a_connection_that_closes_while_a_bus_server_restarts_is_no_suspic
         registry.bus_restarted()
 
 
-async def test_an_older_record_brings_no_old_incarnation_back(
+async def test_an_older_record_does_not_restore_an_old_incarnation(
     registry: Registry, speaker: Speaker, eventually: Callable
 ) -> None:
-    """A server that lags behind still has it."""
+    """A lagging server still has the older record."""
     await speaker.record("a", incarnation="1")
     old = await speaker.bus.kv(subjects.KV_NODES).get("a")
     await speaker.record("a", incarnation="2")
@@ -171,7 +171,7 @@ async def test_an_older_record_brings_no_old_incarnation_back(
     assert registry.is_present("a", "2") and registry.announcements.former_holders() == {}
 
 
-async def test_an_observer_that_stood_still_accuses_nobody(bus_server, speaker: Speaker) -> None:
+async def test_an_observer_that_stalled_holds_no_node_for_gone(bus_server, speaker: Speaker) -> None:
     now = time.monotonic()
     registry = Registry(await bus_server.connect("observer/1"), "observer", FAST, clock=lambda: now)
     await registry.start()
@@ -183,11 +183,13 @@ async def test_an_observer_that_stood_still_accuses_nobody(bus_server, speaker: 
     assert registry.state_of("a") == "up"
     now += FAST.heartbeat_interval_s * FAST.gone_after_missed + 0.1
     registry._ticked_at = now
-    assert registry.state_of("a") == "gone", "but the time after that counts"
+    assert registry.state_of("a") == "gone", "silence after the stall counts"
     await registry.close()
 
 
-async def test_records_that_go_are_forgotten(registry: Registry, speaker: Speaker, eventually: Callable) -> None:
+async def test_nodes_with_deleted_records_are_removed(
+    registry: Registry, speaker: Speaker, eventually: Callable
+) -> None:
     await speaker.record("a", state="left")
     await speaker.record("b", incarnation="", registered_by="x")
     await eventually(lambda: registry.state_of("a") == "left" and registry.state_of("b") == "registered")
@@ -196,8 +198,8 @@ async def test_records_that_go_are_forgotten(registry: Registry, speaker: Speake
     assert [view.id for view in registry.view()] == ["b"]
 
 
-async def test_what_is_no_message_is_ignored(registry: Registry, speaker: Speaker, eventually: Callable) -> None:
-    speaker.bus.send(subjects.heartbeat("a"), b"\xc1 no beat")
+async def test_garbage_is_ignored(registry: Registry, speaker: Speaker, eventually: Callable) -> None:
+    speaker.bus.send(subjects.heartbeat("a"), b"\xc1 no heartbeat")
     speaker.bus.send(subjects.held("b"), b"nonsense")
     await speaker.bus.kv(subjects.KV_NODES).put("c", b"no record")
     await speaker.record("b")
@@ -215,6 +217,6 @@ async def test_folding_heartbeats_is_cheap(registry: Registry) -> None:
         for data in seen[start : start + 200]:
             registry._on_heartbeat(data)
         per_heartbeat_s.append((time.process_time() - began) / 200)
-    # 100 nodes say 200 heartbeats a second: 50 µs each would be one percent of a core. The best of ten: a neighbour on
-    # the same core costs processor time, too.
+    # 100 nodes send 200 heartbeats a second: 50 µs each is one percent of a core. The best of ten measurements counts,
+    # because another process on the same core costs processor time too.
     assert min(per_heartbeat_s) < 50e-6

@@ -1,4 +1,4 @@
-"""The scaler on a real bus: it follows the work up and down, keeps its limits, and writes down why."""
+"""The scaler on a real bus: it follows the load, keeps its limits, and journals its reasons."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def scene(bus_server: Any) -> AsyncIterator[Scene]:
     await made.kill()
 
 
-async def test_nothing_is_started_in_a_mesh_where_nobody_said_how_many(scene: Scene) -> None:
+async def test_nothing_is_started_in_a_mesh_without_max_nodes(scene: Scene) -> None:
     await scene.submit(500)
     await scene.elect()
 
@@ -40,21 +40,21 @@ async def test_nothing_is_started_in_a_mesh_where_nobody_said_how_many(scene: Sc
         status = await scene.store.status()
         return status is not None and status["state"] == "off"
 
-    await eventually(off, 10, "the scaler does not say that it is off")
+    await eventually(off, 10, "the status of the scaler is off")
     fake = scene.machines.providers["fake"]
     assert not fake.call_log and not scene.machines.started
 
 
-async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: Scene) -> None:
+async def test_it_follows_the_load_up_to_its_limit_and_back_with_reasons(scene: Scene) -> None:
     await scene.settings(max_nodes=4)
     await scene.submit(200)
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 3, "three nodes are started beside the person's")
+    await scene.until(lambda: scene.machines.started == 3, "three nodes are started beside the unmanaged one")
     await scene.cycles(3)
     assert scene.machines.peak == 3 and "person" in scene.machines.members
     await scene.work_off()
-    await scene.until(lambda: scene.machines.started == 0, "the idle nodes are given up")
-    assert {node for node, _ in scene.machines.told_to_leave} == {"i1", "i2", "i3"}
+    await scene.until(lambda: scene.machines.started == 0, "the idle nodes are drained")
+    assert {node for node, _ in scene.machines.leave_orders} == {"i1", "i2", "i3"}
     assert "person" in scene.machines.members
     await scene.cycles(3)
     assert not await scene.store.intents()
@@ -64,14 +64,14 @@ async def test_it_follows_the_work_up_to_its_limit_and_back_and_says_why(scene: 
     for what in ("intended", "launched", "joined", "draining", "ended"):
         assert events.count(what) == 3, (what, events)
     decisions = await scene.store.decisions(100)
-    assert decisions and all(pool["trail"] for one in decisions for pool in one["pools"])
-    assert max(pool["target"] for one in decisions for pool in one["pools"]) == 4
-    for one in decisions:
-        made, same = replay(one)
-        assert same and made.at == one["at"]
+    assert decisions and all(pool["trail"] for decision in decisions for pool in decision["pools"])
+    assert max(pool["target"] for decision in decisions for pool in decision["pools"]) == 4
+    for decision in decisions:
+        made, same = replay(decision)
+        assert same and made.at == decision["at"]
 
 
-async def test_busy_nodes_are_not_given_up(scene: Scene) -> None:
+async def test_busy_nodes_are_not_drained(scene: Scene) -> None:
     await scene.settings(max_nodes=4, cpu_down=0.7)
     await scene.submit(200)
     await scene.elect()
@@ -80,12 +80,12 @@ async def test_busy_nodes_are_not_given_up(scene: Scene) -> None:
         token = scene.machines.providers["fake"].running[node].token
         scene.machines.members[node] = member(node, token, running=1)
     await scene.work_off()
-    await scene.until(lambda: scene.machines.started == 2, "the idle one goes")
+    await scene.until(lambda: scene.machines.started == 2, "the idle node is drained")
     await scene.cycles(10)
     assert set(scene.machines.providers["fake"].running) == {"i1", "i2"}
 
 
-async def test_a_mesh_without_a_key_never_starts_what_costs_money(scene: Scene) -> None:
+async def test_a_mesh_without_a_key_never_starts_paid_nodes(scene: Scene) -> None:
     cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
     await scene.settings(max_nodes=9, providers=["cloud"])
     await scene.submit(200)
@@ -96,12 +96,12 @@ async def test_a_mesh_without_a_key_never_starts_what_costs_money(scene: Scene) 
     assert status is not None and any(launch_guard.NO_KEY in note for note in status["notes"])
 
 
-async def test_the_budget_is_a_wall(scene: Scene) -> None:
+async def test_the_budget_limit_is_never_exceeded(scene: Scene) -> None:
     cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
     await scene.settings(max_nodes=50, providers=["cloud"], budget_usd_h=2.5)
     await scene.submit(400)
     await scene.elect(has_key=True)
-    await scene.until(lambda: len(cloud.running) == 2, "what the budget allows is started")
+    await scene.until(lambda: len(cloud.running) == 2, "the nodes that the budget allows are started")
     await scene.cycles(10)
     assert len(cloud.calls("launch")) == 2
     status = await scene.store.status()
@@ -110,7 +110,7 @@ async def test_the_budget_is_a_wall(scene: Scene) -> None:
     assert 0 < status["cost"]["spent_today_usd"] < 1 and status["cost"]["budget_usd_day"] is None
 
 
-async def test_panic_ends_everything_paid_at_once_and_nothing_else(scene: Scene) -> None:
+async def test_panic_ends_all_paid_nodes_at_once_and_no_others(scene: Scene) -> None:
     cloud = scene.machines.provider("cloud", offers=[PAID], paid=True)
     fake = scene.machines.providers["fake"]
     await scene.settings(max_nodes=3, providers=["cloud"])
@@ -119,7 +119,7 @@ async def test_panic_ends_everything_paid_at_once_and_nothing_else(scene: Scene)
     await scene.until(lambda: len(cloud.running) == 2, "paid nodes are started")
     await scene.settings(max_nodes=6, providers=["cloud", "fake"])
     await scene.store.put_panic(True, time.time())
-    await scene.until(lambda: not cloud.running, "everything paid is ended")
+    await scene.until(lambda: not cloud.running, "all paid nodes are ended")
     await scene.until(lambda: len(fake.running) == 5, "unpaid nodes take over")
     launched = len(cloud.calls("launch"))
     await scene.cycles(5)
@@ -128,37 +128,37 @@ async def test_panic_ends_everything_paid_at_once_and_nothing_else(scene: Scene)
     assert await scene.store.panic() is None
 
 
-async def test_what_a_person_asks_for_holds_until_its_time_is_over(scene: Scene) -> None:
+async def test_a_manual_target_holds_until_it_expires(scene: Scene) -> None:
     await scene.settings(max_nodes=8)
     await scene.elect()
     current = await scene.store.policy()
     assert current is not None
     manual = settings.read_manual({"delta": 2, "for_s": 3.0}, 1, current, time.time())
     await scene.store.put_manual_target(manual)
-    await scene.until(lambda: scene.machines.started == 2, "two more by hand")
+    await scene.until(lambda: scene.machines.started == 2, "two more nodes by hand")
     await scene.until(lambda: scene.machines.started == 0, "the manual target has expired")
     with pytest.raises(BadInput) as caught:
         settings.read_manual({"target": 99, "delta": 1, "provider": "moon", "for_s": -1, "x": 1}, 1, current, 0.0)
-    assert {one.field for one in caught.value.faults} == {"x", "target", "for_s", "provider"}
+    assert {fault.field for fault in caught.value.faults} == {"x", "target", "for_s", "provider"}
 
 
-async def test_two_who_change_the_policy_at_once_do_not_undo_each_other(scene: Scene) -> None:
+async def test_concurrent_changes_of_the_policy_do_not_undo_each_other(scene: Scene) -> None:
     await scene.settings(max_nodes=3)
     seen = await scene.store.policy()
     assert seen is not None
-    one = settings.changed(seen, {"max_nodes": 4}, None, settings.BY_HAND, "a", 1.0)
+    first = settings.changed(seen, {"max_nodes": 4}, None, settings.BY_HAND, "a", 1.0)
     second = settings.changed(seen, {"max_nodes": 5}, None, settings.BY_HAND, "b", 2.0)
-    await scene.store.put_policy(seen, one)
+    await scene.store.put_policy(seen, first)
     with pytest.raises(WrongSequence, match="version 2"):
         await scene.store.put_policy(seen, second)
     kept = await scene.store.versions()
-    assert [(each.version, each.settings["max_nodes"]) for each in kept] == [(2, 4), (1, 3)]
+    assert [(version.version, version.settings["max_nodes"]) for version in kept] == [(2, 4), (1, 3)]
     await scene.store.put_manual_target(ManualTarget(target=1, until=5.0))
     assert (await scene.store.manual_target()) == ManualTarget(target=1, until=5.0)
 
 
-async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) -> None:
-    """Half as fast for a fifth less: the dearer one is cheaper by what it does."""
+async def test_the_offer_with_the_lowest_measured_cost_per_work_is_taken(scene: Scene) -> None:
+    """One offer is half as fast for a fifth less, so the more expensive one costs less per unit of work."""
     offers = (PAID, replace(PAID, id="m7", type="m7", price_usd_h=0.8))
     cloud = scene.machines.provider("cloud", paid=True, offers=offers)
     wanted: dict[str, Any] = {"providers": ["cloud"], "backlog_target_s": 1.0}
@@ -166,9 +166,9 @@ async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) 
     await scene.store.put_state(State(speeds={"m5": {"echo": 7200.0}, "m7": {"echo": 3600.0}}))
     await scene.submit(100)
     await scene.elect(has_key=True)
-    await scene.until(lambda: cloud.running, "one is rented")
+    await scene.until(lambda: cloud.running, "one node is rented")
     assert [order.offer for order in cloud.orders] == ["m5"]
-    # What its own node then does is measured: slower than the cheap one was.
+    # The measured speed of its own node is then lower than that of the cheap offer.
     (node,) = cloud.running
     rented = scene.machines.members[node]
     assert rented.heartbeat is not None
@@ -180,5 +180,5 @@ async def test_the_offer_that_is_measured_to_be_worth_it_is_taken(scene: Scene) 
 
     await eventually(known, 30, "its speed is known")
     await scene.settings(max_nodes=3, **wanted)
-    await scene.until(lambda: len(cloud.running) == 2, "another one is rented")
+    await scene.until(lambda: len(cloud.running) == 2, "another node is rented")
     assert [order.offer for order in cloud.orders] == ["m5", "m7"]

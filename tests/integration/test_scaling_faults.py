@@ -1,4 +1,4 @@
-"""Leaders that die in the middle, providers that lie, hang and fail, nodes that never join, clocks that jump."""
+"""Faults of scaling: leaders that die at any point, providers that lie, hang and fail, lost nodes, clock jumps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def scene(bus_server: Any) -> AsyncIterator[Scene]:
 
 
 async def test_leader_killed_between_intent_and_launch(scene: Scene) -> None:
-    """The order is written and its provider never hears of it: it is neither lost nor given twice."""
+    """The order is written and never reaches its provider: it is neither lost nor launched twice."""
     fake, reached = scene.machines.providers["fake"], asyncio.Event()
 
     async def dies_after_writing(fence: int) -> None:
@@ -45,11 +45,11 @@ async def test_leader_killed_between_intent_and_launch(scene: Scene) -> None:
     await scene.cycles(5)
     assert len(fake.calls("launch")) == 1 and scene.machines.peak == 1
     assert await scene.count("void") == 1
-    assert [one.token for one in await scene.store.intents()] == fake.calls("launch") != [left.token]
+    assert [order.token for order in await scene.store.intents()] == fake.calls("launch") != [left.token]
 
 
 async def test_leader_killed_after_the_launch_before_it_knows(scene: Scene) -> None:
-    """The provider has started it and the answer is lost: the next leader finds it by its token."""
+    """The provider has started the node and the answer is lost: the next leader finds it by its token."""
     fake = scene.machines.providers["fake"]
     scene.machines.joins = False
     fake.script.afterwards = [HANG]
@@ -69,7 +69,7 @@ async def test_leader_killed_after_the_launch_before_it_knows(scene: Scene) -> N
 
 
 async def test_leader_killed_during_a_drain(scene: Scene) -> None:
-    """A node was told to leave and still works: the next leader knows, and starts no other node for it."""
+    """A node that was ordered to leave still works: the next leader knows, and starts no other node for it."""
     fake, machines = scene.machines.providers["fake"], scene.machines
     await scene.settings(max_nodes=2)
     await scene.submit(100)
@@ -77,19 +77,19 @@ async def test_leader_killed_during_a_drain(scene: Scene) -> None:
     await scene.until(lambda: "i1" in machines.members, "one is started")
     machines.obeys = False
     await scene.work_off()
-    await scene.until(lambda: machines.told_to_leave, "it is told to leave")
+    await scene.until(lambda: machines.leave_orders, "it gets a leave order")
     await scene.kill()
-    first, machines.told_to_leave = machines.told_to_leave[0], []
+    first, machines.leave_orders = machines.leave_orders[0], []
 
     fence = await scene.elect()
-    await scene.until(lambda: machines.told_to_leave, "it is told again")
-    assert machines.told_to_leave[0] == ("i1", fence) and fence > first[1]
+    await scene.until(lambda: machines.leave_orders, "it gets another leave order")
+    assert machines.leave_orders[0] == ("i1", fence) and fence > first[1]
     machines.members["i1"] = draining(machines.members["i1"])
     await scene.cycles(5)
-    sent = len(machines.told_to_leave)
+    sent = len(machines.leave_orders)
     await scene.cycles(5)
-    assert len(machines.told_to_leave) == sent, "a node that drains need not be told"
-    assert not fake.calls("terminate"), "a node that drains is not cut off"
+    assert len(machines.leave_orders) == sent, "a draining node gets no further order"
+    assert not fake.calls("terminate"), "a draining node is not terminated"
     del machines.members["i1"]
     await scene.until(lambda: not fake.running, "its machine is ended once it has left")
     assert len(fake.calls("launch")) == 1
@@ -104,44 +104,44 @@ async def test_a_leader_that_was_superseded_orders_nothing(scene: Scene) -> None
     await scene.settings(max_nodes=5)
     await scene.submit(100)
     await scene.elect(superseded)
-    await scene.until(lambda: len(fake.calls("list")) > 5, "it looks")
+    await scene.until(lambda: len(fake.calls("list")) > 5, "it lists the instances")
     assert not fake.calls("launch") and not fake.calls("terminate")
 
 
 async def test_two_leaders_at_once_start_no_more_than_one_would(scene: Scene) -> None:
-    """Both believe they lead; whoever writes second is refused by the bus."""
+    """Both believe that they lead; the bus refuses the second write."""
     await scene.settings(max_nodes=3)
     await scene.submit(100)
     fence = await scene.elect()
     await scene.elect()
     scene.machines.fence = fence
-    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    await scene.until(lambda: scene.machines.started == 2, "two nodes are started")
     await scene.cycles(10)
     assert scene.machines.peak == 2
 
 
-async def test_a_provider_that_hangs_holds_nobody_up(scene: Scene) -> None:
-    deaf = scene.machines.provider("deaf", offers=[Offer("cheap", "deaf", start_s=0.0)])
-    deaf.script.lists = [HANG] * 100
-    deaf.script.launches = [HANG] * 100
+async def test_a_provider_that_hangs_does_not_block_others(scene: Scene) -> None:
+    hanging = scene.machines.provider("deaf", offers=[Offer("cheap", "deaf", start_s=0.0)])
+    hanging.script.lists = [HANG] * 100
+    hanging.script.launches = [HANG] * 100
     await scene.settings(max_nodes=4, providers=["deaf", "fake"], call_timeout_s=0.2, decide_every_s=0.1)
     await scene.submit(200)
     await scene.elect()
-    await scene.until(lambda: deaf.calls("launch"), "it is asked")
+    await scene.until(lambda: hanging.calls("launch"), "it gets a launch")
     await scene.cycles(5)
     status = await scene.store.status()
     assert status is not None and any("deaf's list did not come" in note for note in status["notes"])
-    # What it was asked for is not known to be nothing: it counts, and nobody orders it a second time.
-    unknown = len(set(deaf.calls("launch")))
-    assert len(deaf.calls("launch")) == unknown <= 3
+    # Launches without an answer may have started nodes: they count, and are not ordered a second time.
+    unknown = len(set(hanging.calls("launch")))
+    assert len(hanging.calls("launch")) == unknown <= 3
     assert unknown + scene.machines.started <= 3
-    deaf.script.lists.clear()
-    deaf.script.launches.clear()
+    hanging.script.lists.clear()
+    hanging.script.launches.clear()
     await scene.until(lambda: scene.machines.started == 3, "the rest is started once it answers")
 
 
-async def test_a_provider_that_fails_half(scene: Scene) -> None:
-    """Refusals, errors before and after the fact: what runs in the end is what is wanted, each accounted for."""
+async def test_a_provider_that_fails_partly(scene: Scene) -> None:
+    """Refusals, and errors before and after a launch: in the end the target runs, and each node has its order."""
     fake = scene.machines.providers["fake"]
     fake.script.launches = [NoCapacity("none left"), None, RuntimeError("a bug"), None, ProviderUnavailable("cut")]
     fake.script.afterwards = [None, ProviderUnavailable("the answer was lost")]
@@ -149,16 +149,16 @@ async def test_a_provider_that_fails_half(scene: Scene) -> None:
     await scene.settings(max_nodes=5, breaker_failures=9)
     await scene.submit(300)
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 4, "all are started in the end")
+    await scene.until(lambda: scene.machines.started == 4, "all nodes are started in the end")
     await scene.cycles(25)
     assert scene.machines.started == 4 == scene.machines.peak
     intents = await scene.store.intents()
-    assert sorted(one.token for one in intents) == sorted(one.token for one in fake.running.values())
+    assert sorted(order.token for order in intents) == sorted(instance.token for instance in fake.running.values())
     assert await scene.count("refused") == 1
 
 
 async def test_a_provider_that_lies(scene: Scene) -> None:
-    """Machines it claims and does not have, and one it hides: no harm beyond what it does itself."""
+    """It lists machines that it does not have, and hides one: nothing beyond its own harm happens."""
     fake = scene.machines.providers["fake"]
     fake.script.claims = [
         Instance("ghost", "xghost", MESH_ID, launched_at=time.time()),
@@ -168,12 +168,12 @@ async def test_a_provider_that_lies(scene: Scene) -> None:
     await scene.settings(max_nodes=3)
     await scene.submit(200)
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    await scene.until(lambda: scene.machines.started == 2, "two nodes are started")
     fake.script.hides = {next(iter(fake.running.values())).token}
-    await scene.until(lambda: "ghost" in fake.calls("terminate"), "what nobody ordered is ended")
+    await scene.until(lambda: "ghost" in fake.calls("terminate"), "an instance without an order is ended")
     await scene.cycles(25)
     assert {"ghost", "twin"} <= set(fake.calls("terminate")) and "other" not in fake.calls("terminate")
-    # The hidden one is in the mesh and works: what its provider says of it changes nothing.
+    # The hidden node is in the mesh and works: the list of its provider does not matter.
     assert scene.machines.started == 2 == scene.machines.peak and len(await scene.store.intents()) == 2
 
 
@@ -189,17 +189,17 @@ async def test_an_orphan_is_found_and_ended_and_a_lost_node_adopted(scene: Scene
     await scene.elect()
     await scene.until(lambda: set(fake.running) == {"i-xlost"}, "the orphan is ended")
     await scene.cycles(3)
-    assert [(one.token, one.state) for one in await scene.store.intents()] == [("xlost", "joined")]
-    assert not scene.machines.told_to_leave
+    assert [(order.token, order.state) for order in await scene.store.intents()] == [("xlost", "joined")]
+    assert not scene.machines.leave_orders
 
 
-async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_shunned(scene: Scene) -> None:
+async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_skipped(scene: Scene) -> None:
     fake = scene.machines.providers["fake"]
     scene.machines.joins = False
     await scene.settings(max_nodes=2)
     await scene.submit(100)
     await scene.elect()
-    await scene.until(lambda: len(fake.calls("terminate")) >= 2, "both are given up")
+    await scene.until(lambda: len(fake.calls("terminate")) >= 2, "both are terminated")
     await scene.cycles(20)
     assert len(fake.calls("launch")) == 2 and scene.machines.peak == 1 and not fake.running
     assert not await scene.store.intents()
@@ -207,8 +207,8 @@ async def test_a_node_that_never_joins_is_replaced_once_and_its_offer_then_shunn
     assert status is not None and "failed 2 times, left alone" in str(status["offers"][0]["refused"])
 
 
-async def test_one_that_never_joins_is_replaced_from_another_offer(scene: Scene) -> None:
-    """Both cost the same, so the first by name is taken; the other one once that is shunned."""
+async def test_a_node_that_never_joins_is_replaced_from_another_offer(scene: Scene) -> None:
+    """Both offers cost the same, so the first by name is taken, and the other once that is skipped."""
     scene.machines.joins = False
     good = scene.machines.provider("good", offers=[Offer("spare", "good")])
     await scene.settings(max_nodes=2, providers=["fake", "good"])
@@ -223,7 +223,7 @@ async def test_one_that_never_joins_is_replaced_from_another_offer(scene: Scene)
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0, -86400.0 * 40])
 async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, jump_s: float) -> None:
-    """The next leader's clock shows another time, and it still scales in when there is nothing to do."""
+    """The clock of the next leader shows another time; it still scales in when there is no work."""
     fake = scene.machines.providers["fake"]
 
     def jumped() -> Callable[[], float]:
@@ -232,7 +232,7 @@ async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, ju
     await scene.settings(max_nodes=3)
     await scene.submit(100)
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    await scene.until(lambda: scene.machines.started == 2, "two nodes are started")
     scene.machines.joins = False
     await scene.kill()
     await scene.elect(make_clock=jumped)
@@ -243,12 +243,12 @@ async def test_a_clock_that_jumped_ends_no_node_and_starts_none(scene: Scene, ju
     assert len(fake.calls("launch")) == 2
 
 
-async def test_the_bus_goes_and_comes_back(scene: Scene) -> None:
+async def test_a_restart_of_the_bus_changes_nothing(scene: Scene) -> None:
     fake = scene.machines.providers["fake"]
     await scene.settings(max_nodes=3)
     await scene.submit(100)
     await scene.elect()
-    await scene.until(lambda: scene.machines.started == 2, "two are started")
+    await scene.until(lambda: scene.machines.started == 2, "two nodes are started")
     scene.server.kill()
     await scene.server.start()
     await scene.cycles(3)

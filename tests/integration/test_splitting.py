@@ -1,4 +1,4 @@
-"""One large piece of work over three nodes gives what it gives on one, also when a node is killed half-way."""
+"""A large search over three nodes gives the result of one node, also when a node is killed during it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COUNT = 100_000_000
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs when it fails."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
 
 
-async def test_a_search_over_three_nodes_of_which_one_is_killed_is_that_of_one(cluster: Cluster) -> None:
-    """Every nonce is tried, and the best hash is the one this process finds alone."""
+async def test_a_search_over_three_nodes_with_one_killed_gives_the_result_of_one(cluster: Cluster) -> None:
+    """Every nonce is tried, and the best hash is the one that this process finds alone."""
     host, *others = await cluster.start(1, 1, 1)
     mesh = await cluster.client()
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""A folder of images over three nodes gives the bytes of one, also when a node is killed half-way."""
+"""A folder of images over three nodes gives the bytes of one node, also when a node is killed during it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.integration.queztl_process import queztl, start
 from tests.nodes import Cluster
 
 FILES = 36
-#: A third of a second a file on a fast machine (a running state is told after a tenth), in every format that is
-#: compressed with loss and one that is not.
+#: A third of a second per file on a fast machine (a running state is reported after a tenth), in lossy formats and a
+#: lossless one.
 PAYLOAD = {
     "operations": [
         *[{"op": "denoise", "window": 35}] * 3,
@@ -31,14 +31,14 @@ PAYLOAD = {
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs when it fails."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
 
 
 def write_images(folder: Path) -> None:
-    """Noise of different sizes; one is too large to travel inside its task."""
+    """Write images of noise of different sizes; one is too large for the payload of its task."""
     folder.mkdir()
     random = np.random.default_rng(4)
     for number in range(FILES):
@@ -48,20 +48,22 @@ def write_images(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of what `map` wrote."""
+    """Name -> bytes of each output of `map`."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-@pytest.mark.serial  # three nodes and a kill in the middle of work that takes every core
-async def test_a_folder_over_three_nodes_one_of_them_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
-    """File by file the same bytes; what the dead node had was done by others, and every node did some."""
+@pytest.mark.serial  # three nodes and a kill during work that uses every core
+async def test_a_folder_over_three_nodes_with_one_killed_gives_the_files_of_one(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Each file has the same bytes; others run the task of the dead node, and every node runs some."""
     write_images(tmp_path / "in")
     host, *others = await cluster.start(1, 1, 1)
     mesh = await cluster.client()
-    words = ("map", "image_processing", tmp_path / "in", "--payload", json.dumps(PAYLOAD))
-    process = await start(*words, "--out", tmp_path / "three", "--json", url=host.api)
+    arguments = ("map", "image_processing", tmp_path / "in", "--payload", json.dumps(PAYLOAD))
+    process = await start(*arguments, "--out", tmp_path / "three", "--json", url=host.api)
     try:
-        told = await _until_half_way(process)
+        first_outcomes = await _until_half_way(process)
         dead, lost = await asyncio.wait_for(kill_one_at_work(mesh, others, lambda: _tasks(mesh)), 30)
         out, err = await asyncio.wait_for(process.communicate(), 120)
     finally:
@@ -70,20 +72,20 @@ async def test_a_folder_over_three_nodes_one_of_them_killed_is_that_of_one(clust
             await process.wait()
     *more, summary = (json.loads(line) for line in out.splitlines())
     assert process.returncode == 0 and summary["summary"]["done"] == FILES, (summary, err)
-    ends = {one["task"]: await mesh.wait(one["task"], 30) for one in (*told, *more)}
-    assert len(ends) == FILES and ends[lost].node != dead.id, "what it had was done elsewhere"
+    ends = {outcome["task"]: await mesh.wait(outcome["task"], 30) for outcome in (*first_outcomes, *more)}
+    assert len(ends) == FILES and ends[lost].node != dead.id, "its task ran elsewhere"
     assert {end.node for end in ends.values()} == {host.id, *(node.id for node in others)}
     for node in others:
         if node is not dead:
             assert await node.terminate() == 0
-    alone = await queztl(*words, "--out", tmp_path / "one", url=host.api)
+    alone = await queztl(*arguments, "--out", tmp_path / "one", url=host.api)
     assert alone.code == 0, alone
-    one = contents(tmp_path / "one")
-    assert len(one) == FILES and contents(tmp_path / "three") == one
+    expected = contents(tmp_path / "one")
+    assert len(expected) == FILES and contents(tmp_path / "three") == expected
 
 
 async def _until_half_way(process: asyncio.subprocess.Process) -> list[Any]:
-    """The outcomes of a third of the files."""
+    """Wait for the outcomes of a third of the files."""
     assert process.stdout is not None
     async with asyncio.timeout(90):
         return [json.loads(await process.stdout.readline()) for _ in range(FILES // 3)]

@@ -1,4 +1,4 @@
-"""One video over three nodes gives the bytes it gives on one, also when a node is killed half-way; then by command."""
+"""A video over three nodes gives the bytes of one node, also when a node is killed; then by command."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ PAYLOAD = {"preset": "medium", "crf": 24}
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs when it fails."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
 
 
-async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_video_over_three_nodes_with_one_killed_gives_the_bytes_of_one(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     source = tmp_path / "source.mp4"
     source.write_bytes(await asyncio.to_thread(video, FRAMES, size=(512, 288)))
     host = await cluster.node(slots=1).start()
@@ -60,7 +62,7 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
     redone = await mesh.wait(lost, 30)
     assert redone.state == "done" and redone.node != dead.id, redone
     _is_the_source(source, tmp_path / "three.mp4")
-    assert sorted(one.name for one in tmp_path.iterdir() if "encode" in one.name) == []
+    assert sorted(path.name for path in tmp_path.iterdir() if "encode" in path.name) == []
     await _by_command(host, source, tmp_path)
     await _interrupted(mesh, host, source, tmp_path)
 
@@ -68,23 +70,23 @@ async def test_a_video_over_three_nodes_of_which_one_is_killed_is_that_of_one(cl
 def _is_the_source(source: Path, target: Path) -> None:
     was, made = read(source), read(target)
     assert made.numbers == list(range(FRAMES)) and made.times == was.times
-    assert all(psnr(one, other) > 32 for one, other in zip(made.luma, was.luma, strict=True))
+    assert all(psnr(plane, other) > 32 for plane, other in zip(made.luma, was.luma, strict=True))
     assert made.sound == was.sound and made.sound_span == was.sound_span
     assert (made.codec, made.pixel_format) == ("h264", "yuv420p")
 
 
 async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
-    words = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "256x144")
-    done = await queztl(*words, "-o", folder / "small.mkv", "--part-seconds", "3", url=node.api)
+    arguments = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "256x144")
+    done = await queztl(*arguments, "-o", folder / "small.mkv", "--part-seconds", "3", url=node.api)
     assert done.code == 0, done
     assert f"joining 2 parts, {FRAMES} frames" in done.err and json.loads(done.out)["frames"] == FRAMES
     made = read(folder / "small.mkv")
     assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
     broken = folder / "broken.mp4"
     broken.write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
-    for path, said in ((broken, "is not a readable video file"), (folder / "nowhere", "is no file")):
+    for path, problem in ((broken, "is not a readable video file"), (folder / "nowhere", "is no file")):
         done = await queztl("encode", path, "-o", folder / "never.mp4", url=node.api)
-        assert done.code == 2 and said in done.err, done
+        assert done.code == 2 and problem in done.err, done
     done = await queztl("encode", source, "-o", folder / "never.avi", url=node.api)
     assert done.code == 2 and "must end in .mp4 or .mkv" in done.err
     done = await queztl("encode", source, "-o", folder / "never.mp4", "--payload", '{"seconds": 1}', url=node.api)
@@ -93,9 +95,9 @@ async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
 
 
 async def _interrupted(mesh: Mesh, node: NodeProcess, source: Path, folder: Path) -> None:
-    """Ctrl-C: exit code 130, no task goes on for nobody, nothing is left behind."""
-    words = ("encode", source, "-o", folder / "never.mp4", "--preset", "veryslow", "--payload", '{"crf": 5}')
-    process = await start(*words, url=node.api)
+    """Ctrl-C gives exit code 130, no task runs on, and no file is left behind."""
+    arguments = ("encode", source, "-o", folder / "never.mp4", "--preset", "veryslow", "--payload", '{"crf": 5}')
+    process = await start(*arguments, url=node.api)
     try:
         await eventually(lambda: _busy(mesh), 30, "a part runs")
         process.send_signal(signal.SIGINT)
@@ -109,7 +111,7 @@ async def _interrupted(mesh: Mesh, node: NodeProcess, source: Path, folder: Path
         return not await _busy(mesh)
 
     await eventually(idle, 20, "the open tasks are ended")
-    assert not [one for one in folder.iterdir() if one.name.startswith((".queztl", "never"))]
+    assert not [path for path in folder.iterdir() if path.name.startswith((".queztl", "never"))]
 
 
 async def _busy(mesh: Mesh) -> bool:

@@ -1,4 +1,4 @@
-"""The streams as declared: idempotent, lanes that hold work until somebody comes, ends that are told once."""
+"""The streams as declared: idempotent, lanes that keep work until a node pulls, ends that are published once."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ async def test_declaring_twice_changes_nothing(bus_server) -> None:
     await streams.declare_streams(bus, replace(LOCAL, work_max_bytes=1 << 20), free_bytes=1 << 30)
     after = await bus.api(f"STREAM.INFO.{subjects.WORK}")
     assert before["config"] == after["config"] and after["state"]["messages"] == 1
-    names = {one["name"] for one in streams.stream_configs(LOCAL, 1 << 20)}
+    names = {config["name"] for config in streams.stream_configs(LOCAL, 1 << 20)}
     assert names == set((await bus.api("STREAM.NAMES"))["streams"])
 
 
 async def _until_counted(bus: Bus, lanes: dict[Lane, tuple[int, int, int]]) -> None:
-    """nats-server adds a stored message to the count of its consumer a moment after it has confirmed it."""
+    """Poll the counts: nats-server counts a stored message for its consumer a moment after it confirms it."""
     counted: object = None
     try:
         async with asyncio.timeout(10):
@@ -43,7 +43,7 @@ async def _until_counted(bus: Bus, lanes: dict[Lane, tuple[int, int, int]]) -> N
         raise AssertionError(f"counted {counted}, not {lanes}") from None
 
 
-async def test_a_lane_counts_what_waits_and_what_is_out(bus_server, eventually) -> None:
+async def test_a_lane_counts_queued_and_delivered_messages(bus_server, eventually) -> None:
     bus = await bus_server.connect("a")
     lane = ("echo", "any", "low")
     await streams.declare_lane(bus, *lane)
@@ -63,7 +63,7 @@ async def test_a_lane_counts_what_waits_and_what_is_out(bus_server, eventually) 
     await streams.remove_lane(bus, *lane)
     await streams.remove_lane(bus, *lane)
     assert await streams.list_lanes(bus) == {}
-    # The work outlives its lane, and is there when the lane comes back.
+    # The work outlives its lane, and is delivered again when the lane is recreated.
     await streams.declare_lane(bus, *lane)
     await _until_counted(bus, {lane: (3, 0, 0)})
 
@@ -92,22 +92,22 @@ async def test_lower_ranks_are_served_first(bus_server, eventually) -> None:
     assert got == {0: 10, 5: 4}
 
 
-async def test_the_first_end_wins_and_only_it_is_told(bus_server) -> None:
-    bus, heard = await bus_server.connect("a"), []
-    await bus.subscribe(subjects.all_task_updates("c1"), heard.append)
+async def test_the_first_end_wins_and_only_it_is_published(bus_server) -> None:
+    bus, received = await bus_server.connect("a"), []
+    await bus.subscribe(subjects.all_task_updates("c1"), received.append)
     first = TaskEnd(id="c1-1", kind="echo", state="done", result=Raw(encode(1)))
     assert await records.write_end(bus, first) is True
     assert await records.write_end(bus, TaskEnd(id="c1-1", kind="echo", state="cancelled")) is False
     await bus.store(subjects.state("c1-2"), encode(TaskState(id="c1-2", kind="echo", state="running")))
     await bus.store(subjects.end("c2-1"), encode(TaskEnd(id="c2-1", kind="echo", state="done")))
     await bus.flush()
-    assert [message.subject for message in heard] == ["task_updates.c1.1.end", "task_updates.c1.2.state"]
-    assert msgspec.msgpack.decode(heard[0].data, type=TaskEnd).state == "done"
+    assert [message.subject for message in received] == ["task_updates.c1.1.end", "task_updates.c1.2.state"]
+    assert msgspec.msgpack.decode(received[0].data, type=TaskEnd).state == "done"
     assert (await records.read_end(bus, "c1-1")).state == "done"
 
 
-async def test_a_refusal_for_an_end_that_never_came_to_be_is_not_taken_at_its_word(bus_server, monkeypatch) -> None:
-    """As of a server that led and was cut off: whether the task has ended is not known."""
+async def test_a_refusal_because_of_an_uncommitted_end_is_not_believed(bus_server, monkeypatch) -> None:
+    """A Raft leader that was cut off refuses so: whether the task has ended is unknown."""
     bus = await bus_server.connect("a")
 
     async def store(*_: object, **__: object) -> int:
@@ -139,7 +139,7 @@ async def test_a_task_is_found_and_removed_wherever_it_waits(bus_server) -> None
     assert await records.read_waiting(bus, "c1-1") is None
 
 
-async def test_one_message_may_not_lie_in_two_lanes(bus_server) -> None:
+async def test_a_message_can_not_be_in_two_lanes(bus_server) -> None:
     bus = await bus_server.connect("a")
     await streams.declare_lane(bus, "echo", "any", "normal")
     overlapping = streams.lane_config("echo", "any", "normal", LOCAL) | {"durable_name": "x", "name": "x"}

@@ -45,9 +45,9 @@ async def node(bus_server, tmp_path: Path) -> Node:
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
 async def test_a_hostile_task_is_a_dead_letter_at_once(node: Node, changes) -> None:
     data = encode(PLAIN | changes)
-    assert await node.spy.said() == []
+    assert await node.spy.acks() == []
     node.admission.on_message(Message("work.echo.any.normal.z-1", "acks.7.1", data), 7, 1)
-    assert await node.ran() == [] and await node.spy.said(1) == [("acks.7.1", b"+TERM")]
+    assert await node.ran() == [] and await node.spy.acks(1) == [("acks.7.1", b"+TERM")]
     letter = await dead_letters.show(node.bus, "z-1")
     assert letter.raw == data and letter.end.error.code == "unreadable"
     assert await records.read_end(node.bus, "z-1") == letter.end

@@ -18,7 +18,7 @@ from mesh.merge import mover
 from mesh.messages import WIRE_VERSION, encode
 from mesh.sync import SyncMesh
 from tests.integration.conftest import BusServer
-from tests.integration.test_bad_starts import says, start
+from tests.integration.test_bad_starts import refused_with, start
 from tests.nodes import ROOT, Cluster
 
 #: The record as it was written before it had a wire version.
@@ -83,7 +83,7 @@ async def test_a_script_and_the_command_line_are_refused(bus_server: BusServer, 
 async def test_a_node_does_not_join(bus_server: BusServer, bus: Bus, tmp_path: Path) -> None:
     await put(bus, OLD)
     ended = start(tmp_path / "node", "--join", bus_server.url)
-    says(ended, "version 1", f"version {WIRE_VERSION}", "upgrade the mesh's nodes")
+    refused_with(ended, "version 1", f"version {WIRE_VERSION}", "upgrade the mesh's nodes")
 
 
 async def test_a_mesh_of_another_version_is_not_merged_with(bus: Bus) -> None:
@@ -100,7 +100,7 @@ async def test_a_node_keeps_its_hands_off_the_store_of_another_version(tmp_path:
         assert record is not None and record.wire_version == WIRE_VERSION
         await put(mesh.bus, OLD | {"id": record.id, "name": record.name})
         assert await node.terminate() == 0
-        says(start(node.folder, "--mesh", record.name), "version 1", f"version {WIRE_VERSION}", "--data")
+        refused_with(start(node.folder, "--mesh", record.name), "version 1", f"version {WIRE_VERSION}", "--data")
 
 
 async def test_the_record_is_written_once(bus: Bus) -> None:
