@@ -272,7 +272,7 @@ def test_a_node_that_starts_its_server_is_waited_for_and_not_asked_again() -> No
 def test_a_newcomer_whose_node_is_away_for_a_moment_is_waited_for() -> None:
     """A power cut in the middle of growth: two members are back, the third server is recorded and its node is late.
     The group of two shrank to one at once."""
-    world = founded(3)
+    world = created_mesh(3)
     world.obey(plan(world.view(), RULES))
     view = world.view()
     newcomer = Server("n3~1", "n3", frozenset({"10.0.0.3"}), in_group=False, age_s=2.0, gone_s=2.0)
