@@ -53,55 +53,6 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class TaskView:
-    """All that is known of a task."""
-
-    id: str
-    kind: str
-    state: str
-    attempt: int = 0
-    """Number of the last attempt, from 1; 0 before the first."""
-    node: str = ""
-    """Id of the node that runs it, or ran it; "" while none does."""
-    submitted_at: float = 0.0
-    started_at: float = 0.0
-    ended_at: float = 0.0
-    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    note: str = ""
-    """What the task is doing, in its own words."""
-    text: str = ""
-    """The end of the text that a running task has written so far, at most 4,000 characters."""
-    text_from: int = 0
-    """Number of characters before `text`."""
-    result: Any = None
-    """The value, when it is small and not bytes."""
-    result_ref: BlobRef | None = None
-    content_type: str = ""
-    """Set when the result is bytes."""
-    info: dict[str, Any] = field(default_factory=dict)
-    """Facts about a result that is bytes: width, height, format …"""
-    error: dict[str, Any] | None = None
-    """Why it has no result, or why the last attempt failed: code, message, faults (field and problem each)."""
-    waiting_for: tuple[str, ...] = ()
-    """Why a queued task has not started: phrases such as "2 of 5 nodes: no cv2"."""
-    waiting_helps: bool = True
-    """False when no node of the mesh could ever run it."""
-
-
-@dataclass(frozen=True)
-class TaskFilter:
-    """Which tasks a list has; what is empty or 0 selects all."""
-
-    state: str = ""
-    """queued, running, done, failed, cancelled or expired"""
-    kind: str = ""
-    node: str = ""
-    """Id or name of the node that runs it, or ran it."""
-    min_age_s: float = 0.0
-    """Accepted, or ended if it has ended, at least this many seconds ago, by the clock of the bus."""
-
-
-@dataclass(frozen=True)
 class TaskSummary:
     """A task in a list."""
 
@@ -120,6 +71,40 @@ class TaskSummary:
     """What the task is doing, in its own words."""
     error: dict[str, Any] | None = None
     """Why it has no result, or why the last attempt failed: code, message, faults (field and problem each)."""
+
+
+@dataclass(frozen=True)
+class TaskView(TaskSummary):
+    """All that is known of a task."""
+
+    text: str = ""
+    """The end of the text that a running task has written so far, at most 4,000 characters."""
+    text_from: int = 0
+    """Number of characters before `text`."""
+    result: Any = None
+    """The value, when it is small and not bytes."""
+    result_ref: BlobRef | None = None
+    content_type: str = ""
+    """Set when the result is bytes."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Facts about a result that is bytes: width, height, format …"""
+    waiting_for: tuple[str, ...] = ()
+    """Why a queued task has not started: phrases such as "2 of 5 nodes: no cv2"."""
+    waiting_helps: bool = True
+    """False when no node of the mesh could ever run it."""
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks a list has; what is empty or 0 selects all."""
+
+    state: str = ""
+    """queued, running, done, failed, cancelled or expired"""
+    kind: str = ""
+    node: str = ""
+    """Id or name of the node that runs it, or ran it."""
+    min_age_s: float = 0.0
+    """Accepted, or ended if it has ended, at least this many seconds ago, by the clock of the bus."""
 
 
 @dataclass(frozen=True)
