@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from mesh import benchmarks, data_folder
+from mesh import benchmarks, child_process, data_folder
 from mesh.benchmarks import BenchRun
 from mesh.bus.client import Bus
 from mesh.discovery.identity import new_token
@@ -131,8 +131,7 @@ class Benchmarking:
                 async with asyncio.timeout(STOP_WITHIN_S):
                     await self._process.wait()
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                child_process.kill(self._process)
         if self._following is not None:
             await self._following
 
@@ -149,10 +148,10 @@ class Benchmarking:
             arguments += ["--node", node]
         if run.quick:
             arguments.append("--quick")
-        return await asyncio.create_subprocess_exec(
+        return await child_process.start(
             sys.executable, "-P", "-m", "bench", "run", *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            cwd=self._folder, env=os.environ | {"PYTHONPATH": str(code_folder())}, start_new_session=True,
+            cwd=self._folder, env=os.environ | {"PYTHONPATH": str(code_folder())},
         )  # fmt: skip
 
     async def _follow(self, process: asyncio.subprocess.Process, run: BenchRun) -> None:

@@ -27,15 +27,15 @@ _END_OF_BATCH, _NOT_FOUND = "204", "404"
 
 
 async def read_page(
-    connection: Connection, stream: str, subject: str, after: int, count: int = PAGE, max_bytes: int = 0
+    connection: Connection, stream: str, subject: str, after: int, count: int = 0, max_bytes: int = 0
 ) -> tuple[list[StoredMessage], bool]:
     """(the next messages of `stream` on `subject`, wildcards allowed, after sequence `after`; whether there are more).
 
-    At most `count` of them, and no further ones once they have `max_bytes` (0: no limit). Raises: BusUnavailable.
+    At most `count` of them (0: PAGE), no more once they have `max_bytes` (0: no limit). Raises: BusUnavailable.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WITHIN_S
-    query: dict[str, Any] = {"batch": count, "seq": after + 1, "next_by_subj": subject}
+    query: dict[str, Any] = {"batch": count or PAGE, "seq": after + 1, "next_by_subj": subject}
     if max_bytes:
         query["max_bytes"] = max_bytes
     while True:

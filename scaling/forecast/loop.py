@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mesh import subjects
+from mesh import child_process, subjects
 from mesh.bus.client import Bus
 from mesh.bus.pages import read_page
 from mesh.decoding import Unreadable
@@ -140,10 +138,10 @@ class Forecaster:
 
     async def _fit(self, requests: Sequence[FitRequest], limit_s: float) -> tuple[list[FitResult], str]:
         """(the results that the child returned in time, what went wrong or "")"""
-        child = await asyncio.create_subprocess_exec(
+        child = await child_process.start(
             *self._command, f"{limit_s:g}",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=child_environment() | ONE_CORE, start_new_session=True,
+            env=child_environment() | ONE_CORE,
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None and child.stderr is not None
         errors = asyncio.create_task(child.stderr.read(), name="stderr of the forecast's child")
@@ -163,9 +161,7 @@ class Forecaster:
             return results, f"the fit took longer than {limit_s:g} s and was stopped"
         finally:
             errors.cancel()
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)  # its own session: includes whatever Prophet started
+            child_process.kill(child)  # with whatever Prophet started
             await child.wait()
 
 

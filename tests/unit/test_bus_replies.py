@@ -45,8 +45,9 @@ def test_a_stream_without_leader_or_state_is_described_all_the_same() -> None:
 
 
 def test_counters_of_a_consumer() -> None:
-    document = {"name": "x", "num_pending": 3, "num_ack_pending": 2, "delivered": {"consumer_seq": 9}}
-    assert consumer_info(document) == ("x", 3, 2, 9)
+    document = {"name": "x", "num_pending": 3, "num_ack_pending": 2}
+    document |= {"delivered": {"consumer_seq": 9, "stream_seq": 7}, "ack_floor": {"stream_seq": 5}}
+    assert consumer_info(document) == ("x", 3, 2, 9, 5, 7)
     assert consumer_info({"name": "x", "num_pending": 0, "num_ack_pending": 0}).delivered == 0
 
 

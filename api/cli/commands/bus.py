@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import NOT_REACHABLE, OK
 from api.cli.output.formatting import counted
-from mesh.errors import BusUnavailable
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -43,6 +42,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
         return await merge(args, out)
     from api.cli.input.network import network_document
+    from mesh.errors import BusUnavailable
 
     folder: Path | None = args.data
     if folder is None:
