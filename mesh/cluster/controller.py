@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from mesh import decoding, messages, subjects
 from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
-from mesh.cluster import clocks, raft_meta, topology
+from mesh.cluster import clocks, raft_meta, topology, upkeep
 from mesh.cluster.host_failures import HostFailures
-from mesh.cluster.replicas import Replicas, read_held
-from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
-from mesh.cluster.topology import Candidate, Rules, Server
+from mesh.cluster.observed import Server
+from mesh.cluster.replicas import Replicas, read_held, read_states
+from mesh.cluster.restart_turn import TURN_S, take_turn
+from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Restart, Scale, Step, Stop, Wait
+from mesh.cluster.topology import Candidate, Rules
 from mesh.config import MeshConfig
 from mesh.coordination import BusReport, HostingAnswer, HostingRequest, ServerRecord
 from mesh.decoding import Unreadable, readable, readable_of
@@ -64,6 +66,8 @@ class ClusterController:
         self._up_since: dict[tuple[str, str], float] = {}
         self._gone_since: dict[str, float] = {}
         self._recorded_since: dict[str, float] = {}
+        self._late_since: dict[str, float] = {}
+        self._restarted_at: dict[str, float] = {}
         self._failures = HostFailures(config.bus_join_s)
         self._copies = Replicas(clock)
         self._reason: str | None = None
@@ -132,7 +136,8 @@ class ClusterController:
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
         if lone and not candidates:
             return topology.View(group.leader, servers)
-        streams = self._copies.judge(await raft_meta.list_streams(self._bus), read_held(answers))
+        listed = self._copies.judge(await raft_meta.list_streams(self._bus), read_held(answers))
+        streams = self._copies.compare(listed, read_states(answers))
         return topology.View(group.leader, servers, candidates, streams, group.size)
 
     def _compare_clocks(self, answers: list[dict[str, Any]]) -> None:
@@ -171,9 +176,18 @@ class ClusterController:
                     age_s=math.inf if self._failures.was_removed(name) else now - self._recorded_since.get(name, now),
                     gone_s=0.0 if gone_at is None else max(0.001, now - gone_at),
                     leaving=member is not None and member.state == DRAINING,
+                    late_s=self._late_s(name, group, gone_at is None, now),
+                    restarted_s=now - self._restarted_at.get(name, -math.inf),
                 )
             )
         return tuple(found)
+
+    def _late_s(self, server: str, group: raft_meta.Group, node_is_up: bool, now: float) -> float:
+        """How long a member has not been current while its node was up."""
+        if group.members.get(server, True) or not node_is_up:
+            self._late_since.pop(server, None)
+            return 0.0
+        return now - self._late_since.setdefault(server, now)
 
     def _candidates(self, members: tuple[Member, ...], hosts: set[str], now: float) -> tuple[Candidate, ...]:
         found: list[Candidate] = []
@@ -203,6 +217,8 @@ class ClusterController:
                 case Promote(node):
                     await self._promote(node, fence)
                 case Scale(streams, replicas):
+                    if replicas == 1:
+                        self._copies.scaled_down(streams)
                     await _all(self._bus.update_stream(stream, num_replicas=replicas) for stream in streams)
                 case MoveStreams(streams, to):
                     await _all(self._bus.move_leader(stream, to) for stream in streams)
@@ -213,6 +229,8 @@ class ClusterController:
                     self._failures.removed(server)
                 case Stop(node, server):
                     await self._stop(node, server, fence)
+                case Restart(node, server):
+                    await self._restart(node, server, fence)
         except ApiError as error:
             # The next observation shows the outcome; the plan repeats the step if it is still needed.
             log.info("bus servers: %s was refused: %s", step, error.message)
@@ -233,6 +251,15 @@ class ClusterController:
             self._failures.failed(node, self._clock())
         elif answer.doing != "stop":  # else it is asked again when it has ended its former server
             self._failures.began(node, self._clock())
+
+    async def _restart(self, node: str, server: str, fence: int) -> None:
+        """Have the server restarted, if no other one was a moment ago."""
+        has_turn = await take_turn(self._bus, node)
+        self._restarted_at[server] = self._clock() - (0.0 if has_turn else upkeep.RESTART_AGAIN_S - TURN_S / 2)
+        if has_turn:
+            answer = await ask_node(self._bus, node, HostingRequest(do="restart", fence=fence, name=server))
+            if answer.error:
+                log.info("%s does not restart its bus server: %s", node, answer.error)
 
     async def _stop(self, node: str, server: str, fence: int) -> None:
         if self._registry.state_of(node) not in ALIVE:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mesh.bus import admin_api
 from mesh.bus.replies import Replica, StreamInfo
 from mesh.bus.server.config import MESH_ACCOUNT
-from mesh.cluster.topology import Stream
+from mesh.cluster.observed import Stream
 from mesh.subjects import host_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from mesh.cluster.topology import Stream
+from mesh.cluster.observed import Stream
+from mesh.cluster.upkeep import State, differing
 
 #: Stream -> server -> last sequence of its replica.
 Held = dict[str, dict[str, int]]
@@ -29,6 +30,19 @@ def read_held(answers: Iterable[dict[str, Any]]) -> Held:
     return found
 
 
+def read_states(answers: Iterable[dict[str, Any]]) -> dict[str, dict[str, State]]:
+    """Stream -> server -> what its replica holds, from the answers to JSZ with `streams`. Pure."""
+    found: dict[str, dict[str, State]] = {}
+    for answer in answers:
+        server = str((answer.get("server") or {}).get("name", ""))
+        for account in (answer.get("data") or {}).get("account_details") or ():
+            for stream in account.get("stream_detail") or ():
+                state = stream["state"]
+                held = State(int(state.get("first_seq", 0)), int(state["last_seq"]), int(state.get("messages", 0)))
+                found.setdefault(str(stream["name"]), {})[server] = held
+    return found
+
+
 class Replicas:
     """Compares replicas with the previous observation, because a busy stream grows between two answers of one."""
 
@@ -36,6 +50,34 @@ class Replicas:
         self._clock = clock
         self._leader_had: dict[str, int] = {}
         self._behind_since: dict[str, float] = {}
+        self._differ_since: dict[str, float] = {}
+        self._repairs: dict[str, int] = {}
+
+    def compare(self, streams: Iterable[Stream], states: dict[str, dict[str, State]]) -> tuple[Stream, ...]:
+        """The streams with the replicas that differ from the others; only those of which every replica answered."""
+        return tuple(self._compare(stream, states.get(stream.name, {})) for stream in streams)
+
+    def _compare(self, stream: Stream, states: dict[str, State]) -> Stream:
+        # The servers keep a replica for about a second after the stream was scaled down, and list it as a member.
+        kept = stream.members if len(states) <= stream.replicas else {stream.leader}
+        stream = replace(stream, leftovers=frozenset(states) - kept)
+        if len(stream.members) < 2 or states.keys() != stream.members:
+            return stream
+        if len({state.last for state in states.values()}) != 1:  # a busy stream: nothing can be compared now
+            return stream
+        odd = differing(stream.leader, states)
+        if not odd:
+            self._differ_since.pop(stream.name, None)
+            return stream
+        since = self._differ_since.setdefault(stream.name, self._clock())
+        differs_s = (self._clock() - since) / 4 ** self._repairs.get(stream.name, 0)
+        return replace(stream, differing=odd, differs_s=differs_s)
+
+    def scaled_down(self, streams: Iterable[str]) -> None:
+        """These streams are made anew. One that differs again afterwards is repaired after four times as long."""
+        for stream in streams:
+            if self._differ_since.pop(stream, None) is not None:
+                self._repairs[stream] = self._repairs.get(stream, 0) + 1
 
     def judge(self, streams: Iterable[Stream], held: Held) -> tuple[Stream, ...]:
         """The streams; a replica stays current only if it has what its leader had at the previous observation."""

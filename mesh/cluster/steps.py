@@ -57,4 +57,12 @@ class Stop:
     server: str
 
 
-Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop
+@dataclass(frozen=True)
+class Restart:
+    """Make `node` restart its server, which is a member of the group and does not catch up."""
+
+    node: str
+    server: str
+
+
+Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop | Restart

@@ -13,10 +13,12 @@ any two of them, and the next one goes on from what it finds. The rules that hol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mesh.cluster import group_size
+from mesh.cluster import group_size, upkeep
+from mesh.cluster.observed import Server, Stream
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.subjects import host_of
 
@@ -49,42 +51,6 @@ class Candidate:
     """False while it drains, is suspect, or has recently failed to host."""
     starting: bool = False
     """Whether it starts a bus server, by order, that it has not recorded yet."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A bus server that its node has recorded, or that is in the meta group, or both."""
-
-    name: str
-    node: str
-    addresses: frozenset[str] = frozenset()
-    recorded: bool = True
-    """Whether its node has a record of running it. The plan never waits for a server without a record."""
-    in_group: bool = True
-    current: bool = True
-    """Whether the leader of the meta group hears it, and it is up to date."""
-    age_s: float = 1e9
-    """How long its record has existed."""
-    gone_s: float = 0.0
-    """How long its node has been gone; 0 while it is not."""
-    leaving: bool = False
-    """Whether its node drains in order to stop."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A stream and the location of its replicas."""
-
-    name: str
-    replicas: int
-    """Its configured number of replicas."""
-    leader: str
-    current: frozenset[str]
-    """Servers with an up-to-date replica, the leader included."""
-    members: frozenset[str]
-    """Servers that have, or are getting, a replica. Empty: the stream did not answer, only its name is known."""
-    behind_s: float = 0.0
-    """How long a replica has been behind, as the observer saw it."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +96,8 @@ def plan(view: View, rules: Rules) -> Step:
         or _repair_size(view, group, "remove")  # so does a removal, when no node can be added
         or _copy(view, group, target)  # then the copies
         or _shrink(view, group, target)  # then whoever is not wanted any more
+        or upkeep.restart_for_copies(group.members, view.streams)  # then what does not heal by itself
+        or upkeep.repair_copies(view.streams)
         or Wait(_shortage(view, group, rules))
     )
 
@@ -164,14 +132,18 @@ def _preference(candidate: Candidate) -> tuple[bool, float, int, str]:
 
 def _sort_out(view: View, rules: Rules) -> _Group:
     members = tuple(server for server in view.servers if server.in_group)
+    # A machine whose server is leaving can't host another one; one whose server is gone may.
+    taken = [server.addresses for server in view.servers if server.gone_s == 0 and server.recorded]
+    free = tuple(pick(view.candidates, taken, rules))
+    late_s = upkeep.REPLACE_LATE_S if free else math.inf
     staying = tuple(
-        server for server in members if server.recorded and not server.leaving and server.gone_s < rules.gone_s
+        server
+        for server in members
+        if server.recorded and not server.leaving and server.gone_s < rules.gone_s and server.late_s < late_s
     )
     leaving = (server for server in members if server not in staying)
     outgoing = tuple(sorted(leaving, key=lambda server: (server.recorded, server.name)))
-    # A machine whose server is leaving can't host another one; one whose server is gone may.
-    taken = [server.addresses for server in view.servers if server.gone_s == 0 and server.recorded]
-    return _Group(members, staying, outgoing, tuple(pick(view.candidates, taken, rules)))
+    return _Group(members, staying, outgoing, free)
 
 
 def _target(view: View, group: _Group, rules: Rules) -> int:
@@ -197,8 +169,10 @@ def _finish_joining(view: View, group: _Group, rules: Rules) -> Step | None:
         if server.gone_s or server.leaving or server.age_s >= rules.join_s:
             return Stop(server.node, server.name)
         return Wait(f"{server.node} joins")
-    late = [server.node for server in group.staying if not server.current and server.gone_s == 0]
-    return Wait(f"{', '.join(late)} catches up") if late else None
+    late = [server for server in group.staying if not server.current and server.gone_s == 0]
+    if not late:
+        return None
+    return upkeep.restart_server(group.members, late) or Wait(f"{', '.join(one.node for one in late)} catches up")
 
 
 def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step | None:
@@ -237,9 +211,11 @@ def _copy(view: View, group: _Group, target: int) -> Step | None:
     current = frozenset(server.name for server in group.staying if server.current)
     if target == 1 or len(current) < target:
         return None
-    few = tuple(stream.name for stream in view.streams if stream.replicas < target)
+    few = [stream for stream in view.streams if stream.replicas < target]
     if few:
-        return Scale(few, target)
+        # A server that gets a replica before its old one is removed goes on with that.
+        ready = tuple(stream.name for stream in few if not stream.leftovers)
+        return Scale(ready, target) if ready else Wait(f"{few[0].name}: old copies are removed")
     thin = [stream.name for stream in view.streams if len(stream.current & current) < min(target, 2)]
     return Wait(f"{', '.join(thin)}: copies are being made") if thin else None
 
@@ -316,4 +292,6 @@ def _shortage(view: View, group: _Group, rules: Rules) -> str:
     late = [one.name for one in view.streams if one.behind_s >= rules.behind_s]
     if late:
         return f"{', '.join(late)}: a copy catches up"
+    if differs := upkeep.difference(view.streams):
+        return differs
     return group_size.describe(host_of(view.leader), view.size, len(group.members))

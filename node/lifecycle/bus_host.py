@@ -230,6 +230,8 @@ class BusHost:
         elif self.server is None or self.server.name != request.name:
             return HostingAnswer()
         elif request.do == "restart":
+            if not self._guard.health.stores:
+                return HostingAnswer(self._guard.health.says)
             work = self.server.restart("the leader orders it: its copies do not catch up")
         elif all(record.node == self._settings.node_id for record in self.servers):
             return HostingAnswer("it runs the only bus server")  # no leader asks for that

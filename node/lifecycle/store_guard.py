@@ -15,31 +15,20 @@ from collections.abc import Callable
 
 from mesh import subjects
 from mesh.bus.client import Bus
-from mesh.bus.errors import KeyExists
 from mesh.bus.server.health_monitor import Health, HealthMonitor
 from mesh.bus.server.supervisor import BusServer
+from mesh.cluster.restart_turn import TURN_S, take_turn
 from mesh.coordination import StoreReport
 from mesh.errors import QueztlError
 from mesh.messages import encode
 
 log = logging.getLogger(__name__)
 
-#: A turn lasts this long, seconds: a restart, and the time the copies need to catch up.
-TURN_S = 60
 #: Without a majority nobody can take a turn, and a restart costs nothing that is still there. It may be an election, so
 #: a server waits this long first, seconds.
 NO_TURN_S = 30.0
 #: How soon a server that was started or stopped is noticed, seconds.
 NOTICE_S = 1.0
-
-
-async def take_turn(bus: Bus, node: str) -> bool:
-    """Whether `node` may restart its bus server now; no other one may for TURN_S. Raises: BusUnavailable."""
-    try:
-        await bus.kv(subjects.KV_MESH).create(subjects.RESTART_KEY, node.encode(), ttl_s=TURN_S)
-    except KeyExists:
-        return False
-    return True
 
 
 class StoreGuard:
@@ -58,6 +47,8 @@ class StoreGuard:
         self._bus, self._node, self._machine = bus, node, machine
         self._server, self._servers, self._clock = server, servers, clock
         self._reported = False
+        self.health = Health()
+        """What the last look at the server found."""
         self._no_turn_since: float | None = None
 
     async def run(self) -> None:
@@ -83,6 +74,7 @@ class StoreGuard:
             await asyncio.gather(watching, return_exceptions=True)
 
     def _on_health(self, health: Health) -> None:
+        self.health = health
         wrong = bool(health.says or health.lost)
         if not wrong and not self._reported:
             return

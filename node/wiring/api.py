@@ -221,8 +221,10 @@ class NodeServices:
         if self._parts is None:
             return False, {"mesh": self.waits_for or "still joining"}
         connected, state = self._parts.context.bus.connected, self._parts.heartbeat.state
+        refusal = self._parts.mesh.stores.refusal()
+        reason = refusal.message if refusal is not None else "ok"
         checks = {
-            "bus": "ok" if connected else "the connection to the bus is lost; reconnecting",
+            "bus": reason if connected else "the connection to the bus is lost; reconnecting",
             "state": "ok" if state == "up" else state,
         }
         return all(check == "ok" for check in checks.values()), checks

@@ -18,7 +18,8 @@ from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import read_marker
 from mesh.bus.server.supervisor import BusServer
 from mesh.bus.streams import declare_streams
-from mesh.cluster import quorum_recovery, raft_meta, replicas
+from mesh.cluster import quorum_recovery, raft_meta, replicas, upkeep
+from mesh.cluster.steps import MoveStreams, Scale
 from mesh.config import LAN
 from mesh.errors import BusUnavailable
 from tests.integration.bus_server_harness import SETTINGS
@@ -185,3 +186,56 @@ async def test_a_rescue_continues_with_the_remaining_server(trio: Trio) -> None:
     await bus.store("work.echo.any.normal.s-more", b"x", resend=True, timeout_s=20.0)
     assert all(stream.replicas == 1 for stream in await raft_meta.list_streams(bus))
     assert not (await quorum_recovery.look(system)).needs_rescue
+
+
+@pytest.mark.long
+async def test_a_copy_that_differs_from_the_others_is_found_and_made_anew(trio: Trio) -> None:
+    """It lost a block and has the last sequence all the same, so Raft counts it as current, for ever."""
+    bus = await _filled(trio)
+    system = await _grow(trio, bus)
+    await trio.introduce()
+    for number in range(12):  # a block of a bucket holds 8 MB
+        await bus.kv("mesh").put(f"server.k{number}", bytes(1_000_000))
+    await eventually(lambda: _alike(trio, system), 30, "all copies are alike")
+    await trio.servers["c"].stop()
+    (trio.folder / "c" / "store" / "jetstream" / "MESH" / "streams" / "KV_mesh" / "msgs" / "1.blk").unlink()
+    await trio.start("c")
+    now, judge = 0.0, replicas.Replicas(lambda: now)
+    await eventually(lambda: _is_current(bus), 30, "the servers call every copy current")
+    assert not await _alike(trio, system), "they do so although one lacks messages"
+    for look in range(40):
+        now += upkeep.DIFFER_S if look < 2 else 0.0
+        states = replicas.read_states(await raft_meta.ask_all(system, streams=True, known=_names(trio)))
+        streams = judge.compare(await raft_meta.list_streams(bus), states)
+        match upkeep.repair_copies(streams):
+            case MoveStreams(names, to):
+                await bus.move_leader(names[0], to)
+            case Scale(names, replicas=1):
+                assert names == ("KV_mesh",)
+                await bus.update_stream(names[0], num_replicas=1)
+                await eventually(lambda: _removed(trio, bus, system), 30, "the other copies are removed")
+                await bus.update_stream(names[0], num_replicas=3)
+                break
+        await asyncio.sleep(0.5)
+    await eventually(lambda: _alike(trio, system), 30, "all copies are alike again")
+    assert len(await bus.kv("mesh").keys()) >= 12
+
+
+def _names(trio: Trio) -> list[str]:
+    return [server.name for server in trio.servers.values()]
+
+
+async def _is_current(bus: Bus) -> bool:
+    found = next(stream for stream in await raft_meta.list_streams(bus) if stream.name == "KV_mesh")
+    return len(found.current) == 3
+
+
+async def _removed(trio: Trio, bus: Bus, system: Bus) -> bool:
+    states = replicas.read_states(await raft_meta.ask_all(system, streams=True, known=_names(trio)))
+    streams = replicas.Replicas().compare(await raft_meta.list_streams(bus), states)
+    return not next(stream.leftovers for stream in streams if stream.name == "KV_mesh")
+
+
+async def _alike(trio: Trio, system: Bus) -> bool:
+    states = replicas.read_states(await raft_meta.ask_all(system, streams=True, known=_names(trio)))
+    return len(states.get("KV_mesh", {})) == 3 and len(set(states["KV_mesh"].values())) == 1

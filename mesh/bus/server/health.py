@@ -18,7 +18,7 @@ ROOM_BYTES = 64 * MB
 #: Less free space than this raises an alarm.
 LOW_BYTES = 256 * MB
 #: So many looks in a row without an answer, and the server counts as hung.
-HUNG_AFTER_LOOKS = 15
+HUNG_AFTER_LOOKS = 8
 #: A fault in the server's own health check that goes away sooner than this is an election or a catch-up, seconds.
 FAULT_S = 10.0
 #: The first restart comes at once, the next ones after these pauses, seconds. The last one repeats.

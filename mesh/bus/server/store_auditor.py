@@ -41,18 +41,18 @@ class StoreAuditor:
             self._before = self._server.expected
             self._due, self._unread = dict(self._before.ledger), set(self._before.indexes)
             self._started_at, self._found = self._clock(), {**self._found, **self._before.told}
-        found = store_audit.lost_at_start(
-            self._before, {name: restored[name] for name in self._unread & restored.keys()}
-        )
+        # A stream with other copies gets from them what this one lacks; the leader compares the copies.
+        replicated = _replicated(jsz)
+        alone = (self._unread & restored.keys()) - replicated
+        found = store_audit.lost_at_start(self._before, {name: restored[name] for name in alone})
         self._unread -= restored.keys()
         now = store_audit.positions(jsz)
         tails = store_audit.lost_tails(self._due, now)
         caught_up = self._clock() - self._started_at >= CATCH_UP_S
-        # A stream with other copies may get from them what this one lacks.
-        waiting = {name for name in tails if name in _replicated(jsz) and not caught_up}
+        waiting = set() if caught_up else tails.keys() & replicated
         self._due = {name: self._due[name] for name in waiting}
         for stream, number in {**tails, **found}.items():
-            if stream not in waiting or stream in found:
+            if stream not in waiting:
                 self._note(stream, number)
         held = {**now, **self._due}
         if (held, self._found) != self._written:
