@@ -26,7 +26,7 @@ ACK_WAIT_S = 15.0
 #: From the fault to the start elsewhere, seconds at most. By design 0.5, 4 and 4 s where the machine is not busy
 #: (`python -m bench swarm` measures it); a test holds a multiple that a busy machine keeps, and less than ACK_WAIT_S.
 AFTER_A_KILL_S, AFTER_A_FREEZE_S, AFTER_THE_LEADER_S = 10.0, 12.0, 12.0
-#: Mining takes all cores of a node unless told otherwise, and nothing would run beside it.
+#: Mining takes all cores of a node by default, and nothing would run beside it.
 MIX, BIG = {"labels": {"mix": "1"}, "cores": 1}, {"labels": {"big": "1"}}
 
 
@@ -44,8 +44,8 @@ async def set_up(field: Field, victim: NodeProcess) -> Scene:
     """The mixed tasks are accepted and under way; the long ones run on `victim` and are announced."""
     mesh, witness, work = field.mesh, field.witness, mixed(TASKS)
     rescuer = await field.cluster.node("--label", "big=1", slots=LONG + 1).start()
-    there = {"requires": {"node": rescuer.id}}
-    full = [await mesh.start("echo", {"sleep_s": 300}, **there) for _ in range(LONG + 1)]
+    on_rescuer = {"requires": {"node": rescuer.id}}
+    full = [await mesh.start("echo", {"sleep_s": 300}, **on_rescuer) for _ in range(LONG + 1)]
     await witness.until(lambda: all(witness.runs(task.id) for task in full), 30, "the rescuer is full")
     mix = await submit_all(mesh, work[: TASKS // 5], requires=MIX)
     await witness.until(lambda: sum(witness.ends.values()) > TASKS / 10, 30, "a tenth of the work is done")
@@ -98,16 +98,16 @@ async def started_elsewhere(field: Field, scene: Scene, at: float, within_s: flo
     assert max(delays_s) < within_s, f"started elsewhere after {delays_s} s"
 
 
-async def given_back(field: Field, victim: NodeProcess, why: str = "") -> None:
-    """The master gave back what the victim held; else it would have come back by itself, after ACK_WAIT_S.
+async def reclaimed(field: Field, victim: NodeProcess, why: str = "") -> None:
+    """The leader reclaimed what the victim held; else it would have been redelivered after ACK_WAIT_S.
 
-    `why`: how the master must have noticed. A new master may have known before it was one, and then tells nothing.
+    `why`: the reason that the leader must have recorded. A new leader may have known before its term: no event then.
     """
-    told = [one for one in await invariants.journal(field.mesh.bus) if one.node == victim.id]
-    returned = sum(one.detail["deliveries"] for one in told if one.type == journal.WORK_RETURNED)
-    assert returned >= LONG, f"given back: {returned}"
+    events_of_victim = [event for event in await invariants.journal(field.mesh.bus) if event.node == victim.id]
+    returned = sum(event.detail["deliveries"] for event in events_of_victim if event.type == journal.WORK_RETURNED)
+    assert returned >= LONG, f"reclaimed: {returned}"
     if why:
-        assert why in [one.detail["why"] for one in told if one.type == journal.NODE_GONE]
+        assert why in [event.detail["why"] for event in events_of_victim if event.type == journal.NODE_GONE]
 
 
 def victim_of(field: Field) -> NodeProcess:
@@ -121,7 +121,7 @@ async def start_victim(field: Field) -> NodeProcess:
 
 
 async def check(field: Field, scene: Scene, at: float, what: str) -> None:
-    """All invariants, and what there is to say about how long it took since `at`."""
+    """Check all invariants, and print how long it took since `at`."""
     await invariants.check(field.mesh, scene.accepted, field.witness)
     ends = [await field.mesh.end(task) for task in scene.long]
     assert all(end.attempt == 1 for end in ends), "a node that died under a task is no attempt"

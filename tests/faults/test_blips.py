@@ -55,25 +55,25 @@ async def test_late_and_repeated_acknowledgements(field: Field) -> None:
     """An old `+ACK`, `-NAK` or `+WPI`, sent again during a run and after the end, changes nothing that counts."""
     bus, witness = field.mesh.bus, field.witness
     await field.cluster.node(slots=2).start()
-    heard: dict[str, bytes] = {}
-    spy = await bus.subscribe("$JS.ACK.WORK.>", lambda message: heard.setdefault(message.subject, message.data))
+    acks_seen: dict[str, bytes] = {}
+    spy = await bus.subscribe("$JS.ACK.WORK.>", lambda message: acks_seen.setdefault(message.subject, message.data))
     accepted = await echoes(field, 40, 0.01)
     await invariants.check(field.mesh, accepted, witness)
     await bus.flush()
-    acks = [subject for subject, data in heard.items() if data == b"+ACK"]
+    acks = [subject for subject, data in acks_seen.items() if data == b"+ACK"]
     assert len(acks) >= len(accepted)
     for subject in acks:
-        for word in (b"+ACK", b"-NAK", b"+WPI", b"+ACK"):
-            bus.send(subject, word)
+        for acknowledgement in (b"+ACK", b"-NAK", b"+WPI", b"+ACK"):
+            bus.send(subject, acknowledgement)
     await bus.flush()
     await invariants.check(field.mesh, accepted, witness)
 
     # During a run: a stray -NAK has the bus deliver the task again while its holder works on.
-    heard.clear()
+    acks_seen.clear()
     running = await echoes(field, 3, 6.0)
     await witness.until(lambda: all(witness.runs(task) for task in running), 15, "they run")
-    await witness.until(lambda: heard or any(witness.ends[task] for task in running), 10, "one is renewed")
-    renewed = [subject for subject, data in heard.items() if data == b"+WPI"]
+    await witness.until(lambda: acks_seen or any(witness.ends[task] for task in running), 10, "one is renewed")
+    renewed = [subject for subject, data in acks_seen.items() if data == b"+WPI"]
     for subject in renewed:
         bus.send(subject, b"-NAK")
     await invariants.check(field.mesh, accepted | running, witness)

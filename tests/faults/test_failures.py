@@ -111,10 +111,10 @@ async def test_cancel_expiry_delay_and_idempotency(field: Field) -> None:
     end = await mesh.wait(delayed, 15)
     assert end.state == "done" and end.started_at >= began + 1.0
 
-    wish = SubmitRequest("echo", {"value": "once"}, idempotency_key="order 7")
-    one, two = await mesh.accept(wish), await mesh.accept(wish)
-    assert one.id == two.id and not one.duplicate and two.duplicate
-    accepted[one.id] = echoed("once")
+    request = SubmitRequest("echo", {"value": "once"}, idempotency_key="order 7")
+    first, second = await mesh.accept(request), await mesh.accept(request)
+    assert first.id == second.id and not first.duplicate and second.duplicate
+    accepted[first.id] = echoed("once")
     with pytest.raises(Conflict):
         await mesh.accept(SubmitRequest("echo", {"value": "other"}, idempotency_key="order 7"))
     with pytest.raises(Conflict):

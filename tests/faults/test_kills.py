@@ -17,7 +17,7 @@ from tests.faults.scene import (
     AFTER_THE_LEADER_S,
     BIG,
     check,
-    given_back,
+    reclaimed,
     set_up,
     start_victim,
     started_elsewhere,
@@ -33,7 +33,7 @@ async def test_kill_of_the_node_that_runs_most(field: Field) -> None:
     at = await victim.kill9()
     await started_elsewhere(field, scene, at, AFTER_A_KILL_S)
     await check(field, scene, at, "the kill")
-    await given_back(field, victim, "its connection closed")
+    await reclaimed(field, victim, "its connection closed")
 
 
 async def test_freeze_and_waking_after_20_s(field: Field) -> None:
@@ -43,7 +43,7 @@ async def test_freeze_and_waking_after_20_s(field: Field) -> None:
     at = victim.freeze()
     await started_elsewhere(field, scene, at, AFTER_A_FREEZE_S)
     await check(field, scene, at, "the freeze")
-    await given_back(field, victim, "no heartbeat came")
+    await reclaimed(field, victim, "no heartbeat came")
     await asyncio.sleep(max(0.0, at + 20 - time.time()))  # it sleeps for 20 s by intent
     victim.thaw()
     back = await field.mesh.submit("echo", {"value": "back"}, requires={"node": victim.id}, wait_s=20)
@@ -52,7 +52,7 @@ async def test_freeze_and_waking_after_20_s(field: Field) -> None:
     await invariants.check(field.mesh, scene.accepted | dict.fromkeys(handle_ids, echoed("back")), field.witness)
 
 
-async def test_kill_of_the_masters_node(field: Field) -> None:
+async def test_kill_of_the_leaders_node(field: Field) -> None:
     """Nobody is left to reap at first: another node becomes master, and gives it all away."""
     victim = await start_victim(field)
     leader = await field.cluster.hand_over_from_host(field.mesh)
@@ -61,7 +61,7 @@ async def test_kill_of_the_masters_node(field: Field) -> None:
     at = await victim.kill9()
     await started_elsewhere(field, scene, at, AFTER_THE_LEADER_S)
     await check(field, scene, at, "the kill")
-    await given_back(field, victim)
+    await reclaimed(field, victim)
 
 
 async def test_kill_of_the_bus_server(field: Field) -> None:
@@ -93,7 +93,7 @@ async def test_work_nobody_announced_starts_elsewhere_within_ack_wait(field: Fie
     ends = [await mesh.end(task) for task in accepted]
     late_s = sorted(end.started_at - at for end in ends if end.node == other.id)[-1:]
     print(f"the last of what came back by itself started after {late_s} s")
-    assert late_s and 0.9 * ACK_WAIT_S < late_s[0] < 2 * ACK_WAIT_S, "at the first deadline, not at a second one"
+    assert late_s and 0.9 * ACK_WAIT_S < late_s[0] < 2 * ACK_WAIT_S, "at the first deadline, not at a second"
 
 
 async def echoes(field: Field, first: int, last: int) -> dict[str, invariants.Expected]:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 async def test_a_node_that_leaves_in_order(field: Field) -> None:
     """The master leaves while it works, for longer than a silent node counts as alive: its tasks end, others go on,
-    the next master is there at once."""
+    the next leader is elected at once."""
     mesh, witness = field.mesh, field.witness
     leaver = await field.cluster.node("--label", "x=1", slots=3).start()
     leader = await field.cluster.hand_over_from_host(mesh)

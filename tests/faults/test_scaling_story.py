@@ -72,7 +72,7 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
     async def four() -> bool:
         return len(await up(mesh)) == 4
 
-    await eventually(four, STARTED_WITHIN_S, "four nodes are there")
+    await eventually(four, STARTED_WITHIN_S, "four nodes are up")
     await witness.until(lambda: len(witness.ends) == len(accepted), BACK_WITHIN_S, "all tasks end")
     ends: list[TaskEnd | None] = [await mesh.end(task) for task in accepted]
     by_node = {end.node for end in ends if end is not None}
@@ -87,10 +87,10 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
     assert all(end is not None and end.attempt == 1 for end in ends), "no task was cut off by scale-in"
 
     decisions = await store.decisions(200)
-    for one in decisions:
-        made, same = replay(one)
+    for decision in decisions:
+        made, same = replay(decision)
         assert same and all(pool.trail for pool in made.pools)
-    targets = [one["pools"][0]["target"] for one in reversed(decisions)]
+    targets = [decision["pools"][0]["target"] for decision in reversed(decisions)]
     assert max(targets) == 4 and targets[-1] == 2, targets
     journal = [event for event in await invariants.journal(mesh.bus) if event.type.startswith("scaling.")]
     events = [event.type.removeprefix("scaling.") for event in journal]
@@ -117,8 +117,8 @@ async def test_the_next_leader_finds_what_was_started_and_gives_it_up(cluster: C
     accepted = await submit(mesh, 600, 0.03)
 
     async def both() -> bool:
-        there = await records(mesh.bus)
-        return sum(TOKEN_LABEL in one.labels and one.state == "up" for one in there.values()) == 2
+        node_records = await records(mesh.bus)
+        return sum(TOKEN_LABEL in record.labels and record.state == "up" for record in node_records.values()) == 2
 
     await eventually(both, STARTED_WITHIN_S, "two nodes are started")
     tokens = set(started(tmp_path))

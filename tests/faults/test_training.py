@@ -1,4 +1,4 @@
-"""The node that trains is killed, or frozen: another one goes on from the last checkpoint, and learns the same."""
+"""The node that trains is killed, or frozen: another continues from the last checkpoint, with the same result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.nodes import NodeProcess, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(500)]
 
-#: One thread and fp32 give the same bits everywhere: the curve must be the same to the last one.
+#: One thread and fp32 give the same bits everywhere: the curve must be the same to the last bit.
 PAYLOAD = {"precision": "fp32", "device": "cpu", "checkpoint_every_s": 0.3, "seed": 3}
 #: A quarter of a minute at least, on the fastest machine seen; much more than what is waited for on its way.
 STEPS = 3000
@@ -51,7 +51,7 @@ async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:
     await witness.until(lambda: witness.runs(task.id), 60, "it trains")
     (first,) = witness.runs(task.id)
     assert first.node == victim.id
-    await _stored(field, 2)  # the second one replaces the first
+    await _stored(field, 2)  # the second checkpoint replaces the first
     assert await records.read_end(mesh.bus, task.id) is None, "this machine is too fast: it is over"
     await busy.cancel()
     return victim, task
@@ -90,7 +90,7 @@ async def test_a_node_that_wakes_up_replaces_no_checkpoint_of_its_successor(fiel
     victim, task = await _begin(field, STEPS)
     victim.freeze()
     host = field.cluster.nodes[0]
-    await field.witness.until(lambda: len(field.witness.runs(task.id)) == 2, 60, "the other one has it")
+    await field.witness.until(lambda: len(field.witness.runs(task.id)) == 2, 60, "the other node has it")
     assert field.witness.runs(task.id)[1].node == host.id
     before = await _stored(field, 1)
     victim.thaw()

@@ -105,18 +105,18 @@ async def test_many_refused_connections_hold_nothing() -> None:
         await until(lambda: bool(memory.views))
         sockets = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(usage.REFUSED + 30)]
         try:
-            ended = [asyncio.to_thread(_is_closed, one) for one in sockets]
+            ended = [asyncio.to_thread(_is_closed, connection) for connection in sockets]
             assert sum(await asyncio.gather(*ended)) == len(sockets), "each is closed, the silent ones after a while"
         finally:
-            for one in sockets:
-                one.close()
+            for connection in sockets:
+                connection.close()
             serving.close()
 
 
-def _is_closed(one: socket.socket) -> bool:
-    one.settimeout(10)
+def _is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(10)
     try:
-        return one.recv(1) == b""
+        return connection.recv(1) == b""
     except ConnectionError:
         return True
     except TimeoutError:

@@ -65,11 +65,11 @@ async def _no_descriptor_left(node: NodeProcess, mesh: Mesh) -> None:
     """It can open nothing any more for four heartbeats' silence: it is up all the time, and works again after it."""
     limits = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
     in_use = max(map(int, os.listdir(f"/proc/{node.pid}/fd"))) + 1
-    heard: list[float] = []
-    subscription = await mesh.bus.subscribe(f"node.{node.id}.heartbeat", lambda _: heard.append(0.0))
+    arrivals: list[float] = []
+    subscription = await mesh.bus.subscribe(f"node.{node.id}.heartbeat", lambda _: arrivals.append(0.0))
     resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (1, limits[1]))
     assert in_use > 1
-    await eventually(lambda: asyncio.sleep(0, len(heard) >= 8), 20, "its heartbeats stay away")
+    await eventually(lambda: asyncio.sleep(0, len(arrivals) >= 8), 20, "its heartbeats stay away")
     assert node.running
     resource.prlimit(node.pid, resource.RLIMIT_NOFILE, limits)
     await works(mesh)
@@ -80,9 +80,9 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
     cluster: Cluster, tmp_path: Path
 ) -> None:
     small = [
-        word
+        argument
         for limit in ("lanes=5", "registered_nodes=5", "nodes=1", "bus_connections=30")
-        for word in ("--limit", limit)
+        for argument in ("--limit", limit)
     ]
     node = await cluster.node(*small).start()
     mesh = await cluster.client()

@@ -28,17 +28,17 @@ async def waiting(submitter: Submitter) -> int:
     return (await submitter._bus.api(f"STREAM.INFO.{subjects.WORK}"))["state"]["messages"]
 
 
-async def test_what_was_accepted_lies_in_its_lane(submitter) -> None:
+async def test_an_accepted_task_is_in_its_lane(submitter) -> None:
     request = SubmitRequest("echo", {"value": 1}, requires={"cores": 2}, urgency="high")
     accepted = await submitter.accept(request)
     task = await records.read_waiting(submitter._bus, accepted.id)
     assert decode_any(task.payload) == {"value": 1} and task.pool.startswith("p-") and task.urgency == "high"
     assert list(await list_lanes(submitter._bus)) == [("echo", task.pool, "high")]
     pools = await submitter._bus.kv(subjects.KV_POOLS).entries()
-    assert [decode_any(one.value)["requires"] for one in pools] == [{"cores": 2}]
+    assert [decode_any(entry.value)["requires"] for entry in pools] == [{"cores": 2}]
 
 
-async def test_a_submission_that_is_sent_twice_lies_in_its_lane_once(submitter) -> None:
+async def test_a_submission_that_is_sent_twice_is_in_its_lane_once(submitter) -> None:
     """As when the bus' answer to the first copy was lost."""
     prepared = submitter.prepare(SubmitRequest("echo", {"value": 1}))
     await submitter.publish(prepared)
@@ -47,11 +47,11 @@ async def test_a_submission_that_is_sent_twice_lies_in_its_lane_once(submitter) 
 
 
 async def test_a_quiet_lane_gets_one_hint(submitter) -> None:
-    heard = []
-    await submitter._bus.subscribe(subjects.ALL_WAKES, heard.append)
+    hints = []
+    await submitter._bus.subscribe(subjects.ALL_WAKES, hints.append)
     await asyncio.gather(*(submitter.accept(SubmitRequest("echo", {})) for _ in range(20)))
     await submitter._bus.flush()
-    assert [message.subject for message in heard] == [subjects.wake("echo", "any", "normal")]
+    assert [message.subject for message in hints] == [subjects.wake("echo", "any", "normal")]
 
 
 async def test_a_lane_forgotten_while_a_task_is_on_its_way_into_it_is_declared_again(submitter) -> None:
@@ -68,7 +68,7 @@ async def test_a_lane_forgotten_while_a_task_is_on_its_way_into_it_is_declared_a
     assert lane in await list_lanes(bus) and submitter.declared(lane)
 
 
-async def test_a_refusal_reaches_nobody(submitter) -> None:
+async def test_a_refused_submission_stores_nothing(submitter) -> None:
     for request in (
         SubmitRequest("echo", {"wrong": 1}),
         SubmitRequest("no_such_kind"),
@@ -79,7 +79,7 @@ async def test_a_refusal_reaches_nobody(submitter) -> None:
     assert await waiting(submitter) == 0
 
 
-async def test_a_large_payload_travels_as_a_blob(submitter) -> None:
+async def test_a_large_payload_is_stored_as_a_blob(submitter) -> None:
     payload = {"value": "x" * (CLAIM_CHECK_BYTES + 1)}
     accepted = await submitter.accept(SubmitRequest("echo", payload))
     task = await records.read_waiting(submitter._bus, accepted.id)
@@ -91,8 +91,8 @@ async def test_a_large_payload_travels_as_a_blob(submitter) -> None:
 async def test_the_same_key_and_payload_is_the_same_task(submitter) -> None:
     request = SubmitRequest("echo", {"value": 1}, idempotency_key="order 7")
     answers = await asyncio.gather(*(submitter.accept(request) for _ in range(5)))
-    assert len({one.id for one in answers}) == 1
-    assert sum(not one.duplicate for one in answers) == 1
+    assert len({answer.id for answer in answers}) == 1
+    assert sum(not answer.duplicate for answer in answers) == 1
     assert await waiting(submitter) == 1
     with pytest.raises(Conflict, match=answers[0].id):
         await submitter.accept(SubmitRequest("echo", {"value": 2}, idempotency_key="order 7"))
@@ -101,7 +101,7 @@ async def test_the_same_key_and_payload_is_the_same_task(submitter) -> None:
     assert await waiting(submitter) == 1
 
 
-async def test_a_key_stands_for_its_task_after_it_ended(submitter) -> None:
+async def test_a_key_names_its_task_after_it_ended(submitter) -> None:
     request = SubmitRequest("echo", {}, idempotency_key="k")
     first = await submitter.accept(request)
     await records.write_end(submitter._bus, TaskEnd(id=first.id, kind="echo", state="done"))
@@ -111,7 +111,7 @@ async def test_a_key_stands_for_its_task_after_it_ended(submitter) -> None:
 
 
 @pytest.mark.parametrize("age_s", [0.0, 300.0])
-async def test_a_claimers_crash_is_mended_by_the_next_caller(submitter, age_s) -> None:
+async def test_a_crash_between_claim_and_task_is_repaired_by_the_next_caller(submitter, age_s) -> None:
     """The claim was written, the task was not: the client died in between."""
     name = hashlib.sha256(b"k").hexdigest()
     digest = hashlib.sha256(encode({"value": 1})).hexdigest()
@@ -134,8 +134,8 @@ async def test_a_full_queue_frees_the_key_again(submitter) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_a_key_stands_for_a_task_of_which_the_bus_did_not_answer(submitter, monkeypatch, stored) -> None:
-    """Whether it was stored nobody knows: the next try with the key must not make a second one."""
+async def test_a_key_names_its_task_when_the_bus_did_not_answer(submitter, monkeypatch, stored) -> None:
+    """Whether the task was stored is unknown: the next try with the key must not store a second one."""
     publish, sent = submitter.publish, []
 
     async def unanswered(prepared) -> None:
@@ -154,7 +154,7 @@ async def test_a_key_stands_for_a_task_of_which_the_bus_did_not_answer(submitter
 
 
 async def due(submitter: Submitter, task: str, within_s: float = 10.0) -> float:
-    """Waits until the schedule of `task` has fired; returns when it was seen."""
+    """Wait until the schedule of `task` has fired; returns when it was seen."""
     bus = submitter._bus
     async with asyncio.timeout(within_s):
         while True:
@@ -164,7 +164,7 @@ async def due(submitter: Submitter, task: str, within_s: float = 10.0) -> float:
             await asyncio.sleep(0.05)
 
 
-async def test_a_delayed_task_comes_at_its_time(submitter) -> None:
+async def test_a_delayed_task_is_due_at_its_time(submitter) -> None:
     before = time.time()
     accepted = await submitter.accept(SubmitRequest("echo", {"value": 5}, delay_s=1.2))
     assert await waiting(submitter) == 0
@@ -191,14 +191,14 @@ async def test_delayed_tasks_survive_a_kill_one_of_them_overdue(bus_server, subm
     back = asyncio.Event()
     submitter._bus.on_back.append(back.set)
     bus_server.kill()
-    await asyncio.sleep(1.0)  # the first one's time comes while no server runs
+    await asyncio.sleep(1.0)  # the first task is due while no server runs
     await bus_server.start()
     await back.wait()
     await due(submitter, soon.id)
     await due(submitter, later.id)
 
 
-async def test_a_delayed_task_can_be_taken_back(submitter) -> None:
+async def test_a_delayed_task_can_be_removed(submitter) -> None:
     accepted = await submitter.accept(SubmitRequest("echo", {}, delay_s=30))
     await records.remove_waiting(submitter._bus, accepted.id)
     assert await records.read_delayed(submitter._bus, accepted.id) is None

@@ -22,7 +22,7 @@ from tests.ports import free_port
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory):
-    """One node that breaks tasks on order."""
+    """One node."""
     async with Cluster(tmp_path_factory.mktemp("sync")) as cluster:
         yield await cluster.node().start()
         cluster.print_logs()
@@ -30,14 +30,14 @@ async def node(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def mesh(node: NodeProcess):
-    """Open for one test, whose thread has no running loop."""
+    """A connected client for one test, whose thread has no running loop."""
     with SyncMesh(node.api) as made:
         yield made
 
 
 def ours() -> list[str]:
     """Threads of this module that are alive."""
-    return [one.name for one in threading.enumerate() if one.name.startswith("queztl")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("queztl")]
 
 
 def test_submit_start_status_result_cancel(mesh: SyncMesh) -> None:
@@ -56,7 +56,7 @@ def test_submit_start_status_result_cancel(mesh: SyncMesh) -> None:
     assert long.cancel().state == "cancelled" == mesh.cancel(long.id).state
     with pytest.raises(TaskFailed, match="cancelled"):
         long.result(5)
-    assert [one.slots for one in mesh.nodes()] == [2]
+    assert [node.slots for node in mesh.nodes()] == [2]
 
 
 def test_watch_until_the_end(mesh: SyncMesh) -> None:

@@ -127,8 +127,8 @@ async def test_a_page_examines_no_more_records_however_few_of_them_are_wanted(bu
     read = []
     page_of = listing.read_page
 
-    async def counting(*words):
-        messages, more = await page_of(*words)
+    async def counting(*arguments):
+        messages, more = await page_of(*arguments)
         read.append(len(messages))
         return messages, more
 

@@ -1,4 +1,4 @@
-"""Status: wherever a task is, it is found and described; what never was is said to be nothing."""
+"""Status: a task is found and described wherever it is; an unknown id is not found."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_a_delayed_task_waits_for_its_time(bus) -> None:
 
 @pytest.fixture
 async def ingress(bus_server, bus):
-    """A node's door, running; the mesh's epoch is w1."""
+    """The ingress of a node, running; the epoch of the mesh is w1."""
     await create_mesh_record(bus, MeshRecord(id="m1", name="m", founder="n1", epoch="w1", wire_version=WIRE_VERSION))
     theirs = await bus_server.connect("n1/1")
     running = asyncio.create_task(Ingress(theirs, Submitter(theirs, "n1"), "w1", "n1").run())
@@ -134,13 +134,13 @@ async def ingress(bus_server, bus):
     await asyncio.wait([running])
 
 
-async def test_a_door_message_is_known_by_its_sequence(bus) -> None:
+async def test_a_message_at_the_ingress_is_known_by_its_sequence(bus) -> None:
     sequence = await bus.store(subjects.ingress("echo"), b'{"value": 1}')
     view = await status.status(bus, str(sequence))
     assert (view.id, view.state, view.note) == (f"w0-{sequence}", "queued", "at the ingress")
 
 
-async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, ingress, eventually) -> None:
+async def test_a_plain_publish_goes_through_the_ingress_into_its_lane(bus, ingress, eventually) -> None:
     sequence = await bus.store(subjects.ingress("echo"), b'{"value": 1}', headers={"Queztl-Urgency": "high"})
     async with asyncio.timeout(10):
         while (await status.status(bus, str(sequence))).note:
@@ -165,19 +165,21 @@ async def test_what_people_publish_goes_through_the_door_into_its_lane(bus, ingr
         ("echo", b"\xc1", "bad_input"),
     ],
 )
-async def test_what_is_wrong_at_the_door_becomes_its_end(bus, ingress, kind, data, code) -> None:
+async def test_an_invalid_message_at_the_ingress_ends_as_failed(bus, ingress, kind, data, code) -> None:
     sequence = await bus.store(subjects.ingress(kind), data)
     views = [view async for view in status.watch(bus, str(sequence))]
     assert (views[-1].state, views[-1].error["code"]) == ("failed", code)
-    good = await bus.store(subjects.ingress("echo"), b"{}")  # and the door is still open
+    good = await bus.store(subjects.ingress("echo"), b"{}")  # and the ingress still works
     async with asyncio.timeout(10):
         while (await status.status(bus, str(good))).note:
             await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_what_the_door_takes_while_one_looks_is_not_lost(bus, bus_server, monkeypatch, known) -> None:
-    """The records are read first: the door takes the message before the second look, at the message itself."""
+async def test_a_message_that_the_ingress_takes_between_two_reads_is_not_lost(
+    bus, bus_server, monkeypatch, known
+) -> None:
+    """The records are read first: the ingress takes the message before the second read, of the message itself."""
     sequence = await bus.store(subjects.ingress("echo"), b"{}")
     ingress, ask, taken = await bus_server.connect("n1/1"), bus.api, []
 
@@ -199,7 +201,7 @@ async def test_what_the_door_takes_while_one_looks_is_not_lost(bus, bus_server, 
 
 
 async def test_a_task_that_moves_on_between_two_reads_is_not_lost(bus, bus_server, monkeypatch) -> None:
-    """Its time comes just after its lane was read, and it ends just after its end was read."""
+    """It is due just after its lane was read, and ends just after its end was read."""
     await Submitter(bus, "c1").accept(SubmitRequest("echo", {}, delay_s=60))
     node, read_delayed, read_waiting = await bus_server.connect("n1/1"), records.read_delayed, records.read_waiting
     looks = 0

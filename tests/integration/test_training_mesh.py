@@ -19,7 +19,7 @@ TINY = {"model": "transformer", "layers": 1, "width": 32, "heads": 2, "context":
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
@@ -53,11 +53,11 @@ async def test_training_over_rest(cluster: Cluster) -> None:
         await _learns(rest)
         await _survives_its_worker(rest, mesh.bus, node)
         await _refuses(rest)
-        await _tells_and_is_cancelled(rest, mesh.bus, node.log)
+        await _reports_its_progress_and_is_cancelled(rest, mesh.bus, node.log)
 
 
 async def _learns(rest: Bridge) -> None:
-    """{} is enough; and the work is told that its checkpoints are kept."""
+    """An empty payload is enough; and the work learns that its checkpoints are kept."""
     task = await rest.submit({}, wait_s=60)
     assert task["state"] == "done", task
     result = await rest.get(task["id"], "result")
@@ -69,7 +69,7 @@ async def _learns(rest: Bridge) -> None:
 
 
 async def _survives_its_worker(rest: Bridge, bus: Any, node: NodeProcess) -> None:
-    """Its worker dies: that is an attempt, and the next one goes on from the checkpoint."""
+    """Its worker dies: that is an attempt, and the next attempt continues from the checkpoint."""
     payload = TINY | {"steps": 800, "checkpoint_every_s": 0.2, "precision": "fp32", "learning_rate": 3e-3}
     task = (await rest.submit(payload, attempts=2))["id"]
 
@@ -95,26 +95,26 @@ async def _refuses(rest: Bridge) -> None:
     refused = await rest.submit({"model": "transformer", "batch": 1_000_000, "classes": 3})
     assert {fault["field"] for fault in refused["error"]["faults"]} == {"payload.batch", "payload.classes"}, refused
     broken = {"data": base64.b64encode(b"PK, but no archive").decode()}
-    for payload, words in (
+    for payload, message in (
         (broken, "is not a valid .npz"),
         ({"model": "transformer", "batch": 64}, "needs about"),
         ({"learning_rate": 0, "steps": 60}, "did not fall"),
     ):
         task = await rest.submit(payload, wait_s=60)
-        assert task["state"] == "failed" and words in task["error"]["message"], task
+        assert task["state"] == "failed" and message in task["error"]["message"], task
 
 
-async def _tells_and_is_cancelled(rest: Bridge, bus: Any, log: Any) -> None:
-    """Seen running, with its checkpoint in the mesh; both are gone after a cancel."""
+async def _reports_its_progress_and_is_cancelled(rest: Bridge, bus: Any, log: Any) -> None:
+    """It runs and has a checkpoint in the mesh; a cancel ends it and removes the checkpoint."""
     task = (await rest.submit(TINY | {"steps": 100_000, "checkpoint_every_s": 0.3}))["id"]
     kept = bus.kv(subjects.KV_CHECKPOINTS)
 
-    async def under_way() -> bool:
+    async def trains() -> bool:
         view = await rest.get(task, "status")
-        told = view["state"] == "running" and "loss" in view.get("note", "") and 0 < view["progress"] < 1
-        return told and task in await kept.keys()
+        reported = view["state"] == "running" and "loss" in view.get("note", "") and 0 < view["progress"] < 1
+        return reported and task in await kept.keys()
 
-    await eventually(under_way, 40, lambda: f"it trains and has a checkpoint\n{log()}")
+    await eventually(trains, 40, lambda: f"it trains and has a checkpoint\n{log()}")
     await rest.cancel(task)
 
     async def gone() -> bool:

@@ -49,7 +49,7 @@ async def node_document(api: str, node: str) -> tuple[dict, list[str]]:
 
 
 async def test_a_restart_is_no_twin_and_a_forged_claim_ends_nobody_but_a_copy_is_told_so(cluster: Cluster) -> None:
-    """The original was "gone" for everybody after the copy was switched off, and nobody said a word."""
+    """The original was "gone" for all nodes after the copy was switched off, without a message."""
     host, original = cluster.nodes
     mesh = await cluster.client()
     for leave in (original.terminate, original.kill9):
@@ -63,8 +63,10 @@ async def test_a_restart_is_no_twin_and_a_forged_claim_ends_nobody_but_a_copy_is
     shown, alarms = await node_document(host.api, original.id)
     assert (shown["twin"], alarms, (await records(mesh.bus))[original.id].state) == ("", [], "up")
 
-    said = await refused(copied(original, cluster.folder / "copy"), "--mesh", cluster.mesh_name, "--join", cluster.url)
-    assert original.id in said and "runs on" in said and "empty --data" in said, said
+    message = await refused(
+        copied(original, cluster.folder / "copy"), "--mesh", cluster.mesh_name, "--join", cluster.url
+    )
+    assert original.id in message and "runs on" in message and "empty --data" in message, message
 
     async def reported() -> bool:
         shown, alarms = await node_document(host.api, original.id)

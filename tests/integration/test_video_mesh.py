@@ -20,7 +20,7 @@ CODECS = {"h264": "h264", "h265": "hevc", "av1": "av1"}
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
@@ -58,7 +58,7 @@ async def _by_rest(node: NodeProcess, codec: str, name: str, clip: bytes, blob: 
     made, was = read(await _call(node, f"workload/{answer['id']}/result")), read(clip)
     assert (made.codec, made.pixel_format, made.size) == (name, "yuv420p", (640, 384))
     assert made.numbers == list(range(75)) and made.times == was.times and made.sound == was.sound
-    assert all(psnr(one, other) > 28 for one, other in zip(made.luma, was.luma, strict=True))
+    assert all(psnr(plane, other) > 28 for plane, other in zip(made.luma, was.luma, strict=True))
 
 
 async def _wrong_files(mesh: Mesh) -> None:
@@ -68,7 +68,7 @@ async def _wrong_files(mesh: Mesh) -> None:
 
 
 async def _progress_and_cancel(mesh: Mesh) -> None:
-    """Each kind: seen running with progress that rises, ended by a cancel, and the node goes on working."""
+    """Each kind runs with rising progress and is ended by a cancel; the node goes on working."""
     for codec in CODECS:
         payload = {"resolution": "1080p", "seconds": 600, "preset": "medium"}
         handle = await mesh.start(f"video_encode_{codec}", payload)

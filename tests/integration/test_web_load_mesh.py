@@ -1,4 +1,4 @@
-"""web_server_load through a whole node: by REST, to its own server and to a listed one; ended, it leaves nothing."""
+"""web_server_load through a whole node: by REST, to its own and to a listed server; afterwards no process is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.web_servers import OK, answering
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
@@ -37,10 +37,10 @@ async def submit(node: NodeProcess, payload: dict[str, Any]) -> dict[str, Any]:
 def helpers(node: NodeProcess) -> list[psutil.Process]:
     """The servers and generators under a node."""
     found = []
-    for one in node.processes(with_bus=False):
+    for process in node.processes(with_bus=False):
         try:
-            if any("node.workloads.web." in word for word in one.cmdline()):
-                found.append(one)
+            if any("node.workloads.web." in argument for argument in process.cmdline()):
+                found.append(process)
         except psutil.Error:
             continue
     return found
@@ -48,7 +48,7 @@ def helpers(node: NodeProcess) -> list[psutil.Process]:
 
 async def all_gone(processes: list[psutil.Process], node: NodeProcess) -> None:
     async def gone() -> bool:
-        return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+        return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
     await eventually(gone, 10, lambda: f"still there: {helpers(node)}")
 

@@ -55,8 +55,8 @@ async def test_a_record_without_the_field_is_of_version_1(bus: Bus) -> None:
 def test_the_sentence_names_both_versions_and_what_to_do(theirs: int, remedy: str) -> None:
     with pytest.raises(IncompatibleMesh) as refused:
         check_wire_version(MeshRecord(name="blue", wire_version=theirs), own=5)
-    for words in ("mesh blue", f"version {theirs}", "version 5", remedy):
-        assert words in refused.value.message
+    for part in ("mesh blue", f"version {theirs}", "version 5", remedy):
+        assert part in refused.value.message
     assert refused.value.exit_code == 2
     check_wire_version(MeshRecord(name="blue", wire_version=5), own=5)
 
@@ -92,7 +92,7 @@ async def test_a_mesh_of_another_version_is_not_merged_with(bus: Bus) -> None:
         await mover.read_mesh_summary(bus)
 
 
-async def test_a_node_keeps_its_hands_off_the_store_of_another_version(tmp_path: Path) -> None:
+async def test_a_node_does_not_start_on_the_store_of_another_version(tmp_path: Path) -> None:
     async with Cluster(tmp_path) as cluster:
         (node,) = await cluster.start(1)
         mesh = await cluster.client()

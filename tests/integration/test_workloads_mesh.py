@@ -1,4 +1,4 @@
-"""Computing kinds through a whole node: real input, code refused at each door, and cancelled half-way."""
+"""Computing kinds through a whole node: real input, code refused at each interface, and a cancel half-way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.nodes import Cluster, eventually
 
 @pytest.fixture
 async def cluster(tmp_path: Path):
-    """Nodes that are ended with the test, and whose logs are shown when it failed."""
+    """A cluster that ends with the test and prints its logs."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()
@@ -30,7 +30,7 @@ async def test_tpch_through_a_node_gives_its_own_answers(cluster: Cluster) -> No
     result = await mesh.submit("database_ops", {"scale_factor": 0.01}, wait_s=60)
     assert result["answers_checked"] == 22 and result["power"] > 0 and result["throughput"] > 0
     await _science_is_checked(mesh)
-    await _code_is_refused_at_every_door(mesh)
+    await _code_is_refused_at_every_interface(mesh)
 
 
 async def _science_is_checked(mesh: Mesh) -> None:
@@ -41,17 +41,17 @@ async def _science_is_checked(mesh: Mesh) -> None:
     assert result["passed"] and abs(result["estimate"] - result["exact"]) < 6 * result["standard_error"], result
 
 
-async def _code_is_refused_at_every_door(mesh: Mesh) -> None:
-    """By the SDK, by a plain publish, and by the worker when somebody put it into a lane himself."""
+async def _code_is_refused_at_every_interface(mesh: Mesh) -> None:
+    """By the SDK, by a plain publish, and by the worker for a task that was published directly into a lane."""
     payload = {"sql": "SELECT * FROM read_text('/etc/passwd')"}
     with pytest.raises(BadInput, match="has no key"):
         await mesh.submit("database_ops", payload)
     answer = await mesh.bus.request(subjects.ingress("database_ops"), json.dumps(payload).encode())
-    knocked = subjects.task_id(await status.epoch(mesh.bus), json.loads(answer.data)["seq"])
+    published = subjects.task_id(await status.epoch(mesh.bus), json.loads(answer.data)["seq"])
     forged = Task(id=mesh.submitter.next_id(), kind="database_ops", payload=Raw(encode(payload)))
     lane = subjects.lane_subject(forged.kind, forged.pool, forged.urgency, forged.id)
     await mesh.bus.store(lane, encode(forged), msg_id=forged.id)
-    for task in (knocked, forged.id):
+    for task in (published, forged.id):
         end = await mesh.wait(task, 30)
         assert end.state == "failed" and end.error is not None and end.error.code == "bad_input", end
         assert [field for field, _ in end.error.faults] == ["payload.sql"]
@@ -65,7 +65,7 @@ LONG: list[tuple[str, dict[str, Any]]] = [
 
 
 async def test_long_work_tells_its_progress_and_can_be_cancelled(cluster: Cluster) -> None:
-    """Each kind: seen running with progress, ended by a cancel, and the node goes on working."""
+    """Each kind runs with progress and is ended by a cancel; the node goes on working."""
     await cluster.node().start()
     mesh = await cluster.client()
     for kind, payload in LONG:

@@ -20,8 +20,8 @@ COUNT = 3
 _CLONE_NEWNET = 0x40000000
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def lan() -> Iterator[list[str]]:
 
 @pytest.fixture
 def office() -> Iterator[list[str]]:
-    """Five machines for nodes and, the last one, a desk for whoever submits and looks."""
+    """Five machines for nodes and, the last, one for the client."""
     yield from machines(6)
 
 

@@ -78,7 +78,7 @@ class Office(Cluster):
 
 
 class Scene:
-    """A mesh, a client, a witness, and a pulse: one submission after the other, timed."""
+    """A mesh, a client, a witness, and a pulse: submissions one after the other, timed."""
 
     def __init__(self, office: Office, mesh: Mesh, witness: Witness) -> None:
         self.office, self.mesh, self.witness = office, mesh, witness
@@ -115,7 +115,7 @@ class Scene:
     # --- what the bus is like -----------------------------------------------------------------------
     async def look(self) -> tuple[dict[str, raft_meta.Group], Held]:
         """The meta group, and what it holds of each stream, as each server reports it itself."""
-        names = [one.name for one in await read_servers(self.bus)]
+        names = [server.name for server in await read_servers(self.bus)]
         answers = await raft_meta.ask_all(await self.system(), streams=True, known=names)
         return raft_meta.read_groups(answers, names), read_held(answers)
 
@@ -129,14 +129,18 @@ class Scene:
         group = raft_meta.leaders_view(groups)
         if group is None or not all(group.members.values()):
             return f"the group is {group}: {raft_meta.no_leader_reason(groups)}"
-        sizes = {name: (one.size, len(one.members)) for name, one in groups.items()}
+        sizes = {name: (group.size, len(group.members)) for name, group in groups.items()}
         if sizes != dict.fromkeys(group.members, (servers, servers)):
             return f"group size and members by server: {sizes}"
-        thin = [one for one in streams if not len(one.current) == servers == one.replicas == len(held[one.name])]
+        thin = [
+            stream
+            for stream in streams
+            if not len(stream.current) == servers == stream.replicas == len(held[stream.name])
+        ]
         return "; ".join(
-            f"{one.name}: {one.replicas} copies, led by {one.leader or 'nobody'}, current on "
-            f"{sorted(one.current)} of {sorted(one.members)}"
-            for one in thin
+            f"{stream.name}: {stream.replicas} copies, led by {stream.leader or 'nobody'}, current on "
+            f"{sorted(stream.current)} of {sorted(stream.members)}"
+            for stream in thin
         )
 
     async def until_safe(self, servers: int = 3, within_s: float = HEALED_WITHIN_S) -> float:
@@ -162,7 +166,7 @@ class Scene:
 
     async def voters(self) -> list[NodeProcess]:
         """The nodes that run a bus server."""
-        return [self.office.by_id(one.node) for one in await read_servers(self.bus)]
+        return [self.office.by_id(server.node) for server in await read_servers(self.bus)]
 
     # --- work ---------------------------------------------------------------------------------------
     async def submit(self, count: int = TASKS) -> None:
@@ -187,7 +191,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def pulse(self) -> AsyncIterator[None]:
-        """Submit a small task every 50 ms; the longest that one took is `stall_s`."""
+        """Submit a small task every 50 ms; the longest submission took `stall_s`."""
         self.stall_s = 0.0
 
         async def beat() -> None:
@@ -201,8 +205,8 @@ class Scene:
             # A beat that is under way ends: else it would be accepted and nobody would know.
         finally:
             done, _ = await asyncio.wait({beating}, timeout=0.0)
-            for one in done:
-                one.result()
+            for handle in done:
+                handle.result()
             await self._end(beating)
 
     async def _end(self, beating: asyncio.Task[None]) -> None:

@@ -103,18 +103,18 @@ async def _split(machines: list[str], folder: Path) -> None:
     async with grown(folder, machines) as scene:
         leader = scene.office.machine_of(await scene.leads())
         voters = {scene.office.machine_of(node) for node in await scene.voters()}
-        beside = next(one for one in machines[:-1] if one not in voters)
+        beside = next(machine for machine in machines[:-1] if machine not in voters)
         minority = [leader, beside]
         switch = f"{machines[0].rpartition('n')[0]}s"
 
         async def split() -> None:
             ip("-n", switch, "link", "add", "other", "type", "bridge")
             ip("-n", switch, "link", "set", "other", "up")
-            for one in minority:
-                ip("-n", switch, "link", "set", f"port{one.rpartition('n')[2]}", "master", "other")
+            for machine in minority:
+                ip("-n", switch, "link", "set", f"port{machine.rpartition('n')[2]}", "master", "other")
             await asyncio.sleep(15)
-            for one in minority:
-                ip("-n", switch, "link", "set", f"port{one.rpartition('n')[2]}", "master", "switch")
+            for machine in minority:
+                ip("-n", switch, "link", "set", f"port{machine.rpartition('n')[2]}", "master", "switch")
             ip("-n", switch, "link", "del", "other")
 
         assert await scene.scenario("switch split 2 and 3 for 15 s, the leader among the 2", split) < STALL_S
@@ -189,7 +189,7 @@ def test_the_disk_of_a_server_is_full(office: list[str], tmp_path: Path) -> None
 async def _fill(machines: list[str], folder: Path, room: Path) -> None:
     async with grown(folder, machines, small=room) as scene:
         small = scene.office.nodes[0]
-        assert small in await scene.voters(), "the one with the small disk hosts a server"
+        assert small in await scene.voters(), "the node with the small disk hosts a server"
 
         async def fill_disk() -> None:
             await asyncio.to_thread(fill, room)

@@ -83,7 +83,7 @@ async def _cut_after_growth(machines: list[str], folder: Path) -> None:
 
             await eventually(grown_just_now, 60, "three bus servers")
             await asyncio.gather(*(node.kill9() for node in office.nodes))
-            # The machine that created the mesh, with the only copies, is the last one.
+            # The machine that created the mesh, with the only copies, is the last.
             first = next(node for node in office.nodes if "created" in node.banner or node.hosts_bus)
             others = [node for node in office.nodes if node is not first]
             late = asyncio.create_task(_late(first), name="late")
@@ -101,10 +101,10 @@ async def _late(node: NodeProcess) -> None:
     await node.start()
 
 
-async def queztl(machine: str, *words: str) -> str:
+async def queztl(machine: str, *arguments: str) -> str:
     """What the command prints on that machine."""
     process = await asyncio.create_subprocess_exec(
-        "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli.main", *words, cwd=ROOT,
+        "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli.main", *arguments, cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     return (await process.communicate())[0].decode()

@@ -11,7 +11,7 @@ import pytest
 from tests import invariants
 from tests.faults.conftest import Field
 from tests.faults.mixed import echoed
-from tests.faults.scene import AFTER_A_FREEZE_S, check, given_back, set_up, started_elsewhere, victim_of
+from tests.faults.scene import AFTER_A_FREEZE_S, check, reclaimed, set_up, started_elsewhere, victim_of
 from tests.invariants import Witness
 from tests.lan.conftest import cable, inside
 from tests.nodes import Cluster
@@ -38,7 +38,7 @@ async def _pull_and_plug(far: str, folder: Path) -> None:
             cable(far, plugged=False)
             await started_elsewhere(field, scene, at, AFTER_A_FREEZE_S)
             await check(field, scene, at, "the cable was pulled")
-            await given_back(field, victim, "no heartbeat came")
+            await reclaimed(field, victim, "no heartbeat came")
             cable(far, plugged=True)
             back = await mesh.start("echo", {"value": "back"}, requires={"node": victim.id})
             await back.end(60)

@@ -85,9 +85,9 @@ async def _meet(machines: list[str], folder: Path) -> None:
             with apart(machines, [machines[2], machines[-1]]):
                 await clone.start()
                 assert clone.id == original.id
-                there = await office.client(url_of(office, machines[2]))
-                accepted = await fill(there, 20)
-                await there.close()
+                client = await office.client(url_of(office, machines[2]))
+                accepted = await fill(client, 20)
+                await client.close()
             accepted |= await fill(mesh, 20)
             await refused(clone, original)
             await eventually(lambda: merged(office, mesh, 2), MERGED_WITHIN_S, "two nodes in one mesh")

@@ -33,9 +33,9 @@ async def main(name, count):
     server = await asyncio.start_server(lambda reader, writer: writer.close(), choice.addresses[0], 4222)
     urls = (f"nats://{choice.addresses[0]}:4222",) if isinstance(step, Found) else step.urls
     await discovery.announce(Announcement("lan-test", "m1", "", name, urls, MEMBER))
-    while len([said for said in discovery.peers() if said.role == MEMBER]) < count - 1:
+    while len([peer for peer in discovery.peers() if peer.role == MEMBER]) < count - 1:
         await discovery.changed(60)
-    peers = [said.node_id for said in discovery.peers()]
+    peers = [peer.node_id for peer in discovery.peers()]
     print(json.dumps([type(step).__name__, list(choice.names), list(urls), peers, discovery.trouble]), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await discovery.stop()
@@ -57,7 +57,7 @@ def test_three_machines_agree_on_one_founder_and_hear_each_other(lan):
             )
             undo.callback(process.kill)
             machines.append(process)
-        # the line comes when the machine has heard the others; pytest's own time limit ends a wait for ever
+        # a machine prints its line when it has seen the others; pytest's own time limit ends an endless wait
         lines = [process.stdout.readline() for process in machines]
         ended = [process.communicate("", timeout=WITHIN_S) for process in machines]
     assert all(lines), [err for _, err in ended]
@@ -65,6 +65,6 @@ def test_three_machines_agree_on_one_founder_and_hear_each_other(lan):
     steps, names, urls, peers, troubles = zip(*answers, strict=True)
     assert sorted(steps) == ["Found", "Join", "Join"] and not any(troubles), answers
     assert all(used == ["eth0"] for used in names)
-    assert len({tuple(one) for one in urls}) == 1
-    assert [sorted(heard) for heard in peers] == [["n1", "n2"], ["n0", "n2"], ["n0", "n1"]]
+    assert len({tuple(machine_urls) for machine_urls in urls}) == 1
+    assert [sorted(seen) for seen in peers] == [["n1", "n2"], ["n0", "n2"], ["n0", "n1"]]
     assert all(not err for _, err in ended), ended

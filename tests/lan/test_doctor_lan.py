@@ -34,20 +34,20 @@ async def _trouble(machines: list[str], folder: Path) -> None:
         ip("-n", looker, "route", "del", "unreachable", "10.77.0.1/32")
 
         ip("-n", host, "route", "add", "blackhole", "10.77.0.2/32")
-        said = await _doctor(looker, office.mesh_name)
-        assert f"nothing answers: {bus}. A firewall" in said and "allow TCP" in said
+        report = await _doctor(looker, office.mesh_name)
+        assert f"nothing answers: {bus}. A firewall" in report and "allow TCP" in report
         ip("-n", host, "route", "del", "blackhole", "10.77.0.2/32")
 
-        # No route for multicast is no trouble: each packet is sent on a named card.
+        # A missing route for multicast is no problem: each packet is sent on a named card.
         ip("-n", looker, "route", "add", "unreachable", "224.0.0.0/4")
         assert f"The bus answers at {bus}" in await _doctor(looker, office.mesh_name)
 
 
 async def _doctor(machine: str, mesh: str) -> str:
-    """All it says, on that machine."""
+    """The findings of the doctor on that machine, as text."""
     process = await asyncio.create_subprocess_exec(
         "nsenter", f"--net=/run/netns/{machine}", sys.executable, "-m", "api.cli.main", "doctor", "--mesh", mesh,
         "--json", "--interface", "eth0", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
-    return " ".join(f"{one['what']} {one['what_to_do']}" for one in json.loads(out)["findings"])
+    return " ".join(f"{finding['what']} {finding['what_to_do']}" for finding in json.loads(out)["findings"])

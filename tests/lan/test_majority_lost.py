@@ -42,14 +42,14 @@ async def _rescue(machines: list[str], folder: Path) -> None:
         starting = [asyncio.create_task(node.start()) for node in (survivor, other)]
         try:
             await _tells(scene, survivor, lost)
-            code, said = await _queztl(scene, survivor, "bus", "--url", survivor.api)
-            command = said.rpartition("never come back: ")[2].strip()
-            assert code == 3 and command.startswith("queztl bus rescue --data "), said
-            code, said = await _queztl(scene, survivor, "doctor", "--url", survivor.api, "--interface", "eth0")
-            assert all(node.id in said for node in lost) and command in said, said
+            code, output = await _queztl(scene, survivor, "bus", "--url", survivor.api)
+            command = output.rpartition("never come back: ")[2].strip()
+            assert code == 3 and command.startswith("queztl bus rescue --data "), output
+            code, output = await _queztl(scene, survivor, "doctor", "--url", survivor.api, "--interface", "eth0")
+            assert all(node.id in output for node in lost) and command in output, output
             began = time.monotonic()
-            code, said = await _queztl(scene, survivor, *shlex.split(command)[1:])
-            assert code == 0 and "done: the mesh continues" in said, said
+            code, output = await _queztl(scene, survivor, *shlex.split(command)[1:])
+            assert code == 0 and "done: the mesh continues" in output, output
             await asyncio.gather(*starting)
         finally:
             for task in starting:
@@ -69,8 +69,8 @@ async def _tells(scene: Scene, survivor: NodeProcess, lost: list[NodeProcess]) -
 
     async def tells() -> bool:
         nonlocal document
-        _, said = await _queztl(scene, survivor, "bus", "--json", "--url", survivor.api)
-        document = json.loads(said)
+        _, output = await _queztl(scene, survivor, "bus", "--json", "--url", survivor.api)
+        document = json.loads(output)
         return bool((document.get("waiting") or {}).get("if_lost"))
 
     await eventually(tells, TELLS_WITHIN_S, lambda: f"what it waits for: {document}")
@@ -80,10 +80,10 @@ async def _tells(scene: Scene, survivor: NodeProcess, lost: list[NodeProcess]) -
     assert all(node.id in waiting["reason"] for node in lost)
 
 
-async def _queztl(scene: Scene, node: NodeProcess, *words: str) -> tuple[int, str]:
+async def _queztl(scene: Scene, node: NodeProcess, *argv: str) -> tuple[int, str]:
     """(exit code, stdout) of a command on the machine of that node."""
     process = await asyncio.create_subprocess_exec(
-        "nsenter", f"--net=/run/netns/{scene.office.machine_of(node)}", sys.executable, "-m", "api.cli.main", *words,
+        "nsenter", f"--net=/run/netns/{scene.office.machine_of(node)}", sys.executable, "-m", "api.cli.main", *argv,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()

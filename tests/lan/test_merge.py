@@ -1,4 +1,4 @@
-"""Two meshes of one name, founded apart, meet: they say so, are merged by hand, or unasked when one is new."""
+"""Two meshes of one name, created apart, meet: both report it; merged by command, or automatically when one is new."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def apart(machines: list[str], others: list[str]) -> Iterator[None]:
     switch = f"{machines[0].rpartition('n')[0]}s"
     ip("-n", switch, "link", "add", "other", "type", "bridge")
     ip("-n", switch, "link", "set", "other", "up")
-    for one in others:
-        plug(one, "other")
+    for machine in others:
+        plug(machine, "other")
     try:
         yield
     finally:
-        for one in machines:
-            plug(one, "switch")
+        for machine in machines:
+            plug(machine, "switch")
         ip("-n", switch, "link", "del", "other")
 
 
@@ -61,12 +61,12 @@ async def mesh_id(bus: Bus) -> str:
 
 async def merged(office: Office, mesh: Mesh, nodes: int) -> bool:
     """Whether so many nodes are up in that mesh."""
-    return sum(one.state == "up" for one in await mesh.nodes()) == nodes
+    return sum(node.state == "up" for node in await mesh.nodes()) == nodes
 
 
-async def queztl(*words: str) -> tuple[int, str]:
-    """(exit code, all it said)"""
-    command = [str(Path(sys.executable).with_name("queztl")), *words]
+async def queztl(*arguments: str) -> tuple[int, str]:
+    """(exit code, output)"""
+    command = [str(Path(sys.executable).with_name("queztl")), *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -82,7 +82,7 @@ async def fill(mesh: Mesh, count: int) -> dict[str, invariants.Expected]:
     return accepted
 
 
-def test_two_meshes_in_use_are_merged_by_hand(office: list[str], tmp_path: Path) -> None:
+def test_two_meshes_in_use_are_merged_by_command(office: list[str], tmp_path: Path) -> None:
     inside(office[-1], _by_hand(office, tmp_path))
 
 
@@ -96,11 +96,11 @@ async def _by_hand(machines: list[str], folder: Path) -> None:
 
 async def _merge(office: Office, machines: list[str]) -> None:
     ours, theirs, desk = machines[:3], machines[3:5], machines[-1]
-    nodes: dict[str, NodeProcess] = {one: office.node_on(one) for one in machines[:-1]}
+    nodes: dict[str, NodeProcess] = {machine: office.node_on(machine) for machine in machines[:-1]}
     with apart(machines, theirs):
-        await asyncio.gather(*(one.start() for one in nodes.values()))
-        host = next(one for one in ours if nodes[one].hosts_bus)
-        other_host = next(one for one in theirs if nodes[one].hosts_bus)
+        await asyncio.gather(*(node.start() for node in nodes.values()))
+        host = next(machine for machine in ours if nodes[machine].hosts_bus)
+        other_host = next(machine for machine in theirs if nodes[machine].hosts_bus)
         stays = await office.client(url_of(office, host))
         witness = await Witness(stays.bus).start()
         accepted, stayed = await fill(stays, 500), await mesh_id(stays.bus)
@@ -111,19 +111,19 @@ async def _merge(office: Office, machines: list[str]) -> None:
         plug(desk, "switch")
     began = time.monotonic()
 
-    async def said() -> bool:
-        told = [await one.bus.kv(subjects.KV_MESH).get(subjects.ALARMS_KEY) for one in (stays, goes)]
-        return all(one is not None and "queztl bus merge" in json.dumps(decode_any(one.value)) for one in told)
+    async def both_alarmed() -> bool:
+        alarms = [await client.bus.kv(subjects.KV_MESH).get(subjects.ALARMS_KEY) for client in (stays, goes)]
+        return all(entry is not None and "queztl bus merge" in json.dumps(decode_any(entry.value)) for entry in alarms)
 
-    await eventually(said, 60, "both say that there is another mesh, and what decides")
+    await eventually(both_alarmed, 60, "both have an alarm about the other mesh, and the command that decides")
     asked = ("--url", url_of(office, other_host), "bus", "merge", "--into", url_of(office, host))
-    code, words = await queztl(*asked)
-    assert code == 0 and "Nothing was changed" in words and "is merged into" in words, words
-    code, words = await queztl(*asked, "--yes")
-    assert code == 0 and "done: " in words, words
+    code, output = await queztl(*asked)
+    assert code == 0 and "Nothing was changed" in output and "is merged into" in output, output
+    code, output = await queztl(*asked, "--yes")
+    assert code == 0 and "done: " in output, output
     moved_s = time.monotonic() - began
     await eventually(lambda: merged(office, stays, 5), MERGED_WITHIN_S, "five nodes in one mesh")
-    # Whoever waits at the mesh that went is told of the ends over there.
+    # Clients that wait at the mesh that was moved receive the ends from the other mesh.
     for task in late:
         await goes.wait(task, 60)
     assert await mesh_id(goes.bus) == await mesh_id(stays.bus) == stayed
@@ -134,7 +134,7 @@ async def _merge(office: Office, machines: list[str]) -> None:
     print(f"| two meshes joined by hand | {moved_s:.1f} s | {twice} of {len(accepted)} | 0 | {took_s:.0f} s |")
 
 
-def test_a_new_and_empty_mesh_goes_into_the_one_in_use_unasked(office: list[str], tmp_path: Path) -> None:
+def test_a_new_and_empty_mesh_is_merged_automatically_into_the_one_in_use(office: list[str], tmp_path: Path) -> None:
     inside(office[-1], _unasked(office, tmp_path))
 
 

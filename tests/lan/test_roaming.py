@@ -43,7 +43,7 @@ async def _move(machines: list[str], folder: Path) -> None:
             await host.start()
             await guest.start()
             mesh = await office.client()
-            # The desk will have to know where the host went: as any client does that was told of both.
+            # The client must know the new address of the host, as any client does that has both addresses.
             mesh.bus.learn([f"nats://10.77.0.101:{office.bus_port}"])
             witness = await Witness(mesh.bus).start()
             accepted = {}
@@ -58,11 +58,11 @@ async def _move(machines: list[str], folder: Path) -> None:
                         return False
 
                 await eventually(known, 60, f"the record names {address}")
-                there = {"requires": {"node": node.id}, "idempotency_key": address}
-                handle = await started(mesh, {"value": address}, **there)
+                options = {"requires": {"node": node.id}, "idempotency_key": address}
+                handle = await started(mesh, {"value": address}, **options)
                 accepted[handle.id] = echoed(address)
                 assert (await handle.end(60)).node == node.id
-            assert [one.client_urls for one in await read_servers(mesh.bus)] == [
+            assert [server.client_urls for server in await read_servers(mesh.bus)] == [
                 (f"nats://10.77.0.101:{office.bus_port}",)
             ]
             await invariants.check(mesh, accepted, witness)

@@ -71,8 +71,12 @@ def test_a_process_knows_its_own_claims_also_after_it_moved(claim, former, ago_s
 def test_people_are_told_which_machines_and_what_to_do() -> None:
     mine = IdentityClaim(node="n1", incarnation="i1", session="s1", name="copy", boot_id="b", machine_id="m")
     other = replace(mine, name="office", addresses=("10.0.0.4",), pid=812, boot_id="c")
-    said = twins.refusal(mine, other, "/data")
-    assert "office (10.0.0.4, process 812)" in said and "its machine was cloned" in said and "empty --data" in said
+    message = twins.refusal(mine, other, "/data")
+    assert (
+        "office (10.0.0.4, process 812)" in message
+        and "its machine was cloned" in message
+        and "empty --data" in message
+    )
     assert "copied on the same machine" in twins.refusal(mine, replace(other, boot_id="b"), "/data")
     assert "copied to another machine" in twins.refusal(mine, replace(other, machine_id="x"), "/data")
     heartbeat = Heartbeat(node="n1", incarnation="i1", seq=1, twin="copy (10.0.0.9)")
