@@ -39,7 +39,7 @@ class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):
     made_at: float = 0.0
     """By the clock of the leader: for people only."""
     number: int = 0
-    """Counts the plans: of two with one fence the higher number is the newer one."""
+    """The revision that it was written over: of two plans with one fence the higher number is the newer one."""
     ranks: dict[str, dict[str, int]] = {}
     """kind -> node id -> priority"""
     regions: tuple[str, ...] = ()

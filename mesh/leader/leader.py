@@ -153,11 +153,10 @@ class Leader:
                     earlier = readable(decoding.plan, entry)
                     if earlier is not None and earlier.fence > fence:
                         return
-                    number = earlier.number + 1 if earlier is not None else 1
                     plan = coordination.Plan(
                         fence=fence,
                         made_at=time.time(),
-                        number=number,
+                        number=entry.revision if entry else 0,
                         ranks=ranks,
                         regions=current[1],
                         places=current[2],

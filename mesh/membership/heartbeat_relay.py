@@ -48,6 +48,12 @@ def needs_all_heartbeats(leads: bool, digest_at: float, now: float, config: Mesh
     return leads or now - digest_at > MISSED_DIGESTS * digest_every_s(config)
 
 
+def is_superseded(fence: int, newest: int, digest_at: float, now: float, config: MeshConfig) -> bool:
+    """Whether a digest is of an earlier leader than the last one. `newest`: the highest fence, `digest_at`: when its
+    last digest came. One that went silent leads no more, or never did: a forged fence would stand for ever. Pure."""
+    return fence < newest and not needs_all_heartbeats(False, digest_at, now, config)
+
+
 def standby_set(states: Mapping[str, str], leader: str) -> frozenset[str]:
     """The nodes that take over first if the leader dies: the first ones by id that are up. Pure."""
     return frozenset(sorted(node for node, state in states.items() if state == UP and node != leader)[:STANDBY_NODES])
@@ -142,7 +148,7 @@ class HeartbeatRelay:
         if isinstance(digest, Unreadable):
             log.debug("a heartbeat digest is ignored: it %s", digest.reason)
             return
-        if self._leads or digest.fence < self._fence:
+        if self._leads or is_superseded(digest.fence, self._fence, self._digest_at, self._clock(), self._config):
             return
         self._fence, self.leader, self._digest_at = digest.fence, digest.leader, self._clock()
         for heartbeat in digest.heartbeats:

@@ -138,6 +138,16 @@ async def test_a_digest_of_an_earlier_leader_is_ignored(mesh: Mesh, eventually: 
     assert mesh.follower.state_of("ghost") == "" and mesh.follower.heartbeat_relay.leader == "leader"
 
 
+async def test_a_forged_digest_silences_the_leader_for_a_moment_only(mesh: Mesh, eventually: Callable) -> None:
+    """Its fence was the highest for ever: no digest of the leader was believed any more."""
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower))
+    forged = HeartbeatDigest(fence=1 << 40, leader="nobody", heartbeats=())
+    mesh.bus.send(subjects.HEARTBEAT_DIGEST, messages.encode(forged))
+    await eventually(lambda: mesh.follower.heartbeat_relay.leader == "nobody")
+    await eventually(lambda: mesh.follower.heartbeat_relay.leader == "leader" and not listening(mesh.follower))
+
+
 async def test_no_digest_is_published_without_followers(mesh: Mesh, eventually: Callable) -> None:
     """A single node would send four messages a second to itself."""
     digests: list[Message] = []
