@@ -71,6 +71,7 @@ class ClientStores(ClientConnection):
         `keep`: until it is deleted; otherwise it goes when no task names it any more, or after a day.
         Raises: StorageFull, BusUnavailable, OSError.
         """
+        self.submitter.check_store()
         return await self.bus.objects.put(source, content_type, keep)
 
     async def open_blob(self, blob: str) -> tuple[BlobRef, AsyncIterator[bytes]]:

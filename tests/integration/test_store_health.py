@@ -229,6 +229,10 @@ async def _refused_at_once(http: Any, node: NodeProcess, mesh: Any) -> None:
     status, answer = await _submit(http, node)
     assert status == 507 and asyncio.get_running_loop().time() - began < AT_ONCE_S, answer
     assert "disk" in answer["error"]["message"] and "full" in answer["error"]["message"], answer
+    async with http.post(f"{node.api}{API_PREFIX}/blobs", data=b"x") as uploaded:
+        assert uploaded.status == 507, await uploaded.text()
+    async with http.get(f"{node.api}{API_PREFIX}/readyz") as ready:
+        assert ready.status == 503 and "is full" in (await ready.text())
     document = await _network(http, node)
     assert any("is full" in alarm and "free space on it" in alarm for alarm in document["alarms"]), document["alarms"]
     assert "no bus server can store" in document["bus"]["safety"]
