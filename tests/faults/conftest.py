@@ -1,4 +1,4 @@
-"""A mesh of whole nodes as processes, a client, and a witness that hears all the bus stores."""
+"""A mesh of whole nodes as processes, a client, and a witness that receives all that the bus stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Field:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """An empty cluster; whatever it starts is ended with the test."""
+    """An empty cluster; the nodes that it starts end with the test."""
     async with Cluster(tmp_path) as made:
         yield made
         made.print_logs()  # pytest shows it only when the test failed
@@ -32,7 +32,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 @pytest.fixture
 async def field(cluster: Cluster) -> Field:
-    """A host of 4 slots, alone: it founded the bus and is master. The tests add the other nodes."""
+    """One host of 4 slots: it created the mesh and is its leader. The tests add the other nodes."""
     await cluster.node("--label", "mix=1", slots=4).start()
     mesh = await cluster.client()
     return Field(cluster, mesh, await Witness(mesh.bus).start())

@@ -1,4 +1,4 @@
-"""Work of every kind and of many lengths, each task with what its result must be, computed without the mesh."""
+"""Tasks of every kind and of many lengths, each with its expected result, computed without the mesh."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mixed(count: int, seed: int = 1) -> list[Task]:
 
 
 async def submit_all(mesh: Mesh, tasks: list[Task], **options: Any) -> dict[str, Expected]:
-    """Task id -> what its result must be; every task is durable when this returns."""
+    """Task id -> its expected result; every task is durable when this returns."""
     accepted = {}
     for kind, payload, expected in tasks:
         handle = await mesh.start(kind, payload, **options)
@@ -37,12 +37,12 @@ def done(end: TaskEnd) -> None:
 
 
 def cancelled(end: TaskEnd, _: Any) -> None:
-    """Somebody took it back."""
+    """The task was cancelled."""
     assert end.state == "cancelled", end
 
 
 def echoed(value: Any) -> Expected:
-    """Done, and the value came back."""
+    """The task is done and has the value as its result."""
 
     def expected(end: TaskEnd, result: Any) -> None:
         done(end)

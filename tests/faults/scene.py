@@ -1,7 +1,7 @@
-"""The scene of the kill tests: a host, a victim that runs most of 500 mixed tasks, a rescuer, and a clock.
+"""The setup of the kill tests: a host, a victim that runs most of 500 mixed tasks, and a rescuer.
 
-Long tasks run on the victim because the rescuer is full when they come. Then it is freed: it alone can take them over
-and does nothing else, and how soon it does is measured.
+Long tasks run on the victim because the rescuer is full when they are submitted. Then it is freed: it alone can take
+them over and does nothing else, and the time until it does is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.nodes import NodeProcess
 TASKS, LONG = 500, 3
 #: Long enough for the rescuer to be freed on a machine that is busy with other things.
 LONG_S = 20.0
-#: What nobody gives back comes back by itself after so many seconds.
+#: Deliveries that nobody returns are repeated by the bus after so many seconds.
 ACK_WAIT_S = 15.0
 #: From the fault to the start elsewhere, seconds at most. By design 0.5, 4 and 4 s where the machine is not busy
 #: (`python -m bench swarm` measures it); a test holds a multiple that a busy machine keeps, and less than ACK_WAIT_S.
@@ -32,7 +32,7 @@ MIX, BIG = {"labels": {"mix": "1"}, "cores": 1}, {"labels": {"big": "1"}}
 
 @dataclass
 class Scene:
-    """Everything under way, just before the fault."""
+    """The nodes and tasks just before the fault."""
 
     victim: NodeProcess
     rescuer: NodeProcess
@@ -41,7 +41,7 @@ class Scene:
 
 
 async def set_up(field: Field, victim: NodeProcess) -> Scene:
-    """The mixed tasks are accepted and under way; the long ones run on `victim` and are announced."""
+    """Submit the mixed tasks, some of which run; the long tasks run on `victim` and are announced."""
     mesh, witness, work = field.mesh, field.witness, mixed(TASKS)
     rescuer = await field.cluster.node("--label", "big=1", slots=LONG + 1).start()
     on_rescuer = {"requires": {"node": rescuer.id}}
@@ -69,9 +69,9 @@ async def set_up(field: Field, victim: NodeProcess) -> Scene:
 
 
 async def warm_up(field: Field, rescuer: NodeProcess) -> dict[str, Expected]:
-    """Have it run as many tasks side by side as it will have to take over, and return them.
+    """Run as many tasks at once on `rescuer` as it will take over; returns them.
 
-    A node that worked before has its workers: how long a process takes to start is not asked here.
+    A node that worked before has its workers: the start of a process is not part of the measurement.
     """
     accepted: dict[str, Expected] = {}
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Connections cut for a moment, acknowledgements that come late or twice: nothing ends twice or is lost."""
+"""Connections cut for a moment, late and repeated acknowledgements: no task ends twice or is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def echoes(field: Field, count: int, sleep_s: float, **options: Any) -> di
 
 
 async def test_a_connection_cut_and_back_at_once(field: Field) -> None:
-    """What ran through the blips runs once, and nobody is taken for dead."""
+    """Tasks that ran through the cuts run once, and no node counts as gone."""
     proxy, witness = Proxy(field.cluster.bus_port), field.witness
     port = await proxy.start()
     try:
@@ -52,7 +52,7 @@ async def test_a_connection_cut_and_back_at_once(field: Field) -> None:
 
 
 async def test_late_and_repeated_acknowledgements(field: Field) -> None:
-    """An old `+ACK`, `-NAK` or `+WPI`, sent again during a run and after the end, changes nothing that counts."""
+    """An old `+ACK`, `-NAK` or `+WPI`, sent again during a run and after the end, changes no outcome."""
     bus, witness = field.mesh.bus, field.witness
     await field.cluster.node(slots=2).start()
     acks_seen: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ async def test_late_and_repeated_acknowledgements(field: Field) -> None:
     await bus.flush()
     await invariants.check(field.mesh, accepted, witness)
 
-    # During a run: a stray -NAK has the bus deliver the task again while its holder works on.
+    # During a run: after a stray -NAK, the bus delivers the task again while its holder still runs it.
     acks_seen.clear()
     running = await echoes(field, 3, 6.0)
     await witness.until(lambda: all(witness.runs(task) for task in running), 15, "they run")

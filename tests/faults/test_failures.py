@@ -1,4 +1,4 @@
-"""Tasks that fail, crash, hang, leak, come too late, are cancelled, or are submitted twice."""
+"""Tasks that fail, crash, hang, leak, expire, are cancelled, or are submitted twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 def ended(state: str, code: str = "", attempt: int = 0) -> Expected:
-    """In that state, with that error."""
+    """The task ended in that state, with that error."""
 
     def expected(end: TaskEnd, _: Any) -> None:
         assert end.state == state, end
@@ -31,7 +31,7 @@ def ended(state: str, code: str = "", attempt: int = 0) -> Expected:
 
 
 async def test_faults_end_the_task_and_not_the_node(field: Field) -> None:
-    """Each fault has its own reason; what used up its attempts is a dead letter that can be replayed."""
+    """Each fault has its own reason; a task without attempts left is a dead letter that can be replayed."""
     mesh, witness = field.mesh, field.witness
     cases: list[tuple[dict[str, Any], dict[str, Any], Expected]] = [
         ({"fail": "no luck"}, {"max_attempts": 2}, ended("failed", "failed", attempt=2)),
@@ -63,7 +63,7 @@ async def test_faults_end_the_task_and_not_the_node(field: Field) -> None:
 
 
 async def test_a_task_that_crashes_on_two_nodes_is_poison(field: Field) -> None:
-    """The second node is made the only one with a free slot, so that it is the second to be hit."""
+    """The second node has the only free slot, so that the second attempt runs there."""
     mesh, witness = field.mesh, field.witness
     first = field.cluster.nodes[0]
     handle = await mesh.start("echo", {"crash": "exit"}, max_attempts=6)
@@ -83,7 +83,7 @@ async def test_a_task_that_crashes_on_two_nodes_is_poison(field: Field) -> None:
 
 
 async def test_cancel_expiry_delay_and_idempotency(field: Field) -> None:
-    """Wherever a task is when it is cancelled, it ends once; one that has ended stays as it is."""
+    """A task ends once, wherever it is when it is cancelled; an ended task stays unchanged."""
     mesh, witness = field.mesh, field.witness
     accepted: dict[str, Expected] = {}
 

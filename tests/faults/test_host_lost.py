@@ -1,4 +1,4 @@
-"""The only bus server's node dies: the others say so at once, and everything goes on when it is back."""
+"""The node of the only bus server dies: the others report it at once, and the mesh goes on when it is back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refusal(url: str) -> tuple[int, dict, str]:
 
 
 async def test_a_server_record_that_was_deleted_is_written_again(tmp_path: Path) -> None:
-    """The leader deletes the record of a server that it replaces, possibly just after its node restarted."""
+    """The leader deletes the record of a replaced server, possibly just after the server's node restarted."""
     async with Cluster(tmp_path) as cluster:
         (host,) = await cluster.start(1)
         mesh = await cluster.client()

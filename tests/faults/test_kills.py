@@ -1,4 +1,4 @@
-"""kill -9, SIGSTOP and a dead bus under 500 mixed tasks: each ends once, rightly, and nothing stays behind."""
+"""kill -9, SIGSTOP and a dead bus under 500 mixed tasks: each ends once with the right result; no leftovers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 async def test_kill_of_the_node_that_runs_most(field: Field) -> None:
-    """Its connection tells, and its announced work is given to another node at once."""
+    """The bus reports its closed connection, and its announced work starts on another node at once."""
     victim = await start_victim(field)
     scene = await set_up(field, victim)
     at = await victim.kill9()
@@ -37,14 +37,14 @@ async def test_kill_of_the_node_that_runs_most(field: Field) -> None:
 
 
 async def test_freeze_and_waking_after_20_s(field: Field) -> None:
-    """A frozen node's work is given to another node; when it wakes, nothing ends twice, and it works again."""
+    """The work of a frozen node starts on another; when it wakes, nothing ends twice, and it works again."""
     victim = await start_victim(field)
     scene = await set_up(field, victim)
     at = victim.freeze()
     await started_elsewhere(field, scene, at, AFTER_A_FREEZE_S)
     await check(field, scene, at, "the freeze")
     await reclaimed(field, victim, "no heartbeat came")
-    await asyncio.sleep(max(0.0, at + 20 - time.time()))  # it sleeps for 20 s by intent
+    await asyncio.sleep(max(0.0, at + 20 - time.time()))  # frozen for 20 s by intent
     victim.thaw()
     back = await field.mesh.submit("echo", {"value": "back"}, requires={"node": victim.id}, wait_s=20)
     assert back == {"value": "back"}
@@ -53,7 +53,7 @@ async def test_freeze_and_waking_after_20_s(field: Field) -> None:
 
 
 async def test_kill_of_the_leaders_node(field: Field) -> None:
-    """Nobody is left to reap at first: another node becomes master, and gives it all away."""
+    """At first no leader can reclaim its work: another node becomes leader, and reclaims it."""
     victim = await start_victim(field)
     leader = await field.cluster.hand_over_from_host(field.mesh)
     assert leader is victim
@@ -78,13 +78,13 @@ async def test_kill_of_the_bus_server(field: Field) -> None:
 
 
 async def test_work_nobody_announced_starts_elsewhere_within_ack_wait(field: Field) -> None:
-    """What a node had only just taken when it was killed comes back by itself."""
+    """Deliveries that a node had received just before it was killed are repeated by the bus."""
     mesh, witness = field.mesh, field.witness
     victim, other = [field.cluster.node("--label", "big=1", slots=2) for _ in range(2)]
     await victim.start()
     accepted = await echoes(field, 0, 3800)
     await witness.until(lambda: len(witness.ends) == len(accepted), 60, "it works through them")
-    # It asks for more now. What the bus delivers to it while it stands still, it can't announce.
+    # It pulls more now. It can't announce what the bus delivers while it is frozen.
     at = victim.freeze()
     accepted |= await echoes(field, 3800, 4000)
     await victim.kill9()

@@ -1,4 +1,4 @@
-"""SIGTERM: what runs ends here, what has not started goes elsewhere at once, the master hands over at once."""
+"""SIGTERM: running tasks end here, tasks not started go elsewhere at once, and leadership is handed over at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 async def test_a_node_that_leaves_in_order(field: Field) -> None:
-    """The master leaves while it works, for longer than a silent node counts as alive: its tasks end, others go on,
+    """The leader leaves while it works, for longer than a silent node counts as alive: its tasks end, others go on,
     the next leader is elected at once."""
     mesh, witness = field.mesh, field.witness
     leaver = await field.cluster.node("--label", "x=1", slots=3).start()

@@ -23,12 +23,12 @@ from tests.scaled import kill_started, started
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-#: Short windows, so that the way back is seen; limits as a person would set them.
+#: Short windows, so that scale-in is part of the test; realistic limits.
 SETTINGS: dict[str, Any] = {
     "max_nodes": 4, "baseline_nodes": 2, "backlog_target_s": 2.0, "decide_every_s": 0.5, "down_window_s": 4.0,
     "min_life_s": 0.0, "load_window_s": 5.0, "settle_s": 20.0,
 }  # fmt: skip
-#: Bounds for a machine that is busy with other things; what is asserted are the steps, not how long they took.
+#: Bounds for a busy machine; the steps are asserted, not how long they took.
 STARTED_WITHIN_S, BACK_WITHIN_S, GONE_WITHIN_S = 120.0, 120.0, 60.0
 
 
@@ -57,12 +57,12 @@ async def submit(mesh: Mesh, count: int, sleep_s: float) -> dict[str, Expected]:
 
 
 async def up(mesh: Mesh) -> set[str]:
-    """Ids of nodes that say they are up."""
+    """Ids of nodes whose record is up."""
     return {node for node, record in (await records(mesh.bus)).items() if record.state == "up"}
 
 
 async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: Path) -> None:
-    """The story of the mission: up to its limit, the queue drains, back to the baseline; every step says why."""
+    """Scale-out to the limit, the queue drains, scale-in to the baseline; every decision has a reason."""
     person = await cluster.node(slots=1).start()
     mesh = await cluster.client()
     witness, store = await Witness(mesh.bus).start(), Store(mesh.bus)
@@ -95,7 +95,7 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
     journal = [event for event in await invariants.journal(mesh.bus) if event.type.startswith("scaling.")]
     events = [event.type.removeprefix("scaling.") for event in journal]
     assert [events.count(what) for what in ("intended", "launched", "joined", "draining", "ended")] == [3, 3, 3, 2, 2]
-    # What ends the mesh ends what was started for it.
+    # The end of the mesh ends the nodes that were started for it.
     assert await person.terminate() == 0, person.log()
 
     async def none() -> bool:
@@ -105,12 +105,12 @@ async def test_capacity_follows_demand_up_and_back(cluster: Cluster, tmp_path: P
 
 
 async def test_the_next_leader_finds_what_was_started_and_gives_it_up(cluster: Cluster, tmp_path: Path) -> None:
-    """The leader is killed while its nodes work: they go on, none is started twice, and scale-in comes all the same."""
+    """The leader is killed while its nodes work: they go on, none is started twice, and scale-in still happens."""
     host = await cluster.node(slots=1).start()
     other = await cluster.node(slots=1).start()
     mesh = await cluster.client()
     witness, store = await Witness(mesh.bus).start(), Store(mesh.bus)
-    # The host runs the bus, and its death is another scene. So the leader must be the other node.
+    # The host runs the bus, and its death is another test. So the leader must be the other node.
     leader = await cluster.hand_over_from_host(mesh)
     assert leader is other
     await set_policy(store, **SETTINGS | {"baseline_nodes": 0})

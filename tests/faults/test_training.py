@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(500)]
 
 #: One thread and fp32 give the same bits everywhere: the curve must be the same to the last bit.
 PAYLOAD = {"precision": "fp32", "device": "cpu", "checkpoint_every_s": 0.3, "seed": 3}
-#: A quarter of a minute at least, on the fastest machine seen; much more than what is waited for on its way.
+#: Takes at least a quarter of a minute on the fastest machine seen; much more than the waits of the test.
 STEPS = 3000
 
 
@@ -42,7 +42,7 @@ async def _stored(field: Field, count: int, within_s: float = 90.0) -> messages.
 
 
 async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:
-    """On two nodes: the host, busy until the other one trains and the mesh holds its checkpoint, and the victim."""
+    """Two nodes: the host, busy until the victim trains and its checkpoint is stored, and the victim."""
     mesh, witness, host = field.mesh, field.witness, field.cluster.nodes[0]
     victim = await field.cluster.node("--label", "mix=1", slots=2).start()
     busy = await mesh.start("echo", {"value": "busy", "sleep_s": 60}, requires={"node": host.id})
@@ -58,7 +58,7 @@ async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:
 
 
 async def _check(field: Field, task: TaskHandle, steps: int, folder: Path) -> tuple[str, dict[str, Any]]:
-    """It ended with the curve of a run that never stopped, and left nothing; where it did, and its result."""
+    """It ended with the curve of an uninterrupted run, and left nothing; returns its node and its result."""
     mesh = field.mesh
     end = await task.end(240)
     assert (end.state, end.attempt) == ("done", 1), end.error
@@ -98,5 +98,5 @@ async def test_a_node_that_wakes_up_replaces_no_checkpoint_of_its_successor(fiel
         assert (await _stored(field, 1)).holder == before.holder
     assert before.holder.startswith(host.id)
     await _check(field, task, STEPS, tmp_path)
-    log = victim.log(1 << 30)  # whole: a mesh hears the announcements of all others on this machine
+    log = victim.log(1 << 30)  # whole: a mesh receives the announcements of all others on this machine
     assert "not storing a checkpoint" in log or "has taken over" in log, "it stored none after it woke up"

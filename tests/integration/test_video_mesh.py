@@ -79,7 +79,7 @@ async def _progress_and_cancel(mesh: Mesh) -> None:
             seen.append(view.progress)
             return view.state == "running" and view.progress > 0 and "frames" in view.note
 
-        await eventually(progressed, 60, f"{codec} tells its progress")
+        await eventually(progressed, 60, f"{codec} reports its progress")
         assert (await handle.cancel()).state == "cancelled"
         assert await mesh.submit("echo", {"value": codec}, wait_s=30) == {"value": codec}
         assert seen == sorted(seen)

@@ -83,7 +83,7 @@ async def test_ended_by_cancel_or_by_a_killed_worker_it_leaves_no_process(cluste
             view = await mesh.status(task)
             return view.state == "running" and view.progress > 0 and bool(await at_work())
 
-        await eventually(progressed, 30, "it runs and tells its progress")
+        await eventually(progressed, 30, "it runs and reports its progress")
         processes = helpers(node)
         if end == "cancel":
             assert (await handle.cancel()).state == "cancelled"

@@ -75,6 +75,6 @@ async def test_long_work_tells_its_progress_and_can_be_cancelled(cluster: Cluste
             view = await mesh.status(task)
             return view.state == "running" and view.progress > 0
 
-        await eventually(progressed, 60, f"{kind} tells its progress")
+        await eventually(progressed, 60, f"{kind} reports its progress")
         assert (await handle.cancel()).state == "cancelled"
         assert await mesh.submit("echo", {"value": kind}, wait_s=30) == {"value": kind}

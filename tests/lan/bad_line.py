@@ -24,7 +24,7 @@ _OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)
 
 
 def without_offloads(card: str) -> None:
-    """Have the kernel compute checksums and cut packets itself, as far as the card can be told."""
+    """Have the kernel compute checksums and cut packets itself, as far as the card can be configured."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command in _OFFLOADS:
             value = bytearray(struct.pack("II", command, 0))

@@ -1,4 +1,4 @@
-"""Five machines on a network of their own, a mesh that has grown to three bus servers, and somebody who submits.
+"""Five machines on a network of their own, a mesh that has grown to three bus servers, and a client.
 
 A scenario is: 1,000 tasks in flight, a fault, and the invariants. What is measured: how long a submission stalled at
 most, and how many tasks ran twice. Each scenario prints one line of the table in docs/resilience.md.
@@ -30,8 +30,8 @@ from tests.nodes import Cluster, NodeProcess, eventually
 
 TASKS = 1000
 GROWN_WITHIN_S = 60.0
-#: A server that was cut off while it led undoes what never came to be entry by entry, one in 1 to 3 s, or is handed the
-#: next snapshot of the one that leads now: nats-server writes it every 2 to 3 minutes, and later while copies catch up.
+#: A server that was cut off while it led undoes its uncommitted entries, one in 1 to 3 s each, or is sent the
+#: next snapshot of the new leader: nats-server writes it every 2 to 3 minutes, and later while copies catch up.
 HEALED_WITHIN_S = 300.0
 #: Seconds a task takes: 1,000 of them are in flight for fifteen seconds on ten slots.
 SLEEP_S = 0.15
@@ -42,7 +42,7 @@ class Office(Cluster):
 
     def __init__(self, folder: Path, machines: list[str]) -> None:
         super().__init__(folder, interface="eth0")
-        self.machines, self.desk = machines[:-1], machines[-1]
+        self.machines, self.client_machine = machines[:-1], machines[-1]
         self.subnet = "10.77.0"
 
     @property
@@ -51,11 +51,11 @@ class Office(Cluster):
         return ",".join(f"nats://{self.subnet}.{number}:{self.bus_port}" for number in numbers)
 
     def renumber(self, subnet: str) -> None:
-        """Give every machine an address of that subnet instead of the one it has; the desk gets one more."""
+        """Give every machine an address of that subnet instead of its own; the client's machine gets one more."""
         for number, machine in enumerate(self.machines, 1):
             ip("-n", machine, "addr", "del", f"{self.subnet}.{number}/24", "dev", "eth0")
             ip("-n", machine, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
-        ip("-n", self.desk, "addr", "add", f"{subnet}.200/24", "dev", "eth0")
+        ip("-n", self.client_machine, "addr", "add", f"{subnet}.200/24", "dev", "eth0")
         self.subnet = subnet
 
     def node_on(self, machine: str, *arguments: str, slots: int = 2) -> NodeProcess:
@@ -108,11 +108,11 @@ class Scene:
             self._system = None
 
     async def moved(self) -> None:
-        """The bus has other addresses now."""
+        """Connect to the new addresses of the bus."""
         await self.close()
         self.mesh.bus.learn(self.office.url.split(","))
 
-    # --- what the bus is like -----------------------------------------------------------------------
+    # --- state of the bus -----------------------------------------------------------------------
     async def look(self) -> tuple[dict[str, raft_meta.Group], Held]:
         """The meta group, and what it holds of each stream, as each server reports it itself."""
         names = [server.name for server in await read_servers(self.bus)]
@@ -172,9 +172,9 @@ class Scene:
     async def submit(self, count: int = TASKS) -> None:
         """Tasks in flight; each is durable when this returns."""
         for _ in range(count):
-            await self._one(SLEEP_S)
+            await self._submit_one(SLEEP_S)
 
-    async def _one(self, sleep_s: float) -> float:
+    async def _submit_one(self, sleep_s: float) -> float:
         """Submit one task, asking again under the same key until it is accepted; how long that took, seconds."""
         self._submitted += 1
         value, began = self._submitted, time.monotonic()
@@ -194,26 +194,26 @@ class Scene:
         """Submit a small task every 50 ms; the longest submission took `stall_s`."""
         self.stall_s = 0.0
 
-        async def beat() -> None:
+        async def submit_repeatedly() -> None:
             while True:
-                self.stall_s = max(self.stall_s, await self._one(0.0))
+                self.stall_s = max(self.stall_s, await self._submit_one(0.0))
                 await asyncio.sleep(0.05)
 
-        beating = asyncio.create_task(beat(), name="pulse")
+        submitting = asyncio.create_task(submit_repeatedly(), name="pulse")
         try:
             yield
-            # A beat that is under way ends: else it would be accepted and nobody would know.
+            # A submission under way ends: else it could be accepted without being recorded.
         finally:
-            done, _ = await asyncio.wait({beating}, timeout=0.0)
+            done, _ = await asyncio.wait({submitting}, timeout=0.0)
             for handle in done:
                 handle.result()
-            await self._end(beating)
+            await self._end(submitting)
 
-    async def _end(self, beating: asyncio.Task[None]) -> None:
+    async def _end(self, submitting: asyncio.Task[None]) -> None:
         submitted = self._submitted
-        await eventually(lambda: _is(len(self.accepted) >= submitted or beating.done()), 120, "a last submission")
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        await eventually(lambda: _is(len(self.accepted) >= submitted or submitting.done()), 120, "a last submission")
+        submitting.cancel()
+        await asyncio.gather(submitting, return_exceptions=True)
 
     async def scenario(self, name: str, fault: Callable[[], Awaitable[None]], within_s: float = 120.0) -> float:
         """1,000 tasks in flight, `fault`, then the invariants; the longest stall of a submission, seconds."""

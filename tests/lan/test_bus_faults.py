@@ -20,8 +20,8 @@ from tests.small_disk import fill
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(800)]
 
-#: What a submission may wait at most when the server that leads everything is lost, seconds: the client itself may sit
-#: on that one, and finds out by its pings after 20 s at most. (Else Raft's election; each scenario prints what it was.)
+#: The longest wait of a submission when the server that leads everything is lost, seconds: the client may be connected
+#: to it, and notices by its pings after 20 s at most. (Else Raft's election; each scenario prints what it was.)
 STALL_S = 30.0
 #: How long after there is room on a full disk every copy is whole again, seconds.
 WHOLE_AGAIN_S = 60.0
@@ -30,7 +30,7 @@ LATE_S = 25.0
 
 
 def test_the_cable_of_the_server_that_leads_flaps(office: list[str], tmp_path: Path) -> None:
-    """For 5 s: it stands for every scene in which the server that leads is cut off and comes back."""
+    """For 5 s: a short case of all scenarios in which the leading server is cut off and comes back."""
     inside(office[-1], _flap(office, tmp_path))
 
 
@@ -40,7 +40,7 @@ async def _flap(machines: list[str], folder: Path) -> None:
 
 
 async def flapping(scene: Scene) -> None:
-    """The cable of whoever leads is pulled and plugged in again, five times."""
+    """The cable of the leader's machine is pulled and plugged in again, five times."""
     machine = scene.office.machine_of(await scene.leads())
 
     async def flap() -> None:
@@ -99,7 +99,7 @@ def test_the_switch_splits_two_from_three(office: list[str], tmp_path: Path) -> 
 
 
 async def _split(machines: list[str], folder: Path) -> None:
-    """The two: the leader and a node beside it. The three, with two of the servers and the desk, go on."""
+    """The two: the leader and a node beside it. The three, with two of the servers and the client, go on."""
     async with grown(folder, machines) as scene:
         leader = scene.office.machine_of(await scene.leads())
         voters = {scene.office.machine_of(node) for node in await scene.voters()}
@@ -194,7 +194,7 @@ async def _fill(machines: list[str], folder: Path, room: Path) -> None:
         async def fill_disk() -> None:
             await asyncio.to_thread(fill, room)
             await eventually(
-                lambda: _reported(scene, small.id), 20, "every node and client hears that its disk is full"
+                lambda: _reported(scene, small.id), 20, "every node and client has the alarm that its disk is full"
             )
 
         assert await scene.scenario("disk full on a voter", fill_disk) < STALL_S

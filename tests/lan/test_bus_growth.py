@@ -1,4 +1,4 @@
-"""The bus over five machines: it grows under work, survives each of its servers, and hands over in order."""
+"""The bus over five machines: it grows under work, survives each of its servers, and hands over leadership in order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def _grow(machines: list[str], folder: Path) -> None:
             office.print_logs()
 
 
-#: Nobody is elected when a follower dies, and an election takes four seconds at the least.
+#: No election follows the death of a follower, and an election takes at least four seconds.
 FOLLOWER_STALL_S, LEADER_STALL_S = 4.0, 20.0
 
 

@@ -1,4 +1,4 @@
-"""A cable is pulled under 500 mixed tasks: nobody hangs up, and yet the work starts elsewhere in time."""
+"""A cable is pulled under 500 mixed tasks: no connection is closed, and yet the work starts elsewhere in time."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ async def _beside(machines: list[str], folder: Path) -> None:
 
 @pytest.mark.long
 def test_two_clones_that_meet_become_one_mesh_and_nothing_is_lost(office: list[str], tmp_path: Path) -> None:
-    """They led their meshes in turns: whoever was heard last was taken for the node."""
+    """They led their meshes in turns: the last one to send a heartbeat was taken for the node."""
     inside(office[-1], _meet(office, tmp_path))
 
 

@@ -15,7 +15,7 @@ from tests.lan.conftest import COUNT
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 30
 
-#: What runs on each machine: find the mesh or found it, then hear the other two, say so, and wait to be ended.
+#: Runs on each machine: find the mesh or create it, see the other two, print that, and wait to be ended.
 MACHINE = """
 import asyncio, json, sys
 from mesh.discovery.announcement import MEMBER, Announcement

@@ -1,4 +1,4 @@
-"""What `queztl doctor` says on a machine that hears another one and can't reach it: which of the two it is."""
+"""`queztl doctor` on a machine that sees the announcements of another and can't reach it: no route, or a firewall."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_address_out_of_reach_and_a_firewall_are_told_apart(lan: list[str], t
 
 
 async def _trouble(machines: list[str], folder: Path) -> None:
-    """Routes stand in for what drops packets: one that drops the answers looks like a firewall from outside."""
+    """Routes simulate dropped packets: a route that drops the answers looks like a firewall from outside."""
     host, looker = machines[0], machines[1]
     async with Office(folder, machines) as office:
         node = office.node_on(host)

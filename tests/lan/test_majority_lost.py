@@ -1,5 +1,5 @@
-"""Two of three bus servers are lost for good, then the survivors restart: they say who waits for whom, and one command
-continues with what is left."""
+"""Two of three bus servers are lost for good, then the survivors restart: they report what they wait for, and one
+command continues with what is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.nodes import ROOT, NodeProcess, eventually
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(400)]
 
 TASKS = 50
-#: Until the survivor says what it waits for: its bus server must have started, and the others not have answered.
+#: Until the survivor reports what it waits for: its bus server must have started, and the others not have answered.
 TELLS_WITHIN_S = 30.0
 WHOLE_WITHIN_S = 60.0
 
@@ -67,13 +67,13 @@ async def _tells(scene: Scene, survivor: NodeProcess, lost: list[NodeProcess]) -
     """Its REST status says which bus servers it knows and reaches, and how many it needs."""
     document: dict[str, Any] = {}
 
-    async def tells() -> bool:
+    async def reports() -> bool:
         nonlocal document
         _, output = await _queztl(scene, survivor, "bus", "--json", "--url", survivor.api)
         document = json.loads(output)
         return bool((document.get("waiting") or {}).get("if_lost"))
 
-    await eventually(tells, TELLS_WITHIN_S, lambda: f"what it waits for: {document}")
+    await eventually(reports, TELLS_WITHIN_S, lambda: f"what it waits for: {document}")
     waiting = document["waiting"]
     assert waiting["members"] == sorted(node.id for node in (survivor, *lost))
     assert waiting["reached"] == [survivor.id] and waiting["needed"] == 2

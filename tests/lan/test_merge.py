@@ -24,7 +24,7 @@ from tests.lan.office import SLEEP_S, Office
 from tests.nodes import NodeProcess, eventually
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(300)]
-#: The nodes of the mesh that goes finish what they run, move, and come back.
+#: The nodes of the mesh that is moved finish what they run, move, and join the other mesh.
 MERGED_WITHIN_S = 120.0
 
 
@@ -95,7 +95,7 @@ async def _by_hand(machines: list[str], folder: Path) -> None:
 
 
 async def _merge(office: Office, machines: list[str]) -> None:
-    ours, theirs, desk = machines[:3], machines[3:5], machines[-1]
+    ours, theirs, client_machine = machines[:3], machines[3:5], machines[-1]
     nodes: dict[str, NodeProcess] = {machine: office.node_on(machine) for machine in machines[:-1]}
     with apart(machines, theirs):
         await asyncio.gather(*(node.start() for node in nodes.values()))
@@ -104,11 +104,11 @@ async def _merge(office: Office, machines: list[str]) -> None:
         stays = await office.client(url_of(office, host))
         witness = await Witness(stays.bus).start()
         accepted, stayed = await fill(stays, 500), await mesh_id(stays.bus)
-        plug(desk, "other")
+        plug(client_machine, "other")
         goes = await office.client(url_of(office, other_host))
         late = await fill(goes, 500)
         assert await mesh_id(goes.bus) != stayed
-        plug(desk, "switch")
+        plug(client_machine, "switch")
     began = time.monotonic()
 
     async def both_alarmed() -> bool:

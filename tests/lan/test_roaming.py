@@ -1,4 +1,4 @@
-"""A machine gets another address while its node runs, the bus host included: nothing is restarted."""
+"""A machine gets another address while its node runs, also that of the bus: nothing is restarted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_another_address_without_a_restart(office: list[str], tmp_path: Path) ->
 
 
 async def started(mesh: Mesh, payload: dict[str, Any], **options: Any) -> TaskHandle:
-    """Submitted under its key until somebody takes it: the connection may break while its machine moves."""
+    """Submit under a key until it is accepted: the connection may break while the machine moves."""
     async with asyncio.timeout(60):
         while True:
             try:
