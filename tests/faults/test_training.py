@@ -45,10 +45,10 @@ async def _begin(field: Field, steps: int) -> tuple[NodeProcess, TaskHandle]:
     """Two nodes: the host, busy until the victim trains and its checkpoint is stored, and the victim."""
     mesh, witness, host = field.mesh, field.witness, field.cluster.nodes[0]
     victim = await field.cluster.node("--label", "mix=1", slots=2).start()
-    busy = await mesh.start("echo", {"value": "busy", "sleep_s": 60}, requires={"node": host.id})
+    busy = await mesh.start("echo", {"value": "busy", "sleep_s": 200}, requires={"node": host.id})
     await witness.until(lambda: witness.runs(busy.id), 15, "the host is busy")
     task = await mesh.start("ml_training", PAYLOAD | {"steps": steps}, requires={"labels": {"mix": "1"}})
-    await witness.until(lambda: witness.runs(task.id), 60, "it trains")
+    await witness.until(lambda: witness.runs(task.id), 180, "it trains")
     (first,) = witness.runs(task.id)
     assert first.node == victim.id
     await _stored(field, 2)  # the second checkpoint replaces the first
