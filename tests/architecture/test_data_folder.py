@@ -25,17 +25,17 @@ def spelled(tree: ast.AST) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            words = [node.right]
+            parts = [node.right]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "joinpath":
-            words = list(node.args)
+            parts = list(node.args)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and set(node.value) & set(".-"):
-            words = [node]
+            parts = [node]
         else:
             continue
         found += [
-            (word.lineno, word.value)
-            for word in words
-            if isinstance(word, ast.Constant) and isinstance(word.value, str) and word.value.partition("/")[0] in NAMES
+            (part.lineno, part.value)
+            for part in parts
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.partition("/")[0] in NAMES
         ]
     return found
 
