@@ -91,8 +91,8 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
         await raft_meta.remove(system, name)
     group = await _until_led(system, len(found.reachable))
     replicas = min(len(found.reachable), 1 if len(found.reachable) == 2 else 3)
-    await _set_replicas(bus, replicas)
     say("each stream elects a leader, which takes up to half a minute")
+    await _set_replicas(bus, replicas)
     await _until_served(bus, len(found.reachable))
     for record in await read_servers(bus):
         if record.name not in group.members:
@@ -102,16 +102,23 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
 
 
 async def _set_replicas(bus: Bus, replicas: int) -> None:
-    """Give every stream so many replicas, asking again while the leader is busy. Raises: BusUnavailable, ApiError."""
+    """Give every stream so many replicas, as soon as it has a leader. Raises: BusUnavailable, ApiError.
+
+    nats-server takes the order for a stream without a leader too, and then such a stream may never elect one (2.15.1).
+    """
     deadline = time.monotonic() + _SERVED_WITHIN_S
-    done: set[str] = set()
     while True:
         try:
-            for stream in await raft_meta.list_streams(bus):
-                if stream.name not in done:
-                    await bus.update_stream(stream.name, num_replicas=replicas)
-                    done.add(stream.name)
-            return
+            streams = await raft_meta.list_streams(bus)
+            few = [stream.name for stream in streams if stream.leader and stream.replicas != replicas]
+            orders = (bus.update_stream(name, num_replicas=replicas) for name in few)
+            for answer in await asyncio.gather(*orders, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+            if not few and all(stream.leader for stream in streams):
+                return
+            if time.monotonic() > deadline:
+                raise BusUnavailable(f"not every stream has a leader after {_SERVED_WITHIN_S:.0f} s; run it again")
         except QueztlError:
             if time.monotonic() > deadline:
                 raise
