@@ -104,7 +104,7 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
 async def _set_replicas(bus: Bus, replicas: int) -> None:
     """Give every stream so many replicas, as soon as it has a leader. Raises: BusUnavailable, ApiError.
 
-    nats-server takes the order for a stream without a leader too, and then such a stream may never elect one (2.15.1).
+    nats-server does not answer an order for a stream without a leader (2.15.1).
     """
     deadline = time.monotonic() + _SERVED_WITHIN_S
     while True:
