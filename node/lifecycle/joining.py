@@ -215,7 +215,8 @@ class _Attempt:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(server.stop)
             try:
-                bus = await connect(config, data, (address.local_url, *data.bus_urls))
+                # Of the remembered addresses only those that are still this mesh's: it would join another one there.
+                bus = await connect(config, data, (address.local_url, *await self.remembered_urls(mesh)))
                 undo.push_async_callback(bus.close)
                 waiting = self.waiting(mesh)
                 if server.peers:
