@@ -43,6 +43,8 @@ SUBMISSIONS = ("work.", "later.at.")
 #: Sequences of a stream are 64-bit numbers from 1 on.
 MAX_SEQUENCE = (1 << 64) - 1
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
+#: A subject of no message.
+_NO_SUBJECT = "no.message.has.this.subject"
 #: Pause before an API call is repeated after a transient refusal, seconds.
 NOT_YET_S = 0.25
 #: Changes of streams and consumers are replicated before they are confirmed: they get more time, seconds.
@@ -241,6 +243,13 @@ class JetStream(Connection):
     async def purge(self, stream: str, subject: str) -> None:
         """Remove all messages on `subject`, wildcards allowed. Raises: ApiError."""
         await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+
+    async def append_entry(self, stream: str) -> None:
+        """Append to the Raft log of a stream without changing the stream: a purge that matches no message.
+
+        Raises: ApiError.
+        """
+        await self.purge(stream, _NO_SUBJECT)
 
     async def delete_message(self, stream: str, sequence: int) -> None:
         """Remove one message, without overwriting it on disk; one that is gone is no error. Raises: ApiError."""

@@ -21,7 +21,7 @@ from mesh.cluster.host_failures import HostFailures
 from mesh.cluster.observed import Server
 from mesh.cluster.replicas import Replicas, read_held, read_states
 from mesh.cluster.restart_turn import TURN_S, take_turn
-from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Restart, Scale, Step, Stop, Wait
+from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Restart, Scale, Settle, Step, Stop, Wait
 from mesh.cluster.topology import Candidate, Rules
 from mesh.config import MeshConfig
 from mesh.coordination import BusReport, HostingAnswer, HostingRequest, ServerRecord
@@ -229,6 +229,9 @@ class ClusterController:
                     self._failures.removed(server)
                 case Stop(node, server):
                     await self._stop(node, server, fence)
+                case Settle(streams):
+                    await _all(self._bus.append_entry(stream) for stream in streams)
+                    self._copies.settled(streams)
                 case Restart(node, server):
                     await self._restart(node, server, fence)
         except ApiError as error:
@@ -236,7 +239,7 @@ class ClusterController:
             log.info("bus servers: %s was refused: %s", step, error.message)
             return
         detail = {name: getattr(step, name) for name in step.__dataclass_fields__}
-        if not isinstance(step, Scale | MoveStreams):
+        if not isinstance(step, Scale | MoveStreams | Settle):
             await journal.emit(self._bus, f"bus.{type(step).__name__.lower()}", detail, fence=fence)
 
     async def _promote(self, node: str, fence: int) -> None:

@@ -49,3 +49,5 @@ class Stream:
     """Servers whose replica holds other messages than most, at the same last sequence."""
     differs_s: float = 0.0
     """How long that has been so, as the observer saw it."""
+    settled: bool = True
+    """Whether its Raft log goes on behind the latest change of its members, see `upkeep.settle`."""

@@ -52,6 +52,8 @@ class Replicas:
         self._behind_since: dict[str, float] = {}
         self._differ_since: dict[str, float] = {}
         self._repairs: dict[str, int] = {}
+        self._members: dict[str, frozenset[str]] = {}
+        self._settled: dict[str, frozenset[str]] = {}
 
     def compare(self, streams: Iterable[Stream], states: dict[str, dict[str, State]]) -> tuple[Stream, ...]:
         """The streams with the replicas that differ from the others; only those of which every replica answered."""
@@ -79,11 +81,18 @@ class Replicas:
             if self._differ_since.pop(stream, None) is not None:
                 self._repairs[stream] = self._repairs.get(stream, 0) + 1
 
+    def settled(self, streams: Iterable[str]) -> None:
+        """The Raft logs of these streams go on behind the change that made their members what was observed last."""
+        self._settled.update({stream: self._members.get(stream, frozenset()) for stream in streams})
+
     def judge(self, streams: Iterable[Stream], held: Held) -> tuple[Stream, ...]:
         """The streams; a replica stays current only if it has what its leader had at the previous observation."""
         return tuple(self._judge(stream, held.get(stream.name, {})) for stream in streams)
 
     def _judge(self, stream: Stream, held: dict[str, int]) -> Stream:
+        self._members[stream.name] = stream.members
+        is_settled = len(stream.members) < 2 or self._settled.get(stream.name) == stream.members
+        stream = replace(stream, settled=is_settled)
         now, leader_has = self._clock(), held.get(stream.leader)
         if leader_has is None:  # no leader, or its server did not answer: nothing can be compared
             complete = stream.current & {stream.leader}

@@ -65,4 +65,11 @@ class Restart:
     server: str
 
 
-Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop | Restart
+@dataclass(frozen=True)
+class Settle:
+    """Write an entry to the Raft log of each of these streams, behind the latest change of its members."""
+
+    streams: tuple[str, ...]
+
+
+Step = Wait | Promote | Scale | MoveStreams | MoveMeta | Remove | Stop | Restart | Settle

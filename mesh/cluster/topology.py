@@ -96,6 +96,7 @@ def plan(view: View, rules: Rules) -> Step:
         or _repair_size(view, group, "remove")  # so does a removal, when no node can be added
         or _copy(view, group, target)  # then the copies
         or _shrink(view, group, target)  # then whoever is not wanted any more
+        or upkeep.settle(view.streams)  # so that each copy could lead alone
         or upkeep.restart_for_copies(group.members, view.streams)  # then what does not heal by itself
         or upkeep.repair_copies(view.streams)
         or Wait(_shortage(view, group, rules))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mesh.cluster.observed import Server, Stream
-from mesh.cluster.steps import MoveStreams, Restart, Scale, Step
+from mesh.cluster.steps import MoveStreams, Restart, Scale, Settle, Step
 
 #: A server or copy that lags for longer has its server restarted, seconds.
 RESTART_LATE_S = 60.0
@@ -46,6 +46,17 @@ def differing(leader: str, states: Mapping[str, State]) -> frozenset[str]:
     state, count = Counter(states.values()).most_common(1)[0]
     right = state if count * 2 > len(states) else states.get(leader, state)
     return frozenset(server for server, found in states.items() if found != right)
+
+
+def settle(streams: Iterable[Stream]) -> Step | None:
+    """An entry behind the latest change of members, in the Raft log of each stream whose copies are whole.
+
+    A log tells how far it is committed only by its next entry. A copy whose log ends with its own admission does not
+    know after a restart that it is a member, and never campaigns (nats-server 2.15.1). If the other copies are lost,
+    the stream has no leader for ever, and no rescue helps. The log of an idle stream would end like that for good.
+    """
+    names = tuple(stream.name for stream in streams if not stream.settled and stream.current == stream.members)
+    return Settle(names) if names else None
 
 
 def restart_server(servers: Sequence[Server], late: Sequence[Server]) -> Step | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.bus.client import Bus
+from mesh.bus.errors import ApiError
 from mesh.bus.server import data_dir
 from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import render
@@ -16,7 +18,7 @@ from mesh.bus.server.layout import Layout
 from mesh.bus.server.process import ServerProcess
 from mesh.cluster import quorum_recovery, raft_meta
 from tests.integration.bus_server_harness import SETTINGS
-from tests.integration.test_bus_cluster import MESSAGES, Trio, _count, _filled, trio
+from tests.integration.test_bus_cluster import MESSAGES, Trio, _count, _filled, _grow, trio
 from tests.nodes import eventually
 
 __all__ = ["trio"]
@@ -79,6 +81,37 @@ async def test_the_last_of_three_is_rescued_after_a_restart_and_serves_alone(tri
     group = await trio.group(system)
     assert group is not None and (group.size, list(group.members)) == (1, ["a"]), messages
     assert await _count(bus) == MESSAGES
+
+
+async def test_a_copy_that_came_by_growth_is_rescued_alone_after_a_restart(trio: Trio) -> None:
+    """The log of its idle streams ended with its own admission, and it never campaigned: some streams had no leader."""
+    bus = await _filled(trio)
+    await _grow(trio, bus)
+    await trio.introduce()
+    names = [stream.name for stream in await raft_meta.list_streams(bus)]
+    for name in names:
+        await bus.append_entry(name)
+
+    async def everywhere() -> bool:
+        infos = [await bus.api(f"STREAM.INFO.{name}") for name in names]
+        return not any(replica.get("lag") for info in infos for replica in info["cluster"]["replicas"])
+
+    await eventually(everywhere, 10, "every copy has the entry")
+    await trio.cut()
+    await trio.start("b")
+    trio.servers = {"b": trio.servers["b"]}
+    system, bus, messages = await trio.connect(system=True), await trio.connect(), list[str]()
+    await quorum_recovery.rescue(system, bus, messages.append)
+    streams = await raft_meta.list_streams(bus)
+    assert all(stream.leader and stream.replicas == 1 for stream in streams), (streams, messages)
+
+    async def complete() -> bool:
+        with contextlib.suppress(ApiError):  # "stream not found", while the server makes one copy of three
+            return await _count(bus) == MESSAGES
+        return False
+
+    await eventually(complete, 20, "all messages")
+    assert not (await quorum_recovery.look(system)).needs_rescue
 
 
 @pytest.fixture

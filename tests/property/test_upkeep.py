@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.cluster import upkeep
 from mesh.cluster.replicas import Replicas
-from mesh.cluster.steps import MoveStreams, Restart, Scale, Wait
+from mesh.cluster.steps import MoveStreams, Restart, Scale, Settle, Wait
 from mesh.cluster.topology import Candidate, Rules, Server, Stream, View, plan
 from mesh.cluster.upkeep import State, differing
 
@@ -90,3 +90,24 @@ def test_copies_differ_for_as_long_as_each_look_that_can_compare_them_says_so() 
     assert copies.compare([MESH], states)[0].differs_s == 10.0, "a repair that did not help is repeated later"
     copies.compare([MESH], {"KV_mesh": dict.fromkeys("abc", WHOLE)})
     assert copies.compare([MESH], states)[0].differs_s == 0.0
+
+
+def test_each_change_of_members_is_followed_by_an_entry_once_the_copies_are_whole() -> None:
+    replicas = Replicas()
+    alone = Stream("WORK", 1, "a", frozenset("a"), frozenset("a"))
+
+    def judged(stream: Stream) -> Stream:
+        (found,) = replicas.judge([stream], {"WORK": dict.fromkeys(stream.current, 7)})
+        return found
+
+    assert judged(alone).settled, "the log of a single copy is not asked for votes"
+    assert not judged(WORK).settled
+    assert step(streams=(judged(WORK), MESH)) == Settle(("WORK",))
+    growing = judged(replace(WORK, current=frozenset("ab")))
+    assert step(streams=(growing, MESH)) == Wait(), "first the copies"
+    replicas.settled(["WORK"])
+    assert judged(WORK).settled
+    assert step(streams=(judged(WORK), MESH)) == Wait()
+    assert not judged(replace(WORK, members=frozenset("abd"), current=frozenset("abd"))).settled, "d has replaced c"
+    assert judged(WORK).settled is True
+    assert not Replicas().judge([WORK], {"WORK": dict.fromkeys("abc", 7)})[0].settled, "a new leader settles it again"
