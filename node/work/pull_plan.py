@@ -22,6 +22,8 @@ ACTIVE_S = 1.0
 HOARD_S = 1.0
 #: A lane that delivered nothing for this long gets no standing pull, seconds; a wake-up hint or the scan revives it.
 FORGOTTEN_S = 120.0
+#: So many scans because of hints may start within HINT_WINDOW_S, seconds.
+HINT_SCANS, HINT_WINDOW_S = 4, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,15 @@ class _Credit:
         at_once = min(tasks, max(0, self.slots))
         self.slots -= at_once
         self.work_s -= (tasks - at_once) * max(mean_s, SHORTEST_RUN_S)
+
+
+def scan_pause_s(started: Sequence[float], now: float) -> float:
+    """How long a scan because of a hint must wait: at most HINT_SCANS of them start within HINT_WINDOW_S.
+
+    The first ones start at once: work in a new lane should not wait for them. `started`: when the
+    latest ones started, the oldest first.
+    """
+    return max(0.0, started[-HINT_SCANS] + HINT_WINDOW_S - now) if len(started) >= HINT_SCANS else 0.0
 
 
 def plan_pulls(

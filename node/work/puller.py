@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 0.5
 #: A lane with a backlog answers a pull at once: a pull without an answer for this long is idle, seconds.
 IDLE_AFTER_S = 0.05
-#: The shortest time between two scans because of hints, seconds.
-HINT_SCAN_S = 0.25
 #: A lane of which this node can't run a task is left to the others for so long, seconds.
 AVOID_S = 4.0
 #: The most that one pull may deliver, bytes.
@@ -97,6 +96,7 @@ class Puller:
         self._cancelling: asyncio.Task[None] | None = None
         self._planning_again: asyncio.TimerHandle | None = None
         self._hint_scan: asyncio.Task[None] | None = None
+        self._hint_scans: deque[float] = deque(maxlen=pull_plan.HINT_SCANS)
         self._hinted = self._planned = False
         self._open = False
         self._loop = asyncio.get_running_loop()
@@ -280,9 +280,10 @@ class Puller:
 
     async def _scan_for_hints(self) -> None:
         while self._hinted:
+            await asyncio.sleep(pull_plan.scan_pause_s(self._hint_scans, self._loop.time()))
             self._hinted = False
+            self._hint_scans.append(self._loop.time())
             await self._try_scan()
-            await asyncio.sleep(HINT_SCAN_S)
 
     def _mark_woken(self, lane: Lane) -> None:
         state = self._lanes.setdefault(lane, _LaneState())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from hypothesis import example, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.subjects import URGENCIES
+from node.work import pull_plan
 from node.work.pull_plan import (
     LaneView,
     PullRequest,
@@ -237,3 +239,17 @@ def test_surplus_long_work_is_returned_and_work_that_starts_soon_stays(unstarted
         else:
             assert count * mean_s <= slots or count <= most_unstarted(mean_s, slots, LAN)
     assert not surplus({kind: count - back.get(kind, 0) for kind, count in unstarted.items()}, means_s, slots, LAN)
+
+
+@given(gaps=st.lists(st.floats(0, 2), max_size=40))
+def test_scans_because_of_hints_start_at_once_but_never_more_than_a_few_in_a_second(gaps):
+    now, started = 100.0, list[float]()
+    for gap in gaps:
+        now += gap
+        now += pull_plan.scan_pause_s(started[-pull_plan.HINT_SCANS :], now)
+        started.append(now)
+    assert (
+        started[: pull_plan.HINT_SCANS] == list(itertools.accumulate(gaps[: pull_plan.HINT_SCANS], initial=100.0))[1:]
+    )
+    for first, beyond in zip(started, started[pull_plan.HINT_SCANS :], strict=False):
+        assert beyond - first >= pull_plan.HINT_WINDOW_S - 1e-9
