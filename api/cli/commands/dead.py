@@ -8,6 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from api.cli.input.arguments import add_page
+from api.cli.input.pages import collect
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
 from api.cli.output.formatting import ago, moment, plain
@@ -53,7 +54,13 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _list(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
-    letters, cursor = await _collect(mesh, args.kind, None if args.all else args.limit, args.after)
+    from mesh.tasks.dead_letters import MAX_LIMIT
+
+    async def read(count: int, after: str) -> tuple[tuple[DeadLetter, ...], str]:
+        page = await mesh.dead_page(args.kind, count, after)
+        return page.letters, page.next
+
+    letters, cursor = await collect(read, MAX_LIMIT, None if args.all else args.limit, args.after)
     if out.as_json:
         dead = [document(letter, with_payload=False) for letter in letters]
         out.document({"dead": dead, "next": cursor or None})
@@ -67,20 +74,6 @@ async def _list(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:
     if cursor:
         out.note(f"there are more: --after {cursor}, or --all")
     return OK
-
-
-async def _collect(mesh: Mesh, kind: str, limit: int | None, after: str) -> tuple[list[DeadLetter], str]:
-    """(up to `limit` dead letters, None for all; where to go on, "" at the end)"""
-    from mesh.tasks.dead_letters import MAX_LIMIT
-
-    found: list[DeadLetter] = []
-    while True:
-        left = MAX_LIMIT if limit is None else min(MAX_LIMIT, limit - len(found))
-        page = await mesh.dead_page(kind, left, after)
-        found += page.letters
-        after = page.next
-        if not after or (limit is not None and len(found) >= limit):
-            return found, after
 
 
 async def _show(mesh: Mesh, args: argparse.Namespace, out: Output) -> int:

@@ -11,14 +11,14 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from api.cli.input.arguments import add_page, seconds
+from api.cli.input.pages import collect
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
 from api.cli.output.formatting import ago, duration
 from api.cli.output.table import Column
 
 if TYPE_CHECKING:
-    from mesh.client import Mesh
-    from mesh.views import TaskFilter, TaskSummary
+    from mesh.views import TaskSummary
 
 HELP = "the tasks of the mesh: which wait, run and have ended"
 #: So many are shown unless --limit says otherwise.
@@ -49,11 +49,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 async def run(args: argparse.Namespace, out: Output) -> int:
     """List them. Raises: BadInput, BusUnavailable."""
     from mesh.client import Mesh
+    from mesh.tasks.listing import MAX_LIMIT
     from mesh.views import TaskFilter
 
-    wanted = TaskFilter(args.state, args.kind.lower(), args.node, args.min_age)
+    chosen = TaskFilter(args.state, args.kind.lower(), args.node, args.min_age)
     async with Mesh(args.url) as mesh:
-        found, cursor = await collect(mesh, wanted, None if args.all else args.limit, args.after)
+
+        async def read(count: int, after: str) -> tuple[tuple[TaskSummary, ...], str]:
+            page = await mesh.task_page(chosen, count, after)
+            return page.tasks, page.next
+
+        found, cursor = await collect(read, MAX_LIMIT, None if args.all else args.limit, args.after)
     if out.as_json:
         out.document({"tasks": found, "next": cursor or None})
         return OK
@@ -62,20 +68,6 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     if cursor:
         out.note(f"there are more: --after {cursor}, or --all")
     return OK
-
-
-async def collect(mesh: Mesh, wanted: TaskFilter, limit: int | None, after: str) -> tuple[list[TaskSummary], str]:
-    """(up to `limit` tasks, None for all; where to go on, "" at the end), over as many pages as that takes."""
-    from mesh.tasks.listing import MAX_LIMIT
-
-    found: list[TaskSummary] = []
-    while True:
-        left = MAX_LIMIT if limit is None else min(MAX_LIMIT, limit - len(found))
-        page = await mesh.task_page(wanted, left, after)
-        found += page.tasks
-        after = page.next
-        if not after or (limit is not None and len(found) >= limit):
-            return found, after
 
 
 def row(task: TaskSummary, now: float) -> tuple[Any, ...]:
