@@ -12,7 +12,7 @@ from mesh import subjects
 from mesh.bus.client import Bus, Subscription
 from mesh.config import LAN, MeshConfig
 from mesh.coordination import MergeOrder
-from mesh.endpoint import bus_urls
+from mesh.endpoint import bus_location, bus_urls
 from mesh.errors import BusUnavailable, QueztlError
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record, read_mesh_record_anywhere
 from mesh.membership.store_reports import StoreReports
@@ -95,7 +95,8 @@ class ClientConnection:
     async def _seek_bus(self) -> None:
         while not self.bus.connected:
             with contextlib.suppress(QueztlError):
-                self.bus.learn(await bus_urls(self._url))
+                # The node may have moved into another mesh with its own.
+                self.bus.learn(*await bus_location(self._url))
             await asyncio.sleep(ASK_AGAIN_S)
 
     def _on_mesh_change(self, key: str) -> None:
@@ -109,7 +110,7 @@ class ClientConnection:
                 order = await read_order(self.bus)
                 if order is not None:
                     if await self._is_confirmed(order):
-                        self.bus.learn(order.urls)
+                        self.bus.learn(order.urls, order.into)
                     return
                 await asyncio.sleep(MERGE_READ_AGAIN_S)
         except QueztlError as error:

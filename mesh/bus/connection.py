@@ -17,11 +17,11 @@ from urllib.parse import urlparse
 
 import nats
 import nats.errors
-from nats.aio.client import Client, Srv
+from nats.aio.client import Srv
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from mesh.bus.requests import Requests
-from mesh.bus.wire import Line, Message, Parser, check_library, flush_soon, header_block, ping, write
+from mesh.bus.wire import Line, MeshClient, Message, Parser, check_library, flush_soon, header_block, ping, write
 from mesh.config import LAN, MeshConfig
 from mesh.errors import BusUnavailable, QueztlError, TooLarge
 
@@ -72,7 +72,7 @@ class Connection:
     """A connection to the bus. Create one with `await Connection.connect(urls, name=…)`."""
 
     def __init__(self, config: MeshConfig) -> None:
-        self._client = client = Client()
+        self._client = client = MeshClient()
         self._parser = Parser(client)
         client._ps = self._parser  # pyrefly: ignore[bad-assignment]  # nats-py calls parse() and reset() only
         self._line = client._transport = Line()
@@ -138,6 +138,7 @@ class Connection:
                 if attempt == attempts:
                     reason = str(error) or type(error).__name__
                     raise BusUnavailable(f"no bus server answers at {', '.join(servers)} ({reason})") from None
+        client.meshes |= {self.mesh_id} - {""}
         # The first connection must fail fast (with -1 it would never give up); a lost one is retried without a limit.
         client.options["max_reconnect_attempts"] = -1
         client.options["allow_reconnect"] = True
@@ -166,18 +167,28 @@ class Connection:
         return str(self._client._server_info.get("server_name", ""))
 
     @property
+    def mesh_id(self) -> str:
+        """The mesh of the server at the other end, as it says itself; "" for a server of no mesh."""
+        return str(self._client._server_info.get("cluster") or "")
+
+    @property
     def max_payload(self) -> int:
         """Size limit of one message, bytes."""
         return self._client.max_payload
 
-    def learn(self, urls: Sequence[str]) -> None:
-        """Add servers to try when the present one is lost."""
+    def learn(self, urls: Sequence[str], mesh: str = "") -> None:
+        """Add servers to try when the present one is lost. A server of another mesh is left at once, except one of
+        `mesh`, into which this one is merged."""
+        if mesh and self._client.meshes:
+            self._client.meshes.add(mesh)
         known = {(server.uri.hostname, server.uri.port) for server in self._client._server_pool}
         new = [uri for uri in map(urlparse, urls) if (uri.hostname, uri.port) not in known]
         self._client._server_pool.extend(map(Srv, new))
 
-    def forget(self, urls: Sequence[str]) -> None:
-        """Try these servers no more, except the present one: they are another mesh's."""
+    def forget(self, urls: Sequence[str], mesh: str) -> None:
+        """Try these servers no more, except the present one: they are those of `mesh`, another mesh."""
+        if mesh != self.mesh_id:
+            self._client.meshes.discard(mesh)
         gone = {(uri.hostname, uri.port) for uri in map(urlparse, urls)}
         pool, present = self._client._server_pool, self._client._current_server
         pool[:] = [server for server in pool if server is present or (server.uri.hostname, server.uri.port) not in gone]

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import ParseResult
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 NATS_PY = ">=2.16,<2.17"
 #: Limit of one line from a server, bytes; INFO, the longest, lists the servers of a cluster.
 MAX_LINE_BYTES = 1024 * 1024
+#: A server of another mesh is dialled again after this, seconds: its address may be this mesh's again.
+STRANGER_AGAIN_S = 0.5
 _CRLF = b"\r\n"
 _VERSION = b"NATS/1.0"
 
@@ -39,6 +42,7 @@ def check_library() -> None:
     client = Client()
     _require(client, "_pending", "_pending_data_size", "_flush_queue", "_transport", "_server_info", "_server_pool")
     _require(client, "_pings_outstanding", "_pongs", "_pongs_received", "_send_ping", "_process_msg", "_ps", "options")
+    _require(client, "_process_info", "_current_server")
     _require(client._ps, "buf", "parse", "reset")
     _require(TcpTransport(), "_bare_io_writer")
     _require(Subscription(client), "_id")
@@ -223,6 +227,47 @@ async def ping(client: Any) -> None:
         answered = asyncio.get_running_loop().create_future()
         await client._send_ping(answered)
         await answered
+
+
+class OtherMesh(nats.errors.Error):
+    """The server at an address belongs to another mesh."""
+
+
+class MeshClient(Client):
+    """nats-py's client, which stays in its mesh: it leaves a server of another one before it sends anything to it.
+
+    An address that this client has learnt may be another machine's by now. A bus server says in its greeting which mesh
+    it serves: the name of its cluster, which its host has from its own data directory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meshes: set[str] = set()
+        """The meshes whose servers may be used: that of the first connection, and those that were added since. Empty:
+        any server."""
+        self._strangers: dict[str, str] = {}
+        """Address -> the other mesh whose server answered there."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Also raises OtherMesh, on which nats-py tries the next server."""
+        if initial_connection:
+            await self._check_mesh(str(info.get("cluster") or ""))
+        await super()._process_info(info, initial_connection)
+
+    async def _check_mesh(self, mesh: str) -> None:
+        address = self._current_server.uri.netloc if self._current_server else ""
+        if not self.meshes or mesh in self.meshes:
+            self._strangers.pop(address, None)
+            return
+        if self._strangers.get(address) == mesh:
+            await asyncio.sleep(STRANGER_AGAIN_S)
+        else:
+            self._strangers[address] = mesh
+            log.warning(
+                "the bus server at %s belongs to %s now and is left alone; this one belongs to %s", address,
+                f"the mesh {mesh}" if mesh else "no mesh", " and ".join(sorted(self.meshes)),
+            )  # fmt: skip
+        raise OtherMesh(f"the bus server at {address} belongs to another mesh")
 
 
 class Line(TcpTransport):

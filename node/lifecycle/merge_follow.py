@@ -82,7 +82,7 @@ class MergeFollower:
         order, self._drained_for = self._drained_for, None
         if order is not None:
             log.warning("the order to merge into %s was withdrawn; this node takes tasks again", order.into)
-            self._context.bus.forget(order.urls)
+            self._context.bus.forget(order.urls, order.into)
             self._resume()
 
     async def _may_leave(self, order: MergeOrder) -> bool:
@@ -97,7 +97,7 @@ class MergeFollower:
                 log.warning("the order to merge into %s is not followed: %s", order.into, found.why)
             self._doubted = found.why
             return False
-        context.bus.learn(order.urls)
+        context.bus.learn(order.urls, order.into)
         if self._drained_for is None:
             self._drained_for = order
             # The state stays "up": the leader would move the bus server off a draining node.

@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.nodes import Cluster, NodeProcess
+from tests.nodes import Cluster, NodeProcess, eventually, records
 from tests.ports import free_port
 
 
@@ -39,3 +39,30 @@ async def test_another_mesh_at_a_remembered_address_is_not_taken_for_this_one(tm
         end = await (await mesh.start("echo", {"value": 2}, requires={"node": guest.id})).end(20)
         assert (end.state, end.node) == ("done", guest.id)
         assert stranger.running
+
+
+async def test_a_running_node_leaves_a_server_of_another_mesh_at_the_address_of_its_own(tmp_path: Path) -> None:
+    """It became a client of the stranger: it took the stranger's tasks, and was missing in its own mesh for good."""
+    folders = [tmp_path / name for name in ("ours", "theirs")]
+    for folder in folders:
+        folder.mkdir()
+    async with Cluster(folders[0]) as cluster, Cluster(folders[1]) as other:
+        host, guest = await cluster.start(1, 1)
+        client = await cluster.client()
+        await host.kill9()
+        other.bus_port = cluster.bus_port
+        stranger = await other.node().start()
+        theirs = await other.client()
+
+        async def left_alone() -> bool:
+            return "is left alone" in guest.log()
+
+        await eventually(left_alone, 20, guest.log)
+        handle = await theirs.start("echo", {"value": 1}, requires={"node": guest.id})
+        await asyncio.sleep(1.0)  # two attempts of the guest, and its client's
+        assert (await theirs.status(handle.id)).state == "queued" and not client.bus.connected
+        assert list(await records(theirs.bus)) == [stranger.id]
+        await stranger.kill9()
+        await host.start()
+        end = await (await client.start("echo", {"value": 2}, requires={"node": guest.id})).end(30)
+        assert (end.state, end.node) == ("done", guest.id)
