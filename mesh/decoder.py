@@ -33,7 +33,7 @@ class Decoder(Generic[Value]):
 
     __slots__ = ("_decode", "_fault", "name")
 
-    def __init__(self, type_: Any, name: str, fault: Callable[[Value], str] = lambda _: "", json: bool = False) -> None:
+    def __init__(self, type_: Any, name: str, fault: Callable[[Value], str] | None = None, json: bool = False) -> None:
         """`name`: what people call it; `fault(value)`: why the value may not be used, "" when it may."""
         module = msgspec.json if json else msgspec.msgpack
         self._decode: Callable[[bytes | msgspec.Raw], Value] = module.Decoder(type_).decode
@@ -46,8 +46,9 @@ class Decoder(Generic[Value]):
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             # Text that is not UTF-8 raises UnicodeDecodeError, which is a ValueError and no MsgspecError.
             return Unreadable(f"is not a {self.name}: {error}")
-        fault = self._fault(value)
-        return Unreadable(f"is not a valid {self.name}: {fault}") if fault else value
+        if self._fault is not None and (fault := self._fault(value)):
+            return Unreadable(f"is not a valid {self.name}: {fault}")
+        return value
 
 
 class Record(Protocol):

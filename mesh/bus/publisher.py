@@ -12,6 +12,8 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from mesh.bus.connection import Connection
 from mesh.bus.error_codes import NOTHING_DONE
 from mesh.bus.errors import IN_PROCESS, NotNow, answer_of, refusal
@@ -36,24 +38,17 @@ def sequence_of(confirmation: bytes) -> int:
     return int(found.group(1)) if found else 0
 
 
-class _Pending:
-    __slots__ = ("data", "headers", "not_stored", "refused", "resend", "sent_at", "settled", "subject")
-
-    def __init__(
-        self,
-        subject: str,
-        data: bytes,
-        headers: bytes,
-        settled: Settled,
-        resend: bool,
-        sent_at: float,
-    ) -> None:
-        self.subject, self.data, self.headers = subject, data, headers
-        self.settled, self.resend, self.sent_at = settled, resend, sent_at
-        self.refused: QueztlError | None = None
-        """The last transient refusal."""
-        self.not_stored = False
-        """Whether the bus has said that it did not store the last copy: sending another one is harmless."""
+class _Pending(msgspec.Struct):
+    subject: str
+    data: bytes
+    headers: bytes
+    settled: Settled
+    resend: bool
+    sent_at: float
+    refused: QueztlError | None = None
+    """The last transient refusal."""
+    not_stored: bool = False
+    """Whether the bus has said that it did not store the last copy: sending another one is harmless."""
 
 
 class Publisher:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import ParseResult
 
+import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -55,14 +56,14 @@ def _require(owner: object, *names: str) -> None:
             raise CannotStart(f"{found}, which the bus client uses; install nats-py{NATS_PY}")
 
 
-class Message:
+class Message(msgspec.Struct):
     """One message as received; headers are parsed on first use."""
 
-    __slots__ = ("_headers", "data", "raw_headers", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, raw_headers: bytes = b"") -> None:
-        self.subject, self.reply, self.data, self.raw_headers = subject, reply, data, raw_headers
-        self._headers: dict[str, str] | None = None
+    subject: str
+    reply: str
+    data: bytes
+    raw_headers: bytes = b""
+    _headers: dict[str, str] | None = None
 
     @property
     def headers(self) -> dict[str, str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from mesh import decoding
 from mesh.errors import Busy, QueztlError
 from mesh.messages import CLAIM_CHECK_BYTES, TaskEnd
@@ -31,8 +33,7 @@ REFILL_SHARE = 16
 _EXHAUSTED: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
-class MapItem:
+class MapItem(msgspec.Struct, frozen=True):
     """The outcome of one payload."""
 
     index: int

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from mesh import lanes, subjects
 from mesh.config import MeshConfig
 from mesh.errors import BadInput, Fault, UnknownKind, bad_input
@@ -26,8 +28,7 @@ _BLOB_KEY = b"\xa4blob"
 NO_PLACES: Mapping[str, Point] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A validated request: the task (with its payload inside, however large), its lane and its delay in seconds."""
 
     task: Task

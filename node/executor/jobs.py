@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import Any
+
+import msgspec
 
 from mesh.messages import TaskError
 from node.executor.protocol import ResultFrame
 from node.executor.worker_main import memory_message
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """One task in the form that a worker needs."""
 
     id: str
@@ -25,15 +25,14 @@ class Job:
     """0: no limit"""
     memory_mb: int = 0
     """how much memory it may use beyond that of the idle worker; 0: no limit"""
-    blobs: dict[str, Path] = field(default_factory=dict)
+    blobs: dict[str, Path] = {}
     resume: Path | None = None
     """the checkpoint to resume from"""
     token: Any = None
     """any value of the caller; returned with the end of the job"""
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(msgspec.Struct):
     """How a job ended."""
 
     job: Job
@@ -43,7 +42,7 @@ class Finished:
     """A result over CLAIM_CHECK_BYTES: the bytes themselves when `content_type` is set, else MessagePack. The receiver
     must move or delete the file."""
     content_type: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = {}
     error: TaskError | None = None
     """code: failed, bad_input, unknown_kind, unavailable, timeout, memory, crashed or cancelled"""
     started_at: float = 0.0

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from mesh.bus.client import Bus
 from mesh.messages import Held, HeldSet, Task, encode
@@ -18,8 +19,7 @@ from mesh.subjects import held as held_subject
 from node.work.outcome import Attempt
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """One message that this node received and has not settled. Times are monotonic, except `started_unix`."""
 
     task: Task
@@ -34,7 +34,7 @@ class Delivery:
     trusted: bool = True
     suspect: bool = False
     """It may be a second copy: the task's records are read before it runs."""
-    attempt: Attempt = field(default_factory=Attempt)
+    attempt: Attempt = Attempt()
     started_at: float = 0.0
     """0 while it waits for a worker."""
     started_unix: float = 0.0

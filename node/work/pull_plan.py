@@ -8,7 +8,9 @@ tasks and its workers never wait for short ones. A full node requests nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from mesh.config import MeshConfig
 from mesh.lanes import Lane
@@ -26,8 +28,7 @@ FORGOTTEN_S = 120.0
 HINT_SCANS, HINT_WINDOW_S = 4, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class LaneView:
+class LaneView(msgspec.Struct, frozen=True):
     """What a node knows of one lane it may pull from."""
 
     lane: Lane
@@ -47,8 +48,7 @@ class LaneView:
     """Its tasks come from another region than this node's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullRequest:
+class PullRequest(msgspec.Struct, frozen=True):
     """A request for at most `batch` tasks of one lane."""
 
     lane: Lane
@@ -139,7 +139,9 @@ def should_cancel_pulls(
     """
     if not any(view.idle for view in lanes):
         return False
-    without_pulls = [replace(view, requested=0, backlog=0 if view.idle else view.backlog) for view in lanes]
+    without_pulls = [
+        msgspec.structs.replace(view, requested=0, backlog=0 if view.idle else view.backlog) for view in lanes
+    ]
     requests = plan_pulls(
         without_pulls, slots=slots, free_slots=free_slots, unstarted=unstarted, now=now, config=config
     )

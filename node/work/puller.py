@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
@@ -57,8 +59,7 @@ class _LaneState:
         return bool(self.pulls) and now - max(self.requested_at, self.served_at) > IDLE_AFTER_S
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """What the node holds, for the pull plan."""
 
     slots: int
