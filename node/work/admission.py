@@ -33,8 +33,7 @@ from node.work.checkpoints import Checkpoints
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
 from node.work.outcome import End, attempt_after, first_attempt, lost_too_often
-from node.work.pull_plan import surplus
-from node.work.puller import Load
+from node.work.pull_plan import Load, surplus
 
 log = logging.getLogger(__name__)
 #: A task that runs on another node is delivered again after this, seconds.

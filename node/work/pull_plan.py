@@ -48,6 +48,17 @@ class LaneView(msgspec.Struct, frozen=True):
     """Its tasks come from another region than this node's."""
 
 
+class Load(msgspec.Struct, frozen=True):
+    """What the node holds, for the pull plan."""
+
+    slots: int
+    free_slots: int
+    unstarted: tuple[tuple[float, int], ...]
+    """(mean run time in seconds or 0, number) of the tasks that no worker has started."""
+    means_s: dict[str, float]
+    """kind -> mean run time, seconds."""
+
+
 class PullRequest(msgspec.Struct, frozen=True):
     """A request for at most `batch` tasks of one lane."""
 

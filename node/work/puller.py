@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from mesh import decoding, subjects
 from mesh.bus.client import Bus, Message, Subscription
 from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
@@ -59,17 +57,6 @@ class _LaneState:
         return bool(self.pulls) and now - max(self.requested_at, self.served_at) > IDLE_AFTER_S
 
 
-class Load(msgspec.Struct, frozen=True):
-    """What the node holds, for the pull plan."""
-
-    slots: int
-    free_slots: int
-    unstarted: tuple[tuple[float, int], ...]
-    """(mean run time in seconds or 0, number) of the tasks that no worker has started."""
-    means_s: dict[str, float]
-    """kind -> mean run time, seconds."""
-
-
 class Puller:
     """The pulls of one node."""
 
@@ -77,7 +64,7 @@ class Puller:
         self,
         bus: Bus,
         record: Callable[[], NodeRecord],
-        load: Callable[[], Load],
+        load: Callable[[], pull_plan.Load],
         rank: Callable[[str], int],
         on_message: Callable[[Message, int, int], None],
     ) -> None:
@@ -196,7 +183,7 @@ class Puller:
             self._cancelling = None
             self.plan_soon()
 
-    def _view(self, lane: Lane, state: _LaneState, load: Load, now: float) -> pull_plan.LaneView:
+    def _view(self, lane: Lane, state: _LaneState, load: pull_plan.Load, now: float) -> pull_plan.LaneView:
         return pull_plan.LaneView(
             lane,
             load.means_s.get(lane[0], 0.0),

@@ -11,7 +11,8 @@ import pytest
 from mesh import subjects
 from mesh.bus.streams import GROUP, declare_lane
 from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
-from node.work.puller import Load, Puller
+from node.work.pull_plan import Load
+from node.work.puller import Puller
 
 ECHO, FFT = ("echo", "any", "normal"), ("scientific_computing", "any", "normal")
 LONG_S = 1.0
