@@ -63,6 +63,7 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     faults: tuple[tuple[str, str], ...] = ()
     """(field, problem) pairs, when the input is at fault."""
     retryable: bool = False
+    """Whether another attempt may succeed. If not, the task is not retried: the same payload fails the same way."""
 
 
 class TaskState(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -164,7 +164,7 @@ class Node:
         )  # fmt: skip
         self.completion = Completion(
             bus, node=node, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
-            on_ended=self.admission.on_ended, changed=self._plan_pulls_soon,
+            on_ended=self.admission.on_ended, changed=self._plan_pulls_soon, members=self.registry.members,
         )  # fmt: skip
         self.executor = self._make_executor()
         self.admission.wire(self.executor, self.completion)

@@ -180,11 +180,16 @@ def unmet(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> tup
     return tuple(f"{count} of {total}: {reason}" for reason, count in reasons.most_common()), helps
 
 
+def is_runnable(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> bool:
+    """Whether one of `members` that is up meets the requirements and has the kind."""
+    # Asked for every submission: usually the first node can.
+    return any(member.state in (UP, SUSPECT) and not _lacks(requires, kind, member) for member in members)
+
+
 def warnings(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> tuple[str, ...]:
     """Why none of `members` can ever run a task, a sentence; empty when one can, or will be able to."""
     present = list(members)
-    # Asked for every submission: usually the first node can.
-    if any(member.state in (UP, SUSPECT) and not _lacks(requires, kind, member) for member in present):
+    if is_runnable(requires, kind, present):
         return ()
     reasons, helps = unmet(requires, kind, present)
     if helps:

@@ -16,8 +16,23 @@ if TYPE_CHECKING:
     from mesh.kinds.base import BlobInput
 
 
-class InputFault(Exception):
-    """The payload is invalid in a way that only the workload could detect: the task is not retried.
+class CertainFailure(Exception):
+    """The payload fails the same way at every attempt, on any machine: the task is not retried.
+
+    For outcomes that payload and seed determine, such as a diverged training. A failure of the machine (memory, disk,
+    time limit, a killed process) is never one.
+    """
+
+
+class NotAvailableNow(ImportError):
+    """This node can't run the task now, and may be able to later: another model holds the memory, a hub is away.
+
+    An ImportError that is none says that this node lacks what the task needs: an attempt here fails the same way again.
+    """
+
+
+class InputFault(CertainFailure):
+    """The payload is invalid in a way that only the workload could detect.
 
     `field` is the payload's own field ("image"); `problem` a phrase that follows it ("is no JPEG").
     """

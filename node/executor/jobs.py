@@ -44,7 +44,7 @@ class Finished(msgspec.Struct):
     content_type: str = ""
     info: dict[str, Any] = {}
     error: TaskError | None = None
-    """code: failed, bad_input, unknown_kind, unavailable, timeout, memory, crashed or cancelled"""
+    """code: failed, bad_input, unknown_kind, unavailable, busy, timeout, memory, file_too_large, crashed, cancelled"""
     started_at: float = 0.0
     """Unix seconds; 0 when it never started"""
     ran_s: float = 0.0

@@ -25,7 +25,7 @@ from typing import Any
 from mesh.errors import BadInput, Fault
 from mesh.messages import CLAIM_CHECK_BYTES, TaskError, decode_any, encode
 from node.executor import limits, protocol
-from node.executor.context import Context, InputFault, Output, load
+from node.executor.context import CertainFailure, Context, InputFault, NotAvailableNow, Output, load
 
 RECEIVE_BYTES = 256 * 1024
 #: While more jobs wait, results are sent together after this long at most, the next job included, seconds. Sent one by
@@ -288,8 +288,11 @@ def error_of(kind: str, problem: BaseException) -> TaskError:
         message = f"{kind} needed a larger file than a worker of this node may write ({limits.file_limit_mib():,} MiB)."
         return TaskError("file_too_large", message, retryable=True)
     if isinstance(problem, ImportError):
-        message = f"This node can't run {kind}: {problem}."
-        return TaskError("unavailable", message[:MESSAGE_CHARS], retryable=True)
+        code, now = ("busy", " now") if isinstance(problem, NotAvailableNow) else ("unavailable", "")
+        message = f"This node can't run {kind}{now}: {problem}."
+        return TaskError(code, message[:MESSAGE_CHARS], retryable=True)
+    if isinstance(problem, CertainFailure):
+        return TaskError("failed", f"{kind} failed: {problem}"[:MESSAGE_CHARS])
     traceback.print_exception(problem, file=sys.stderr)
     text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
     return TaskError("failed", f"{kind} failed: {text}"[:MESSAGE_CHARS], retryable=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import time
 from typing import Any
 
@@ -20,7 +20,9 @@ from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
 from mesh.bus.wire import header_block
 from mesh.errors import QueztlError
-from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskState, encode
+from mesh.membership.member import Member
+from mesh.messages import NOTHING, BlobRef, Raw, Task, TaskEnd, TaskError, TaskState, encode
+from mesh.scheduling.placement import is_runnable
 from mesh.tasks import blob_refs, dead_letters, records
 from mesh.tasks.records import SMALL_BYTES, end_headers
 from node.executor.jobs import Finished, Job
@@ -51,7 +53,9 @@ class Completion:
         checkpoints: Checkpoints,
         on_ended: Callable[[Any], None],
         changed: Callable[[], None],
+        members: Callable[[], Iterable[Member]] = lambda: (),
     ) -> None:
+        self._members = members
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation = node, incarnation
         self._deliveries, self._on_ended, self._changed = deliveries, on_ended, changed
@@ -73,7 +77,7 @@ class Completion:
             if delivery.withdrawn and not delivery.started_at:
                 self._deliveries.drop(delivery)
                 continue
-            decision = decide(delivery.attempt, end.error, self._node, self._config)
+            decision = self._decide(delivery, end.error)
             if isinstance(decision, Retry):
                 self._spawn(self._retry(delivery, decision), f"retry {delivery.task.id}")
             elif end.result_file is not None:
@@ -81,6 +85,13 @@ class Completion:
             else:
                 self.end(delivery, decision, end)
         self._changed()
+
+    def _decide(self, delivery: Delivery, error: TaskError | None) -> End | Retry:
+        elsewhere = True
+        if error is not None and error.code == "unavailable":
+            others = (member for member in self._members() if member.record.id != self._node)
+            elsewhere = is_runnable(delivery.task.requires, delivery.task.kind, others)
+        return decide(delivery.attempt, error, self._node, self._config, elsewhere)
 
     def end(self, delivery: Delivery, decision: End, finished: Finished | None = None) -> None:
         """Write the result record, and acknowledge once this one or another one is stored."""

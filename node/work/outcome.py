@@ -1,8 +1,9 @@
 """Decides what follows from the end of an attempt. Pure: values in, one decision out.
 
 End: write the result record, then acknowledge. Retry: record the failed attempt, then return the task with a delay. A
-task that used up its attempts, or that killed its worker on two nodes (poison), also becomes a dead letter. A task with
-invalid input is never retried: the same input fails the same way.
+task that used up its attempts, or that killed its worker on two nodes (poison), also becomes a dead letter. A failure
+that is certain to repeat is never retried: the error says so (`retryable`), or the node lacks what the task needs and
+no other node could run it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from mesh.messages import TaskError, TaskState
 
 #: A task whose node died under it this often ends as poison, although a lost node does not count as an attempt.
 LOST_LIMIT = 5
-#: Error codes after which a retry is useless.
-FINAL_CODES = frozenset({"bad_input", "unknown_kind", "cancelled", "expired", "poison", "blob_missing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +67,23 @@ def attempt_after(state: TaskState, first: Attempt, is_own: bool) -> Attempt:
     return Attempt(max(1, state.attempt), first.max_attempts, tuple(state.crashed_on), lost)
 
 
-def decide(attempt: Attempt, error: TaskError | None, node: str, config: MeshConfig) -> End | Retry:
-    """The consequence of an attempt on `node` that ended with `error` (None: with a result)."""
+def decide(
+    attempt: Attempt, error: TaskError | None, node: str, config: MeshConfig, elsewhere: bool = True
+) -> End | Retry:
+    """The consequence of an attempt on `node` that ended with `error` (None: with a result).
+
+    `elsewhere`: whether another node of the mesh could run the task.
+    """
     if error is None:
         return DONE
     if error.code == "cancelled":
         return End("cancelled", error)
     if error.code == "expired":
         return End("expired", error)
-    if error.code in FINAL_CODES:
+    if not error.retryable:
         return End("failed", error)
+    if error.code == "unavailable" and not elsewhere:
+        return End("failed", error, dead_letter=True)
     crashed_on = attempt.crashed_on
     if error.code == "crashed" and node not in crashed_on:
         crashed_on = (*crashed_on, node)

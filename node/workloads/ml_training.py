@@ -8,7 +8,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.ml_training import MlTrainingPayload, memory_bytes, parameters
-from node.executor.context import Context, InputFault
+from node.executor.context import CertainFailure, Context, InputFault, NotAvailableNow
+from node.workloads.common.machine_errors import machine_error
 from node.workloads.training import curve
 from node.workloads.training import device as training_device
 from node.workloads.training.data import Source, open_source
@@ -27,11 +28,10 @@ _SPINS = "1000"
 _CHECKPOINT_SHARE = 0.1
 #: Stop taking checkpoints when this many more failed to be stored than were stored.
 _GIVE_UP_AFTER = 3
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-class DidNotLearn(RuntimeError):
-    """The loss did not fall, or is not a finite number."""
+class DidNotLearn(CertainFailure):
+    """The loss did not fall, or is not a finite number: with the same seed it would again."""
 
 
 def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         result |= {"resumed_from_step": resumed_from, "note": note}
         result["peak_memory_mb"] = training_device.peak_bytes(place.device) >> 20
     except RuntimeError as error:
-        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-            raise MemoryError(str(error)) from error
+        if (problem := machine_error(error)) is not None:
+            raise problem from error
         raise
     verdict = curve.judge(training.losses)
     if verdict.fell is False:
@@ -83,16 +83,19 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
 
 
 def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) -> None:
-    """Raises: InputFault when the estimated memory exceeds that of the GPU or of the task."""
+    """Raises: InputFault when the estimated memory exceeds that of the GPU or of the task; NotAvailableNow when it only
+    exceeds what is free on the GPU."""
     needed = memory_bytes(payload.model_dump(), payload.sizes.batch)
-    have = training_device.free_bytes(device, memory_mb)
+    free, have = training_device.memory(device, memory_mb)
     if 0 < have < needed:
         more = "" if device == "cuda" else ", or more memory with requires.memory_mb"
-        available = f"the GPU has {have >> 20} MB free" if device == "cuda" else f"this task has {have >> 20} MB"
+        available = f"the GPU has {have >> 20} MB" if device == "cuda" else f"this task has {have >> 20} MB"
         raise InputFault(
             "batch",
             f"needs about {needed >> 20} MB with this model, and {available}: request a smaller batch or model{more}",
         )
+    if 0 < free < needed:
+        raise NotAvailableNow(f"it needs about {needed >> 20} MB of the GPU, which has {free >> 20} MB free")
 
 
 def load_checkpoint(context: Context) -> tuple[dict[str, Any], str]:

@@ -30,8 +30,8 @@ class Bridge:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session, self.url = session, f"{url}/api/v1.2"
 
-    async def submit(self, payload: dict[str, Any], wait_s: int = 60) -> dict[str, Any]:
-        body = {"workload_type": "llm_inference", "payload": payload, "max_attempts": 1}
+    async def submit(self, payload: dict[str, Any], wait_s: int = 60, attempts: int = 1) -> dict[str, Any]:
+        body = {"workload_type": "llm_inference", "payload": payload, "max_attempts": attempts}
         async with self.session.post(f"{self.url}/workload/submit?wait={wait_s}", json=body) as answer:
             return await answer.json()
 
@@ -107,7 +107,8 @@ async def _refuses(rest: Bridge) -> None:
     assert {fault["field"] for fault in refused["error"]["faults"]} == {"payload.model", "payload.stop"}, refused
     task = await rest.submit({"prompt": "w1 " * 400, "model": "tiny-llama"})
     assert task["state"] == "failed" and "payload.prompt has 400 tokens" in task["error"]["message"], task
-    task = await rest.submit({"prompt": "x", "model": "no-such-model"})
+    task = await rest.submit({"prompt": "x", "model": "no-such-model"}, attempts=3)
     message = task["error"]["message"]
     assert task["state"] == "failed" and "has no model 'no-such-model'; it has tiny-llama" in message, task
     assert "Traceback" not in message and "\n" not in message
+    assert task["attempt"] == 1, "no other node could have the model"

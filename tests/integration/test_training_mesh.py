@@ -16,6 +16,9 @@ from tests.nodes import Cluster, NodeProcess, eventually
 #: A small transformer that learns for some seconds.
 TINY = {"model": "transformer", "layers": 1, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 4}
 
+#: The loss is NaN after some 20 steps.
+DIVERGING = {"steps": 50, "optimizer": "sgd", "learning_rate": 10, "layers": 12, "width": 512}
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
@@ -99,9 +102,11 @@ async def _refuses(rest: Bridge) -> None:
         (broken, "is not a valid .npz"),
         ({"model": "transformer", "batch": 64}, "needs about"),
         ({"learning_rate": 0, "steps": 60}, "did not fall"),
+        (DIVERGING, "the loss of step"),
     ):
-        task = await rest.submit(payload, wait_s=60)
+        task = await rest.submit(payload, wait_s=60, attempts=3)
         assert task["state"] == "failed" and message in task["error"]["message"], task
+        assert task["attempt"] == 1, "each of these would fail the same way again"
 
 
 async def _reports_its_progress_and_is_cancelled(rest: Bridge, bus: Any, log: Any) -> None:

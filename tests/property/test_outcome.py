@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from mesh.config import LAN
 from mesh.messages import TaskError
 from mesh.task_states import FINAL
-from node.work.outcome import FINAL_CODES, LOST_LIMIT, Attempt, End, Retry, backoff_s, decide, lost_too_often
+from node.work.outcome import LOST_LIMIT, Attempt, End, Retry, backoff_s, decide, lost_too_often
 
+FINAL_CODES = frozenset({"bad_input", "unknown_kind", "cancelled", "expired", "poison", "blob_missing"})
 CODES = st.sampled_from(["failed", "crashed", "timeout", "memory", *sorted(FINAL_CODES)])
 NODES = st.sampled_from(["n1", "n2", "n3"])
 
 
 def error(code: str) -> TaskError:
-    return TaskError(code, f"it was {code}")
+    return TaskError(code, f"it was {code}", retryable=code not in FINAL_CODES)
 
 
 @given(st.integers(1, 8), st.lists(st.tuples(st.one_of(st.none(), CODES), NODES), min_size=8, max_size=8))
@@ -40,6 +41,22 @@ def test_an_error_that_another_attempt_cannot_fix_is_not_retried(code, number, n
     assert isinstance(decision, End) and not decision.dead_letter
     assert decision.state == {"cancelled": "cancelled", "expired": "expired"}.get(code, "failed")
     assert decision.error == error(code)
+
+
+@given(st.integers(1, 5), st.sampled_from(["failed", "bad_input", "unknown_kind"]), NODES, st.booleans())
+def test_a_failure_that_its_worker_calls_certain_is_not_retried(number, code, node, elsewhere) -> None:
+    certain = TaskError(code, "the loss is not a number")
+    assert decide(Attempt(number, 100), certain, node, LAN, elsewhere) == End("failed", certain)
+
+
+@given(st.integers(1, 5), NODES, st.booleans())
+def test_what_a_node_lacks_is_tried_again_only_where_another_node_could_have_it(number, node, elsewhere) -> None:
+    lacking = TaskError("unavailable", "This node can't run it: it has no such model", retryable=True)
+    decision = decide(Attempt(number, 100), lacking, node, LAN, elsewhere)
+    if elsewhere:
+        assert isinstance(decision, Retry) and decision.next_attempt == number + 1
+    else:
+        assert decision == End("failed", lacking, dead_letter=True)
 
 
 @given(st.lists(NODES, min_size=1, max_size=6))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.database_ops import DatabaseOpsPayload
 from node.executor.context import Context, InputFault
+from node.workloads.common.machine_errors import machine_error
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,6 +56,7 @@ def run(connection: duckdb.DuckDBPyConnection, payload: DatabaseOpsPayload, cont
     except (duckdb.FatalException, duckdb.InternalException):
         raise  # an error of the engine, not of the SQL
     except (duckdb.Error, UnicodeDecodeError) as error:
+        _raise_if_of_the_disk(error)
         raise InputFault("sql", f"failed: {_message(error, context.folder)}") from None
     rows = [[plain(value) for value in row] for row in found[: payload.max_rows]]
     return {
@@ -124,6 +126,7 @@ def _add_table(connection: duckdb.DuckDBPyConnection, name: str, data: bytes, fo
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
     except duckdb.Error as error:
+        _raise_if_of_the_disk(error)
         problem = f"can't be read as {'Parquet' if form == 'parquet' else 'CSV'}: {_message(error, folder)}"
         raise InputFault(f"tables.{name}", problem) from None
     file.unlink()
@@ -149,6 +152,14 @@ def _watched(connection: duckdb.DuckDBPyConnection, sql: str, context: Context) 
     if isinstance(ended, BaseException):
         raise ended
     return ended
+
+
+def _raise_if_of_the_disk(error: Exception) -> None:
+    """Raises: OSError for a disk that is full or fails, which DuckDB reports like a file that can't be read."""
+    import duckdb
+
+    if isinstance(error, duckdb.IOException) and isinstance(problem := machine_error(error), OSError):
+        raise problem from None
 
 
 def _message(error: Exception, folder: Path) -> str:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mesh.kinds.image_sizes import MAX_PIXELS
-from node.executor.context import InputFault
+from node.executor.context import CertainFailure, InputFault
 from node.workloads.image.header import Header, read_header
 from node.workloads.image.pixels import channels, eight_bits
 
@@ -59,7 +59,7 @@ def decode(data: bytes, field: str) -> tuple[Image, Header]:
 
 
 def encode(image: Image, name: str, quality: int) -> bytes:
-    """The bytes of the image file. Raises: RuntimeError when OpenCV can't write it."""
+    """The bytes of the image file. Raises: CertainFailure when OpenCV can't write it."""
     import cv2
 
     options = {
@@ -69,5 +69,5 @@ def encode(image: Image, name: str, quality: int) -> bytes:
     }.get(name, [])
     ok, encoded = cv2.imencode(f".{name}", image if name in DEEP else eight_bits(image), options)
     if not ok:
-        raise RuntimeError(f"OpenCV could not write the image as {name}")
+        raise CertainFailure(f"OpenCV could not write the image as {name}")
     return encoded.tobytes()

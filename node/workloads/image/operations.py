@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.image_operations import Step, Watermark
 from mesh.kinds.image_sizes import Misfit
-from node.executor.context import Context, InputFault
+from node.executor.context import CertainFailure, Context, InputFault
 from node.workloads.common.progress_ticker import ticking
 from node.workloads.image import colours, filters, geometry
 from node.workloads.image.pixels import size_of
@@ -64,7 +64,7 @@ def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: C
 
 @contextmanager
 def faults(prefix: str) -> Generator[None, None, None]:
-    """Translate the errors of an operation. Raises: InputFault for a Misfit; MemoryError; other errors unchanged."""
+    """Translate the errors of an operation. Raises: InputFault for a Misfit; MemoryError; else CertainFailure."""
     import cv2
 
     try:
@@ -74,7 +74,7 @@ def faults(prefix: str) -> Generator[None, None, None]:
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(str(error)) from None
-        raise
+        raise CertainFailure(f"OpenCV refuses this: {error.err or error}") from error
 
 
 def watermark_images(steps: Iterable[tuple[str, Step]]) -> dict[str, BlobInput | bytes]:

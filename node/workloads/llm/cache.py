@@ -14,7 +14,7 @@ from typing import Any
 import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from node.executor.context import InputFault
-from node.workloads.llm.models import ModelUnavailable
+from node.workloads.llm.models import ModelUnavailableNow
 
 #: What distinguishes a loaded model: back end, file and settings.
 Key = tuple[Any, ...]
@@ -42,7 +42,7 @@ def load(key: Key, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> 
     """Load a model with `make`: (the model, seconds). `memory_mb`: the memory limit of the task; 0: none.
 
     Frees the least recently used models until all fit into `memory_mb` together. Raises, before it loads: LimitTooLow
-    when the limit is too low for this model alone, ModelUnavailable when the machine has too little free memory.
+    when the limit is too low for this model alone, ModelUnavailableNow when the machine has too little free memory.
     """
     start = perf_counter()
     need_mb = -(-need_bytes // MIB)
@@ -58,7 +58,7 @@ def load(key: Key, make: Callable[[], Any], need_bytes: int, memory_mb: int) -> 
         drop_oldest()
     free_mb = psutil.virtual_memory().available // MIB
     if need_mb > free_mb:
-        raise ModelUnavailable(f"the model needs about {need_mb} MB, and the machine has {free_mb} MB free")
+        raise ModelUnavailableNow(f"the model needs about {need_mb} MB, and the machine has {free_mb} MB free")
     _models[key] = model = make()
     return model, perf_counter() - start
 

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
+from node.executor.context import CertainFailure
 from node.workloads.llm.result import Answer, Progress, before_stop, certain
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def generate(
             max_new_tokens=min(payload.max_tokens, room),
             pad_token_id=padding,
             streamer=streamer,
+            logits_processor=transformers.LogitsProcessorList([_finite]),
             stopping_criteria=transformers.StoppingCriteriaList([streamer.stops]),
             **_sampling(payload),
         )
@@ -53,6 +55,13 @@ def generate(
         _answer(tokenizer, payload, row, written, ends, (first - start) * share, (end - first) * share)
         for row, written in zip(rows, whole[:, longest:].tolist(), strict=True)
     ]
+
+
+def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """`scores`, unchanged. Raises: CertainFailure when one is not a number: any token would be as likely as another."""
+    if scores.isnan().any():
+        raise CertainFailure(f"the model computes values that are not numbers (NaN) after {ids.shape[1]} tokens")
+    return scores
 
 
 def _sampling(payload: LlmInferencePayload) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 from node.executor.context import InputFault
 from node.probes.models import Format, Model
 from node.probes.packages import shared_folder
-from node.workloads.llm.models import ModelUnavailable
+from node.workloads.llm.models import ModelUnavailable, ModelUnavailableNow
 
 #: The files that describe a model; none of them is code.
 _DESCRIPTIONS = re.compile(r"[^/]+\.(json|txt|model|jinja)")
@@ -56,7 +56,8 @@ def folder_of(name: str, commit: str) -> Path:
 def find(hub: str, report: Callable[..., None]) -> Model:
     """The model with this id, downloaded if necessary. `report(fraction, note)` is called during the download.
 
-    Raises: InputFault when there is no such model, or no safe one; ModelUnavailable without the hub or the library.
+    Raises: InputFault when there is no such model, or no safe one; ModelUnavailable without the library;
+    ModelUnavailableNow without the hub.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise ModelUnavailable(f"it lacks huggingface_hub: {GET_LIBRARY}")
@@ -94,4 +95,4 @@ def _fetch(hub: str, report: Callable[..., None]) -> Model:
         return Model(name, message["format"], Path(message["model"]))
     if "wrong" in message:
         raise InputFault("hub", message["wrong"])
-    raise ModelUnavailable(message.get("away") or f"the download of {hub} ended without a result")
+    raise ModelUnavailableNow(message.get("away") or f"the download of {hub} ended without a result")

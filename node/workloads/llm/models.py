@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mesh.kinds.llm_inference import PACKAGE_MODEL
-from node.executor.context import InputFault
+from node.executor.context import InputFault, NotAvailableNow
 from node.probes.models import Model, held, label, stays_in
 from node.workloads.llm.shapes import SHAPES, is_size, shape_of
 
@@ -20,6 +20,10 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 class ModelUnavailable(ImportError):
     """This node can't run the model; another node may."""
+
+
+class ModelUnavailableNow(ModelUnavailable, NotAvailableNow):
+    """This node can't run the model now; it may be able to later."""
 
 
 def find(name: str, folders: Sequence[str]) -> Model:

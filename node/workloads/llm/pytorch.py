@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mesh.kinds.llm_inference import DEFAULT_CONTEXT, LlmInferencePayload
 from node.executor.context import Context, InputFault
 from node.probes.models import Model
+from node.workloads.common.machine_errors import machine_error
 from node.workloads.llm import cache
 from node.workloads.llm.models import ModelUnavailable, check_folder
 from node.workloads.llm.result import Answer, Progress
@@ -80,9 +81,9 @@ def _load(model: Model, on_cpu: bool, threads: int) -> TorchModel:
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnavailable(f"transformers needs a library for this model: {reason}") from None
-    except MemoryError:
-        raise
     except Exception as error:  # `tokenizers` raises plain Exception
+        if (problem := machine_error(error)) is not None:
+            raise problem from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InputFault("model", f"can't be loaded by transformers: {reason}") from None
     # transformers would silently initialise missing weights at random.

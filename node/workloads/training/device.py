@@ -90,13 +90,13 @@ def _fastest(device: str) -> tuple[str, str]:
     return "fp32", "this processor has no instructions for bf16"
 
 
-def free_bytes(device: str, memory_mb: int) -> int:
-    """The memory available to the task: free memory of a GPU, or the task's limit; 0: unknown."""
+def memory(device: str, memory_mb: int) -> tuple[int, int]:
+    """(free now, the most that the task may get), bytes: of a GPU, or the task's limit twice; 0: unknown."""
     import torch
 
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    return memory_mb << 20
+        return torch.cuda.mem_get_info()
+    return memory_mb << 20, memory_mb << 20
 
 
 def reset_peak(device: str) -> None:
