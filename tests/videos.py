@@ -32,6 +32,7 @@ def video(
     first: int = 0,
     pixel_format: str = "yuv420p",
     muxer: dict[str, str] | None = None,
+    matrix: tuple[int, ...] | None = None,
 ) -> bytes:
     """A file of `frames` frames numbered from `first`, with a tone of the same length unless `sound` is ""."""
     scene = Scene(*size)
@@ -41,6 +42,8 @@ def video(
         stream.codec_context.color_primaries = stream.codec_context.color_trc = stream.codec_context.colorspace = 1
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         tone = made.add_stream(sound, rate=48000, layout="stereo") if sound else None
         for number in range(frames):
             frame = av.VideoFrame(*size, "yuv420p")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from mesh.kinds.base import Data, KindSpec, Need, Payload, Resources
+from mesh.kinds.video_picture import Picture
 
 #: 8K in any aspect ratio; a file with a larger size in its header is refused before anything is decoded.
 MAX_PIXELS = 8192 * 4352
@@ -65,10 +66,7 @@ class Part(Payload):
     rate: str = Field(
         pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="frames per second of the whole video, as a fraction"
     )
-    rotation: Literal[0, 90, 180, 270] = Field(default=0, description="rotation to apply, degrees anticlockwise")
-    colour: tuple[int, int, int, int] = Field(
-        default=(2, 2, 2, 0), description="primaries, transfer, matrix and range, as FFmpeg numbers them"
-    )
+    picture: Picture = Field(default=Picture(), description="how the pictures of the whole video must be shown")
 
     def holds(self, seconds: Fraction) -> bool:
         """Return whether the frame shown at that time belongs to the part."""

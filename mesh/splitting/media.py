@@ -139,18 +139,6 @@ def time_base_of(stream: VideoStream) -> Fraction:
     return stream.time_base
 
 
-def start_of(container: InputContainer) -> Fraction:
-    """The earliest start of all video and audio streams, seconds; it becomes 0 in the result, which keeps them in sync.
-
-    At least 0: audio before that only primes the decoder and is not played.
-    """
-    streams = (*container.streams.video, *container.streams.audio)
-    starts = [
-        stream.start_time * stream.time_base for stream in streams if stream.start_time is not None and stream.time_base
-    ]
-    return max(Fraction(0), min(starts, default=Fraction(0)))
-
-
 def rate_of(stream: VideoStream) -> Fraction:
     """Approximate frames per second according to the file, else 25."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate

@@ -236,8 +236,7 @@ class _Encoding:
             "end": piece.end - zero,
             "time_base": f"{video.time_base.numerator}/{video.time_base.denominator}",
             "rate": f"{video.rate.numerator}/{video.rate.denominator}",
-            "rotation": video.rotation,
-            "colour": list(video.colour),
+            "picture": video.facts.picture.model_dump(mode="json", exclude_defaults=True),
         }
         return {**self._payload, "video": {"blob": blob}, "part": part}
 

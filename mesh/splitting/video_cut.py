@@ -1,7 +1,7 @@
 """Cuts a video file into parts without re-encoding: packets are copied.
 
-Parts are NUT files, the only container that supports every codec and keeps exact time stamps. Properties that NUT can't
-store (rotation, colours that only the source container specifies) go into the payloads of the tasks.
+Parts are NUT files, the only container that supports every codec and keeps exact time stamps. Facts that NUT can't
+store (`Picture`: turn, pixel aspect, colours, …) go into the payloads of the tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mesh.splitting.media import Decoding, MediaFault, opened, rate_of, start_of, time_base_of
+from mesh.splitting.media import Decoding, MediaFault, opened, rate_of, time_base_of
+from mesh.splitting.media_facts import Facts, read_facts
 from mesh.splitting.video_plan import Coded, Piece, decode_times, pieces
 
 
@@ -22,15 +23,15 @@ class SourceVideo:
 
     path: Path
     time_base: Fraction
-    start: Fraction
-    """Time in the file that becomes 0 in the result, seconds."""
     rate: Fraction
     """Approximate frames per second."""
-    rotation: int
-    """Rotation to apply, degrees anticlockwise."""
-    colour: tuple[int, int, int, int]
-    """Primaries, transfer, matrix and range, as FFmpeg numbers them."""
+    facts: Facts
     pieces: tuple[Piece, ...]
+
+    @property
+    def start(self) -> Fraction:
+        """Time in the file that becomes 0 in the result, seconds."""
+        return self.facts.start
 
     @property
     def frames(self) -> int:
@@ -57,15 +58,15 @@ def analyse(path: Path, part_s: float) -> SourceVideo:
         packets = [_coded(packet, name) for packet in reading.packets() if packet.size]
         reading.decoded = len(packets)  # nothing is decoded here, but the check for truncation still applies
         reading.check_whole()
-        base, start, rate = time_base_of(stream), start_of(container), rate_of(stream)
-    rotation, colour = _first_picture(path)
+        base, rate = time_base_of(stream), rate_of(stream)
+    facts = read_facts(path)
     shown = [packet.pts for packet in packets if packet.shown]
     if len(set(shown)) != len(shown):
         raise MediaFault("has several frames with the same time, so it can't be cut")
     found = pieces(packets, max(1, round(part_s / base)))
     if not found:
         raise MediaFault("has no key frame")
-    return SourceVideo(path, base, start, rate, rotation, colour, tuple(found))
+    return SourceVideo(path, base, rate, facts, tuple(found))
 
 
 def _coded(packet: Any, codec: str) -> Coded:
@@ -76,22 +77,6 @@ def _coded(packet: Any, codec: str) -> Coded:
         # Bit 4 of the first byte is 0 for a packet with a reference picture that is not shown.
         shown = shown and bool(memoryview(packet)[0] & 0x10)
     return Coded(packet.pts, packet.is_keyframe, shown)
-
-
-def _first_picture(path: Path) -> tuple[int, tuple[int, int, int, int]]:
-    """(rotation in degrees anticlockwise, colours) according to the decoder. Raises: MediaFault, OSError."""
-    with opened(path) as (container, stream):
-        reading = Decoding(container, stream, 1)
-        for packet in reading.packets():
-            for frame in reading.frames(packet):
-                colour = (
-                    int(frame.color_primaries),
-                    int(frame.color_trc),
-                    int(frame.colorspace),
-                    int(frame.color_range),
-                )
-                return round(frame.rotation / 90) * 90 % 360, colour
-    raise MediaFault("has no frame that can be decoded")
 
 
 def cut(video: SourceVideo, folder: Path) -> Generator[tuple[Piece, Path, int], None, None]:

@@ -48,8 +48,7 @@ def parts_of(
             "end": piece.end - zero,
             "time_base": f"{film.time_base.numerator}/{film.time_base.denominator}",
             "rate": f"{film.rate.numerator}/{film.rate.denominator}",
-            "rotation": film.rotation,
-            "colour": list(film.colour),
+            "picture": film.facts.picture.model_dump(mode="json", exclude_defaults=True),
         }
         given = {"video": path.read_bytes(), "preset": "ultrafast", "encoder": "software", "threads": 1, **payload}
         (folder / str(number)).mkdir()
@@ -98,7 +97,7 @@ def test_other_codecs_are_joined_too_and_give_the_same_bytes_each_time(codec, tm
         folder = tmp_path / turn
         folder.mkdir()
         film, parts = parts_of(data, folder, codec, resolution="160x96")
-        assert film.rotation == 90 and film.colour[2] == 1
+        assert film.facts.picture.turn == "rotate_left" and film.facts.picture.colour[2] == 1
         video_join.join(film, parts, folder / "joined.mp4", "mp4", True, lambda frames: None)
         results.append((folder / "joined.mp4").read_bytes())
     assert results[0] == results[1]

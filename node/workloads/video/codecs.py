@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import PRESETS, Codec, VideoPayload
+from mesh.kinds.video_picture import FieldOrder, Mastering, Picture
 from node.executor.context import InputFault
 from node.workloads.common import thread_priority
 
@@ -37,6 +38,9 @@ class EncoderSettings:
     threads: int
     repeatable: bool
     """Produce the same bytes on every machine with the same library, for the parts of one video."""
+    picture: Picture = field(default_factory=Picture)
+    fields: FieldOrder = "progressive"
+    """The order of the fields of the frames to encode."""
 
 
 def settings_of(codec: Codec, payload: VideoPayload, cores: int) -> EncoderSettings:
@@ -65,17 +69,21 @@ def options(encoder: str, settings: EncoderSettings) -> dict[str, str]:
     """The encoder's private options (pure); gop, threads and bit rate belong to the codec context."""
     crf, step = crf_of(encoder, settings), PRESETS.index(settings.preset)
     if encoder == "libx264":
-        params = "cpu-independent=1" if settings.repeatable else None
-        return _as_text(preset=settings.preset, crf=crf, **{"x264-params": params})
+        params = ["cpu-independent=1"] if settings.repeatable else []
+        params += {"progressive": [], "top_first": ["tff=1"], "bottom_first": ["bff=1"]}[settings.fields]
+        params += _hdr(settings.picture, "mastering-display", "cll")
+        return _as_text(preset=settings.preset, crf=crf, **{"x264-params": ":".join(params) or None})
     if encoder == "libx265":
         # info=0 keeps the name of the processor out of the stream; with closed GOPs every key frame is a cut point.
         params = ["log-level=none", "info=0", "open-gop=0"]
         params += ["pools=none", "frame-threads=1", "wpp=0"] if settings.threads == 1 else [f"pools={settings.threads}"]
+        params += _hdr(settings.picture, "master-display", "max-cll")
         return _as_text(preset=settings.preset, crf=crf, **{"x265-params": ":".join(params)})
     if encoder == "libsvtav1":
         # `lp` is not a number of threads but a level from 1 to 6, each with about twice as many.
         level = min(6, settings.threads.bit_length())
-        return _as_text(preset=_SVT_PRESETS[step], crf=_rounded(crf), **{"svtav1-params": f"lp={level}"})
+        params = [f"lp={level}", *_hdr(settings.picture, "mastering-display", "content-light", numbers=False)]
+        return _as_text(preset=_SVT_PRESETS[step], crf=_rounded(crf), **{"svtav1-params": ":".join(params)})
     maker = encoder.rpartition("_")[2]
     speed = step * 7 // len(PRESETS)  # 0 fast … 6 thorough
     if maker == "nvenc":
@@ -89,6 +97,24 @@ def options(encoder: str, settings: EncoderSettings) -> dict[str, str]:
     if maker == "videotoolbox":
         return _as_text(**{"q:v": None if crf is None else round(100 - 1.5 * crf), "allow_sw": 0})
     return _as_text(rc_mode="CQP" if crf is not None else "VBR", qp=_rounded(crf))
+
+
+def _hdr(picture: Picture, mastering: str, light: str, numbers: bool = True) -> list[str]:
+    """The encoder's parameters of these two names. `numbers`: as whole numbers of the units of `Mastering`."""
+    params = []
+    if picture.mastering is not None:
+        params.append(f"{mastering}={_mastering(picture.mastering, numbers)}")
+    if picture.light is not None:
+        params.append(f"{light}={picture.light[0]},{picture.light[1]}")
+    return params
+
+
+def _mastering(display: Mastering, numbers: bool) -> str:
+    point, level = (1, 1) if numbers else (50_000, 10_000)
+    points = {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
+    pairs = [(name, x / point, y / point) for name, (x, y) in points.items()]
+    pairs.append(("L", display.luminance[0] / level, display.luminance[1] / level))
+    return "".join(f"{name}({first:.12g},{second:.12g})" for name, first, second in pairs)
 
 
 def _rounded(crf: float | None) -> int | None:
@@ -131,6 +157,8 @@ def configure(context: Any, encoder: str, settings: EncoderSettings) -> None:
         context.bit_rate = settings.bit_rate
     if settings.gop is not None:
         context.gop_size = settings.gop
+    # The containers note it; H.264 also does in its own data, see `options`.
+    context.field_order = {"progressive": 0, "top_first": 2, "bottom_first": 3}[settings.fields]
     # x265 and SVT-AV1 have their own thread options: see `options`.
     if encoder == "libx264":
         context.thread_count = settings.threads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from mesh.splitting.media_audio import Track
 from node.executor.context import Context, InputFault, Output
 from node.workloads.common import thread_priority
 from node.workloads.video import codecs, quality
-from node.workloads.video.input import FIELD, FrameFilter, Source, source_of, stamp_of
+from node.workloads.video.frame_filter import FrameFilter, fields_after, stamp_of
+from node.workloads.video.input import FIELD, Source, source_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -72,6 +73,7 @@ class _Job:
         frame_format = codecs.pixel_format_of(self.encoder, self.payload.pixel_format or "yuv420p")
         frame_filter = FrameFilter(self.payload, frame_format)
         with source_of(self.payload, self.context, self.codec, frame_filter) as source:
+            self.settings = replace(self.settings, picture=source.picture, fields=fields_after(source.picture))
             self.pixel_format = self.payload.pixel_format or source.pixel_format
             frame_filter.pixel_format = codecs.pixel_format_of(self.encoder, self.pixel_format)
             written = self._write(source, frame_filter)

@@ -9,10 +9,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.base import BlobInput
-from mesh.kinds.video import DEFAULT_FPS, Codec, VideoPayload, fit
-from mesh.splitting.media import Decoding, MediaFault, duration_s, opened, rate_of, start_of
+from mesh.kinds.video import DEFAULT_FPS, Codec, VideoPayload
+from mesh.kinds.video_picture import Picture
+from mesh.splitting.media import Decoding, MediaFault, duration_s, opened, rate_of
+from mesh.splitting.media_facts import Facts, read_facts
 from node.executor.context import Context, InputFault
 from node.workloads.video import test_pattern
+from node.workloads.video.frame_filter import FrameFilter, stamp_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -37,6 +40,7 @@ class Source:
     """Time in the source that becomes 0 in the result, seconds."""
     tracks: tuple[Any, ...] = ()
     """The audio streams."""
+    picture: Picture = field(default_factory=Picture)
     facts: dict[str, Any] = field(default_factory=dict)
     """Fields for the result."""
 
@@ -53,77 +57,11 @@ def source_of(
             # A blob is a file already, so that a long video is not loaded into memory.
             blob = payload.video.blob if isinstance(payload.video, BlobInput) else ""
             data = context.blobs.get(blob) or context.read(payload.video, FIELD)
+            facts = read_facts(data) if payload.part is None else None
             with opened(data, part=payload.part is not None) as (container, stream):
-                yield _file(payload, context, codec, container, stream, audio, frame_filter)
+                yield _file(payload, context, codec, container, stream, facts, audio, frame_filter)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
-
-
-def stamp_of(frame: VideoFrame) -> tuple[int, Fraction]:
-    """(presentation time, its time base) of a frame that has both. Raises: MediaFault."""
-    if frame.pts is None or frame.time_base is None:
-        raise MediaFault("has frames without a time")
-    return frame.pts, frame.time_base
-
-
-@dataclass
-class FrameFilter:
-    """Rotates, scales and converts frames; the first frame determines the filter graph."""
-
-    payload: VideoPayload
-    pixel_format: str
-    rate: Fraction | None = None
-    """Frames per second to produce by dropping and repeating frames; None: keep all."""
-    threads: int = 1
-    aspect: Fraction = Fraction(1)
-    """Pixel aspect ratio (width over height): of the source, and from the first frame on of the result."""
-    _graph: Any = None
-
-    def put(self, frame: VideoFrame | None) -> list[VideoFrame]:
-        """Filter a frame, or None at the end; returns the frames that are ready."""
-        from av.error import BlockingIOError as NeedsInput
-        from av.error import EOFError as Ended
-
-        if self._graph is None:
-            if frame is None:
-                return []
-            self._graph = self._build_graph(frame)
-        self._graph.vpush(frame)
-        frames = []
-        while True:
-            try:
-                frames.append(self._graph.vpull())
-            except (NeedsInput, Ended):
-                return frames
-
-    def _build_graph(self, frame: VideoFrame) -> Any:
-        from av.filter import Graph
-
-        part = self.payload.part
-        turn = part.rotation if part else round(frame.rotation / 90) * 90 % 360
-        size = (frame.width, frame.height) if turn in (0, 180) else (frame.height, frame.width)
-        width, height = fit(size, self.payload.box)
-        upright = self.aspect if turn in (0, 180) else 1 / self.aspect
-        self.aspect = (upright * size[0] * height / (size[1] * width)).limit_denominator(32_767)
-        steps: list[tuple[str, str]] = {
-            0: [], 90: [("transpose", "cclock")], 180: [("hflip", ""), ("vflip", "")], 270: [("transpose", "clock")],
-        }[turn]  # fmt: skip
-        if self.rate is not None:
-            steps = [*steps, ("fps", f"{self.rate.numerator}/{self.rate.denominator}")]
-        steps = [*steps, ("scale", f"{width}:{height}:flags=bicubic"), ("format", self.pixel_format)]
-        graph = Graph()
-        graph.threads = self.threads
-        # Without the matrix and the range, the graph would drop them from the frames.
-        _, base = stamp_of(frame)
-        buffer = graph.add(
-            "buffer",
-            f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:"
-            f"time_base={base.numerator}/{base.denominator}:colorspace={frame.colorspace:d}:"
-            f"range={frame.color_range:d}",
-        )
-        chain = [buffer, *(graph.add(name, arguments) for name, arguments in steps), graph.add("buffersink")]
-        graph.link_nodes(*chain).configure()
-        return graph
 
 
 def _test_picture(payload: VideoPayload, frame_filter: FrameFilter | None) -> Source:
@@ -148,12 +86,17 @@ def _file(
     codec: Codec,
     container: InputContainer,
     stream: VideoStream,
+    known: Facts | None,
     audio: bool,
     frame_filter: FrameFilter | None,
 ) -> Source:
     part = payload.part
     rate = Fraction(payload.fps).limit_denominator(1001) if payload.fps else rate_of(stream)
-    start = Fraction(part.first) * Fraction(part.time_base) if part else start_of(container)
+    if part is not None:
+        start, picture = Fraction(part.first) * Fraction(part.time_base), part.picture
+    else:
+        assert known is not None, "the facts of a whole file are read first"
+        start, picture = known.start, known.picture
     length = duration_s(container, stream)
     length = min(length, payload.seconds) if payload.seconds else length
     decoder = stream.codec_context
@@ -163,25 +106,28 @@ def _file(
     frame_filter = frame_filter or FrameFilter(payload, pixel_format)
     frame_filter.threads = context.cores
     frame_filter.rate = rate if payload.fps else None
-    frame_filter.aspect = Fraction(stream.sample_aspect_ratio or 1)
+    frame_filter.picture = picture
     facts = {
         "source": "file",
         "source_codec": decoder.codec.canonical_name,
         "source_width": decoder.width,
         "source_height": decoder.height,
     }
-    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
+    reader = _Reader(payload, start, picture, Decoding(container, stream, context.cores), rate)
     items = reader.items(frame_filter, stream, tracks)
     if part:
         rate = Fraction(part.rate)
-    return Source(items, rate, float(length * rate), pixel_format, start, tracks, facts)
+    return Source(items, rate, float(length * rate), pixel_format, start, tracks, picture, facts)
 
 
 class _Reader:
     """Reads a file to its end, or to the end of the requested range."""
 
-    def __init__(self, payload: VideoPayload, start: Fraction, decoding: Decoding, rate: Fraction) -> None:
-        self._payload, self._start, self._decoding, self._rate = payload, start, decoding, rate
+    def __init__(
+        self, payload: VideoPayload, start: Fraction, picture: Picture, decoding: Decoding, rate: Fraction
+    ) -> None:
+        self._payload, self._start, self._picture = payload, start, picture
+        self._decoding, self._rate = decoding, rate
         self._last: int | None = None
 
     def items(self, frame_filter: FrameFilter, stream: VideoStream, tracks: tuple[Any, ...]) -> Iterator[Any]:
@@ -223,10 +169,8 @@ class _Reader:
         return span is not None and pts * base - self._start >= span
 
     def _shifted(self, frame: VideoFrame) -> VideoFrame:
-        """The frame with its time relative to the start and, in a part, the colours of the whole video."""
+        """The frame with its time relative to the start, and the colours of the whole video."""
         pts, base = stamp_of(frame)
         frame.pts = pts - round(self._start / base)
-        part = self._payload.part
-        if part is not None:
-            frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = part.colour
+        frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = self._picture.colour
         return frame

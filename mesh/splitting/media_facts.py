@@ -1,0 +1,261 @@
+"""The facts of a video file besides its frames and sound, read once for single and chunked encoding alike.
+
+The container's facts come from its header, those of the pictures from the first decoded frames, since a file may carry
+them in either place. Requires PyAV (`av`).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mesh.kinds.video_picture import FieldOrder, Mastering, Picture, turn_of
+from mesh.splitting.media import Decoding, MediaFault, opened
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+#: Frames that are decoded for facts: some, such as captions, are not on every frame.
+_LOOKED_AT = 4
+#: FFmpeg's AVFieldOrder of interlaced video, by the field that is shown first.
+_FIELD_ORDERS: dict[int, FieldOrder] = {2: "top_first", 5: "top_first", 3: "bottom_first", 4: "bottom_first"}
+#: The side data of frames that the encoders here don't keep, or not all: FFmpeg's name and ours.
+EXTRAS = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereoscopic layout",
+    "SPHERICAL": "spherical projection",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DOVI_METADATA": "Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "ICC_PROFILE": "ICC profile",
+    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
+    "S12M_TIMECODE": "timecode",
+    "GOP_TIMECODE": "timecode",
+}
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """One stream of a file."""
+
+    index: int
+    kind: str
+    """video, audio, subtitle, data or attachment"""
+    codec: str
+    """FFmpeg's name; "" when unknown."""
+    language: str = ""
+    title: str = ""
+    dispositions: tuple[str, ...] = ()
+    """default, forced, comment, attached_pic, … in FFmpeg's order"""
+    layout: str = ""
+    """Of audio: stereo, 5.1(side), …"""
+    rate: int = 0
+    """Of audio: samples per second."""
+    hidden: bool = False
+    """A helper track of the container, such as the one with the titles of the chapters."""
+
+    @property
+    def cover(self) -> bool:
+        """Whether it is a picture that stands for the file."""
+        return "attached_pic" in self.dispositions
+
+    @property
+    def name(self) -> str:
+        """ "track 3 (eng)", counting from 1, for messages."""
+        return f"track {self.index + 1}" + (f" ({self.language})" if self.language else "")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One chapter; times in seconds of the source."""
+
+    start: Fraction
+    end: Fraction
+    title: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts of one file."""
+
+    container: str
+    """FFmpeg's name of the format."""
+    picture: Picture
+    pixel_format: str
+    """Of the stored pictures."""
+    start: Fraction
+    """The time in the file that becomes 0 in the result, seconds: the first shown picture or sound, which may be
+    negative (a clock that wraps to 0 is counted from below 0)."""
+    video: int
+    """Index of the stream that is encoded."""
+    streams: tuple[StreamFacts, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    """Title, dates, place and others of the whole file."""
+    extras: tuple[str, ...] = ()
+    """Values of EXTRAS that the first frames carry."""
+
+    def of_kind(self, kind: str) -> tuple[StreamFacts, ...]:
+        """The visible streams of one kind."""
+        return tuple(stream for stream in self.streams if stream.kind == kind and not stream.hidden)
+
+
+def read_facts(source: bytes | Path) -> Facts:
+    """Read the facts of a file. Raises: MediaFault, also when it has no frame that can be decoded; OSError."""
+    with opened(source) as (container, stream):
+        order = _FIELD_ORDERS.get(stream.codec_context.field_order)
+        reading = Decoding(container, stream, 1)
+        frames: list[Any] = []
+        for packet in reading.packets():
+            frames += reading.frames(packet)
+            if len(frames) >= _LOOKED_AT:
+                break
+        if not frames:
+            raise MediaFault("has no frame that can be decoded")
+        picture, extras = _picture(frames, stream, order)
+        decoder = stream.codec_context
+        return Facts(
+            container=container.format.name,
+            picture=picture,
+            pixel_format=decoder.format.name if decoder.format else "",
+            start=_start(container, frames[0]),
+            video=stream.index,
+            streams=tuple(_stream(found) for found in container.streams),
+            chapters=tuple(_chapters(container)),
+            tags=tuple(sorted(container.metadata.items())),
+            extras=extras,
+        )
+
+
+def _start(container: InputContainer, frame: Any) -> Fraction:
+    """The earliest time of all pictures and sound that are shown or heard: what only primes a decoder lies before."""
+    streams = (*container.streams.video, *container.streams.audio)
+    starts = [
+        stream.start_time * stream.time_base
+        for stream in streams
+        if stream.start_time is not None and stream.time_base and not _of_thumbnails(stream)
+    ]
+    if frame.pts is not None and frame.time_base is not None:
+        starts.append(frame.pts * frame.time_base)
+    return min(starts, default=Fraction(0))
+
+
+def _of_thumbnails(stream: Stream) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _picture(frames: list[Any], stream: VideoStream, order: FieldOrder | None) -> tuple[Picture, tuple[str, ...]]:
+    first = frames[0]
+    colour = (int(first.color_primaries), int(first.color_trc), int(first.colorspace), int(first.color_range))
+    side: dict[str, bytes] = {}
+    for frame in frames:
+        side = {**_side_data(frame), **side}
+    matrix = struct.unpack("=9i", side["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in side else None
+    turn = turn_of(matrix) if matrix else "none"
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    picture = Picture(
+        turn=turn or "none",
+        matrix=None if turn else matrix,
+        aspect=f"{aspect.numerator}/{aspect.denominator}" if aspect > 0 else "1/1",
+        fields=_fields(frames, order),
+        colour=colour,
+        mastering=_mastering(side.get("MASTERING_DISPLAY_METADATA", b"")),
+        light=_light(side.get("CONTENT_LIGHT_LEVEL", b"")),
+    )
+    return picture, tuple(sorted({name for kind, name in EXTRAS.items() if kind in side}))
+
+
+def _side_data(frame: Any) -> dict[str, bytes]:
+    try:
+        return {data.type.name: bytes(data) for data in frame.side_data}
+    except ValueError:  # a type that this version of PyAV doesn't know hides the others
+        return {}
+
+
+def _fields(frames: list[Any], order: FieldOrder | None) -> FieldOrder:
+    """The order of the fields: the container's or stream's where the pictures are interlaced, else theirs."""
+    if order is not None:
+        return order
+    interlaced = next((frame for frame in frames if frame.interlaced_frame), None)
+    if interlaced is None:
+        return "progressive"
+    return "top_first" if _shows_top_first(interlaced) else "bottom_first"
+
+
+def _shows_top_first(frame: Any) -> bool:
+    """PyAV has no property for this flag, but FFmpeg's filter `select` can test it."""
+    from av.error import BlockingIOError as NeedsInput
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
+    )
+    graph.link_nodes(source, graph.add("select", r"eq(interlace_type\,TOPFIRST)"), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    try:
+        graph.vpull()
+    except NeedsInput:
+        return False
+    return True
+
+
+def _mastering(data: bytes) -> Mastering | None:
+    """FFmpeg's AVMasteringDisplayMetadata: ten fractions, and whether the primaries and the luminance are known."""
+    if len(data) < 88:
+        return None
+    numbers = struct.unpack("=22i", data[:88])
+    if not numbers[20] or not numbers[21] or not all(numbers[1:20:2]):
+        return None
+    values = [Fraction(numbers[at], numbers[at + 1]) for at in range(0, 20, 2)]
+    points = [(round(values[at] * 50_000), round(values[at + 1] * 50_000)) for at in range(0, 8, 2)]
+    least, greatest = round(values[8] * 10_000), round(values[9] * 10_000)
+    return Mastering(red=points[0], green=points[1], blue=points[2], white=points[3], luminance=(greatest, least))
+
+
+def _light(data: bytes) -> tuple[int, int] | None:
+    """FFmpeg's AVContentLightMetadata; zeros mean unknown."""
+    if len(data) < 8:
+        return None
+    most, average = struct.unpack("=2I", data[:8])
+    return (most, average) if most or average else None
+
+
+def _stream(stream: Any) -> StreamFacts:
+    from av.stream import Discard
+
+    context = stream.codec_context
+    audio = stream.type == "audio" and context is not None
+    codec = context.codec.canonical_name if context is not None else getattr(stream, "name", None) or ""
+    language = stream.metadata.get("language", "")
+    return StreamFacts(
+        index=stream.index,
+        kind=stream.type,
+        codec=codec,
+        language="" if language == "und" else language,
+        title=stream.metadata.get("title", ""),
+        dispositions=tuple(flag.name or "" for flag in stream.disposition),
+        layout=context.layout.name if audio else "",
+        rate=context.sample_rate if audio else 0,
+        hidden=stream.type == "data" and stream.discard == Discard.all,
+    )
+
+
+def _chapters(container: InputContainer) -> list[Chapter]:
+    return [
+        Chapter(
+            chapter["start"] * chapter["time_base"],
+            chapter["end"] * chapter["time_base"],
+            chapter["metadata"].get("title", ""),
+        )
+        for chapter in container.chapters()
+        if chapter["time_base"] is not None
+    ]
