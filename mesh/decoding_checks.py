@@ -199,4 +199,5 @@ def mesh_fault(record: MeshRecord) -> str:
         (is_token(record.id), "it has no valid id"),
         (is_token(record.epoch), "it has no valid epoch"),
         (is_token_or_empty(record.founder), "its founder can't be the id of a node"),
+        (math.isfinite(record.founded_at), "founded_at is not a time"),
     )

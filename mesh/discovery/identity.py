@@ -61,6 +61,10 @@ class DataDir:
         self.mesh: MeshIdentity | None = MeshIdentity(**stored["mesh"]) if stored.get("mesh") else None
         self.bus_urls: tuple[str, ...] = tuple(stored.get("bus_urls", ()))
         """The last known URLs of the bus."""
+        self.epoch: str = str(stored.get("epoch", ""))
+        """The epoch in the record of that mesh; "" when this node has not worked there yet."""
+        self.wire_version: int = int(stored.get("wire_version", 0))
+        """The wire version of that mesh, in which this node has worked; 0: not known."""
 
     @property
     def bus_folder(self) -> Path:
@@ -69,8 +73,16 @@ class DataDir:
 
     def remember_mesh(self, mesh: MeshIdentity, bus_urls: Sequence[str]) -> None:
         """Store `mesh` and the URLs of its bus for the next start. Raises: OSError."""
+        if self.mesh is None or mesh.id != self.mesh.id:
+            self.epoch, self.wire_version = "", 0
         if (mesh, tuple(bus_urls)) != (self.mesh, self.bus_urls):
             self.mesh, self.bus_urls = mesh, tuple(bus_urls)
+            self._store()
+
+    def remember_record(self, epoch: str, wire_version: int) -> None:
+        """Store what the record of the mesh says, once this node works there. Raises: OSError."""
+        if (epoch, wire_version) != (self.epoch, self.wire_version):
+            self.epoch, self.wire_version = epoch, wire_version
             self._store()
 
     def close(self) -> None:
@@ -83,6 +95,8 @@ class DataDir:
             "node_id": self.node_id,
             "mesh": asdict(self.mesh) if self.mesh else None,
             "bus_urls": list(self.bus_urls),
+            "epoch": self.epoch,
+            "wire_version": self.wire_version,
         }
         write_atomically(self.path / data_folder.IDENTITY, json.dumps(stored, indent=1).encode())
 
@@ -139,6 +153,7 @@ def read_stored(file: Path) -> dict[str, Any] | None:
             raise ValueError("no node id")
         if stored.get("mesh"):
             MeshIdentity(**stored["mesh"])
+        int(stored.get("wire_version", 0))
         return stored
     except FileNotFoundError:
         return None

@@ -1,9 +1,17 @@
-"""The mesh's own record, KV `mesh` key `identity`, and whether this program can work in the mesh it describes."""
+"""The mesh's own record, KV `mesh` key `identity`, and whether this program can work in the mesh it describes.
+
+Any program that reaches the bus can write it. So the bus server says which mesh this is, which it has from the data
+directory of its host, and the nodes that have worked in the mesh know its name and its wire version: a record that says
+otherwise is forged, is not believed, and is written again.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mesh import decoding, subjects
 from mesh.bus.errors import STREAM_NOT_FOUND, ApiError, WrongSequence
@@ -27,13 +35,21 @@ async def read_mesh_record(bus: Bus) -> MeshRecord | None:
         if error.error_code == STREAM_NOT_FOUND:
             return None
         raise
-    return readable(decoding.mesh, entry)
+    return _of_this_bus(bus, readable(decoding.mesh, entry))
 
 
 async def read_mesh_record_anywhere(bus: Bus) -> MeshRecord | None:
     """The record as any replica has it: also answered while the bucket has no leader. Raises: BusUnavailable."""
     entries = await bus.kv(subjects.KV_MESH).entries(subjects.MESH_KEY)
-    return readable(decoding.mesh, entries[0]) if entries else None
+    return _of_this_bus(bus, readable(decoding.mesh, entries[0])) if entries else None
+
+
+def _of_this_bus(bus: Bus, record: MeshRecord | None) -> MeshRecord | None:
+    """The record with the id that the bus server says, if it says one."""
+    if record is None or bus.mesh_id in ("", record.id):
+        return record
+    log.warning("the record of the mesh says %s and is not believed: this is %s", record.id, bus.mesh_id)
+    return msgspec.structs.replace(record, id=bus.mesh_id)
 
 
 async def create_mesh_record(bus: Bus, record: MeshRecord) -> None:
@@ -41,17 +57,38 @@ async def create_mesh_record(bus: Bus, record: MeshRecord) -> None:
     await bus.kv(subjects.KV_MESH).create(subjects.MESH_KEY, encode(record))
 
 
-async def repair_mesh_record(bus: Bus, record: MeshRecord) -> bool:
-    """Write the record over one that can't be read; False when there is none such. Raises: BusUnavailable, ApiError."""
+def contradictions(record: MeshRecord, known: Mapping[str, object]) -> list[str]:
+    """In what the record differs from what a node knows of its mesh, for people. Pure.
+
+    `known`: field -> value, of fields that never change: id, name, wire_version.
+    """
+    found = ((name, getattr(record, name), value) for name, value in known.items())
+    return [f"its {name} is {written!r}, not {value!r}" for name, written, value in found if written != value]
+
+
+async def repair_mesh_record(bus: Bus, own: MeshRecord, known: Mapping[str, object]) -> bool:
+    """Write `own` over a record that can't be read or contradicts what is `known`; False when there is none such.
+
+    Raises: BusUnavailable, ApiError.
+    """
     kv = bus.kv(subjects.KV_MESH)
-    entry = await kv.get(subjects.MESH_KEY)
-    if entry is None or readable(decoding.mesh, entry) is not None:
+    try:
+        entry = await kv.get(subjects.MESH_KEY)
+    except ApiError as error:
+        if error.error_code == STREAM_NOT_FOUND:
+            return False
+        raise
+    if entry is None:
+        return False
+    record = readable(decoding.mesh, entry)
+    wrong = contradictions(record, known) if record is not None else ["it can't be read"]
+    if not wrong:
         return False
     try:
-        await kv.update(subjects.MESH_KEY, encode(record), last=entry.revision)
+        await kv.update(subjects.MESH_KEY, encode(own), last=entry.revision)
     except WrongSequence:
         return False  # another node was first
-    log.warning("the record of this mesh could not be read and was written again")
+    log.warning("the record of this mesh was forged (%s) and is written again", "; ".join(wrong)[:300])
     return True
 
 

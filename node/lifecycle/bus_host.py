@@ -65,7 +65,7 @@ class BusHost:
 
         `on_event(kind, facts)` gets the events of the server, `on_urls(urls)` each new list of client URLs;
         `join`: addresses of `--join`, where other servers may be found. `record`: that of the mesh; it is written again
-        over one that can't be read, without which no node could join.
+        over one that is forged or can't be read, without which no node could join.
         """
         self._bus, self._settings, self._folder = bus, settings, folder
         self._on_event, self._on_urls, self._record = on_event, on_urls, record
@@ -174,7 +174,8 @@ class BusHost:
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
         if self._record is not None:
-            await repair_mesh_record(self._bus, self._record)
+            known = {name: getattr(self._record, name) for name in ("id", "name", "wire_version")}
+            await repair_mesh_record(self._bus, self._record, known)
         node = self._settings.node_id
         own = next((record for record in self.servers if record.node == node), None)
         # The record is missing when the server was replaced while this node restarted. The leader then ends the server:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -36,12 +35,11 @@ from mesh.membership.mesh_record import (
     create_mesh_record,
     read_mesh_record,
     read_mesh_record_anywhere,
-    repair_mesh_record,
 )
-from mesh.messages import WIRE_VERSION
 from mesh.views import NetworkView, WaitingView
 from node.config import NodeConfig
 from node.identity.record import machine_name
+from node.lifecycle import own_record
 from node.lifecycle.connecting import bus_settings, connect
 from node.lifecycle.declaring import Report, declare
 from node.lifecycle.twins import refuse_copy, refuse_twin
@@ -222,15 +220,15 @@ class _Attempt:
                 if server.peers:
                     await waiting.until_majority(bus, server)
                     await waiting.until_led(bus, address.client_urls, server)
+                await own_record.repair(bus, mesh, data)
                 if (before := await read_mesh_record(bus)) is not None:
                     check_wire_version(before)  # before the streams are changed to what this version needs
                 await declare(bus, config.mesh_config, disk.free, waiting.tell_reason if server.peers else None)
-                await repair_mesh_record(bus, _new_record(mesh))
                 with contextlib.suppress(QueztlError):
                     # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress
                     # messages.
-                    await create_mesh_record(bus, _new_record(mesh))
-                known = await _identity(bus)
+                    await create_mesh_record(bus, own_record.new_record(mesh))
+                known = await own_record.read(bus)
                 # The others have announced themselves while the server started: one may have a copy of this store.
                 await refuse_copy(
                     config, data, [peer for peer in self.discovery.peers() if peer.mesh_id == mesh.id],
@@ -246,7 +244,7 @@ class _Attempt:
                 raise
             except QueztlError as error:
                 raise CannotStart(f"the bus server runs, but it does not answer: {error.message}") from None
-            data.remember_mesh(mesh, address.client_urls)
+            own_record.remember(data, mesh, address.client_urls, known)
             undo.pop_all()
         return Joined(bus, mesh, known, address.client_urls, how, server)
 
@@ -256,10 +254,11 @@ def _hosted_here(config: NodeConfig, data: DataDir) -> MeshIdentity | None:
     marker = read_marker(data.bus_folder)
     if marker is None:
         return None
-    if data.mesh is None:
-        # The node was killed after it created the mesh and before it stored its identity: the store names the mesh.
+    if data.mesh is None or data.mesh.id != marker.mesh_id:
+        # The node was killed after it created the mesh and before it stored its identity, or an earlier version stored
+        # the id in a forged record: the store names the mesh.
         return MeshIdentity(marker.mesh_id, config.mesh_name, time.time(), data.node_id)
-    if data.mesh.id != marker.mesh_id or data.mesh.name != config.mesh_name:
+    if data.mesh.name != config.mesh_name:
         raise CannotStart(
             f"{data.path} belongs to the mesh {data.mesh.name} and holds its bus store; start the node with "
             f"--mesh {data.mesh.name}, or use another --data for the mesh {config.mesh_name}"
@@ -278,42 +277,25 @@ async def _join(config: NodeConfig, data: DataDir, urls: tuple[str, ...], waitin
         try:
             if waiting is not None:
                 await waiting.until_led(bus, urls)
-            if data.mesh is not None and data.mesh.name == config.mesh_name:
-                await repair_mesh_record(bus, _new_record(data.mesh))
-            known = await _identity(bus)
+            remembered = data.mesh if data.mesh is not None and data.mesh.name == config.mesh_name else None
+            if remembered is not None and remembered.id == bus.mesh_id:
+                await own_record.repair(bus, remembered, data)
+            known = await own_record.read(bus)
         except (IncompatibleMesh, NotNow):
             raise
         except QueztlError as error:
             raise CannotStart(f"the bus at {', '.join(urls)} is not a Queztl mesh: {error.message}") from None
         mesh = MeshIdentity(known.id, known.name, known.founded_at, known.founder)
+        if remembered is not None and remembered.id == mesh.id and remembered.founder:
+            mesh = remembered
         if mesh.name != config.mesh_name:
             raise CannotStart(
                 f"the mesh at {', '.join(urls)} is called {mesh.name}, not {config.mesh_name}; add --mesh {mesh.name}"
             )
         await refuse_twin(bus, data, config.interface)
-        data.remember_mesh(mesh, urls)
+        own_record.remember(data, mesh, urls, known)
         undo.pop_all()
     return Joined(bus, mesh, known, urls, "joined")
-
-
-def _new_record(mesh: MeshIdentity) -> MeshRecord:
-    return MeshRecord(
-        id=mesh.id,
-        name=mesh.name,
-        founded_at=mesh.founded_at,
-        founder=mesh.founder,
-        epoch=f"w{secrets.token_hex(4)}",
-        wire_version=WIRE_VERSION,
-    )
-
-
-async def _identity(bus: Bus) -> MeshRecord:
-    """The record of the mesh on this bus. Raises: BusUnavailable, IncompatibleMesh."""
-    record = await read_mesh_record(bus)
-    if record is None:
-        raise BusUnavailable("it has no mesh identity")
-    check_wire_version(record)
-    return record
 
 
 async def _configured_urls(config: NodeConfig, data: DataDir) -> tuple[str, ...]:
