@@ -18,6 +18,8 @@ from bench.suite import model as suite
 from bench.suite.events import ProgressBar
 from bench.suite.table import BENCHMARKS
 from mesh.client import Mesh
+from mesh.errors import BadInput
+from mesh.files import check_output, draft_of
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +47,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report.add_argument("which", nargs="?", default="last", metavar="RUN", help="a run: its name, its file, or `last`")
     report.add_argument("--html", metavar="FILE", help="write a page with plots")
     report.add_argument("--markdown", metavar="FILE", help="write a page for docs")
+    report.add_argument("--force", action="store_true", help="replace the page if it exists")
     for command in (run, two, scale, report, commands.choices["list"]):
         command.add_argument("--json", action="store_true", help="print one JSON document, and nothing else")
         command.add_argument(
@@ -132,7 +135,11 @@ def _report(flags: argparse.Namespace) -> int:
     for target, make in ((flags.html, report_html.page), (flags.markdown, report_text.markdown)):
         if target:
             try:
-                Path(target).write_text(make(outcomes, rows), encoding="utf-8")
+                check_output(Path(target), flags.force)
+                with draft_of(Path(target), flags.force) as draft:
+                    draft.write_text(make(outcomes, rows), encoding="utf-8")
+            except BadInput as error:
+                raise BenchFailed(error.message) from None
             except OSError as error:
                 raise BenchFailed(f"{target} can't be written ({error.strerror})") from None
             print(f"bench: wrote {target}", file=sys.stderr)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import BadInput, Busy, CannotStart, Fault, QueztlError, TaskFailed
+from mesh.files import check_output, draft_of
 from mesh.kinds.table import validate
 from mesh.kinds.video import VideoPayload
 from mesh.splitting import video_cut, video_join
@@ -80,6 +81,7 @@ async def encode(
     payload: dict[str, Any] | None = None,
     *,
     part_s: float = PART_S,
+    force: bool = False,
     on_progress: OnProgress | None = None,
     requires: dict[str, Any] | None = None,
     urgency: str = "normal",
@@ -91,9 +93,9 @@ async def encode(
 ) -> dict[str, Any]:
     """Encode the file `source` into `target` on all nodes of the mesh, in parts of about `part_s` seconds.
 
-    `codec`: h264, h265 or av1; `payload`: fields of video_encode_<codec>, without `video`. `on_progress` is called
-    after every change. The other options apply to each task, see `mesh.client.Mesh`; by default `requires` asks for
-    as many cores as the payload has `threads`.
+    `force`: replace `target` if it exists; never if it is `source`. `codec`: h264, h265 or av1; `payload`: fields of
+    video_encode_<codec>, without `video`. `on_progress` is called after every change. The other options apply to each
+    task, see `mesh.client.Mesh`; by default `requires` asks for as many cores as the payload has `threads`.
     Returns {file, bytes, codec, encoder, frames, duration_s, width, height, bit_rate (of the video, bits/s), audio,
     parts, nodes (ids), seconds, fps, realtime (duration of the video over `seconds`)}.
 
@@ -107,17 +109,16 @@ async def encode(
         "requires": {"cores": settings.threads or 1, **(requires or {})}, "urgency": urgency, "timeout_s": timeout_s,
         "max_attempts": max_attempts, "delay_s": delay_s, "expires_s": expires_s, "origin": origin,
     }  # fmt: skip
+    check_output(target, force, [source], stream=False)
     started = time.perf_counter()
-    beside = target.resolve().parent
-    with tempfile.TemporaryDirectory(prefix=".queztl-encode-", dir=beside, ignore_cleanup_errors=True) as folder:
+    with _folder_beside(target) as folder, draft_of(target, force) as draft:
         try:
             video = await asyncio.to_thread(video_cut.analyse, source, part_s)
-            job = _Encoding(mesh, f"video_encode_{codec}", fields, options, video, Path(folder), on_progress)
+            job = _Encoding(mesh, f"video_encode_{codec}", fields, options, video, folder, on_progress)
             try:
                 parts = await job.run()
             finally:
                 await job.stop()
-            draft = Path(folder) / f"joined.{settings.container}"
             job.begin_phase("joining")
             keep_audio = settings.audio == "keep"
             audio = await asyncio.to_thread(
@@ -125,9 +126,16 @@ async def encode(
             )
         except MediaFault as fault:
             raise BadInput(f"{source} {fault}.", (Fault("FILE", str(fault)),)) from None
-        draft.replace(target)
     output = {"file": str(target), "bytes": target.stat().st_size, "codec": codec, "audio": audio}
     return {**output, **_speed(video, time.perf_counter() - started), **job.facts(parts)}
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Generator[Path, None, None]:
+    """A temporary folder on the disk of `target`."""
+    beside = target.resolve().parent
+    with tempfile.TemporaryDirectory(prefix=".queztl-encode-", dir=beside, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _speed(video: video_cut.SourceVideo, seconds: float) -> dict[str, float]:

@@ -143,6 +143,9 @@ def test_the_commands(tmp_path) -> None:
     done = bench("report", "--html", str(page), "--markdown", str(marked), folder=tmp_path)
     assert done.returncode == 0 and "RTX 4090" in done.stdout and "scaled" in done.stdout, done.stderr
     assert "<svg" in page.read_text() and "| `sha256d` |" in marked.read_text()
+    refused = bench("report", "--html", str(page), folder=tmp_path)
+    assert refused.returncode == 1 and "exists already; --force replaces it" in refused.stderr
+    assert bench("report", "--html", str(page), "--force", folder=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(

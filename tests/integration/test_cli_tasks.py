@@ -70,6 +70,18 @@ async def test_results_of_bytes(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "again").read_bytes() == made
     process = await start("result", ran.json["id"], url=url)
     assert (await process.communicate())[0] == made and process.returncode == 0
+    (tmp_path / "mine").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("mine")
+    again = ("result", ran.json["id"], "-o")
+    for arguments in ((*again, "mine"), (*again, "link"), ("blobs", "get", "b-none", "-o", "mine")):
+        refused = await queztl(*arguments, url=url, cwd=tmp_path)
+        assert refused.code == 2 and "exists already; --force replaces it" in refused.err, refused
+    given = ("submit", "echo", "{}", "--file", "data=mine", "--wait", "--force", "-o", "link")
+    refused = await queztl(*given, url=url, cwd=tmp_path)
+    assert refused.code == 2 and "it is the input" in refused.err, refused
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+    assert (await queztl(*again, "link", "--force", url=url, cwd=tmp_path)).code == 0
+    assert (tmp_path / "mine").read_bytes() == made and (tmp_path / "link").is_symlink()
 
 
 async def test_files_are_sent_as_blobs(url: str, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from api.cli.input.arguments import add_force
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.results import check_target, save
+from api.cli.output.results import save
 
 HELP = "files by reference: put, get, delete"
 
@@ -27,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     getting.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the bytes to FILE [stdout, into a pipe]"
     )
+    add_force(getting)
     deleting = actions.add_parser("delete", help="delete blobs that no task needs any more")
     deleting.add_argument("ids", metavar="ID", nargs="+")
 
@@ -72,8 +74,10 @@ async def _put(args: argparse.Namespace, out: Output) -> int:
 async def _get(args: argparse.Namespace, out: Output) -> int:
     from mesh.client import Mesh
     from mesh.errors import BadInput
+    from mesh.files import check_output
 
-    check_target(args.output)
+    if args.output is not None:
+        check_output(args.output, args.force)
     if args.output is None and out.as_json:
         raise BadInput("with --json, write the blob to a file: -o FILE")
     async with Mesh(args.url) as mesh:
@@ -84,7 +88,7 @@ async def _get(args: argparse.Namespace, out: Output) -> int:
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             return OK
-        size = await save(source, args.output)
+        size = await save(source, args.output, args.force)
     document = {"blob": args.id, "file": str(args.output), "size": size, "content_type": reference.content_type}
     if out.as_json:
         out.document(document)

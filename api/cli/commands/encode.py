@@ -15,10 +15,9 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from api.cli.input.arguments import add_task_options, json_object, seconds, task_options
+from api.cli.input.arguments import add_force, add_task_options, json_object, seconds, task_options
 from api.cli.output.console import Output
 from api.cli.output.formatting import duration
-from api.cli.output.results import check_target
 
 if TYPE_CHECKING:
     from mesh.splitting.video import EncodeProgress
@@ -37,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution", metavar="R", help='720p, 1080p, 4K, "1280x720" [that of the file]')
     parser.add_argument("--payload", metavar="JSON", default="{}", help="other fields of the kind's payload; or @FILE")
     parser.add_argument("--part-seconds", metavar="S", type=seconds, default=5.0, help="length of a part, about [5]")
+    add_force(parser)
     add_task_options(parser)
 
 
@@ -45,6 +45,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     from api.cli.output.exit_codes import OK
     from mesh.client import Mesh
     from mesh.errors import BadInput
+    from mesh.files import check_output
     from mesh.splitting.video import checked, encode
 
     payload = json_object(args.payload, "the option payload")
@@ -56,10 +57,10 @@ async def run(args: argparse.Namespace, out: Output) -> int:
         raise BadInput(f"the name of {args.out} must end in .mp4 or .mkv: it selects the container")
     payload.setdefault("container", container)
     checked(args.codec, payload)
-    check_target(args.out)
     if not args.file.is_file():
         raise BadInput(f"there is no file {args.file}")
-    options = {"part_s": args.part_seconds, **task_options(args)}
+    check_output(args.out, args.force, [args.file], stream=False)
+    options = {"part_s": args.part_seconds, "force": args.force, **task_options(args)}
     async with Mesh(args.url) as mesh:
         kind = f"video_encode_{args.codec}"
         for warning in await mesh.warnings(kind, options["requires"]):

@@ -10,11 +10,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from api.cli.input.arguments import add_task_options, field_and_path, json_value, seconds, task_options
+from api.cli.input.arguments import add_force, add_task_options, field_and_path, json_value, seconds, task_options
 from api.cli.input.task import PLACEHOLDER, check, upload, with_files
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
-from api.cli.output.results import check_target, show_end, wait_for_end
+from api.cli.output.results import show_end, wait_for_end
 
 HELP = "submit one task"
 
@@ -34,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="wait for the result and print it")
     parser.add_argument("--within", type=seconds, metavar="S", help="with --wait: at most S seconds")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="with --wait: write the result there")
+    add_force(parser)
     add_task_options(parser)
     parser.add_argument("--key", default="", help="idempotency key: a task with the same key is submitted once")
 
@@ -41,6 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Submit the task. Raises: UnknownKind, BadInput, Conflict, Busy, BusUnavailable, TaskFailed, WaitTimeout."""
     from mesh.client import Mesh
+    from mesh.files import check_output
     from mesh.views import SubmitRequest
 
     kind = args.kind.lower()
@@ -49,7 +51,8 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     payload = json_value(args.payload) if args.payload is not None else None
     # Everything that can be wrong is found before anything is uploaded.
     check(kind, with_files(payload, {field: PLACEHOLDER for field, _ in args.file}), options)
-    check_target(args.output)
+    if args.output is not None:
+        check_output(args.output, args.force, [path for _, path in args.file])
     async with Mesh(args.url) as mesh:
         payload = with_files(payload, {field: await upload(mesh, path) for field, path in args.file})
         accepted = await mesh.accept(SubmitRequest(kind, payload, idempotency_key=args.key, **options))
@@ -64,7 +67,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             return OK
         out.note(f"task {accepted.id}; Ctrl-C leaves it running")
         end = await wait_for_end(out, mesh, accepted.id, args.within)
-        return await show_end(out, mesh, end, args.output)
+        return await show_end(out, mesh, end, args.output, args.force)
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -70,6 +70,11 @@ def add_page(parser: argparse.ArgumentParser, shown: int) -> None:
     parser.add_argument("--after", default="", metavar="CURSOR", help="go on where an earlier list ended")
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add --force, for commands that write a file."""
+    parser.add_argument("--force", action="store_true", help="replace the output file if it exists")
+
+
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a submitted task (see mesh.views.SubmitRequest)."""
     group = parser.add_argument_group("the task")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mimetypes
 import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,31 +56,17 @@ def as_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2) + b"\n"
 
 
-def check_target(target: Path | None) -> None:
-    """Raises: BadInput when `target` can't be written."""
-    from mesh.errors import BadInput
+async def save(source: AsyncIterator[bytes], target: Path, force: bool = True) -> int:
+    """Write the bytes of `source` to `target`; returns their number.
 
-    if target is None:
-        return
-    if not target.parent.is_dir():
-        raise BadInput(f"can't write {target}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise BadInput(f"can't write {target}: it is a folder; name a file in it")
+    Raises: OSError, what `source` raises; BadInput when `target` exists, without `force`.
+    """
+    from mesh.files import draft_of
 
-
-async def save(source: AsyncIterator[bytes], target: Path) -> int:
-    """Replace `target` by the bytes of `source`; returns their number. Raises: OSError, and what `source` raises."""
-    draft = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
     size = 0
-    try:
-        with draft.open("wb") as file:
-            async for chunk in source:
-                size += file.write(chunk)
-        draft.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    with draft_of(target, force) as draft, draft.open("wb") as file:
+        async for chunk in source:
+            size += file.write(chunk)
     return size
 
 
@@ -139,8 +124,8 @@ def waiting(view: TaskView) -> str:
     return "; ".join(view.waiting_for) + never
 
 
-async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -> int:
-    """Print the result of a task that has ended, or write it to `target`.
+async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None, force: bool = False) -> int:
+    """Print the result of a task that has ended, or write it to `target`; `force`: even if it exists.
 
     Raises: TaskFailed, NotFound, OSError; BadInput when bytes would go to a terminal.
     """
@@ -152,7 +137,7 @@ async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None) -
         await mesh.value(end)
     view = status.of_end(end)
     if target is not None:
-        size = await save(chunks(mesh, end), target)
+        size = await save(chunks(mesh, end), target, force)
         if out.as_json:
             out.document(dict(vars(view)) | {"result": None, "file": str(target), "size": size})
         else:
