@@ -16,6 +16,7 @@ from mesh.errors import QueztlError
 CASES = {
     "mesh": "tasks through a node and its worker processes, beside the raw limit of the same broker",
     "overhead": "CPU seconds of tasks of about a second, beside the same calls without a mesh",
+    "singles": "map, encode and submit beside OpenCV and ffmpeg on the same machine",
     "sha256": "SHA-256d on one core, beside a loop over hashlib",
     "swarm": "a mesh of hundreds of nodes on this machine: joining, idling, plans, deaths, tasks",
 }
@@ -33,6 +34,10 @@ def command_line() -> argparse.ArgumentParser:
         if name == "overhead":
             case.add_argument(
                 "--kinds", metavar="A,B", type=lambda text: text.split(","), help="measure only these kinds"
+            )
+        if name == "singles":
+            case.add_argument(
+                "--scenes", metavar="A,B", type=lambda text: text.split(","), help="measure only these scenes"
             )
         if name == "swarm":
             case.add_argument(
@@ -57,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _suite(flags)
     case = importlib.import_module(f"bench.cases.{flags.case}")
     try:
-        options = {name: getattr(flags, name) for name in ("kinds", "nodes", "wrong_every") if hasattr(flags, name)}
+        options = {
+            name: getattr(flags, name) for name in ("kinds", "scenes", "nodes", "wrong_every") if hasattr(flags, name)
+        }
         if flags.profile:  # a missing tool is said before the minutes of measuring, not after
             profiling.find_py_spy()
         document = case.run(quick=flags.quick, pairs=flags.pairs, profile=flags.profile, **options)

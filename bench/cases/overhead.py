@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from bench.harness.environment import describe, machine_line
 from bench.harness.measure import BenchFailed, median_interval
 from bench.harness.node_process import NodeProcess
+from bench.harness.photograph import photograph
 from mesh.client import Mesh
 
 SLOTS = 2
@@ -35,18 +35,6 @@ PAYLOADS: dict[str, dict[str, Any]] = {
     "ml_training": {"model": "mlp", "steps": 800, "checkpoint_every_s": 0},
     "image_processing": {"operations": [{"op": "blur", "method": "bilateral", "radius": 7}], "format": "jpeg"},
 }
-
-
-@cache
-def photograph() -> bytes:
-    """A JPEG of twelve megapixels and 3.7 MB, as a phone takes."""
-    import cv2
-    import numpy as np
-
-    random = np.random.default_rng(1)
-    image = cv2.resize(random.integers(0, 256, (60, 80, 3), np.uint8), (4000, 3000), interpolation=cv2.INTER_CUBIC)
-    image += random.integers(0, 8, image.shape, np.uint8)
-    return cv2.imencode(".jpg", image)[1].tobytes()
 
 
 #: Kinds with a file: its field, and the function that makes it. The mesh gets it as a blob, a new one for each task.

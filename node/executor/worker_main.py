@@ -13,6 +13,7 @@ import gc
 import json
 import mmap
 import os
+import select
 import socket
 import sys
 import threading
@@ -24,7 +25,7 @@ from typing import Any
 
 from mesh.errors import BadInput, Fault
 from mesh.messages import CLAIM_CHECK_BYTES, TaskError, decode_any, encode
-from node.executor import limits, protocol
+from node.executor import limits, memory_reuse, protocol
 from node.executor.context import CertainFailure, Context, InputFault, NotAvailableNow, Output, load
 
 RECEIVE_BYTES = 256 * 1024
@@ -71,6 +72,10 @@ class Worker:
         self._checkpoints = 0
         self._clock_offset_s = time() - monotonic()
         self._untidied = False
+        self._give_back = memory_reuse.keep_freed()
+        self._keeps_memory = False
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
 
     # --- the loop
 
@@ -80,7 +85,7 @@ class Worker:
         # One buffer for all reads: the allocator would map and unmap a new one of this size each time.
         buffer = bytearray(RECEIVE_BYTES)
         view = memoryview(buffer)
-        while size := self._sock.recv_into(buffer):
+        while size := self._receive(buffer):
             skipped: list[int] = []
             self._clock_offset_s = time() - monotonic()
             for kind, body in splitter.feed(view[:size]):
@@ -89,6 +94,13 @@ class Worker:
             self._deliver()
             if skipped:
                 self._send(protocol.SKIPPED, skipped)
+
+    def _receive(self, buffer: bytearray) -> int:
+        """Wait for frames; after a while without any, give freed memory back."""
+        if self._keeps_memory and not self._readable.poll(memory_reuse.IDLE_MS):
+            self._keeps_memory = False
+            self._give_back()
+        return self._sock.recv_into(buffer)
 
     def flush(self) -> None:
         """Send every result that is ready; callable from any thread."""
@@ -160,6 +172,7 @@ class Worker:
         self._means[kind] = mean_s + 0.2 * (ran_s - mean_s)
         if ran_s > STALE_S:
             self._stale = True
+        self._keeps_memory = self._keeps_memory or ran_s > memory_reuse.BRIEF_S
         started_at = start + self._clock_offset_s
         return protocol.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info)
 

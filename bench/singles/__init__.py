@@ -1,0 +1,1 @@
+"""`python -m bench singles`: inputs, the tools of the baseline, timing and checks."""
