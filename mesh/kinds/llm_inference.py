@@ -36,7 +36,11 @@ class LlmInferencePayload(Payload):
         f"by default, without messages and prompts: {DEFAULT_PROMPT}",
     )
     messages: tuple[Message, ...] | None = Field(
-        default=None, min_length=1, max_length=200, description="chat so far, formatted with the model's chat template"
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="chat so far, formatted with the model's "
+        "chat template; when the last turn is the assistant's, the answer continues it",
     )
     prompts: tuple[_Text, ...] | None = Field(
         default=None,
@@ -113,6 +117,13 @@ class LlmInferencePayload(Payload):
     def _default_prompt(cls, value: Any) -> Any:
         if isinstance(value, dict) and all(value.get(name) is None for name in ("prompt", "messages", "prompts")):
             return {**value, "prompt": DEFAULT_PROMPT}
+        return value
+
+    @field_validator("messages")
+    @classmethod
+    def _one_turn_is_continued(cls, value: tuple[Message, ...] | None) -> tuple[Message, ...] | None:
+        if value is not None and [turn.role for turn in value[-2:]] == ["assistant", "assistant"]:
+            raise ValueError("must not end with two turns of the assistant: which one should be continued?")
         return value
 
     @field_validator("prompts")

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from api.cli.commands.watch import new_text
 from node.executor.context import InputFault
+from node.workloads.llm.generate import whole_characters
 from node.workloads.llm.gguf import Head, read_head
 from node.workloads.llm.llama_cpp import context_of, need_bytes
 from node.workloads.llm.models import ModelUnavailable
-from node.workloads.llm.result import Answer, Progress, before_stop, certain, figures
+from node.workloads.llm.result import Answer, Progress, Writing, before_stop, certain, figures
 from node.workloads.llm.shapes import SHAPES, shape_of, size_of
 from node.workloads.llm_inference import LIBRARIES, RUNS, choose
 
@@ -218,6 +219,39 @@ def test_no_update_contains_text_that_a_stop_string_removes(pieces: list[str], s
     # Only text that may become a stop string is held back.
     held = before_stop(written, stops)[len(reported) :]
     assert not held or any(stop.startswith(held) for stop in stops)
+
+
+@given(st.text("abc", max_size=20), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.data())
+def test_an_answer_is_the_same_in_any_pieces_and_nothing_stays_behind(whole, stops, data) -> None:
+    at, pieces = 0, []
+    while at < len(whole):
+        size = data.draw(st.integers(1, len(whole) - at))
+        pieces.append(whole[at : at + size])
+        at += size
+    writing, by_letter = Writing(stops), Writing(stops)
+    delivered = "".join(map(writing.add, pieces)) + writing.finish()
+    for letter in whole:
+        by_letter.add(letter)
+    by_letter.finish()
+    assert delivered == writing.text == by_letter.text == before_stop(whole, stops)
+    assert writing.stopped == by_letter.stopped == any(stop in whole for stop in stops)
+    assert not any(stop in delivered for stop in stops)
+
+
+class Bytes:
+    """A tokenizer of which each token is a byte."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())}
+
+    def decode(self, ids: list[int], **options: bool) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+@given(st.text(st.sampled_from("a\N{REPLACEMENT CHARACTER}é日🙂"), max_size=6), st.integers(0, 24))
+def test_a_character_that_is_not_complete_is_left_out_and_no_other_one(text: str, size: int) -> None:
+    cut = text.encode()[:size]
+    assert whole_characters(Bytes(), list(cut)) == cut.decode(errors="ignore")
 
 
 @given(st.text(min_size=1), st.lists(st.integers(1, 8), max_size=20), st.integers(1, 30))

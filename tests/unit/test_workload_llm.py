@@ -112,6 +112,15 @@ def test_llama_answers_a_batch_as_each_alone_and_ends_at_a_stop_string(run):
     assert cut["text"] == whole[: whole.index(stop)] and cut["finish_reason"] == "stop"
 
 
+def test_llama_delivers_what_it_held_back_for_a_stop_text_that_never_came(run):
+    asked, updates = {"prompt": "Count: one, two, three,", "raw": True, "max_tokens": 24}, []
+    whole = run(asked)
+    stop = whole["text"][-3:] + "#never"
+    held = run(asked | {"stop": [stop]}, progress=lambda part, note="", text="": updates.append(text))
+    assert held["text"] == whole["text"] == updates[-1] and held["finish_reason"] == "length"
+    assert held["completion_tokens"] == whole["completion_tokens"] == 24
+
+
 # --- PyTorch ---------------------------------------------------------------------------------------
 
 

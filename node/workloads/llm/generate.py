@@ -1,19 +1,24 @@
-"""Runs `generate` of `transformers` with the payload's sampling, streaming, stop texts and timing."""
+"""Runs `generate` of `transformers` with the payload's sampling, streaming, stop texts and timing.
+
+Sampling has the order of llama.cpp, so that a payload means the same in both back ends: repeat penalty, top_k, top_p
+and min_p on the model's own distribution, and the temperature last. `transformers` would apply the temperature first.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.llm_inference import LlmInferencePayload
 from node.executor.context import CertainFailure
-from node.workloads.llm.result import Answer, Progress, before_stop, certain
+from node.workloads.llm.result import Answer, Progress, Writing
 
 if TYPE_CHECKING:
     import torch
 
-#: How many of an answer's last tokens are searched for a stop text, which has at most 64 characters.
-_TAIL_TOKENS = 80
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def generate(
@@ -33,28 +38,46 @@ def generate(
     longest = max(map(len, rows))
     ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    streamer = _streamer(tokenizer, payload, len(rows), progress)
+    written = [_Row(tokenizer, payload, _ends(network), partial(progress.add, index)) for index in range(len(rows))]
+    watch = _watch(written)
     torch.manual_seed(payload.seed)
     start = perf_counter()
     with torch.inference_mode():
-        whole = network.generate(
+        network.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=min(payload.max_tokens, room),
             pad_token_id=padding,
-            streamer=streamer,
-            logits_processor=transformers.LogitsProcessorList([_finite]),
-            stopping_criteria=transformers.StoppingCriteriaList([streamer.stops]),
-            **_sampling(payload),
+            logits_processor=_processors(payload),
+            stopping_criteria=transformers.StoppingCriteriaList([watch]),
+            repetition_penalty=payload.repeat_penalty,
+            # Explicit, since the model's generation_config may ask for something else.
+            **{"num_beams": 1, "do_sample": bool(payload.temperature)},
+            **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None},
         )
     end = perf_counter()
-    first = streamer.first_at or end
+    first = watch.first_at or end
     share = 1 / len(rows)
-    ends = _ends(network)
     return [
-        _answer(tokenizer, payload, row, written, ends, (first - start) * share, (end - first) * share)
-        for row, written in zip(rows, whole[:, longest:].tolist(), strict=True)
+        row.answer(len(prompt), (first - start) * share, (end - first) * share)
+        for row, prompt in zip(written, rows, strict=True)
     ]
+
+
+def _processors(payload: LlmInferencePayload) -> Any:
+    """What changes the scores of the next token, after the repeat penalty."""
+    import transformers
+
+    processors: list[Any] = [_finite]
+    if payload.temperature:
+        if payload.top_k:
+            processors.append(transformers.TopKLogitsWarper(payload.top_k))
+        if payload.top_p < 1:
+            processors.append(transformers.TopPLogitsWarper(payload.top_p))
+        if payload.min_p:
+            processors.append(transformers.MinPLogitsWarper(payload.min_p))
+        processors.append(transformers.TemperatureLogitsWarper(payload.temperature))
+    return transformers.LogitsProcessorList(processors)
 
 
 def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -62,21 +85,6 @@ def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     if scores.isnan().any():
         raise CertainFailure(f"the model computes values that are not numbers (NaN) after {ids.shape[1]} tokens")
     return scores
-
-
-def _sampling(payload: LlmInferencePayload) -> dict[str, Any]:
-    options: dict[str, Any] = {"repetition_penalty": payload.repeat_penalty}
-    if not payload.temperature:
-        # Explicit, since the model's generation_config may ask for sampling.
-        return options | {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-    return options | {
-        "do_sample": True,
-        "num_beams": 1,
-        "temperature": payload.temperature,
-        "top_p": payload.top_p,
-        "top_k": payload.top_k,
-        "min_p": payload.min_p,
-    }
 
 
 def _padding(network: Any, tokenizer: Any) -> int:
@@ -90,77 +98,72 @@ def _ends(network: Any) -> set[int]:
     return set(found if isinstance(found, list) else [found]) - {None}
 
 
-def _streamer(tokenizer: Any, payload: LlmInferencePayload, count: int, progress: Progress) -> Any:
-    """A streamer of `count` answers; its attribute `stops` is the criterion for stop texts."""
+class _Row:
+    """One answer of a batch while it is generated."""
+
+    def __init__(
+        self, tokenizer: Any, payload: LlmInferencePayload, ends: set[int], report: Callable[[str], None]
+    ) -> None:
+        self._tokenizer, self._ends, self._report = tokenizer, ends, report
+        self._writing = Writing(payload.stop)
+        self._ids: list[int] = []
+        self._taken = 0
+        """Length of the text that `_writing` has."""
+        self._tokens = 0
+        self.ended = False
+        """By an end token or a stop text; what `generate` appends to the row after that is padding."""
+
+    def add(self, token: int) -> None:
+        """Add the next token."""
+        if self.ended:
+            return
+        self._tokens += 1
+        if token in self._ends:
+            self.ended = True
+            return
+        self._ids.append(token)
+        text = whole_characters(self._tokenizer, self._ids)
+        self._report(self._writing.add(text[self._taken :]))
+        self._taken = max(self._taken, len(text))
+        self.ended = self._writing.stopped
+
+    def answer(self, prompt_tokens: int, prefill_s: float, decode_s: float) -> Answer:
+        """The complete answer."""
+        if rest := self._writing.finish():
+            self._report(rest)
+        reason = "stop" if self.ended else "length"
+        return Answer(self._writing.text, reason, prompt_tokens, self._tokens, prefill_s, decode_s)
+
+
+def _watch(rows: Sequence[_Row]) -> Any:
+    """A criterion that gives every new token to its row and ends the rows that have ended."""
     import torch
     from transformers import StoppingCriteria
-    from transformers.generation import BaseStreamer
 
-    class Stops(StoppingCriteria):
-        """Returns for each answer whether it contains a stop text."""
-
-        def __init__(self, start: int) -> None:
-            self.start = start
+    class Watch(StoppingCriteria):
+        first_at = 0.0
 
         def __call__(self, ids: torch.LongTensor, scores: Any, **more: Any) -> Any:
-            if not payload.stop:
-                return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-            tails = ids[:, max(self.start, ids.shape[1] - _TAIL_TOKENS) :].tolist()
-            found = [any(stop in text_of(tokenizer, tail) for stop in payload.stop) for tail in tails]
-            return torch.tensor(found, dtype=torch.bool, device=ids.device)
-
-    class Streamer(BaseStreamer):
-        """Receives the prompts, then every generated token."""
-
-        def __init__(self) -> None:
-            self.first_at = 0.0
-            self.stops = Stops(0)
-            self._ids: list[list[int]] = [[] for _ in range(count)]
-            self._reported = [0] * count
-
-        def put(self, value: torch.Tensor) -> None:
-            if not self.stops.start:
-                self.stops.start = value.shape[-1]
-                return
             self.first_at = self.first_at or perf_counter()
-            for index, token in enumerate(value.reshape(-1).tolist()):
-                self._ids[index].append(token)
-                self._report(index)
+            for row, token in zip(rows, ids[:, -1].tolist(), strict=True):
+                row.add(token)
+            return torch.tensor([row.ended for row in rows], dtype=torch.bool, device=ids.device)
 
-        def _report(self, index: int) -> None:
-            # A character may consist of several tokens: an incomplete one is reported with its last token.
-            text = text_of(tokenizer, self._ids[index])
-            if text.endswith("\N{REPLACEMENT CHARACTER}"):
-                text = text[: self._reported[index]]
-            text = certain(text, payload.stop)
-            progress.add(index, text[self._reported[index] :])
-            self._reported[index] = max(self._reported[index], len(text))
+    return Watch()
 
-        def end(self) -> None:
-            """Required by the base class; all text is reported already."""
 
-    return Streamer()
+def whole_characters(tokenizer: Any, ids: list[int]) -> str:
+    """The text of tokens without the character at its end that is not complete yet: one may take several tokens."""
+    text = text_of(tokenizer, ids)
+    if not text.endswith(_REPLACEMENT):
+        return text
+    # Decoders write this character in place of an incomplete one; the model may also have written it itself.
+    itself = tokenizer(_REPLACEMENT, add_special_tokens=False)["input_ids"]
+    return text if itself and ids[-len(itself) :] == itself else text[:-1]
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:
     """The text of tokens. Models with random weights have no tokenizer: each token becomes a letter."""
     if tokenizer is None:
         return "".join(chr(97 + token % 26) for token in ids)
-    return tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _answer(
-    tokenizer: Any,
-    payload: LlmInferencePayload,
-    row: list[int],
-    written: list[int],
-    ends: set[int],
-    prefill_s: float,
-    decode_s: float,
-) -> Answer:
-    ended = next((at for at, token in enumerate(written) if token in ends), None)
-    count = len(written) if ended is None else ended + 1
-    text = text_of(tokenizer, written[: count if ended is None else ended])
-    kept = before_stop(text, payload.stop)
-    reason = "stop" if ended is not None or kept != text else "length"
-    return Answer(kept, reason, len(row), count, prefill_s, decode_s)
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

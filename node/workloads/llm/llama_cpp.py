@@ -20,9 +20,11 @@ from typing import Any
 from mesh.kinds.llm_inference import DEFAULT_CONTEXT, PACKAGE_MODEL, LlmInferencePayload
 from node.executor.context import Context, InputFault
 from node.probes.models import Model
+from node.workloads.common.machine_errors import machine_error
 from node.workloads.llm import cache
 from node.workloads.llm.gguf import Head, read_head
-from node.workloads.llm.result import Answer, Progress
+from node.workloads.llm.prompts import PLAIN_CHAT, field_of, no_template, refused
+from node.workloads.llm.result import Answer, Progress, Writing
 
 #: Maximum number of prompts of a batch that are answered concurrently.
 SLOTS = 4
@@ -30,13 +32,6 @@ _BATCH = 512
 #: llama.cpp rounds the context length up to a multiple of this many tokens.
 _CONTEXT_STEP = 256
 _LIBRARY_BYTES = 64 << 20
-#: A chat template without the system message that the default model's own template adds. With that message the model
-#: gives wrong answers ("What is the capital of France?" gets a list of French words, measured in Q4_1).
-_PLAIN_CHAT = (
-    "{% for message in messages %}"
-    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 @lru_cache
@@ -91,8 +86,10 @@ class LlamaModel:
             return list(pool.map(partial(self._answer, payload, progress), range(len(chats)), chats))
 
     def _answer(self, payload: LlmInferencePayload, progress: Progress, index: int, chat: Any) -> Answer:
-        request = _options(payload, index)
+        request = _options(payload, index) | {"repeat_last_n": self.context}
         handle: Callable[..., None]
+        if isinstance(chat, tuple) and not self._chat:
+            raise no_template()
         if isinstance(chat, tuple):
             request["messages"], handle = [turn.model_dump() for turn in chat], self._server.handle_chat_completions
         elif self._chat and not payload.raw:
@@ -100,17 +97,23 @@ class LlamaModel:
             handle = self._server.handle_chat_completions
         else:
             request["prompt"], handle = chat, self._server.handle_completions
-        response = _Response(index, progress)
-        handle(request, response.add)
-        return response.answer(payload)
+        response = _Response(payload, index, progress)
+        try:
+            handle(request, response.add)
+        except (ValueError, RuntimeError) as error:  # the chat template refuses these messages
+            raise machine_error(error) or refused(payload, str(error)) from None
+        return response.answer()
 
 
 class _Response:
-    """Collects the server's response to one request, chunk by chunk."""
+    """Collects the server's response to one request, chunk by chunk.
 
-    def __init__(self, index: int, progress: Progress) -> None:
-        self._index, self._progress = index, progress
-        self._pieces: list[str] = []
+    It finds the stop texts itself: at the end of an answer llama.cpp does not deliver what it holds back for one.
+    """
+
+    def __init__(self, payload: LlmInferencePayload, index: int, progress: Progress) -> None:
+        self._payload, self._index, self._progress = payload, index, progress
+        self._writing = Writing(payload.stop)
         self._error: dict[str, Any] | None = None
         self._last: dict[str, Any] = {}
         self._reason = ""
@@ -123,20 +126,21 @@ class _Response:
         for choice in chunk.get("choices", ()):
             piece = choice.get("text") or (choice.get("delta") or {}).get("content")
             if piece:
-                self._pieces.append(piece)
-                self._progress.add(self._index, piece)
-            self._reason = choice.get("finish_reason") or self._reason
+                self._progress.add(self._index, self._writing.add(piece))
+            self._reason = "stop" if self._writing.stopped else choice.get("finish_reason") or self._reason
         if "timings" in chunk:
             self._last = chunk
-        return False
+        return self._writing.stopped
 
-    def answer(self, payload: LlmInferencePayload) -> Answer:
+    def answer(self) -> Answer:
         """The complete answer. Raises: InputFault or RuntimeError for an error of the server."""
         if self._error is not None:
-            self._refuse(payload, self._error)
+            self._refuse(self._error)
+        if rest := self._writing.finish():
+            self._progress.add(self._index, rest, 0)
         timings, usage = self._last.get("timings", {}), self._last.get("usage", {})
         return Answer(
-            "".join(self._pieces),
+            self._writing.text,
             self._reason or "length",
             usage.get("prompt_tokens", timings.get("prompt_n", 0)),
             usage.get("completion_tokens", timings.get("predicted_n", 0)),
@@ -144,16 +148,15 @@ class _Response:
             timings.get("predicted_ms", 0.0) / 1000,
         )
 
-    def _refuse(self, payload: LlmInferencePayload, error: dict[str, Any]) -> None:
-        field = next(name for name in ("messages", "prompts", "prompt") if getattr(payload, name))
+    def _refuse(self, error: dict[str, Any]) -> None:
         if error.get("type") == "exceed_context_size_error":
             raise InputFault(
-                field,
+                field_of(self._payload),
                 f"has {error.get('n_prompt_tokens')} tokens, more than the context of {error.get('n_ctx')}: shorten "
                 "it, or increase context if the model supports that",
             )
         if error.get("code") == 400:
-            raise InputFault(field, f"was refused by llama.cpp: {error.get('message')}")
+            raise refused(self._payload, str(error.get("message")))
         raise RuntimeError(f"llama.cpp failed: {error.get('message')}")
 
 
@@ -165,7 +168,7 @@ def _options(payload: LlmInferencePayload, index: int) -> dict[str, Any]:
         "top_k": payload.top_k,
         "min_p": payload.min_p,
         "repeat_penalty": payload.repeat_penalty,
-        "stop": list(payload.stop),
+        "timings_per_token": bool(payload.stop),  # the last ones, when a stop text ends the answer
         "seed": payload.seed + index,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -231,7 +234,7 @@ def _serve(model: Model, context: int, slots: int, threads: int, on_gpu: bool) -
     params.offline, params.endpoint_slots, params.verbosity = True, False, 1
     params.n_threads_http, params.api_keys = 1, [secrets.token_hex(32)]
     if model.name == PACKAGE_MODEL:
-        params.chat_template = _PLAIN_CHAT
+        params.chat_template = PLAIN_CHAT
     # Relative, because the path of a socket has at most 108 characters; hidden, so that nothing lists it.
     socket = Path(f".llama-{secrets.token_hex(4)}.sock")
     params.hostnames = [str(socket)]

@@ -13,12 +13,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mesh.kinds.llm_inference import DEFAULT_CONTEXT, LlmInferencePayload
+from mesh.kinds.llm_inference import DEFAULT_CONTEXT, PACKAGE_MODEL, LlmInferencePayload
 from node.executor.context import Context, InputFault
 from node.probes.models import Model
 from node.workloads.common.machine_errors import machine_error
 from node.workloads.llm import cache
 from node.workloads.llm.models import ModelUnavailable, check_folder
+from node.workloads.llm.prompts import PLAIN_CHAT, chat_text, chat_tokens, field_of, no_template
 from node.workloads.llm.result import Answer, Progress
 from node.workloads.llm.shapes import Shape, shape_of
 
@@ -72,7 +73,7 @@ def _load(model: Model, on_cpu: bool, threads: int) -> TorchModel:
     else:
         folder, options["use_safetensors"] = model.path, True
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, **{name: value for name, value in options.items() if name != "use_safetensors"}
         )
         network, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -86,6 +87,8 @@ def _load(model: Model, on_cpu: bool, threads: int) -> TorchModel:
             raise problem from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InputFault("model", f"can't be loaded by transformers: {reason}") from None
+    if model.name == PACKAGE_MODEL:
+        tokenizer.chat_template = PLAIN_CHAT
     # transformers would silently initialise missing weights at random.
     if gaps := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
         raise InputFault("model", f"lacks {len(gaps)} of the weights in its config.json, such as {gaps[0]}")
@@ -127,9 +130,8 @@ class TorchModel:
         rows = self._rows(payload)
         longest = max(map(len, rows))
         if longest >= self.context:
-            field = next(name for name in ("messages", "prompts", "prompt") if getattr(payload, name))
             raise InputFault(
-                field,
+                field_of(payload),
                 f"has {longest} tokens, and the context of {self.context} must also hold the answer: shorten it, or "
                 "increase context if the model supports that",
             )
@@ -144,16 +146,14 @@ class TorchModel:
             return [list(text.encode()) for text in texts]
         has_template = bool(getattr(self._tokenizer, "chat_template", None))
         if payload.messages and not has_template:
-            raise InputFault("messages", "can't be used with this model, which has no chat template; use prompt")
+            raise no_template()
         if payload.messages:
             chats = [[turn.model_dump() for turn in payload.messages]]
         elif has_template and not payload.raw:
             chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         else:
             return [self._tokenizer(prompt)["input_ids"] for prompt in prompts]
-        format_chat = self._tokenizer.apply_chat_template
-        texts = [format_chat(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
-        return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return [chat_tokens(self._tokenizer, chat_text(self._tokenizer, chat, payload)) for chat in chats]
 
 
 def place(on_cpu: bool) -> tuple[torch.device, torch.dtype]:

@@ -48,9 +48,48 @@ class Progress:
             self._progress(min(0.99, self._pieces / self._most), text=joined)
 
 
+class Writing:
+    """The text of one answer while it is generated, whatever the pieces that it comes in.
+
+    Text that may become a stop text is held back, until it has become one, is none, or the answer ends.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops, self._held = stops, ""
+        self._delivered: list[str] = []
+        self.stopped = False
+        """Whether a stop text has ended the answer."""
+
+    @property
+    def text(self) -> str:
+        """All text that was delivered."""
+        return "".join(self._delivered)
+
+    def add(self, piece: str) -> str:
+        """Add a piece of text; returns the text that this makes certain."""
+        if self.stopped:
+            return ""
+        text = self._held + piece
+        self.stopped = before_stop(text, self._stops) != text
+        sure = certain(text, self._stops)
+        self._held = "" if self.stopped else text[len(sure) :]
+        self._delivered.append(sure)
+        return sure
+
+    def finish(self) -> str:
+        """The answer is complete: returns the text that was held back for a stop text which was never completed."""
+        rest, self._held = self._held, ""
+        self._delivered.append(rest)
+        return rest
+
+
 def before_stop(text: str, stops: Sequence[str]) -> str:
-    """`text` up to the first of `stops`."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+    """`text` up to the stop text that is complete first, so that the result does not depend on the pieces of the text.
+
+    Of two that end at the same character, the longer one counts.
+    """
+    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(found)[1]] if found else text
 
 
 def certain(text: str, stops: Sequence[str]) -> str:
