@@ -127,7 +127,7 @@ class ClusterController:
         groups = raft_meta.read_groups(answers, names)
         self._compare_clocks(answers)
         group, members, now = raft_meta.leaders_view(groups), self._registry.members(), self._clock()
-        self._remember(members, records, now)
+        self._remember(members, records, raft_meta.who_answered(answers), now)
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
         self._failures.saw(group.members, (record.node for record in records))
@@ -147,11 +147,18 @@ class ClusterController:
             log.warning("%s", "; ".join(found.values()))
         self.alarms = found
 
-    def _remember(self, members: tuple[Member, ...], records: list[ServerRecord], now: float) -> None:
-        """Note since when, on the local clock, nodes are up or gone and servers are recorded."""
+    def _remember(
+        self, members: tuple[Member, ...], records: list[ServerRecord], answered: frozenset[str], now: float
+    ) -> None:
+        """Note since when, on the local clock, nodes are up or gone and servers are recorded.
+
+        A node whose server `answered` is not gone, whatever its heartbeats say: it starts, or it is frozen, and its
+        server serves. Removed from the group, that server would run on, with the clients that are connected to it.
+        """
         up = {(member.record.id, member.record.incarnation) for member in members if member.state == UP}
         gone = {member.record.id for member in members if member.state in (GONE, LEFT)}
         gone |= {record.node for record in records} - {member.record.id for member in members}
+        gone -= {subjects.host_of(server) for server in answered}
         self._up_since = {node: self._up_since.get(node, now) for node in up}
         self._gone_since = {node: self._gone_since.get(node, now) for node in gone}
         self._recorded_since = {record.name: self._recorded_since.get(record.name, now) for record in records}

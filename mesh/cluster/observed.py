@@ -20,7 +20,7 @@ class Server:
     age_s: float = 1e9
     """How long its record has existed."""
     gone_s: float = 0.0
-    """How long its node has been gone; 0 while it is not."""
+    """How long its node has been gone; 0 while it is not, or while the server itself answers."""
     leaving: bool = False
     """Whether its node drains in order to stop."""
     late_s: float = 0.0

@@ -76,6 +76,12 @@ def read_groups(answers: list[dict[str, Any]], known: Iterable[str] = ()) -> dic
     return found
 
 
+def who_answered(answers: list[dict[str, Any]]) -> frozenset[str]:
+    """The names of the servers with JetStream that answered JSZ. Pure."""
+    present = (answer for answer in answers if (answer.get("data") or {}).get("meta_cluster"))
+    return frozenset(str((answer.get("server") or {}).get("name", "")) for answer in present)
+
+
 def leaders_view(groups: dict[str, Group]) -> Group | None:
     """The leader's own view; None while nobody leads, or the leader does not know all members yet. Pure.
 
