@@ -18,7 +18,7 @@ from mesh.coordination import (
     Pool,
     ServerRecord,
 )
-from mesh.lanes import LAST, requirement_faults
+from mesh.lanes import LAST, pool_name, requirement_faults
 from mesh.messages import (
     MAX_ATTEMPTS,
     BlobRef,
@@ -136,10 +136,9 @@ def plan_fault(plan: Plan) -> str:
 
 def pool_fault(pool: Pool) -> str:
     """Why a pool may not be used."""
-    faults = requirement_faults(pool.requires)
-    return first((is_token(pool.name), "its name can't be that of a pool")) or (
-        f"{faults[0].field:.80} {faults[0].problem}" if faults else ""
-    )
+    if faults := requirement_faults(pool.requires):
+        return f"{faults[0].field:.80} {faults[0].problem}"
+    return first((pool.name == pool_name(pool.requires), "its name is not that of its requirements"))
 
 
 def routes_fault(routes: tuple[tuple[str, int], ...]) -> str:

@@ -6,6 +6,7 @@ from mesh.bus.connection import Subscription
 from mesh.bus.jetstream import JetStream
 from mesh.bus.kv import Kv
 from mesh.bus.objects import Objects
+from mesh.bus.revisions import Revisions
 from mesh.bus.stream_clock import StreamClock
 from mesh.bus.wire import Message
 from mesh.config import MeshConfig
@@ -20,6 +21,7 @@ class Bus(JetStream):
         super().__init__(config)
         self.objects = Objects(self)
         self._clocks: dict[str, StreamClock] = {}
+        self._revisions: dict[str, Revisions] = {}
 
     def kv(self, bucket: str) -> Kv:
         """A view of one key-value bucket."""
@@ -30,3 +32,9 @@ class Bus(JetStream):
         if stream not in self._clocks:
             self._clocks[stream] = StreamClock(self, stream)
         return self._clocks[stream]
+
+    def revisions(self, bucket: str) -> Revisions:
+        """The revisions that a bucket has given."""
+        if bucket not in self._revisions:
+            self._revisions[bucket] = Revisions(self, bucket)
+        return self._revisions[bucket]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh import subjects
-from mesh.bus.errors import KeyExists
+from mesh.bus.errors import KeyExists, WrongSequence
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
@@ -16,8 +16,17 @@ TURN_S = 60
 
 async def take_turn(bus: Bus, node: str) -> bool:
     """Whether the bus server of `node` may be restarted now; no other one may for TURN_S. Raises: BusUnavailable."""
+    kv = bus.kv(subjects.KV_MESH)
     try:
-        await bus.kv(subjects.KV_MESH).create(subjects.RESTART_KEY, node.encode(), ttl_s=TURN_S)
+        await kv.create(subjects.RESTART_KEY, node.encode(), ttl_s=TURN_S)
     except KeyExists:
-        return False
+        entry = await kv.get(subjects.RESTART_KEY)
+        now = await bus.clock(f"KV_{subjects.KV_MESH}").earliest()
+        if entry is None or now - entry.stored_at <= TURN_S:
+            return False
+        # A turn expires by itself; one that does not was written by somebody else.
+        try:
+            await kv.update(subjects.RESTART_KEY, node.encode(), last=entry.revision, ttl_s=TURN_S)
+        except WrongSequence:
+            return False
     return True

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Called with the fence when this node becomes leader, and cancelled when it no longer is.
 Service = Callable[[int], Awaitable[None]]
+#: What a plan says: the ranks, the regions that have nodes, and where these are.
+Placed = tuple[placement.Ranks, tuple[str, ...], dict[str, geo.Point]]
 
 PLACE_EVERY_S = 1.0
 #: The shortest time between two plans, seconds: each is sent to every node, and many nodes may join at once.
@@ -69,6 +71,8 @@ class Leader:
         self._config, self._resources, self._clock = config, resources, clock
         self._term_changed = asyncio.Event()
         self._alarms: dict[str, str] = {}
+        self._plan_written = b""
+        """The plan that this node wrote last, encoded."""
         self._more_alarms = more_alarms
         self._reclaimer = Reclaimer(bus, me, election, registry, open_system, clock)
         self._services: tuple[Service, ...] = (
@@ -139,9 +143,18 @@ class Leader:
     async def _place(self, fence: int) -> None:
         """Keep the placement plan up to date; never overwrites the plan of a later leader."""
         kv, memory = self._bus.kv(subjects.KV_PLAN), placement.Memory()
-        written: tuple[placement.Ranks, tuple[str, ...], dict[str, geo.Point]] | None = None
+        written: Placed | None = None
         changed = asyncio.Event()
+        self._plan_written = b""
+
+        def on_write(_: str, value: bytes) -> None:
+            nonlocal written
+            if value != self._plan_written:  # forged, or refused because it was written by an earlier leader
+                written = None
+                changed.set()
+
         unlisten = self._registry.listen(lambda *_: changed.set())
+        watch = await kv.watch_writes(on_write)
         try:
             while True:
                 changed.clear()
@@ -149,28 +162,35 @@ class Leader:
                 ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
                 current = ranks, placement.regions(members), geo.places(members)
                 if current != written and self._election.fence == fence:
-                    entry = await kv.get(subjects.PLAN_KEY)
-                    earlier = readable(decoding.plan, entry)
-                    if earlier is not None and earlier.fence > fence:
-                        return
-                    plan = coordination.Plan(
-                        fence=fence,
-                        made_at=time.time(),
-                        number=entry.revision if entry else 0,
-                        ranks=ranks,
-                        regions=current[1],
-                        places=current[2],
-                    )
+                    written = current
                     try:
-                        revision = entry.revision if entry else 0
-                        await kv.update(subjects.PLAN_KEY, messages.encode(plan), last=revision)
-                        written = current
+                        if not await self._write_plan(current, fence):
+                            return
                         await asyncio.sleep(PLACE_AGAIN_S)
                     except WrongSequence:
+                        written = None
                         log.info("another leader wrote the plan; reading it again")
                 await wait_until_set(changed, PLACE_EVERY_S)
         finally:
             unlisten()
+            await watch.close()
+
+    async def _write_plan(self, current: Placed, fence: int) -> bool:
+        """Whether no later leader has written a plan. Raises: WrongSequence, BusUnavailable."""
+        kv = self._bus.kv(subjects.KV_PLAN)
+        entry = await kv.get(subjects.PLAN_KEY)
+        earlier, revision = readable(decoding.plan, entry), entry.revision if entry else 0
+        if earlier is not None and earlier.fence > fence:
+            if await self._bus.revisions(subjects.KV_LEASE).check(earlier.fence):
+                return False
+            log.warning("the placement plan is forged (no leader has the fence %d) and is replaced", earlier.fence)
+        ranks, regions, places = current
+        plan = coordination.Plan(
+            fence=fence, made_at=time.time(), number=revision, ranks=ranks, regions=regions, places=places
+        )
+        self._plan_written = messages.encode(plan)
+        await kv.update(subjects.PLAN_KEY, self._plan_written, last=revision)
+        return True
 
     async def _journal(self, fence: int) -> None:
         """Record joins, leaves and deaths in the journal."""

@@ -50,7 +50,7 @@ def needs_all_heartbeats(leads: bool, digest_at: float, now: float, config: Mesh
 
 def is_superseded(fence: int, newest: int, digest_at: float, now: float, config: MeshConfig) -> bool:
     """Whether a digest is of an earlier leader than the last one. `newest`: the highest fence, `digest_at`: when its
-    last digest came. One that went silent leads no more, or never did: a forged fence would stand for ever. Pure."""
+    last digest came. One that went silent leads no more, or its lease was lost with the fence. Pure."""
     return fence < newest and not needs_all_heartbeats(False, digest_at, now, config)
 
 
@@ -149,6 +149,11 @@ class HeartbeatRelay:
             log.debug("a heartbeat digest is ignored: it %s", digest.reason)
             return
         if self._leads or is_superseded(digest.fence, self._fence, self._digest_at, self._clock(), self._config):
+            return
+        if not self._bus.revisions(subjects.KV_LEASE).has_given(digest.fence):
+            log.debug(
+                "a heartbeat digest with a fence that no leader has is ignored, or comes before the lease was read"
+            )
             return
         self._fence, self.leader, self._digest_at = digest.fence, digest.leader, self._clock()
         for heartbeat in digest.heartbeats:

@@ -103,7 +103,7 @@ class StoreReports:
 
     def _on_bus_report(self, message: Message) -> None:
         report = decode_bus_report(message.data)
-        if isinstance(report, Unreadable):
+        if isinstance(report, Unreadable) or not self._bus.revisions(subjects.KV_LEASE).has_given(report.fence):
             return
         if (last := self.copies()) is None or report.fence >= last.fence:
             self._copies = (self._clock(), report)

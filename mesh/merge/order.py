@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mesh import decoding, subjects
-from mesh.bus.errors import KeyExists, WrongSequence
+from mesh.bus.errors import KeyExists, NoRoom, WrongSequence
 from mesh.coordination import MergeAcceptance, MergeOrder
 from mesh.decoding import readable
 from mesh.errors import BusUnavailable
-from mesh.messages import encode
+from mesh.messages import CLAIM_CHECK_BYTES, encode
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
 
 #: The limit of the queue of a mesh that is being merged, bytes: no task fits.
 CLOSED = 1
+#: The limits of a queue that an order may restore, bytes: at least one task fits, and no disk is larger.
+LEAST_LIMIT, MOST_LIMIT = CLAIM_CHECK_BYTES, 1 << 50
 
 
 async def read_order(bus: Bus) -> MergeOrder | None:
@@ -94,7 +96,25 @@ async def withdraw(bus: Bus) -> MergeOrder | None:
         await kv.delete(subjects.MERGE_KEY, last=entry.revision)
     except WrongSequence:
         raise BusUnavailable("the order to merge was changed at the same moment; try again") from None
-    if order.work_max_bytes:  # -1 is "no limit"
-        await bus.update_stream(subjects.WORK, max_bytes=order.work_max_bytes)
+    # What the order says is used only for what a merge has closed, and only if it leaves room for work.
+    if (await bus.stream_info(subjects.WORK)).config.get("max_bytes") == CLOSED:
+        await _open_queue(bus, limit_after(order.work_max_bytes, bus.config.work_max_bytes))
+    if list((await bus.stream_info(subjects.LATER)).config["subjects"]) == [subjects.LATER_CLOSED]:
         await bus.update_stream(subjects.LATER, subjects=list(subjects.LATER_SUBJECTS))
     return order
+
+
+async def _open_queue(bus: Bus, limit: int) -> None:
+    """Give the queue that limit, or as much of it as the store has room for. Raises: BusUnavailable, ApiError."""
+    while True:
+        try:
+            return await bus.update_stream(subjects.WORK, max_bytes=limit)
+        except NoRoom:
+            if limit // 2 < LEAST_LIMIT:
+                raise
+            limit //= 2
+
+
+def limit_after(recorded: int, default: int) -> int:
+    """The limit of the queue after a merge is undone, bytes; -1: none. `recorded`: that in the order. Pure."""
+    return recorded if recorded == -1 or LEAST_LIMIT <= recorded <= MOST_LIMIT else default

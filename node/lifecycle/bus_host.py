@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 READ_EVERY_S = 30.0
 RETRY_S = 1.0
+#: Requests that are answered at the same time; the leader sends one after the other.
+MOST_REQUESTS = 16
 
 
 def has_successor(members: Iterable[Member], node: str, addresses: tuple[str, ...]) -> bool:
@@ -43,6 +45,14 @@ def has_successor(members: Iterable[Member], node: str, addresses: tuple[str, ..
     own = set(addresses)
     others = [member.record for member in members if member.record.id != node and member.state == UP]
     return any(not own & set(record.addresses) for record in others)
+
+
+def _describes(record: ServerRecord | None, server: BusServer) -> bool:
+    """Whether the record is that of this server, at its present addresses."""
+    if record is None:
+        return False
+    said = (record.name, record.routes, record.client_urls)
+    return said == (server.name, server.routes, server.address.client_urls)
 
 
 class BusHost:
@@ -81,6 +91,7 @@ class BusHost:
         self._changed = asyncio.Event()
         self._retired = asyncio.Event()
         self._busy: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self._doing = ""
         self._fence = 0
 
@@ -164,9 +175,9 @@ class BusHost:
 
     async def close(self) -> None:
         """Stop the bus server, if one runs here; its store stays for the next start of the node."""
-        if self._busy is not None:
-            self._busy.cancel()
-            await asyncio.gather(self._busy, return_exceptions=True)
+        for task in (*self._answering, *filter(None, (self._busy,))):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         if self.server is not None:
             await self.server.stop()
 
@@ -179,9 +190,12 @@ class BusHost:
         node = self._settings.node_id
         own = next((record for record in self.servers if record.node == node), None)
         # The record is missing when the server was replaced while this node restarted. The leader then ends the server:
-        # without the record it would run on outside the group, and keep this node from running another one.
-        if self.server is not None and self._busy is None and (own is None or own.routes != self.server.routes):
+        # without the record it would run on outside the group, and keep this node from running another one. One that
+        # says something else is forged, or of another address.
+        if self.server is not None and self._busy is None and not _describes(own, self.server):
             await self._publish(self.server)
+        elif self.server is None and self._busy is None and own is not None:
+            await forget_server(self._bus, node, own.name)
         # Not before: what was read may be this server's own old copy, and only a majority takes what was published.
         if self.server is not None and self._busy is None:
             await self._peer_routes.follow(self.server, self.servers)
@@ -211,11 +225,24 @@ class BusHost:
 
     # --- requests of the leader ---------------------------------------------------------------------
     def _on_request(self, message: Message) -> None:
+        if len(self._answering) < MOST_REQUESTS:
+            answering = asyncio.get_running_loop().create_task(self._answer(message), name="hosting request")
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
+
+    async def _answer(self, message: Message) -> None:
         request = decoding.hosting_request(message.data)
-        unreadable = isinstance(request, Unreadable)
-        answer = HostingAnswer(f"the request {request.reason}") if unreadable else self._accept(request)
-        if message.reply:
-            self._bus.send(message.reply, encode(answer))
+        try:
+            if isinstance(request, Unreadable):
+                answer = HostingAnswer(f"the request {request.reason}")
+            elif await self._bus.revisions(subjects.KV_LEASE).check(request.fence):
+                answer = self._accept(request)
+            else:
+                answer = HostingAnswer("no leader of this mesh has that fence")
+            if message.reply:
+                self._bus.send(message.reply, encode(answer))
+        except QueztlError as error:
+            log.info("could not answer a request about this node's bus server: %s", error.message)
 
     def _accept(self, request: HostingRequest) -> HostingAnswer:
         """Begin to carry out a request, or refuse it."""

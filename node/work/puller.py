@@ -321,7 +321,9 @@ class Puller:
         lanes = await list_lanes(self._bus)
         if any(lane[1] not in self._pools and lane[1].startswith("p-") for lane in lanes):
             pools = readable_of(decoding.pool, await self._bus.kv(subjects.KV_POOLS).entries())
-            self._pools = {pool.name: pool.requires for pool in pools}
+            # A pool that is known stays: its name says what it requires, and its record may be overwritten.
+            known = self._pools | {pool.name: pool.requires for pool in pools}
+            self._pools = {lane[1]: known[lane[1]] for lane in lanes if lane[1] in known}
         now = self._loop.time()
         for lane in [lane for lane in self._lanes if lane not in lanes]:
             if not self._lanes[lane].pulls and now - self._lanes[lane].served_at > self._config.lane_scan_s:

@@ -96,6 +96,11 @@ class Harness:
         self._made.append(made)
         return made
 
+    @property
+    def bus_urls(self) -> tuple[str, ...]:
+        """Where clients find the last server."""
+        return self._made[-1].address.client_urls
+
     async def event(self, name: str) -> dict[str, Any]:
         """Wait for the next event of that name; returns its facts."""
         async with asyncio.timeout(20):

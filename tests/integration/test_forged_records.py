@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mesh import subjects
+from mesh import decoding, subjects
+from mesh.bus.client import Bus
+from mesh.bus.server.data_dir import read_marker
+from mesh.bus.streams import declare_streams
 from mesh.client import Mesh
-from mesh.coordination import MeshRecord
+from mesh.cluster import restart_turn
+from mesh.cluster.restart_turn import take_turn
+from mesh.config import LOCAL
+from mesh.coordination import HostingAnswer, HostingRequest, MergeOrder, MeshRecord, Pool, ServerRecord
+from mesh.decoding import Unreadable
+from mesh.discovery.identity import MeshIdentity, open_data_dir
+from mesh.lanes import class_of, pool_name
 from mesh.membership.mesh_record import contradictions
-from mesh.messages import WIRE_VERSION, decode_any, encode
-from tests.nodes import Cluster, NodeProcess, eventually
+from mesh.merge.order import CLOSED, LEAST_LIMIT, limit_after, withdraw
+from mesh.messages import CLAIM_CHECK_BYTES, WIRE_VERSION, decode_any, encode
+from node.config import build
+from node.lifecycle.waiting import Waiting
+from tests.integration.bus_server_harness import SETTINGS, Harness, harness
+from tests.nodes import Cluster, NodeProcess, eventually, lease
+
+__all__ = ["harness"]
 
 IDENTITY = f"$KV.{subjects.KV_MESH}.{subjects.MESH_KEY}"
 
@@ -48,6 +66,71 @@ def test_only_what_a_node_knows_is_compared_with_the_record() -> None:
     ]
 
 
+@given(st.integers(-10, 1 << 70))
+def test_a_queue_that_is_opened_again_has_room_for_a_task(recorded: int) -> None:
+    limit = limit_after(recorded, 4 << 30)
+    assert limit == -1 or CLAIM_CHECK_BYTES <= limit < 1 << 63
+    assert limit in (recorded, 4 << 30) and (limit == recorded or not LEAST_LIMIT <= recorded <= 1 << 50)
+
+
+@given(st.integers(1, 1 << 20), st.integers(1, 1 << 20))
+def test_the_record_of_a_pool_counts_only_under_the_name_of_its_requirements(true: int, forged: int) -> None:
+    """A forged one sent a lane's work to nobody, or to nodes that then refused it."""
+    requires = class_of({"memory_mb": true})
+    name = pool_name(requires)
+    assert decoding.pool(encode(Pool(name, requires))) == Pool(name, requires)
+    found = decoding.pool(encode(Pool(name, class_of({"memory_mb": forged}))))
+    assert isinstance(found, Unreadable) == (class_of({"memory_mb": forged}) != requires)
+
+
+@pytest.fixture
+async def bus(harness: Harness):
+    """The bus of a real mesh, with its streams."""
+    server = harness.bus(store_max_bytes=64 << 30)
+    bus = await Bus.connect((await server.start()).client_urls, name="test", config=LOCAL)
+    await declare_streams(bus, LOCAL, free_bytes=4 << 30)
+    yield bus
+    await bus.close()
+
+
+async def test_forged_records_of_a_lone_server_hold_nothing_up(
+    bus: Bus, harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store put aside, no restart of a bus server ever again, and a queue that nothing fits in."""
+    kv, node = bus.kv(subjects.KV_MESH), SETTINGS.node_id
+    founded, urls = read_marker(harness.folder), harness.bus_urls
+    assert founded is not None
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "node.json").write_text(json.dumps({"node_id": node}))
+    data = open_data_dir(tmp_path / "data")
+    mesh = MeshIdentity(SETTINGS.mesh_id, SETTINGS.mesh_name, 1.0, node)
+    waiting = Waiting(build({"interface": "lo"}, {}), data, mesh, None, "", "", lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    assert await waiting.is_member(founded, urls)  # deleted, or never there
+    await kv.put(subjects.server_key(node), encode(ServerRecord(node=node, name="nelse~1", client_urls=urls)))
+    assert await waiting.is_member(founded, urls)
+    assert not await waiting.is_member(replace(founded, server_name=f"{node}~gone"), urls)  # neither here nor there
+    data.close()
+
+    await kv.put(subjects.RESTART_KEY, b"nobody")
+    assert not await take_turn(bus, node)
+    monkeypatch.setattr(restart_turn, "TURN_S", 1)
+
+    async def has_turn() -> bool:
+        return await take_turn(bus, node)
+
+    await eventually(has_turn, 10, "a turn without an end is never over")
+
+    before = (await bus.stream_info(subjects.WORK)).config["max_bytes"]
+    order = MergeOrder(into="mstranger", urls=("nats://127.0.0.1:1",), token="o1", work_max_bytes=1)
+    await kv.put(subjects.MERGE_KEY, encode(order))
+    assert await withdraw(bus) is not None
+    assert (await bus.stream_info(subjects.WORK)).config["max_bytes"] == before
+    await bus.update_stream(subjects.WORK, max_bytes=CLOSED)
+    await kv.put(subjects.MERGE_KEY, encode(order))
+    assert await withdraw(bus) is not None
+    assert (await bus.stream_info(subjects.WORK)).config["max_bytes"] == LOCAL.work_max_bytes
+
+
 async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(cluster: Cluster) -> None:
     """A node remembered the stranger's id, and then refused its own store; another name or version ended it, too."""
     host, guest = await cluster.start(1, 1)
@@ -60,6 +143,8 @@ async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(c
     for wrong in ({"id": "mstranger"}, {"name": "elsewhere"}, {"wire_version": 99}):
         await mesh.bus.store(IDENTITY, encode(true | wrong))
         await eventually(repaired, 10, host.log)
+
+    await _requests_and_servers(mesh, host, guest)
 
     # The same while nobody can repair it: then it is found at the next start, by the host, and by a guest.
     for stopped in (host, guest):
@@ -79,3 +164,28 @@ async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(c
         assert (stored["mesh"]["id"], stored["mesh"]["name"]) == (true["id"], true["name"])
         assert stored["wire_version"] == WIRE_VERSION and stored["epoch"] == true["epoch"]
     await eventually(repaired, 10, host.log)
+
+
+async def _requests_and_servers(mesh: Mesh, host: NodeProcess, guest: NodeProcess) -> None:
+    """A request with a fence that no leader has shuts out no later one; forged records of bus servers don't stay."""
+
+    async def asked(fence: int) -> str:
+        request = HostingRequest(do="stop", fence=fence, name="nobody~1")
+        answer = await mesh.bus.request(subjects.bus_host(guest.id), encode(request))
+        found = decoding.hosting_answer(answer.data)
+        assert isinstance(found, HostingAnswer)
+        return found.error
+
+    assert "no leader of this mesh" in await asked(1 << 60)
+    assert not await asked(1) and await lease(mesh.bus)
+    kv = mesh.bus.kv(subjects.KV_MESH)
+    stranger = ("nats://127.0.0.1:1",)
+    for node in (host, guest):
+        forged = ServerRecord(node=node.id, name=f"{node.id}~forged", client_urls=stranger)
+        await kv.put(subjects.server_key(node.id), encode(forged))
+
+    async def repaired() -> bool:
+        entries = await kv.entries(subjects.SERVER_KEYS)
+        return [(entry.key, decode_any(entry.value)["name"]) for entry in entries] == [(f"server.{host.id}", host.id)]
+
+    await eventually(repaired, 15, guest.log)

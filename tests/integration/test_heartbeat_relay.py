@@ -11,6 +11,7 @@ import pytest
 
 from mesh import messages, subjects
 from mesh.bus.client import Bus, Message
+from mesh.bus.revisions import ASK_AGAIN_S
 from mesh.config import LOCAL
 from mesh.membership import failure_detector
 from mesh.membership.heartbeat_relay import digest_every_s
@@ -73,6 +74,8 @@ async def mesh(bus_server) -> AsyncIterator[Mesh]:
         await registry.start()
     running = [asyncio.create_task(registry.run()) for registry in registries]
     made = Mesh(await bus_server.connect("speaker"), *registries)
+    for _ in range(9):  # a leader may have a fence up to 9
+        await made.bus.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, b"x")
     for name in ("leader", "follower", "a"):
         await made.node(name)
     yield made
@@ -142,10 +145,21 @@ async def test_a_forged_digest_silences_the_leader_for_a_moment_only(mesh: Mesh,
     """Its fence was the highest for ever: no digest of the leader was believed any more."""
     await mesh.lead()
     await eventually(lambda: not listening(mesh.follower))
-    forged = HeartbeatDigest(fence=1 << 40, leader="nobody", heartbeats=())
+    forged = HeartbeatDigest(fence=9, leader="nobody", heartbeats=())
     mesh.bus.send(subjects.HEARTBEAT_DIGEST, messages.encode(forged))
     await eventually(lambda: mesh.follower.heartbeat_relay.leader == "nobody")
     await eventually(lambda: mesh.follower.heartbeat_relay.leader == "leader" and not listening(mesh.follower))
+
+
+async def test_a_digest_with_a_fence_that_no_leader_can_have_is_ignored(mesh: Mesh, eventually: Callable) -> None:
+    await mesh.lead()
+    await eventually(lambda: not listening(mesh.follower))
+    ghost = messages.encode(Heartbeat(node="ghost", incarnation="1", seq=1))
+    for _ in range(2):
+        forged = HeartbeatDigest(fence=1 << 40, leader="nobody", heartbeats=(ghost,))
+        mesh.bus.send(subjects.HEARTBEAT_DIGEST, messages.encode(forged))
+        await asyncio.sleep(ASK_AGAIN_S * 1.5)  # the follower has asked the bus by then
+    assert mesh.follower.heartbeat_relay.leader == "leader" and not mesh.follower.state_of("ghost")
 
 
 async def test_no_digest_is_published_without_followers(mesh: Mesh, eventually: Callable) -> None:

@@ -26,6 +26,8 @@ from mesh.membership.connections import connection_name
 from mesh.membership.registry import Registry
 from mesh.messages import NodeRecord
 from mesh.tasks import blob_refs
+from node.work.placement_plan import PlacementPlan
+from tests.nodes import eventually as until
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
 async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
     """Neither an existing plan, nor one that is written between the read and the write."""
     other = await bus_server.connect("other")
-    later = messages.encode(Plan(fence=1 << 40))
+    later = messages.encode(Plan(fence=5))
     looks: list[int] = []
     real = Kv.get
 
@@ -115,6 +117,8 @@ async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected
         if kv.bucket == subjects.KV_PLAN and kv is not watched:
             looks.append(entry.revision if entry else 0)
             if len(looks) == 1:
+                for _ in range(5):  # so many revisions: a later term may have that fence
+                    await other.kv(subjects.KV_LEASE).put("other", b"x")
                 await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, later)
         return entry
 
@@ -124,6 +128,29 @@ async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected
     await eventually(lambda: len(looks) >= 2)
     await bus.flush()  # a write after the second read has arrived
     assert (await watched.get(subjects.PLAN_KEY)).value == later
+
+
+async def test_a_plan_with_a_fence_that_no_leader_has_is_replaced(bus_server, elected, eventually) -> None:
+    """One such record shut out every later plan, at the leader and at all nodes."""
+    other = await bus_server.connect("other")
+    forged = Plan(fence=1 << 40, number=1 << 40, ranks={"echo": {"n1": 9}})
+    kv = other.kv(subjects.KV_PLAN)
+    await kv.put(subjects.PLAN_KEY, messages.encode(forged))
+    follower = PlacementPlan(other, "n1")
+    await follower.start()
+    assert follower.rank("echo") == 0  # ignored at the start
+    _, election, _ = await elected(LOCAL)
+
+    async def is_the_leaders() -> bool:
+        entry = await kv.get(subjects.PLAN_KEY)
+        return messages.decode_any(entry.value)["fence"] == election.fence
+
+    await until(is_the_leaders, 20, "the leader writes no plan")
+    await eventually(lambda: follower.plan.fence == election.fence)
+    for again in (forged, Plan(fence=election.fence, number=1 << 40, ranks={"echo": {"n1": 9}})):
+        await kv.put(subjects.PLAN_KEY, messages.encode(again))
+        await until(is_the_leaders, 20, "the forged plan stays")
+        await eventually(lambda: follower.plan.number < 1 << 40 and not follower.rank("echo"))
 
 
 async def test_the_leader_removes_unused_lanes(bus_server, elected, eventually) -> None:
