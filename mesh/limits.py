@@ -32,7 +32,9 @@ class Limits:
     event_streams: int = 500
     """Event streams that one node serves at the same time."""
     lanes: int = 250
-    """Lanes of the mesh for work with requirements: each is a Raft group. Lanes for other work are always made."""
+    """Lanes of the mesh for work with requirements: each is a Raft group. Others: one for each kind and urgency."""
+    regions: int = 16
+    """Regions of the mesh that have lanes of their own: one for each kind and urgency."""
     nodes: int = 5000
     """Nodes of the mesh, registered ones not counted."""
     registered_nodes: int = 500
@@ -76,11 +78,13 @@ TABLE: Mapping[str, Row] = {
     "event_streams": Row(True, "503", "node", "event streams of this node"),
     "lanes": Row(True, "429 for new requirements; the leader removes empty lanes sooner", "mesh",
                  "lanes for work with requirements"),
+    "regions": Row(True, "work from further regions is queued without its region: any node takes it first", "mesh",
+                   "regions with lanes of their own"),
     "nodes": Row(True, "a new node does not start; 429 for registrations", "mesh", "nodes"),
     "registered_nodes": Row(True, "429", "mesh", "registered nodes that have not connected"),
     "held_bytes": Row(True, "further announcements are ignored: that work is given back after `ack_wait_s`", "node",
                       "bytes of announcements of held deliveries"),
-    "bus_connections": Row(False, "the bus server closes the connection", "bus server"),
+    "bus_connections": Row(True, "the bus server closes the connection", "mesh", "connections to a bus server"),
     "body_bytes": Row(False, "413", "request"),
     "decoded_blob_bytes": Row(False, "413", "request"),
     "registration_bytes": Row(False, "413", "request"),

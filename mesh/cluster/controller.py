@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mesh import decoding, messages, subjects
 from mesh.bus import admin_api
 from mesh.bus.errors import ApiError
-from mesh.cluster import clocks, raft_meta, topology, upkeep
+from mesh.cluster import clocks, raft_meta, server_load, topology, upkeep
 from mesh.cluster.host_failures import HostFailures
 from mesh.cluster.observed import Server
 from mesh.cluster.replicas import Replicas, read_held, read_states
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
+#: The period in which the connections to the bus servers are counted, seconds.
+COUNT_EVERY_S = 5.0
 #: The period while steps are taken, seconds.
 LOOK_SOON_S = 0.25
 
@@ -72,8 +74,14 @@ class ClusterController:
         self._copies = Replicas(clock)
         self._reason: str | None = None
         self._published: str | None = None
-        self.alarms: dict[str, str] = {}
+        self._clock_alarms: dict[str, str] = {}
+        self._load_alarms: dict[str, str] = {}
+        self._counted_at = -math.inf
+
+    @property
+    def alarms(self) -> dict[str, str]:
         """Stable name -> a sentence for people; empty while another node leads."""
+        return self._clock_alarms | self._load_alarms
 
     async def run(self, fence: int) -> None:
         """Observe, take one step, repeat."""
@@ -83,6 +91,7 @@ class ClusterController:
         try:
             while True:
                 step = topology.plan(await self._observe(system), self._rules)
+                await self._count_connections(system)
                 self._report(step, fence)
                 if isinstance(step, Wait):
                     await self._publish_reason(step.reason, fence)
@@ -90,7 +99,8 @@ class ClusterController:
                     await self._take(system, step, fence)
                 await asyncio.sleep(LOOK_EVERY_S if step == Wait() else LOOK_SOON_S)
         finally:
-            self.alarms = {}
+            self._clock_alarms.clear()
+            self._load_alarms.clear()
             await system.close()
 
     async def _publish_reason(self, reason: str, fence: int) -> None:
@@ -141,11 +151,24 @@ class ClusterController:
         return topology.View(group.leader, servers, candidates, streams, group.size)
 
     def _compare_clocks(self, answers: list[dict[str, Any]]) -> None:
-        names = {member.record.id: member.record.name for member in self._registry.members()}
-        found = clocks.alarms_of(clocks.times_of(answers), names)
-        if found and not self.alarms:
+        found = clocks.alarms_of(clocks.times_of(answers), self._names())
+        if found and not self._clock_alarms:
             log.warning("%s", "; ".join(found.values()))
-        self.alarms = found
+        self._clock_alarms = found
+
+    def _names(self) -> dict[str, str]:
+        return {member.record.id: member.record.name for member in self._registry.members()}
+
+    async def _count_connections(self, system: Bus) -> None:
+        now = self._clock()
+        if now - self._counted_at < COUNT_EVERY_S:
+            return
+        self._counted_at = now
+        answers = await raft_meta.ask_servers(system, server_load.VARZ, {})
+        found = server_load.alarms_of(server_load.connections_of(answers), self._names())
+        for name in found.keys() - self._load_alarms.keys():
+            log.warning("alarm: %s", found[name])
+        self._load_alarms = found
 
     def _remember(
         self, members: tuple[Member, ...], records: list[ServerRecord], answered: frozenset[str], now: float

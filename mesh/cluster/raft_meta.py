@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,16 @@ def no_leader_reason(groups: dict[str, Group]) -> str:
 async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The JSZ answer of each reachable bus server: itself, the group and, if `streams`, its stream replicas.
 
+    Otherwise as `ask_servers`.
+    """
+    return await ask_servers(system, JSZ, _WITH_STREAMS if streams else {}, known)
+
+
+async def ask_servers(
+    system: Bus, subject: str, body: Mapping[str, Any], known: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """The answer of each reachable bus server to a request that all of them get.
+
     `system`: of the system account; `known`: names of servers to wait for a little longer. Raises: BusUnavailable.
     """
     missing = set(known)
@@ -116,7 +126,7 @@ async def ask_all(system: Bus, streams: bool = False, known: Iterable[str] = ())
     found: list[dict[str, Any]] = []
     subscription = await system.subscribe(inbox, lambda message: answers.put_nowait(message.data), wait=False)
     try:
-        await system.publish(JSZ, json.dumps(_WITH_STREAMS if streams else {}).encode(), reply=inbox)
+        await system.publish(subject, json.dumps(body).encode(), reply=inbox)
         wait_s = _ANSWER_WITHIN_S
         while True:
             async with asyncio.timeout(wait_s):

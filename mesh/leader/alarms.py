@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mesh import limits, subjects
 from mesh.config import MeshConfig
 from mesh.lanes import Lane, is_open
-from mesh.membership.member import REGISTERED, Member
+from mesh.membership.member import ALIVE, REGISTERED, Member
 
 if TYPE_CHECKING:
     from mesh.bus.streams import StreamUsage
@@ -34,8 +34,10 @@ _FILLING = {
 
 def levels(lanes: Iterable[Lane], members: Iterable[Member]) -> dict[str, int]:
     """The levels of the mesh that have a limit: see `mesh/limits.py`."""
+    members = list(members)
     registered = [member.state == REGISTERED for member in members]
     return {
+        "regions": len({member.record.region for member in members if member.state in ALIVE} - {""}),
         "lanes": sum(not is_open(pool) for _, pool, _ in lanes),
         "nodes": registered.count(False),
         "registered_nodes": registered.count(True),

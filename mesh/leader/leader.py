@@ -160,7 +160,9 @@ class Leader:
                 changed.clear()
                 members = self._registry.members()
                 ranks, memory = placement.ranks(members, self._resources, memory, self._clock())
-                current = ranks, placement.regions(members), geo.places(members)
+                # Each region has lanes of its own, and the bus refuses all lanes beyond a number.
+                regions = placement.regions(members, self._config.limits.regions)
+                current = ranks, regions, geo.places(members)
                 if current != written and self._election.fence == fence:
                     written = current
                     try:

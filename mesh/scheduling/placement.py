@@ -81,9 +81,10 @@ def ranks(
     return plan, Memory(standings)
 
 
-def regions(members: Iterable[Member]) -> tuple[str, ...]:
-    """The regions that have living nodes, sorted; "" stands for nodes without a region."""
-    return tuple(sorted({member.record.region for member in members if member.state in ALIVE}))
+def regions(members: Iterable[Member], limit: int) -> tuple[str, ...]:
+    """The regions that have living nodes, sorted, the first `limit` of them; "" stands for nodes without a region."""
+    found = sorted({member.record.region for member in members if member.state in ALIVE})
+    return tuple(found[: limit + ("" in found)])
 
 
 def _rank(member: Member, step: int, owned_last: int) -> int:

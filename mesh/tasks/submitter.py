@@ -103,7 +103,8 @@ class Submitter:
         if request.origin and now - self._regions_at > REGIONS_FRESH_S:
             entry = await self._bus.kv(subjects.KV_PLAN).get(subjects.PLAN_KEY)
             plan = readable(decoding.plan, entry)
-            self.regions, self.places = (plan.regions, plan.places) if plan else ((), {})
+            most = self._bus.config.limits.regions + 1  # "" among them; a forged plan may name any number
+            self.regions, self.places = (plan.regions[:most], plan.places) if plan else ((), {})
             self._regions_at = now
 
     async def accept(self, request: SubmitRequest) -> Accepted:

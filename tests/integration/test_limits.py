@@ -20,6 +20,7 @@ from mesh.lanes import pool_name
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
 V = "/api/v1.2"
+BUS_CONNECTIONS = 30
 #: Soft and hard limit, as an administrator or a container sets it.
 FEW_FILES = ("/bin/sh", "-c", 'ulimit -n 320; exec "$0" "$@"', sys.executable, "-m", "node")
 
@@ -81,7 +82,7 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
 ) -> None:
     small = [
         argument
-        for limit in ("lanes=5", "registered_nodes=5", "nodes=1", "bus_connections=30")
+        for limit in ("lanes=5", "registered_nodes=5", "nodes=1", f"bus_connections={BUS_CONNECTIONS}")
         for argument in ("--limit", limit)
     ]
     node = await cluster.node(*small).start()
@@ -100,7 +101,7 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
     assert (status, answer["error"]["code"]) == (429, "too_many") and headers["Retry-After"]
     await works(mesh)
     await _registrations(node)
-    await _connections_to_the_bus(cluster)
+    await _connections_to_the_bus(node, cluster)
     second = cluster.node(*small)
     with pytest.raises(AssertionError, match="as many nodes as it may have"):
         await second.start()
@@ -118,7 +119,7 @@ async def _exact_needs_count(node: NodeProcess, mesh: Mesh) -> None:
     assert view.state == "queued" and not view.waiting_helps and f"of {has + 1} MB" in view.waiting_for[0]
 
 
-async def _connections_to_the_bus(cluster: Cluster) -> None:
+async def _connections_to_the_bus(node: NodeProcess, cluster: Cluster) -> None:
     streams = [await asyncio.open_connection("127.0.0.1", cluster.bus_port) for _ in range(40)]
     answers = []
     for reader, writer in streams:
@@ -127,10 +128,16 @@ async def _connections_to_the_bus(cluster: Cluster) -> None:
             answers.append(await asyncio.wait_for(reader.readuntil(b"\r\n"), 10) + await reader.readline())
         except ConnectionError:
             answers.append(b"closed")
+
+    async def has_alarm() -> bool:
+        _, document, _ = await api(node, "GET", "/network/status")
+        return any(f"of {BUS_CONNECTIONS} connections to a bus server" in alarm for alarm in document["alarms"])
+
+    await eventually(has_alarm, 20, "no alarm")
     for _, writer in streams:
         writer.close()
     await asyncio.gather(*(writer.wait_closed() for _, writer in streams), return_exceptions=True)
-    assert 10 < sum(b"PONG" in answer for answer in answers) < 30
+    assert 10 < sum(b"PONG" in answer for answer in answers) < BUS_CONNECTIONS
 
 
 async def _registrations(node: NodeProcess) -> None:

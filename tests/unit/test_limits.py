@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh import limits
+from mesh.cluster import server_load
 from mesh.errors import CannotStart
+from mesh.kinds.table import KINDS
+from mesh.lanes import lane_for
+from mesh.leader import alarms
 from mesh.limits import Limits
+from mesh.membership.member import UP, Member
+from mesh.messages import NodeRecord
+from mesh.scheduling import placement
+from mesh.subjects import URGENCIES
 from node.config import build
 from node.probes import usage
 from node.probes.usage import MachineUsage
@@ -33,6 +41,36 @@ def test_few_descriptors_leave_few_connections_and_always_some(descriptors: int)
     for count in (fitted.connections, fitted.bus_connections):
         assert limits.FEWEST_CONNECTIONS <= count <= max(limits.FEWEST_CONNECTIONS, descriptors // 2)
     assert replace(fitted, connections=1000, bus_connections=10_000) == Limits()
+
+
+def test_all_lanes_that_there_may_be_are_fewer_than_the_bus_takes() -> None:
+    """It refuses more than about 1,000, whichever they are, so those with requirements must not shut out the others."""
+    most = Limits()
+    open_lanes = len(KINDS) * len(URGENCIES) * (1 + most.regions)
+    assert open_lanes + most.lanes + 2 < 900
+
+
+def test_a_region_beyond_the_limit_has_no_lane_and_raises_the_alarm() -> None:
+    members = [
+        Member(NodeRecord(id=f"n{number}", name="n", incarnation="1", region=f"r{number}"), UP, None)
+        for number in range(5)
+    ]
+    assert placement.regions(members, 3) == ("r0", "r1", "r2")
+    nowhere = Member(NodeRecord(id="n9", name="n", incarnation="1"), UP, None)
+    assert placement.regions([*members, nowhere], 3) == ("", "r0", "r1", "r2")
+    assert lane_for("echo", {}, "normal", "r4", ("r0", "r1", "r2")) == ("echo", "any", "normal")
+    assert alarms.levels((), [*members, nowhere])["regions"] == 5
+
+
+def test_a_bus_server_near_its_limit_is_named_with_its_own_limit() -> None:
+    def answer(name: str, connections: int, limit: int) -> dict[str, object]:
+        return {"server": {"name": name}, "data": {"connections": connections, "max_connections": limit}}
+
+    answers = [answer("n1~a", 79, 100), answer("n2~b", 80, 100), answer("n3", 9, 0), {}, {"server": {"name": "n4"}}]
+    counted = server_load.connections_of(answers)
+    assert counted == {"n1~a": (79, 100), "n2~b": (80, 100), "n3": (9, 0)}
+    (sentence,) = server_load.alarms_of(counted, {"n2": "office-7"}).values()
+    assert sentence.startswith("On office-7: 80 of 100 connections to a bus server; beyond the limit: the bus server")
 
 
 def test_limits_are_set_by_flag_or_variable_and_mistakes_are_named() -> None:
