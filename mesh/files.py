@@ -22,7 +22,7 @@ def check_output(target: Path, force: bool = False, inputs: Iterable[Path] = (),
     bytes are written in order, so that `target` may be a pipe or a device.
     Raises: BadInput.
     """
-    with _reported(target):
+    with named(target):
         place = target.resolve()  # a link is followed: what it points to is written
         if not place.parent.is_dir():
             missing = target.parent if not target.parent.is_dir() else place.parent
@@ -60,7 +60,7 @@ def draft_of(target: Path, force: bool = False) -> Generator[Path, None, None]:
     A link is followed. A pipe or a device is given itself. `force`: replace an existing file, and keep its mode.
     Raises: BadInput when `target` has come to exist meanwhile; OSError, with the name of `target`.
     """
-    with _reported(target):
+    with named(target):
         if is_special(target):
             yield target
             return
@@ -96,8 +96,8 @@ def _there_already(target: Path) -> BadInput:
 
 
 @contextmanager
-def _reported(target: Path) -> Generator[None, None, None]:
-    """Give an OSError without a file name, such as a full disk, the one of the output."""
+def named(target: Path) -> Generator[None, None, None]:
+    """Give an OSError without a file name, such as that of a full disk, the name of the file that is written."""
     try:
         yield
     except OSError as error:

@@ -135,9 +135,30 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _accept_any_name() -> None:
+    """Let stdout take every text: names of files need not be UTF-8, and a terminal's encoding may lack a letter.
+
+    Into a pipe or a file a name goes with its own bytes.
+    """
+    import codecs
+    import io
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("queztl-names", _its_own_bytes)
+        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() else "queztl-names")
+
+
+def _its_own_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    codes = [ord(letter) for letter in error.object[error.start : error.end]]
+    return bytes(code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else ord("?") for code in codes), error.end
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see exit_codes)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _accept_any_name()
     try:
         args = parser().parse_args(arguments)
     except UsageError as error:

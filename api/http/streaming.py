@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mimetypes
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from aiohttp import web
 
 from api.http.errors import http_error
 from mesh.errors import QueztlError
+from mesh.media_types import OCTETS, extension
 
 log = logging.getLogger(__name__)
 
-OCTETS = "application/octet-stream"
 _TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(?:\s*;[ -~]{0,200})?")
 _RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})", re.ASCII | re.IGNORECASE)
-#: `mimetypes` gives different extensions for these on different machines.
-_EXTENSIONS = {OCTETS: ".bin", "image/jpeg": ".jpg", "image/tiff": ".tiff", "text/plain": ".txt"}
 
 
 def clean_type(content_type: str) -> str:
@@ -48,12 +45,10 @@ class Content:
     def headers(self) -> dict[str, str]:
         """Its headers. An HTML page among uploaded bytes must not act as a page of this node."""
         plain = clean_type(self.content_type)
-        kind = plain.partition(";")[0].strip().lower()
-        extension = _EXTENSIONS.get(kind) or mimetypes.guess_extension(kind) or ".bin"
         return {
             "Content-Type": plain,
             "Content-Security-Policy": "default-src 'none'; sandbox",
-            "Content-Disposition": f'inline; filename="{self.name}{extension}"',
+            "Content-Disposition": f'inline; filename="{self.name}{extension(plain)}"',
             "ETag": self.etag,
             "Accept-Ranges": "bytes",
             "Cache-Control": "private, no-cache",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -19,6 +22,8 @@ from mesh.bus.client import Bus
 from mesh.client import Mesh
 from tests.integration.queztl_process import queztl, start
 from tests.nodes import Cluster, eventually
+from tests.small_disk import small_disk
+from tests.videos import video
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -211,6 +216,111 @@ async def test_an_interrupt_cancels_its_open_tasks(
     ran = await queztl(*arguments, "--json", url=url)
     assert ran.code == 0 and ran.lines[-1]["summary"]["skipped"] >= len(reported)
     right(tmp_path / "out", files)
+
+
+async def test_names_of_any_bytes_fail_and_succeed_like_others(url: str, tmp_path: Path) -> None:
+    """Names that are not UTF-8, have line breaks or a dash at the start, or are as long as names can be."""
+    raw_names = [
+        b"caf\xe9.dat",
+        b"\xff\xfe",
+        b"two\nlines.dat",
+        b"-x.dat",
+        b"-x.bin",
+        b"n" * 251 + b".dat",
+        "ü.d".encode(),
+    ]
+    names = [os.fsdecode(name) for name in raw_names]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(os.fsencode(name))
+    arguments = ("map", "echo", tmp_path / "in", "--out", tmp_path / "out")
+    refused = await started(*arguments, "--payload", '{"fail": "on order"}', "--attempts", "1", url=url)
+    assert refused[0] == 1 and b"0 done, 7 failed" in refused[1]
+    assert b"caf\xe9.dat: " in refused[1] and b"two lines.dat: " in refused[1]
+    listed = msgspec.json.decode((tmp_path / "out" / "failures.json").read_bytes())
+    bytes_of = {"input": lambda text: text.encode(), "input_base64": base64.b64decode}
+    found = {
+        bytes_of[key](failure[key]) for failure in listed for key in (max({"input", "input_base64"} & {*failure}),)
+    }
+    assert found == {os.fsencode(tmp_path / "in" / name) for name in names}
+
+    code, out, _ = await started(*arguments, "--json", url=url)
+    documents = [msgspec.json.decode(line) for line in out.splitlines()]
+    assert code == 0 and documents[-1]["summary"]["done"] == 7
+    outputs = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".json"]
+    assert len(outputs) == 7 and {os.fsdecode(b"caf\xe9.json"), "-x.json"} < {path.name for path in outputs}
+    hashes = {json.loads(path.read_text())["data_sha256"] for path in outputs}
+    assert hashes == {hashlib.sha256(os.fsencode(name)).hexdigest() for name in names}
+    assert (await queztl(*arguments, "--json", url=url)).lines[-1]["summary"]["skipped"] == 7
+
+
+async def started(*arguments: object, url: str) -> tuple[int | None, bytes, bytes]:
+    """A command that prints what is no text: (exit code, stdout, stderr)."""
+    process = await start(*arguments, url=url)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert b"Traceback" not in out + err, err
+    return process.returncode, out, err
+
+
+async def test_what_is_left_out_is_said_and_recursive_keeps_the_tree(
+    url: str, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A pipe, a dead link and subfolders beside the files; the output folder is one of the subfolders."""
+    top, out = tmp_path / "in", tmp_path / "in" / "out"
+    for name in ("2023/f01.dat", "2024/deep/f01.dat"):
+        (top / name).parent.mkdir(parents=True)
+        (top / name).write_bytes(name.encode())
+    (top / "dead").symlink_to("nowhere")
+    os.mkfifo(top / "pipe")
+    ran = await queztl("map", "echo", top, "--out", out, url=url)
+    assert ran.code == 0 and "12 done, 0 failed, 4 left out, in " in ran.out
+    said = "queztl: left out: 2 subfolders (--recursive takes its files), 1 link to nothing, 1 pipe, socket or device"
+    assert ran.err.strip() == said
+    ran = await queztl("map", "echo", top, "--out", out, "--recursive", "--json", url=url)
+    summary = ran.lines[-1]["summary"]
+    assert (summary["done"], summary["skipped"], summary["left_out"]) == (2, 12, {"dead_links": 1, "special": 1})
+    for name in ("2023/f01", "2024/deep/f01"):
+        result = json.loads((out / f"{name}.json").read_text())
+        assert result["data_sha256"] == hashlib.sha256(f"{name}.dat".encode()).hexdigest()
+    ran = await queztl("map", "echo", top, "--out", out, "-r", "--json", url=url)
+    assert ran.lines[-1]["summary"]["skipped"] == 14
+
+
+async def test_a_full_disk_stops_it_and_with_room_it_resumes(
+    url: str, mesh: Mesh, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """One sentence, no task runs on, and what was done is kept."""
+    with small_disk(tmp_path, 8, "tmpfs") as disk:
+        (disk / "filler").write_bytes(bytes(6 << 20))
+        arguments = (
+            "map", "echo", tmp_path / "in", "--out", disk / "out", "--window", "2",
+            "--payload", '{"size_bytes": 400000}',
+        )  # fmt: skip
+        before = await ends(mesh.bus)
+        ran = await queztl(*arguments, url=url)
+        assert ran.code == 2 and "unexpected" not in ran.err
+        *_, last = ran.err.splitlines()
+        done = len(list((disk / "out").glob("*.bin")))
+        assert last.startswith(f"queztl: {disk / 'out'}/") and last.endswith(
+            f": No space left on device; {done} of 12 done; the same command does the rest"
+        )
+        assert 3 <= done <= 5 and not list((disk / "out").glob(".*.part"))
+        await idle(mesh.bus)
+        assert len(await ends(mesh.bus) - before) <= done + 3
+        (disk / "filler").unlink()
+        ran = await queztl(*arguments, "--json", url=url)
+        summary = ran.lines[-1]["summary"]
+        assert (summary["done"], summary["skipped"], summary["failed"]) == (12 - done, done, 0), ran.out
+
+
+async def test_a_matroska_file_is_called_mkv(url: str, tmp_path: Path) -> None:
+    """Whatever the table of content types of this machine says."""
+    (tmp_path / "in.mp4").write_bytes(video(frames=5))
+    payload = '{"container": "mkv", "preset": "ultrafast", "encoder": "software"}'
+    ran = await queztl(
+        "map", "video_encode_h264", tmp_path / "in.mp4", "--out", tmp_path / "out", "--payload", payload, url=url
+    )
+    assert ran.code == 0 and (tmp_path / "out" / "in.mkv").stat().st_size > 0, ran.out
 
 
 async def test_it_waits_for_a_bus_that_is_away(files: dict[str, bytes], tmp_path: Path) -> None:

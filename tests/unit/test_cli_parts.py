@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.batch import journal as map_journal
+from api.cli.batch.inputs import find_inputs
 from api.cli.batch.journal import NAME, Journal, Remembered, missing, read
 from api.cli.batch.names import MAX_STEM_BYTES, allot, data_fields, file_field
-from api.cli.commands.map import list_inputs
 from api.cli.input.arguments import count, field_and_path, json_object, json_value, seconds
 from api.cli.output import exit_codes, results
 from api.cli.output.console import Output
@@ -26,6 +26,7 @@ from api.cli.output.json_types import type_of
 from mesh import errors
 from mesh.errors import BadInput, Fault
 from mesh.kinds.table import KINDS, find
+from mesh.media_types import extension
 
 PATHS = st.lists(
     st.builds(
@@ -98,9 +99,10 @@ def test_inputs_are_files_each_once_and_folders_in_order(tmp_path: Path, monkeyp
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert list_inputs([Path("b"), Path("."), tmp_path / "b"]) == [str(tmp_path / "b"), str(tmp_path / "a")]
+    found = find_inputs([Path("b"), Path("."), tmp_path / "b"], tmp_path / "out")
+    assert list(found.files) == [str(tmp_path / "b"), str(tmp_path / "a")]
     with pytest.raises(BadInput) as caught:
-        list_inputs([Path("a"), Path("none"), Path("nor")])
+        find_inputs([Path("a"), Path("none"), Path("nor")], tmp_path / "out")
     assert [fault.field for fault in caught.value.faults] == ["none", "nor"]
 
 
@@ -171,9 +173,9 @@ def test_types_of_fields(field: dict, text: str) -> None:
 
 @given(PATHS, PATHS, st.lists(st.sampled_from(["x.json", "X.png", "a-x.json"])))
 def test_no_two_inputs_share_a_name_and_names_are_kept(first: list[str], more: list[str], foreign: list[str]) -> None:
-    known = allot(first, {}, foreign)
+    known = allot(dict.fromkeys(first, ""), {}, foreign)
     both = list(dict.fromkeys([*more, *first]))
-    names = allot(both, known, [*foreign, *(f"{stem}.json" for stem in known.values())])
+    names = allot(dict.fromkeys(both, ""), known, [*foreign, *(f"{stem}.json" for stem in known.values())])
     assert set(names) == set(both) and all(names[path] == stem for path, stem in known.items())
     assert len({stem.casefold() for stem in names.values()}) == len(names)
     taken = {Path(name).stem.casefold() for name in foreign}
@@ -184,7 +186,7 @@ def test_no_two_inputs_share_a_name_and_names_are_kept(first: list[str], more: l
 
 def test_the_same_name_in_two_folders_gets_the_name_of_the_folder() -> None:
     inputs = ["/p/2023/x.png", "/p/2024/x.jpg", "/q/2024/x.jpg", "/p/Failures.json"]
-    assert allot(inputs, {}, ["failures.json"]) == {
+    assert allot(dict.fromkeys(inputs, ""), {}, ["failures.json"]) == {
         "/p/2023/x.png": "x",
         "/p/2024/x.jpg": "2024-x",
         "/q/2024/x.jpg": "2024-x-2",
@@ -245,7 +247,7 @@ def test_a_journal_remembers_and_is_locked(tmp_path: Path) -> None:
     with (tmp_path / NAME).open("ab") as file:
         file.write(b'{"input": "b", "ke')
     again = Journal(tmp_path)
-    assert again.remembered == Remembered({"a": "s", "b": "t"}, {"a": ("k", "s.json")})
+    assert again.remembered == Remembered({"a": "s", "b": "t"}, {"a": ("k", "s.json")}, {"s.json"})
     again.name({"a": "s"})
     again.finished("b", "k", "t.json")
     again.close()
@@ -285,7 +287,7 @@ def test_drafts_of_ended_processes_are_removed(tmp_path: Path) -> None:
 
 def test_extensions_are_the_same_on_every_machine() -> None:
     types = {"": ".json", "image/jpeg": ".jpg", "IMAGE/PNG; q=1": ".png", "text/plain": ".txt", "x/odd": ".bin"}
-    assert {name: results.extension(name) for name in types} == types
+    assert {name: extension(name) for name in types} == types
 
 
 def test_every_error_has_a_code_that_the_help_explains() -> None:

@@ -1,7 +1,8 @@
 """The journal of `map` in its output folder: the same command resumes where the last one stopped.
 
-A file of JSON lines, only appended to: {"input", "stem"} when an input gets its name, {"input", "key", "output"} when
-its output is in place. Reading and deciding are pure; `Journal` owns the file and its lock.
+A file of JSON lines, only appended to: {"input", "stem"} when an input gets its name, {"input", "writing"} before its
+output is put in place, {"input", "key", "output"} once it is. Reading and deciding are pure; `Journal` owns the file
+and its lock.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 NAME = ".queztl-map.jsonl"
@@ -26,23 +27,52 @@ class Remembered:
     stems: dict[str, str] = field(default_factory=dict)
     """input -> stem of its output"""
     done: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """input -> (key of the work, name of the output); of several entries the last one counts"""
+    """input -> (key of the work, output); of several entries the last one counts. Outputs and stems are relative to
+    the output folder, and below it."""
+    written: set[str] = field(default_factory=set)
+    """Every output that was put in place, or was about to be: these files may be replaced."""
 
 
 def read(text: str) -> Remembered:
     """Parse a journal; lines that can't be read (a write that was cut off) are skipped."""
     stems: dict[str, str] = {}
     done: dict[str, tuple[str, str]] = {}
+    written: set[str] = set()
     for line in text.split("\n"):
         try:
             entry = json.loads(line)
             if "stem" in entry:
-                stems[str(entry["input"])] = str(entry["stem"])
+                stems[str(entry["input"])] = _below(entry["stem"])
+            elif "writing" in entry:
+                written.add(_below(entry["writing"]))
             else:
-                done[str(entry["input"])] = (str(entry["key"]), str(entry["output"]))
+                done[str(entry["input"])] = (str(entry["key"]), _below(entry["output"]))
+                written.add(done[str(entry["input"])][1])
         except (ValueError, KeyError, TypeError):
             continue
-    return Remembered(stems, done)
+    return Remembered(stems, done, written)
+
+
+def _below(name: Any) -> str:
+    """Raises: ValueError for a path that leads out of the output folder."""
+    path = PurePath(str(name))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(name)
+    return str(name)
+
+
+def is_own(name: str) -> bool:
+    """Whether `map` keeps a hidden file of that name in its output folder."""
+    return name == NAME or name.endswith(".part")
+
+
+def outputs_in(folder: Path) -> frozenset[str]:
+    """The names of the files in `folder` that a `map` with that output folder wrote; none when it is no such folder."""
+    try:
+        text = (folder / NAME).read_text("utf-8", "replace")
+    except OSError:
+        return frozenset()
+    return frozenset(read(text).written | {FAILURES})
 
 
 def key(path: str, size: int, mtime_ns: int, kind: str, field_name: str, payload: Any) -> str:
@@ -67,7 +97,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         from mesh.errors import BadInput
 
-        self._file: IO[bytes] = (folder / NAME).open("a+b")
+        self._path = folder / NAME
+        self._file: IO[bytes] = self._path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -86,13 +117,20 @@ class Journal:
         new = {path: stem for path, stem in stems.items() if self.remembered.stems.get(path) != stem}
         self._write("".join(json.dumps({"input": path, "stem": stem}) + "\n" for path, stem in new.items()))
 
+    def writing(self, input_: str, output: str) -> None:
+        """Record an output that is about to be put in place."""
+        self._write(json.dumps({"input": input_, "writing": output}) + "\n")
+
     def finished(self, input_: str, key_: str, output: str) -> None:
         """Record an output that is in place."""
         self._write(json.dumps({"input": input_, "key": key_, "output": output}) + "\n")
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._file.flush()
+        from mesh.files import named
+
+        with named(self._path):
+            self._file.write(text.encode())
+            self._file.flush()
 
     def close(self) -> None:
         """Release the lock."""

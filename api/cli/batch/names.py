@@ -5,8 +5,9 @@ Two inputs never share a name, and an input keeps its name: no run overwrites th
 
 from __future__ import annotations
 
+import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +18,29 @@ if TYPE_CHECKING:
 MAX_STEM_BYTES = 180
 
 
-def allot(inputs: Sequence[str], known: Mapping[str, str], foreign: Iterable[str]) -> dict[str, str]:
-    """A stem for each of `inputs` (absolute paths, each once).
+def allot(inputs: Mapping[str, str], known: Mapping[str, str], foreign: Iterable[str]) -> dict[str, str]:
+    """A stem for each of `inputs`: absolute path -> folder of its output, "" for the output folder itself.
 
-    `known`: input -> stem from earlier runs, kept. `foreign`: names of files in the output folder; their stems are not
-    used. When a stem is taken, the name of the input's folder is put before it, then a number after it. Case is
-    ignored, because some file systems ignore it.
+    A stem includes that folder. `known`: input -> stem from earlier runs, kept. `foreign`: files in the output folder,
+    relative to it; their stems are not used. When a stem is taken, the name of the input's folder is put before it,
+    then a number after it. Case is ignored, because some file systems ignore it.
     """
-    taken = {stem.casefold() for stem in known.values()} | {PurePath(name).stem.casefold() for name in foreign}
+    taken = {stem.casefold() for stem in known.values()} | {stem_of(name).casefold() for name in foreign}
     names: dict[str, str] = {}
-    for path in inputs:
+    for path, folder in inputs.items():
         if path in known:
             names[path] = known[path]
             continue
-        stem = next(stem for stem in _candidates(PurePath(path)) if stem.casefold() not in taken)
+        candidates = (os.path.join(folder, name) for name in _candidates(PurePath(path)))
+        stem = next(stem for stem in candidates if stem.casefold() not in taken)
         taken.add(stem.casefold())
         names[path] = stem
     return names
+
+
+def stem_of(name: str) -> str:
+    """A relative path without its last extension."""
+    return os.path.join(os.path.dirname(name), PurePath(name).stem)
 
 
 def _candidates(path: PurePath) -> Iterable[str]:
@@ -49,7 +56,14 @@ def _candidates(path: PurePath) -> Iterable[str]:
 
 
 def _short(stem: str) -> str:
-    return stem.encode(errors="surrogateescape")[:MAX_STEM_BYTES].decode(errors="ignore") or "output"
+    """`stem`, with its own bytes where it is not UTF-8, cut between two characters."""
+    encoded = os.fsencode(stem)
+    if len(encoded) <= MAX_STEM_BYTES:
+        return stem
+    cut = MAX_STEM_BYTES
+    while cut > MAX_STEM_BYTES - 4 and encoded[cut] & 0xC0 == 0x80:  # inside a character
+        cut -= 1
+    return os.fsdecode(encoded[:cut]) or "output"
 
 
 def data_fields(spec: KindSpec) -> tuple[str, ...]:

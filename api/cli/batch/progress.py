@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from api.cli.output.formatting import printable
+from api.cli.output.formatting import name_fields, printable
 
 if TYPE_CHECKING:
     from api.cli.batch.run import Outcome
@@ -60,15 +61,15 @@ class Progress:
 def line(outcome: Outcome, folder: str) -> str:
     """The outcome of one input on one line."""
     if outcome.error is None:
-        return f"done    {outcome.input} -> {folder}/{outcome.output}"
+        return f"done    {outcome.input} -> {os.path.join(folder, outcome.output)}"
     return f"failed  {outcome.input}: {outcome.error['reason']}"
 
 
 def document(outcome: Outcome, folder: str) -> dict[str, Any]:
     """The outcome of one input for programs."""
-    shown: dict[str, Any] = {"input": outcome.input, "task": outcome.task, "state": "done"}
+    shown: dict[str, Any] = {**name_fields("input", outcome.input), "task": outcome.task, "state": "done"}
     if outcome.error is None:
-        return shown | {"output": f"{folder}/{outcome.output}"}
+        return shown | name_fields("output", os.path.join(folder, outcome.output))
     return shown | outcome.error
 
 

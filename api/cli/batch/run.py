@@ -1,11 +1,15 @@
 """The work of `map`: upload each file, run its task, store its output in the folder; `window` inputs at once.
 
-Ctrl-C cancels the open tasks; the journal keeps what is done.
+A file that fails is reported, and the others go on. What would fail for every file stops the run: outputs that can't
+be written, or a store of the mesh that is full of others' blobs. A stop and Ctrl-C cancel the open tasks; the journal
+keeps what is done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.input.task import upload
-from api.cli.output.results import chunks, extension, save
+from api.cli.output.results import chunks, save
+from mesh.media_types import extension
 
 if TYPE_CHECKING:
     from api.cli.batch.journal import Journal
@@ -25,6 +30,8 @@ INLINE_BYTES = 120 * 1024
 #: Files uploaded at once: each has up to 4 MiB in flight.
 UPLOADS = 4
 CANCEL_WITHIN_S = 3.0
+#: What is wrong with the name of one output; every other error would meet the next output as well.
+OF_ONE_NAME = frozenset((errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL))
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Outcome:
     input: str
     task: str = ""
     output: str = ""
-    """Name of the file in the output folder; "" after a failure."""
+    """The file, relative to the output folder; "" after a failure."""
     error: dict[str, Any] | None = None
     """{state, code, reason, faults} after a failure."""
 
@@ -50,6 +57,15 @@ class Job:
     """Further fields of SubmitRequest."""
 
 
+class Stopped(Exception):
+    """The run can't go on."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        """OSError: an output can't be written. StorageFull: the mesh has no room."""
+
+
 @dataclass
 class Run:
     """One `map` over the inputs that have no output yet."""
@@ -62,55 +78,68 @@ class Run:
     note: Callable[[str], None]
     _uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS))
     _unreachable: bool = False
+    _stored: set[str] = field(default_factory=set)
+    """Inputs of which the mesh holds a blob now."""
+    _removed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, inputs: Mapping[str, tuple[str, str]], window: int) -> None:
-        """Process all of `inputs`: input -> (key, stem). Failures are reported, not raised."""
+        """Process all of `inputs`: input -> (key, stem). Failures are reported, not raised. Raises: Stopped."""
         source = iter(inputs.items())
-        async with asyncio.TaskGroup() as group:
-            for number in range(min(window, len(inputs))):
-                group.create_task(self._worker(source), name=f"map {number}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(window, len(inputs))):
+                    group.create_task(self._worker(source), name=f"map {number}")
+        except BaseExceptionGroup as several:
+            first: BaseException = several
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise first from None
 
     async def _worker(self, source: Iterator[tuple[str, tuple[str, str]]]) -> None:
         for path, (key, stem) in source:
             self.report(await self._process(path, key, stem))
 
     async def _process(self, path: str, key: str, stem: str) -> Outcome:
-        from mesh.errors import QueztlError
+        from mesh.errors import QueztlError, StorageFull
 
-        task: str = ""
-        uploaded: str = ""
+        uploaded, task = _Upload(), ""
         try:
-            data = await self._data(Path(path))
-            uploaded = data["blob"] if isinstance(data, dict) else ""
-            task = await self._start({**self.job.payload, self.job.field_name: data})
+            task = await self._submit(path, uploaded)
             end = await self.mesh.wait(task)
             if end.state != "done":
                 return Outcome(path, task, error=failure(end))
-            output = stem + extension(end.content_type)
-            await save(chunks(self.mesh, end), self.folder / output)
-            self.journal.finished(path, key, output)
-            await self._tidy(uploaded, end)
+            output = await self._store(end, path, stem)
+            self._record(path, key, output)
+            await self._tidy(uploaded.blob, end)
             return Outcome(path, task, output)
         except asyncio.CancelledError:
-            if task:
-                await self._cancel(task, uploaded)
+            await self._cancel(task, uploaded.blob)
             raise
+        except StorageFull as error:
+            raise Stopped(error) from None
         except (QueztlError, OSError) as error:
+            if not task:
+                await self._delete(uploaded.blob)
             return Outcome(path, task, error=refusal(error))
+        finally:
+            self._stored.discard(path)
+            self._removed.set()
 
-    async def _data(self, path: Path) -> Any:
-        data = small(path)
-        if data is not None:
-            return data
-        async with self._uploads:
-            return await upload(self.mesh, path)
+    async def _submit(self, path: str, uploaded: _Upload) -> str:
+        """Upload and submit; returns the id of the task.
 
-    async def _start(self, payload: dict[str, Any]) -> str:
-        """Submit; while the mesh is full or unreachable, try again: nothing was accepted, so nothing runs twice."""
-        from mesh.errors import Busy
+        While the mesh is full or unreachable, it tries again: nothing was accepted, so nothing runs twice. While its
+        store is full of inputs of this run, it waits until one of them is done. Raises: StorageFull, QueztlError,
+        OSError.
+        """
+        from mesh.errors import Busy, StorageFull
 
         while True:
             try:
+                if uploaded.data is None:
+                    uploaded.data = await self._data(Path(path), uploaded)
+                    self._stored |= {path} if uploaded.blob else set()
+                payload = {**self.job.payload, self.job.field_name: uploaded.data}
                 handle = await self.mesh.start(self.job.kind, payload, **self.job.options)
                 self._unreachable = False
                 return handle.id
@@ -119,14 +148,60 @@ class Run:
                     self.note(f"{error.message}; trying again; after Ctrl-C the same command resumes")
                 self._unreachable = True
                 await asyncio.sleep(error.retry_after_s)
+            except StorageFull:
+                if not self._stored - {path}:
+                    raise
+                self._removed.clear()
+                await self._removed.wait()
+
+    async def _data(self, path: Path, uploaded: _Upload) -> Any:
+        """The file for a payload: its bytes, or the reference of a blob. Raises: OSError, also when it changes."""
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))  # a pipe would be waited for
+        data: Any
+        if before.st_size <= INLINE_BYTES:
+            data = path.read_bytes()
+        else:
+            async with self._uploads:
+                data = await upload(self.mesh, path)
+            uploaded.blob = data["blob"]
+        after = path.stat()
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise OSError(errno.EBUSY, "changed while it was read; the same command tries it again", str(path))
+        return data
+
+    async def _store(self, end: TaskEnd, path: str, stem: str) -> str:
+        """Write the result of a task; returns the output. Raises: Stopped, when the next output could not be written
+        either; BadInput when there is a file that no `map` wrote; QueztlError, OSError."""
+        output = stem + extension(end.content_type)
+        target = self.folder / output
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.journal.writing(path, output)
+            await save(chunks(self.mesh, end), target, force=output in self.journal.remembered.written)
+        except OSError as error:
+            if error.errno in OF_ONE_NAME:
+                raise
+            raise Stopped(error) from None
+        return output
+
+    def _record(self, path: str, key: str, output: str) -> None:
+        try:
+            self.journal.finished(path, key, output)
+        except OSError as error:
+            raise Stopped(error) from None
 
     async def _tidy(self, uploaded: str, end: TaskEnd) -> None:
         """Delete the blobs of the upload and of the result: the output is in place."""
+        await self._delete(uploaded)
+        await self._delete(end.result_ref.blob if end.result_ref else "")
+
+    async def _delete(self, blob: str) -> None:
         from mesh.errors import QueztlError
 
-        blobs = [uploaded, end.result_ref.blob if end.result_ref else ""]
-        with suppress(QueztlError):  # they expire after a day
-            for blob in filter(None, blobs):
+        if blob:
+            with suppress(QueztlError):  # it expires after a day
                 await self.mesh.bus.objects.delete(blob)
 
     async def _cancel(self, task: str, uploaded: str) -> None:
@@ -134,14 +209,19 @@ class Run:
 
         with suppress(QueztlError, TimeoutError):  # the task then runs to its end, and nobody reads its result
             async with asyncio.timeout(CANCEL_WITHIN_S):
-                await self.mesh.cancel(task)
-                if uploaded:
-                    await self.mesh.bus.objects.delete(uploaded)
+                if task:
+                    await self.mesh.cancel(task)
+                await self._delete(uploaded)
 
 
-def small(path: Path) -> bytes | None:
-    """A file's bytes if the file may travel inside its task. Raises: OSError."""
-    return path.read_bytes() if path.stat().st_size <= INLINE_BYTES else None
+@dataclass
+class _Upload:
+    """What an input has become so far."""
+
+    data: Any = None
+    """For the payload; None: it has not been read."""
+    blob: str = ""
+    """Its blob, if it has one."""
 
 
 def failure(end: TaskEnd) -> dict[str, Any]:

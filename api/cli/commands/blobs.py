@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import mimetypes
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,7 @@ async def _delete(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _put(args: argparse.Namespace, out: Output) -> int:
+    from mesh import media_types
     from mesh.client import Mesh
     from mesh.errors import BadInput, Fault
 
@@ -60,7 +60,7 @@ async def _put(args: argparse.Namespace, out: Output) -> int:
     done: list[dict[str, Any]] = []
     async with Mesh(args.url) as mesh:
         for path in args.files:
-            content_type = args.content_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            content_type = args.content_type or media_types.content_type(path.name)
             reference = await mesh.put_blob(path, content_type, keep=args.keep)
             done.append(
                 {"file": str(path), "blob": reference.blob, "size": reference.size, "content_type": content_type}

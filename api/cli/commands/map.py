@@ -4,20 +4,22 @@
 
 Small files travel inside their task, large ones as blobs. After Ctrl-C, a crash or a failure the same command does only
 what is missing: new and changed files, and those that failed. Failures are listed at the end and written to
-DIR/failures.json.
+DIR/failures.json. When the outputs can't be written, the run stops, and the same command resumes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from api.cli.batch import journal as map_journal
+from api.cli.batch.inputs import Found, explained, find_inputs
 from api.cli.batch.journal import FAILURES, Journal
-from api.cli.batch.names import allot, file_field
+from api.cli.batch.names import allot, file_field, stem_of
 from api.cli.batch.progress import Progress, document
 from api.cli.input.arguments import add_task_options, count, json_object, task_options
 from api.cli.input.task import PLACEHOLDER, check
@@ -27,7 +29,7 @@ from api.cli.output.formatting import duration
 from api.cli.output.results import as_json, remove_drafts
 
 if TYPE_CHECKING:
-    from api.cli.batch.run import Outcome
+    from api.cli.batch.run import Job, Outcome
 
 HELP = "one task a file, outputs into a folder; resumable"
 BY_LINE = True
@@ -40,16 +42,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder of the outputs")
     parser.add_argument("--payload", metavar="JSON", default="{}", help="the other fields of each payload; or @FILE")
     parser.add_argument("--field", metavar="NAME", help="the field that takes the file [the first that can]")
+    parser.add_argument(
+        "--recursive", "-r", action="store_true", help="take the files of subfolders too, and keep the tree in DIR"
+    )
     parser.add_argument("--window", type=count, default=128, metavar="N", help="tasks open at once [128]")
     add_task_options(parser)
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Process the inputs that have no output yet. Raises: UnknownKind, BadInput, BusUnavailable, OSError."""
-    import asyncio
+    """Process the inputs that have no output yet.
 
-    from api.cli.batch.run import Job, Run
-    from mesh.client import Mesh
+    Raises: UnknownKind; BadInput; BusUnavailable; StorageFull, OSError when it can't go on.
+    """
+    from api.cli.batch.run import Job
     from mesh.kinds.table import find
 
     kind = args.kind.lower()
@@ -57,70 +62,92 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     payload = json_object(args.payload, "the option payload")
     options = task_options(args)
     check(kind, {**payload, field_name: PLACEHOLDER}, options)
-    inputs = list_inputs(args.files)
+    found = find_inputs(args.files, args.out, args.recursive)
+    if left_out := explained(found.left_out):
+        out.note(f"queztl: {left_out}")
     args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out)
     try:
-        remove_drafts(args.out)
-        todo, skipped = plan(inputs, journal, args.out, (kind, field_name, payload))
+        todo, skipped = plan(found, journal, args.out, (kind, field_name, payload))
         began = monotonic()
         with Progress(out, len(todo), str(args.out)) as progress:
             if todo:
-                try:
-                    async with Mesh(args.url) as mesh:
-                        for warning in await mesh.warnings(kind, options["requires"]):
-                            progress.note(f"queztl: {warning}")
-                        job = Job(kind, field_name, payload, options)
-                        work = Run(mesh, journal, args.out, job, progress.report, progress.note)
-                        await work.run(todo, args.window)
-                except asyncio.CancelledError:
-                    progress.note(f"{progress.done} of {len(todo)} done; the same command does the rest")
-                    raise
+                await process(args, journal, progress, Job(kind, field_name, payload, options), todo)
         write_failures(args.out, progress.failed)
-        return summary(out, progress, skipped, monotonic() - began, args.out)
+        return summary(out, progress, (skipped, found), monotonic() - began, args.out)
     finally:
         journal.close()
 
 
-def list_inputs(paths: list[Path]) -> list[str]:
-    """The files, absolute, each once; those of a folder in order. Raises: BadInput that names all missing files."""
-    from mesh.errors import BadInput, Fault
+async def process(
+    args: argparse.Namespace, journal: Journal, progress: Progress, job: Job, todo: dict[str, tuple[str, str]]
+) -> None:
+    """Process the inputs of a plan. Raises: BusUnavailable; StorageFull, OSError when it can't go on."""
+    import asyncio
 
-    found: dict[str, None] = {}
-    faults = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-            found.update(dict.fromkeys(os.path.abspath(file) for file in inside))
-        elif path.is_file():
-            found[os.path.abspath(path)] = None
-        else:
-            faults.append(Fault(str(path), "does not exist"))
-    if faults:
-        raise BadInput("some FILEs do not exist", tuple(faults))
-    return list(found)
+    from api.cli.batch.run import Run, Stopped
+    from mesh.client import Mesh
+
+    try:
+        async with Mesh(args.url) as mesh:
+            for warning in await mesh.warnings(job.kind, job.options["requires"]):
+                progress.note(f"queztl: {warning}")
+            run = Run(mesh, journal, args.out, job, progress.report, progress.note)
+            await run.run(todo, args.window)
+    except asyncio.CancelledError:
+        progress.note(f"{progress.done} of {len(todo)} done; the same command does the rest")
+        raise
+    except Stopped as stopped:
+        so_far = f"{progress.done} of {len(todo)} done; the same command does the rest"
+        cause = stopped.cause
+        if progress.failed:
+            with contextlib.suppress(OSError):
+                write_failures(args.out, progress.failed)
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, f"{cause.strerror}; {so_far}", cause.filename) from None
+        progress.note(so_far)
+        raise cause from None
 
 
 def plan(
-    inputs: list[str], journal: Journal, folder: Path, work: tuple[str, str, dict[str, Any]]
+    found: Found, journal: Journal, home: Path, work: tuple[str, str, dict[str, Any]]
 ) -> tuple[dict[str, tuple[str, str]], int]:
     """(input -> (key, stem) of the inputs to process, how many are done). Names are recorded in the journal first."""
-    there = {file.name for file in folder.iterdir()}
     remembered = journal.remembered
-    ours = {output for _, output in remembered.done.values()} | {FAILURES}
     # A second run over `DIR/*` must not take the first one's outputs for inputs.
-    home = os.path.abspath(folder)
-    sources = [path for path in inputs if not (os.path.dirname(path) == home and os.path.basename(path) in ours)]
-    kind, field_name, payload = work
-    keys = {}
-    for path in sources:
-        facts = os.stat(path)
-        keys[path] = map_journal.key(path, facts.st_size, facts.st_mtime_ns, kind, field_name, payload)
-    visible = [name for name in there if not name.startswith(".")]
-    stems = allot(sources, remembered.stems, [*visible, FAILURES])
+    ours = {os.path.abspath(home / output) for output in (*remembered.written, FAILURES)}
+    sources = {path: folder for path, folder in found.files.items() if path not in ours}
+    folders = {"", *sources.values(), *map(os.path.dirname, remembered.stems.values())}
+    there = {name for folder in folders for name in listed(home, folder)}
+    keys = {path: map_journal.key(path, *state_of(path), *work) for path in sources}
+    # A file that somebody put there under the name of an output that was never written keeps that name.
+    foreign = [*(name for name in there if name not in remembered.written), FAILURES]
+    taken = {stem_of(name) for name in foreign}
+    known = {path: stem for path, stem in remembered.stems.items() if stem not in taken}
+    stems = allot(sources, known, [*there, FAILURES])
     journal.name(stems)
     todo = map_journal.missing(keys, remembered, there)
     return {path: (keys[path], stems[path]) for path in todo}, len(sources) - len(todo)
+
+
+def state_of(path: str) -> tuple[int, int]:
+    """(size, modification time) of an input; of one that has just gone a state that no file has, so that it is tried
+    and reported."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return -1, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
+def listed(home: Path, folder: str) -> list[str]:
+    """What is in a folder of the output folder, without hidden files, relative to it; drafts of dead processes go."""
+    try:
+        names = [name for name in os.listdir(home / folder) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    remove_drafts(home / folder)
+    return [os.path.join(folder, name) for name in names]
 
 
 def write_failures(folder: Path, failed: list[Outcome]) -> None:
@@ -134,14 +161,15 @@ def write_failures(folder: Path, failed: list[Outcome]) -> None:
     draft.replace(target)
 
 
-def summary(out: Output, progress: Progress, skipped: int, took_s: float, folder: Path) -> int:
-    """Print what was done and what failed; returns the exit code."""
-    failed = progress.failed
+def summary(out: Output, progress: Progress, other: tuple[int, Found], took_s: float, folder: Path) -> int:
+    """Print what was done and what failed; `other`: how many were done before, and what was found. The exit code."""
+    failed, (skipped, found) = progress.failed, other
     if out.as_json:
         counts = {"done": progress.done, "failed": len(failed), "skipped": skipped, "seconds": round(took_s, 3)}
-        out.document({"summary": counts})
+        out.document({"summary": counts | ({"left_out": found.left_out} if found.left_out else {})})
     else:
         before = f", {skipped} done before" if skipped else ""
+        before += f", {found.left_out.total()} left out" if found.left_out else ""
         rate = f" ({progress.done / took_s:.1f}/s)" if progress.done and took_s else ""
         out.line(f"{progress.done} done, {len(failed)} failed{before}, in {duration(took_s)}{rate}")
         for outcome in failed:

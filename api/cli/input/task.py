@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ def with_files(payload: Any, files: dict[str, Any]) -> Any:
 
 async def upload(mesh: Mesh, path: Path) -> dict[str, Any]:
     """Upload a file; returns its reference for a payload. Raises: OSError, StorageFull."""
-    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    reference = await mesh.put_blob(path, content_type)
+    from mesh.media_types import content_type
+
+    reference = await mesh.put_blob(path, content_type(path.name))
     return {"blob": reference.blob, "size": reference.size, "content_type": reference.content_type}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from api.cli.output.exit_codes import error_document, sentence
-from api.cli.output.formatting import STYLES, printable
+from api.cli.output.formatting import STYLES, json_bytes, printable
 from api.cli.output.table import GAP, Column, fit
 
 #: Text beside a name is wrapped only when at least this much of the terminal is left for it.
@@ -49,10 +49,10 @@ class Output:
     # --- for programs -------------------------------------------------------------------------------
     def document(self, value: Any) -> None:
         """The answer as JSON: bytes as base64, dataclasses and structs as objects."""
-        import msgspec
-
-        encoded = msgspec.json.encode(value, enc_hook=str)
+        encoded = json_bytes(value)
         if not self._by_line:
+            import msgspec
+
             encoded = msgspec.json.format(encoded, indent=2)
         text = encoded.decode()
         sys.stdout.write((printable(text, keep_lines=True) if sys.stdout.isatty() else text) + "\n")

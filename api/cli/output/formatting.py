@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 from time import localtime, strftime
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 _SPACE = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 #: C0 and C1 controls, and the marks that reverse the direction of the text that follows them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+#: What is not UTF-8 in the name of a file (PEP 383), and other halves of characters.
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
 
 STYLES = {
     "done": "green", "up": "green", "ok": "green",
@@ -28,6 +32,37 @@ def printable(text: object, keep_lines: bool = False) -> str:
     if not keep_lines:
         shown = _SPACE.sub(" ", shown)
     return _CONTROL.sub("�", shown)
+
+
+def as_text(name: str) -> str:
+    """`name` with U+FFFD for each byte that is not UTF-8: what JSON can hold."""
+    return _NO_TEXT.sub("�", name)
+
+
+def name_fields(field: str, name: str) -> dict[str, str]:
+    """The name of a file as a field of a document; beside it, where it is not UTF-8, its bytes as base64."""
+    shown = as_text(name)
+    if shown == name:
+        return {field: name}
+    return {field: shown, f"{field}_base64": base64.b64encode(os.fsencode(name)).decode()}
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as compact JSON; a text that is not Unicode, such as the name of a file, as in `as_text`."""
+    import msgspec
+
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_cleaned(msgspec.to_builtins(value, enc_hook=str)))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def counted(count: int, what: str) -> str:

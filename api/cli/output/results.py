@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.output.exit_codes import OK
+from api.cli.output.formatting import json_bytes
 
 if TYPE_CHECKING:
     from api.cli.output.console import Output
@@ -18,25 +18,6 @@ if TYPE_CHECKING:
 
 #: When to look what a task waits for, seconds: first, and then again and again.
 FIRST_LOOK_S, LOOK_S = 1.0, 5.0
-#: `mimetypes` gives different extensions for these on different machines.
-_EXTENSIONS = {
-    "": ".json",
-    "application/octet-stream": ".bin",
-    "application/zip": ".zip",
-    "image/avif": ".avif",
-    "image/bmp": ".bmp",
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/tiff": ".tiff",
-    "image/webp": ".webp",
-    "text/plain": ".txt",
-}
-
-
-def extension(content_type: str) -> str:
-    """The extension of a file of that type; "" is a plain value, written as JSON."""
-    plain = content_type.partition(";")[0].strip().lower()
-    return _EXTENSIONS.get(plain) or mimetypes.guess_extension(plain, strict=False) or ".bin"
 
 
 async def chunks(mesh: Mesh, end: TaskEnd) -> AsyncIterator[bytes]:
@@ -53,7 +34,7 @@ def as_json(value: Any) -> bytes:
     """A plain value as a JSON file."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2) + b"\n"
+    return msgspec.json.format(json_bytes(value), indent=2) + b"\n"
 
 
 async def save(source: AsyncIterator[bytes], target: Path, force: bool = True) -> int:
