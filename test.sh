@@ -1,7 +1,7 @@
 #!/bin/sh
 # The test suite, in a virtual environment of its own:
 #   ./test.sh               what every change must pass; 15 minutes at most on two cores
-#   ./test.sh --quick       only what needs no mesh (unit, property, contract, architecture); 90 seconds at most
+#   ./test.sh --quick       what needs no mesh and no model (unit, property, contract, architecture); 90 seconds at most
 #   ./test.sh --all         also the long fault scenes; 45 minutes at most
 #   ./test.sh ARGUMENTS     these go to pytest: ./test.sh tests/unit -k lanes
 # tests/README.md says what is where, and how tests run side by side.

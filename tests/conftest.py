@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             groups.setdefault(side_by_side.group_of(item.nodeid), []).append(item)
         items[:] = [item for group in side_by_side.in_order(groups) for item in groups[group]]
+
+
+def pytest_collection_finish() -> None:
+    """Tell the garbage collector not to look again and again through modules and tests, which stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("mesh", "node", "api", "scaling", "bench")
+from tests.source_files import PACKAGES, sources
+
 #: Files outside `mesh/bus/` that may spell the protocol, each with the reason.
 EXCEPTIONS = {
     "bench/harness/raw.py": "measures the raw broker with nats-py alone, so nothing of mesh.bus may be in the path",
@@ -20,14 +20,13 @@ _PROTOCOL = re.compile(
 )
 
 
-def protocol_in(source: str) -> list[str]:
-    """Every string and bytes literal of `source`, parts of f-strings included, that spells the protocol, and every call
-    of a method `api`, which takes such a name. Docstrings may explain it.
+def protocol_in(nodes: Sequence[ast.AST]) -> list[str]:
+    """Every string and bytes literal of a file, parts of f-strings included, that spells the protocol, and every call
+    of a method `api`, which takes such a name. Docstrings may explain it. `nodes`: the whole syntax tree of the file.
     """
-    tree = ast.parse(source)
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "api":
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
         if not isinstance(node, ast.Constant) or id(node) in docstrings:
@@ -38,9 +37,13 @@ def protocol_in(source: str) -> list[str]:
     return found
 
 
+def nodes_of(source: str) -> list[ast.AST]:
+    """The syntax tree of a few lines."""
+    return list(ast.walk(ast.parse(source)))
+
+
 def test_only_the_bus_spells_the_protocol():
-    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-    found = {str(file.relative_to(ROOT)): protocol_in(file.read_text()) for file in files}
+    found = {source.path: protocol_in(source.nodes) for source in sources(*PACKAGES)}
     spelled = {path for path, where in found.items() if where}
     assert EXCEPTIONS.keys() <= spelled, "an exception that is not needed any more"
     outside = {path: found[path] for path in spelled - EXCEPTIONS.keys() if not path.startswith("mesh/bus/")}
@@ -62,11 +65,11 @@ def test_only_the_bus_spells_the_protocol():
     ],
 )
 def test_the_protocol_is_found(line):
-    assert protocol_in(line)
+    assert protocol_in(nodes_of(line))
 
 
 @pytest.mark.parametrize(
     "text", ["$SYS.REQ.SERVER.PING.JSZ", "$SYS.SERVER.*.SHUTDOWN", "STREAM", "+ACKNOWLEDGED", "a.b"]
 )
 def test_other_strings_are_not_taken_for_it(text):
-    assert not protocol_in(f'"""Sends b"+ACK" to $JS.ACK."""\nname = {text!r}')
+    assert not protocol_in(nodes_of(f'"""Sends b"+ACK" to $JS.ACK."""\nname = {text!r}'))

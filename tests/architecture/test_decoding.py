@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 
-from tests.architecture.test_shape import sources
+from tests.source_files import sources
 
 PACKAGES = ("mesh", "node", "api", "scaling")
 #: The files that may call a decoder of msgspec, and what each decodes.
@@ -26,11 +27,11 @@ _RAISING = re.compile(
 _OF_THEIR_OWN = ("scaling/state/", "node/executor/")
 
 
-def _decoding(tree: ast.Module) -> list[int]:
+def _decoding(nodes: Iterable[ast.AST]) -> list[int]:
     """The lines that create or call a decoder of msgspec."""
     return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute)
         and node.attr in ("decode", "Decoder")
         and isinstance(node.value, ast.Attribute)
@@ -39,17 +40,17 @@ def _decoding(tree: ast.Module) -> list[int]:
 
 
 def test_decoders_of_msgspec_are_called_in_the_decoding_module_only() -> None:
-    found = {path: lines for path, tree, _ in sources(*PACKAGES) if (lines := _decoding(tree))}
+    found = {source.path: lines for source in sources(*PACKAGES) if (lines := _decoding(source.nodes))}
     assert not {path: lines for path, lines in found.items() if path not in DECODES}
 
 
 def test_no_reader_of_the_bus_uses_a_decoder_that_raises() -> None:
     used = {}
-    for path, tree, _ in sources(*PACKAGES):
-        if path in DECODES or path.startswith(_OF_THEIR_OWN):
+    for source in sources(*PACKAGES):
+        if source.path in DECODES or source.path.startswith(_OF_THEIR_OWN):
             continue
-        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        names |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+        names = {node.attr for node in source.nodes if isinstance(node, ast.Attribute)}
+        names |= {name.name for node in source.nodes if isinstance(node, ast.ImportFrom) for name in node.names}
         if raising := sorted(filter(_RAISING.fullmatch, names)):
-            used[path] = raising
+            used[source.path] = raising
     assert not used

@@ -5,32 +5,29 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("mesh", "node", "scaling", "api", "bench")
+from tests.source_files import PACKAGES, SourceFile, sources
 
 Graph = dict[str, set[str]]
 
 
-def read_modules() -> dict[str, Path]:
+def read_modules() -> dict[str, SourceFile]:
     """Dotted name -> file of every module of the project."""
-    modules = {}
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-            modules[name.removesuffix(".__init__")] = file
-    return modules
+    return {
+        source.path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): source
+        for source in sources(*PACKAGES)
+    }
 
 
-def read_imports(modules: Mapping[str, Path]) -> Graph:
+def read_imports(modules: Mapping[str, SourceFile]) -> Graph:
     """Module -> the modules of the project that it names in an import statement anywhere."""
     graph: Graph = {}
-    for module, file in modules.items():
+    for module, source in modules.items():
         found = graph[module] = set()
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in source.nodes:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names if alias.name in modules}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -41,14 +38,15 @@ def read_imports(modules: Mapping[str, Path]) -> Graph:
     return graph
 
 
-def folders(files: Mapping[str, Path]) -> Callable[[str], str]:
+def folders(modules: Mapping[str, SourceFile]) -> Callable[[str], str]:
     """Module -> its folder. A module beside subfolders is a unit of its own, because it is a layer of its own."""
+    files = {module: PurePosixPath(source.path) for module, source in modules.items()}
     parents = {file.parent for file in files.values() if file.name == "__init__.py"}
     mixed = {parent for parent in parents if any(other.parent == parent for other in parents)}
 
     def folder_of(module: str) -> str:
         file = files[module]
-        return module if file.parent in mixed else ".".join(file.parent.relative_to(ROOT).parts)
+        return module if file.parent in mixed else ".".join(file.parent.parts)
 
     return folder_of
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterable
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("mesh", "node", "api", "bench", "scaling")
+from tests.source_files import PACKAGES, ROOT, sources
+
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 #: The first token of every subject of the mesh, as f-strings and wildcards would spell it.
@@ -19,44 +18,30 @@ _BUILT = re.compile(rf"{_STEM}\.|node\.")
 _WILDCARD = re.compile(rf"(?:{_STEM}|node)\.(?:[\w.*-]*\.)?[*>](?:\.[\w.*>-]+)?")
 
 
-def sources(*folders: str) -> list[tuple[str, ast.Module, str]]:
-    """(path from the root, syntax tree, text) of every Python file under `folders`."""
-    return [source for folder in folders for source in _sources(folder)]
-
-
-@functools.cache
-def _sources(folder: str) -> list[tuple[str, ast.Module, str]]:
-    found = []
-    for file in sorted((ROOT / folder).rglob("*.py")):
-        text = file.read_text()
-        found.append((str(file.relative_to(ROOT)), ast.parse(text), text))
-    return found
-
-
 def test_no_file_is_longer_than_350_lines():
-    lengths = {path: text.count("\n") for path, _, text in sources(*PACKAGES, "tests")}
+    lengths = {source.path: source.text.count("\n") for source in sources(*PACKAGES, "tests")}
     assert not {path: lines for path, lines in lengths.items() if lines > MAX_FILE_LINES}
 
 
 def test_no_function_is_longer_than_60_lines():
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     long = {
-        f"{path}:{node.name}": node.end_lineno - node.lineno + 1
-        for path, tree, _ in sources(*PACKAGES, "tests")
-        for node in ast.walk(tree)
+        f"{source.path}:{node.name}": node.end_lineno - node.lineno + 1
+        for source in sources(*PACKAGES, "tests")
+        for node in source.nodes
         if isinstance(node, functions) and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
     }
     assert not long
 
 
 def test_package_files_hold_a_docstring_and_nothing_else():
-    bare = [(path, tree) for path, tree, _ in sources(*PACKAGES) if path.endswith("__init__.py")]
-    assert {path.split("/")[0] for path, _ in bare} == set(PACKAGES)
-    assert not [path for path, tree in bare if len(tree.body) != 1 or not ast.get_docstring(tree)]
+    bare = [source for source in sources(*PACKAGES) if source.path.endswith("__init__.py")]
+    assert {source.path.split("/")[0] for source in bare} == set(PACKAGES)
+    assert not [source.path for source in bare if len(source.tree.body) != 1 or not ast.get_docstring(source.tree)]
 
 
 def test_every_file_has_a_docstring():
-    assert not [path for path, tree, _ in sources(*PACKAGES, "tests") if not ast.get_docstring(tree)]
+    assert not [source.path for source in sources(*PACKAGES, "tests") if not ast.get_docstring(source.tree)]
 
 
 def test_tests_are_no_packages():
@@ -64,9 +49,9 @@ def test_tests_are_no_packages():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-def _built_subjects(tree: ast.Module) -> list[str]:
+def _built_subjects(nodes: Iterable[ast.AST]) -> list[str]:
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.Constant):
             text = str(node.values[0].value)
             if _BUILT.fullmatch(text):
@@ -77,25 +62,25 @@ def _built_subjects(tree: ast.Module) -> list[str]:
 
 
 def test_subjects_are_built_in_one_file_only():
-    built = {path: _built_subjects(tree) for path, tree, _ in sources(*PACKAGES)}
+    built = {source.path: _built_subjects(source.nodes) for source in sources(*PACKAGES)}
     assert built.pop("mesh/subjects.py")
     assert not {path: where for path, where in built.items() if where}
 
 
 def test_source_names_no_stub():
     stubs = re.compile(r"\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError")
-    assert not [path for path, _, text in sources(*PACKAGES) if stubs.search(text)]
+    assert not [source.path for source in sources(*PACKAGES) if stubs.search(source.text)]
 
 
 def test_no_exception_is_silently_swallowed():
     silent = {}
-    for path, tree, _ in sources(*PACKAGES):
-        for node in ast.walk(tree):
+    for source in sources(*PACKAGES):
+        for node in source.nodes:
             if not isinstance(node, ast.ExceptHandler) or not all(isinstance(step, ast.Pass) for step in node.body):
                 continue
             broad = node.type is None or (isinstance(node.type, ast.Name) and "Exception" in node.type.id)
             if broad:
-                silent[path] = node.lineno
+                silent[source.path] = node.lineno
     assert not silent
 
 

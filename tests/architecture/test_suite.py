@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from tests import side_by_side
+from tests.source_files import sources
 
 TESTS = Path(__file__).parents[1]
 
@@ -14,12 +15,14 @@ TESTS = Path(__file__).parents[1]
 def _tests(marked: str = "") -> set[str]:
     """`path::function` of every test, or of those with that mark."""
     found = set()
-    for file in TESTS.rglob("test_*.py"):
-        for node in ast.parse(file.read_text()).body:
+    for source in sources("tests"):
+        if not source.path.rpartition("/")[2].startswith("test_"):
+            continue
+        for node in source.tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 marks = {ast.unparse(decorator) for decorator in node.decorator_list}
                 if not marked or f"pytest.mark.{marked}" in marks:
-                    found.add(f"tests/{file.relative_to(TESTS).as_posix()}::{node.name}")
+                    found.add(f"{source.path}::{node.name}")
     return found
 
 
@@ -39,6 +42,7 @@ def test_files_stay_whole_and_scenes_are_groups_of_their_own():
     group_of = side_by_side.group_of
     assert group_of("tests/unit/test_a.py::test_b[c]") == "tests/unit/test_a.py"
     assert group_of("tests/lan/test_a.py::test_b") == "tests/lan/test_a.py::test_b"
+    assert group_of("tests/architecture/test_a.py::test_b") == group_of("tests/architecture/test_c.py::test_d")
     assert group_of("elsewhere/test_a.py::test_b") == "elsewhere/test_a.py"
 
 

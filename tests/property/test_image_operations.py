@@ -20,6 +20,7 @@ from node.executor.context import Context, InputFault, load
 from node.workloads.image.batch import file_name
 from node.workloads.image.header import read_header
 from node.workloads.image.watermark import place
+from tests.examples import examples
 
 small = st.integers(1, 40)
 colour = st.sampled_from(["#000000", "#ff8000", "#12345678"])
@@ -113,7 +114,7 @@ def names_a_median(field: str, listed: list[dict[str, Any]]) -> bool:
 @example((1, 40), 1, False, [{"op": "watermark", "text": "© g"}, {"op": "rotate", "angle": 1e-9}], "png", 0)
 @example((2, 2), 3, False, [{"op": "resize", "height": MAX_SIDE, "width": MAX_SIDE}], "webp", 0)
 @example((1, 1), 1, False, [{"op": "resize", "height": MAX_SIDE}], "webp", 0)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_any_list_gives_the_predicted_size_or_a_named_fault(size, channels, deep, listed, name, seed):
     source = picture(*size, channels, deep, seed)
     data = cv2.imencode(".png", source)[1].tobytes()
@@ -155,7 +156,7 @@ def whole(name: str) -> bytes:
     noise=st.binary(max_size=80),
     at=st.integers(0, 400),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_noise_after_a_valid_signature_is_a_fault_or_a_size(start, noise, at):
     for data in (start + noise, start[:at] + noise, start[:at] + noise + start[at + len(noise) :]):
         try:

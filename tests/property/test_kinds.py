@@ -19,6 +19,7 @@ from node.workloads.crypto_mining import Search
 from node.workloads.echo import filler
 from node.workloads.image.header import read_header
 from node.workloads.mining import sha256_lane
+from tests.examples import examples
 
 keys = st.text("abc é\n", max_size=6)
 plain = st.recursive(
@@ -29,7 +30,7 @@ plain = st.recursive(
 
 
 @given(kind=st.sampled_from(sorted(KINDS)), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_any_payload_is_taken_or_refused_in_plain_words(kind, data):
     names = [*KINDS[kind].payload.model_fields, "other"]
     payload = data.draw(st.dictionaries(st.sampled_from(names), plain, max_size=5) | plain)
@@ -84,7 +85,7 @@ def test_sizes_are_read_and_bombs_refused_before_decoding(make, width, height):
 
 
 @given(make=st.sampled_from([png, jpeg, webp]), cut=st.integers(0, 100), noise=st.binary(max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_damaged_headers_raise_nothing_but_input_faults(make, cut, noise):
     whole = make(30, 20)
     for data in (whole[:cut], whole[:cut] + noise, noise, whole[:cut] + noise + whole[cut + len(noise) :]):

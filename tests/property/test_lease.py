@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.config import LAN
 from mesh.leader import lease
+from tests.examples import examples
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Contender:
 STEP = st.tuples(st.integers(0, 2), st.floats(0.01, 6.0), st.sampled_from([True, True, True, False]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(STEP, max_size=80), st.lists(st.floats(-1e5, 1e5), min_size=3, max_size=3))
 def test_never_two_leaders_and_fences_only_rise(steps, offsets) -> None:
     key, world, highest = Key(), 1e6, 0

@@ -21,6 +21,7 @@ from node.work.pull_plan import (
     starved,
     surplus,
 )
+from tests.examples import examples
 
 NOW = 10_000.0
 MEANS = st.one_of(st.just(0.0), st.floats(1e-6, 20.0))
@@ -188,7 +189,7 @@ def first_start_s(slots: int, busy: tuple[str, float], rare: tuple[str, float]) 
 RUN_TIMES = st.sampled_from([0.002, 0.02, 0.2, 3.0])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 4), RUN_TIMES, RUN_TIMES)
 def test_low_work_starts_within_bounds_under_an_endless_urgent_load(slots, busy_s, rare_s) -> None:
     bound_s = 3 * LAN.low_urgency_wait_s + 2 * busy_s + 2 * LAN.prefetch_work_s

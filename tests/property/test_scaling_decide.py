@@ -28,6 +28,7 @@ from scaling.domain.model import (
     Pool,
     PoolMemory,
 )  # fmt: skip
+from tests.examples import examples
 
 NOW = 1_800_000_000.0
 REGIONS = ("", "eu-west-1", "eu-north-1", "us-east-1")
@@ -203,7 +204,7 @@ def test_more_demand_never_lowers_the_target(
     assert set(targets[1].drains) <= set(targets[0].drains)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.floats(0, 40), max_size=30), configs())
 def test_a_replay_is_the_same(loads, config) -> None:
     assert live(loads, config, 60.0) == live(loads, config, 60.0)
@@ -243,7 +244,7 @@ def live(loads: list[float], config: ScalingConfig, every_s: float, start_steps:
     return targets
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.floats(-1, 1), min_size=240, max_size=240), st.floats(1, 12), st.floats(0, 0.9))
 def test_noise_does_not_make_it_flap(noise, level, amplitude) -> None:
     every_s = 60.0

@@ -17,6 +17,7 @@ from scaling.forecast.capacity_target import CapacityTarget, newsvendor_nodes, p
 from scaling.forecast.gate import delayed_max, gate
 from scaling.forecast.models import models
 from scaling.forecast.walk_forward import ERROR_FLOORS, horizons, pinball, upper_quantiles, walk_forward
+from tests.examples import examples
 
 STEP_S = 300.0
 QUANTILES = (0.9, 0.99)
@@ -30,7 +31,7 @@ def futures(loads: np.ndarray, cut: int, seed: int) -> np.ndarray:
     return other
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(SERIES, st.integers(300, 899), st.integers(0, 9), st.integers(1, 3))
 def test_the_future_changes_no_earlier_forecast_and_no_earlier_gate(loads, cut, seed, start_steps) -> None:
     other = futures(loads, cut, seed)
@@ -54,7 +55,7 @@ def test_the_future_changes_no_earlier_forecast_and_no_earlier_gate(loads, cut, 
         np.testing.assert_array_equal(first.ratio[known], second.ratio[known])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(SERIES, st.integers(560, 890), st.sampled_from([REACTIVE, PREDICTIVE, HYBRID]), st.integers(0, 9))
 def test_the_future_changes_no_earlier_decision(loads, cut, policy, seed) -> None:
     assert cut > 900 * TRAINING
@@ -69,7 +70,7 @@ def test_the_future_changes_no_earlier_decision(loads, cut, policy, seed) -> Non
     assert all(decision.trail for decision in runs[0].decisions)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 @given(st.integers(0, 99), st.sampled_from(ERROR_FLOORS))
 def test_upper_quantiles_cover_their_share(seed, floor) -> None:
     chance = np.random.default_rng(seed)
@@ -80,7 +81,7 @@ def test_upper_quantiles_cover_their_share(seed, floor) -> None:
         assert np.mean(loads[1001:2999] > forecast) == pytest.approx(1 - quantile, abs=0.025)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 @given(st.integers(0, 99), st.integers(0, 11))
 def test_quantiles_by_phase_cover_their_share_in_each_phase(seed, phase) -> None:
     """One step of twelve is noisy, the others are quiet."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mesh.cluster.steps import MoveMeta, MoveStreams, Promote, Remove, Scale, Step, Stop, Wait
 from mesh.cluster.topology import Candidate, Rules, Server, Stream, View, pick, plan
 from mesh.subjects import host_of
+from tests.examples import examples
 
 RULES = Rules(servers=3, candidate_s=20, gone_s=60, join_s=30)
 STREAMS = ("WORK", "TASKS", "KV_lease")
@@ -168,7 +169,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.integers(1, 6), EVENTS)
 def test_no_event_removes_the_last_copy(count: int, happenings: list[tuple[str, int]]) -> None:
     """Machines die, leave, return and appear; `World.obey` checks each step as it carries it out."""

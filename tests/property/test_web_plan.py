@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from node.workloads.web.generator import DIGITS, LONGEST_US
 from node.workloads.web.plan import assess, due_before, due_ns, processes, shares
 from node.workloads.web_server_load import merged, times
+from tests.examples import examples
 
 
 @given(rate=st.floats(0.01, 200_000), count=st.integers(1, 8), start=st.integers(0, 10**15), span=st.integers(0, 10**9))
@@ -40,7 +41,7 @@ def test_a_saturated_or_late_generator_is_reported():
     assert "late" in assess([0.1], 12.0) and "12.0 ms" in assess([0.1], 12.0)
 
 
-@settings(max_examples=settings().max_examples * 2 // 5)  # each walks through 100,000 counts, several times
+@settings(max_examples=examples(40))  # each walks through 100,000 counts, several times
 @given(st.lists(st.lists(st.integers(1, 10**8), max_size=20), min_size=1, max_size=4))
 def test_merged_histograms_are_the_histogram_of_all(parts):
     whole, encoded = HdrHistogram(1, LONGEST_US, DIGITS), []

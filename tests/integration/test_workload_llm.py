@@ -6,7 +6,6 @@ import importlib.util
 
 import pytest
 
-from mesh.errors import BadInput
 from mesh.kinds.table import KINDS, validate
 from node.executor.context import Context, InputFault, load
 from node.executor.worker_main import error_of
@@ -260,13 +259,3 @@ def test_a_missing_model_is_unavailable_and_not_an_input_fault(run):
     with pytest.raises(llm_models.ModelUnavailable, match=message) as caught:
         run({"model": "Mistral-7B-v3", "prompt": "x"})
     assert error_of("llm_inference", caught.value).code == "unavailable"
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [{"prompt": "x", "prompts": ["y"]}, {"prompt": "x", "messages": [{"role": "user", "content": "y"}]},
-     {"prompt": ""}, {"prompts": []}, {"prompts": ["x"] * 65}, {"prompt": "x", "temperature": float("nan")}],
-)  # fmt: skip
-def test_a_payload_without_exactly_one_prompt_is_refused_at_submission(payload):
-    with pytest.raises(BadInput):
-        validate("llm_inference", payload)

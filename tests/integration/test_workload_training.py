@@ -15,7 +15,7 @@ from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, load
 from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
-from node.workloads.training import curve, models
+from node.workloads.training import models
 from node.workloads.training.data import TEXT_FLOOR, open_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,18 +137,6 @@ def test_generated_text_has_the_stated_entropy(run):
     before = shares.sum(axis=1, keepdims=True)
     entropy = -np.sum(shares[shares > 0] * np.log((shares / np.where(before, before, 1))[shares > 0]))
     assert abs(entropy - TEXT_FLOOR) < 0.01 and abs(TEXT_FLOOR - 1.75 * math.log(2)) < 1e-12
-
-
-def test_verdicts():
-    falling = [2.0 - 0.01 * step + 0.05 * (-1) ** step for step in range(100)]
-    assert curve.judge(falling).fell is True
-    assert curve.judge(falling[::-1]).fell is False
-    assert curve.judge([2.0 + 0.05 * (-1) ** step for step in range(100)]).fell is False
-    assert curve.judge([2.0, 3.5, 0.5, 2.9, 1.0, 3.0] * 4).fell is None
-    assert curve.judge([*falling, math.nan]).fell is False
-    assert curve.judge(falling[:19]).fell is None and curve.judge([]).fell is None
-    assert curve.thinned([1.0, 3.0, 5.0, 7.0, 9.0], 3) == [[2, 2.0], [4, 6.0], [5, 9.0]]
-    assert len(curve.thinned([1.0] * 100_001)) <= 200
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

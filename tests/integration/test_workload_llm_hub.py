@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
@@ -91,17 +89,6 @@ def test_an_open_mesh_fetches_nothing(hub, run):
     assert not hub.asked
 
 
-@pytest.mark.parametrize("name", ["tiny", "../tiny", "lab/../tiny", "lab/tiny/more", "/tiny", "lab/tiny@", "-lab/tiny"])
-def test_an_invalid_id_is_refused_at_submission(name):
-    with pytest.raises(BadInput, match="hub"):
-        validate("llm_inference", ASK | {"hub": name}, closed=True)
-
-
-def test_a_model_and_a_hub_exclude_each_other():
-    with pytest.raises(BadInput, match="must be left out when a model is named"):
-        validate("llm_inference", ASK | {"hub": "lab/tiny", "model": "tiny"}, closed=True)
-
-
 def test_an_absent_or_gated_model_is_an_input_fault(hub, run):
     with pytest.raises(InputFault, match=r"payload\.hub names lab/none@main, which the hub does not have"):
         run(hub="lab/none")
@@ -142,24 +129,3 @@ def test_an_interrupted_fetch_leaves_no_model_and_is_continued(hub, run, tmp_pat
     hub.lost = ""
     assert run(hub="lab/tiny")["completion_tokens"] == 10
     assert held(tmp_path) == [f"lab--tiny@{COMMIT}"]
-
-
-NAMES = st.from_regex(r"\A[a-z]{1,8}\.(safetensors|gguf|bin|py|json|txt|model|pt)\Z")
-
-
-@given(st.dictionaries(NAMES, st.integers(1, 10**9), max_size=8))
-def test_only_safe_weights_and_descriptions_are_ever_chosen(files):
-    safe = [name for name in files if name.endswith((".safetensors", ".gguf"))]
-    if not safe:
-        with pytest.raises(InputFault):
-            llm_hub.choose(files)
-        return
-    form, wanted = llm_hub.choose(files)
-    assert set(wanted) <= set(files) and any(name.endswith(form) for name in wanted)
-    assert not [name for name in wanted if name.endswith((".bin", ".py", ".pt"))]
-    assert form == "safetensors" or len(wanted) == 1
-
-
-def test_split_gguf_files_are_refused():
-    with pytest.raises(InputFault):
-        llm_hub.choose({"big-00001-of-00002.gguf": 5, "big-00002-of-00002.gguf": 5})
