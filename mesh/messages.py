@@ -144,6 +144,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, kw_only=True):
     running: int = 0
     queued: int = 0
     """Tasks taken from a lane and not started yet."""
+    cores_used: int = 0
+    """Slots that running tasks use."""
     cpu_percent: float = 0.0
     memory_used_bytes: int = 0
     done: int = 0

@@ -50,6 +50,7 @@ from node.work.checkpoints import Checkpoints
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries
 from node.work.ingress import Ingress
+from node.work.other_nodes import OtherNodes
 from node.work.placement_plan import PlacementPlan
 from node.work.puller import Puller
 
@@ -155,12 +156,12 @@ class Node:
         """The path of a task through this node."""
         context, bus = self.context, self.context.bus
         node, incarnation, slots = context.node_id, context.data.incarnation, context.slots
-        self.deliveries = Deliveries(bus, node, incarnation)
-        self.checkpoints = Checkpoints(bus, node, self.deliveries)
+        self.deliveries, others = Deliveries(bus, node, incarnation), OtherNodes(node, self.registry.members)
+        self.checkpoints, self.placement_plan = Checkpoints(bus, node, self.deliveries), PlacementPlan(bus, node)
         self.admission = Admission(
             bus, node=node, incarnation=incarnation, slots=slots, spool=context.data.path / data_folder.SPOOL,
             deliveries=self.deliveries, checkpoints=self.checkpoints, is_alive=self.registry.is_alive,
-            changed=self._plan_pulls_soon, lacks=context.lacks,
+            changed=self._plan_pulls_soon, lacks=context.lacks, others_start=others.can_start,
         )  # fmt: skip
         self.completion = Completion(
             bus, node=node, incarnation=incarnation, deliveries=self.deliveries, checkpoints=self.checkpoints,
@@ -169,9 +170,8 @@ class Node:
         self.executor = self._make_executor()
         self.admission.wire(self.executor, self.completion)
         self.checkpoints.report = self.executor.report_checkpoint
-        self.placement_plan = PlacementPlan(bus, node)
         self.puller = Puller(
-            bus, lambda: context.record, self.admission.load, self.placement_plan.rank, self._on_delivery
+            bus, lambda: context.record, self.admission.load, self.placement_plan.rank, self._on_delivery, others.get
         )
         self.admission.avoid = self.puller.avoid
         self.heartbeat = HeartbeatPublisher(

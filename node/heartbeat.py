@@ -66,6 +66,7 @@ class HeartbeatPublisher:
             slots=self._slots,
             running=self._admission.executor.running,
             queued=self._admission.unstarted,
+            cores_used=self._slots - self._admission.executor.free_cores,
             cpu_percent=self._usage.cpu_percent(),
             memory_used_bytes=self._usage.memory_used_bytes(),
             done=self._completion.done,

@@ -27,6 +27,12 @@ class Member:
         return self.heartbeat.rates if self.heartbeat else {}
 
     @property
+    def free_slots(self) -> int:
+        """Slots that no task uses or waits for; 0 while nothing was heard."""
+        heard = self.heartbeat
+        return max(0, self.record.slots - heard.cores_used - heard.queued) if heard is not None else 0
+
+    @property
     def is_busy(self) -> bool:
         """Whether it has no free slot right now."""
         return self.heartbeat is not None and self.heartbeat.running + self.heartbeat.queued >= self.record.slots

@@ -187,6 +187,16 @@ def is_runnable(requires: dict[str, Any], kind: str, members: Iterable[Member]) 
     return any(member.state in (UP, SUSPECT) and not _lacks(requires, kind, member) for member in members)
 
 
+def can_start(requires: dict[str, Any], kind: str, declared: int | str, members: Iterable[Member]) -> bool:
+    """Whether one of `members` has the free slots to start a task now. `declared`: the cores of its kind, or "all"."""
+    return any(
+        member.state == UP
+        and lanes.cores_for(requires, declared, member.record.slots) <= member.free_slots
+        and not _lacks(requires, kind, member)
+        for member in members
+    )
+
+
 def warnings(requires: dict[str, Any], kind: str, members: Iterable[Member]) -> tuple[str, ...]:
     """Why none of `members` can ever run a task, a sentence; empty when one can, or will be able to."""
     present = list(members)

@@ -24,7 +24,6 @@ from mesh.bus.stream_clock import has_expired
 from mesh.decoding import Unreadable
 from mesh.errors import NotFound, QueztlError
 from mesh.kinds.table import KINDS
-from mesh.lanes import cores_for
 from mesh.messages import TaskError
 from mesh.tasks import dead_letters, records
 from node.executor.executor import Executor
@@ -32,6 +31,7 @@ from node.executor.jobs import Job
 from node.work.checkpoints import Checkpoints
 from node.work.completion import Completion
 from node.work.deliveries import Deliveries, Delivery
+from node.work.load import NodeLoad
 from node.work.outcome import End, attempt_after, first_attempt, lost_too_often
 from node.work.pull_plan import Load, surplus
 
@@ -43,8 +43,6 @@ PREPARE_AGAIN_S = 1.0
 #: A task whose requirements this node does not meet is delivered again after this, doubled each time, seconds. Longer
 #: than a pull request lasts: those of this node must have expired.
 MISPLACED_DELAY_S = 2.5
-#: A task that has run for longer than this is long, whatever the mean run time of its kind, seconds.
-LONG_S = 0.25
 #: A task that is returned because it would not start soon is delivered again after this, seconds.
 SHED_DELAY_S = 0.05
 #: For so long after a stall new deliveries are suspect: they may have waited in the socket, seconds.
@@ -70,17 +68,20 @@ class Admission:
         is_alive: Callable[[str, str], bool],
         changed: Callable[[], None],
         lacks: Callable[[dict[str, Any]], bool] = lambda requires: False,
+        others_start: Callable[[str, dict[str, Any]], bool] = lambda kind, requires: False,
     ) -> None:
-        """`lacks(requires)`: whether this node does not meet the requirements of a task."""
+        """`lacks(requires)`: whether this node does not meet the requirements of a task; `others_start(kind,
+        requires)`: whether another node could start such a task now.
+        """
         self._bus, self._config = bus, bus.config
         self._node, self._incarnation, self._slots = node, incarnation, slots
         self._spool, self._deliveries, self._is_alive, self._changed = spool, deliveries, is_alive, changed
         self._checkpoints, self._lacks = checkpoints, lacks
+        self._load = NodeLoad(slots, deliveries, others_start)
         self.avoid: Callable[[str], None] = lambda subject: None
         """`avoid(subject)`: leave the lane of that subject to other nodes for a while."""
         self._executor: Executor | None = None
         self._completion: Completion | None = None
-        self._waiting: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.alive_at = self._loop.time()
@@ -105,36 +106,32 @@ class Admission:
 
     def load(self) -> Load:
         """What this node holds, for the pull plan."""
-        means_s = self._means_s()
-        unstarted = tuple((means_s.get(kind, 0.0), count) for kind, count in self._waiting.items() if count)
-        return Load(self._slots, self.executor.free_cores, unstarted, means_s)
-
-    def _means_s(self) -> dict[str, float]:
-        """kind -> seconds: its measured mean, or how long a task of it has been running if that is longer."""
-        means_s = {kind: rate.mean_s for kind, rate in self.executor.rates.items() if rate.samples}
-        now = self._loop.time()
-        for delivery in self._deliveries.older_than(now - LONG_S):
-            if delivery.started_at and (ran_s := now - delivery.started_at) > LONG_S:
-                kind = delivery.task.kind
-                means_s[kind] = max(means_s.get(kind, 0.0), ran_s)
-        return means_s
+        return self._load.view(self.executor)
 
     def shed(self) -> None:
-        """Return tasks that were taken as short and will not start soon, the latest first: other nodes may be idle."""
+        """Return tasks that will not start soon, the latest first: those that were taken as short, because other nodes
+        may be idle, and those that wait for several slots which another node has.
+        """
         if not self.unstarted:
             return
-        for kind, count in surplus(self._waiting, self._means_s(), self._slots, self._config).items():
+        for delivery in self._load.misplaced(self.executor):
+            self._return(delivery)
+        means_s = self._load.means_s(self.executor)
+        for kind, count in surplus(self._load.waiting, means_s, self._slots, self._config).items():
             waiting = [
                 delivery for delivery in self._deliveries if not delivery.started_at and delivery.task.kind == kind
             ]
             for delivery in waiting[max(0, len(waiting) - count) :]:
-                self._deliveries.nak(delivery, SHED_DELAY_S)
-                self.executor.cancel(delivery.task.id)
+                self._return(delivery)
+
+    def _return(self, delivery: Delivery) -> None:
+        self._deliveries.nak(delivery, SHED_DELAY_S)
+        self.executor.cancel(delivery.task.id)
 
     @property
     def unstarted(self) -> int:
         """How many tasks this node holds that no worker has started."""
-        return sum(self._waiting.values())
+        return self._load.unstarted
 
     # --- admitting ----------------------------------------------------------------------------------
     def on_message(self, message: Message, stream_seq: int, delivered: int) -> None:
@@ -156,14 +153,17 @@ class Admission:
         doubtful = now < self._doubt_until
         delivery = Delivery(task, message.reply, stream_seq, delivered, self._bus.epoch, now)
         delivery.suspect, delivery.trusted = resent or delivered > 1 or doubtful, not doubtful
+        if self._load.is_misplaced(delivery, self.executor):
+            # A pull that this node sent when its slots were free.
+            self._bus.nak(message.reply, SHED_DELAY_S)
+            return
         if not self._deliveries.take(delivery):
             return
         delivery.attempt = first_attempt(task.max_attempts or self._config.max_attempts)
+        self._load.add(delivery)
         if delivery.suspect or task.blobs or task.payload_ref is not None or task.expires_s:
-            self._count_waiting(task.kind, 1)
             self._spawn(self._admit(delivery), f"admit {task.id}")
         else:
-            self._count_waiting(task.kind, 1)
             self._run(delivery, {}, task.payload)
 
     async def _refuse(self, message: Message, stream_seq: int, reason: str) -> None:
@@ -215,7 +215,7 @@ class Admission:
         finally:
             if not submitted:
                 _clear(delivery)
-                self._count_waiting(task.kind, -1)
+                self._load.remove(delivery)
                 self._changed()
 
     def _is_still_held(self, delivery: Delivery) -> bool:
@@ -268,7 +268,7 @@ class Admission:
         task = delivery.task
         spec = KINDS.get(task.kind)
         if spec is None:
-            self._count_waiting(task.kind, -1)
+            self._load.remove(delivery)
             log.warning("this node does not know the kind %s; returning task %s to its lane", task.kind, task.id)
             self._deliveries.nak(delivery, RUNNING_ELSEWHERE_DELAY_S)
             return
@@ -276,7 +276,7 @@ class Admission:
             id=task.id,
             kind=task.kind,
             payload=bytes(payload),
-            cores=cores_for(task.requires, spec.resources.cores, self._slots),
+            cores=self._load.cores(task),
             timeout_s=task.timeout_s or spec.timeout_s,
             memory_mb=max(spec.resources.memory_mb, int(task.requires.get("memory_mb") or 0)),
             blobs=blobs,
@@ -292,21 +292,24 @@ class Admission:
         if not delivery.started_at:
             delivery.started_at, delivery.started_unix = self._loop.time(), time()
             self._deliveries.mark_changed(delivery.started_at)
-            self._count_waiting(job.kind, -1)
+            self._load.start(delivery)
 
     def on_called_back(self, job: Job) -> None:
         """The job waits for a worker again, because the job before it turned out long; it may be returned."""
         delivery: Delivery = job.token
         if delivery.started_at:
             delivery.started_at = delivery.started_unix = 0.0
-            self._count_waiting(job.kind, 1)
+            self._load.stop(delivery)
+            self._load.add(delivery)
             self.completion.revert_to_queued(delivery)
 
     def on_ended(self, job: Job) -> None:
         """The job left the executor."""
         delivery: Delivery = job.token
-        if not delivery.started_at:
-            self._count_waiting(job.kind, -1)
+        if delivery.started_at:
+            self._load.stop(delivery)
+        else:
+            self._load.remove(delivery)
         _clear(delivery)
 
     def stalled(self) -> None:
@@ -328,9 +331,6 @@ class Admission:
         delivery = self._deliveries.of_task(task)
         if delivery is not None and not self.executor.cancel(task):
             delivery.ended = True
-
-    def _count_waiting(self, kind: str, change: int) -> None:
-        self._waiting[kind] = max(0, self._waiting.get(kind, 0) + change)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = self._loop.create_task(coroutine, name=name)

@@ -3,6 +3,10 @@
 The credit of a node is its free slots plus prefetch. The tasks it has requested and not received, plus those it holds
 unstarted, never exceed that credit. Prefetch is measured as run time (about 50 ms), so that a node never hoards long
 tasks and its workers never wait for short ones. A full node requests nothing.
+
+Most kinds need all slots of a node. Of such a lane a node requests as many tasks as can start at once; when only some
+slots are free, one, for which it then keeps them, unless another node could start it now: then it leaves the lane to
+that node.
 """
 
 from __future__ import annotations
@@ -24,6 +28,12 @@ ACTIVE_S = 1.0
 HOARD_S = 1.0
 #: A lane that delivered nothing for this long gets no standing pull, seconds; a wake-up hint or the scan revives it.
 FORGOTTEN_S = 120.0
+#: Slots that become free within this are waited for, seconds.
+SOON_S = 0.25
+#: A lane is left to other nodes for so long at most, seconds: they may have a reason not to pull from it.
+LEFT_S = 3.0
+#: A task that another node could start is returned when it was delivered less often than this.
+MOST_DELIVERIES = 4
 #: So many scans because of hints may start within HINT_WINDOW_S, seconds.
 HINT_SCANS, HINT_WINDOW_S = 4, 1.0
 
@@ -46,6 +56,10 @@ class LaneView(msgspec.Struct, frozen=True):
     """A pull has stood there for a while without a delivery: nothing waits there, whatever `backlog` says."""
     far: bool = False
     """Its tasks come from another region than this node's."""
+    cores: int = 1
+    """Slots that one of its tasks needs on this node."""
+    left: bool = False
+    """It is left to the other nodes; see `must_wait`."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -53,10 +67,13 @@ class Load(msgspec.Struct, frozen=True):
 
     slots: int
     free_slots: int
+    """Those that no task uses, less the second and further slots that unstarted tasks need."""
     unstarted: tuple[tuple[float, int], ...]
     """(mean run time in seconds or 0, number) of the tasks that no worker has started."""
     means_s: dict[str, float]
     """kind -> mean run time, seconds."""
+    busy_s: float = 0.0
+    """The longest expected run time of a running task, seconds; infinite while that of its kind is unknown."""
 
 
 class PullRequest(msgspec.Struct, frozen=True):
@@ -74,24 +91,25 @@ class _Credit:
     work_s: float
     count: int
 
-    def room(self, mean_s: float, keep_slots: int = 0) -> int:
-        """How many more tasks of that run time may be requested; of an unknown run time (0) only one per free slot."""
+    def room(self, mean_s: float, cores: int, keep_slots: int = 0) -> int:
+        """How many more tasks of that run time may be requested. Of an unknown run time (0) only as many as can start,
+        or one, for which the free slots are kept."""
         free = max(0, min(self.slots - keep_slots, self.count))
-        return free + max(0, min(self.prefetch(mean_s), self.count - max(self.slots, 0)))
+        return (free // cores or min(free, 1)) + max(0, min(self.prefetch(mean_s), self.count - max(self.slots, 0)))
 
     def prefetch(self, mean_s: float) -> int:
         """How many tasks of that run time fit into the rest of the prefetch."""
         return int(self.work_s / max(mean_s, SHORTEST_RUN_S)) if mean_s > 0 and self.work_s > 0 else 0
 
-    def spend(self, tasks: int, mean_s: float, slots_first: bool = True) -> None:
+    def spend(self, tasks: int, mean_s: float, cores: int = 1, slots_first: bool = True) -> None:
         """Take `tasks` from the credit: first from free slots and then from prefetch, or the other way round."""
         self.count -= tasks
         if not slots_first:
             ahead = min(tasks, self.prefetch(mean_s))
             self.work_s -= ahead * max(mean_s, SHORTEST_RUN_S)
             tasks -= ahead
-        at_once = min(tasks, max(0, self.slots))
-        self.slots -= at_once
+        at_once = min(tasks, max(0, -(-self.slots // cores)))
+        self.slots -= min(at_once * cores, max(0, self.slots))
         self.work_s -= (tasks - at_once) * max(mean_s, SHORTEST_RUN_S)
 
 
@@ -102,6 +120,11 @@ def scan_pause_s(started: Sequence[float], now: float) -> float:
     latest ones started, the oldest first.
     """
     return max(0.0, started[-HINT_SCANS] + HINT_WINDOW_S - now) if len(started) >= HINT_SCANS else 0.0
+
+
+def must_wait(cores: int, free_slots: int, busy_s: float) -> bool:
+    """Whether a task could not start soon here: it needs slots that are in use, perhaps for long."""
+    return cores > free_slots and busy_s > SOON_S
 
 
 def plan_pulls(
@@ -123,14 +146,15 @@ def plan_pulls(
         credit.spend(tasks, mean_s or config.prefetch_work_s)
     for view in lanes:
         # Standing pulls on lanes without a backlog must not use up the slots for a lane that wakes up.
-        credit.spend(view.requested, view.mean_s or config.prefetch_work_s, slots_first=_has_work(view))
+        mean_s, cores = view.mean_s or config.prefetch_work_s, _slots_for(view)
+        credit.spend(view.requested, mean_s, cores, slots_first=_has_work(view))
     requests = _for_work(lanes, credit, slots, now, config)
     return requests + _standing(lanes, {request.lane for request in requests}, credit, slots, now)
 
 
 def starved(lanes: Sequence[LaneView], requests: Sequence[PullRequest]) -> frozenset[Lane]:
     """The lanes with a backlog from which nothing is requested, neither before nor by `requests`."""
-    waiting = frozenset(view.lane for view in lanes if view.backlog > 0 and not view.requested)
+    waiting = frozenset(view.lane for view in lanes if view.backlog > 0 and not view.requested and not view.left)
     return waiting - {request.lane for request in requests}
 
 
@@ -163,7 +187,7 @@ def _for_work(
     lanes: Sequence[LaneView], credit: _Credit, slots: int, now: float, config: MeshConfig
 ) -> list[PullRequest]:
     """Pulls on active lanes: the most urgent first, then near ones; equals share, the one served longest ago first."""
-    active = [view for view in lanes if view.backlog > 0 or now - view.served_at < ACTIVE_S]
+    active = [view for view in lanes if not view.left and (view.backlog > 0 or now - view.served_at < ACTIVE_S)]
     levels: dict[int, list[LaneView]] = {}
     for view in active:
         levels.setdefault(effective_urgency(view, now, config), []).append(view)
@@ -173,12 +197,13 @@ def _for_work(
         blocked = False
         for place, view in enumerate(views):
             busy = _has_work(view)
-            fair = -(-credit.room(view.mean_s, 0 if busy or slots < 2 else 1) // (len(views) - place))
+            room = credit.room(view.mean_s, view.cores, keep_slots=0 if busy or slots < 2 else 1)
+            fair = -(-room // (len(views) - place))
             # A new pull after each task would cost a round trip per task: wait until half of the pulls are used up.
             if fair <= 0 or (view.requested > 0 and fair < view.requested):
                 blocked = blocked or (fair <= 0 and view.backlog > 0 and view.requested == 0)
                 continue
-            credit.spend(fair, view.mean_s or config.prefetch_work_s, slots_first=busy)
+            credit.spend(fair, view.mean_s or config.prefetch_work_s, _slots_for(view), slots_first=busy)
             requests.append(PullRequest(view.lane, fair))
         # Tasks too long to prefetch wait for a free slot, and prefetched short tasks of less urgent lanes would take
         # every slot for ever: request nothing less urgent until this lane has had its turn.
@@ -191,6 +216,11 @@ def _has_work(view: LaneView) -> bool:
     return view.backlog > 0 or view.mean_s <= 0
 
 
+def _slots_for(view: LaneView) -> int:
+    """The slots that a request from this lane keeps: where no task is known to wait, one."""
+    return view.cores if view.backlog > 0 else 1
+
+
 def _standing(
     lanes: Sequence[LaneView], requested_now: set[Lane], credit: _Credit, slots: int, now: float
 ) -> list[PullRequest]:
@@ -199,7 +229,10 @@ def _standing(
     quiet = [
         view
         for view in lanes
-        if view.lane not in requested_now and view.requested == 0 and now - view.served_at < FORGOTTEN_S
+        if not view.left
+        and view.lane not in requested_now
+        and view.requested == 0
+        and now - view.served_at < FORGOTTEN_S
     ]
     quiet.sort(key=lambda view: (view.far, URGENCIES.index(view.lane[2]), -view.served_at, view.lane))
     return [PullRequest(view.lane, 1) for view in quiet[: max(0, spare)]]

@@ -20,7 +20,8 @@ from mesh.bus.replies import PullEnd, parse_ack_subject, pull_end
 from mesh.bus.streams import GROUP, list_lanes
 from mesh.decoding import readable_of
 from mesh.errors import QueztlError
-from mesh.lanes import ANY, Lane, pull_priority, pulls_from, region_of
+from mesh.kinds.table import KINDS
+from mesh.lanes import ANY, Lane, cores_for, pull_priority, pulls_from, region_of
 from mesh.messages import NodeRecord
 from mesh.subjects import URGENCIES
 from node.work import pull_plan
@@ -67,15 +68,18 @@ class Puller:
         load: Callable[[], pull_plan.Load],
         rank: Callable[[str], int],
         on_message: Callable[[Message, int, int], None],
+        others_get: Callable[[Lane, dict[str, Any]], bool] = lambda lane, requires: False,
     ) -> None:
         """`record()`: of this node; `rank(kind)`: its place in the placement plan.
 
-        `on_message(message, stream_seq, delivered)` takes each delivery; it must not block.
+        `on_message(message, stream_seq, delivered)` takes each delivery; it must not block. `others_get(lane,
+        requires)`: whether a lane of such tasks is left to other nodes, when they would have to wait here.
         """
+        self._others_get = others_get
         self._bus, self._record, self._load, self._rank, self._on_message = bus, record, load, rank, on_message
         self._config = bus.config
         self._lanes: dict[Lane, _LaneState] = {}
-        self._pools: dict[str, dict[str, object]] = {}
+        self._pools: dict[str, dict[str, Any]] = {}
         self._inbox = bus.new_inbox()
         self._number = 0
         self._lane_of_pull: dict[int, Lane] = {}
@@ -184,6 +188,8 @@ class Puller:
             self.plan_soon()
 
     def _view(self, lane: Lane, state: _LaneState, load: pull_plan.Load, now: float) -> pull_plan.LaneView:
+        spec, requires = KINDS.get(lane[0]), self._pools.get(lane[1], {})
+        cores = cores_for(requires, spec.resources.cores, load.slots) if spec is not None else 1
         return pull_plan.LaneView(
             lane,
             load.means_s.get(lane[0], 0.0),
@@ -193,6 +199,8 @@ class Puller:
             state.waiting_since,
             state.is_idle(now),
             far=region_of(lane[1]) not in ("", self._record().region),
+            cores=cores,
+            left=pull_plan.must_wait(cores, load.free_slots, load.busy_s) and self._others_get(lane, requires),
         )
 
     def _pull(self, request: pull_plan.PullRequest, now: float) -> None:

@@ -14,7 +14,7 @@ from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
 from node.work.pull_plan import Load
 from node.work.puller import Puller
 
-ECHO, FFT = ("echo", "any", "normal"), ("scientific_computing", "any", "normal")
+ECHO, IMAGES = ("echo", "any", "normal"), ("image_processing", "any", "normal")
 LONG_S = 1.0
 
 
@@ -22,7 +22,7 @@ class Node:
     """A puller whose tasks never end: each delivery takes a slot for ever."""
 
     def __init__(self, bus, slots: int, rank: int = 0) -> None:
-        kinds = tuple(KindInfo(lane[0], True) for lane in (ECHO, FFT))
+        kinds = tuple(KindInfo(lane[0], True) for lane in (ECHO, IMAGES))
         record = NodeRecord(id="n1", name="n1", incarnation="1", slots=slots, capabilities=Capabilities(kinds=kinds))
         self.slots, self.news = slots, asyncio.Event()
         self.got: list[tuple[str, int]] = []
@@ -30,7 +30,7 @@ class Node:
         self.puller = Puller(bus, lambda: record, self.load, lambda _: rank, self.on_message)
 
     def load(self) -> Load:
-        means_s = {lane[0]: LONG_S for lane in (ECHO, FFT)}
+        means_s = {lane[0]: LONG_S for lane in (ECHO, IMAGES)}
         return Load(self.slots, max(0, self.slots - len(self.got)), (), means_s)
 
     def on_message(self, message, stream_seq: int, delivered: int) -> None:
@@ -53,7 +53,7 @@ async def put(bus, lane: tuple[str, str, str], count: int) -> None:
 @pytest.fixture
 async def lanes(bus_server):
     bus = await bus_server.connect("submitter")
-    for lane in (ECHO, FFT):
+    for lane in (ECHO, IMAGES):
         await declare_lane(bus, *lane)
     return bus
 
@@ -63,7 +63,7 @@ async def test_idle_pulls_keep_no_slot_from_a_lane_that_has_work(bus_server, lan
     node, other = [await patient_node(bus_server, name) for name in ("n1/1", "n2/1")]
     await node.puller.start()
     try:
-        lanes.send(subjects.wake(*FFT), b"")
+        lanes.send(subjects.wake(*IMAGES), b"")
         await eventually(lambda: sum(lane.requested for lane in node.puller._lanes.values()) == 4)
         await put(lanes, ECHO, 4)
         lanes.send(subjects.wake(*ECHO), b"")
@@ -71,10 +71,10 @@ async def test_idle_pulls_keep_no_slot_from_a_lane_that_has_work(bus_server, lan
         assert node.got == [("echo", 1)] * 4
         # No cancelled pull is left: it would take the messages that come now.
         await other.puller.start()
-        await put(lanes, FFT, 2)
-        lanes.send(subjects.wake(*FFT), b"")
+        await put(lanes, IMAGES, 2)
+        lanes.send(subjects.wake(*IMAGES), b"")
         await other.until(2)
-        assert other.got == [("scientific_computing", 1)] * 2 and len(node.got) == 4
+        assert other.got == [("image_processing", 1)] * 2 and len(node.got) == 4
     finally:
         await node.puller.stop()
         await other.puller.stop()

@@ -16,6 +16,7 @@ from node.work.pull_plan import (
     PullRequest,
     effective_urgency,
     most_unstarted,
+    must_wait,
     plan_pulls,
     should_cancel_pulls,
     starved,
@@ -46,6 +47,8 @@ def lane_views(draw, most: int = 6) -> list[LaneView]:
             requested=draw(st.sampled_from([0, 0, 0, 1, 2, 50, 1500])),
             served_at=NOW - draw(AGES),
             waiting_since=draw(st.sampled_from([0.0, NOW - 1, NOW - 7, NOW - 60])),
+            cores=draw(st.sampled_from([1, 1, 2, 64])),
+            left=draw(st.sampled_from([False, False, True])),
         )
         for lane in lanes
     ]
@@ -86,6 +89,30 @@ def test_requested_and_held_tasks_never_exceed_free_slots_and_prefetch(situation
     assert len(tasks) <= free + LAN.prefetch_limit
     # The free slots take the longest tasks; the rest is prefetched work.
     assert sum(tasks[free:]) <= slots * LAN.prefetch_work_s * 1.0001
+
+
+@given(situations())
+def test_nothing_is_requested_from_a_lane_that_is_left_to_others(situation) -> None:
+    views, slots, free, held = situation
+    left = {view.lane for view in views if view.left}
+    asks = ask(views, slots, free, held)
+    assert not left & {pull.lane for pull in asks} and not left & starved(views, asks)
+
+
+@given(st.integers(1, 64), st.integers(0, 64), st.integers(1, 64), st.sampled_from([0.0, 20.0]))
+def test_no_more_tasks_are_requested_than_can_start_at_once(slots, free, cores, mean_s) -> None:
+    """Such tasks are too long to prefetch. While only some of the slots they need are free, one task keeps those."""
+    view = LaneView(("a", "any", "normal"), mean_s, 1000, served_at=NOW, cores=min(cores, slots))
+    free = min(free, slots)
+    requested = sum(pull.batch for pull in ask([view], slots, free))
+    assert requested == (free // view.cores or min(free, 1))
+
+
+@given(st.integers(1, 64), st.integers(0, 64), st.floats(0, 100) | st.just(float("inf")))
+def test_a_task_must_wait_only_while_its_slots_are_used_for_long(cores, free, busy_s) -> None:
+    waits = must_wait(cores, free, busy_s)
+    assert waits == (cores > free and busy_s > pull_plan.SOON_S)
+    assert not (waits and must_wait(cores, max(free, cores), busy_s))
 
 
 @given(situations())

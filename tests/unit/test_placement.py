@@ -18,10 +18,12 @@ ONE, ALL, GPU = {"k": Resources()}, {"k": Resources(cores="all")}, {"k": Resourc
 def member(node: str, mean_s: float = 0.0, tasks: int = 0, state: str = "up", running: int = 0, **more) -> Member:
     kinds = more.pop("kinds", (KindInfo("k", True),))
     cores, accelerators = more.pop("cores", 4), more.pop("accelerators", ())
+    load = {name: more.pop(name) for name in ("cores_used", "queued") if name in more}
     have = Capabilities(cores=cores, kinds=kinds, accelerators=accelerators, memory_bytes=8 << 30)
     record = NodeRecord(id=node, name=node, incarnation="1", slots=cores, capabilities=have, **more)
     rates = {"k": (mean_s, tasks)} if tasks else {}
-    return Member(record, state, Heartbeat(node=node, incarnation="1", seq=1, rates=rates, running=running))
+    heartbeat = Heartbeat(node=node, incarnation="1", seq=1, rates=rates, running=running, **load)
+    return Member(record, state, heartbeat)
 
 
 def ranks(members, resources=ONE, memory=None, now: float = 0.0):
@@ -32,6 +34,19 @@ def ranks(members, resources=ONE, memory=None, now: float = 0.0):
 def test_fast_nodes_rank_first_and_similar_ones_equal() -> None:
     found, _ = ranks([member("fast", 1.0, 9), member("same", 1.1, 9), member("slow", 5.0, 9)])
     assert found == {"fast": 0, "same": 0, "slow": 4}
+
+
+def test_a_task_can_start_where_its_slots_are_free_now() -> None:
+    def can_start(declared, *members, **requires) -> bool:
+        return placement.can_start(requires, "k", declared, members)
+
+    idle, half, small = member("idle"), member("half", cores_used=2), member("small", cores=2)
+    assert can_start("all", half, idle) and not can_start("all", half) and can_start("all", small)
+    assert can_start(1, half, cores=2) and not can_start(1, half, cores=3) and not can_start(1, small, cores=3)
+    assert not can_start(1, member("full", cores_used=3, queued=1)) and can_start(1, member("almost", cores_used=3))
+    assert not can_start(1, member("ill", state="suspect"), member("leaving", state="draining"))
+    assert not can_start(1, member("unable", kinds=())) and not can_start(1, idle, region="eu")
+    assert not can_start(1, replace(idle, heartbeat=None)), "nothing is known of its slots"
 
 
 def test_a_measurement_counts_only_with_enough_samples_on_both_sides() -> None:
