@@ -6,11 +6,14 @@ Values follow CSS and photo editors rather than a library: a factor of 1 changes
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from mesh.kinds.base import Data, Payload
+from mesh.kinds.image_fit import EnlargeField, FitField, Gravity, GravityField, check_fit, check_needs_fit
 
 MAX_SIDE = 65_500
 #: OpenCV's median filter counts in 8 bits; its bilateral filter reads (2 radius + 1)² samples per pixel.
@@ -28,19 +31,43 @@ def _odd(value: int) -> int:
     return value
 
 
+def _left_to_right(text: str) -> str:
+    """Raises: ValueError for characters that have to be joined or laid out from right to left to be readable."""
+    turned = dict.fromkeys(char for char in text if unicodedata.bidirectional(char) in ("R", "AL", "AN"))
+    joined = dict.fromkeys(char for char in text if unicodedata.category(char) in ("Mn", "Mc", "Me"))
+    for chars, reason in ((turned, "is written from right to left"), (joined, "has to be joined to the one before")):
+        if chars:
+            raise ValueError(f"has a character that {reason}, which is not supported ({list_characters(chars)})")
+    return text
+
+
+def list_characters(chars: Iterable[str], most: int = 10) -> str:
+    """The characters for a message: "🙂 U+1F642, ☃ U+2603"."""
+    listed = [f"{char} U+{ord(char):04X}" for char in chars]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
 class Resize(Payload):
     """Scale to a width, a height, or to fit inside a box."""
 
     op: Literal["resize"]
     width: Side | None = Field(default=None, description="pixels; by default computed from the height")
     keep_aspect: bool = Field(
-        default=True, description="with width and height given: fit inside the box; false: stretch to fill it"
+        default=True, description="with width and height given: fit the box; false: stretch to fill it"
     )
     height: Side | None = Field(
         default=None, validate_default=True, description="pixels; by default computed from the width"
     )
+    fit: FitField = "inside"
+    gravity: GravityField = None
+    fill: Colour | None = Field(
+        default=None,
+        description="fit pad only: colour of the bars; by default background, or transparent with alpha",
+    )
+    enlarge: EnlargeField = False
     interpolation: Interpolation | None = Field(
-        default=None, description="by default area for shrinking and linear for enlarging"
+        default=None,
+        description="by default area for shrinking and linear for enlarging; all but nearest smooth what they shrink",
     )
 
     @field_validator("height")
@@ -49,6 +76,18 @@ class Resize(Payload):
         if value is None and info.data.get("width", 0) is None:
             raise ValueError("must be given when width is not")
         return value
+
+    _fit = field_validator("fit")(check_fit)
+
+    @field_validator("gravity")
+    @classmethod
+    def _placed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return check_needs_fit(value, info, ("cover", "pad"))
+
+    @field_validator("fill")
+    @classmethod
+    def _filled(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return check_needs_fit(value, info, ("pad",))
 
 
 class Crop(Payload):
@@ -247,9 +286,7 @@ class Watermark(Payload):
     image: Data | None = Field(
         default=None, validate_default=True, description="image file instead of text, as base64 or a blob"
     )
-    position: Literal[
-        "top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right"
-    ] = Field(default="bottom-right", description="position in the image")
+    position: Gravity = Field(default="bottom-right", description="position in the image")
     margin: int = Field(default=10, ge=0, le=MAX_SIDE, description="distance from the edges, pixels")
     opacity: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False, description="1 is opaque")
     scale: float = Field(
@@ -262,7 +299,7 @@ class Watermark(Payload):
     def _drawable(cls, value: str | None) -> str | None:
         if value is not None and not (value.isprintable() and value.strip()):
             raise ValueError("must be one line of printable characters, not only spaces")
-        return value
+        return None if value is None else _left_to_right(unicodedata.normalize("NFC", value))
 
     @field_validator("image")
     @classmethod

@@ -1,4 +1,7 @@
-"""The contract of `image_processing`: operations on one image or a batch, in JPEG, PNG, WebP, AVIF, TIFF and BMP."""
+"""The contract of `image_processing`: operations on one image or a batch.
+
+In: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF and HEIC. Out: the first six.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from mesh.kinds.base import Data, KindSpec, Need, Payload, Resources
+from mesh.kinds.image_fit import EnlargeField, FitField, GravityField, check_fit, check_needs_fit
 from mesh.kinds.image_operations import Blur, Edges, Grayscale, Operation, Resize, Side, Step
 
 MAX_IMAGES = 1000
@@ -24,6 +28,8 @@ def _format(value: Any) -> Any:
 
 
 Format = Literal["jpeg", "png", "webp", "avif", "tiff", "bmp"]
+#: Formats that are read only -> the format of the result when none is given.
+READ_ONLY: dict[str, Format] = {"gif": "png", "heic": "jpeg"}
 _List = Annotated[tuple[Data, ...], Field(max_length=MAX_IMAGES), Tag("list")]
 _Names = Annotated[dict[str, Data], Field(max_length=MAX_IMAGES), Tag("names")]
 Images = Annotated[_List | _Names, Discriminator(lambda value: "names" if isinstance(value, dict) else "list")]
@@ -42,6 +48,9 @@ class ImageProcessingPayload(Payload):
     width: Side | None = Field(default=None, description="short form of a resize: width, pixels")
     height: Side | None = Field(default=None, description="short form of a resize: height, pixels")
     keep_aspect: bool = Field(default=True, description="short form of a resize: keep_aspect")
+    fit: FitField = "inside"
+    gravity: GravityField = None
+    enlarge: EnlargeField = False
     blur: int | None = Field(default=None, ge=1, le=250, description="short form of a blur: radius, pixels")
     grayscale: bool = Field(default=False, description="short form of grayscale")
     edges: bool = Field(default=False, description="short form of edges")
@@ -49,9 +58,27 @@ class ImageProcessingPayload(Payload):
         default=(), max_length=50, description='operations, in order: {"op": "resize", "width": 320}, …'
     )
     format: Annotated[Format, BeforeValidator(_format)] | None = Field(
-        default=None, description="format of the result; by default the input's"
+        default=None,
+        description="format of the result; by default the input's, jpeg for HEIC and png for GIF",
     )
     quality: int = Field(default=90, ge=1, le=100, description="quality of a JPEG, WebP or AVIF result")
+    background: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = Field(
+        default="#ffffff",
+        description="colour under transparent pixels where alpha is dropped (JPEG, grayscale, …), #rrggbb",
+    )
+    colour: Literal["srgb", "keep"] = Field(
+        default="srgb", description="srgb converts the colours to sRGB; keep leaves them, with their colour profile"
+    )
+    metadata: Literal["strip", "keep"] = Field(
+        default="strip", description="keep writes EXIF (with GPS) and XMP to the result, where its format has them"
+    )
+
+    _fit = field_validator("fit")(check_fit)
+
+    @field_validator("gravity")
+    @classmethod
+    def _placed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return check_needs_fit(value, info, ("cover", "pad"))
 
     @field_validator("images")
     @classmethod
@@ -82,7 +109,10 @@ class ImageProcessingPayload(Payload):
         """(prefix of the fields' names, operation) of all operations in order, the short forms first."""
         short: list[Step] = []
         if self.width is not None or self.height is not None:
-            short.append(Resize(op="resize", width=self.width, height=self.height, keep_aspect=self.keep_aspect))
+            named = {
+                name: getattr(self, name) for name in ("width", "height", "keep_aspect", "fit", "gravity", "enlarge")
+            }
+            short.append(Resize(op="resize", **named))
         if self.blur is not None:
             short.append(Blur(op="blur", radius=self.blur))
         if self.grayscale:
@@ -104,8 +134,9 @@ SPEC = KindSpec(
     summary="Resize, crop, rotate, filter, recolour, watermark and convert an image or a batch.",
     payload=ImageProcessingPayload,
     resources=Resources(cores=1, memory_mb=2048),
-    needs=(Need("cv2", "vision"), Need("numpy", "vision")),
+    needs=tuple(Need(module, "vision") for module in ("cv2", "numpy", "PIL", "simplejpeg")),
     timeout_s=600.0,
-    example={"image": _SMALL, "width": 8, "format": "png"},
-    probe={"image": _SMALL, "width": 3000, "height": 3000, "blur": 5, "format": "jpeg"},
+    example={"image": _SMALL, "width": 8, "enlarge": True, "format": "png"},
+    probe={"image": _SMALL, "width": 3000, "height": 3000, "enlarge": True, "blur": 5, "format": "jpeg"},
+    gains=(Need("pillow_heif", "vision"),),
 )

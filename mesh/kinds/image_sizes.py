@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from mesh.kinds.image_fit import box_position
 from mesh.kinds.image_operations import MAX_SIDE, Crop, Resize, Rotate, Step
 
 #: The maximum number of pixels of an input, an intermediate image or a result.
@@ -29,15 +31,49 @@ class Misfit(Exception):
         self.field, self.problem = field, problem
 
 
-def fit(size: Size, step: Resize) -> Size:
-    """The size of an image of `size` after a resize; each side is at least one pixel."""
+@dataclass(frozen=True)
+class Placing:
+    """How a resize fits an image to its box: scale to `scaled`, then cut or pad to `size`.
+
+    `cut`: (x, y) in the scaled image where the result begins; `at`: (x, y) of the scaled image in a padded result.
+    """
+
+    scaled: Size
+    size: Size
+    cut: tuple[int, int] = (0, 0)
+    at: tuple[int, int] = (0, 0)
+
+
+def placing(size: Size, step: Resize) -> Placing:
+    """How `step` fits an image of `size`; each side is at least one pixel, and no longer than before unless asked."""
     width, height = size
+    limit = math.inf if step.enlarge else 1.0
     if step.width and step.height and not step.keep_aspect:
-        return step.width, step.height
-    by_width = step.width / width if step.width else float("inf")
-    by_height = step.height / height if step.height else float("inf")
-    scale = min(by_width, by_height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+        stretched = tuple(
+            side if step.enlarge else min(side, old) for side, old in zip((step.width, step.height), size, strict=True)
+        )
+        return Placing((stretched[0], stretched[1]), (stretched[0], stretched[1]))
+    by_width = step.width / width if step.width else math.inf
+    by_height = step.height / height if step.height else math.inf
+    scale = min(limit, (max if step.fit == "cover" else min)(by_width, by_height))
+    scaled = max(1, round(width * scale)), max(1, round(height * scale))
+    gravity = step.gravity or "center"
+    if step.fit == "inside" or not step.width or not step.height:
+        return Placing(scaled, scaled)
+    if step.fit == "cover":
+        # Rounding must not leave a side one pixel short of the box.
+        if scale < limit:
+            scaled = max(scaled[0], step.width), max(scaled[1], step.height)
+        new = min(scaled[0], step.width), min(scaled[1], step.height)
+        return Placing(scaled, new, cut=box_position(gravity, (scaled[0] - new[0], scaled[1] - new[1])))
+    scaled = min(scaled[0], step.width), min(scaled[1], step.height)
+    room = step.width - scaled[0], step.height - scaled[1]
+    return Placing(scaled, (step.width, step.height), at=box_position(gravity, room))
+
+
+def fit(size: Size, step: Resize) -> Size:
+    """The size of an image of `size` after a resize."""
+    return placing(size, step).size
 
 
 def corner(size: Size, step: Crop) -> tuple[int, int]:
@@ -76,14 +112,20 @@ def after(size: Size, step: Step) -> Size:
         corner(size, step)
         return step.width, step.height
     if isinstance(step, Resize):
-        field, new = ("width" if step.width else "height"), fit(size, step)
+        plan = placing(size, step)
+        field, new = ("width" if step.width else "height"), plan.size
+        _check_size(field, plan.scaled)
     elif isinstance(step, Rotate):
         field, new = "angle", rotated(size, step)
     else:
         return size
-    if new[0] * new[1] > MAX_PIXELS or max(new) > MAX_SIDE:
-        raise Misfit(field, f"would make an image of {new[0]} x {new[1]} pixels, which is too large")
+    _check_size(field, new)
     return new
+
+
+def _check_size(field: str, size: Size) -> None:
+    if size[0] * size[1] > MAX_PIXELS or max(size) > MAX_SIDE:
+        raise Misfit(field, f"would make an image of {size[0]} x {size[1]} pixels, which is too large")
 
 
 def after_all(size: Size, steps: Iterable[tuple[str, Step]]) -> Size:

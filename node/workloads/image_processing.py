@@ -1,39 +1,52 @@
-"""image_processing: decodes, processes and encodes images with OpenCV, with exactly OpenCV's pixels.
+"""image_processing: decodes images to upright pixels in sRGB, processes them with OpenCV, and encodes the results.
 
-Alpha and 16-bit samples are dropped where the output format or an operation does not support them; metadata always is.
+Alpha is laid over `background`, and 16-bit samples lose their lower half, where the output format or an operation does
+not support them. The result's info says what became of frames, colours and metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mesh.kinds.image_processing import ImageProcessingPayload
+from mesh.kinds.image_operations import Sepia
+from mesh.kinds.image_processing import READ_ONLY, ImageProcessingPayload
 from mesh.kinds.image_sizes import Misfit, after_all, check_format
 from node.executor.context import Context, InputFault, Output
+from node.workloads.image.alpha import flattened
 from node.workloads.image.batch import Done, run_batch
-from node.workloads.image.files import check_writer, decode, encode, open_library
-from node.workloads.image.header import read_header
+from node.workloads.image.colour_spaces import in_space
+from node.workloads.image.files import Decoded, Keep, check_writer, decode, encode, open_library
+from node.workloads.image.header import Header, read_header
+from node.workloads.image.metadata import HOLDS, embed
 from node.workloads.image.operations import Steps, apply_all, faults, watermark_images
 from node.workloads.image.pixels import channels, size_of
+from node.workloads.image.watermark import check_texts
 
 if TYPE_CHECKING:
     from node.workloads.image.pixels import Image
 
 #: Maximum pixels of all watermarks of a task, which stay in memory while its images are processed.
 MAX_MARK_PIXELS = 16_000_000
+#: Formats that have no alpha, and formats whose gray images can have a profile of gray.
+NO_ALPHA = frozenset({"jpeg"})
+GRAY_PROFILES = frozenset({"jpeg", "png", "tiff"})
 
 
 def run(payload: ImageProcessingPayload, context: Context) -> Output:
     """The processed image, or the ZIP of the batch (see `batch.run_batch`).
 
-    info of an image: width, height, channels, format, input_format, input_width, input_height.
+    info of an image: width, height, channels, format, input_format, input_width, input_height (as stored), frames and
+    kept (of them), orientation (applied, 1 to 8), colour and profile (see `files.Decoded`), metadata_kept,
+    metadata_dropped.
     Raises: InputFault when `image` is damaged, unsupported or too large, or an operation does not fit it.
     """
     open_library(context.cores)
     if payload.format:
         check_writer(payload.format)
     steps = payload.steps
+    check_texts(steps)
     marks = _marks(steps, context)
 
     def process(data: Any, field: str, part: Context) -> Done:
@@ -53,27 +66,52 @@ def _process(
     context: Context,
 ) -> Done:
     steps, marks = work
-    image, header = decode(data, field)
+    decoded = _decode(data, field, payload, steps)
     del data
-    name = payload.format or header.format
+    name = _output_format(payload, decoded.header)
     try:
-        check_format(after_all(size_of(image), steps), name)
+        check_format(after_all(decoded.size, steps), name)
     except Misfit as error:
         raise InputFault(error.field, error.problem) from None
-    image = apply_all(image, steps, marks, context)
+    image = apply_all(decoded.image, steps, marks, payload.background, context)
+    if name in NO_ALPHA:
+        image = flattened(image, payload.background)
+    extra, kept, dropped = embed(decoded.metadata, size_of(image), name, payload.metadata == "keep")
+    if decoded.colour == "kept" and decoded.profile is not None:
+        image = in_space(image, decoded.profile.space)
+        extra = replace(extra, profile=decoded.profile.data)
     with faults(""):
-        encoded = encode(image, name, payload.quality)
+        encoded = encode(image, name, payload.quality, extra)
     width, height = size_of(image)
     info = {
         "width": width,
         "height": height,
         "channels": channels(image),
         "format": name,
-        "input_format": header.format,
-        "input_width": header.width,
-        "input_height": header.height,
+        "input_format": decoded.header.format,
+        "input_width": decoded.header.width,
+        "input_height": decoded.header.height,
+        "frames": decoded.frames,
+        "kept": 1,
+        "orientation": decoded.orientation,
+        "colour": decoded.colour,
+        "profile": decoded.profile.name if decoded.profile is not None else "",
+        "metadata_kept": kept,
+        "metadata_dropped": dropped,
     }
     return Done(encoded, name, info)
+
+
+def _output_format(payload: ImageProcessingPayload, header: Header) -> str:
+    return payload.format or READ_ONLY.get(header.format, header.format)
+
+
+def _decode(data: bytes, field: str, payload: ImageProcessingPayload, steps: Steps) -> Decoded:
+    """The decoded image, reduced while it is read where the first step shrinks it anyway."""
+    name = _output_format(payload, read_header(data, field))
+    keeps = payload.colour == "keep" and name in HOLDS["profile"]
+    keep = Keep(keeps, keeps and name in GRAY_PROFILES and not any(isinstance(step, Sepia) for _, step in steps))
+    return decode(data, field, keep)
 
 
 def _marks(steps: Steps, context: Context) -> dict[str, Image]:
@@ -88,5 +126,5 @@ def _marks(steps: Steps, context: Context) -> dict[str, Image]:
         if remaining < 0:
             limit = MAX_MARK_PIXELS // 1_000_000
             raise InputFault(field, f"is too large: a task's watermarks have at most {limit} million pixels together")
-        decoded[prefix] = decode(data, field)[0]
+        decoded[prefix] = decode(data, field).image
     return decoded

@@ -222,6 +222,7 @@ def test_kind_info_names_all_that_is_wrong():
     from node.probes.packages import Proof
 
     spec = KINDS["image_processing"]
-    info = kind_info(spec, {"cv2": Proof(error="ImportError: libGL.so.1"), "numpy": Proof(version="2.4")})
+    proofs = {need.module: Proof(version="2.4") for need in spec.needs}
+    info = kind_info(spec, {**proofs, "cv2": Proof(error="ImportError: libGL.so.1")})
     assert info.reason == "cv2 is installed but can't be imported (ImportError: libGL.so.1)"
     assert info.how_to_install == "pip install --force-reinstall 'queztl[vision]'"

@@ -79,15 +79,36 @@ def damaged_files() -> dict[str, bytes]:
 
 def gray(image: np.ndarray) -> np.ndarray:
     """The image with one channel."""
-    if image.ndim == 2:
+    return image if image.ndim == 2 else cv2.cvtColor(on_white(image), cv2.COLOR_BGR2GRAY)
+
+
+def on_white(image: np.ndarray) -> np.ndarray:
+    """The image without alpha, laid over white."""
+    if image.ndim == 2 or image.shape[2] == 3:
         return image
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
+    share = image[:, :, 3:].astype(np.float32) / 255
+    return np.rint(255 + (image[:, :, :3].astype(np.float32) - 255) * share).astype(np.uint8)
+
+
+def weighed(image: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Apply `work`, with each colour weighed by its alpha."""
+    if image.ndim == 2 or image.shape[2] == 3:
+        return work(image)
+    wide = image.astype(np.uint16)
+    done = work(np.dstack([wide[:, :, :3] * wide[:, :, 3:], wide[:, :, 3] * 255])).astype(np.float32)
+    alpha = done[:, :, 3:]
+    colours = done[:, :, :3] / np.maximum(alpha, 1) * 255
+    return np.dstack([np.rint(colours.clip(0, 255)), np.rint(alpha / 255)]).astype(np.uint8)
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize by area when a side shrinks and linearly otherwise, as the kind documents."""
     shrinks = width < image.shape[1] or height < image.shape[0]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if shrinks and (width > image.shape[1] or height > image.shape[0]):
+        smaller = min(width, image.shape[1]), min(height, image.shape[0])
+        image, how = resize(image, *smaller), cv2.INTER_LINEAR
+    return weighed(image, lambda pixels: cv2.resize(pixels, (width, height), interpolation=how))
 
 
 def by_width(image: np.ndarray) -> np.ndarray:
@@ -97,7 +118,7 @@ def by_width(image: np.ndarray) -> np.ndarray:
 
 def stretched_and_blurred(image: np.ndarray) -> np.ndarray:
     """Apply two operations in order."""
-    return cv2.GaussianBlur(resize(image, 50, 40), (3, 3), 0)
+    return weighed(resize(image, 50, 40), lambda pixels: cv2.GaussianBlur(pixels, (3, 3), 0))
 
 
 @dataclass(frozen=True)
@@ -120,15 +141,15 @@ class Case:
 
 
 OPERATIONS = [
-    {"op": "resize", "width": 50, "height": 40, "keep_aspect": False},
+    {"op": "resize", "width": 50, "height": 40, "keep_aspect": False, "enlarge": True},
     {"op": "blur", "radius": 1},
 ]
 CASES = (
-    Case({"width": 64, "format": "png"}, by_width, "png"),
-    Case({"blur": 3, "format": "png"}, lambda image: cv2.GaussianBlur(image, (7, 7), 0), "png"),
+    Case({"width": 64, "enlarge": True, "format": "png"}, by_width, "png"),
+    Case({"blur": 3, "format": "png"}, lambda i: weighed(i, lambda wide: cv2.GaussianBlur(wide, (7, 7), 0)), "png"),
     Case({"edges": True, "format": "png"}, lambda image: cv2.Canny(gray(image), 100, 200), "png"),
     Case({"grayscale": True, "format": "webp", "quality": 80}, gray, "webp", 80),
-    Case({"format": "jpeg", "quality": 85}, lambda image: image, "jpeg", 85),
+    Case({"format": "jpeg", "quality": 85}, on_white, "jpeg", 85),
     Case({"operations": OPERATIONS, "format": "webp"}, stretched_and_blurred, "webp"),
 )
 

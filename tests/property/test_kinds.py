@@ -102,11 +102,17 @@ def test_damaged_headers_raise_nothing_but_input_faults(make, cut, noise):
     height=st.integers(1, 5000),
     want=st.tuples(st.none() | st.integers(1, 5000), st.none() | st.integers(1, 5000)).filter(any),
     keep=st.booleans(),
+    enlarge=st.booleans(),
 )
-def test_fit_stays_in_the_box_and_keeps_the_aspect(width, height, want, keep):
-    asked = Resize(op="resize", width=want[0], height=want[1], keep_aspect=keep)
+def test_fit_stays_in_the_box_and_keeps_the_aspect(width, height, want, keep, enlarge):
+    asked = Resize(op="resize", width=want[0], height=want[1], keep_aspect=keep, enlarge=enlarge)
     new_width, new_height = fit((width, height), asked)
     assert new_width >= 1 and new_height >= 1
+    if not enlarge:
+        assert new_width <= width and new_height <= height
+        want = tuple(side and min(side, old) for side, old in zip(want, (width, height), strict=True))
+        if (new_width, new_height) == (width, height):
+            return
     if want[0] and want[1] and not keep:
         assert (new_width, new_height) == want
         return

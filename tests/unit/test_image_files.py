@@ -207,7 +207,7 @@ def test_a_format_that_this_opencv_lacks_is_an_import_error(process, monkeypatch
 
 def test_a_format_that_can_not_hold_the_size_is_refused_before_any_work(process):
     with pytest.raises(InputFault, match="16383 pixels") as caught:
-        process(image=file(picture(), "png"), format="webp", width=17_000, height=9, keep_aspect=False)
+        process(image=file(picture(), "png"), format="webp", width=17_000, height=9, keep_aspect=False, enlarge=True)
     assert caught.value.field == "format"
 
 
@@ -222,7 +222,7 @@ def test_lack_of_memory_is_a_memory_error():
         "data = cv2.imencode('.png', np.zeros((9, 9, 4), np.uint16))[1].tobytes()\n"
         "used = int(next(line for line in open('/proc/self/status') if line.startswith('VmData')).split()[1]) * 1024\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 400_000_000,) * 2)\n"
-        "work = {'image': data, 'width': 9000, 'height': 9000, 'format': 'png'}\n"
+        "work = {'image': data, 'width': 9000, 'height': 9000, 'enlarge': True, 'format': 'png'}\n"
         "try: load('image_processing')(validate('image_processing', work), Context(1, Path('.')))\n"
         "except MemoryError: print('memory')\n"
     )

@@ -48,14 +48,16 @@ def test_conversion_is_opencvs_own(process, name, into):
 def test_each_operation_is_pixel_equal(process, size):
     image = picture(*size)
     data = file(image)
+    # OpenCV's area interpolation smooths only if no side grows, so a side that grows is scaled after it.
+    shrunk = cv2.resize(image, (min(20, size[0]), min(10, size[1])), interpolation=cv2.INTER_AREA)
     expected = {
-        "resize": cv2.resize(image, (20, 10), interpolation=cv2.INTER_AREA if max(size) > 1 else cv2.INTER_LINEAR),
+        "resize": cv2.resize(shrunk, (20, 10), interpolation=cv2.INTER_LINEAR),
         "blur": cv2.GaussianBlur(image, (7, 7), 0),
         "edges": cv2.Canny(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), 50, 150),
         "grayscale": cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
     }
     steps = {
-        "resize": {"op": "resize", "width": 20, "height": 10, "keep_aspect": False},
+        "resize": {"op": "resize", "width": 20, "height": 10, "keep_aspect": False, "enlarge": True},
         "blur": {"op": "blur", "radius": 3},
         "edges": {"op": "edges", "low": 50, "high": 150},
         "grayscale": {"op": "grayscale"},
@@ -120,7 +122,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(process):
     with pytest.raises(InputFault, match="60000 x 60000 pixels; the limit is 100 million"):
         process(image=bytes(small))
     with pytest.raises(InputFault, match="too large") as caught:
-        process(image=file(picture()), width=60_000, height=60_000)
+        process(image=file(picture()), width=60_000, height=60_000, enlarge=True)
     assert caught.value.field == "width"
 
 

@@ -57,9 +57,9 @@ async def run(args: argparse.Namespace, out: Output) -> int:
 def files() -> dict[str, tuple[str, dict[str, Any]]]:
     """File name -> the kind and the payload of the task that makes it. Pure."""
     names = ["photo.jpg", *(f"photos/{number}.jpg" for number in range(1, PHOTOS + 1))]
+    work = {"width": 1600, "enlarge": True, "format": "jpeg"}
     photos = {
-        name: ("image_processing", {"image": picture(number / len(names)), "width": 1600, "format": "jpeg"})
-        for number, name in enumerate(names)
+        name: ("image_processing", {"image": picture(number / len(names)), **work}) for number, name in enumerate(names)
     }
     return photos | {"holiday.mov": ("video_encode_h264", {"seconds": 3, "resolution": "640x360"})}
 

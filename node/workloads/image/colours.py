@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mesh.kinds.image_operations import Colours, Equalise, Grayscale, Invert, Sepia
+from node.workloads.image.alpha import has_alpha, on_visible
 from node.workloads.image.pixels import channels, gray, on_colours, white
 
 if TYPE_CHECKING:
@@ -63,11 +64,17 @@ def tone_table(step: Colours, top: int) -> np.ndarray:
 
 
 def equalise(image: Image, step: Equalise) -> Image:
-    """Equalise the brightness (Y of YCrCb), globally or tile by tile."""
+    """Equalise the brightness (Y of YCrCb), globally or tile by tile. Transparent pixels have no part in it."""
     import cv2
 
+    visible = image[:, :, 3] > 0 if has_alpha(image) else None
     if step.method == "clahe":
         work = cv2.createCLAHE(step.clip_limit, (step.tiles, step.tiles)).apply
+    elif visible is not None and visible.any():
+
+        def work(plane: Image) -> Image:
+            return spread_table(plane[visible])[plane]
+
     else:
         work = _spread
 
@@ -77,7 +84,7 @@ def equalise(image: Image, step: Equalise) -> Image:
         bright, red, blue = cv2.split(cv2.cvtColor(colours, cv2.COLOR_BGR2YCrCb))
         return cv2.cvtColor(cv2.merge([work(bright), red, blue]), cv2.COLOR_YCrCb2BGR)
 
-    return on_colours(image, on_brightness)
+    return on_visible(image, on_brightness)
 
 
 def _spread(image: Image) -> Image:

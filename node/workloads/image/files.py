@@ -1,28 +1,60 @@
-"""Decodes and encodes image files with OpenCV's codecs; the size is checked before decoding."""
+"""Decodes image files to upright pixels in sRGB, and encodes the results."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mesh.kinds.image_sizes import MAX_PIXELS
 from node.executor.context import CertainFailure, InputFault
-from node.workloads.image.header import Header, read_header
-from node.workloads.image.pixels import channels, eight_bits
+from node.workloads.image import colour_spaces, metadata, sources
+from node.workloads.image.header import Header
+from node.workloads.image.icc import Profile
+from node.workloads.image.jpeg import decode_jpeg
+from node.workloads.image.metadata import Metadata
+from node.workloads.image.orientation import upright
+from node.workloads.image.pixels import eight_bits, size_of
+from node.workloads.image.sources import Source
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
     from node.workloads.image.pixels import Image
 
 #: Formats with 16 bits per sample; the others get the upper eight.
 DEEP = frozenset({"png", "tiff"})
+#: Pillow's mode of a JPEG -> the colours to decode to.
+_JPEG_COLOURS = {"L": "GRAY", "RGB": "BGR", "CMYK": "CMYK"}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file: upright pixels, in sRGB unless `profile` says otherwise, and what is known about the file."""
+
+    image: Image
+    header: Header
+    size: tuple[int, int]
+    """(width, height) of the upright image in full, from which `image` may have been reduced"""
+    frames: int
+    orientation: int
+    """The orientation that was applied, 1 to 8 as EXIF numbers them."""
+    colour: str
+    """"srgb": it was; "converted" to sRGB; "kept" in `profile`; "ignored": the profile in the file does not fit"""
+    profile: Profile | None
+    """The profile in the file, unless that is sRGB's."""
+    metadata: Metadata
 
 
 def open_library(cores: int) -> None:
-    """Load OpenCV with the same limit on pixels as `read_header`, as a second check."""
+    """Load the libraries, with the same limit on pixels as `read_header` as a second check."""
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     import cv2
+    from PIL import Image as Pictures
 
     cv2.setNumThreads(cores)
+    # Pillow's own limit is lower, and only warns.
+    Pictures.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 def check_writer(name: str) -> None:
@@ -33,33 +65,81 @@ def check_writer(name: str) -> None:
         raise ImportError(f"its OpenCV was built without {name.upper()}")
 
 
-def decode(data: bytes, field: str) -> tuple[Image, Header]:
-    """The pixels of a file, and its header.
+@dataclass(frozen=True)
+class Keep:
+    """Whose colours are kept: of images in colour, of gray images."""
 
-    JPEGs are rotated according to their EXIF orientation and keep one or three channels; the others keep alpha, and
-    PNG and TIFF keep 16 bits per sample. Raises: InputFault naming `field` for a damaged or too large image.
+    colour: bool = False
+    gray: bool = False
+
+
+_KEEP_NONE = Keep()
+
+
+def decode(data: bytes, field: str, keep: Keep = _KEEP_NONE, least: tuple[int, int] = (0, 0)) -> Decoded:
+    """The first frame of a file, upright. PNG and TIFF keep 16 bits per sample; alpha is straight.
+
+    `least`: (width, height) of the upright image that is enough; a larger JPEG may be reduced to no less.
+    Raises: InputFault naming `field` for a damaged, unsupported or too large file; ImportError when this node lacks the
+    decoder.
     """
-    import cv2
-    import numpy as np
+    source = sources.open_source(data, field)
+    del data
+    header = source.header
+    # Pillow turns a TIFF upright as it decodes it, and forgets the orientation.
+    orientation = sources.orientation_of(sources.read_exif(source)) if header.format in ("jpeg", "tiff") else 0
+    image, profile, was_used = _pixels(source, field, least[::-1] if orientation > 4 else least)
+    exif = sources.read_exif(source)
+    orientation = orientation or sources.orientation_of(exif)
+    stored = size_of(image) if header.format in ("tiff", "heic") else (header.width, header.height)
+    if header.format != "tiff":
+        image = upright(image, orientation)
+        stored = stored[::-1] if orientation > 4 else stored
+    state = "converted" if was_used else "srgb"
+    if profile is not None and not was_used:
+        state = "kept"
+        if not keep.colour or not colour_spaces.can_keep(image, profile, keep.gray):
+            done = colour_spaces.to_srgb(image, profile)
+            image, state = (image, "ignored") if done is None else (done, "converted")
+    facts = metadata.read_metadata(source.picture, exif)
+    return Decoded(image, header, stored, source.frames, orientation, state, profile, facts)
 
-    header = read_header(data, field)
-    mode = cv2.IMREAD_ANYCOLOR if header.format == "jpeg" else cv2.IMREAD_UNCHANGED
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        image = None
-    # The orientation may swap the sides; any other size that differs from the header's means damage.
-    if image is None or {*image.shape[:2]} != {header.width, header.height}:
-        raise InputFault(field, f"is a damaged {header.format.upper()} file")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    if channels(image) not in (1, 3, 4) or image.dtype not in (np.uint8, np.uint16):
-        raise InputFault(field, "has an unsupported sample type or number of channels")
-    return image, header
+
+def _pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image, Profile | None, bool]:
+    """(pixels as stored, the profile in the file, whether they are in sRGB by it already).
+
+    Raises: InputFault; ImportError.
+    """
+    name, picture = source.header.format, source.picture
+    pixels: Image | None = None
+    if name == "jpeg":
+        pixels, picture = _jpeg_pixels(source, field, least)
+    else:
+        sources.load_picture(source, field)
+    is_gray = picture.mode in sources.GRAY
+    profile = colour_spaces.find_profile(name, source.data, source.picture.info, sources.read_exif(source), is_gray)
+    if picture.mode in sources.INK:
+        rgb, was_used = colour_spaces.picture_to_rgb(picture, profile)
+        return sources.eight_bits(rgb), profile, was_used
+    return sources.to_array(source, field) if pixels is None else pixels, profile, False
 
 
-def encode(image: Image, name: str, quality: int) -> bytes:
-    """The bytes of the image file. Raises: CertainFailure when OpenCV can't write it."""
+def _jpeg_pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image | None, Picture]:
+    """(gray or BGR pixels, None for ink; the picture that has them or the ink). Raises: InputFault."""
+    mode = source.picture.mode
+    if mode not in _JPEG_COLOURS:
+        raise InputFault(field, "is a JPEG file of a kind that is not supported")
+    image = decode_jpeg(source.data, _JPEG_COLOURS[mode], field, least)
+    if mode != "CMYK":
+        return image, source.picture
+    from PIL import Image as Pictures
+
+    # Ink is stored inverted, as Adobe's programs do.
+    return None, Pictures.frombuffer("CMYK", size_of(image), (255 - image).tobytes())
+
+
+def encode(image: Image, name: str, quality: int, extra: metadata.Embedded) -> bytes:
+    """The bytes of the image file with `extra` in it. Raises: CertainFailure when OpenCV can't write it."""
     import cv2
 
     options = {
@@ -67,7 +147,14 @@ def encode(image: Image, name: str, quality: int) -> bytes:
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
         "avif": [getattr(cv2, "IMWRITE_AVIF_QUALITY", 512), quality],
     }.get(name, [])
-    ok, encoded = cv2.imencode(f".{name}", image if name in DEEP else eight_bits(image), options)
+    image = image if name in DEEP else eight_bits(image)
+    if extra.is_empty:
+        ok, encoded = cv2.imencode(f".{name}", image, options)
+    elif name == "tiff":
+        return metadata.with_tiff_tags(cv2.imencode(".tiff", image)[1].tobytes(), extra)
+    else:
+        kinds, blocks = extra.for_opencv(name)
+        ok, encoded = cv2.imencodeWithMetadata(f".{name}", image, kinds, blocks, options)
     if not ok:
         raise CertainFailure(f"OpenCV could not write the image as {name}")
     return encoded.tobytes()

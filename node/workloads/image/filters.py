@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mesh.kinds.image_operations import Blur, Denoise, Edges, Sharpen, Threshold
 from mesh.kinds.image_sizes import Misfit
-from node.workloads.image.pixels import channels, eight_bits, gray, on_colours, white
+from node.workloads.image.alpha import has_alpha, on_premultiplied, on_visible
+from node.workloads.image.pixels import channels, eight_bits, gray, white
 
 if TYPE_CHECKING:
     from node.workloads.image.pixels import Image
@@ -21,15 +22,18 @@ def blur(image: Image, step: Blur) -> Image:
 
     side = 2 * step.radius + 1
     if step.method == "gaussian":
-        return cv2.GaussianBlur(image, (side, side), step.sigma or 0)
+        return on_premultiplied(image, lambda pixels: cv2.GaussianBlur(pixels, (side, side), step.sigma or 0))
     if step.method == "box":
-        return cv2.blur(image, (side, side))
+        return on_premultiplied(image, lambda pixels: cv2.blur(pixels, (side, side)))
     if step.method == "median":
         if image.dtype.itemsize > 1 and step.radius > MAX_MEDIAN_RADIUS_16_BITS:
             problem = f"must be at most {MAX_MEDIAN_RADIUS_16_BITS} for median with 16 bits per sample"
             raise Misfit("radius", problem)
-        return cv2.medianBlur(image, side)
-    return on_colours(image, lambda colours: _bilateral(colours, step, side))
+        done = on_visible(image, lambda colours: cv2.medianBlur(colours, side))
+        if has_alpha(image):
+            done[:, :, 3] = cv2.medianBlur(image[:, :, 3], side)
+        return done
+    return on_visible(image, lambda colours: _bilateral(colours, step, side))
 
 
 def _bilateral(image: Image, step: Blur, side: int) -> Image:
@@ -48,15 +52,19 @@ def sharpen(image: Image, step: Sharpen) -> Image:
     import cv2
     import numpy as np
 
-    def work(colours: Image) -> Image:
-        blurred = cv2.GaussianBlur(colours, (0, 0), step.sigma)
+    def work(colours: Image, blurred: Image) -> Image:
         sharp = cv2.addWeighted(colours, 1 + step.amount, blurred, -step.amount, 0)
         if step.threshold:
             small = cv2.absdiff(colours, blurred) <= step.threshold * (white(colours) // 255)
             np.copyto(sharp, colours, where=small)
         return sharp
 
-    return on_colours(image, work)
+    # The blur sees colours weighed by their alpha; alpha itself stays as it is.
+    blurred = on_premultiplied(image, lambda pixels: cv2.GaussianBlur(pixels, (0, 0), step.sigma))
+    if channels(image) < 4:
+        return work(image, blurred)
+    done = work(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR), cv2.cvtColor(blurred, cv2.COLOR_BGRA2BGR))
+    return cv2.merge([*cv2.split(done), image[:, :, 3]])
 
 
 def edges(image: Image, step: Edges) -> Image:
@@ -94,4 +102,4 @@ def denoise(image: Image, step: Denoise) -> Image:
             colours, None, step.strength, step.colour_strength or step.strength, *sides
         )
 
-    return on_colours(image, work)
+    return on_visible(image, work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mesh.kinds.image_sizes import MAX_PIXELS
 from node.executor.context import InputFault
-from node.workloads.image import containers
+from node.workloads.image import containers, iso_media
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Start-of-frame markers of JPEG: C0-CF without C4 (tables), C8 (reserved) and CC (arithmetic coding tables).
@@ -20,7 +20,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True)
 class Header:
-    """Format ("jpeg", "png", "webp", "avif", "tiff", "bmp") and size in pixels."""
+    """Format ("jpeg", "png", "webp", "avif", "tiff", "bmp", "gif", "heic") and size in pixels, as stored."""
 
     format: str
     width: int
@@ -34,7 +34,7 @@ def read_header(data: bytes, field: str = "image") -> Header:
     """
     name = _format_of(data)
     if name is None:
-        raise InputFault(field, "is not a JPEG, PNG, WebP, AVIF, TIFF or BMP file" if data else "is empty")
+        raise InputFault(field, "is not a JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP file" if data else "is empty")
     size = _READERS[name](data)
     if size is None or not size[0] or not size[1]:
         raise InputFault(field, "is damaged, truncated, or of an unsupported variant")
@@ -53,15 +53,9 @@ def _format_of(data: bytes) -> str | None:
         return "webp"
     if data[:4] in (b"II*\x00", b"MM\x00*"):
         return "tiff"
-    if containers.is_avif(data):
-        return "avif"
-    return "bmp" if data.startswith(b"BM") else None
-
-
-def _png(data: bytes) -> tuple[int, int] | None:
-    if data[8:16] != b"\x00\x00\x00\rIHDR" or len(data) < 33 or b"IEND" not in data[-4096:]:
-        return None
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    return iso_media.format_of(data) or ("bmp" if data.startswith(b"BM") else None)
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
@@ -103,10 +97,12 @@ def _webp(data: bytes) -> tuple[int, int] | None:
 
 
 _READERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
-    "png": _png,
+    "png": containers.png,
     "jpeg": _jpeg,
     "webp": _webp,
     "tiff": containers.tiff,
-    "avif": containers.avif,
+    "avif": iso_media.size,
+    "heic": iso_media.size,
     "bmp": containers.bmp,
+    "gif": containers.gif,
 }

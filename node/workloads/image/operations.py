@@ -6,12 +6,13 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from mesh.kinds.image_operations import Step, Watermark
+from mesh.kinds.image_operations import Edges, Grayscale, Resize, Step, Threshold, Watermark
 from mesh.kinds.image_sizes import Misfit
 from node.executor.context import CertainFailure, Context, InputFault
 from node.workloads.common.progress_ticker import ticking
 from node.workloads.image import colours, filters, geometry
-from node.workloads.image.pixels import size_of
+from node.workloads.image.alpha import flattened
+from node.workloads.image.pixels import channels, size_of
 from node.workloads.image.watermark import watermark
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ Steps = tuple[tuple[str, Step], ...]
 """(prefix of a step's fields in the payload, the step)"""
 
 
-def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: Context) -> Image:
+def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], background: str, context: Context) -> Image:
     """Apply `steps` in order. The last of the equal parts of the progress is left for encoding.
 
-    `marks`: prefix of a watermark's step -> its decoded image. Raises: InputFault, MemoryError.
+    `marks`: prefix of a watermark's step -> its decoded image. `background`: the colour under transparent pixels where
+    an operation drops alpha. Raises: InputFault, MemoryError.
     """
     for index, (prefix, step) in enumerate(steps):
         begin, end = index / (len(steps) + 1), (index + 1) / (len(steps) + 1)
@@ -57,9 +59,18 @@ def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], context: C
             if isinstance(step, Watermark):
                 image = watermark(image, step, marks.get(prefix))
             else:
-                image = OPERATIONS[step.op](image, step)
+                image = OPERATIONS[step.op](*_prepared(image, step, background))
         context.progress(end, step.op)
     return image
+
+
+def _prepared(image: Image, step: Step, background: str) -> tuple[Image, Step]:
+    """(the image without alpha for an operation that drops it, the step with the task's colour for bars)"""
+    if isinstance(step, (Edges, Threshold, Grayscale)):
+        return flattened(image, background), step
+    if isinstance(step, Resize) and step.fit == "pad" and step.fill is None and channels(image) < 4:
+        return image, step.model_copy(update={"fill": background})
+    return image, step
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mesh.kinds.image_operations import Watermark
-from mesh.kinds.image_sizes import Misfit
+from mesh.kinds.image_operations import Step, Watermark, list_characters
+from node.executor.context import InputFault
+from node.workloads.image import scaling
 from node.workloads.image.pixels import channels, eight_bits, gray, scalar, size_of, white
 
 if TYPE_CHECKING:
@@ -45,6 +47,37 @@ def watermark(image: Image, step: Watermark, mark: Image | None) -> Image:
     return image
 
 
+def check_texts(steps: Iterable[tuple[str, Step]]) -> None:
+    """Raises: InputFault naming the field of a text with characters that this node's OpenCV can't draw."""
+    for prefix, step in steps:
+        if isinstance(step, Watermark) and step.text and (absent := undrawable(step.text)):
+            problem = (
+                f"has characters that can't be drawn here: {list_characters(absent)}; send the watermark as an image"
+            )
+            raise InputFault(f"{prefix}text", problem)
+
+
+def undrawable(text: str) -> list[str]:
+    """The characters for which OpenCV has no letter, each once; it would draw "?" for them.
+
+    Before version 5 it has only those of ASCII.
+    """
+    import cv2
+    import numpy as np
+
+    chars = list(dict.fromkeys(char for char in text if not char.isascii()))
+    if not hasattr(cv2, "FontFace"):
+        return chars
+
+    def drawn(char: str) -> bytes:
+        mask = np.zeros((64, 64), np.uint8)
+        cv2.putText(mask, char, (8, 48), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (255,), _THICKNESS, cv2.LINE_AA)
+        return mask.tobytes()
+
+    unknown = drawn("?") if chars else b""
+    return [char for char in chars if drawn(char) == unknown]
+
+
 def place(position: str, margin: int, size: tuple[int, int], mark: tuple[int, int]) -> tuple[int, int]:
     """(x, y) of a mark's top left pixel; the margin shrinks where there is no room for it."""
     words = position.split("-")
@@ -61,15 +94,10 @@ def place(position: str, margin: int, size: tuple[int, int], mark: tuple[int, in
 
 
 def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
-    """White text on black, 8 bits, with about `scale` times the `width`, and at most width x height.
-
-    Raises: Misfit when OpenCV can't draw the text: before version 5 it supports only ASCII.
-    """
+    """White text on black, 8 bits, with about `scale` times the `width`, and at most width x height."""
     import cv2
     import numpy as np
 
-    if not text.isascii() and not hasattr(cv2, "FontFace"):
-        raise Misfit("text", "has characters that this node's OpenCV can't draw; send the watermark as an image")
     font = cv2.FONT_HERSHEY_SIMPLEX
     (wide, high), below = cv2.getTextSize(text, font, 1.0, _THICKNESS)
     size = max(_LEAST_FONT_SCALE, min(width * scale / max(1, wide), height / max(1, high + below)))
@@ -83,20 +111,9 @@ def text_mask(text: str, width: int, height: int, scale: float) -> np.ndarray:
 
 def _scaled(mark: Image, width: int, height: int, scale: float) -> Image:
     """The mark in its final size; transparent pixels don't bleed into opaque ones."""
-    import cv2
-    import numpy as np
-
     old = size_of(mark)
     factor = min(width * scale / old[0], height / old[1])
-    size = max(1, round(old[0] * factor)), max(1, round(old[1] * factor))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    if channels(mark) < 4:
-        return cv2.resize(mark, size, interpolation=how)
-    weighed = mark.astype(np.float32)
-    weighed[:, :, :3] *= weighed[:, :, 3:] / white(mark)
-    weighed = cv2.resize(weighed, size, interpolation=how)
-    weighed[:, :, :3] /= np.maximum(weighed[:, :, 3:] / white(mark), 1e-6)
-    return np.rint(weighed).clip(0, white(mark)).astype(mark.dtype)
+    return scaling.scale(mark, (max(1, round(old[0] * factor)), max(1, round(old[1] * factor))), None)
 
 
 def _like(mark: Image, image: Image) -> Image:
