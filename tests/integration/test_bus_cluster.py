@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from mesh.bus.client import Bus
 from mesh.bus.errors import ApiError
+from mesh.bus.server import data_dir
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.data_dir import read_marker
 from mesh.bus.server.supervisor import BusServer
@@ -165,6 +167,28 @@ async def test_a_removed_server_returns_under_another_name(trio: Trio) -> None:
     assert (await trio.start("b", "a")).name != before
     await trio.until_group_of(system, 2)
     assert await _count(bus) == MESSAGES
+
+
+async def test_a_port_that_another_process_took_meanwhile_is_replaced(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the choice of a port and its use, another process may take it: at each kind of start."""
+    choose, taken = data_dir.free_port, list[int]()
+
+    def choose_a_taken_one_first(host: str, preferred: int = 0, others: tuple[int, ...] = ()) -> int:
+        return taken.pop() if taken else choose(host, preferred, others)
+
+    monkeypatch.setattr(data_dir, "free_port", choose_a_taken_one_first)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for node, join in (("a", ()), ("b", ("a",))):
+            taken.append(port)
+            server = await trio.start(node, *join)
+            assert not taken and port not in {route_port for _, route_port in server.routes}
+        await server.stop()
+        taken.append(port)
+        await server.start()
+        assert not taken and server.pids
 
 
 async def test_a_rescue_continues_with_the_remaining_server(trio: Trio) -> None:

@@ -164,7 +164,6 @@ async def test_a_bootstrap_without_a_leader_is_retried_and_finally_abandoned(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FOUNDING_TIMEOUTS_S", (0.001, 0.001))
-    monkeypatch.setattr(server_module, "_ATTEMPTS", 2)
     bus = harness.bus()
     with pytest.raises(NoLeader, match="no leader within"):
         await bus.start()

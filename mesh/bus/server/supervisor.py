@@ -39,7 +39,6 @@ _POLL_S = 0.01
 #: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
 #: time-out, not ours to set): starting afresh is quicker. The last one is for a very slow machine.
 _FOUNDING_TIMEOUTS_S = (1.6, 2.5, 20.0)
-_ATTEMPTS = len(_FOUNDING_TIMEOUTS_S)
 
 
 class BusServer:
@@ -194,40 +193,52 @@ class BusServer:
     # --- the first time ------------------------------------------------------------------------------
 
     async def _found(self, server: ServerProcess, boot: ServerProcess) -> Founded:
-        attempt = 0
-        while True:
-            timeout_s = _FOUNDING_TIMEOUTS_S[attempt]
-            attempt += 1
+        async def attempt(limit_s: float) -> Founded:
             data_dir.wipe(self.folder)
             founded = self._choose_ports(None)
             taken = (founded.client_port, founded.cluster_port, founded.witness_port)
             boot_port = data_dir.free_port(LOOPBACK, 0, taken)
             boot_config = self._layout.boot(founded, boot_port)
             config = replace(self._layout.server(founded), routes=((LOOPBACK, boot_port),))
-            try:
-                await bootstrap.found(server, config, boot, boot_config, timeout_s)
-                break
-            except CannotStart as error:
-                if attempt == _ATTEMPTS or not _worth_repeating(error):
-                    raise
+            await bootstrap.found(server, config, boot, boot_config, limit_s)
+            return founded
+
+        founded = await self._start_with_retries(attempt)
         # The boot peer is no longer a route, neither for the next start nor for the running server.
+        return self._settle_in(server, founded)
+
+    async def _join(self, server: ServerProcess, peers: tuple[Route, ...]) -> Founded:
+        """Become one more member of the group at `peers`. It counts once that group's leader says so."""
+        # A server that was taken out is refused under its old name for minutes: every membership has a name of its own.
+        name = f"{self.settings.node_id}~{secrets.token_hex(3)}"
+
+        async def attempt(_: float) -> Founded:
+            data_dir.wipe(self.folder)
+            founded = replace(self._choose_ports(None), server_name=name, peers=peers)
+            await server.launch(render(self._layout.newcomer(founded)))
+            await self._until_ready(server, founded)
+            return founded
+
+        return self._settle_in(server, await self._start_with_retries(attempt))
+
+    def _settle_in(self, server: ServerProcess, founded: Founded) -> Founded:
+        """Replace the configuration of the first start by the lasting one."""
         server.write_config(render(self._layout.server(founded)))
         server.reload()
         data_dir.write_marker(self.folder, founded)
         return founded
 
-    async def _join(self, server: ServerProcess, peers: tuple[Route, ...]) -> Founded:
-        """Become one more member of the group at `peers`. It counts once that group's leader says so."""
-        data_dir.wipe(self.folder)
-        ports = self._choose_ports(None)
-        # A server that was taken out is refused under its old name for minutes: every membership has a name of its own.
-        founded = replace(ports, server_name=f"{self.settings.node_id}~{secrets.token_hex(3)}", peers=peers)
-        await server.launch(render(self._layout.newcomer(founded)))
-        await self._until_ready(server, founded)
-        server.write_config(render(self._layout.server(founded)))
-        server.reload()
-        data_dir.write_marker(self.folder, founded)
-        return founded
+    async def _start_with_retries(self, attempt: Callable[[float], Awaitable[Founded]]) -> Founded:
+        """`attempt(limit in seconds)`, up to three times: an election, or a port that another process took meanwhile,
+        may be bad luck. Raises: CannotStart."""
+        for limit_s in _FOUNDING_TIMEOUTS_S[:-1]:
+            try:
+                return await attempt(limit_s)
+            except CannotStart as error:
+                await self._end_both()
+                if not (isinstance(error, bootstrap.NoLeader) or "address already in use" in str(error)):
+                    raise
+        return await attempt(_FOUNDING_TIMEOUTS_S[-1])
 
     # --- every other time ----------------------------------------------------------------------------
 
@@ -238,19 +249,15 @@ class BusServer:
                 f"{self.folder} holds the bus of mesh {was.mesh_id} on node {was.server_name}, this is mesh "
                 f"{settings.mesh_id} on node {settings.node_id}; give another --data"
             )
-        attempt = 0
-        while True:
-            attempt += 1
+
+        async def attempt(_: float) -> Founded:
             founded = self._choose_ports(was)
             await witness.launch(self._layout.witness(founded))
             await server.launch(render(self._layout.server(founded)))
-            try:
-                await self._until_ready(server, founded, restarted=True)
-                break
-            except CannotStart as error:
-                await self._end_both()
-                if attempt == _ATTEMPTS or not _worth_repeating(error):
-                    raise
+            await self._until_ready(server, founded, restarted=True)
+            return founded
+
+        founded = await self._start_with_retries(attempt)
         data_dir.write_marker(self.folder, founded)
         return founded
 
@@ -337,11 +344,6 @@ class BusServer:
         if was is not None:
             return replace(was, client_port=client, cluster_port=cluster, witness_port=witness)
         return Founded(settings.mesh_id, settings.node_id, client, cluster, witness)
-
-
-def _worth_repeating(error: CannotStart) -> bool:
-    """Bad luck, in an election or in a port that was free a moment ago."""
-    return isinstance(error, bootstrap.NoLeader) or "address already in use" in str(error)
 
 
 async def _at_once(process: ServerProcess) -> None:
