@@ -109,6 +109,9 @@ class VideoPayload(Payload):
     audio: Literal["keep", "drop"] = Field(
         default="keep", description="keep: copy the audio if the container supports its codec, else encode it to AAC"
     )
+    location: Literal["drop", "keep"] = Field(
+        default="drop", description="keep: write where the video was filmed (GPS) to the result, if the file says so"
+    )
     container: Annotated[Literal["mp4", "mkv"], BeforeValidator(_lower)] = Field(
         default="mp4", description="container format; an mp4 has its index first, so that it plays while it downloads"
     )

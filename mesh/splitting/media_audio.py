@@ -11,33 +11,9 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
 
-#: The audio codecs to copy into each container: those that players support in an mp4, and that Matroska defines.
-HELD: dict[str, frozenset[str]] = {
-    "mp4": frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")),
-    "mkv": frozenset(
-        (
-            "aac",
-            "mp3",
-            "mp2",
-            "ac3",
-            "eac3",
-            "dts",
-            "truehd",
-            "alac",
-            "opus",
-            "vorbis",
-            "flac",
-            "pcm_s16le",
-            "pcm_s24le",
-            "pcm_s32le",
-            "pcm_f32le",
-            "pcm_u8",
-        )
-    ),
-}
+    from mesh.splitting.media_plan import AudioPlan
+
 AAC_BITS_A_CHANNEL = 96_000
-AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 
 
 class Track:
@@ -47,25 +23,20 @@ class Track:
     """
 
     def __init__(
-        self, source: AudioStream, output: OutputContainer, container: str, start: Fraction, seconds: Fraction | None
+        self, source: AudioStream, output: OutputContainer, plan: AudioPlan, start: Fraction, seconds: Fraction | None
     ) -> None:
         self.source, self._output, self.start, self._seconds = source, output, start, seconds
-        context = source.codec_context
-        if context is None:
-            raise MediaFault("has an unsupported audio codec")
-        self.codec = context.codec.canonical_name
-        self.copied = self.codec in HELD[container]
+        self._plan = plan
         self._resampler: Any = None
-        self._stream = self._copied_stream() if self.copied else self._aac_stream()
-        if source.language:
-            self._stream.metadata["language"] = source.language
+        self.stream = self._copied_stream() if plan.copied else self._aac_stream()
 
     @property
     def facts(self) -> dict[str, str]:
         """{"codec", "how"} for the result."""
-        if self.copied:
-            return {"codec": self.codec, "how": "copied"}
-        return {"codec": "aac", "how": f"encoded to AAC: the container does not support {self.codec}"}
+        codec = self._plan.track.codec
+        if self._plan.copied:
+            return {"codec": codec, "how": "copied"}
+        return {"codec": "aac", "how": f"encoded to AAC: the container does not support {codec}"}
 
     def _copied_stream(self) -> Any:
         return self._output.add_stream_from_template(self.source, opaque=True)
@@ -73,10 +44,7 @@ class Track:
     def _aac_stream(self) -> Any:
         from av.audio.resampler import AudioResampler
 
-        context = self.source.codec_context
-        rate = context.sample_rate if context.sample_rate in AAC_RATES else 48000
-        # Chosen by the number of channels: a file may leave their order open, AAC can't.
-        layout = AAC_LAYOUTS.get(context.layout.nb_channels, "stereo")
+        layout, rate = self._plan.layout, self._plan.rate
         stream = self._output.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate = AAC_BITS_A_CHANNEL * stream.codec_context.layout.nb_channels
         self._resampler = AudioResampler("fltp", layout, rate, frame_size=1024)
@@ -87,7 +55,7 @@ class Track:
         import av
 
         try:
-            if self.copied:
+            if self._plan.copied:
                 self._copy_packet(packet)
             else:
                 self._encode(packet)
@@ -100,7 +68,7 @@ class Track:
         shift = round(self.start / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts -= shift
-        packet.stream = self._stream
+        packet.stream = self.stream
         self._output.mux(packet)
 
     def _encode(self, packet: Any) -> None:
@@ -111,11 +79,11 @@ class Track:
             self._write_frames(self._resampler.resample(frame))
         if not packet.size:
             self._write_frames(self._resampler.resample(None))
-            self._output.mux(self._stream.encode(None))
+            self._output.mux(self.stream.encode(None))
 
     def _write_frames(self, frames: list[Any]) -> None:
         for frame in frames:
-            self._output.mux(self._stream.encode(frame))
+            self._output.mux(self.stream.encode(frame))
 
     def _late(self, pts: int | None, time_base: Fraction) -> bool:
         return self._seconds is not None and pts is not None and pts * time_base - self.start >= self._seconds

@@ -6,6 +6,7 @@ them in either place. Requires PyAV (`av`).
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,12 +19,15 @@ from mesh.splitting.media import Decoding, MediaFault, opened
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
+    from av.video.format import VideoFormat
     from av.video.stream import VideoStream
 
 #: Frames that are decoded for facts: some, such as captions, are not on every frame.
 _LOOKED_AT = 4
 #: FFmpeg's AVFieldOrder of interlaced video, by the field that is shown first.
 _FIELD_ORDERS: dict[int, FieldOrder] = {2: "top_first", 5: "top_first", 3: "bottom_first", 4: "bottom_first"}
+#: Matrix and range, as FFmpeg numbers them, of the pictures that RGB is converted to.
+_BT709 = (1, 1)
 #: The side data of frames that the encoders here don't keep, or not all: FFmpeg's name and ours.
 EXTRAS = {
     "A53_CC": "closed captions",
@@ -38,6 +42,21 @@ EXTRAS = {
     "S12M_TIMECODE": "timecode",
     "GOP_TIMECODE": "timecode",
 }
+
+
+#: Names of handlers that programs write by themselves.
+_HANDLERS = re.compile(r"handler|core media|^iso media|gpac|l-smash|mainconcept|^apple|^(video|sound|audio)$", re.I)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the stored pictures consist of."""
+
+    bits: int = 8
+    """Per sample."""
+    chroma: str = "4:2:0"
+    """4:2:0, 4:2:2, 4:4:4, RGB, grey, or the chroma planes' share of the width and height."""
+    alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,8 +74,13 @@ class StreamFacts:
     """default, forced, comment, attached_pic, … in FFmpeg's order"""
     layout: str = ""
     """Of audio: stereo, 5.1(side), …"""
+    channels: int = 0
     rate: int = 0
     """Of audio: samples per second."""
+    size: tuple[int, int] = (0, 0)
+    """Of pictures: width and height, pixels; zeros when unknown."""
+    readable: bool = True
+    """Whether FFmpeg has a decoder."""
     hidden: bool = False
     """A helper track of the container, such as the one with the titles of the chapters."""
 
@@ -87,8 +111,7 @@ class Facts:
     container: str
     """FFmpeg's name of the format."""
     picture: Picture
-    pixel_format: str
-    """Of the stored pictures."""
+    samples: Samples
     start: Fraction
     """The time in the file that becomes 0 in the result, seconds: the first shown picture or sound, which may be
     negative (a clock that wraps to 0 is counted from below 0)."""
@@ -100,6 +123,10 @@ class Facts:
     """Title, dates, place and others of the whole file."""
     extras: tuple[str, ...] = ()
     """Values of EXTRAS that the first frames carry."""
+    timecode: str = ""
+    """hh:mm:ss:ff of the first picture, from the container."""
+    images: tuple[tuple[int, bytes], ...] = ()
+    """(index of the stream, contents) of the cover pictures."""
 
     def of_kind(self, kind: str) -> tuple[StreamFacts, ...]:
         """The visible streams of one kind."""
@@ -112,25 +139,49 @@ def read_facts(source: bytes | Path) -> Facts:
         order = _FIELD_ORDERS.get(stream.codec_context.field_order)
         reading = Decoding(container, stream, 1)
         frames: list[Any] = []
-        for packet in reading.packets():
+        covers = [cover for cover in container.streams.video if _is_cover(cover)]
+        images: dict[int, bytes] = {}
+        for packet in reading.packets(*covers):
+            if packet.stream in covers:
+                if packet.size:
+                    images.setdefault(packet.stream.index, bytes(packet))
+                continue
             frames += reading.frames(packet)
             if len(frames) >= _LOOKED_AT:
                 break
         if not frames:
             raise MediaFault("has no frame that can be decoded")
         picture, extras = _picture(frames, stream, order)
-        decoder = stream.codec_context
         return Facts(
             container=container.format.name,
             picture=picture,
-            pixel_format=decoder.format.name if decoder.format else "",
+            samples=_samples(frames[0].format),
             start=_start(container, frames[0]),
             video=stream.index,
             streams=tuple(_stream(found) for found in container.streams),
             chapters=tuple(_chapters(container)),
             tags=tuple(sorted(container.metadata.items())),
             extras=extras,
+            timecode=_timecode(container),
+            images=tuple(sorted(images.items())),
         )
+
+
+def _timecode(container: InputContainer) -> str:
+    found = (stream.metadata.get("timecode") or stream.metadata.get("TIMECODE") for stream in container.streams)
+    return next((timecode for timecode in found if timecode), container.metadata.get("timecode", ""))
+
+
+def _samples(pixels: VideoFormat) -> Samples:
+    components = pixels.components
+    alpha = any(component.is_alpha for component in components)
+    name = "RGB"
+    if not pixels.is_rgb:
+        width, height = pixels.chroma_width(64), pixels.chroma_height(64)
+        known = {(32, 32): "4:2:0", (32, 64): "4:2:2", (64, 64): "4:4:4"}
+        grey = len(components) - alpha < 3
+        name = "grey" if grey else known.get((width, height), f"{width}/64 x {height}/64")
+    return Samples(max((component.bits for component in components), default=8), name, alpha)
 
 
 def _start(container: InputContainer, frame: Any) -> Fraction:
@@ -139,14 +190,14 @@ def _start(container: InputContainer, frame: Any) -> Fraction:
     starts = [
         stream.start_time * stream.time_base
         for stream in streams
-        if stream.start_time is not None and stream.time_base and not _of_thumbnails(stream)
+        if stream.start_time is not None and stream.time_base and not _is_cover(stream)
     ]
     if frame.pts is not None and frame.time_base is not None:
         starts.append(frame.pts * frame.time_base)
     return min(starts, default=Fraction(0))
 
 
-def _of_thumbnails(stream: Stream) -> bool:
+def _is_cover(stream: Stream) -> bool:
     from av.stream import Disposition
 
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
@@ -161,6 +212,8 @@ def _picture(frames: list[Any], stream: VideoStream, order: FieldOrder | None) -
     matrix = struct.unpack("=9i", side["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in side else None
     turn = turn_of(matrix) if matrix else "none"
     aspect = Fraction(stream.sample_aspect_ratio or 1)
+    if first.format.is_rgb:
+        colour = (colour[0], colour[1], *_BT709)
     picture = Picture(
         turn=turn or "none",
         matrix=None if turn else matrix,
@@ -241,12 +294,22 @@ def _stream(stream: Any) -> StreamFacts:
         kind=stream.type,
         codec=codec,
         language="" if language == "und" else language,
-        title=stream.metadata.get("title", ""),
+        title=_title(stream.metadata),
         dispositions=tuple(flag.name or "" for flag in stream.disposition),
         layout=context.layout.name if audio else "",
+        channels=context.layout.nb_channels if audio else 0,
         rate=context.sample_rate if audio else 0,
-        hidden=stream.type == "data" and stream.discard == Discard.all,
+        size=(context.width, context.height) if stream.type == "video" and context is not None else (0, 0),
+        readable=context is not None,
+        hidden=stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata),
     )
+
+
+def _title(metadata: dict[str, str]) -> str:
+    """A track's title: in a QuickTime file its name, or the name of its handler where a person chose that."""
+    handler = metadata.get("handler_name", "")
+    chosen = "" if _HANDLERS.search(handler) or not handler.isprintable() else handler
+    return metadata.get("title") or metadata.get("name") or chosen
 
 
 def _chapters(container: InputContainer) -> list[Chapter]:

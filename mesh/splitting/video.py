@@ -3,7 +3,7 @@
 The client cuts, checks and joins, and requires PyAV (`av`). When a node dies, the mesh runs its task on another node.
 With a software encoder, one thread per part (the defaults) and the same encoder version on all nodes, the result is
 byte-identical for any number of nodes. With other settings it is an equally good file: every part is decoded and its
-frames are counted before it is joined. Subtitles and chapters are left out.
+frames are counted before it is joined.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mesh.kinds.table import validate
 from mesh.kinds.video import VideoPayload
 from mesh.splitting import video_cut, video_join
 from mesh.splitting.media import MediaFault
+from mesh.splitting.media_plan import SOFTWARE, Target
 from mesh.splitting.video_plan import Piece
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ async def encode(
     video_encode_<codec>, without `video`. `on_progress` is called after every change. The other options apply to each
     task, see `mesh.client.Mesh`; by default `requires` asks for as many cores as the payload has `threads`.
     Returns {file, bytes, codec, encoder, frames, duration_s, width, height, bit_rate (of the video, bits/s), audio,
-    parts, nodes (ids), seconds, fps, realtime (duration of the video over `seconds`)}.
+    kept, converted, dropped (texts: what became of the facts of the source, see docs/video.md), parts, nodes (ids),
+    seconds, fps, realtime (duration of the video over `seconds`)}.
 
     Raises: BadInput, also for an unusable file; CannotStart without PyAV; TaskFailed when a task fails permanently or
     returns a wrong part; OSError; as `Mesh.start`.
@@ -120,14 +122,12 @@ async def encode(
             finally:
                 await job.stop()
             job.begin_phase("joining")
-            keep_audio = settings.audio == "keep"
-            audio = await asyncio.to_thread(
-                video_join.join, video, parts, draft, settings.container, keep_audio, job.report_joined
-            )
+            result = job.target(codec, settings)
+            joined = await asyncio.to_thread(video_join.join, video, parts, draft, result, job.report_joined)
         except MediaFault as fault:
             raise BadInput(f"{source} {fault}.", (Fault("FILE", str(fault)),)) from None
-    output = {"file": str(target), "bytes": target.stat().st_size, "codec": codec, "audio": audio}
-    return {**output, **_speed(video, time.perf_counter() - started), **job.facts(parts)}
+    output = {"file": str(target), "bytes": target.stat().st_size, "codec": codec, "audio": joined.audio}
+    return {**output, **joined.outcome.as_info(), **_speed(video, time.perf_counter() - started), **job.facts(parts)}
 
 
 @contextmanager
@@ -274,6 +274,16 @@ class _Encoding:
     async def _delete(self, blob: str) -> None:
         with suppress(QueztlError):  # the mesh deletes it after a while
             await self._mesh.bus.objects.delete(blob)
+
+    def target(self, codec: str, settings: VideoPayload) -> Target:
+        """The settings of the joined video that its facts depend on."""
+        return Target(
+            codec=codec,
+            container=settings.container,
+            software=all(encoder in SOFTWARE for encoder in self.encoders),
+            audio=settings.audio == "keep",
+            location=settings.location == "keep",
+        )
 
     def facts(self, parts: list[video_join.Part]) -> dict[str, Any]:
         """The fields of the result that describe the encoding."""

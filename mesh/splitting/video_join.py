@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from mesh.splitting.media import Decoding, MediaFault, open_output, opened, time_base_of
-from mesh.splitting.media_audio import Track
+from mesh.splitting.media_carry import Carrier
+from mesh.splitting.media_plan import Target, plan
+from mesh.splitting.media_table import Outcome
 from mesh.splitting.video_cut import SourceVideo
 from mesh.splitting.video_plan import Piece, decode_times
 
@@ -48,15 +50,20 @@ def check(path: Path, video: SourceVideo, piece: Piece) -> Part:
     return Part(path, tuple(times), head, size)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What a joined file has beside its pictures."""
+
+    audio: list[dict[str, str]]
+    """The facts of each audio track."""
+    outcome: Outcome
+
+
 def join(
-    video: SourceVideo,
-    parts: Sequence[Part],
-    target: Path,
-    container: str,
-    keep_audio: bool,
-    on_progress: Callable[[int], None],
-) -> list[dict[str, str]]:
-    """Write the parts and the source's audio into `target`; returns the facts of each audio track.
+    video: SourceVideo, parts: Sequence[Part], path: Path, target: Target, on_progress: Callable[[int], None]
+) -> Joined:
+    """Write the parts, and what the source has beside its pictures, into `path`. `target`: of the whole video; its
+    size and bits are taken from the parts.
 
     `on_progress(frames written)` is called every 500 frames.
     Raises: MediaFault when the parts have different decoder configurations, or the audio is damaged; OSError.
@@ -66,24 +73,30 @@ def join(
             "has parts that were encoded by different versions of an encoder: set requires to a node, or to a label of "
             "nodes with the same version"
         )
-    with opened(video.path) as (source, _), open_output(target, container) as output:
+    with opened(video.path) as (source, _), open_output(path, target.container) as output:
         with opened(parts[0].path) as (_, first):
             stream = output.add_stream_from_template(first, opaque=True)
-        audio_streams = list(source.streams.audio) if keep_audio else []
-        tracks = [Track(audio, output, container, video.start, None) for audio in audio_streams]
-        audio_times = _write_audio(source, tracks)
+            context = stream.codec_context
+            context.sample_aspect_ratio, context.framerate = first.sample_aspect_ratio, video.rate
+            pixels = first.codec_context.format
+            bits = max((component.bits for component in pixels.components), default=8) if pixels else 8
+            size = (first.codec_context.width, first.codec_context.height)
+            target = replace(target, size=size, bits=bits, rate=video.rate)
+        carrier = Carrier(plan(video.facts, target), source, output, stream)
+        carried = _write_carried(source, carrier, video.start)
         for written, packet in enumerate(_video_packets(video, parts), 1):
-            # Audio up to this time comes first, so that both are close together in the file.
-            for until in audio_times:
+            # What is heard up to this time comes first, so that both are close together in the file.
+            for until in carried:
                 if until >= packet.dts * video.time_base:
                     break
             packet.stream = stream
             output.mux(packet)
             if written % 500 == 0:
                 on_progress(written)
-        for _ in audio_times:
+        for _ in carried:
             pass
-        return [track.facts for track in tracks]
+        carrier.finish()
+        return Joined([track.facts for track in carrier.audio], carrier.outcome)
 
 
 def _video_packets(video: SourceVideo, parts: Sequence[Part]) -> Iterator[Any]:
@@ -101,14 +114,12 @@ def _video_packets(video: SourceVideo, parts: Sequence[Part]) -> Iterator[Any]:
                     yield packet
 
 
-def _write_audio(source: Any, tracks: Sequence[Track]) -> Iterator[Fraction]:
-    """Write the audio packet by packet; yields the end time of each in the result, seconds."""
-    if not tracks:
+def _write_carried(source: Any, carrier: Carrier, start: Fraction) -> Iterator[Fraction]:
+    """Write the audio and subtitles packet by packet; yields the time of each in the result, seconds."""
+    if not carrier.sources:
         return
-    for packet in source.demux([track.source for track in tracks]):
-        ends = None
-        if packet.size and packet.pts is not None:
-            ends = (packet.pts + (packet.duration or 0)) * packet.time_base - tracks[0].start
-        next(track for track in tracks if track.source is packet.stream).write(packet)
-        if ends is not None:
-            yield ends
+    for packet in source.demux(list(carrier.sources)):
+        begins = packet.pts * packet.time_base - start if packet.size and packet.pts is not None else None
+        carrier.write(packet)
+        if begins is not None:
+            yield begins

@@ -14,6 +14,7 @@ from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from mesh.splitting import video_cut, video_join
 from mesh.splitting.media import MediaFault
+from mesh.splitting.media_plan import Target
 from mesh.splitting.video import checked
 from node.executor.context import Context, load
 from tests.videos import psnr, read, video
@@ -70,7 +71,7 @@ def test_the_joined_video_has_the_frames_of_the_source(name, tmp_path):
         assert any(overlaps), "the source must have open groups"
     for container in ("mp4", "mkv"):
         target = tmp_path / f"joined.{container}"
-        how = video_join.join(film, parts, target, container, True, lambda frames: None)
+        how = video_join.join(film, parts, target, Target("h264", container), lambda frames: None).audio
         made = read(target)
         assert made.numbers == was.numbers
         assert all(psnr(plane, other) > 30 for plane, other in zip(made.luma, was.luma, strict=True))
@@ -98,7 +99,7 @@ def test_other_codecs_are_joined_too_and_give_the_same_bytes_each_time(codec, tm
         folder.mkdir()
         film, parts = parts_of(data, folder, codec, resolution="160x96")
         assert film.facts.picture.turn == "rotate_left" and film.facts.picture.colour[2] == 1
-        video_join.join(film, parts, folder / "joined.mp4", "mp4", True, lambda frames: None)
+        video_join.join(film, parts, folder / "joined.mp4", Target(codec, "mp4"), lambda frames: None)
         results.append((folder / "joined.mp4").read_bytes())
     assert results[0] == results[1]
     made = read(results[0])
@@ -124,7 +125,7 @@ def test_a_damaged_or_foreign_part_is_refused(tmp_path):
         video_join.check(tmp_path / "text", film, film.pieces[1])
     other = video_join.Part(parts[1].path, parts[1].times, b"another head", 1)
     with pytest.raises(MediaFault, match="different versions of an encoder"):
-        video_join.join(film, [parts[0], other], tmp_path / "joined.mp4", "mp4", True, lambda frames: None)
+        video_join.join(film, [parts[0], other], tmp_path / "joined.mp4", Target("h264", "mp4"), lambda frames: None)
 
 
 def test_fields_that_mean_the_whole_video_are_refused_by_name():

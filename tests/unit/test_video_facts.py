@@ -1,38 +1,23 @@
-"""The facts of a video besides its frames: single and chunked encoding carry the same ones."""
+"""How the pictures of a video must be shown: single and chunked encoding carry the same facts."""
 
 from __future__ import annotations
 
+import struct
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from mesh.kinds.table import validate
-from mesh.kinds.video_picture import TURNS, turn_of
-from mesh.splitting import video_join
+from mesh.kinds.video_picture import TURNS, Picture, turn_of
 from mesh.splitting.media_facts import read_facts
-from node.executor.context import Context, load
-from tests.unit.test_splitting_video import parts_of
+from node.workloads.video.frame_filter import fields_after
+from tests.encodings import WAYS, encoded, every_container, every_way, facts_in, made
+from tests.films import Film
 from tests.videos import psnr, read, video
 
-WAYS = ("single", "chunked")
-every_way = pytest.mark.parametrize("way", WAYS)
 ONE = 1 << 16
-
-
-def made(way: str, data: bytes, folder: Path, codec: str = "h264", container: str = "mp4", **payload: Any) -> Path:
-    """The result of encoding `data` as one task or in parts."""
-    if way == "single":
-        kind = f"video_encode_{codec}"
-        given = {"video": data, "preset": "ultrafast", "encoder": "software", "container": container, **payload}
-        path = load(kind)(validate(kind, given), Context(cores=1, folder=folder)).data
-        assert isinstance(path, Path)
-        return path
-    film, parts = parts_of(data, folder, codec, **payload)
-    video_join.join(film, parts, folder / f"joined.{container}", container, True, lambda frames: None)
-    return folder / f"joined.{container}"
 
 
 def shown(plane: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
@@ -80,3 +65,121 @@ def test_a_clock_that_wraps_to_zero_loses_no_frame(way, tmp_path):
     assert result.times[0] >= 0 and len(spans) == 49
     assert max(abs(span - (was.times[1] - was.times[0])) for span in spans) < 0.002
     assert abs((result.sound_span[0] - result.times[0]) - (was.sound_span[0] - was.times[0])) < 0.05
+
+
+@every_way
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
+def test_hdr10_keeps_its_mastering_display_and_light_level(way, codec, tmp_path):
+    display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    options = {"x265-params": f"log-level=none:master-display={display}:max-cll=1000,400"}
+    film = Film("mp4", "libx265", 15, options=options, pixel_format="yuv420p10le", colour=(9, 16, 9, 1))
+    data = film.data()
+    result, info = encoded(way, data, tmp_path, codec)
+    with av.open(str(result)) as file:
+        frame = next(file.decode(video=0))
+        side = {found.type.name: bytes(found) for found in frame.side_data}
+        assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (9, 16, 9, 1)
+    numbers = struct.unpack("=20i", side["MASTERING_DISPLAY_METADATA"][:80])
+    values = [numbers[at] / numbers[at + 1] for at in range(0, 20, 2)]
+    assert values[:8] == pytest.approx([0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329], abs=2e-5)
+    assert values[8:] == pytest.approx([0.005, 1000], abs=1e-4)
+    assert struct.unpack("=2I", side["CONTENT_LIGHT_LEVEL"]) == (1000, 400)
+    assert {"mastering display", "light level", "colours"} <= facts_in(info, "kept")
+    assert ("bit depth" in facts_in(info, "converted")) is (codec == "h264")
+
+
+def first_fields(path: Path) -> list[tuple[bool, bool]]:
+    """(interlaced, top field first) of each frame: FFmpeg's filter `select` reads the second flag."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        graph = av.filter.Graph()
+        source = graph.add_buffer(template=stream)
+        chain = (source, graph.add("select", r"eq(interlace_type\,TOPFIRST)"), graph.add("buffersink"))
+        graph.link_nodes(*chain).configure()
+        found = []
+        for frame in file.decode(stream):
+            graph.vpush(frame)
+            try:
+                graph.vpull()
+                found.append((frame.interlaced_frame, True))
+            except av.error.BlockingIOError:
+                found.append((frame.interlaced_frame, False))
+        return found
+
+
+@every_way
+@pytest.mark.parametrize("order", ["tff", "bff"])
+@pytest.mark.parametrize("source", ["libx264", "mpeg2video"])
+def test_interlaced_pictures_stay_interlaced_in_h264(way, order, source, tmp_path):
+    options = {"x264-params": f"{order}=1"} if source == "libx264" else {"b": "2000000"}
+    film = Film("mp4" if source == "libx264" else "mpegts", source, 25, options=options, fields=order)
+    data = film.data()
+    (tmp_path / "source").write_bytes(data)
+    assert first_fields(tmp_path / "source") == [(True, order == "tff")] * 25
+    result, info = encoded(way, data, tmp_path, crf=12)
+    assert first_fields(result) == [(True, order == "tff")] * 25
+    assert "field order" in facts_in(info, "kept")
+    pairs = zip(read(result).luma, read(data).luma, strict=True)
+    assert all(psnr(plane, other) > 32 for plane, other in pairs)
+
+
+@every_container
+@pytest.mark.parametrize("codec", ["h265", "av1"])
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_the_container_tells_the_field_order_of_other_codecs(codec, container, order, tmp_path):
+    film = Film("mp4", "libx264", 15, options={"x264-params": f"{order}=1"}, fields=order)
+    for way in WAYS if codec == "h265" else ("single",):
+        (tmp_path / way).mkdir()
+        result, info = encoded(way, film.data(), tmp_path / way, codec, container)
+        with av.open(str(result)) as file:
+            assert file.streams.video[0].codec_context.field_order == {"tff": 2, "bff": 3}[order]
+        assert "field order" in facts_in(info, "kept")
+
+
+def test_a_flip_exchanges_the_fields_and_a_turn_sideways_ends_them():
+    top = Picture(fields="top_first")
+    assert fields_after(top) == "top_first"
+    assert fields_after(top.model_copy(update={"turn": "flip"})) == "bottom_first"
+    assert fields_after(top.model_copy(update={"turn": "rotate_180"})) == "bottom_first"
+    assert fields_after(top.model_copy(update={"turn": "mirror"})) == "top_first"
+    assert fields_after(top.model_copy(update={"turn": "rotate_left"})) == "progressive"
+    assert fields_after(Picture(turn="flip")) == "progressive"
+
+
+def test_interlaced_h264_of_a_height_that_it_cannot_have_says_so(tmp_path):
+    film = Film("mpegts", "mpeg2video", 5, size=(160, 90), options={"b": "2000000"}, fields="tff")
+    result, info = encoded("single", film.data(), tmp_path)
+    assert first_fields(result) == [(False, False)] * 5
+    assert [entry for entry in info["dropped"] if "multiple of 4" in entry]
+
+
+@every_way
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_the_containers_pixel_aspect_is_kept(way, codec, tmp_path):
+    """AV1's own data has no aspect, only the header of the mp4."""
+    data = Film("mp4", "libsvtav1", 12, aspect=Fraction(4, 3), size=(128, 96), options={"preset": "12"}).data()
+    for container in ("mp4", "mkv"):
+        (tmp_path / container).mkdir()
+        result, info = encoded(way, data, tmp_path / container, codec, container)
+        with av.open(str(result)) as file:
+            kept = file.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+        assert kept is ("pixel aspect" in facts_in(info, "kept")) is ((codec, container) != ("av1", "mkv"))
+
+
+@every_way
+def test_rgb_keeps_its_colours(way, tmp_path):
+    path = tmp_path / "source.mkv"
+    with av.open(str(path), "w", format="matroska") as output:
+        stream = output.add_stream("ffv1", rate=25, width=64, height=64, pix_fmt="bgr0")
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), (200, 60, 40), np.uint8), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame.reformat(format="bgr0")))
+        output.mux(stream.encode(None))
+    result, info = encoded(way, path.read_bytes(), tmp_path, crf=1)
+    with av.open(str(result)) as file:
+        frame = next(file.decode(video=0))
+        luma = int(np.frombuffer(frame.planes[0], np.uint8)[10])
+    assert (frame.colorspace, frame.color_range) == (1, 1)
+    assert luma == pytest.approx(16 + 219 * (0.2126 * 200 + 0.7152 * 60 + 0.0722 * 40) / 255, abs=1.5)
+    assert "chroma samples" in facts_in(info, "converted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ def options(encoder: str, settings: EncoderSettings) -> dict[str, str]:
         params = ["log-level=none", "info=0", "open-gop=0"]
         params += ["pools=none", "frame-threads=1", "wpp=0"] if settings.threads == 1 else [f"pools={settings.threads}"]
         params += _hdr(settings.picture, "master-display", "max-cll")
-        return _as_text(preset=settings.preset, crf=crf, **{"x265-params": ":".join(params)})
+        return _as_text(preset=settings.preset, crf=crf, a53cc=1, **{"x265-params": ":".join(params)})
     if encoder == "libsvtav1":
         # `lp` is not a number of threads but a level from 1 to 6, each with about twice as many.
         level = min(6, settings.threads.bit_length())
@@ -150,6 +150,8 @@ def create(
 
 def configure(context: Any, encoder: str, settings: EncoderSettings) -> None:
     """Apply the settings to a codec context that is not opened yet."""
+    if encoder == "libx264" and context.height % 4:
+        settings = replace(settings, fields="progressive")  # it refuses fields of an odd number of chroma lines
     # SVT-AV1 would print its settings on stderr of every task.
     os.environ.setdefault("SVT_LOG", "1")
     context.options = options(encoder, settings)

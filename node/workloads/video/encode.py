@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
 from mesh.splitting.media import MediaFault, open_output, opened
-from mesh.splitting.media_audio import Track
+from mesh.splitting.media_carry import Carrier
+from mesh.splitting.media_plan import Target, plan
+from mesh.splitting.media_table import Outcome
 from node.executor.context import Context, InputFault, Output
 from node.workloads.common import thread_priority
 from node.workloads.video import codecs, quality
@@ -30,8 +32,9 @@ _ENCODING_SHARE = 0.75
 def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
     """Encode the payload's video into a file. info: codec, encoder, hardware, preset, crf, bit_rate_asked, threads,
     frames, duration_s, width, height, frame_rate, pixel_format, bit_rate (of the video, bits/s), bytes, container,
-    audio, seconds, fps (frames encoded per second), realtime (duration over seconds), and facts about the source; with
-    `quality` also psnr_db, psnr_y_db, psnr_min_db, ssim.
+    audio, kept, converted, dropped (texts: what became of the source's facts, see docs/video.md), seconds, fps (frames
+    encoded per second), realtime (duration over seconds), and facts about the source; with `quality` also psnr_db,
+    psnr_y_db, psnr_min_db, ssim.
 
     Raises: InputFault.
     """
@@ -89,7 +92,7 @@ class _Job:
         try:
             for item in source.items:
                 if hasattr(item, "stream"):
-                    writer.write_audio(item)
+                    writer.write_packet(item)
                     continue
                 writer.write_frame(item)
                 if source.expected and (now := time.perf_counter()) - reported_at >= REPORT_EVERY_S:
@@ -121,7 +124,8 @@ class _Job:
             "bit_rate": round(written.bytes * 8 / duration) if duration else 0,
             "bytes": self.path.stat().st_size,
             "container": self.payload.container,
-            "audio": [track.facts for track in written.tracks],
+            "audio": written.audio,
+            **written.outcome.as_info(),
             "seconds": round(seconds, 6),
             "fps": round(written.frames / seconds, 3),
             "realtime": round(duration / seconds, 4),
@@ -137,6 +141,9 @@ class _Written:
     """Total size of the video packets."""
     duration: Fraction = Fraction(0)
     size: tuple[int, int] = (0, 0)
+    audio: list[dict[str, str]] = field(default_factory=list)
+    """The facts of each audio track."""
+    outcome: Outcome = field(default_factory=lambda: Outcome("mp4"))
 
 
 class _Writer(_Written):
@@ -147,7 +154,7 @@ class _Writer(_Written):
         self._job, self._source, self._filter = job, source, frame_filter
         self._file = open_output(job.path, job.payload.container)
         self._stream: Any = None
-        self.tracks: list[Track] = []
+        self._carrier: Carrier | None = None
         self._waiting: list[Any] = []
 
     def write_frame(self, frame: VideoFrame) -> None:
@@ -173,17 +180,19 @@ class _Writer(_Written):
         self.duration = pts * time_base + step
         self._mux(packets)
 
-    def write_audio(self, packet: Any) -> None:
-        """Write an audio packet; before the first frame, when there are no streams yet, keep it."""
+    def write_packet(self, packet: Any) -> None:
+        """Write a packet of audio or subtitles; before the first frame, when there are no streams yet, keep it."""
         if self._stream is None:
             self._waiting.append(packet)
-        else:
-            self.tracks[self._source.tracks.index(packet.stream)].write(packet)
+        elif self._carrier is not None:
+            self._carrier.write(packet)
 
     def finish(self) -> None:
         """Flush the encoder, after the last frame."""
         if self._stream is not None:
             self._mux(self._stream.encode(None))
+        if self._carrier is not None:
+            self._carrier.finish()
 
     def close(self) -> None:
         """Write the remaining packets and the index."""
@@ -216,13 +225,32 @@ class _Writer(_Written):
             setattr(context, name, getattr(frame, name))
         codecs.configure(context, job.encoder, job.settings)
         self._stream = stream
-        for audio in source.tracks:
-            self.tracks.append(Track(audio, self._file, job.payload.container, source.start, job.payload.span))
+        self._carry(stream)
         # The first packet writes the header, which needs all streams.
         waiting = list(self._waiting)
         self._waiting.clear()
         for packet in waiting:
-            self.write_audio(packet)
+            self.write_packet(packet)
+
+    def _carry(self, stream: Any) -> None:
+        """Prepare the transfer of what a whole file has beside its pictures."""
+        source, payload = self._source, self._job.payload
+        if source.known is None or source.container is None:
+            return
+        target = Target(
+            codec=self._job.codec,
+            container=payload.container,
+            software=self._job.encoder in codecs.SOFTWARE.values(),
+            size=self.size,
+            bits=10 if self._job.pixel_format == "yuv420p10le" else 8,
+            audio=payload.audio == "keep",
+            location=payload.location == "keep",
+            seconds=payload.span,
+            rate=source.rate,
+        )
+        self._carrier = Carrier(plan(source.known, target), source.container, self._file, stream)
+        self.audio = [track.facts for track in self._carrier.audio]
+        self.outcome = self._carrier.outcome
 
 
 def _compared(job: _Job, path: Path) -> dict[str, float]:
@@ -240,7 +268,7 @@ def _compared(job: _Job, path: Path) -> dict[str, float]:
             yield frame
 
     frame_filter = FrameFilter(payload, job.pixel_format)
-    with source_of(payload, job.context, job.codec, frame_filter, audio=False) as source:
+    with source_of(payload, job.context, job.codec, frame_filter, sound=False) as source:
         frame_filter.pixel_format, expected = job.pixel_format, source.expected
         try:
             with opened(path) as (container, stream):

@@ -66,13 +66,20 @@ class FrameFilter:
             if frame is None:
                 return []
             self._graph = self._build_graph(frame)
+        if frame is not None and not frame.format.is_rgb:
+            self._colour(frame)
         self._graph.vpush(frame)
         frames = []
         while True:
             try:
-                frames.append(self._graph.vpull())
+                frames.append(self._colour(self._graph.vpull()))
             except (NeedsInput, Ended):
                 return frames
+
+    def _colour(self, frame: VideoFrame) -> VideoFrame:
+        """The frame with the colours of the whole video, which a part may lack."""
+        frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = self.picture.colour
+        return frame
 
     def _build_graph(self, frame: VideoFrame) -> Any:
         from av.filter import Graph
@@ -105,4 +112,5 @@ class FrameFilter:
             steps.append(("fps", f"{self.rate.numerator}/{self.rate.denominator}"))
         # Each field is scaled by itself, or two moments would be mixed.
         fields = ":interl=1" if fields_after(picture) != "progressive" else ""
-        return [*steps, ("scale", f"{width}:{height}:flags=bicubic{fields}"), ("format", self.pixel_format)]
+        matrix = ":out_color_matrix=bt709:out_range=tv" if frame.format.is_rgb else ""
+        return [*steps, ("scale", f"{width}:{height}:flags=bicubic{fields}{matrix}"), ("format", self.pixel_format)]

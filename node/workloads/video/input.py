@@ -30,7 +30,7 @@ class Source:
     """A video, to be read once."""
 
     items: Iterator[Any]
-    """Filtered frames in presentation order, interleaved with packets of `tracks`."""
+    """Filtered frames in presentation order, interleaved with packets of the audio and subtitles of `container`."""
     rate: Fraction
     """Frames per second."""
     expected: float
@@ -38,18 +38,22 @@ class Source:
     pixel_format: str
     start: Fraction = Fraction(0)
     """Time in the source that becomes 0 in the result, seconds."""
-    tracks: tuple[Any, ...] = ()
-    """The audio streams."""
     picture: Picture = field(default_factory=Picture)
+    container: InputContainer | None = None
+    known: Facts | None = None
+    """The facts of a whole file."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Fields for the result."""
 
 
 @contextmanager
 def source_of(
-    payload: VideoPayload, context: Context, codec: Codec, frame_filter: FrameFilter | None = None, audio: bool = True
+    payload: VideoPayload, context: Context, codec: Codec, frame_filter: FrameFilter | None = None, sound: bool = True
 ) -> Generator[Source, None, None]:
-    """The payload's video. Raises: InputFault, also while it is read."""
+    """The payload's video; `sound`: with the packets of its audio and subtitles.
+
+    Raises: InputFault, also while it is read.
+    """
     try:
         if payload.video is None:
             yield _test_picture(payload, frame_filter)
@@ -59,7 +63,7 @@ def source_of(
             data = context.blobs.get(blob) or context.read(payload.video, FIELD)
             facts = read_facts(data) if payload.part is None else None
             with opened(data, part=payload.part is not None) as (container, stream):
-                yield _file(payload, context, codec, container, stream, facts, audio, frame_filter)
+                yield _file(payload, context, codec, container, stream, facts, sound, frame_filter)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
 
@@ -87,7 +91,7 @@ def _file(
     container: InputContainer,
     stream: VideoStream,
     known: Facts | None,
-    audio: bool,
+    sound: bool,
     frame_filter: FrameFilter | None,
 ) -> Source:
     part = payload.part
@@ -102,7 +106,9 @@ def _file(
     decoder = stream.codec_context
     bits = max((component.bits for component in decoder.format.components), default=8) if decoder.format else 8
     pixel_format = payload.pixel_format or ("yuv420p10le" if bits > 8 and codec != "h264" else "yuv420p")
-    tracks = tuple(container.streams.audio) if audio and payload.audio == "keep" and part is None else ()
+    others: tuple[Any, ...] = ()
+    if sound and part is None:
+        others = (*container.streams.audio, *container.streams.subtitles)
     frame_filter = frame_filter or FrameFilter(payload, pixel_format)
     frame_filter.threads = context.cores
     frame_filter.rate = rate if payload.fps else None
@@ -113,26 +119,23 @@ def _file(
         "source_width": decoder.width,
         "source_height": decoder.height,
     }
-    reader = _Reader(payload, start, picture, Decoding(container, stream, context.cores), rate)
-    items = reader.items(frame_filter, stream, tracks)
+    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
+    items = reader.items(frame_filter, stream, others)
     if part:
         rate = Fraction(part.rate)
-    return Source(items, rate, float(length * rate), pixel_format, start, tracks, picture, facts)
+    return Source(items, rate, float(length * rate), pixel_format, start, picture, container, known, facts)
 
 
 class _Reader:
     """Reads a file to its end, or to the end of the requested range."""
 
-    def __init__(
-        self, payload: VideoPayload, start: Fraction, picture: Picture, decoding: Decoding, rate: Fraction
-    ) -> None:
-        self._payload, self._start, self._picture = payload, start, picture
-        self._decoding, self._rate = decoding, rate
+    def __init__(self, payload: VideoPayload, start: Fraction, decoding: Decoding, rate: Fraction) -> None:
+        self._payload, self._start, self._decoding, self._rate = payload, start, decoding, rate
         self._last: int | None = None
 
-    def items(self, frame_filter: FrameFilter, stream: VideoStream, tracks: tuple[Any, ...]) -> Iterator[Any]:
+    def items(self, frame_filter: FrameFilter, stream: VideoStream, others: tuple[Any, ...]) -> Iterator[Any]:
         """See `Source.items`. Raises: MediaFault."""
-        for packet in self._decoding.packets(*tracks):
+        for packet in self._decoding.packets(*others):
             if packet.stream is not stream:
                 yield packet
                 continue
@@ -169,8 +172,7 @@ class _Reader:
         return span is not None and pts * base - self._start >= span
 
     def _shifted(self, frame: VideoFrame) -> VideoFrame:
-        """The frame with its time relative to the start, and the colours of the whole video."""
+        """The frame with its time relative to the start."""
         pts, base = stamp_of(frame)
         frame.pts = pts - round(self._start / base)
-        frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = self._picture.colour
         return frame
