@@ -157,6 +157,8 @@ def _its_own_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see exit_codes)."""
+    # Looking for pydantic's plugins reads the metadata of every installed package; no kind needs one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = list(sys.argv[1:] if argv is None else argv)
     _accept_any_name()
     try:

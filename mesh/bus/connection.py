@@ -2,7 +2,7 @@
 
 Guarantees: callbacks run in the order in which the messages arrive; a lost connection is re-established, for as long
 as it takes, at a jittered interval; repeatable requests without a reply are then sent again.
-Only this module and `wire.py` import nats-py, and they hide its pitfalls (design notes in docs/decisions).
+Only this module and `wire.py` use nats-py, and they hide its pitfalls (design notes in docs/decisions).
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 from urllib.parse import urlparse
 
-import nats
-import nats.errors
-from nats.aio.client import Srv
-from nats.aio.subscription import Subscription as NatsSubscription
-
+from mesh.bus import library
+from mesh.bus.library import Srv
+from mesh.bus.library import Subscription as NatsSubscription
 from mesh.bus.requests import Requests
 from mesh.bus.wire import Line, MeshClient, Message, Parser, check_library, flush_soon, header_block, ping, write
 from mesh.config import LAN, MeshConfig
@@ -64,7 +62,7 @@ class Subscription:
     async def _unsubscribe(self) -> None:
         try:
             await self._inner.unsubscribe()
-        except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError):
+        except (library.ConnectionClosedError, library.BadSubscriptionError):
             log.debug("subscription %s was closed with its connection", self._inner.subject)
 
 
@@ -134,7 +132,7 @@ class Connection:
                     **options,
                 )
                 break
-            except (OSError, nats.errors.Error) as error:
+            except (OSError, library.Error) as error:
                 if attempt == attempts:
                     reason = str(error) or type(error).__name__
                     raise BusUnavailable(f"no bus server answers at {', '.join(servers)} ({reason})") from None
@@ -283,7 +281,7 @@ class Connection:
         try:
             if self._client.is_connected:
                 await self._client.flush(1)
-        except (nats.errors.Error, OSError) as error:
+        except (library.Error, OSError) as error:
             log.debug("last flush before closing: %s", error)
         finally:  # also when the flush is cancelled: nobody would close the connection later
             try:

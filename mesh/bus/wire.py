@@ -13,16 +13,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import ParseResult
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription
-from nats.aio.transport import TcpTransport
 
+from mesh.bus.library import Client, Error, Subscription, TcpTransport
 from mesh.errors import CannotStart
 
 log = logging.getLogger(__name__)
@@ -52,6 +48,8 @@ def check_library() -> None:
 def _require(owner: object, *names: str) -> None:
     for name in names:
         if not hasattr(owner, name):
+            from importlib.metadata import version
+
             found = f"nats-py {version('nats-py')} has no {type(owner).__name__}.{name}"
             raise CannotStart(f"{found}, which the bus client uses; install nats-py{NATS_PY}")
 
@@ -230,7 +228,7 @@ async def ping(client: Any) -> None:
         await answered
 
 
-class OtherMesh(nats.errors.Error):
+class OtherMesh(Error):
     """The server at an address belongs to another mesh."""
 
 

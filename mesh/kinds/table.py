@@ -5,45 +5,57 @@ To add a kind: `mesh/kinds/<kind>.py` (its contract), `node/workloads/<kind>.py`
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
 
 from mesh.errors import Fault, UnknownKind, bad_input
-from mesh.kinds import (
-    crypto_mining,
-    database_ops,
-    echo,
-    image_processing,
-    llm_inference,
-    ml_training,
-    scientific_computing,
-    video_encode_av1,
-    video_encode_h264,
-    video_encode_h265,
-    web_server_load,
-)
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.faults import faults_of
 
-KINDS: dict[str, KindSpec] = {
-    spec.name: spec
-    for spec in (
-        echo.SPEC,
-        crypto_mining.SPEC,
-        scientific_computing.SPEC,
-        image_processing.SPEC,
-        database_ops.SPEC,
-        llm_inference.SPEC,
-        video_encode_h264.SPEC,
-        video_encode_h265.SPEC,
-        video_encode_av1.SPEC,
-        web_server_load.SPEC,
-        ml_training.SPEC,
-    )
-}
+_NAMES = (
+    "echo",
+    "crypto_mining",
+    "scientific_computing",
+    "image_processing",
+    "database_ops",
+    "llm_inference",
+    "video_encode_h264",
+    "video_encode_h265",
+    "video_encode_av1",
+    "web_server_load",
+    "ml_training",
+)
+
+
+class Kinds(Mapping[str, KindSpec]):
+    """The contracts by the names of their kinds. One is loaded when it is first read: a client that submits a task
+    needs that of its kind only."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._specs: dict[str, KindSpec | None] = dict.fromkeys(names)
+
+    def __getitem__(self, kind: str) -> KindSpec:
+        spec = self._specs[kind]
+        if spec is None:
+            spec = self._specs[kind] = importlib.import_module(f"mesh.kinds.{kind}").SPEC
+        return spec
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._specs
+
+
+KINDS = Kinds(_NAMES)
 
 #: The kinds as an enumeration: `WorkloadType.CRYPTO_MINING == "crypto_mining"`.
 WorkloadType = StrEnum(  # pyrefly: ignore[invalid-argument]  # members that are computed; valid at run time

@@ -182,8 +182,9 @@ class Worker:
         gc.freeze()
 
     def _load_validate(self) -> Validate:
-        from mesh.kinds.table import validate
+        from mesh.kinds.table import KINDS, validate
 
+        tuple(KINDS.values())  # the contracts
         self._validate = validate
         return validate
 

@@ -51,6 +51,20 @@ def test_starting_the_command_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_client_loads_one_contract_and_no_websockets() -> None:
+    script = (
+        "import sys\n"
+        "import mesh.client\n"
+        "from mesh.kinds.table import KINDS, find\n"
+        "find('echo')\n"
+        "print(sorted({'aiohttp', *(f'mesh.kinds.{kind}' for kind in KINDS)} & {*sys.modules}))\n"
+        "import aiohttp, multidict\n"
+        "print(len([KINDS[kind] for kind in KINDS]) == len(KINDS), aiohttp.ClientSession.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['mesh.kinds.echo']", "True ClientSession"]
+
+
 # --- inputs ---------------------------------------------------------------------------------------
 
 
