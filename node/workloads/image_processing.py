@@ -6,7 +6,6 @@ not support them. The result's info says what became of frames, colours and meta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,10 @@ from node.executor.context import Context, InputFault, Output
 from node.workloads.image.alpha import flattened
 from node.workloads.image.batch import Done, run_batch
 from node.workloads.image.colour_spaces import in_space
-from node.workloads.image.files import Decoded, Keep, check_writer, decode, encode, open_library
+from node.workloads.image.files import Decoded, Keep, check_writer, decode, encode, in_srgb, open_library
 from node.workloads.image.header import Header, read_header
 from node.workloads.image.metadata import HOLDS, embed
-from node.workloads.image.operations import Steps, apply_all, faults, watermark_images
+from node.workloads.image.operations import Steps, Work, apply_all, faults, watermark_images
 from node.workloads.image.pixels import channels, size_of
 from node.workloads.image.watermark import check_texts
 
@@ -47,10 +46,10 @@ def run(payload: ImageProcessingPayload, context: Context) -> Output:
         check_writer(payload.format)
     steps = payload.steps
     check_texts(steps)
-    marks = _marks(steps, context)
+    work = Work(steps, _marks(steps, context), payload.background)
 
     def process(data: Any, field: str, part: Context) -> Done:
-        return _process(part.read(data, field), field, payload, (steps, marks), part)
+        return _process(part.read(data, field), field, payload, work, part)
 
     if payload.images is not None:
         return run_batch(payload, context, process)
@@ -58,22 +57,22 @@ def run(payload: ImageProcessingPayload, context: Context) -> Output:
     return Output(done.data, f"image/{done.format}", done.info)
 
 
-def _process(
-    data: bytes,
-    field: str,
-    payload: ImageProcessingPayload,
-    work: tuple[Steps, Mapping[str, Image]],
-    context: Context,
-) -> Done:
-    steps, marks = work
-    decoded = _decode(data, field, payload, steps)
+def _process(data: bytes, field: str, payload: ImageProcessingPayload, work: Work, context: Context) -> Done:
+    decoded = _decode(data, field, payload, work.steps)
     del data
     name = _output_format(payload, decoded.header)
     try:
-        check_format(after_all(decoded.size, steps), name)
+        check_format(after_all(decoded.size, work.steps), name)
     except Misfit as error:
         raise InputFault(error.field, error.problem) from None
-    image = apply_all(decoded.image, steps, marks, payload.background, context)
+    state = decoded.colour
+
+    def convert(pixels: Image) -> Image:
+        nonlocal state
+        done, state = in_srgb(pixels, decoded)
+        return done
+
+    image = apply_all(decoded.image, work, context, convert)
     if name in NO_ALPHA:
         image = flattened(image, payload.background)
     extra, kept, dropped = embed(decoded.metadata, size_of(image), name, payload.metadata == "keep")
@@ -94,7 +93,7 @@ def _process(
         "frames": decoded.frames,
         "kept": 1,
         "orientation": decoded.orientation,
-        "colour": decoded.colour,
+        "colour": state,
         "profile": decoded.profile.name if decoded.profile is not None else "",
         "metadata_kept": kept,
         "metadata_dropped": dropped,
@@ -107,7 +106,7 @@ def _output_format(payload: ImageProcessingPayload, header: Header) -> str:
 
 
 def _decode(data: bytes, field: str, payload: ImageProcessingPayload, steps: Steps) -> Decoded:
-    """The decoded image, reduced while it is read where the first step shrinks it anyway."""
+    """The decoded image, in its own colours where they are to be kept and the result can hold their profile."""
     name = _output_format(payload, read_header(data, field))
     keeps = payload.colour == "keep" and name in HOLDS["profile"]
     keep = Keep(keeps, keeps and name in GRAY_PROFILES and not any(isinstance(step, Sepia) for _, step in steps))
@@ -126,5 +125,6 @@ def _marks(steps: Steps, context: Context) -> dict[str, Image]:
         if remaining < 0:
             limit = MAX_MARK_PIXELS // 1_000_000
             raise InputFault(field, f"is too large: a task's watermarks have at most {limit} million pixels together")
-        decoded[prefix] = decode(data, field).image
+        found = decode(data, field)
+        decoded[prefix] = in_srgb(found.image, found)[0]
     return decoded

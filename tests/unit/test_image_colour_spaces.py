@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from node.workloads.image import icc
+from node.workloads.image import icc, operations
 from tests.images import chunk, pixels, png, process, saved, with_chunks
 
 WHITE = (0.3127, 0.3290)
@@ -219,6 +219,24 @@ def test_hdr_is_shown_with_its_graphics_white_as_white(tmp_path):
             saved(Image.new("RGB", (9, 9), (value // 2,) * 3), "PNG"), chunk(b"cICP", bytes([9, transfer, 0, 1]))
         )
         assert 20 < pixels(process(tmp_path, dark).data).max() < 200
+
+
+def test_colours_that_are_converted_after_shrinking_are_close_to_those_converted_before(tmp_path, monkeypatch):
+    small = np.random.default_rng(5).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((640, 480), Image.Resampling.BICUBIC)
+    data = saved(picture, "PNG", icc_profile=profile("Display P3"))
+    steps = [{"op": "resize", "width": 160}]
+    early = pixels(process(tmp_path, data, operations=steps).data).astype(int)
+    plain = pixels(process(tmp_path, saved(picture, "PNG"), operations=steps).data)
+    monkeypatch.setattr(operations, "LATE_PIXELS", 1)
+    late = pixels(process(tmp_path, data, operations=steps).data)
+    difference = np.abs(late - early)
+    assert difference.mean() < 1 and difference.max() < 32 < np.abs(plain - early).max()
+    bars = process(tmp_path, data, width=160, height=200, fit="pad", background="#c83c28")
+    assert pixels(bars.data)[0, 0].tolist() == [200, 60, 40]
+    mark = {"op": "watermark", "image": data, "scale": 0.5, "opacity": 1, "margin": 0, "position": "top-left"}
+    marked = pixels(process(tmp_path, saved(Image.new("RGB", (320, 320)), "PNG"), operations=[mark]).data)
+    assert np.abs(marked[:120, :160].astype(int) - early).max() <= 4
 
 
 def test_a_camera_that_says_adobe_rgb_in_exif_only_is_believed(tmp_path):

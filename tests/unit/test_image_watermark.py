@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from mesh.errors import BadInput
 from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, load
-from node.workloads.image.watermark import text_mask
+from node.workloads.image.watermark import text_mask, undrawable
 
 
 def file(image, name="png"):
@@ -109,3 +110,49 @@ def test_a_mark_that_is_no_image_or_a_bomb_names_its_field(mark_up):
         with pytest.raises(InputFault, match=problem) as caught:
             mark_up(BASE, image=data)
         assert caught.value.field == "operations.0.image"
+
+
+def test_a_text_is_never_drawn_as_question_marks(mark_up):
+    for text, absent in (
+        ("🙂", ["🙂 U+1F642"]),
+        ("caf\u00e9 🙂 ₿ 🙂", ["🙂 U+1F642", "₿ U+20BF"]),
+        ("ქართული", ["ქ U+10E5", "უ U+10E3"]),
+        ("สวย", ["ส U+0E2A"]),
+    ):
+        with pytest.raises(InputFault, match="can't be drawn here") as caught:
+            mark_up(BASE, text=text)
+        assert caught.value.field == "operations.0.text"
+        assert all(name in caught.value.problem for name in absent)
+    for text in ("why? \u00a9 2026", "\uff1f", "Grüße, ελληνικά, Привет", "中文 日本語 한국어", "½ € → ✓"):
+        assert undrawable(text) == []
+        assert (mark_up(BASE, text=text, scale=1) != BASE).any()
+
+
+def test_a_text_that_is_refused_is_refused_before_any_image_is_read(tmp_path):
+    payload = validate("image_processing", {"images": [b"no image"], "operations": [{"op": "watermark", "text": "🙂"}]})
+    with pytest.raises(InputFault) as caught:
+        load("image_processing")(payload, Context(cores=1, folder=tmp_path))
+    assert caught.value.field == "operations.0.text"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("שלום", "is written from right to left, which is not supported (ש U+05E9, ל U+05DC"),
+        ("abc سلام", "is written from right to left"),
+        ("q\u0323\u0307", "has to be joined to the one before, which is not supported"),
+        ("नमस्ते", "has to be joined to the one before"),
+        ("❤\ufe0f", "has to be joined to the one before"),
+        ("a\u200db", "must be one line of printable characters"),
+    ],
+)
+def test_text_that_must_be_laid_out_is_refused_at_the_door(text, problem):
+    with pytest.raises(BadInput) as caught:
+        validate("image_processing", {"image": b"x", "operations": [{"op": "watermark", "text": text}]})
+    (fault,) = caught.value.faults
+    assert fault.field == "payload.operations.0.text" and problem in fault.problem
+
+
+def test_a_letter_and_its_accent_are_one_character():
+    work = {"image": b"x", "operations": [{"op": "watermark", "text": "cafe\u0301"}]}
+    assert validate("image_processing", work).operations[0].text == "caf\u00e9"

@@ -30,17 +30,17 @@ _JPEG_COLOURS = {"L": "GRAY", "RGB": "BGR", "CMYK": "CMYK"}
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded file: upright pixels, in sRGB unless `profile` says otherwise, and what is known about the file."""
+    """A decoded file: upright pixels, in sRGB unless `colour` says otherwise, and what is known about the file."""
 
     image: Image
     header: Header
     size: tuple[int, int]
-    """(width, height) of the upright image in full, from which `image` may have been reduced"""
+    """(width, height) of the upright image"""
     frames: int
     orientation: int
     """The orientation that was applied, 1 to 8 as EXIF numbers them."""
     colour: str
-    """"srgb": it was; "converted" to sRGB; "kept" in `profile`; "ignored": the profile in the file does not fit"""
+    """"srgb": it was; "converted" to sRGB; "kept" in `profile`; "pending": `in_srgb` is to convert it"""
     profile: Profile | None
     """The profile in the file, unless that is sRGB's."""
     metadata: Metadata
@@ -76,10 +76,9 @@ class Keep:
 _KEEP_NONE = Keep()
 
 
-def decode(data: bytes, field: str, keep: Keep = _KEEP_NONE, least: tuple[int, int] = (0, 0)) -> Decoded:
+def decode(data: bytes, field: str, keep: Keep = _KEEP_NONE) -> Decoded:
     """The first frame of a file, upright. PNG and TIFF keep 16 bits per sample; alpha is straight.
 
-    `least`: (width, height) of the upright image that is enough; a larger JPEG may be reduced to no less.
     Raises: InputFault naming `field` for a damaged, unsupported or too large file; ImportError when this node lacks the
     decoder.
     """
@@ -88,7 +87,7 @@ def decode(data: bytes, field: str, keep: Keep = _KEEP_NONE, least: tuple[int, i
     header = source.header
     # Pillow turns a TIFF upright as it decodes it, and forgets the orientation.
     orientation = sources.orientation_of(sources.read_exif(source)) if header.format in ("jpeg", "tiff") else 0
-    image, profile, was_used = _pixels(source, field, least[::-1] if orientation > 4 else least)
+    image, profile, was_used = _pixels(source, field)
     exif = sources.read_exif(source)
     orientation = orientation or sources.orientation_of(exif)
     stored = size_of(image) if header.format in ("tiff", "heic") else (header.width, header.height)
@@ -97,15 +96,23 @@ def decode(data: bytes, field: str, keep: Keep = _KEEP_NONE, least: tuple[int, i
         stored = stored[::-1] if orientation > 4 else stored
     state = "converted" if was_used else "srgb"
     if profile is not None and not was_used:
-        state = "kept"
-        if not keep.colour or not colour_spaces.can_keep(image, profile, keep.gray):
-            done = colour_spaces.to_srgb(image, profile)
-            image, state = (image, "ignored") if done is None else (done, "converted")
+        state = "kept" if keep.colour and colour_spaces.can_keep(image, profile, keep.gray) else "pending"
     facts = metadata.read_metadata(source.picture, exif)
     return Decoded(image, header, stored, source.frames, orientation, state, profile, facts)
 
 
-def _pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image, Profile | None, bool]:
+def in_srgb(image: Image, decoded: Decoded) -> tuple[Image, str]:
+    """(`image`, which was made of the pixels of `decoded`, in sRGB; what became of its colours)
+
+    The second is `decoded.colour`, "converted", or "ignored" where the profile in the file does not fit the image.
+    """
+    if decoded.colour != "pending" or decoded.profile is None:
+        return image, decoded.colour
+    done = colour_spaces.to_srgb(image, decoded.profile)
+    return (image, "ignored") if done is None else (done, "converted")
+
+
+def _pixels(source: Source, field: str) -> tuple[Image, Profile | None, bool]:
     """(pixels as stored, the profile in the file, whether they are in sRGB by it already).
 
     Raises: InputFault; ImportError.
@@ -113,7 +120,7 @@ def _pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image, 
     name, picture = source.header.format, source.picture
     pixels: Image | None = None
     if name == "jpeg":
-        pixels, picture = _jpeg_pixels(source, field, least)
+        pixels, picture = _jpeg_pixels(source, field)
     else:
         sources.load_picture(source, field)
     is_gray = picture.mode in sources.GRAY
@@ -124,12 +131,12 @@ def _pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image, 
     return sources.to_array(source, field) if pixels is None else pixels, profile, False
 
 
-def _jpeg_pixels(source: Source, field: str, least: tuple[int, int]) -> tuple[Image | None, Picture]:
+def _jpeg_pixels(source: Source, field: str) -> tuple[Image | None, Picture]:
     """(gray or BGR pixels, None for ink; the picture that has them or the ink). Raises: InputFault."""
     mode = source.picture.mode
     if mode not in _JPEG_COLOURS:
         raise InputFault(field, "is a JPEG file of a kind that is not supported")
-    image = decode_jpeg(source.data, _JPEG_COLOURS[mode], field, least)
+    image = decode_jpeg(source.data, _JPEG_COLOURS[mode], field)
     if mode != "CMYK":
         return image, source.picture
     from PIL import Image as Pictures

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.image_operations import Edges, Grayscale, Resize, Step, Threshold, Watermark
-from mesh.kinds.image_sizes import Misfit
+from mesh.kinds.image_sizes import Misfit, Size, placing
 from node.executor.context import CertainFailure, Context, InputFault
 from node.workloads.common.progress_ticker import ticking
 from node.workloads.image import colours, filters, geometry
@@ -40,17 +41,33 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 #: For images with more pixels, a thread reports the progress of each operation.
 _LARGE = 1_000_000
+#: Images with at least as many pixels are shrunk before their colours are converted.
+LATE_PIXELS = 4_000_000
 
 Steps = tuple[tuple[str, Step], ...]
 """(prefix of a step's fields in the payload, the step)"""
 
 
-def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], background: str, context: Context) -> Image:
-    """Apply `steps` in order. The last of the equal parts of the progress is left for encoding.
+@dataclass(frozen=True)
+class Work:
+    """What is done to the pixels of each image of a task."""
 
-    `marks`: prefix of a watermark's step -> its decoded image. `background`: the colour under transparent pixels where
-    an operation drops alpha. Raises: InputFault, MemoryError.
+    steps: Steps
+    marks: Mapping[str, Image]
+    """Prefix of a watermark's step -> its decoded image."""
+    background: str
+    """The colour under transparent pixels where an operation drops alpha, #rrggbb."""
+
+
+def apply_all(image: Image, work: Work, context: Context, convert: Callable[[Image], Image]) -> Image:
+    """Apply the steps in order. The last of the equal parts of the progress is left for encoding.
+
+    `convert` (the colours to sRGB) comes first, or after a first step that leaves fewer pixels to convert.
+    Raises: InputFault, MemoryError.
     """
+    steps, marks = work.steps, work.marks
+    is_late = bool(steps) and converts_after(steps[0][1], size_of(image))
+    image = image if is_late else convert(image)
     for index, (prefix, step) in enumerate(steps):
         begin, end = index / (len(steps) + 1), (index + 1) / (len(steps) + 1)
         width, height = size_of(image)
@@ -59,9 +76,22 @@ def apply_all(image: Image, steps: Steps, marks: Mapping[str, Image], background
             if isinstance(step, Watermark):
                 image = watermark(image, step, marks.get(prefix))
             else:
-                image = OPERATIONS[step.op](*_prepared(image, step, background))
+                image = OPERATIONS[step.op](*_prepared(image, step, work.background))
+        image = convert(image) if is_late and index == 0 else image
         context.progress(end, step.op)
     return image
+
+
+def converts_after(step: Step, size: Size) -> bool:
+    """Whether colours are converted after this first step: a resize of a large image to half its pixels or less (pure).
+
+    Converting 12 million pixels takes 250 ms of CPU time, three times the rest of a resize. The results differ where
+    colours outside of sRGB, which are clipped, are mixed with others.
+    """
+    if not isinstance(step, Resize) or step.fit == "pad" or size[0] * size[1] < LATE_PIXELS:
+        return False
+    new = placing(size, step).scaled
+    return 2 * new[0] * new[1] <= size[0] * size[1]
 
 
 def _prepared(image: Image, step: Step, background: str) -> tuple[Image, Step]:
