@@ -27,9 +27,13 @@ class OpenDocument(Struct, frozen=True):
     """Base of documents that may have fields which their schemas do not name."""
 
 
+#: RFC 3339 has years of four digits. Unix seconds.
+YEAR_10000 = 253_402_300_800.0
+
+
 def rfc3339(at: float) -> str | None:
-    """Unix seconds as RFC 3339 in UTC, to the millisecond; None for 0."""
-    if not at:
+    """Unix seconds as RFC 3339 in UTC, to the millisecond; None for 0, and for what is no time of this calendar."""
+    if not 0 < at < YEAR_10000:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -7,6 +7,7 @@ and publishes its server in KV `mesh` under `server.<node>`. Every node reads th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -19,6 +20,7 @@ from mesh.bus.client import Bus, Message
 from mesh.bus.server.data_dir import Route
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
+from mesh.cluster.own_group import is_in_group
 from mesh.cluster.routes import announced_routes
 from mesh.coordination import HostingAnswer, HostingRequest, MeshRecord, ServerRecord
 from mesh.decoding import Unreadable
@@ -235,14 +237,33 @@ class BusHost:
         try:
             if isinstance(request, Unreadable):
                 answer = HostingAnswer(f"the request {request.reason}")
-            elif await self._bus.revisions(subjects.KV_LEASE).check(request.fence):
-                answer = self._accept(request)
-            else:
+            elif not await self._bus.revisions(subjects.KV_LEASE).check(request.fence):
                 answer = HostingAnswer("no leader of this mesh has that fence")
+            elif request.do == "stop" and await self._is_needed(request.name):
+                answer = HostingAnswer("its bus server is a member of the servers' group")  # no leader asks for that
+            else:
+                answer = self._accept(request)
             if message.reply:
                 self._bus.send(message.reply, encode(answer))
         except QueztlError as error:
             log.info("could not answer a request about this node's bus server: %s", error.message)
+
+    async def _is_needed(self, name: str) -> bool:
+        """Whether the server `name` runs here and is a member, or nobody can tell. Raises: BusUnavailable.
+
+        A server that is stopped on request puts its store aside, and may have the only copy. A leader removes it from
+        the group first.
+        """
+        if self.server is None or self.server.name != name:
+            return False
+        own = self.server.address.client_urls
+        others = tuple(url for url in self.urls if url not in own)
+        for urls in filter(None, (others, own)):  # a server that never joined hears no leader itself
+            with contextlib.suppress(BusUnavailable):
+                found = await is_in_group(urls, self._settings.system_password, name, self._bus.config)
+                if found is not None:
+                    return found
+        return True
 
     def _accept(self, request: HostingRequest) -> HostingAnswer:
         """Begin to carry out a request, or refuse it."""
@@ -261,8 +282,6 @@ class BusHost:
             if not self._guard.health.stores:
                 return HostingAnswer(self._guard.health.says)
             work = self.server.restart("the leader orders it: its copies do not catch up")
-        elif all(record.node == self._settings.node_id for record in self.servers):
-            return HostingAnswer("it runs the only bus server")  # no leader asks for that
         else:
             work = self._retire(self.server)
         self._doing = "host" if request.do == "host" else "stop"

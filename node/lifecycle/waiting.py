@@ -20,7 +20,8 @@ from mesh.bus.client import Bus
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.introduction import routes_of
 from mesh.cluster import quorum_recovery
-from mesh.cluster.raft_meta import ask_all, leaderless, leaders_view, read_groups
+from mesh.cluster.own_group import is_in_group
+from mesh.cluster.raft_meta import leaderless
 from mesh.cluster.routes import member_urls
 from mesh.cluster.waiting import Standing, advice, known_members, reached_hosts, view_of, waiting_network
 from mesh.decoding import readable
@@ -149,7 +150,8 @@ class Waiting:
         try:
             # Before its server starts: two servers of one name would cut each other off.
             await refuse_twin(bus, self.data, self.config.interface)
-            if await self._is_in_group(tuple(ours), founded.server_name):
+            password = system_password(self.mesh.id)
+            if await is_in_group(tuple(ours), password, founded.server_name, self.config.mesh_config) is not False:
                 return True
             entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(self.data.node_id))
         except CannotStart:
@@ -161,19 +163,6 @@ class Waiting:
         record = readable(decoding.server, entry)
         # Where the record can't be read, nobody knows: the store stays, for it may hold the only copy of something.
         return entry is not None and (record is None or record.name == founded.server_name)
-
-    async def _is_in_group(self, urls: tuple[str, ...], server: str) -> bool:
-        """Whether the leader of the bus servers counts `server` as a member; True while none leads.
-
-        Raises: BusUnavailable.
-        """
-        login = {"user": SYSTEM_USER, "password": system_password(self.mesh.id)}
-        system = await Bus.connect(urls, name=f"system {self.data.node_id}", config=self.config.mesh_config, **login)
-        try:
-            group = leaders_view(read_groups(await ask_all(system), [server]))
-        finally:
-            await system.close()
-        return group is None or server in group.members
 
     # --- with or without one --------------------------------------------------------------------------
     async def until_led(self, bus: Bus, urls: Iterable[str], server: BusServer | None = None) -> None:

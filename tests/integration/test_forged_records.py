@@ -189,3 +189,13 @@ async def _requests_and_servers(mesh: Mesh, host: NodeProcess, guest: NodeProces
         return [(entry.key, decode_any(entry.value)["name"]) for entry in entries] == [(f"server.{host.id}", host.id)]
 
     await eventually(repaired, 15, guest.log)
+
+    # The host's server is the only one, whatever records say: it would have put its store aside.
+    await kv.put(
+        "server.nelsewhere", encode(ServerRecord(node="nelsewhere", name="nelsewhere~1", client_urls=stranger))
+    )
+    request = HostingRequest(do="stop", fence=1, name=host.id)
+    answer = decoding.hosting_answer((await mesh.bus.request(subjects.bus_host(host.id), encode(request), 10.0)).data)
+    assert isinstance(answer, HostingAnswer) and "is a member" in answer.error
+    await kv.delete("server.nelsewhere")
+    assert host.hosts_bus
