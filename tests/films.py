@@ -61,6 +61,8 @@ class Film:
     colour: tuple[int, int, int, int] = (1, 1, 1, 1)
     fields: str = ""
     """tff or bff: interlaced."""
+    order: int = 0
+    """FFmpeg's AVFieldOrder for the container; 0: that of `fields`."""
     matrix: tuple[int, ...] | None = None
     aspect: Fraction | None = None
     starts: float = 0.0
@@ -123,7 +125,7 @@ class Film:
             context.sample_aspect_ratio = self.aspect
         if self.fields:
             context.flags |= (1 << 18) | (1 << 29)  # interlaced DCT and motion estimation
-            context.field_order = 2 if self.fields == "tff" else 3
+            context.field_order = self.order or (2 if self.fields == "tff" else 3)
         if self.matrix is not None:
             stream.set_display_matrix(self.matrix)
         stream.metadata.update(self.video_tags)
@@ -216,6 +218,21 @@ def _text_packets(track: Subtitles, stream: Any) -> list[Any]:
         packet.duration = duration
         packets.append(packet)
     return packets
+
+
+def begun_later(data: bytes, seconds: Fraction) -> bytes:
+    """An mp4 without its first seconds: an edit list hides them, back to a key frame, and nothing is encoded anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "later.mp4"
+        with av.open(io.BytesIO(data)) as source, av.open(str(path), "w", format="mp4") as output:
+            copies = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+            for packet in source.demux():
+                if packet.size:
+                    shift = round(seconds / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    packet.stream = copies[packet.stream.index]
+                    output.mux(packet)
+        return path.read_bytes()
 
 
 def jpeg() -> bytes:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mesh.splitting.media_plan import AudioPlan
 
 AAC_BITS_A_CHANNEL = 96_000
+#: How far before the start of the result a packet may end: AAC needs one or two packets to settle.
+_PRIMING_S = Fraction(1, 20)
 
 
 class Track:
@@ -63,13 +65,19 @@ class Track:
             raise MediaFault("has damaged audio") from None
 
     def _copy_packet(self, packet: Any) -> None:
-        if not packet.size or packet.dts is None or self._late(packet.pts, packet.time_base):
+        if not packet.size or packet.dts is None or self._late(packet.pts, packet.time_base) or self._hidden(packet):
             return
         shift = round(self.start / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts -= shift
         packet.stream = self.stream
         self._output.mux(packet)
+
+    def _hidden(self, packet: Any) -> bool:
+        """Whether an edit list hides the packet, and it is too far from the start to prime the decoder."""
+        if packet.pts is None:
+            return False
+        return (packet.pts + (packet.duration or 0)) * packet.time_base < self.start - _PRIMING_S
 
     def _encode(self, packet: Any) -> None:
         for frame in packet.decode():

@@ -8,7 +8,8 @@ from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from mesh.splitting.media_audio import Track
-from mesh.splitting.media_plan import COVERS, ENCODED_TEXT, Plan, language_fits_mp4
+from mesh.splitting.media_languages import language_in
+from mesh.splitting.media_plan import COVERS, ENCODED_TEXT, Plan
 from mesh.splitting.media_subtitles import SubtitleTrack
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def describe(stream: Any, facts: StreamFacts, container: str) -> None:
     # Members that are flags of FFmpeg, by name.
     flags = [Disposition[name] for name in facts.dispositions if name in Disposition.__members__]
     stream.disposition = reduce(or_, flags, Disposition(0))
-    if facts.language and (container == "mkv" or language_fits_mp4(facts.language)):
-        stream.metadata["language"] = facts.language
+    if language := language_in(container, facts.language):
+        stream.metadata["language"] = language
     if facts.title:
         stream.metadata["title"] = facts.title
         if container == "mp4":

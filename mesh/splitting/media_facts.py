@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 #: Frames that are decoded for facts: some, such as captions, are not on every frame.
 _LOOKED_AT = 4
-#: FFmpeg's AVFieldOrder of interlaced video, by the field that is shown first.
-_FIELD_ORDERS: dict[int, FieldOrder] = {2: "top_first", 5: "top_first", 3: "bottom_first", 4: "bottom_first"}
+#: FFmpeg's AVFieldOrder of interlaced video, by the field that is shown first. The last two name different fields for
+#: storage and display, and programs disagree which is which: the flags of the frames go before them; without flags they
+#: mean what FFmpeg's decoders of raw video take them for.
+_FIELD_ORDERS: dict[int, FieldOrder] = {2: "top_first", 3: "bottom_first", 4: "top_first", 5: "bottom_first"}
+_CERTAIN_ORDERS = (2, 3)
 #: Matrix and range, as FFmpeg numbers them, of the pictures that RGB is converted to.
 _BT709 = (1, 1)
 #: The side data of frames that the encoders here don't keep, or not all: FFmpeg's name and ours.
@@ -40,7 +43,6 @@ EXTRAS = {
     "ICC_PROFILE": "ICC profile",
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
     "S12M_TIMECODE": "timecode",
-    "GOP_TIMECODE": "timecode",
 }
 
 
@@ -136,7 +138,7 @@ class Facts:
 def read_facts(source: bytes | Path) -> Facts:
     """Read the facts of a file. Raises: MediaFault, also when it has no frame that can be decoded; OSError."""
     with opened(source) as (container, stream):
-        order = _FIELD_ORDERS.get(stream.codec_context.field_order)
+        order = stream.codec_context.field_order
         reading = Decoding(container, stream, 1)
         frames: list[Any] = []
         covers = [cover for cover in container.streams.video if _is_cover(cover)]
@@ -203,7 +205,7 @@ def _is_cover(stream: Stream) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
-def _picture(frames: list[Any], stream: VideoStream, order: FieldOrder | None) -> tuple[Picture, tuple[str, ...]]:
+def _picture(frames: list[Any], stream: VideoStream, order: int) -> tuple[Picture, tuple[str, ...]]:
     first = frames[0]
     colour = (int(first.color_primaries), int(first.color_trc), int(first.colorspace), int(first.color_range))
     side: dict[str, bytes] = {}
@@ -233,11 +235,11 @@ def _side_data(frame: Any) -> dict[str, bytes]:
         return {}
 
 
-def _fields(frames: list[Any], order: FieldOrder | None) -> FieldOrder:
-    """The order of the fields: the container's or stream's where the pictures are interlaced, else theirs."""
-    if order is not None:
-        return order
+def _fields(frames: list[Any], order: int) -> FieldOrder:
+    """The order of the fields, from the number that the container or the stream gives and the flags of the frames."""
     interlaced = next((frame for frame in frames if frame.interlaced_frame), None)
+    if order in _CERTAIN_ORDERS or (interlaced is None and order in _FIELD_ORDERS):
+        return _FIELD_ORDERS[order]
     if interlaced is None:
         return "progressive"
     return "top_first" if _shows_top_first(interlaced) else "bottom_first"

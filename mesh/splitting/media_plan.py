@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from mesh.kinds.video_picture import SIDEWAYS
 from mesh.splitting.media_facts import Chapter, Facts, StreamFacts
+from mesh.splitting.media_languages import language_in
 from mesh.splitting.media_table import CONVERTED, DROPPED, KEPT, Outcome
 
 #: The software encoders of the results.
@@ -256,16 +257,12 @@ def _note_track(track: StreamFacts, target: Target, outcome: Outcome) -> None:
     if track.title:
         outcome.add(KEPT, "track title", f"{track.name}, {track.title}")
     if track.language:
-        held = target.container == "mkv" or language_fits_mp4(track.language)
-        reason = "" if held else "an mp4 has codes of three letters"
-        outcome.add(KEPT if held else DROPPED, "language", f"{track.name}", reason)
+        held = language_in(target.container, track.language)
+        fate = KEPT if held == track.language else CONVERTED if held else DROPPED
+        change = f" to {held}" if fate == CONVERTED else ""
+        outcome.add(fate, "language", track.name + change, "" if held else "an mp4 has codes of three letters")
     if track.dispositions:
         outcome.add(KEPT, "disposition", f"{track.name}, {' '.join(track.dispositions)}")
-
-
-def language_fits_mp4(language: str) -> bool:
-    """Whether an mp4 can hold a language's code."""
-    return len(language) == 3 and language.isascii() and language.isalpha() and language.islower()
 
 
 def _images(facts: Facts, outcome: Outcome) -> tuple[tuple[StreamFacts, bytes], ...]:

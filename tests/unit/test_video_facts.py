@@ -136,6 +136,13 @@ def test_the_container_tells_the_field_order_of_other_codecs(codec, container, o
         assert "field order" in facts_in(info, "kept")
 
 
+def test_the_flags_of_the_frames_go_before_an_order_of_two_meanings(tmp_path):
+    """FFmpeg's own tools write "top coded first, bottom displayed first" (4) for pictures that show the top first."""
+    film = Film("matroska", "libx264", 5, options={"x264-params": "tff=1"}, fields="tff", order=4)
+    (tmp_path / "source.mkv").write_bytes(film.data())
+    assert read_facts(tmp_path / "source.mkv").picture.fields == "top_first"
+
+
 def test_a_flip_exchanges_the_fields_and_a_turn_sideways_ends_them():
     top = Picture(fields="top_first")
     assert fields_after(top) == "top_first"

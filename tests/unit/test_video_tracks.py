@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import pytest
 from av.stream import Disposition
 
 from tests.encodings import encoded, every_container, every_way, facts_in, made
-from tests.films import PGS, Film, Sound, Subtitles, jpeg, see, tones
+from tests.films import PGS, Film, Sound, Subtitles, begun_later, jpeg, see, tones
+from tests.videos import read
 
 FILM = Film(
     sounds=(
@@ -140,3 +143,21 @@ def test_closed_captions_are_kept_where_the_encoder_can(codec, kept, tmp_path):
         side = [found.type.name for found in next(file.decode(video=0)).side_data]
     assert ("A53_CC" in side) is kept
     assert "closed captions" in facts_in(info, "kept" if kept else "dropped")
+
+
+@every_way
+@every_container
+def test_what_an_edit_list_hides_is_neither_seen_nor_heard(way, container, tmp_path):
+    data = begun_later(Film("mp4", frames=50, sounds=(Sound(seconds=2.0),)).data(), Fraction(2, 5))
+    assert read(data).numbers == list(range(10, 50))
+    result, _ = encoded(way, data, tmp_path, container=container)
+    seen = see(result)
+    assert read(result).numbers == list(range(10, 50))
+    assert abs(seen.starts[0] - seen.starts[1]) < Fraction(1, 10), "an mkv has no edit list to hide sound"
+
+
+def test_a_language_of_two_letters_is_translated_for_an_mp4(tmp_path):
+    data = Film(frames=5, sounds=(Sound(language="en-US"), Sound(language="x-klingon"))).data()
+    result, info = encoded("single", data, tmp_path)
+    assert [language for kind, _, language, *_ in see(result).tracks if kind == "audio"] == ["eng", "und"]
+    assert "language" in facts_in(info, "converted") and "language" in facts_in(info, "dropped")
