@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from mesh.bus import reserved
 from mesh.bus.replies import StoredMessage
 
 
@@ -48,7 +49,7 @@ def message_id(nuid: str, number: int) -> str:
 
 def place_of(chunk: StoredMessage, nuid: str) -> Place | None:
     """The place of a chunk of the upload `nuid`; None when it does not say its number: another program stored it."""
-    upload, _, number = chunk.headers.get("Nats-Msg-Id", "").rpartition(".")
+    upload, _, number = chunk.headers.get(reserved.MESSAGE_ID, "").rpartition(".")
     if upload != nuid or not (number.isascii() and number.isdigit()):
         return None
     return Place(chunk.sequence, int(number))

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import IO
 
+from mesh.bus import reserved
 from mesh.bus.blob_ranges import message_id
 from mesh.bus.errors import ApiError, DamagedBlob
 from mesh.bus.jetstream import JetStream
@@ -26,11 +27,6 @@ ABANDON_WITHIN_S = 5.0
 def stream_of(bucket: str) -> str:
     """The stream of a bucket."""
     return f"OBJ_{bucket}"
-
-
-def chunk_subject(bucket: str, nuid: str) -> str:
-    """The one subject of all chunks of a blob."""
-    return f"$O.{bucket}.C.{nuid}"
 
 
 class Upload:
@@ -56,7 +52,7 @@ class Upload:
         self._in_flight.add(asyncio.create_task(self._store(len(self.sequences) - 1, chunk), name="blob chunk"))
 
     async def _store(self, number: int, chunk: bytes) -> None:
-        subject, sequences = chunk_subject(self._bucket, self.nuid), self.sequences
+        subject, sequences = reserved.chunk_subject(self._bucket, self.nuid), self.sequences
         sequences[number] = await self._jetstream.store(
             subject, chunk, msg_id=message_id(self.nuid, number), timeout_s=30
         )
@@ -75,7 +71,7 @@ class Upload:
                     raise DamagedBlob("a part of the upload is gone from the bus; upload it again")
                 await self.add(stored.data)
             await self._all_stored()
-            await purge(self._jetstream, self._bucket, chunk_subject(self._bucket, old))
+            await purge(self._jetstream, self._bucket, reserved.chunk_subject(self._bucket, old))
 
     async def _all_stored(self) -> None:
         if self._in_flight:
@@ -91,7 +87,7 @@ class Upload:
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
-        await purge(self._jetstream, self._bucket, chunk_subject(self._bucket, self.nuid))
+        await purge(self._jetstream, self._bucket, reserved.chunk_subject(self._bucket, self.nuid))
 
 
 def _raise_failure(tasks: set[asyncio.Task[None]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mesh.bus import reserved
 from mesh.bus.connection import Subscription
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.jetstream import JetStream
@@ -38,7 +39,7 @@ class Kv:
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         self._jetstream, self.bucket = jetstream, bucket
         self._stream = f"KV_{bucket}"
-        self._prefix = f"$KV.{bucket}."
+        self._prefix = reserved.key_subject(bucket, "")
 
     async def get(self, key: str) -> Entry | None:
         """The newest value, as the bucket's leader knows it; None when there is none, or it was deleted."""

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from mesh import subjects
+from mesh.bus import reserved
 from mesh.bus.blob_cache import BlobCache, CacheWriter
 from mesh.bus.blob_ranges import Place, find_chunk, place_of
 from mesh.bus.blob_upload import (
     CHUNK_BYTES,
     WINDOW,
     Upload,
-    chunk_subject,
     chunks_of,
     file_chunks,
     purge,
@@ -59,7 +59,7 @@ def bucket_of(blob: str) -> str:
 
 
 def _meta_subject(blob: str) -> str:
-    return f"$O.{bucket_of(blob)}.M.{base64.urlsafe_b64encode(blob.encode()).decode()}"
+    return reserved.metadata_subject(bucket_of(blob), base64.urlsafe_b64encode(blob.encode()).decode())
 
 
 class Objects:
@@ -100,8 +100,9 @@ class Objects:
                     "chunks": len(upload.sequences),
                     "digest": _digest_text(digest),
                 }
-                rollup = {"Nats-Rollup": "sub"}
-                await self._jetstream.store(_meta_subject(blob), json.dumps(meta).encode(), headers=rollup, resend=True)
+                await self._jetstream.store(
+                    _meta_subject(blob), json.dumps(meta).encode(), headers=reserved.ROLLUP, resend=True
+                )
             except BaseException:
                 await upload.abandon()
                 raise
@@ -196,7 +197,7 @@ class Objects:
             meta = await self._meta(blob)
         except NotFound:
             return
-        await purge(self._jetstream, bucket_of(blob), chunk_subject(bucket_of(blob), meta["nuid"]))
+        await purge(self._jetstream, bucket_of(blob), reserved.chunk_subject(bucket_of(blob), meta["nuid"]))
         await purge(self._jetstream, bucket_of(blob), _meta_subject(blob))
 
     async def _meta(self, blob: str) -> dict[str, Any]:
@@ -222,7 +223,7 @@ class Objects:
     async def _chunks_from(self, blob: str, meta: dict[str, Any], number: int) -> AsyncGenerator[bytes]:
         """The chunks from `number` on. Raises: DamagedBlob."""
         bucket, count = bucket_of(blob), int(meta.get("chunks", 0))
-        stream, subject = stream_of(bucket), chunk_subject(bucket, meta["nuid"])
+        stream, subject = stream_of(bucket), reserved.chunk_subject(bucket, meta["nuid"])
         first = Place(1, 0)
         if number:
             first = await self._place_of(stream, subject, number, count) or first

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mesh.bus import reserved
 from mesh.bus.connection import Connection
 from mesh.bus.replies import StoredMessage, direct_message
 from mesh.bus.wire import Message
@@ -42,7 +43,7 @@ async def read_page(
         found, end = await _read(connection, stream, query, PAGE_S)
         status = end.get("Status")
         if status in (_END_OF_BATCH, _NOT_FOUND):
-            more = status == _END_OF_BATCH and int(end.get("Nats-Num-Pending") or 0) > 0
+            more = status == _END_OF_BATCH and int(end.get(reserved.PENDING) or 0) > 0
             return [direct_message(message) for message in found], more
         if loop.time() + AGAIN_S > deadline:
             name = stream.removeprefix("KV_")  # users know a bucket by its own name

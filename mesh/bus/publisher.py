@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from mesh.bus import reserved
 from mesh.bus.connection import Connection
 from mesh.bus.error_codes import NOTHING_DONE
 from mesh.bus.errors import IN_PROCESS, NotNow, answer_of, refusal
@@ -102,11 +103,11 @@ class Publisher:
         """See `JetStream.store`."""
         fields = dict(headers or {})
         if msg_id:
-            fields["Nats-Msg-Id"] = msg_id
+            fields[reserved.MESSAGE_ID] = msg_id
         if expect_last is not None:
-            fields["Nats-Expected-Last-Subject-Sequence"] = str(expect_last)
+            fields[reserved.EXPECTED_LAST] = str(expect_last)
         if ttl_s:
-            fields["Nats-TTL"] = f"{max(1, round(ttl_s))}s"
+            fields |= reserved.lifetime(ttl_s)
         future: asyncio.Future[int] = self._loop.create_future()
 
         def settled(confirmation: bytes, error: QueztlError | None) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
+from mesh.bus import reserved
 from mesh.bus.wire import Message, parse_headers
 
 
@@ -32,7 +33,7 @@ class StoredMessage(NamedTuple):
     @property
     def is_marker(self) -> bool:
         """Whether it only says that its key is gone (deleted, purged or expired)."""
-        return "KV-Operation" in self.headers or "Nats-Marker-Reason" in self.headers
+        return any(name in self.headers for name in reserved.MARKERS)
 
 
 def stored_message(document: Mapping[str, Any]) -> StoredMessage:
@@ -50,8 +51,8 @@ def stored_message(document: Mapping[str, Any]) -> StoredMessage:
 def direct_message(message: Message) -> StoredMessage:
     """A message that a copy of the stream sent in reply to a direct read."""
     headers = message.headers
-    sequence, timestamp = int(headers["Nats-Sequence"]), headers.get("Nats-Time-Stamp", "")
-    return StoredMessage(headers["Nats-Subject"], message.data, headers, sequence, timestamp)
+    sequence, timestamp = int(headers[reserved.SEQUENCE]), headers.get(reserved.TIMESTAMP, "")
+    return StoredMessage(headers[reserved.SUBJECT], message.data, headers, sequence, timestamp)
 
 
 def unix_seconds(timestamp: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mesh import subjects
+from mesh.bus import reserved
 from mesh.bus.errors import STREAM_NAME_IN_USE, ApiError
 from mesh.bus.jetstream import JetStream
 from mesh.bus.replies import ConsumerInfo
@@ -139,7 +140,7 @@ def _buckets(base: dict[str, Any], config: MeshConfig, blobs_max_bytes: int) -> 
 def _bucket(base: dict[str, Any], name: str, max_age_s: float = 0) -> dict[str, Any]:
     return base | {
         "name": f"KV_{name}",
-        "subjects": [f"$KV.{name}.>"],
+        "subjects": [reserved.key_subject(name, ">")],
         "max_msgs_per_subject": 1,
         "discard": "new",
         "max_bytes": 64 * MIB,
@@ -153,7 +154,7 @@ def _bucket(base: dict[str, Any], name: str, max_age_s: float = 0) -> dict[str, 
 def _object_store(base: dict[str, Any], name: str, max_bytes: int, max_age_s: float = 0) -> dict[str, Any]:
     return base | {
         "name": f"OBJ_{name}",
-        "subjects": [f"$O.{name}.C.>", f"$O.{name}.M.>"],
+        "subjects": [reserved.chunk_subject(name, ">"), reserved.metadata_subject(name, ">")],
         "discard": "new",
         "max_bytes": max_bytes,
         "max_age": int(max_age_s * _NS),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mesh import decoding, subjects
+from mesh.bus import reserved
 from mesh.bus.errors import ApiError, DiskFull, KeyExists, WrongSequence
 from mesh.bus.publisher import RESENT_HEADER
 from mesh.bus.replies import StoredMessage
@@ -26,7 +27,7 @@ from mesh.decoding import Unreadable, readable, readable_of
 from mesh.errors import BusUnavailable, Busy, QueztlError
 from mesh.lanes import Lane
 from mesh.membership.mesh_record import check_wire_version, read_mesh_record
-from mesh.merge.carried import SCHEDULE, lane_of, left_s, schedule_shifted, ttl_of
+from mesh.merge.carried import lane_of, left_s, schedule_shifted
 from mesh.merge.order import CLOSED, accept, read_order, update_order
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Task, encode
@@ -45,7 +46,7 @@ ANSWER_WITHIN_S = 0.5
 #: A write to a full stream of the target is repeated after this, seconds.
 AGAIN_AFTER_S = 1.0
 #: Headers of delayed tasks that are copied.
-_COPIED_HEADERS = (SCHEDULE, "Nats-Schedule-Target", "Content-Type")
+_COPIED_HEADERS = (reserved.SCHEDULE, reserved.SCHEDULE_TARGET, "Content-Type")
 
 Confirmed = Callable[[], Awaitable[bool]]
 OnProgress = Callable[[dict[str, int]], Awaitable[None]]
@@ -179,7 +180,7 @@ class Mover:
     async def _move_blobs(self, bucket: str) -> None:
         """Copy blobs under their own ids, chunks before metadata. A partial copy of an earlier attempt is discarded."""
         stream = f"OBJ_{bucket}"
-        metas = [message async for message in messages(self._source, stream, f"$O.{bucket}.M.>")]
+        metas = [message async for message in messages(self._source, stream, reserved.metadata_subject(bucket, ">"))]
         for meta in metas:
             facts = decoding.blob_facts(meta.data)
             if isinstance(facts, Unreadable) or facts.deleted:
@@ -187,11 +188,11 @@ class Mover:
             if await records.read_last(self._target, stream, meta.subject):
                 continue
             await self._checkpoint()
-            chunks = f"$O.{bucket}.C.{facts.nuid}"
+            chunks = reserved.chunk_subject(bucket, facts.nuid)
             await self._target.purge(stream, chunks)
             async for chunk in messages(self._source, stream, chunks):
                 await self._store(chunk.subject, chunk.data, {})
-            await self._store(meta.subject, meta.data, {"Nats-Rollup": "sub"})
+            await self._store(meta.subject, meta.data, reserved.ROLLUP)
             self._count("blobs")
 
     async def _copy_bucket(self, bucket: str, name: str) -> None:
@@ -232,11 +233,11 @@ class Mover:
         """Copy end and state records, each with its remaining lifetime; existing records of the target stay."""
         now = (await self._source.stream_info(subjects.TASKS)).now  # ages by the server's own clock
         async for message in messages(self._source, subjects.TASKS):
-            ttl_s = ttl_of(message.headers)
+            ttl_s = reserved.lifetime_s(message.headers)
             left_s = ttl_s - max(0.0, now - message.stored_at) if ttl_s else 0.0
             if not message.data or left_s < 0:
                 continue
-            headers = {"Nats-TTL": f"{max(1, round(left_s))}s"} if left_s else {}
+            headers = reserved.lifetime(left_s) if left_s else {}
             is_end = message.subject.endswith(".end")
             try:
                 await self._store(message.subject, message.data, headers, expect_last=0)
@@ -258,8 +259,8 @@ class Mover:
         async for message in messages(self._source, subjects.LATER):
             found += 1
             headers = {name: message.headers[name] for name in _COPIED_HEADERS if name in message.headers}
-            if (schedule := headers.get(SCHEDULE)) is not None:
-                headers[SCHEDULE] = schedule_shifted(schedule, await self._clock_difference(subjects.LATER))
+            if (schedule := headers.get(reserved.SCHEDULE)) is not None:
+                headers[reserved.SCHEDULE] = schedule_shifted(schedule, await self._clock_difference(subjects.LATER))
             await self._store(message.subject, message.data, headers, msg_id=message.subject)
             await _remove(self._source, subjects.LATER, message.sequence)
             self._count("delayed tasks")

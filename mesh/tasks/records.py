@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mesh import decoding, subjects
+from mesh.bus import reserved
 from mesh.bus.errors import WrongSequence
 from mesh.bus.pages import read_last_of
 from mesh.config import MeshConfig
@@ -42,8 +43,7 @@ def end_ttl_s(size: int, config: MeshConfig) -> int:
 
 def end_headers(size: int, config: MeshConfig) -> dict[str, str]:
     """Headers of an `.end` record: it is written once, and expires."""
-    ttl_s = end_ttl_s(size, config)
-    return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{ttl_s}s"}
+    return reserved.ONLY_FIRST | reserved.lifetime(end_ttl_s(size, config))
 
 
 async def read_last(bus: Bus, stream: str, subject: str) -> bytes | None:

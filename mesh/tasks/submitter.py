@@ -11,13 +11,13 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesh import decoding, subjects
+from mesh.bus import reserved
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.publisher import Settled
 from mesh.bus.streams import declare_lane, list_lanes
@@ -157,8 +157,7 @@ class Submitter:
             settled(b"", error)
             return
         subject = subjects.lane_subject(*prepared.lane, task.id)
-        headers = f"NATS/1.0\r\nNats-Msg-Id: {task.id}\r\n\r\n".encode()
-        self._bus.post(subject, encode(task), headers, settled)
+        self._bus.post(subject, encode(task), reserved.with_message_id(task.id), settled)
         self.wake(prepared.lane)
 
     async def ensure_lane(self, lane: Lane, requires: dict[str, object]) -> None:
@@ -227,10 +226,7 @@ class Submitter:
         await self._check_later_limit()
         # The server compares the schedule with its own clock.
         at = await self._bus.clock(subjects.LATER).latest() + delay_s
-        headers = {
-            "Nats-Schedule": at_schedule(at),
-            "Nats-Schedule-Target": subjects.later_due(task.id),
-        }
+        headers = reserved.scheduled(at, subjects.later_due(task.id))
         await self._bus.store(subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True)
 
     async def _check_later_limit(self) -> None:
@@ -295,8 +291,3 @@ class Submitter:
             if await read(self._bus, task) is not None:
                 return True
         return False
-
-
-def at_schedule(at: float) -> str:
-    """The schedule of a delayed task: `at` in Unix seconds by the server's clock. Pure."""
-    return f"@at {datetime.fromtimestamp(at, UTC).isoformat().replace('+00:00', 'Z')}"

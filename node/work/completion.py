@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mesh import subjects
+from mesh.bus import reserved
 from mesh.bus.client import Bus
 from mesh.bus.errors import WrongSequence
 from mesh.bus.wire import header_block
@@ -64,7 +65,7 @@ class Completion:
         self._loop = asyncio.get_running_loop()
         self._end_headers = header_block(end_headers(SMALL_BYTES, self._config))
         self._small_end_headers = header_block(end_headers(0, self._config))
-        self._state_headers = header_block({"Nats-TTL": f"{self._config.result_ttl_s}s"})
+        self._state_headers = header_block(reserved.lifetime(self._config.result_ttl_s))
         self.done = self.failed = 0
         """Tasks whose result record this node has stored."""
 

@@ -1,4 +1,4 @@
-"""JetStream's API subjects and the bodies of acknowledgements are spelled in `mesh/bus/` and nowhere else."""
+"""JetStream's subjects, headers and the bodies of acknowledgements are spelled in `mesh/bus/` and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ EXCEPTIONS = {
     "bench/harness/raw.py": "measures the raw broker with nats-py alone, so nothing of mesh.bus may be in the path",
 }
 #: `$JS.API.…` and `$JS.ACK.…`; a verb such as STREAM.MSG.GET or CONSUMER.CREATE; the body of an acknowledgement.
+#: The subjects of keys and blobs; a header of the server.
 _PROTOCOL = re.compile(
-    r"\$JS\b|(?<!\$SYS\.REQ\.)\b(?:STREAM|CONSUMER|META|SERVER|DIRECT)\.[A-Z]{3,}\b|(?:\+ACK|-NAK|\+TERM|\+WPI|\+NXT)\b"
+    r"\$(?:JS|KV|O)\b|\bNats-[A-Z]|(?<!\$SYS\.REQ\.)\b(?:STREAM|CONSUMER|META|SERVER|DIRECT)\.[A-Z]{3,}\b|(?:\+ACK|-NAK|\+TERM|\+WPI|\+NXT)\b"
 )
 
 
@@ -62,6 +63,10 @@ def test_only_the_bus_spells_the_protocol():
         'send(reply, b"%s" % b"+TERM")',
         'send(reply, "+WPI".encode())',
         "await bus.api(name)",
+        'headers = {"Nats-TTL": "5s"}',
+        'f"NATS/1.0\\r\\nNats-Msg-Id: {task}"',
+        'messages(stream, f"$O.{bucket}.M.>")',
+        'prefix = "$KV.nodes."',
     ],
 )
 def test_the_protocol_is_found(line):
@@ -69,7 +74,8 @@ def test_the_protocol_is_found(line):
 
 
 @pytest.mark.parametrize(
-    "text", ["$SYS.REQ.SERVER.PING.JSZ", "$SYS.SERVER.*.SHUTDOWN", "STREAM", "+ACKNOWLEDGED", "a.b"]
+    "text",
+    ["$SYS.REQ.SERVER.PING.JSZ", "$SYS.SERVER.*.SHUTDOWN", "STREAM", "Nats-server", "$ORIGIN", "+ACKNOWLEDGED", "a.b"],
 )
 def test_other_strings_are_not_taken_for_it(text):
     assert not protocol_in(nodes_of(f'"""Sends b"+ACK" to $JS.ACK."""\nname = {text!r}'))

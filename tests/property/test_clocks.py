@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.bus.replies import unix_seconds
+from mesh.bus.reserved import at_schedule
 from mesh.bus.stream_clock import Reading, has_expired
 from mesh.merge.carried import EXPIRED_S, left_s, schedule_shifted
-from mesh.tasks.submitter import at_schedule
 
 TRUE_NOW = 1_795_982_400.0
 skews = st.floats(-1e7, 1e7)
