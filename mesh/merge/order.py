@@ -92,16 +92,25 @@ async def withdraw(bus: Bus) -> MergeOrder | None:
     order = readable(decoding.merge, entry)
     if entry is None or order is None:
         return None
+    # Before the order is gone: whoever is cut short after that would leave the mesh closed for ever.
+    await _open(bus, order)
     try:
         await kv.delete(subjects.MERGE_KEY, last=entry.revision)
     except WrongSequence:
         raise BusUnavailable("the order to merge was changed at the same moment; try again") from None
-    # What the order says is used only for what a merge has closed, and only if it leaves room for work.
+    await _open(bus, order)  # a mover that had read the order may have closed it again
+    return order
+
+
+async def _open(bus: Bus, order: MergeOrder) -> None:
+    """Open what a merge has closed for new work.
+
+    What the order says is used only for that, and only if it leaves room for work.
+    """
     if (await bus.stream_info(subjects.WORK)).config.get("max_bytes") == CLOSED:
         await _open_queue(bus, limit_after(order.work_max_bytes, bus.config.work_max_bytes))
     if list((await bus.stream_info(subjects.LATER)).config["subjects"]) == [subjects.LATER_CLOSED]:
         await bus.update_stream(subjects.LATER, subjects=list(subjects.LATER_SUBJECTS))
-    return order
 
 
 async def _open_queue(bus: Bus, limit: int) -> None:

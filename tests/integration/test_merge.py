@@ -10,6 +10,7 @@ import pytest
 
 from mesh import subjects
 from mesh.bus.client import Bus
+from mesh.bus.kv import Kv
 from mesh.bus.streams import declare_streams, list_lanes
 from mesh.config import LOCAL
 from mesh.coordination import MergeOrder, MeshRecord
@@ -18,7 +19,7 @@ from mesh.errors import BusUnavailable, QueztlError
 from mesh.merge import detector, mover
 from mesh.merge.detector import DuplicateMeshDetector
 from mesh.merge.mover import LeadershipLost, Mover
-from mesh.merge.order import give_order, read_order
+from mesh.merge.order import CLOSED, give_order, read_order, withdraw
 from mesh.messages import WIRE_VERSION, Raw, Task, TaskEnd, TaskError, TaskState, encode
 from mesh.tasks import dead_letters, records
 from mesh.tasks.submitter import Submitter
@@ -225,6 +226,28 @@ async def _yes() -> bool:
 
 async def _nothing(moved: dict[str, int]) -> None:
     """Ignore the progress."""
+
+
+async def test_a_withdrawal_that_is_cut_short_leaves_no_mesh_closed(bus_server, monkeypatch) -> None:
+    """The order was removed first: a leader that ended at that moment left a queue that took nothing any more."""
+    bus = await bus_server.connect("leader")
+    limit = (await bus.stream_info(subjects.WORK)).config["max_bytes"]
+    order = MergeOrder(into="mb", urls=("nats://127.0.0.1:1",), token="o1", work_max_bytes=limit)
+    await bus.kv(subjects.KV_MESH).put(subjects.MERGE_KEY, encode(order))
+    await bus.update_stream(subjects.WORK, max_bytes=CLOSED)
+    await bus.update_stream(subjects.LATER, subjects=[subjects.LATER_CLOSED])
+    delete = Kv.delete
+
+    async def ends_after(self: Kv, key: str, last: int | None = None) -> None:
+        await delete(self, key, last)
+        raise BusUnavailable("the leader ends")
+
+    monkeypatch.setattr(Kv, "delete", ends_after)
+    with pytest.raises(BusUnavailable, match="ends"):
+        await withdraw(bus)
+    assert await read_order(bus) is None
+    assert (await bus.stream_info(subjects.WORK)).config["max_bytes"] == limit
+    assert (await bus.stream_info(subjects.LATER)).config["subjects"] == list(subjects.LATER_SUBJECTS)
 
 
 async def test_a_merge_whose_target_is_gone_is_undone_and_the_mesh_takes_work_again(
