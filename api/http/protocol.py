@@ -38,11 +38,12 @@ class _Protocol(RequestHandler):
             super().connection_made(transport)
         elif usage.refused < REFUSED:
             # The 503 is sent when the request is there: a client that still sends does not read it.
-            self._is_refused, self.transport = True, transport  # type: ignore[assignment]
+            self._is_refused = True
+            self.transport = transport  # pyrefly: ignore[bad-assignment]  # that of a server; uvloop's has no such base
             usage.refused += 1
             self._loop.call_later(REFUSED_S, transport.close)
         else:
-            transport.abort()  # type: ignore[attr-defined]
+            transport.abort()  # pyrefly: ignore[missing-attribute]  # as above
 
     def data_received(self, data: bytes) -> None:
         if not self._is_refused:

@@ -1,4 +1,4 @@
-"""A real nats-server for tests, on a free port of 127.0.0.1, with JetStream and a system account."""
+"""A real nats-server for tests, on a free port of 127.0.0.1, with JetStream and a system account; and a REST bridge."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from mesh.bus.client import Bus
 from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
+from tests.integration.api_harness import Client, Memory, bridge
 from tests.ports import free_port
 
 CONFIG = """
@@ -96,6 +97,19 @@ async def bus_server(tmp_path: Path) -> AsyncIterator[BusServer]:
         yield server
     finally:
         await server.close()
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """The services of a bridge, over dictionaries."""
+    return Memory()
+
+
+@pytest.fixture
+async def api(memory: Memory) -> AsyncIterator[Client]:
+    """A client of a bridge whose services are `memory`."""
+    async with bridge(memory) as client:
+        yield client
 
 
 @pytest.fixture

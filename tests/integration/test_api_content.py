@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from mesh.errors import Conflict
 from mesh.messages import BlobRef, Raw, encode
-from tests.integration.api_harness import Client, Memory, V, bridge, fields, submit
+from tests.integration.api_harness import Client, Memory, V, fields, submit
 
 DATA = bytes(range(256)) * 1000
-
-
-@pytest.fixture
-def memory() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
-async def api(memory: Memory) -> AsyncIterator[Client]:
-    async with bridge(memory) as client:
-        yield client
 
 
 async def paths_of_bytes(api: Client, memory: Memory) -> list[str]:

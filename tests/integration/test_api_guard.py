@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import aiohttp
@@ -18,18 +17,7 @@ from api.http.keys import GUARD, ApiSettings
 from api.http.serving import serve
 from api.routes import ROUTE_TABLE
 from mesh.errors import CannotStart
-from tests.integration.api_harness import Client, Memory, V, bridge
-
-
-@pytest.fixture
-def memory() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
-async def api(memory: Memory) -> AsyncIterator[Client]:
-    async with bridge(memory) as client:
-        yield client
+from tests.integration.api_harness import Client, Memory, V
 
 
 async def test_browsers_are_not_trusted(api: Client, memory: Memory) -> None:

@@ -19,18 +19,7 @@ from api.routes import ROUTE_TABLE
 from mesh.bus.errors import api_error
 from mesh.errors import Busy, Conflict, StorageFull
 from mesh.messages import BlobRef, Raw, TaskError, encode
-from tests.integration.api_harness import Client, Memory, V, bridge, fields, submit
-
-
-@pytest.fixture
-def memory() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
-async def api(memory: Memory) -> AsyncIterator[Client]:
-    async with bridge(memory) as client:
-        yield client
+from tests.integration.api_harness import Client, Memory, V, fields, submit
 
 
 async def test_the_document_is_valid_openapi_and_lists_exactly_the_routes(api: Client) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -17,20 +16,9 @@ from aiohttp import ClientSession
 from api.app import build_app
 from api.http.serving import serve
 from api.routes import ROUTE_TABLE
-from tests.integration.api_harness import Client, Memory, V, bridge, fields
+from tests.integration.api_harness import Client, Memory, V, fields
 
 SUBMIT = b'{"kind": "echo", "payload": {"value": 1}}'
-
-
-@pytest.fixture
-def memory() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
-async def api(memory: Memory) -> AsyncIterator[Client]:
-    async with bridge(memory) as client:
-        yield client
 
 
 def raw_deflate(data: bytes) -> bytes:
