@@ -13,12 +13,12 @@ from pathlib import PurePath
 
 #: Folders whose tests are long and wait most of the time: each of their tests is a group of its own.
 SCENES = ("lan", "faults")
-#: The folder whose tests all walk through the syntax trees of the project: one group, in a process that parses it once.
-PARSING = "architecture"
+#: Folders whose tests share what costs much to load (the syntax trees of the project; PyTorch): each is one group.
+SHARING = ("architecture", "contract")
 #: Folders whose tests wait for processes and servers.
 WAITING = (*SCENES, "integration")
 #: Prefixes of groups whose tests compute for long or load large libraries.
-HEAVY = ("test_workload_", "test_training_", "test_scaling_", "test_kinds", PARSING)
+HEAVY = ("test_workload_", "test_training_", "test_scaling_", *SHARING)
 #: Long groups start within this first share of the queue: the rest of it holds short ones.
 _LAST_LONG = 0.7
 _PER_CORE, _MEMORY_EACH, _MOST = 2, 2 << 30, 24
@@ -28,7 +28,7 @@ def group_of(nodeid: str) -> str:
     """The group of a test: its file, whose tests may share a node or a model; a long scene is a group alone."""
     file = nodeid.partition("::")[0]
     folder = _folder(file)
-    if folder == PARSING:
+    if folder in SHARING:
         return str(PurePath(file).parent)
     return nodeid if folder in SCENES else file
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mesh import subjects
+from mesh.bus.reserved import key_subject
 from mesh.client import Mesh
 from mesh.coordination import MergeOrder
 from mesh.leader import journal as events
@@ -16,6 +17,9 @@ from tests.integration.queztl_process import queztl
 from tests.invariants import journal
 from tests.nodes import Cluster, NodeProcess, eventually
 from tests.ports import free_port
+
+#: The subject of the order to merge.
+ORDER = key_subject(subjects.KV_MESH, subjects.MERGE_KEY)
 
 
 @pytest.fixture
@@ -44,13 +48,13 @@ async def test_a_forged_order_to_merge_ends_nothing_and_can_be_withdrawn(meshes:
     async def withdrawn() -> bool:
         return await read_order(mesh.bus) is None
 
-    async def doubted() -> bool:
+    async def not_followed() -> bool:
         return "is not followed" in node.log()
 
     # A mesh that is there and knows nothing of it: the order is withdrawn by itself, also one that claims to be done.
     for phase in ("drain", "moved"):
         forged = MergeOrder(into="mstranger", urls=(theirs.url,), phase=phase, mover=node.id, token="o1")
-        await mesh.bus.store(f"$KV.{subjects.KV_MESH}.{subjects.MERGE_KEY}", encode(forged))
+        await mesh.bus.store(ORDER, encode(forged))
         await eventually(withdrawn, 30, node.log)
         await works(mesh, node)
     undone = [event for event in await journal(mesh.bus) if event.type == events.MERGE_UNDONE]
@@ -58,8 +62,8 @@ async def test_a_forged_order_to_merge_ends_nothing_and_can_be_withdrawn(meshes:
 
     # A mesh that does not answer: nothing is done, and a person may withdraw the order before it withdraws itself.
     forged = MergeOrder(into="mgone", urls=(f"nats://127.0.0.1:{free_port()}",), phase="moved", token="o2")
-    await mesh.bus.store(f"$KV.{subjects.KV_MESH}.{subjects.MERGE_KEY}", encode(forged))
-    await eventually(doubted, 20, node.log)
+    await mesh.bus.store(ORDER, encode(forged))
+    await eventually(not_followed, 20, node.log)
     await works(mesh, node)
     ran = await queztl("bus", "merge", "--undo", url=node.api)
     assert ran.code == 0 and "mgone is withdrawn" in ran.out, ran

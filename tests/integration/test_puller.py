@@ -11,6 +11,7 @@ import pytest
 from mesh import subjects
 from mesh.bus.streams import GROUP, declare_lane
 from mesh.messages import Capabilities, KindInfo, NodeRecord, Task, encode
+from node.work import pull_plan
 from node.work.pull_plan import Load
 from node.work.puller import Puller
 
@@ -113,7 +114,7 @@ async def test_hints_of_lanes_that_are_not_there_cost_few_scans(bus_server, lane
         lanes.send(subjects.wake("echo", f"p-{number}", "normal"), b"")
         lanes.send(subjects.wake("echo", f"any@r{number}", "normal"), b"")
     await lanes.flush()
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(pull_plan.HINT_WINDOW_S)  # hints that are too many for it start a scan after it
     assert 1 <= len(scans) <= 6
     assert len(node.puller._lanes) <= 2, "only lanes that there are"
     await node.puller.stop()

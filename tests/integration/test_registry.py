@@ -108,7 +108,7 @@ async def test_strangers_fill_no_memory_with_heartbeats_and_announcements(
     bus_server, speaker: Speaker, eventually: Callable
 ) -> None:
     small = replace(FAST, limits=Limits(nodes=5, held_bytes=10_000))
-    registry = Registry(await bus_server.connect("observer/1"), "observer", small)
+    registry = Registry(observer := await bus_server.connect("observer/1"), "observer", small)
     await registry.start()
     held = tuple(Held(number, 1, "$JS.ACK.x", "t-1") for number in range(50))
     for number in range(40):
@@ -117,7 +117,8 @@ async def test_strangers_fill_no_memory_with_heartbeats_and_announcements(
     speaker.bus.send(subjects.heartbeat("huge"), bytes(100_000))
     await speaker.record("last")
     await eventually(lambda: len(registry.seen()) >= 5 and registry.announcements.size_bytes > 8000)
-    await asyncio.sleep(0.2)
+    for connection in (speaker.bus, observer):
+        await connection.flush()  # all that was sent has arrived
     assert len(registry.seen()) <= 5 and registry.announcements.size_bytes <= 10_000
     assert alarms({"held_bytes": registry.announcements.size_bytes}, small.limits)
     await registry.catch_up()

@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from mesh.bus.wire import STRANGER_AGAIN_S
 from tests.nodes import Cluster, NodeProcess, eventually, records
 from tests.ports import free_port
 
@@ -59,7 +60,7 @@ async def test_a_running_node_leaves_a_server_of_another_mesh_at_the_address_of_
 
         await eventually(left_alone, 20, guest.log)
         handle = await theirs.start("echo", {"value": 1}, requires={"node": guest.id})
-        await asyncio.sleep(1.0)  # two attempts of the guest, and its client's
+        await asyncio.sleep(2 * STRANGER_AGAIN_S)  # two attempts of the guest, and its client's
         assert (await theirs.status(handle.id)).state == "queued" and not client.bus.connected
         assert list(await records(theirs.bus)) == [stranger.id]
         await stranger.kill9()

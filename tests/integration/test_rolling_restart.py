@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -90,10 +91,17 @@ async def test_a_rolling_restart_of_three_servers_under_submissions_is_never_a_5
             began = time.monotonic()
             await eventually(lambda: _whole(trio, system, bus), 60, "three members and a leader of each stream")
             print(f"{name} restarted, whole after {time.monotonic() - began:.1f} s, answers {statuses}")
-            await asyncio.sleep(1.0)  # the next one is stopped under work, not under a queue of retries
+            # The next one is stopped under work, not under a queue of retries.
+            await eventually(_accepted(statuses, 10 * SUBMITTERS), 60, "submissions succeed")
         stop.set()
         await asyncio.gather(*submitters)
     assert statuses[202] > 50, statuses
+
+
+def _accepted(statuses: dict[int, int], more: int) -> Callable[[], Awaitable[bool]]:
+    """Whether `more` submissions than now have been accepted."""
+    count = statuses.get(202, 0) + more
+    return lambda: asyncio.sleep(0, statuses.get(202, 0) >= count)
 
 
 async def _whole(trio: Trio, system: Bus, bus: Bus) -> bool:

@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 
 from mesh.bus.client import Bus
-from mesh.bus.server.health_monitor import Health, HealthMonitor
+from mesh.bus.server.health_monitor import LOOK_SOON_S, Health, HealthMonitor
 from mesh.bus.server.supervisor import BusServer
 from mesh.bus.streams import declare_streams
 from mesh.config import LOCAL
@@ -112,7 +112,7 @@ async def test_a_server_that_keeps_a_write_error_is_restarted_once_there_is_room
                 await bus.store(2)
             found = await bus.until(lambda health: health.is_full, "the full disk is seen")
             assert "is full" in found.says and "ext4" in found.says and str(disk) not in found.says
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(2 * LOOK_SOON_S)  # looks at the disk; one that changes nothing announces nothing
             assert bus.server.pids["server"] == pid, "without room a restart helps nobody"
             filler.unlink()
             await bus.until(lambda health: health.stores and not health.says, "it stores again")

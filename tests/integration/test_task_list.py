@@ -53,11 +53,11 @@ async def run_on(bus: Bus, task: str, node: str, kind: str = "echo") -> None:
     await bus.store(subjects.state(task), encode(state))
 
 
-async def listed(bus: Bus, limit: int = 100, nodes: tuple[str, ...] = (), **wanted) -> list[str]:
-    """The ids on all pages."""
+async def listed(bus: Bus, limit: int = 100, nodes: tuple[str, ...] = (), **filters) -> list[str]:
+    """The ids on all pages; `filters`: fields of a TaskFilter."""
     found, after = [], ""
     for _ in range(1000):
-        page = await listing.page(bus, TaskFilter(**wanted), nodes, limit, after)
+        page = await listing.page(bus, TaskFilter(**filters), nodes, limit, after)
         assert len(page.tasks) <= limit
         found += [task.id for task in page.tasks]
         after = page.next
@@ -120,7 +120,7 @@ async def test_what_is_no_task_and_what_says_nothing_are_passed_over(bus) -> Non
     assert await listed(bus, state="failed") == ["c1-4"], "a final record that can't be read stands like any other"
 
 
-async def test_a_page_examines_no_more_records_however_few_of_them_are_wanted(bus, monkeypatch) -> None:
+async def test_a_page_examines_no_more_records_however_few_of_them_match(bus, monkeypatch) -> None:
     """One failed task behind 5,000: each page reads 2,000 records, and the list still ends at it."""
     await asyncio.gather(*(put_end(bus, f"c1-{n}") for n in range(5000)))
     await put_end(bus, "c1-5000", "failed")

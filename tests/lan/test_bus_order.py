@@ -97,7 +97,7 @@ async def _cut_after_growth(machines: list[str], folder: Path) -> None:
 
 
 async def _late(node: NodeProcess) -> None:
-    await asyncio.sleep(15.0)
+    await asyncio.sleep(15.0)  # by intent: the others search for it meanwhile
     await node.start()
 
 

@@ -21,9 +21,9 @@ claims = st.builds(
 
 
 @given(claims, claims)
-def test_of_two_processes_exactly_one_goes_on(one, other) -> None:
-    if one.session != other.session:
-        assert twins.goes_on(one, other) != twins.goes_on(other, one)
+def test_of_two_processes_exactly_one_goes_on(original, copy) -> None:
+    if original.session != copy.session:
+        assert twins.goes_on(original, copy) != twins.goes_on(copy, original)
 
 
 @given(st.lists(claims, min_size=1, max_size=5, unique_by=lambda claim: claim.session))
@@ -33,20 +33,23 @@ def test_of_any_number_exactly_one_goes_on(found) -> None:
 
 
 @given(claims, claims, st.booleans(), st.booleans(), st.integers(10, 19), st.integers(10, 19))
-def test_both_never_stop_however_old_what_each_has_heard_is(one, other, new_one, new_other, first, second) -> None:
+def test_both_never_stop_however_old_what_each_has_heard_is(
+    original, copy, copy_is_early, original_is_early, original_ticket, copy_ticket
+) -> None:
     """A process gets its number while the claims are on their way: each side may judge by the claim before it."""
-    one, other = replace(one, ticket=0), replace(other, ticket=0)
-    if one.incarnation == other.incarnation:
+    original, copy = replace(original, ticket=0), replace(copy, ticket=0)
+    if original.incarnation == copy.incarnation:
         return
-    later_one, later_other = replace(one, ticket=first), replace(other, ticket=second)
-    heard_of_other, heard_of_one = (other if new_one else later_other), (one if new_other else later_one)
+    later_original, later_copy = replace(original, ticket=original_ticket), replace(copy, ticket=copy_ticket)
+    heard_of_copy = copy if copy_is_early else later_copy
+    heard_of_original = original if original_is_early else later_original
     # Each judges with its own newest claim that is at least as new as what the other side heard of it.
-    for own_one in (later_one,) if heard_of_one is later_one else (one, later_one):
-        for own_other in (later_other,) if heard_of_other is later_other else (other, later_other):
-            stops_one = not twins.goes_on(own_one, heard_of_other)
-            stops_other = not twins.goes_on(own_other, heard_of_one)
-            if first != second:
-                assert not (stops_one and stops_other)
+    for own_original in (later_original,) if heard_of_original is later_original else (original, later_original):
+        for own_copy in (later_copy,) if heard_of_copy is later_copy else (copy, later_copy):
+            original_stops = not twins.goes_on(own_original, heard_of_copy)
+            copy_stops = not twins.goes_on(own_copy, heard_of_original)
+            if original_ticket != copy_ticket:
+                assert not (original_stops and copy_stops)
 
 
 @given(claims, claims)
