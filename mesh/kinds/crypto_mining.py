@@ -39,17 +39,26 @@ class CryptoMiningPayload(Payload):
         description="mine Bitcoin's first block; unless nonce_start or seconds is given, the search covers a "
         "million nonces around the solution",
     )
-    header_hex: str | None = Field(
-        default=None, description="block header in hex, 76 or 80 bytes; the last 4 of 80 bytes are replaced"
-    )
     nonce_start: int | None = Field(default=None, ge=0, lt=NONCES, description="first nonce to try")
-    nonce_count: int | None = Field(default=None, ge=1, le=NONCES, description="number of nonces to try")
+    nonce_count: int | None = Field(
+        default=None, ge=1, le=NONCES, description="number of nonces to try; they end at 2**32"
+    )
     seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False, description="time limit, seconds")
-    target_bits: int | None = Field(default=None, ge=0, le=256, description="required leading zero bits of the hash")
+    target_bits: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="required leading zero bits of the hash; 256: no hash has them, to measure the rate",
+    )
     target_hex: str | None = Field(
         default=None, description="largest hash, as a number, that meets the target; up to 64 hexadecimal digits"
     )
-
+    header_hex: str | None = Field(
+        default=None,
+        description="block header in hex, 76 or 80 bytes; the last 4 of 80 bytes are replaced. Without target_bits and "
+        "target_hex its bytes 72 to 75 (nBits) are the target, of any chain, which must not be negative, zero or more "
+        "than 256 bits",
+    )
     device: Literal["cpu", "gpu"] = Field(
         default="cpu",
         description="where hashes are computed; gpu requires PyTorch and an NVIDIA GPU: select such a node with "
@@ -69,6 +78,11 @@ class CryptoMiningPayload(Payload):
             raise ValueError("must be hexadecimal, two digits per byte") from None
         if size not in (HEADER_BYTES - 4, HEADER_BYTES):
             raise ValueError(f"must be 76 or 80 bytes long, not {size}")
+        # An invalid field is missing here; its own error is reported instead.
+        if all(info.data.get(name, "invalid") is None for name in ("target_bits", "target_hex")):
+            compact = int.from_bytes(bytes.fromhex(value)[72:76], "little")
+            if problem := compact_problem(compact):
+                raise ValueError(f"has the target {compact:#010x} (nBits), which {problem}: no hash can meet it")
         return value
 
     @field_validator("target_hex")
@@ -78,6 +92,8 @@ class CryptoMiningPayload(Payload):
             raise ValueError("must be 1 to 64 hexadecimal digits")
         if value is not None and info.data.get("target_bits") is not None:
             raise ValueError("must be left out when target_bits is given")
+        if value is not None and int(value, 16) == 0:
+            raise ValueError("must be more than 0, which no hash meets")
         return value
 
     @property
@@ -108,6 +124,22 @@ class CryptoMiningPayload(Payload):
         if self.seconds is None and self.nonce_count is None and self.block is None:
             return DEFAULT_SECONDS
         return self.seconds
+
+
+def compact_problem(compact: int) -> str:
+    """Why no hash can meet a header's compact target, as a phrase ("is zero"); "" when one can.
+
+    The conditions under which Bitcoin Core refuses it (`arith_uint256::SetCompact`), except for the limit of its chain.
+    """
+    size, word = compact >> 24, compact & 0x007FFFFF
+    if size <= 3:
+        word >>= 8 * (3 - size)
+    if not word:
+        return "is zero"
+    if compact & 0x00800000:
+        return "is negative"
+    overflows = size > 34 or (word > 0xFF and size > 33) or (word > 0xFFFF and size > 32)
+    return "has more than 256 bits" if overflows else ""
 
 
 def target_of(compact: int) -> int:

@@ -3,13 +3,14 @@
 import hashlib
 import struct
 import zlib
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.errors import BadInput
-from mesh.kinds.crypto_mining import NONCES, CryptoMiningPayload, target_of
+from mesh.kinds.crypto_mining import NONCES, CryptoMiningPayload, compact_problem, target_of
 from mesh.kinds.faults import MAX_FAULTS
 from mesh.kinds.image_operations import Resize
 from mesh.kinds.image_sizes import MAX_PIXELS, fit
@@ -125,6 +126,26 @@ def test_fit_stays_in_the_box_and_keeps_the_aspect(width, height, want, keep, en
 @given(compact=st.integers(0, (1 << 32) - 1))
 def test_targets_are_hashes(compact):
     assert 0 <= target_of(compact) < 1 << 256
+
+
+@given(size=st.integers(0, 255) | st.integers(0, 36), word=st.integers(0, (1 << 24) - 1) | st.integers(0, 0x1FFFF))
+def test_a_compact_target_is_taken_when_it_is_a_positive_number_of_256_bits(size, word):
+    """The value is mantissa x 256^(exponent - 3), as its definition says, and bit 23 its sign."""
+    compact = size << 24 | word
+    value = int(Fraction(word & 0x7FFFFF) * Fraction(256) ** (size - 3))
+    problem = compact_problem(compact)
+    assert (problem == "") == (0 < value < 1 << 256 and not word & 0x800000), problem
+    assert (problem == "is zero") == (value == 0)
+    if not problem:
+        assert target_of(compact) == value
+    header = "00" * 72 + compact.to_bytes(4, "little").hex()
+    for more in ({"target_bits": 20}, {"target_hex": "ff"}):
+        assert CryptoMiningPayload(header_hex=header, **more).target > 0, "nBits don't matter"
+    if problem:
+        with pytest.raises(ValueError, match=rf"{compact:#010x} \(nBits\), which {problem}: no hash can meet it"):
+            CryptoMiningPayload(header_hex=header)
+    else:
+        assert CryptoMiningPayload(header_hex=header).target == value
 
 
 @given(

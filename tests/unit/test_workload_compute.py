@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mesh.errors import BadInput
-from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE
+from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE, compact_problem
 from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, Output, load
 from node.workloads.echo import filler
@@ -81,12 +81,33 @@ def test_wrong_mining_payloads_are_named():
         ({"block": "genesis", "header_hex": GENESIS_HEADER_HEX}, "payload.header_hex"),
         ({"target_hex": "xyz"}, "payload.target_hex"),
         ({"target_hex": "ff", "target_bits": 8}, "payload.target_hex"),
+        ({"target_hex": "000"}, "payload.target_hex"),
+        ({"header_hex": "00" * 72 + "563412ff"}, "payload.header_hex"),
+        ({"header_hex": "00" * 76}, "payload.header_hex"),
+        ({"header_hex": GENESIS_HEADER_HEX, "nonce_start": 1 << 32}, "payload.nonce_start"),
+        ({"nonce_count": 0}, "payload.nonce_count"),
         ({"seconds": 0}, "payload.seconds"),
         ({"algorithm": "scrypt"}, "payload.algorithm"),
     ):
         with pytest.raises(BadInput) as caught:
             validate("crypto_mining", payload)
         assert [fault.field for fault in caught.value.faults] == [field]
+
+
+@pytest.mark.parametrize(
+    ("compact", "problem"),
+    [
+        (0x00000000, "is zero"), (0x00123456, "is zero"), (0x01003456, "is zero"), (0x04800000, "is zero"),
+        (0x02800056, "is zero"), (0x01FEDCBA, "is negative"), (0x04923456, "is negative"),
+        (0x01123456, ""), (0x05009234, ""), (0x1D00FFFF, ""), (0x207FFFFF, ""), (0x20123456, ""),
+        (0x2100FFFF, ""), (0x220000FF, ""), (0x2101FFFF, "has more than 256 bits"),
+        (0x220001FF, "has more than 256 bits"), (0xFF123456, "has more than 256 bits"),
+    ],
+    ids=lambda value: f"{value:#x}" if isinstance(value, int) else value,
+)  # fmt: skip
+def test_compact_targets_are_refused_as_in_bitcoin_core(compact, problem):
+    """Most of these values are from Bitcoin Core's own arith_uint256_tests."""
+    assert compact_problem(compact) == problem
 
 
 # --- scientific_computing --------------------------------------------------------------------------
