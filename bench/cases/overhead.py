@@ -32,7 +32,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
     "video_encode_h265": {"resolution": "720p", "seconds": 2, "preset": "veryfast", "encoder": "software"},
     "video_encode_av1": {"resolution": "720p", "seconds": 4, "preset": "veryfast", "encoder": "software"},
     "llm_inference": {"prompt": "Once upon a time", "raw": True, "max_tokens": 160, "context": 512},
-    "ml_training": {"model": "mlp", "steps": 800, "checkpoint_every_s": 0},
+    "ml_training": {"model": "mlp", "steps": 800, "checkpoint_every_s": 0, "weights": False},
     "image_processing": {"operations": [{"op": "blur", "method": "bilateral", "radius": 7}], "format": "jpeg"},
 }
 

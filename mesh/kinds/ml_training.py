@@ -68,6 +68,14 @@ class MlTrainingPayload(Payload):
         "x features, or images x 3 x height x width; uint8 means 0 to 255) and y (classes from 0); for transformer a "
         "text, whose bytes are the tokens",
     )
+    start_from: Data | None = Field(
+        default=None,
+        description="weights to start from, as safetensors: those of an earlier training (its result names the blob "
+        "under files), or of a model with the same names and shapes. By default random weights from the seed",
+    )
+    weights: bool = Field(
+        default=True, description="store the trained weights (safetensors) and all losses as blobs, named by the result"
+    )
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw, or sgd with momentum 0.9")
     learning_rate: float | None = Field(
         default=None, ge=0, le=10, allow_inf_nan=False, description="learning rate; the default depends on the model"
@@ -250,12 +258,12 @@ SPEC = KindSpec(
     summary="Train an MLP, ResNet-50 or a GPT-2-sized transformer, with checkpoints; fails unless the loss falls.",
     payload=MlTrainingPayload,
     resources=Resources(cores="all", memory_mb=MEMORY_MB),
-    needs=(Need("torch", "training"), Need("numpy", "training")),
+    needs=(Need("torch", "training"), Need("numpy", "training"), Need("safetensors", "training")),
     timeout_s=24 * 3600.0,
     checkpoints=True,
     example={"model": "mlp", "steps": 100},
     probe={
         "model": "transformer", "layers": 2, "width": 256, "heads": 4, "context": 128, "vocabulary": 256,
-        "batch": 8, "steps": 4,
+        "batch": 8, "steps": 4, "weights": False,
     },
 )  # fmt: skip

@@ -65,6 +65,10 @@ def _no_checkpoint(data: bytes | Path, note: str = "") -> None:
     """The default: checkpoints are not stored."""
 
 
+def _not_attached(name: str, file: Path, content_type: str) -> None:
+    """The default: files beside the result are not stored."""
+
+
 def _none_kept() -> tuple[int, int]:
     return 0, 0
 
@@ -95,6 +99,9 @@ class Context:
     """Whether this node accepts payloads that fail on purpose, for tests."""
     grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the operator of this node allows in addition: setting -> listed values."""
+    attach: Callable[[str, Path, str], None] = _not_attached
+    """attach(name, file, content_type): a file in the task's folder that belongs to the result, which must be a small
+    dict. The mesh stores it as a blob, and the result names it under `files`."""
 
     def granted(self, setting: str) -> tuple[str, ...]:
         """The values that the operator listed for `setting`, a field of NodeConfig; empty by default."""

@@ -199,8 +199,9 @@ class Executor:
             job = held.pop(end.seq, None)
             if job is None:
                 # It was recalled at the moment it started, and runs in another worker.
-                if end.file:
-                    Path(end.file).unlink(missing_ok=True)
+                for file in (end.file, *(file for file, _ in (end.attached or {}).values())):
+                    if file:
+                        Path(file).unlink(missing_ok=True)
                 continue
             rate = rates.get(job.kind)
             if rate is None:

@@ -43,6 +43,8 @@ class Finished(msgspec.Struct):
     must move or delete the file."""
     content_type: str = ""
     info: dict[str, Any] = {}
+    attached: dict[str, tuple[str, str]] = {}
+    """name -> (file, content type) of each file that belongs to the result. The receiver must move or delete them."""
     error: TaskError | None = None
     """code: failed, bad_input, unknown_kind, unavailable, busy, timeout, memory, file_too_large, crashed, cancelled"""
     started_at: float = 0.0
@@ -64,6 +66,7 @@ def answered(job: Job, end: ResultFrame) -> Finished:
         file,
         end.content_type,
         end.info or {},
+        end.attached or {},
         end.error,
         end.started_at,
         end.ran_s,

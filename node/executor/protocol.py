@@ -74,6 +74,8 @@ class ResultFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     content_type: str = ""
     file: str = ""
     info: dict[str, Any] | None = None
+    attached: dict[str, tuple[str, str]] | None = None
+    """name -> (file, content type) of each file that belongs to the result"""
 
 
 _encoder = msgspec.msgpack.Encoder()

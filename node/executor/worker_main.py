@@ -24,9 +24,10 @@ from time import monotonic, time
 from typing import Any
 
 from mesh.errors import BadInput, Fault
-from mesh.messages import CLAIM_CHECK_BYTES, TaskError, decode_any, encode
+from mesh.messages import TaskError, decode_any, encode
 from node.executor import limits, memory_reuse, protocol
 from node.executor.context import CertainFailure, Context, InputFault, NotAvailableNow, Output, load
+from node.executor.result_files import ResultFiles
 
 RECEIVE_BYTES = 256 * 1024
 #: While more jobs wait, results are sent together after this long at most, the next job included, seconds. Sent one by
@@ -59,6 +60,7 @@ class Worker:
         grants: Mapping[str, tuple[str, ...]],
     ) -> None:
         self._sock, self._folder, self._results = sock, folder, results
+        self._files = ResultFiles(folder, results)
         self._fault_kinds, self._grants = fault_kinds, grants
         self._words, self._times = board.cast("Q"), board.cast("d")
         self._lock = threading.Lock()
@@ -147,8 +149,9 @@ class Worker:
     # --- one job
 
     def _run(self, job: protocol.JobFrame, start: float) -> protocol.ResultFrame:
-        result, error, content_type, file, info = b"", None, "", "", None
+        result, error, content_type, file, info, attached = b"", None, "", "", None, None
         kind = job.kind
+        self._files.forget()
         try:
             validate = self._validate or self._load_validate()
             payload = validate(kind, decode_any(job.payload) if job.payload else None)
@@ -157,12 +160,11 @@ class Worker:
                 start, self._stale = monotonic(), True
             value = run(payload, self._context(job))
             if isinstance(value, Output):
-                result, file = self._pack_output(job.seq, value)
+                result, file = self._files.pack_output(job.seq, value)
                 content_type, info = value.content_type, value.info or None
             else:
-                result = encode(value)
-                if len(result) > CLAIM_CHECK_BYTES:
-                    result, file = self._pack(job.seq, result)
+                result, file = self._files.pack(job.seq, encode(value))
+            attached = self._files.take(job.seq)
         except MemoryError:
             error = TaskError(code="memory", message=memory_message(kind, job.memory_mb), retryable=True)
         except (Exception, SystemExit, KeyboardInterrupt) as problem:
@@ -174,7 +176,7 @@ class Worker:
             self._stale = True
         self._keeps_memory = self._keeps_memory or ran_s > memory_reuse.BRIEF_S
         started_at = start + self._clock_offset_s
-        return protocol.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info)
+        return protocol.ResultFrame(job.seq, started_at, ran_s, result, error, content_type, file, info, attached)
 
     def warm_up(self) -> None:
         """Load what every job needs, so that the first one does not have to: 0.3 s."""
@@ -200,7 +202,7 @@ class Worker:
             self._checkpoints += 1
             file = self._results / f"{os.getpid()}-{job.seq}-{self._checkpoints}.checkpoint"
             if isinstance(data, Path):
-                os.rename(self._own_file(data, "checkpoint"), file)
+                os.rename(self._files.own(data, "checkpoint"), file)
             else:
                 file.write_bytes(data)
             self._send(protocol.CHECKPOINT, (job.seq, str(file), f"{note}"[:200]))
@@ -221,38 +223,8 @@ class Worker:
             job.memory_mb,
             self._fault_kinds,
             self._grants,
+            self._files.attach,
         )
-
-    def _own_file(self, given: Path, what: str) -> Path:
-        """The real path of a file of the job. Raises: RuntimeError, when it is outside the job's folder."""
-        path = given.resolve()
-        if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
-            raise RuntimeError(f"its {what} is not a file in its own folder")
-        return path
-
-    def _pack(self, seq: int, data: bytes) -> tuple[bytes, str]:
-        """(the result, "") for a small result, else (b"", the file that holds it)."""
-        if len(data) <= CLAIM_CHECK_BYTES:
-            return data, ""
-        file = self._result_file(seq)
-        file.write_bytes(data)
-        return b"", str(file)
-
-    def _pack_output(self, seq: int, output: Output) -> tuple[bytes, str]:
-        data = output.data
-        if isinstance(data, Path):
-            path = self._own_file(data, "result")
-            if path.stat().st_size > CLAIM_CHECK_BYTES:
-                file = self._result_file(seq)
-                os.rename(path, file)
-                return b"", str(file)
-            data = path.read_bytes()
-        if len(data) <= CLAIM_CHECK_BYTES:
-            return encode(data), ""
-        return self._pack(seq, data)
-
-    def _result_file(self, seq: int) -> Path:
-        return self._results / f"{os.getpid()}-{seq}"
 
     # --- between two jobs
 

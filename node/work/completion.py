@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -81,7 +82,7 @@ class Completion:
             decision = self._decide(delivery, end.error)
             if isinstance(decision, Retry):
                 self._spawn(self._retry(delivery, decision), f"retry {delivery.task.id}")
-            elif end.result_file is not None:
+            elif end.result_file is not None or end.attached:
                 self._spawn(self._end_large(delivery, decision, end), f"upload result of {delivery.task.id}")
             else:
                 self.end(delivery, decision, end)
@@ -161,21 +162,29 @@ class Completion:
             self._loop.call_later(WRITE_AGAIN_S, self._write, delivery, end)
 
     async def _end_large(self, delivery: Delivery, decision: End, finished: Finished) -> None:
-        """Upload a large result as a blob, then write the result record that names it."""
-        path = finished.result_file
-        assert path is not None
+        """Upload a large result and its files as blobs, then write the result record that names them."""
+        ref = None
+        if finished.result_file is not None:
+            ref = await self._upload(delivery, finished.result_file, finished.content_type or "application/msgpack")
+        files = {
+            name: await self._upload(delivery, Path(file), content_type)
+            for name, (file, content_type) in finished.attached.items()
+        }
+        if files:
+            finished.result = with_files(finished.result, files)
+        self._write(delivery, self._record(delivery, decision, finished, ref))
+
+    async def _upload(self, delivery: Delivery, path: Path, content_type: str) -> BlobRef:
+        """Store a file as a blob, however long the bus takes, and remove it."""
         try:
             while True:
                 try:
-                    content_type = finished.content_type or "application/msgpack"
-                    ref = await self._bus.objects.put(path, content_type)
-                    break
+                    return await self._bus.objects.put(path, content_type)
                 except QueztlError as error:
                     log.warning("could not upload the result of %s yet: %s", delivery.task.id, error)
                     await asyncio.sleep(WRITE_AGAIN_S)
         finally:
             path.unlink(missing_ok=True)
-        self._write(delivery, self._record(delivery, decision, finished, ref))
 
     async def _bury(self, delivery: Delivery, end: TaskEnd) -> None:
         """Store the dead letter before the result record: a crash between the two repeats both and loses neither."""
@@ -272,6 +281,11 @@ class Completion:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("could not %s: %s", task.get_name(), error, exc_info=error)
+
+
+def with_files(result: bytes, files: dict[str, BlobRef]) -> bytes:
+    """A result (a small dict, MessagePack) with its files: `files` is name -> {blob, size, content_type}."""
+    return encode(msgspec.msgpack.decode(result) | {"files": files})
 
 
 def as_plain(info: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from node.workloads.common.machine_errors import machine_error
 from node.workloads.training import curve
 from node.workloads.training import device as training_device
 from node.workloads.training.data import Source, open_source
+from node.workloads.training.weights import METRICS, WEIGHTS, start_of, write_metrics, write_weights
 
 if TYPE_CHECKING:
     from node.workloads.training.device import Place
@@ -38,11 +39,13 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
     """Train the model, and return what was done, the speed and the loss curve:
 
     model, parameters, data, device, device_name, precision, precision_why, threads, optimizer, learning_rate, batch,
-    seed; steps and seconds (of all runs), runs, steps_this_run, resumed_from_step, note; samples_per_s, images_per_s
-    or tokens_per_s, flops_per_step and gflops (of this run); peak_memory_mb; loss_first, loss_last, loss_floor (if
-    known), loss_fell (null: undecided), loss_words, losses (at most 200 [step, loss]); checkpoints.
+    seed; steps and seconds (of all runs), steps_before (of trainings before, see start_from), runs, steps_this_run,
+    resumed_from_step, note; samples_per_s, images_per_s or tokens_per_s, flops_per_step and gflops (of this run);
+    peak_memory_mb; loss_first, loss_last, loss_floor (if known), loss_fell (null: undecided), loss_words, losses (at
+    most 200 [step, loss]); checkpoints. Attached files: WEIGHTS and METRICS.
 
-    Raises: DidNotLearn; InputFault, also when training needs more memory than the task has; MemoryError.
+    Raises: DidNotLearn; BadInput for weights that don't fit; InputFault, also when training needs more memory than the
+    task has; MemoryError.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
     import torch
@@ -58,7 +61,7 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         work = flops(payload)
         threads = context.cores if work >= _ONE_THREAD_FLOPS else 1
         torch.set_num_threads(threads)
-        training, note = _resume_or_start(payload, place, data, state, note)
+        training, note = _resume_or_start(payload, context, place, data, state, note)
         del state
         resumed_from = len(training.losses)
         measured = _train(training, payload, context, work)
@@ -70,8 +73,11 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
             raise problem from error
         raise
     verdict = curve.judge(training.losses)
-    if verdict.fell is False:
+    # Weights that were trained before may have little left to learn.
+    if verdict.fell is False and payload.start_from is None:
         raise DidNotLearn(f"the loss: {verdict.words}; try another learning_rate (it was {payload.rate:g})")
+    if payload.weights:
+        _attach_files(training, payload, context)
     return result | {
         "loss_first": verdict.first,
         "loss_last": verdict.last,
@@ -80,6 +86,15 @@ def run(payload: MlTrainingPayload, context: Context) -> dict[str, Any]:
         "loss_words": verdict.words,
         "losses": curve.thinned(training.losses),
     }
+
+
+def _attach_files(training: Training, payload: MlTrainingPayload, context: Context) -> None:
+    """Attach the trained weights and the loss of every step to the result."""
+    weights_file, metrics_file = context.folder / WEIGHTS, context.folder / METRICS
+    write_weights(training.model, payload, training.steps_before + len(training.losses), weights_file)
+    write_metrics(training.losses, training.steps_before, metrics_file)
+    context.attach(WEIGHTS, weights_file, "application/octet-stream")
+    context.attach(METRICS, metrics_file, "text/csv")
 
 
 def refuse_too_large(payload: MlTrainingPayload, device: str, memory_mb: int) -> None:
@@ -111,19 +126,20 @@ def load_checkpoint(context: Context) -> tuple[dict[str, Any], str]:
 
 
 def _resume_or_start(
-    payload: MlTrainingPayload, place: Place, data: Source, state: dict[str, Any], note: str
+    payload: MlTrainingPayload, context: Context, place: Place, data: Source, state: dict[str, Any], note: str
 ) -> tuple[Training, str]:
-    """(a training that resumes from `state` or starts over, a note for the result)"""
+    """(a training that resumes from `state` or starts over, a note for the result). Raises: BadInput, InputFault."""
     from node.workloads.training.run import Training
 
-    training = Training(payload, place, data)
+    start = start_of(payload, context)
     if not state:
-        return training, note
+        return Training(payload, place, data, start), note
+    training = Training(payload, place, data)
     try:
         training.restore(state)
     except Exception as error:  # PyTorch raises many types for a state that does not fit
         reason = str(error).partition("\n")[0][:150]
-        return Training(payload, place, data), f"started over: the checkpoint is of another training ({reason})"
+        return Training(payload, place, data, start), f"started over: the checkpoint is of another training ({reason})"
     return training, f"resumed from step {len(training.losses)}"
 
 
@@ -218,6 +234,7 @@ def _described(training: Training, payload: MlTrainingPayload, data: Source) -> 
         "batch": payload.batch,
         "seed": payload.seed,
         "steps": len(training.losses),
+        "steps_before": training.steps_before,
         "seconds": round(training.trained_s, 3),
         "runs": training.runs,
     }

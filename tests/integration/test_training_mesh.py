@@ -9,8 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from safetensors.numpy import load_file
 
 from mesh import subjects
+from tests.integration.queztl_process import queztl
 from tests.nodes import Cluster, NodeProcess, eventually
 
 #: A small transformer that learns for some seconds.
@@ -32,7 +34,7 @@ class Bridge:
     """The REST bridge of a node."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session, self._url = session, f"{url}/api/v1.2/workload"
+        self._session, self._url, self.node = session, f"{url}/api/v1.2/workload", url
 
     async def submit(self, payload: dict[str, Any], wait_s: int = 0, attempts: int = 1) -> dict[str, Any]:
         body = {"workload_type": "ml_training", "payload": payload, "max_attempts": attempts}
@@ -48,12 +50,13 @@ class Bridge:
             assert answer.status < 300, await answer.text()
 
 
-async def test_training_over_rest(cluster: Cluster) -> None:
+async def test_training_over_rest(cluster: Cluster, tmp_path: Path) -> None:
     node = await cluster.node().start()
     mesh = await cluster.client()
     async with aiohttp.ClientSession() as session:
         rest = Bridge(session, node.api)
         await _learns(rest)
+        await _gives_the_model_back(rest, tmp_path / "trained")
         await _survives_its_worker(rest, mesh.bus, node)
         await _refuses(rest)
         await _reports_its_progress_and_is_cancelled(rest, mesh.bus, node.log)
@@ -69,6 +72,30 @@ async def _learns(rest: Bridge) -> None:
     task = await rest.submit(TINY | {"steps": 400, "checkpoint_every_s": 0.1}, wait_s=60)
     kept = (await rest.get(task["id"], "result"))["checkpoints"]
     assert 0 < kept["kept"] <= kept["taken"] and kept["not_kept"] == 0, kept
+
+
+async def _gives_the_model_back(rest: Bridge, folder: Path) -> None:
+    """The weights and losses are files of the result, which a command downloads; the next training starts from them."""
+    payload = TINY | {"steps": 60, "precision": "fp32", "learning_rate": 3e-3}
+    task = await rest.submit(payload, wait_s=60)
+    first = await rest.get(task["id"], "result")
+    ran = await queztl("result", task["id"], "--files", folder, url=rest.node)
+    assert ran.code == 0, ran.err
+    tensors = load_file(folder / "weights.safetensors")
+    assert sum(tensor.size for tensor in tensors.values()) == first["parameters"] and tensors["wte.weight"].any()
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,loss" and len(lines) == 61
+    assert float(lines[60].partition(",")[2]) == first["losses"][-1][1]
+
+    start = {"blob": first["files"]["weights.safetensors"]["blob"]}
+    task = await rest.submit(payload | {"start_from": start, "steps": 30}, wait_s=60)
+    second = await rest.get(task["id"], "result")
+    assert (second["steps_before"], second["steps"]) == (60, 30), second
+    assert second["loss_first"] < first["loss_last"] * 1.05 < first["loss_first"], "the loss continues"
+    task = await rest.submit(payload | {"start_from": start, "layers": 2, "width": 64}, wait_s=60, attempts=3)
+    faults = [fault["problem"] for fault in task["error"]["faults"]]
+    assert (task["state"], task["attempt"]) == ("failed", 1) and len(faults) > 20, task
+    assert "has wte.weight of shape 256 x 32, and the model's is 256 x 64" in faults
 
 
 async def _survives_its_worker(rest: Bridge, bus: Any, node: NodeProcess) -> None:

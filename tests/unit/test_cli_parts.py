@@ -212,10 +212,11 @@ def test_the_field_that_takes_a_file() -> None:
     assert {name: data_fields(spec) for name, spec in KINDS.items() if data_fields(spec)} == {
         "echo": ("data",),
         "image_processing": ("image",),
-        "ml_training": ("data",),
+        "ml_training": ("data", "start_from"),
         **{f"video_encode_{codec}": ("video",) for codec in ("h264", "h265", "av1")},
     }
     assert file_field(find("echo"), None) == file_field(find("echo"), "data") == "data"
+    assert file_field(find("ml_training"), None) == "data"
     for kind, wanted in (("echo", "value"), ("crypto_mining", None)):
         with pytest.raises(BadInput):
             file_field(find(kind), wanted)

@@ -2,6 +2,7 @@
 
 queztl submit crypto_mining '{"seconds": 2}' --wait
 queztl submit image_processing '{"width": 320}' --file image=photo.jpg --wait -o small.jpg
+queztl submit ml_training --wait --files trained
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from api.cli.input.arguments import add_force, add_task_options, field_and_path, json_value, seconds, task_options
+from api.cli.input.arguments import (
+    add_files,
+    add_force,
+    add_task_options,
+    field_and_path,
+    json_value,
+    seconds,
+    task_options,
+)
 from api.cli.input.task import PLACEHOLDER, check, upload, with_files
 from api.cli.output.console import Output
 from api.cli.output.exit_codes import OK
@@ -34,6 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="wait for the result and print it")
     parser.add_argument("--within", type=seconds, metavar="S", help="with --wait: at most S seconds")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="with --wait: write the result there")
+    add_files(parser, "with --wait: ")
     add_force(parser)
     add_task_options(parser)
     parser.add_argument("--key", default="", help="idempotency key: a task with the same key is submitted once")
@@ -67,7 +77,7 @@ async def run(args: argparse.Namespace, out: Output) -> int:
             return OK
         out.note(f"task {accepted.id}; Ctrl-C leaves it running")
         end = await wait_for_end(out, mesh, accepted.id, args.within)
-        return await show_end(out, mesh, end, args.output, args.force)
+        return await show_end(out, mesh, end, args.output, args.force, args.files)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -78,7 +88,7 @@ def check_options(args: argparse.Namespace) -> None:
     if not args.wait:
         faults += [
             Fault(name, "needs --wait")
-            for name, value in (("--within", args.within), ("--output", args.output))
+            for name, value in (("--within", args.within), ("--output", args.output), ("--files", args.files))
             if value is not None
         ]
     missing = [(field, path) for field, path in args.file if not path.is_file()]

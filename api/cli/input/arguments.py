@@ -75,6 +75,12 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the output file if it exists")
 
 
+def add_files(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add --files, for commands that show a result. `when`: a condition, such as "with --wait: "."""
+    what = "write the files of the result (trained weights, …) into DIR, which is made if needed"
+    parser.add_argument("--files", type=Path, metavar="DIR", help=when + what)
+
+
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a submitted task (see mesh.views.SubmitRequest)."""
     group = parser.add_argument_group("the task")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: When to look what a task waits for, seconds: first, and then again and again.
 FIRST_LOOK_S, LOOK_S = 1.0, 5.0
+#: The name of a file of a result. It comes from another machine: it must not lead out of a folder.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 async def chunks(mesh: Mesh, end: TaskEnd) -> AsyncIterator[bytes]:
@@ -105,7 +108,49 @@ def waiting(view: TaskView) -> str:
     return "; ".join(view.waiting_for) + never
 
 
-async def show_end(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None, force: bool = False) -> int:
+def files_of(value: Any) -> dict[str, str]:
+    """name -> blob id of the files that belong to a result. Names that are no plain file names are left out. Pure."""
+    files = value.get("files") if isinstance(value, dict) else None
+    if not isinstance(files, dict):
+        return {}
+    named = {name: file.get("blob") for name, file in files.items() if isinstance(file, dict)}
+    return {name: blob for name, blob in named.items() if isinstance(blob, str) and _FILE_NAME.fullmatch(str(name))}
+
+
+async def save_files(out: Output, mesh: Mesh, end: TaskEnd, folder: Path, force: bool) -> None:
+    """Write the files of a result into `folder`.
+
+    Raises: NotFound, OSError; BadInput when there are none, or one exists, without `force`.
+    """
+    from mesh.errors import BadInput
+    from mesh.files import check_output
+
+    files = files_of(await mesh.value(end)) if not end.content_type else {}
+    if not files:
+        raise BadInput(f"task {end.id} has no files beside its result: leave out --files")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        check_output(folder / name, force)
+    for name, blob in files.items():
+        size = await save(await mesh.bus.objects.open(blob), folder / name, force)
+        out.note(f"{folder / name}: {size} bytes")
+
+
+async def show_end(
+    out: Output, mesh: Mesh, end: TaskEnd, target: Path | None, force: bool = False, folder: Path | None = None
+) -> int:
+    """Print the result of a task that has ended, or write it to `target`, and its files into `folder`.
+
+    `force`: even if such a file exists. Raises: TaskFailed, NotFound, OSError; BadInput when bytes would go to a
+    terminal, or `folder` is given and there are no files.
+    """
+    code = await _show(out, mesh, end, target, force)
+    if folder is not None:
+        await save_files(out, mesh, end, folder, force)
+    return code
+
+
+async def _show(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None, force: bool) -> int:
     """Print the result of a task that has ended, or write it to `target`; `force`: even if it exists.
 
     Raises: TaskFailed, NotFound, OSError; BadInput when bytes would go to a terminal.

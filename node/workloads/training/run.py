@@ -9,6 +9,7 @@ from mesh.kinds.ml_training import MlTrainingPayload
 from node.workloads.training.data import Source
 from node.workloads.training.device import Place
 from node.workloads.training.models import build
+from node.workloads.training.weights import Start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,12 +26,19 @@ class BadState(ValueError):
 class Training:
     """`step()` trains on one batch; `state()` is everything needed to resume on another node."""
 
-    def __init__(self, payload: MlTrainingPayload, place: Place, source: Source) -> None:
+    def __init__(self, payload: MlTrainingPayload, place: Place, source: Source, start: Start | None = None) -> None:
+        """`start`: the weights to start from; None: random ones. Raises: BadInput when they don't fit the model."""
         import torch
 
         self._payload, self.place, self._source = payload, place, source
         torch.manual_seed(payload.seed)
-        self.model: nn.Module = build(payload).to(place.device)
+        self.model: nn.Module = build(payload)
+        self.steps_before = 0
+        """Steps of the trainings before this one, whose batches are not repeated."""
+        if start is not None:
+            start.load_into(self.model)
+            self.steps_before = start.steps
+        self.model.to(place.device)
         self._layout = torch.channels_last if payload.model == "resnet50" else torch.preserve_format
         self.model.to(memory_format=self._layout)  # pyrefly: ignore[no-matching-overload]  the stub lacks this overload
         if payload.optimizer == "adamw":
@@ -46,7 +54,7 @@ class Training:
 
     def step(self) -> float:
         """Update the weights once; returns the loss before the update."""
-        inputs, targets = self._source.batch(len(self.losses))
+        inputs, targets = self._source.batch(self.steps_before + len(self.losses))
         loss = self.loss(inputs, targets)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
@@ -85,6 +93,7 @@ class Training:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "trained_s": self.trained_s,
             "runs": self.runs,
+            "steps_before": self.steps_before,
             "precision": self.place.precision,
         }
 
@@ -100,6 +109,7 @@ class Training:
         if state["random_cuda"] is not None and self.place.device == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"])
         self.losses = state["losses"].tolist()
+        self.steps_before = int(state.get("steps_before", 0))
         self.trained_s, self.runs = float(state["trained_s"]), int(state["runs"]) + 1
 
 
