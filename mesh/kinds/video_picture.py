@@ -74,6 +74,13 @@ class Picture(Payload):
         default=None, description="greatest light level of a pixel and of a frame's average, cd/m²"
     )
 
+    packing: int | None = Field(
+        default=None,
+        ge=0,
+        le=5,
+        description="how both eyes of a stereoscopic video share a picture, as H.264 numbers it",
+    )
+
     @property
     def pixel_aspect(self) -> Fraction:
         """`aspect` as a number."""

@@ -8,8 +8,9 @@ from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from mesh.splitting.media_audio import Track
+from mesh.splitting.media_formats import COVERS, ENCODED_TEXT
 from mesh.splitting.media_languages import language_in
-from mesh.splitting.media_plan import COVERS, ENCODED_TEXT, Plan
+from mesh.splitting.media_plan import Plan
 from mesh.splitting.media_subtitles import SubtitleTrack
 
 if TYPE_CHECKING:

@@ -29,12 +29,14 @@ _LOOKED_AT = 4
 #: mean what FFmpeg's decoders of raw video take them for.
 _FIELD_ORDERS: dict[int, FieldOrder] = {2: "top_first", 3: "bottom_first", 4: "top_first", 5: "bottom_first"}
 _CERTAIN_ORDERS = (2, 3)
+#: FFmpeg's AVStereo3DType and the number that H.264 has for it: side by side, top and bottom, alternating frames, chess
+#: board, lines and columns.
+_PACKINGS = {1: 3, 2: 4, 3: 5, 4: 0, 6: 2, 7: 1}
 #: Matrix and range, as FFmpeg numbers them, of the pictures that RGB is converted to.
 _BT709 = (1, 1)
 #: The side data of frames that the encoders here don't keep, or not all: FFmpeg's name and ours.
 EXTRAS = {
     "A53_CC": "closed captions",
-    "STEREO3D": "stereoscopic layout",
     "SPHERICAL": "spherical projection",
     "DOVI_RPU_BUFFER": "Dolby Vision",
     "DOVI_METADATA": "Dolby Vision",
@@ -82,7 +84,7 @@ class StreamFacts:
     size: tuple[int, int] = (0, 0)
     """Of pictures: width and height, pixels; zeros when unknown."""
     readable: bool = True
-    """Whether FFmpeg has a decoder."""
+    """Whether FFmpeg has a decoder for it, and knows the channels and the rate of audio."""
     hidden: bool = False
     """A helper track of the container, such as the one with the titles of the chapters."""
 
@@ -124,7 +126,7 @@ class Facts:
     tags: tuple[tuple[str, str], ...] = ()
     """Title, dates, place and others of the whole file."""
     extras: tuple[str, ...] = ()
-    """Values of EXTRAS that the first frames carry."""
+    """What else the first frames carry, with the names of the table in `media_table`."""
     timecode: str = ""
     """hh:mm:ss:ff of the first picture, from the container."""
     images: tuple[tuple[int, bytes], ...] = ()
@@ -224,8 +226,12 @@ def _picture(frames: list[Any], stream: VideoStream, order: int) -> tuple[Pictur
         colour=colour,
         mastering=_mastering(side.get("MASTERING_DISPLAY_METADATA", b"")),
         light=_light(side.get("CONTENT_LIGHT_LEVEL", b"")),
+        packing=_packing(side.get("STEREO3D", b"")),
     )
-    return picture, tuple(sorted({name for kind, name in EXTRAS.items() if kind in side}))
+    extras = {name for kind, name in EXTRAS.items() if kind in side}
+    if picture.packing is None and any(side.get("STEREO3D", b"")[:4]):
+        extras.add("stereoscopic layout")
+    return picture, tuple(sorted(extras))
 
 
 def _side_data(frame: Any) -> dict[str, bytes]:
@@ -284,6 +290,14 @@ def _light(data: bytes) -> tuple[int, int] | None:
     return (most, average) if most or average else None
 
 
+def _packing(data: bytes) -> int | None:
+    """FFmpeg's AVStereo3D: the type, and whether the eyes are exchanged, which H.264's encoder can't say."""
+    if len(data) < 8:
+        return None
+    kind, flags = struct.unpack("=2i", data[:8])
+    return None if flags & 1 else _PACKINGS.get(kind)
+
+
 def _stream(stream: Any) -> StreamFacts:
     from av.stream import Discard
 
@@ -302,7 +316,7 @@ def _stream(stream: Any) -> StreamFacts:
         channels=context.layout.nb_channels if audio else 0,
         rate=context.sample_rate if audio else 0,
         size=(context.width, context.height) if stream.type == "video" and context is not None else (0, 0),
-        readable=context is not None,
+        readable=context is not None and not (audio and not (context.layout.nb_channels and context.sample_rate)),
         hidden=stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata),
     )
 

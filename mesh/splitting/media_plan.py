@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from mesh.kinds.video_picture import SIDEWAYS
 from mesh.splitting.media_facts import Chapter, Facts, StreamFacts
+from mesh.splitting.media_formats import (
+    AAC_RATES,
+    BITMAP_SUBTITLES,
+    COPIED_TEXT,
+    COVERS,
+    ENCODED_TEXT,
+    HELD,
+    MP4_TAGS,
+    TEXT_SUBTITLES,
+    aac_layout,
+    timecode_fits,
+)
 from mesh.splitting.media_languages import language_in
 from mesh.splitting.media_table import CONVERTED, DROPPED, KEPT, Outcome
 
-#: The software encoders of the results.
-SOFTWARE = frozenset(("libx264", "libx265", "libsvtav1"))
-#: The audio codecs to copy into each container: those that players support in an mp4, and that Matroska defines.
-HELD: dict[str, frozenset[str]] = {
-    "mp4": frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")),
-    "mkv": frozenset((
-        "aac", "mp3", "mp2", "ac3", "eac3", "dts", "truehd", "alac", "opus", "vorbis", "flac", "pcm_s16le",
-        "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8",
-    )),
-}  # fmt: skip
-#: What FFmpeg's AAC encoder writes and its decoder recognises, by the number of channels.
-AAC_LAYOUTS: dict[int, tuple[str, ...]] = {
-    1: ("mono",), 2: ("stereo",), 3: ("3.0", "2.1", "3.0(back)"), 4: ("4.0", "quad"), 5: ("5.0",), 6: ("5.1",),
-    8: ("7.1",),
-}  # fmt: skip
-#: Layouts that need room for a channel that the usual layout of as many channels doesn't have.
-_LARGER = {"3.1": "5.1", "4.1": "5.1", "quad(side)": "quad"}
-AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-
-TEXT_SUBTITLES = frozenset(("subrip", "ass", "webvtt", "mov_text", "text"))
-BITMAP_SUBTITLES = frozenset(("hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"))
-_COPIED_TEXT = {"mp4": frozenset(("mov_text",)), "mkv": frozenset(("subrip", "ass", "webvtt"))}
-ENCODED_TEXT = {"mp4": "mov_text", "mkv": "subrip"}
-COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
-
-#: The tags that FFmpeg writes into an mp4.
-MP4_TAGS = frozenset((
-    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
-    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "episode_sort",
-    "season_number", "media_type", "hd_video", "track", "disc", "compilation", "gapless_playback",
-))  # fmt: skip
 #: Tags that describe the file instead of the film, and those that have a place of their own.
 _TECHNICAL = frozenset((
     "encoder", "major_brand", "minor_version", "compatible_brands", "duration", "handler_name", "vendor_id",
@@ -50,7 +30,6 @@ _TECHNICAL = frozenset((
     "canseektoend", "datasize", "videosize", "audiosize", "lasttimestamp", "lastkeyframetimestamp",
     "lastkeyframelocation", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc",
 ))  # fmt: skip
-_TIMECODE = re.compile(r"[0-2]\d:[0-5]\d:[0-5]\d([:;.])(\d\d)")
 _PLACES = ("location", "gps", "latitude", "longitude")
 
 
@@ -159,6 +138,11 @@ def _note_picture(facts: Facts, target: Target, outcome: Outcome) -> None:
         outcome.add(fate, "mastering display", reason=reason)
     if picture.light is not None:
         outcome.add(fate, "light level", f"{picture.light[0]}, {picture.light[1]} cd/m²", reason)
+    if picture.packing is not None:
+        held = target.codec == "h264" and target.software
+        outcome.add(
+            KEPT if held else DROPPED, "stereoscopic layout", reason="" if held else "the encoder doesn't write it"
+        )
     if samples.bits != target.bits:
         outcome.add(CONVERTED, "bit depth", f"{samples.bits} to {target.bits} bits")
     if samples.chroma != "4:2:0":
@@ -182,13 +166,6 @@ def _note_picture(facts: Facts, target: Target, outcome: Outcome) -> None:
         )
 
 
-def timecode_fits(timecode: str, rate: Fraction) -> bool:
-    """Whether a file of this frame rate can have the timecode: one that skips numbers needs about 30 or 60 a second."""
-    match = _TIMECODE.fullmatch(timecode)
-    nominal = round(rate)
-    return bool(match) and int(match[2]) < nominal and (match[1] == ":" or nominal in (30, 60))
-
-
 def field_loss(facts: Facts, target: Target) -> str:
     """Why the order of fields can't be kept; "" when it can."""
     if facts.picture.turn in SIDEWAYS:
@@ -207,7 +184,7 @@ def _audio(facts: Facts, target: Target, outcome: Outcome) -> tuple[AudioPlan, .
         if not target.audio:
             outcome.add(DROPPED, "audio", detail, "as asked for")
         elif not track.readable:
-            outcome.add(DROPPED, "audio", detail, "there is no decoder for it")
+            outcome.add(DROPPED, "audio", detail, "it can't be decoded")
         elif track.codec in HELD[target.container]:
             outcome.add(KEPT, "audio", detail)
             outcome.add(KEPT, "channel layout", f"{track.name}, {track.layout}")
@@ -224,21 +201,12 @@ def _audio(facts: Facts, target: Target, outcome: Outcome) -> tuple[AudioPlan, .
     return tuple(found)
 
 
-def aac_layout(layout: str, channels: int) -> str:
-    """The layout of AAC for a source's: the same, else the usual one of as many channels, or the next larger one."""
-    if layout in AAC_LAYOUTS.get(channels, ()):
-        return layout
-    if layout in _LARGER:
-        return _LARGER[layout]
-    return next((names[0] for count, names in AAC_LAYOUTS.items() if count >= channels), "7.1")
-
-
 def _subtitles(facts: Facts, target: Target, outcome: Outcome) -> tuple[tuple[StreamFacts, bool], ...]:
     found = []
     for track in facts.of_kind("subtitle"):
         detail = f"{track.name}, {track.codec or 'unknown codec'}"
         if track.codec in TEXT_SUBTITLES and track.readable:
-            copied = track.codec in _COPIED_TEXT[target.container]
+            copied = track.codec in COPIED_TEXT[target.container]
             change = "" if copied else f" to {ENCODED_TEXT[target.container]}"
             outcome.add(KEPT if copied else CONVERTED, "text subtitles", detail + change)
             found.append((track, copied))

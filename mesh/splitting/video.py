@@ -23,7 +23,8 @@ from mesh.kinds.table import validate
 from mesh.kinds.video import VideoPayload
 from mesh.splitting import video_cut, video_join
 from mesh.splitting.media import MediaFault
-from mesh.splitting.media_plan import SOFTWARE, Target
+from mesh.splitting.media_formats import SOFTWARE
+from mesh.splitting.media_plan import Target
 from mesh.splitting.video_plan import Piece
 
 if TYPE_CHECKING:

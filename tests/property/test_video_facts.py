@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mesh.kinds.video_picture import TURNS, Mastering, Picture, turn_of
 from mesh.splitting.media_facts import EXTRAS, Chapter, Facts, Samples, StreamFacts
-from mesh.splitting.media_plan import AAC_LAYOUTS, Target, aac_layout, plan, shifted, timecode_fits
+from mesh.splitting.media_formats import AAC_LAYOUTS, aac_layout, timecode_fits
+from mesh.splitting.media_plan import Target, plan, shifted
 from mesh.splitting.media_table import BY_FACT, as_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,7 @@ pictures = st.builds(
         (None, Mastering(red=(1, 1), green=(1, 1), blue=(1, 1), white=(1, 1), luminance=(1000, 1)))
     ),
     light=st.sampled_from((None, (1000, 400))),
+    packing=st.none() | st.integers(0, 5),
 )
 facts = st.builds(
     Facts,

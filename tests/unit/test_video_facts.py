@@ -88,6 +88,18 @@ def test_hdr10_keeps_its_mastering_display_and_light_level(way, codec, tmp_path)
     assert ("bit depth" in facts_in(info, "converted")) is (codec == "h264")
 
 
+@every_way
+def test_a_stereoscopic_layout_is_kept_in_h264(way, tmp_path):
+    data = Film(video_tags={"stereo_mode": "top_bottom"}, frames=5).data()
+    for codec in ("h264", "h265"):
+        (tmp_path / codec).mkdir()
+        result, info = encoded(way, data, tmp_path / codec, codec)
+        with av.open(str(result)) as file:
+            side = {found.type.name: bytes(found) for found in next(file.decode(video=0)).side_data}
+        assert (side.get("STEREO3D", b"")[:4] == struct.pack("=i", 2)) is (codec == "h264")
+        assert "stereoscopic layout" in facts_in(info, "kept" if codec == "h264" else "dropped")
+
+
 def first_fields(path: Path) -> list[tuple[bool, bool]]:
     """(interlaced, top field first) of each frame: FFmpeg's filter `select` reads the second flag."""
     with av.open(str(path)) as file:

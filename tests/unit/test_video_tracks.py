@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 
 import av
@@ -130,15 +131,22 @@ def test_every_format_of_text_arrives(codec, container, tmp_path):
     assert [(start, line) for start, _, line in seen.texts[0]] == [(200, "Hello"), (600, "Grüße")]
 
 
+@every_way
 @pytest.mark.parametrize(("codec", "kept"), [("h264", True), ("h265", True), ("av1", False)])
-def test_closed_captions_are_kept_where_the_encoder_can(codec, kept, tmp_path):
+def test_closed_captions_are_kept_where_the_encoder_can(way, codec, kept, tmp_path):
     captions = bytes((0xB5, 0x00, 0x31)) + b"GA94" + bytes((3, 0x41, 0xFF, 0xFC, 0x94, 0x2C, 0xFF))
     message = bytes((0, 0, 0, 1, 6, 4, len(captions))) + captions + b"\x80"
     plain = Film("h264", frames=5, options={"bf": "0", "x264-params": "aud=0:sliced-threads=0"}).data()
     pieces = plain.replace(b"\0\0\0\1\x65", b"\0\0\1\x65").replace(b"\0\0\0\1\x41", b"\0\0\1\x41")
     for kind in (b"\x65", b"\x41"):
         pieces = pieces.replace(b"\0\0\1" + kind, message + b"\0\0\1" + kind)
-    result, info = encoded("single", pieces, tmp_path, codec)
+    # A transport stream, whose pictures have times.
+    with av.open(io.BytesIO(pieces)) as source, av.open(str(tmp_path / "with.ts"), "w", format="mpegts") as output:
+        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for number, packet in enumerate(packet for packet in source.demux() if packet.size):
+            packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), number, number
+            output.mux(packet)
+    result, info = encoded(way, (tmp_path / "with.ts").read_bytes(), tmp_path, codec)
     with av.open(str(result)) as file:
         side = [found.type.name for found in next(file.decode(video=0)).side_data]
     assert ("A53_CC" in side) is kept

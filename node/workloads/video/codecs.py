@@ -72,6 +72,7 @@ def options(encoder: str, settings: EncoderSettings) -> dict[str, str]:
         params = ["cpu-independent=1"] if settings.repeatable else []
         params += {"progressive": [], "top_first": ["tff=1"], "bottom_first": ["bff=1"]}[settings.fields]
         params += _hdr(settings.picture, "mastering-display", "cll")
+        params += [] if settings.picture.packing is None else [f"frame-packing={settings.picture.packing}"]
         return _as_text(preset=settings.preset, crf=crf, **{"x264-params": ":".join(params) or None})
     if encoder == "libx265":
         # info=0 keeps the name of the processor out of the stream; with closed GOPs every key frame is a cut point.
