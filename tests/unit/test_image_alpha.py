@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import cv2
@@ -163,3 +164,39 @@ def test_premultiplied_and_back_is_the_same_image(seed, dtype):
     image[:, :, 3] |= 64 if dtype == np.uint8 else 64 * 257
     assert np.abs(straight(premultiplied(image), image.dtype).astype(int) - image).max() <= 0
     assert np.array_equal(flattened(image[:, :, :3], "#ffffff"), image[:, :, :3])
+
+
+def test_a_tiff_says_that_its_fourth_channel_is_alpha(tmp_path):
+    for dtype in (np.uint8, np.uint16):
+        image = np.full((5, 7, 4), 77, dtype)
+        output = process(tmp_path, cv2.imencode(".png", image)[1].tobytes(), format="tiff")
+        assert Image.open(io.BytesIO(output.data)).tag_v2[338] in (2, (2,))
+        # Read back as PNG: OpenCV's reader would multiply the colours of 8 bits by their alpha.
+        assert np.array_equal(pixels(process(tmp_path, output.data, format="png").data), image)
+
+
+def test_premultiplied_alpha_of_tiff_is_divided_out(tmp_path):
+    """Extra sample 1 is premultiplied alpha, 2 straight alpha, 0 none."""
+    values = np.array([[[10_000, 20_000, 30_000, 40_000]]], np.uint16)
+    data = cv2.imencode(".tiff", values[:, :, [2, 1, 0, 3]], [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
+    entries = [entry for entry in entries if entry[:2] != struct.pack("<H", 338)]
+    for extra, wanted in (
+        (1, [16_384, 32_768, 49_151, 40_000]),
+        (2, [10_000, 20_000, 30_000, 40_000]),
+        (0, [10_000, 20_000, 30_000]),
+    ):
+        tags = sorted([*entries, struct.pack("<HHIHH", 338, 3, 1, extra, 0)])
+        changed = (
+            data[:4]
+            + struct.pack("<I", len(data))
+            + data[8:]
+            + struct.pack("<H", len(tags))
+            + b"".join(tags)
+            + bytes(4)
+        )
+        assert pixels(process(tmp_path, changed).data)[0, 0].tolist()[: len(wanted)] == wanted
+    eight = saved(Image.frombytes("RGBA", (1, 1), bytes([50, 100, 128, 128])), "TIFF")
+    assert pixels(process(tmp_path, eight, format="png").data)[0, 0].tolist() == [50, 100, 128, 128]

@@ -133,6 +133,65 @@ def test_ink_is_converted_with_and_without_a_profile(tmp_path):
     assert pixels(process(tmp_path, lab, format="png").data)[4, 4].tolist() == list(expected.getpixel((4, 4)))
 
 
+def ink_profile():
+    """A profile of ink as a table with two steps an ink: L* falls by 80 for black and by 20 for each of the others."""
+    nodes = bytearray()
+    for node in range(16):
+        cyan, magenta, yellow, black = (node >> 3) & 1, (node >> 2) & 1, (node >> 1) & 1, node & 1
+        lightness = max(0, 100 - 20 * (cyan + magenta + yellow) - 80 * black)
+        nodes += bytes([round(lightness * 2.55), 128 + 60 * magenta - 30 * cyan, 128 + 60 * yellow - 30 * cyan])
+    identity = b"".join(struct.pack(">i", 65_536 * (place % 4 == 0)) for place in range(9))
+    lut = (
+        b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + bytes(nodes) + bytes(range(256)) * 3
+    )
+    lut += bytes(-len(lut) % 4)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63_190, 65_536, 54_061)
+    desc = b"desc\0\0\0\0" + struct.pack(">I", 8) + b"Two ink\0" + bytes(80)
+    tags, at = [(b"desc", desc), (b"wtpt", white), (b"A2B0", lut)], 132 + 12 * 3
+    table, bodies = b"", b""
+    for tag, body in tags:
+        table += tag + struct.pack(">II", at + len(bodies), len(body))
+        bodies += body + bytes(-len(body) % 4)
+    head = (
+        struct.pack(">I", at + len(bodies)) + bytes(4) + b"\x02\x40\0\0prtrCMYKLab " + bytes(12) + b"acsp" + bytes(28)
+    )
+    head += struct.pack(">3i", 63_190, 65_536, 54_061)
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + bodies
+
+
+def test_ink_with_a_profile_has_the_colours_of_the_profile(tmp_path):
+    ink = np.zeros((16, 48, 4), np.uint8)
+    for field, value in enumerate([(0, 0, 0, 0), (0, 255, 0, 0), (0, 0, 0, 255)]):
+        ink[:, 16 * field : 16 * field + 16] = value
+    picture = Image.frombytes("CMYK", (48, 16), ink.tobytes())
+    cms = ImageCms.ImageCmsProfile(io.BytesIO(ink_profile()))
+    transform = ImageCms.buildTransform(cms, ImageCms.createProfile("sRGB"), "CMYK", "RGB")
+    for name, options in (("JPEG", {"quality": 100}), ("TIFF", {})):
+        data = saved(picture, name, icc_profile=ink_profile(), **options)
+        output = process(tmp_path, data, format="png", colour="keep")
+        assert (output.info["colour"], output.info["profile"]) == ("converted", "Two ink")
+        wanted = middles(np.asarray(ImageCms.applyTransform(picture, transform)))
+        assert np.abs(middles(pixels(output.data)) - wanted).max() <= 4
+        assert wanted[0].min() > 240 and wanted[1][0] > wanted[1][1] + 50 and 20 < wanted[2].max() < 80
+
+
+def test_a_bitmap_with_a_profile_is_converted(tmp_path):
+    body = np.asarray(PICTURE)[::-1, :, ::-1].tobytes()
+    block = profile("Display P3")
+    head = struct.pack("<IiiHHIIiiII", 124, PICTURE.width, PICTURE.height, 1, 24, 0, len(body), 0, 0, 0, 0)
+    head += bytes(16) + b"DEBM" + bytes(36 + 12) + struct.pack("<IIII", 4, 124 + len(body), len(block), 0)
+    data = b"BM" + struct.pack("<IHHI", 14 + 124 + len(body) + len(block), 0, 0, 138) + head + body + block
+    output = process(tmp_path, data, format="png")
+    assert np.abs(middles(pixels(output.data)) - in_srgb(COLOURS, PRIMARIES["Display P3"])).max() <= 1.6
+
+
+def test_a_large_profile_in_a_png_is_read(tmp_path):
+    block = profile("Display P3") + bytes(2_000_000)
+    block = struct.pack(">I", len(block)) + block[4:]
+    output = process(tmp_path, saved(PICTURE, "PNG", icc_profile=block))
+    assert output.info["profile"] == "Display P3"
+
+
 def test_gray_with_a_profile_stays_gray_in_srgbs_curve(tmp_path):
     gray = Image.fromarray(np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None], 16, axis=0))
     block = icc.write_profile("gamma 1.8", icc.parametric(1.8), None).data

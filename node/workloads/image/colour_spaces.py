@@ -58,7 +58,7 @@ def find_profile(name: str, data: bytes, info: Mapping[Any, Any], exif: Any, is_
     cicp = chunks.get(b"cICP", b"")
     if len(cicp) >= 2:
         return _of_codes(cicp[0], cicp[1], is_gray)
-    embedded = info.get("icc_profile")
+    embedded = containers.bmp_profile(data) if name == "bmp" else info.get("icc_profile")
     if embedded:
         profile = icc.read_profile(embedded)
         return None if profile is None or icc.is_srgb(profile) else profile
@@ -124,8 +124,10 @@ def _of_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> Profile | None:
 
 
 def _is_adobe_rgb(exif: Any) -> bool:
-    """Whether a camera's file says Adobe RGB the way DCF does: uncalibrated, interoperability index R03."""
+    """Whether a camera's file says Adobe RGB: by the interoperability index R03, as DCF does, or as colour space 2."""
     try:
+        if exif.get_ifd(0x8769).get(0xA001) == 2:
+            return True
         return str(exif.get_ifd(0xA005).get(1, "")).startswith("R03")
     except (KeyError, ValueError, TypeError, SyntaxError, OSError, struct.error):
         return False

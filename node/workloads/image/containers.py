@@ -18,9 +18,9 @@ _MAX_PAGES = 10_000
 _INFLATED = 1 << 20
 #: TIFF tags.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _STRIP_BYTES = 256, 257, 258, 259, 273, 279
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 322, 323, 324, 325, 338, 339
 _READ = frozenset({_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _STRIP_BYTES, _FORMAT})
-_READ |= {_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES}
+_READ |= {_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA}
 
 
 def png(data: bytes) -> Size | None:
@@ -117,6 +117,14 @@ def bmp(data: bytes) -> Size | None:
     return width, height
 
 
+def bmp_profile(data: bytes) -> bytes:
+    """The colour profile inside a bitmap of version 5; empty if there is none."""
+    if len(data) < 138 or int.from_bytes(data[14:18], "little") < 124 or data[70:74] != b"DEBM":
+        return b""
+    start, size = 14 + int.from_bytes(data[126:130], "little"), int.from_bytes(data[130:134], "little")
+    return data[start : start + size]
+
+
 def tiff(data: bytes) -> Size | None:
     """The first page of a TIFF with integer samples of at most 16 bits."""
     tags = tiff_tags(data)
@@ -152,6 +160,14 @@ def tiff_pages(data: bytes) -> int:
 def tiff_compression(data: bytes) -> int:
     """The number of the first page's compression method; 1: none."""
     return (tiff_tags(data) or {}).get(_COMPRESSION, [1])[0]
+
+
+def tiff_alpha(data: bytes) -> int:
+    """What the first sample beyond the colours is: 0: no alpha, 1: premultiplied alpha, 2: straight alpha.
+
+    Without a word about it, it is taken for straight alpha: OpenCV writes it so.
+    """
+    return (tiff_tags(data) or {}).get(_EXTRA, [2])[0]
 
 
 def tiff_bits(data: bytes) -> int:

@@ -14,7 +14,7 @@ from node.workloads.image.icc import Profile
 from node.workloads.image.jpeg import decode_jpeg
 from node.workloads.image.metadata import Metadata
 from node.workloads.image.orientation import upright
-from node.workloads.image.pixels import eight_bits, size_of
+from node.workloads.image.pixels import channels, eight_bits, size_of
 from node.workloads.image.sources import Source
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Formats with 16 bits per sample; the others get the upper eight.
 DEEP = frozenset({"png", "tiff"})
+MAX_PNG_TEXT = 16 << 20
 #: Pillow's mode of a JPEG -> the colours to decode to.
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "BGR", "CMYK": "CMYK"}
 
@@ -51,10 +52,13 @@ def open_library(cores: int) -> None:
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     import cv2
     from PIL import Image as Pictures
+    from PIL import PngImagePlugin
 
     cv2.setNumThreads(cores)
     # Pillow's own limit is lower, and only warns.
     Pictures.MAX_IMAGE_PIXELS = MAX_PIXELS
+    # Of a profile or of XMP in a PNG: large ones of printers exceed Pillow's 1 MiB.
+    setattr(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_TEXT)  # noqa: B010  # declared as a constant
 
 
 def check_writer(name: str) -> None:
@@ -155,13 +159,11 @@ def encode(image: Image, name: str, quality: int, extra: metadata.Embedded) -> b
         "avif": [getattr(cv2, "IMWRITE_AVIF_QUALITY", 512), quality],
     }.get(name, [])
     image = image if name in DEEP else eight_bits(image)
-    if extra.is_empty:
+    if extra.is_empty or name == "tiff":
         ok, encoded = cv2.imencode(f".{name}", image, options)
-    elif name == "tiff":
-        return metadata.with_tiff_tags(cv2.imencode(".tiff", image)[1].tobytes(), extra)
     else:
         kinds, blocks = extra.for_opencv(name)
         ok, encoded = cv2.imencodeWithMetadata(f".{name}", image, kinds, blocks, options)
     if not ok:
         raise CertainFailure(f"OpenCV could not write the image as {name}")
-    return encoded.tobytes()
+    return metadata.with_tiff_tags(encoded.tobytes(), extra, channels(image)) if name == "tiff" else encoded.tobytes()

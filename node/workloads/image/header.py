@@ -14,6 +14,7 @@ from node.executor.context import InputFault
 from node.workloads.image import containers, iso_media
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+UNSUPPORTED = "is damaged, truncated, or of an unsupported variant"
 #: Start-of-frame markers of JPEG: C0-CF without C4 (tables), C8 (reserved) and CC (arithmetic coding tables).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -37,7 +38,7 @@ def read_header(data: bytes, field: str = "image") -> Header:
         raise InputFault(field, "is not a JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF or BMP file" if data else "is empty")
     size = _READERS[name](data)
     if size is None or not size[0] or not size[1]:
-        raise InputFault(field, "is damaged, truncated, or of an unsupported variant")
+        raise InputFault(field, UNSUPPORTED)
     if size[0] * size[1] > MAX_PIXELS:
         pixels = f"{size[0]} x {size[1]} pixels"
         raise InputFault(field, f"has {pixels}; the limit is {MAX_PIXELS // 1_000_000} million")

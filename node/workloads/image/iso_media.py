@@ -9,7 +9,7 @@ from node.workloads.image.containers import Size
 _MAX_BOXES = 2000
 #: Boxes at the top of a file. One of these that exceeds the file was cut off; any other is not part of the image.
 _TOP = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"idat", b"free", b"skip", b"uuid", b"mini"})
-_HEVC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_HEVC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 
 
 def format_of(data: bytes) -> str | None:

@@ -28,8 +28,9 @@ _DESCRIPTIVE = frozenset({270, 271, 272, 274, 285, 305, 306, 315, 316, 33432, 36
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[0-9]")
 #: The longest EXIF and XMP that a segment of a JPEG can hold.
 _MAX_JPEG_BLOCK = 65_000
-#: Types of TIFF values: bytes of text, 32-bit numbers, anything.
-_TEXT, _LONG, _OPAQUE = 2, 4, 7
+_EXTRA_SAMPLES = 338
+#: Types of TIFF values: bytes of text, 16-bit and 32-bit numbers, anything.
+_TEXT, _SHORT, _LONG, _OPAQUE = 2, 3, 4, 7
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,15 @@ def embed(found: Metadata, size: tuple[int, int], name: str, keep: bool) -> tupl
     return Embedded(exif, xmp, directory=directory if exif else None), kept, dropped
 
 
-def with_tiff_tags(data: bytes, extra: Embedded) -> bytes:
-    """A TIFF as OpenCV writes it (little-endian, one page) with the blocks as tags of its directory."""
+def with_tiff_tags(data: bytes, extra: Embedded, channels: int) -> bytes:
+    """A TIFF as OpenCV writes it (little-endian, one page) with the blocks as tags of its directory.
+
+    OpenCV does not say that a fourth channel is straight alpha: other programs would ignore it.
+    """
     from PIL import TiffImagePlugin
 
+    if extra.is_empty and channels < 4:
+        return data
     out = bytearray(data) + bytes(len(data) % 2)
     start = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[start : start + 2], "little")
@@ -155,6 +161,8 @@ def with_tiff_tags(data: bytes, extra: Embedded) -> bytes:
             out.extend(body + bytes(len(body) % 2))
         entries[tag] = struct.pack("<HHI", tag, kind, values) + place
 
+    if channels == 4:
+        add(_EXTRA_SAMPLES, _SHORT, 1, struct.pack("<H", 2))
     for tag, block in ((700, extra.xmp), (34675, extra.profile)):
         if block:
             add(tag, _OPAQUE, len(block), block)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from node.executor.context import InputFault
 from node.workloads.image import containers, iso_media
-from node.workloads.image.header import Header, read_header
+from node.workloads.image.alpha import straight
+from node.workloads.image.header import UNSUPPORTED, Header, read_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -67,7 +68,10 @@ def open_source(data: bytes, field: str) -> Source:
         _check_compression(data, field)
     with decoding(field, header.format):
         plugins = _PLUGINS.get(header.format, (header.format.upper(),))
-        picture = Pictures.open(io.BytesIO(data), formats=plugins)
+        try:
+            picture = Pictures.open(io.BytesIO(data), formats=plugins)
+        except Pictures.UnidentifiedImageError:
+            raise InputFault(field, UNSUPPORTED) from None
         if header.format == "tiff":
             frames = containers.tiff_pages(data)
         elif header.format == "gif":
@@ -100,6 +104,8 @@ def decoding(field: str, name: str) -> Generator[None, None, None]:
     except (InputFault, MemoryError, ImportError):
         raise
     except Exception as error:
+        if "nsupported" in str(error):
+            raise InputFault(field, f"is a {name.upper()} file of a kind that is not supported") from error
         raise InputFault(field, f"is a damaged {name.upper()} file") from error
 
 
@@ -241,6 +247,9 @@ def _by_opencv(source: Source, field: str) -> Image:
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
         name = source.header.format.upper()
         raise InputFault(field, f"is a {name} file of a rare kind with more than 8 bits per sample: not supported")
+    if image.shape[2] == 4 and source.header.format == "tiff":
+        alpha = containers.tiff_alpha(source.data)
+        image = straight(image, image.dtype) if alpha == 1 else image if alpha else image[:, :, :3].copy()
     key = source.picture.info.get("transparency")
     if image.shape[2] == 3 and isinstance(key, tuple):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
