@@ -152,6 +152,7 @@ class Admission:
         resent = _RESENT in message.raw_headers
         doubtful = now < self._doubt_until
         delivery = Delivery(task, message.reply, stream_seq, delivered, self._bus.epoch, now)
+        delivery.cores = self._load.cores(task)
         delivery.suspect, delivery.trusted = resent or delivered > 1 or doubtful, not doubtful
         if self._load.is_misplaced(delivery, self.executor):
             # A pull that this node sent when its slots were free.
@@ -276,7 +277,7 @@ class Admission:
             id=task.id,
             kind=task.kind,
             payload=bytes(payload),
-            cores=self._load.cores(task),
+            cores=delivery.cores,
             timeout_s=task.timeout_s or spec.timeout_s,
             memory_mb=max(spec.resources.memory_mb, int(task.requires.get("memory_mb") or 0)),
             blobs=blobs,

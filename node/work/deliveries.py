@@ -45,6 +45,8 @@ class Delivery(msgspec.Struct):
     """Returned, or dropped before it started: it does not run, and the node sends nothing more about it."""
     ended: bool = False
     """The task ended before a worker got it: it does not run."""
+    cores: int = 1
+    """Slots that it needs on this node."""
     folder: Path | None = None
     """Holds its blobs. One folder per delivery: a task may be delivered again while it is still being admitted."""
 

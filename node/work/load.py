@@ -46,7 +46,7 @@ class NodeLoad:
         """The node took it, or its worker died: it waits for one."""
         kind = delivery.task.kind
         self.waiting[kind] = self.waiting.get(kind, 0) + 1
-        if self.cores(delivery.task) > 1:
+        if delivery.cores > 1:
             self._wide[delivery.stream_seq] = delivery
 
     def start(self, delivery: Delivery) -> None:
@@ -82,7 +82,7 @@ class NodeLoad:
 
     def is_misplaced(self, delivery: Delivery, executor: Executor) -> bool:
         """Whether a task that was just delivered would have to wait for slots that another node has free."""
-        if self.cores(delivery.task) == 1:
+        if delivery.cores == 1:
             return False
         return self._belongs_elsewhere(delivery, self._free_slots(executor) - self.unstarted, executor)
 
@@ -95,12 +95,12 @@ class NodeLoad:
         task = delivery.task
         return (
             delivery.delivered < pull_plan.MOST_DELIVERIES
-            and pull_plan.must_wait(self.cores(task), free_slots, self._busy_s(self.means_s(executor)))
+            and pull_plan.must_wait(delivery.cores, free_slots, self._busy_s(self.means_s(executor)))
             and self._others_start(task.kind, task.requires)
         )
 
     def _free_slots(self, executor: Executor) -> int:
-        further = sum(self.cores(delivery.task) - 1 for delivery in self._wide.values())
+        further = sum(delivery.cores - 1 for delivery in self._wide.values())
         return max(0, executor.free_cores - further)
 
     def _busy_s(self, means_s: dict[str, float]) -> float:

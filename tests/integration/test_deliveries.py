@@ -72,7 +72,7 @@ async def test_an_end_that_is_refused_wrongly_is_stored_again(node: Node, monkey
 
 async def test_a_failed_attempt_is_recorded_before_the_task_is_redelivered(node: Node) -> None:
     reply = node.get(1)
-    done(node, 1, TaskError("failed", "no luck"))
+    done(node, 1, TaskError("failed", "no luck", retryable=True))
     assert await node.spy.acks(1) == [(reply, nak(node.bus.config.retry_base_s))]
     state = await records.read_state(node.bus, "c1-1")
     assert (state.state, state.attempt, state.error.message) == ("queued", 2, "no luck")
@@ -84,7 +84,7 @@ async def test_a_task_whose_failed_attempt_is_not_recorded_yet_is_not_redelivere
     config = (await other.api(f"STREAM.INFO.{subjects.TASKS}"))["config"]
     await other.api(f"STREAM.UPDATE.{subjects.TASKS}", config | {"max_msg_size": 10})
     reply = node.get(1)
-    done(node, 1, TaskError("failed", "no luck"))
+    done(node, 1, TaskError("failed", "no luck", retryable=True))
     await node.bus.flush()
     assert await node.spy.acks() == [] and len(node.deliveries) == 1
     await other.api(f"STREAM.UPDATE.{subjects.TASKS}", config)

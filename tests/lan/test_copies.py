@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,6 +21,16 @@ from tests.nodes import NodeProcess, eventually
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(300)]
 #: A node that may not go on says so within this, seconds.
 REFUSED_WITHIN_S = 30.0
+
+
+class Scene(NamedTuple):
+    """A mesh, and a clone of one of its machines that has not started."""
+
+    office: Office
+    mesh: Mesh
+    original: NodeProcess
+    member: NodeProcess
+    clone: NodeProcess
 
 
 async def cloned(office: Office, machine: str, original: NodeProcess) -> NodeProcess:
@@ -45,26 +58,32 @@ async def runs(mesh: Mesh, node: NodeProcess) -> None:
     assert (end.state, end.node, node.running) == ("done", node.id, True)
 
 
-def test_a_clone_of_the_machine_that_holds_the_bus_does_not_start_beside_it(office: list[str], tmp_path: Path) -> None:
-    inside(office[-1], _beside(office, tmp_path))
-
-
-async def _beside(machines: list[str], folder: Path) -> None:
+@asynccontextmanager
+async def original_and_clone(machines: list[str], folder: Path) -> AsyncIterator[Scene]:
+    """A mesh of two machines, and a clone of the one that holds the bus."""
     async with Office(folder, machines) as office:
         try:
             original, member = office.node_on(machines[0]), office.node_on(machines[1])
             await original.start()
             clone = await cloned(office, machines[2], original)
             await member.start()
-            with pytest.raises(AssertionError, match="did not start"):
-                await clone.start()
-            await refused(clone, original)
-            mesh = await office.client(url_of(office, machines[0]))
-            await runs(mesh, original)
-            await runs(mesh, member)
-            assert {node.id for node in await mesh.nodes() if node.state == "up"} == {original.id, member.id}
+            yield Scene(office, await office.client(url_of(office, machines[0])), original, member, clone)
         finally:
             office.print_logs()
+
+
+def test_a_clone_of_the_machine_that_holds_the_bus_does_not_start_beside_it(office: list[str], tmp_path: Path) -> None:
+    inside(office[-1], _beside(office, tmp_path))
+
+
+async def _beside(machines: list[str], folder: Path) -> None:
+    async with original_and_clone(machines, folder) as (_, mesh, original, member, clone):
+        with pytest.raises(AssertionError, match="did not start"):
+            await clone.start()
+        await refused(clone, original)
+        await runs(mesh, original)
+        await runs(mesh, member)
+        assert {node.id for node in await mesh.nodes() if node.state == "up"} == {original.id, member.id}
 
 
 @pytest.mark.long
@@ -74,30 +93,22 @@ def test_two_clones_that_meet_become_one_mesh_and_nothing_is_lost(office: list[s
 
 
 async def _meet(machines: list[str], folder: Path) -> None:
-    async with Office(folder, machines) as office:
-        try:
-            original, member = office.node_on(machines[0]), office.node_on(machines[1])
-            await original.start()
-            clone = await cloned(office, machines[2], original)
-            await member.start()
-            mesh = await office.client(url_of(office, machines[0]))
-            witness = await Witness(mesh.bus).start()
-            with apart(machines, [machines[2], machines[-1]]):
-                await clone.start()
-                assert clone.id == original.id
-                client = await office.client(url_of(office, machines[2]))
-                accepted = await fill(client, 20)
-                await client.close()
-            accepted |= await fill(mesh, 20)
-            await refused(clone, original)
-            await eventually(lambda: merged(office, mesh, 2), MERGED_WITHIN_S, "two nodes in one mesh")
-            for task in accepted:
-                await mesh.wait(task, 60)
-            await invariants.check(mesh, accepted, witness)
-            await runs(mesh, original)
-            await runs(mesh, member)
-        finally:
-            office.print_logs()
+    async with original_and_clone(machines, folder) as (office, mesh, original, member, clone):
+        witness = await Witness(mesh.bus).start()
+        with apart(machines, [machines[2], machines[-1]]):
+            await clone.start()
+            assert clone.id == original.id
+            client = await office.client(url_of(office, machines[2]))
+            accepted = await fill(client, 20)
+            await client.close()
+        accepted |= await fill(mesh, 20)
+        await refused(clone, original)
+        await eventually(lambda: merged(office, mesh, 2), MERGED_WITHIN_S, "two nodes in one mesh")
+        for task in accepted:
+            await mesh.wait(task, 60)
+        await invariants.check(mesh, accepted, witness)
+        await runs(mesh, original)
+        await runs(mesh, member)
 
 
 @pytest.mark.long
