@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mesh.errors import BadInput
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 #: Names of the files that are open in this process.
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
 
@@ -97,13 +99,13 @@ def _there_already(target: Path) -> BadInput:
 
 @contextmanager
 def named(target: Path) -> Generator[None, None, None]:
-    """Give an OSError without a file name, such as that of a full disk, the name of the file that is written."""
+    """Give the OSError of a disk that takes no more the name of the file that is written, which it lacks."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno is None:
+        if error.filename is not None or error.errno not in _NO_ROOM:
             raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -11,7 +11,7 @@ from mesh.kinds.table import validate
 from mesh.splitting import video_join
 from mesh.splitting.media_plan import Target
 from node.executor.context import Context, load
-from tests.unit.test_splitting_video import parts_of
+from tests.video_parts import parts_of
 
 WAYS = ("single", "chunked")
 every_way = pytest.mark.parametrize("way", WAYS)
@@ -30,7 +30,7 @@ def encoded(
         assert isinstance(output.data, Path)
         return output.data, output.info
     location = payload.pop("location", "drop") == "keep"
-    film, parts = parts_of(data, folder, codec, **payload)
+    film, _, parts = parts_of(data, folder, codec, **payload)
     target = Target(codec, container, location=location)
     joined = video_join.join(film, parts, folder / f"joined.{container}", target, lambda frames: None)
     return folder / f"joined.{container}", joined.outcome.as_info()

@@ -56,10 +56,6 @@ def size_of(text: str) -> tuple[int, int]:
 class Part(Payload):
     """Set by `queztl encode`: the file is a part of a longer video, and these are properties of the whole video."""
 
-    first: int = Field(ge=0, description="presentation time of the part's first frame, in units of time_base")
-    end: int | None = Field(
-        default=None, ge=1, description="presentation time of the first frame after the part, in units of time_base"
-    )
     time_base: str = Field(
         pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="unit of presentation times: seconds, as a fraction"
     )
@@ -67,11 +63,6 @@ class Part(Payload):
         pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="frames per second of the whole video, as a fraction"
     )
     picture: Picture = Field(default=Picture(), description="how the pictures of the whole video must be shown")
-
-    def holds(self, seconds: Fraction) -> bool:
-        """Return whether the frame shown at that time belongs to the part."""
-        base = Fraction(self.time_base)
-        return self.first * base <= seconds and (self.end is None or seconds < self.end * base)
 
 
 class VideoPayload(Payload):

@@ -8,12 +8,13 @@ Requires PyAV (`av`).
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import MAX_PIXELS, MAX_SECONDS
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
 )
-#: The format of the parts that `mesh.splitting` cuts a video into. A part must be NUT, and only a part may be NUT,
-#: because nothing in a NUT file shows that it is truncated.
-PART_DEMUXER = "nut"
 VIDEO_CODECS = (
     "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
     "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo,wrapped_avframe"
@@ -58,21 +56,36 @@ class _OpensAnotherFile(Exception):
     """The file refers to another file, which FFmpeg tried to open."""
 
 
+class _Reader(io.BufferedReader):
+    """A file for FFmpeg, which seeks where a damaged or empty file has no place: that is a fault of the file."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Raises: ValueError for an impossible place; OSError."""
+        try:
+            return super().seek(offset, whence)
+        except OverflowError as error:
+            raise ValueError(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise ValueError(str(error)) from None
+            raise
+
+
 def _refuse(url: str, flags: int, options: dict[str, str]) -> None:
     raise _OpensAnotherFile(url)
 
 
 @contextmanager
-def opened(source: bytes | Path, part: bool = False) -> Generator[tuple[InputContainer, VideoStream], None, None]:
-    """The container and its first video stream. `part`: the file is a part that `mesh.splitting` made.
+def opened(source: bytes | Path) -> Generator[tuple[InputContainer, VideoStream], None, None]:
+    """The container and its first video stream.
 
     Raises: MediaFault when the file is not a readable video, or too large or too long.
     """
     import av
 
-    file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    file = io.BytesIO(source) if isinstance(source, bytes) else _Reader(source.open("rb", buffering=0))
     with file:
-        options = _options(part)
+        options = _options()
         try:
             container = av.open(file, mode="r", io_open=_refuse, options=options, metadata_errors="replace")
         except _OpensAnotherFile:
@@ -93,9 +106,9 @@ def open_output(path: Path, container: str) -> OutputContainer:
     return output
 
 
-def _options(part: bool) -> dict[str, str]:
+def _options() -> dict[str, str]:
     return {
-        "format_whitelist": PART_DEMUXER if part else DEMUXERS,
+        "format_whitelist": DEMUXERS,
         "codec_whitelist": f"{VIDEO_CODECS},{AUDIO_CODECS}",
         "protocol_whitelist": "none",
         "max_streams": str(MAX_STREAMS),
@@ -145,6 +158,21 @@ def rate_of(stream: VideoStream) -> Fraction:
     return Fraction(rate) if rate and 0 < rate <= 1000 else Fraction(25)
 
 
+def announced_packets(container: InputContainer, stream: VideoStream) -> int:
+    """How many packets of the video the file must have according to its header or index; 0: unknown.
+
+    A number of frames in a header is not always one of packets: AVI counts the empty chunks that stand for a repeated
+    picture, and an edit list leaves out the end of a QuickTime track.
+    """
+    name = container.format.name
+    if name == "avi":
+        # FFmpeg derives the duration from the chunks that it finds, empty ones included.
+        return stream.frames if (stream.duration or 0) < stream.frames else 0
+    if "mp4" in name.split(","):
+        return sum(entry.size > 0 for entry in stream.index_entries)
+    return stream.frames
+
+
 class Decoding:
     """Reads and decodes a video, and detects damage and truncation.
 
@@ -178,7 +206,7 @@ class Decoding:
                     if self._broken and self.read > 1:
                         raise self._damaged()
                 yield packet
-        except (av.FFmpegError, _OpensAnotherFile):
+        except (av.FFmpegError, ValueError, _OpensAnotherFile):
             raise self._damaged() from None
 
     def frames(self, packet: Any) -> list[Any]:
@@ -207,7 +235,7 @@ class Decoding:
         ends_s = self._end_s - (self._container.start_time or 0) / 1e6
         known = self._container.format.name not in GUESSED_LENGTH
         short = known and length_s - ends_s > min(1.0, max(0.1, length_s / 100))
-        if self.read < self._stream.frames or short or self._broken:
+        if self.read < announced_packets(self._container, self._stream) or short or self._broken:
             length = f" of {length_s:.2f} s" if length_s else ""
             raise MediaFault(f"is truncated: it ends after {ends_s:.2f} s{length}")
 

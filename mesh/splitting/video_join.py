@@ -8,12 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from mesh.splitting import video_pictures
 from mesh.splitting.media import Decoding, MediaFault, open_output, opened, time_base_of
 from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
-from mesh.splitting.video_cut import SourceVideo
-from mesh.splitting.video_plan import Piece, decode_times
+from mesh.splitting.video_cut import CutPart, SourceVideo
+from mesh.splitting.video_plan import decode_times
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,27 @@ class Part:
     """Total size of its packets."""
 
 
-def check(path: Path, video: SourceVideo, piece: Piece) -> Part:
-    """Read and decode a part. Raises: MediaFault unless it has exactly the frames of `piece`, all decodable."""
+class OtherPictures(MediaFault):
+    """An encoded part whose pictures are not those of the source."""
+
+
+def check(path: Path, video: SourceVideo, part: CutPart) -> Part:
+    """Read and decode an encoded part.
+
+    Raises: MediaFault unless it has exactly the frames of `part`, all decodable; OtherPictures when one of the sampled
+    frames is not that of the source.
+    """
     times: list[int] = []
     size = 0
+    piece = part.piece
     with opened(path) as (container, stream):
         base = time_base_of(stream)
         head = stream.codec_context.extradata or b""
         reading = Decoding(container, stream, 0)
         for packet in reading.packets():
-            reading.frames(packet)
+            before = reading.decoded
+            for number, frame in enumerate(reading.frames(packet), before):
+                _compare(number, frame, part, video)
             if packet.size:
                 size += packet.size
                 times.append(piece.first + round((packet.pts or 0) * base / video.time_base))
@@ -48,6 +60,14 @@ def check(path: Path, video: SourceVideo, piece: Piece) -> Part:
     if reading.decoded != len(piece.times):
         raise MediaFault(f"has {len(piece.times)} frames, of which only {reading.decoded} can be decoded")
     return Part(path, tuple(times), head, size)
+
+
+def _compare(number: int, frame: Any, part: CutPart, video: SourceVideo) -> None:
+    if number not in part.samples:
+        return
+    source = video_pictures.turned(part.samples[number], video.facts.picture.turn)
+    if (found_db := video_pictures.psnr_db(video_pictures.small_copy(frame), source)) < video_pictures.FLOOR_DB:
+        raise OtherPictures(f"has a frame {number + 1} that is not the one of the source (PSNR {found_db:.1f} dB)")
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,40 @@ async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
     assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
     broken = folder / "broken.mp4"
     broken.write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
-    for path, problem in ((broken, "is not a readable video file"), (folder / "nowhere", "is no file")):
+    (folder / "empty.mp4").touch()
+    for path, problem in (
+        (broken, "is not a readable video file"),
+        (folder / "empty.mp4", "is not a readable video file"),
+        (folder / "nowhere", "is no file"),
+    ):
         done = await queztl("encode", path, "-o", folder / "never.mp4", url=node.api)
         assert done.code == 2 and problem in done.err, done
+    await _as_one_task(node, folder)
+    before = source.read_bytes()
+    for target, problem in ((source, "it is the input"), (folder / "small.mkv", "exists already; --force replaces it")):
+        done = await queztl("encode", source, "-o", target, url=node.api)
+        assert done.code == 2 and problem in done.err, done
+    assert source.read_bytes() == before
     done = await queztl("encode", source, "-o", folder / "never.avi", url=node.api)
     assert done.code == 2 and "must end in .mp4 or .mkv" in done.err
     done = await queztl("encode", source, "-o", folder / "never.mp4", "--payload", '{"seconds": 1}', url=node.api)
     assert done.code == 2 and "payload.seconds" in done.err
     assert not (folder / "never.mp4").exists()
+
+
+async def _as_one_task(node: NodeProcess, folder: Path) -> None:
+    """A video without a place to cut is encoded whole, and the command says so before."""
+    refresh = {"x264-params": "intra-refresh=1:keyint=25", "preset": "fast", "bf": "0"}
+    (folder / "refresh.mp4").write_bytes(await asyncio.to_thread(video, 75, options=refresh))
+    done = await queztl(
+        "encode", folder / "refresh.mp4", "-o", folder / "whole.mp4", "--part-seconds", "1", url=node.api
+    )
+    reason = "has key frames from which the decoder does not give its pictures"
+    assert done.code == 0 and f"the video {reason}, so it is encoded as one task" in done.err, done
+    result = json.loads(done.out)
+    assert result["one_task"] == reason and (result["parts"], result["frames"]) == (1, 75)
+    was, made = read(folder / "refresh.mp4"), read(folder / "whole.mp4")
+    assert made.numbers == was.numbers and made.sound == was.sound
 
 
 async def _interrupted(mesh: Mesh, node: NodeProcess, source: Path, folder: Path) -> None:

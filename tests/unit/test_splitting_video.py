@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mesh.errors import BadInput
-from mesh.kinds.table import validate
-from mesh.splitting import video_cut, video_join
+from mesh.splitting import video_join
 from mesh.splitting.media import MediaFault
 from mesh.splitting.media_plan import Target
 from mesh.splitting.video import checked
-from node.executor.context import Context, load
+from node.executor.context import InputFault
+from tests.video_parts import encoded_part, parts_of
 from tests.videos import psnr, read, video
 
 OPEN = {"x264-params": "open-gop=1:keyint=26:min-keyint=26:scenecut=0:b-adapt=0:b-pyramid=normal", "preset": "fast"}
@@ -31,43 +31,18 @@ SOURCES: dict[str, dict[str, Any]] = {
     "VP8 with hidden pictures": {"codec": "libvpx", "container": "webm", "sound": "libopus", "options": VP8},
     "VP9": {"codec": "libvpx-vp9", "container": "webm", "sound": "", "options": VP9},
     "29.97 a second": {"rate": Fraction(30000, 1001)},
-    "one group": {"gop": 250},
 }
-
-
-def parts_of(
-    data: bytes, folder: Path, codec: str = "h264", **payload: Any
-) -> tuple[video_cut.SourceVideo, list[video_join.Part]]:
-    """Split a video and encode every part in this process; the splitter's own check runs on each."""
-    (folder / "source").write_bytes(data)
-    film = video_cut.analyse(folder / "source", 0.8)
-    found = []
-    kind = f"video_encode_{codec}"
-    for number, (piece, path, zero) in enumerate(video_cut.cut(film, folder)):
-        part = {
-            "first": piece.first - zero,
-            "end": piece.end - zero,
-            "time_base": f"{film.time_base.numerator}/{film.time_base.denominator}",
-            "rate": f"{film.rate.numerator}/{film.rate.denominator}",
-            "picture": film.facts.picture.model_dump(mode="json", exclude_defaults=True),
-        }
-        given = {"video": path.read_bytes(), "preset": "ultrafast", "encoder": "software", "threads": 1, **payload}
-        (folder / str(number)).mkdir()
-        context = Context(1, folder / str(number))
-        output = load(kind)(validate(kind, {**given, "part": part, "audio": "drop"}), context)
-        found.append(video_join.check(output.data, film, piece))
-    return film, found
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_joined_video_has_the_frames_of_the_source(name, tmp_path):
     data = video(**{"frames": 60, **SOURCES[name]})
-    film, parts = parts_of(data, tmp_path)
+    film, cuts, parts = parts_of(data, tmp_path)
     was = read(data)
-    assert film.frames == len(was.times)
-    assert len(parts) == 1 if name == "one group" else len(parts) > 1
+    assert film.packets >= len(was.times) and sum(len(part.times) for part in parts) == len(was.times)
+    assert len(parts) > 1 and film.parts >= len(parts)
     if "open" in name:
-        overlaps = [piece.stop > following.start for piece, following in itertools.pairwise(film.pieces)]
+        overlaps = [cut.piece.stop > after.piece.start for cut, after in itertools.pairwise(cuts)]
         assert any(overlaps), "the source must have open groups"
     for container in ("mp4", "mkv"):
         target = tmp_path / f"joined.{container}"
@@ -97,7 +72,7 @@ def test_other_codecs_are_joined_too_and_give_the_same_bytes_each_time(codec, tm
     for turn in ("one", "two"):
         folder = tmp_path / turn
         folder.mkdir()
-        film, parts = parts_of(data, folder, codec, resolution="160x96")
+        film, _, parts = parts_of(data, folder, codec, resolution="160x96")
         assert film.facts.picture.turn == "rotate_left" and film.facts.picture.colour[2] == 1
         video_join.join(film, parts, folder / "joined.mp4", Target(codec, "mp4"), lambda frames: None)
         results.append((folder / "joined.mp4").read_bytes())
@@ -111,21 +86,45 @@ def test_other_codecs_are_joined_too_and_give_the_same_bytes_each_time(codec, tm
 
 def test_a_damaged_or_foreign_part_is_refused(tmp_path):
     data = video(50)
-    film, parts = parts_of(data, tmp_path)
+    film, cuts, parts = parts_of(data, tmp_path)
+    shorter = replace(cuts[0].piece, shown=cuts[0].piece.shown[:-1])
     with pytest.raises(MediaFault, match="frames instead of|frames at wrong times"):
-        video_join.check(parts[0].path, film, film.pieces[1].__class__(0, 25, film.pieces[0].times[:-1]))
+        video_join.check(parts[0].path, film, replace(cuts[0], piece=shorter))
     whole = bytearray(parts[1].path.read_bytes())
     middle = len(whole) * 2 // 3
     whole[middle : middle + 1500] = bytes(1500)
     (tmp_path / "damaged").write_bytes(whole)
     with pytest.raises(MediaFault):
-        video_join.check(tmp_path / "damaged", film, film.pieces[1])
+        video_join.check(tmp_path / "damaged", film, cuts[1])
     (tmp_path / "text").write_bytes(b"no video at all")
     with pytest.raises(MediaFault, match="is not a readable video"):
-        video_join.check(tmp_path / "text", film, film.pieces[1])
+        video_join.check(tmp_path / "text", film, cuts[1])
     other = video_join.Part(parts[1].path, parts[1].times, b"another head", 1)
     with pytest.raises(MediaFault, match="different versions of an encoder"):
         video_join.join(film, [parts[0], other], tmp_path / "joined.mp4", Target("h264", "mp4"), lambda frames: None)
+
+
+def test_a_part_with_other_pictures_is_refused(tmp_path):
+    film, cuts, parts = parts_of(video(50), tmp_path)
+    other = {index: 255 - copy for index, copy in cuts[1].samples.items()}
+    assert len(other) >= 8
+    with pytest.raises(video_join.OtherPictures, match=r"has a frame 1 that is not the one of the source \(PSNR"):
+        video_join.check(parts[1].path, film, replace(cuts[1], samples=other))
+    wrong = dict(list(cuts[1].samples.items())[:-1]) | {max(other): other[max(other)]}
+    with pytest.raises(video_join.OtherPictures, match=f"has a frame {max(other) + 1} that"):
+        video_join.check(parts[1].path, film, replace(cuts[1], samples=wrong))
+
+
+def test_a_part_says_that_it_is_damaged(tmp_path):
+    film, cuts, _ = parts_of(video(50), tmp_path)
+    whole = bytearray((tmp_path / "part-1").read_bytes())
+    middle = len(whole) // 2
+    hole = whole[:middle] + bytes(1500) + whole[middle + 1500 :]
+    huge = b"queztl part 1\n" + b"\xff" * 40
+    for data in (b"", b"text", whole[:20], whole[:middle], whole[:-1], hole, huge):
+        (tmp_path / "part-1").write_bytes(data)
+        with pytest.raises(InputFault, match="part of a video|is a part"):
+            encoded_part(film, cuts[1], tmp_path / "task")
 
 
 def test_fields_that_mean_the_whole_video_are_refused_by_name():

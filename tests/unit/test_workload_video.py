@@ -259,7 +259,7 @@ def test_wrong_payloads_are_refused_with_every_fault():
         validate(
             "video_encode_h264",
             {"resolution": "5K", "crf": 60, "bit_rate": 5, "container": "avi", "preset": "fastest", "fps": 0,
-             "part": {"first": 0, "time_base": "1/25", "rate": "25/1"}},
+             "part": {"time_base": "1/25", "rate": "25/1"}},
         )  # fmt: skip
     assert {fault.field for fault in caught.value.faults} == {
         f"payload.{name}" for name in ("resolution", "crf", "bit_rate", "container", "preset", "fps", "part")

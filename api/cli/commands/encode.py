@@ -2,8 +2,9 @@
 
   queztl encode holiday.mov -o holiday.mp4 --codec h265 --preset slow --crf 24
 
-The video is encoded once and the sound copied; they stay in sync. This machine cuts and joins, and needs PyAV:
-pip install 'queztl[video]'. Ctrl-C cancels the open tasks. Subtitles and chapters are left out.
+The video is encoded once and the sound copied; they stay in sync. A video that can't be cut so that its pictures stay
+the same is encoded as one task. This machine cuts, compares and joins, and needs PyAV: pip install 'queztl[video]'.
+Ctrl-C cancels the open tasks. Subtitles and chapters are left out.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._began = self._reported_at = monotonic()
+        self._noted = False
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._out.as_json and not self._out.quiet:
@@ -96,6 +98,9 @@ class Progress:
 
     def report(self, so_far: EncodeProgress) -> None:
         """Show the progress; called after every change."""
+        if so_far.one_task and not self._noted:
+            self._noted = True
+            self._out.note(f"queztl: the video {so_far.one_task}, so it is encoded as one task")
         if self._bar is not None:
             open_now = f"{len(so_far.tasks)} open"
             self._bar.update(self._task, total=so_far.frames, completed=so_far.done, phase=so_far.phase, tasks=open_now)

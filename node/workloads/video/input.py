@@ -9,17 +9,20 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.base import BlobInput
-from mesh.kinds.video import DEFAULT_FPS, Codec, VideoPayload
+from mesh.kinds.video import DEFAULT_FPS, Codec, Part, VideoPayload
 from mesh.kinds.video_picture import Picture
+from mesh.splitting.frame_times import FrameTimes
 from mesh.splitting.media import Decoding, MediaFault, duration_s, opened, rate_of
 from mesh.splitting.media_facts import Facts, read_facts
 from node.executor.context import Context, InputFault
 from node.workloads.video import test_pattern
 from node.workloads.video.frame_filter import FrameFilter, stamp_of
+from node.workloads.video.part import PartReader, opened_part
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 FIELD = "video"
@@ -61,8 +64,12 @@ def source_of(
             # A blob is a file already, so that a long video is not loaded into memory.
             blob = payload.video.blob if isinstance(payload.video, BlobInput) else ""
             data = context.blobs.get(blob) or context.read(payload.video, FIELD)
-            facts = read_facts(data) if payload.part is None else None
-            with opened(data, part=payload.part is not None) as (container, stream):
+            if payload.part is not None:
+                with opened_part(data, context.cores) as reader:
+                    yield _part(payload, payload.part, context, codec, reader, frame_filter)
+                return
+            facts = read_facts(data)
+            with opened(data) as (container, stream):
                 yield _file(payload, context, codec, container, stream, facts, sound, frame_filter)
     except MediaFault as fault:
         raise InputFault(FIELD, str(fault)) from None
@@ -90,48 +97,64 @@ def _file(
     codec: Codec,
     container: InputContainer,
     stream: VideoStream,
-    known: Facts | None,
+    known: Facts,
     sound: bool,
     frame_filter: FrameFilter | None,
 ) -> Source:
-    part = payload.part
     rate = Fraction(payload.fps).limit_denominator(1001) if payload.fps else rate_of(stream)
-    if part is not None:
-        start, picture = Fraction(part.first) * Fraction(part.time_base), part.picture
-    else:
-        assert known is not None, "the facts of a whole file are read first"
-        start, picture = known.start, known.picture
+    start, picture = known.start, known.picture
     length = duration_s(container, stream)
     length = min(length, payload.seconds) if payload.seconds else length
     decoder = stream.codec_context
-    bits = max((component.bits for component in decoder.format.components), default=8) if decoder.format else 8
-    pixel_format = payload.pixel_format or ("yuv420p10le" if bits > 8 and codec != "h264" else "yuv420p")
-    others: tuple[Any, ...] = ()
-    if sound and part is None:
-        others = (*container.streams.audio, *container.streams.subtitles)
+    pixel_format = _pixel_format(payload, codec, decoder)
+    others = (*container.streams.audio, *container.streams.subtitles) if sound else ()
     frame_filter = frame_filter or FrameFilter(payload, pixel_format)
     frame_filter.threads = context.cores
     frame_filter.rate = rate if payload.fps else None
     frame_filter.picture = picture
-    facts = {
+    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
+    items, facts = reader.items(frame_filter, stream, others), _decoder_facts(decoder)
+    return Source(items, rate, float(length * rate), pixel_format, start, picture, container, known, facts)
+
+
+def _part(
+    payload: VideoPayload,
+    part: Part,
+    context: Context,
+    codec: Codec,
+    reader: PartReader,
+    frame_filter: FrameFilter | None,
+) -> Source:
+    pixel_format = _pixel_format(payload, codec, reader.decoder)
+    frame_filter = frame_filter or FrameFilter(payload, pixel_format)
+    frame_filter.threads, frame_filter.picture = context.cores, part.picture
+    items = _filtered(frame_filter, reader.frames(Fraction(part.time_base)))
+    facts = _decoder_facts(reader.decoder)
+    count = reader.header.frames
+    return Source(items, Fraction(part.rate), count, pixel_format, picture=part.picture, facts=facts)
+
+
+def _pixel_format(payload: VideoPayload, codec: Codec, decoder: VideoCodecContext) -> str:
+    """The format to encode: the requested one, or 10 bits for a source of more than 8 where the codec is not H.264."""
+    bits = max((component.bits for component in decoder.format.components), default=8) if decoder.format else 8
+    return payload.pixel_format or ("yuv420p10le" if bits > 8 and codec != "h264" else "yuv420p")
+
+
+def _decoder_facts(decoder: VideoCodecContext) -> dict[str, Any]:
+    return {
         "source": "file",
         "source_codec": decoder.codec.canonical_name,
         "source_width": decoder.width,
         "source_height": decoder.height,
     }
-    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
-    items = reader.items(frame_filter, stream, others)
-    if part:
-        rate = Fraction(part.rate)
-    return Source(items, rate, float(length * rate), pixel_format, start, picture, container, known, facts)
 
 
 class _Reader:
     """Reads a file to its end, or to the end of the requested range."""
 
     def __init__(self, payload: VideoPayload, start: Fraction, decoding: Decoding, rate: Fraction) -> None:
-        self._payload, self._start, self._decoding, self._rate = payload, start, decoding, rate
-        self._last: int | None = None
+        self._payload, self._start, self._decoding = payload, start, decoding
+        self._times = FrameTimes(rate, start)
 
     def items(self, frame_filter: FrameFilter, stream: VideoStream, others: tuple[Any, ...]) -> Iterator[Any]:
         """See `Source.items`. Raises: MediaFault."""
@@ -140,32 +163,14 @@ class _Reader:
                 yield packet
                 continue
             for frame in self._decoding.frames(packet):
-                self._restamp(frame)
+                self._times.stamp(frame)
                 if self._late(frame):
                     # The rest of the file is not requested, so it is not read and not checked for truncation.
                     yield from frame_filter.put(None)
                     return
-                if self._in_part(frame):
-                    yield from frame_filter.put(self._shifted(frame))
-        if self._payload.part is None:
-            self._decoding.check_whole()
+                yield from frame_filter.put(self._shifted(frame))
+        self._decoding.check_whole()
         yield from frame_filter.put(None)
-
-    def _restamp(self, frame: VideoFrame) -> None:
-        """Give a frame without a time, or with one that does not increase, the time after the previous frame: encoders
-        need increasing times."""
-        base = frame.time_base
-        if base is None:
-            raise MediaFault("has frames without a time")
-        if self._last is not None and (frame.pts is None or frame.pts <= self._last):
-            frame.pts = self._last + max(1, round(1 / (self._rate * base)))
-        elif frame.pts is None:
-            frame.pts = round(self._start / base)
-        self._last = frame.pts
-
-    def _in_part(self, frame: VideoFrame) -> bool:
-        part, (pts, base) = self._payload.part, stamp_of(frame)
-        return part is None or part.holds(pts * base)
 
     def _late(self, frame: VideoFrame) -> bool:
         span, (pts, base) = self._payload.span, stamp_of(frame)
