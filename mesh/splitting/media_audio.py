@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mesh.splitting.media_plan import AudioPlan
 
 AAC_BITS_A_CHANNEL = 96_000
+#: By how much times may go back before it is said that they do; the muxer and the encoder decide about less.
+_OUT_OF_ORDER_S = Fraction(1, 2)
 #: How far before the start of the result a packet may end: AAC needs one or two packets to settle.
 _PRIMING_S = Fraction(1, 20)
 
@@ -30,6 +32,8 @@ class Track:
         self.source, self._output, self.start, self._seconds = source, output, start, seconds
         self._plan = plan
         self._resampler: Any = None
+        self._last = Fraction(-(10**9))
+        """Time of the last packet, seconds."""
         self.stream = self._copied_stream() if plan.copied else self._aac_stream()
 
     @property
@@ -56,6 +60,7 @@ class Track:
         """Transfer the next packet of the source; the last one is empty."""
         import av
 
+        self._check_order(packet)
         try:
             if self._plan.copied:
                 self._copy_packet(packet)
@@ -63,6 +68,15 @@ class Track:
                 self._encode(packet)
         except (av.FFmpegError, ValueError):
             raise MediaFault("has damaged audio") from None
+
+    def _check_order(self, packet: Any) -> None:
+        if packet.dts is not None:
+            time = packet.dts * packet.time_base
+            if time < self._last - _OUT_OF_ORDER_S:
+                raise MediaFault(
+                    f"has audio whose times go back at {float(self._last):.2f} s, as joined recordings have"
+                )
+            self._last = max(self._last, time)
 
     def _copy_packet(self, packet: Any) -> None:
         if not packet.size or packet.dts is None or self._late(packet.pts, packet.time_base) or self._hidden(packet):

@@ -194,8 +194,8 @@ def _audio(facts: Facts, target: Target, outcome: Outcome) -> tuple[AudioPlan, .
             rate = track.rate if track.rate in AAC_RATES else 48000
             samples = "" if rate == track.rate else f", {track.rate} to {rate} samples/s"
             outcome.add(CONVERTED, "audio", f"{detail} to AAC{samples}", f"{target.container} doesn't hold it")
-            same = layout == track.layout
-            change = track.layout if same else f"{track.layout} to {layout}"
+            same = layout in (track.layout, aac_layout("", track.channels) if "channels" in track.layout else "")
+            change = layout if same else f"{track.layout} to {layout}"
             outcome.add(KEPT if same else CONVERTED, "channel layout", f"{track.name}, {change}")
             found.append(AudioPlan(track, copied=False, layout=layout, rate=rate))
     return tuple(found)

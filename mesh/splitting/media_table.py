@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: Of a text in a result, and of a list of them.
+_LONGEST, _MOST = 200, 100
 KEPT, CONVERTED, DROPPED, REFUSED = "kept", "converted", "dropped", "refused"
 
 
@@ -94,11 +96,16 @@ class Outcome:
         if fate not in (row.mp4 if self.container == "mp4" else row.mkv):
             raise ValueError(f"{fact} is not {fate} in {self.container}")
         text = ": ".join(part for part in (fact, detail) if part)
-        getattr(self, fate).append("; ".join(part for part in (text, reason) if part))
+        getattr(self, fate).append("; ".join(part for part in (text[:_LONGEST], reason) if part))
 
     def as_info(self) -> dict[str, list[str]]:
-        """The fields of a result."""
-        return {KEPT: self.kept, CONVERTED: self.converted, DROPPED: self.dropped}
+        """The fields of a result. A file may have any number of tags: the first ones are listed, then their number."""
+        return {fate: _shortened(getattr(self, fate)) for fate in (KEPT, CONVERTED, DROPPED)}
+
+
+def _shortened(texts: list[str]) -> list[str]:
+    rest = len(texts) - _MOST
+    return texts if rest <= 0 else [*texts[:_MOST], f"and {rest} more"]
 
 
 def as_markdown() -> str:

@@ -12,7 +12,7 @@ from mesh.kinds.video_picture import TURNS, Mastering, Picture, turn_of
 from mesh.splitting.media_facts import EXTRAS, Chapter, Facts, Samples, StreamFacts
 from mesh.splitting.media_formats import AAC_LAYOUTS, aac_layout, timecode_fits
 from mesh.splitting.media_plan import Target, plan, shifted
-from mesh.splitting.media_table import BY_FACT, as_markdown
+from mesh.splitting.media_table import BY_FACT, Outcome, as_markdown
 
 ROOT = Path(__file__).parents[2]
 CODECS = {
@@ -154,3 +154,11 @@ def test_a_timecode_that_skips_numbers_needs_its_rate():
 
 def test_the_page_shows_the_table():
     assert as_markdown() in (ROOT / "docs" / "video.md").read_text()
+
+
+def test_a_list_of_facts_is_no_longer_than_a_person_reads():
+    outcome = Outcome("mkv")
+    for number in range(1000):
+        outcome.add("kept", "tags", f"{number} " + "x" * 10_000)
+    kept = outcome.as_info()["kept"]
+    assert len(kept) == 101 and kept[-1] == "and 900 more" and all(len(text) <= 200 for text in kept)
