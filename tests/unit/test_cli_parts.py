@@ -336,3 +336,5 @@ def test_an_error_is_one_sentence_and_each_fault_is_one_line(capsys: pytest.Capt
     sentence = exit_codes.sentence(ZeroDivisionError("x\ny"))
     assert sentence == "unexpected ZeroDivisionError: x y (run it with --debug to see where)"
     assert exit_codes.sentence(OSError(2, "No such file", "f")) == "f: No such file"
+    full = OSError(28, "No space left on device")
+    assert exit_codes.sentence(full) == "a file can't be read or written: No space left on device"

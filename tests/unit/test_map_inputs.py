@@ -113,11 +113,14 @@ def test_the_output_folder_and_the_outputs_of_other_runs_are_no_inputs(tree: Pat
     other = Journal(tree / "inner")
     other.writing("x", "c.json")
     other.finished("x", "k", "c.json")
+    other.finished("y", "k", "deep/d.json")
     other.close()
     (tree / "inner" / "c.json").write_bytes(b"")
+    (tree / "inner" / "deep").mkdir()
+    (tree / "inner" / "deep" / "d.json").write_bytes(b"")
     found = find_inputs([tree], tree / "out", recursive=True)
     assert str(tree / "inner" / "c.dat") in found.files
-    assert not [path for path in found.files if path.endswith(".json")] and found.left_out["outputs"] == 1
+    assert not [path for path in found.files if path.endswith(".json")] and found.left_out["outputs"] == 2
     assert find_inputs([tree], tree / "out").left_out["folders"] == 1, "the output folder is not left out: it is known"
     named = find_inputs([tree / "inner" / "c.json"], tree / "out")
     assert list(named.files) == [str(tree / "inner" / "c.json")]

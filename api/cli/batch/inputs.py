@@ -74,7 +74,7 @@ def _problem(path: Path) -> str:
 
 def _folders(top: str, home: Path, recursive: bool, found: Found) -> Iterator[tuple[str, str]]:
     """(path, folder below `top`) of every file that is an input; the rest is counted in `found`."""
-    waiting = [(top, "")]
+    waiting, outputs = [(top, "")], set[str]()
     while waiting:
         folder, below = waiting.pop()
         try:
@@ -85,13 +85,13 @@ def _folders(top: str, home: Path, recursive: bool, found: Found) -> Iterator[tu
                 raise
             found.left_out["unreadable"] += 1
             continue
-        outputs = journal.outputs_in(Path(folder)) if below else frozenset[str]()
+        outputs |= journal.outputs_of(folder) if below else set()
         inner = []
         for entry in entries:
             what = _what(entry, home)
             if what == "folder" and recursive:
                 inner.append((entry.path, os.path.join(below, entry.name)))
-            elif what == "file" and entry.name not in outputs:
+            elif what == "file" and entry.path not in outputs:
                 yield entry.path, below
             elif what:
                 found.left_out[{"folder": "folders", "file": "outputs"}.get(what, what)] += 1

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -66,13 +67,13 @@ def is_own(name: str) -> bool:
     return name == NAME or name.endswith(".part")
 
 
-def outputs_in(folder: Path) -> frozenset[str]:
-    """The names of the files in `folder` that a `map` with that output folder wrote; none when it is no such folder."""
+def outputs_of(folder: str) -> set[str]:
+    """The paths of the files that a `map` with that output folder wrote; none when it is no output folder."""
     try:
-        text = (folder / NAME).read_text("utf-8", "replace")
+        text = Path(folder, NAME).read_text("utf-8", "replace")
     except OSError:
-        return frozenset()
-    return frozenset(read(text).written | {FAILURES})
+        return set()
+    return {os.path.join(folder, name) for name in (*read(text).written, FAILURES)}
 
 
 def key(path: str, size: int, mtime_ns: int, kind: str, field_name: str, payload: Any) -> str:
@@ -96,12 +97,14 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         from mesh.errors import BadInput
+        from mesh.files import named
 
         self._path = folder / NAME
         self._file: IO[bytes] = self._path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            with named(self._path):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             self._file.close()
             raise BadInput(
                 f"another `queztl map` writes to {folder}; wait until it has ended, or use another --out"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli.input.task import upload
 from api.cli.output.results import chunks, save
+from mesh.files import named
 from mesh.media_types import extension
 
 if TYPE_CHECKING:
@@ -160,12 +161,13 @@ class Run:
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))  # a pipe would be waited for
         data: Any
-        if before.st_size <= INLINE_BYTES:
-            data = path.read_bytes()
-        else:
-            async with self._uploads:
-                data = await upload(self.mesh, path)
-            uploaded.blob = data["blob"]
+        with named(path):
+            if before.st_size <= INLINE_BYTES:
+                data = path.read_bytes()
+            else:
+                async with self._uploads:
+                    data = await upload(self.mesh, path)
+                uploaded.blob = data["blob"]
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise OSError(errno.EBUSY, "changed while it was read; the same command tries it again", str(path))

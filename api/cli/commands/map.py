@@ -152,13 +152,14 @@ def listed(home: Path, folder: str) -> list[str]:
 
 def write_failures(folder: Path, failed: list[Outcome]) -> None:
     """Write the failures of this run; without failures the file is removed."""
+    from mesh.files import draft_of
+
     target = folder / FAILURES
     if not failed:
         target.unlink(missing_ok=True)
         return
-    draft = target.with_name(f".{FAILURES}.part")
-    draft.write_bytes(as_json([document(outcome, str(folder)) for outcome in failed]))
-    draft.replace(target)
+    with draft_of(target, force=True) as draft:
+        draft.write_bytes(as_json([document(outcome, str(folder)) for outcome in failed]))
 
 
 def summary(out: Output, progress: Progress, other: tuple[int, Found], took_s: float, folder: Path) -> int:

@@ -63,6 +63,8 @@ def sentence(error: BaseException) -> str:
         return error.message.partition(": ")[0] + ":" if getattr(error, "faults", ()) else error.message
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"a file can't be read or written: {error.strerror}"
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (run it with --debug to see where)"
 
