@@ -154,7 +154,7 @@ class Admission:
         delivery = Delivery(task, message.reply, stream_seq, delivered, self._bus.epoch, now)
         delivery.cores = self._load.cores(task)
         delivery.suspect, delivery.trusted = resent or delivered > 1 or doubtful, not doubtful
-        if self._load.is_misplaced(delivery, self.executor):
+        if delivery.cores > 1 and self._load.is_misplaced(delivery, self.executor):
             # A pull that this node sent when its slots were free.
             self._bus.nak(message.reply, SHED_DELAY_S)
             return

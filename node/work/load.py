@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,11 @@ class NodeLoad:
         """`others_start(kind, requires)`: whether another node could start such a task now."""
         self._slots, self._deliveries, self._others_start = slots, deliveries, others_start
         self._loop = asyncio.get_running_loop()
-        self.waiting: dict[str, int] = {}
+        self.waiting: defaultdict[str, int] = defaultdict(int)
         """kind -> how many of its tasks no worker has started."""
-        self._running: dict[str, int] = {}
+        self._running: defaultdict[str, int] = defaultdict(int)
+        self._usual_cores: dict[str, int] = {}
+        """kind -> the slots of a task without requirements: this is asked for each task."""
         self._wide: dict[int, Delivery] = {}
         """Stream sequence -> unstarted task that needs several slots."""
 
@@ -38,30 +41,37 @@ class NodeLoad:
 
     def cores(self, task: Task) -> int:
         """The slots that the task needs on this node."""
+        if not task.requires and (cores := self._usual_cores.get(task.kind)):
+            return cores
         spec = KINDS.get(task.kind)
-        return cores_for(task.requires, spec.resources.cores, self._slots) if spec is not None else 1
+        if spec is None:
+            return 1
+        cores = cores_for(task.requires, spec.resources.cores, self._slots)
+        if not task.requires:
+            self._usual_cores[task.kind] = cores
+        return cores
 
     # --- the life of a task ---------------------------------------------------------------------------
     def add(self, delivery: Delivery) -> None:
         """The node took it, or its worker died: it waits for one."""
-        kind = delivery.task.kind
-        self.waiting[kind] = self.waiting.get(kind, 0) + 1
+        self.waiting[delivery.task.kind] += 1
         if delivery.cores > 1:
             self._wide[delivery.stream_seq] = delivery
 
     def start(self, delivery: Delivery) -> None:
         """A worker got it."""
         self.remove(delivery)
-        self._running[delivery.task.kind] = self._running.get(delivery.task.kind, 0) + 1
+        self._running[delivery.task.kind] += 1
 
     def stop(self, delivery: Delivery) -> None:
         """It runs no more."""
-        self._running[delivery.task.kind] = max(0, self._running.get(delivery.task.kind, 0) - 1)
+        self._running[delivery.task.kind] -= 1
 
     def remove(self, delivery: Delivery) -> None:
         """It waits no more."""
-        self.waiting[delivery.task.kind] = max(0, self.waiting.get(delivery.task.kind, 0) - 1)
-        self._wide.pop(delivery.stream_seq, None)
+        self.waiting[delivery.task.kind] -= 1
+        if delivery.cores > 1:
+            self._wide.pop(delivery.stream_seq, None)
 
     # --- what follows from it -------------------------------------------------------------------------
     def view(self, executor: Executor) -> pull_plan.Load:
@@ -82,8 +92,6 @@ class NodeLoad:
 
     def is_misplaced(self, delivery: Delivery, executor: Executor) -> bool:
         """Whether a task that was just delivered would have to wait for slots that another node has free."""
-        if delivery.cores == 1:
-            return False
         return self._belongs_elsewhere(delivery, self._free_slots(executor) - self.unstarted, executor)
 
     def misplaced(self, executor: Executor) -> list[Delivery]:
@@ -100,8 +108,10 @@ class NodeLoad:
         )
 
     def _free_slots(self, executor: Executor) -> int:
-        further = sum(delivery.cores - 1 for delivery in self._wide.values())
-        return max(0, executor.free_cores - further)
+        free_cores = executor.free_cores
+        if self._wide:
+            free_cores -= sum(delivery.cores - 1 for delivery in self._wide.values())
+        return max(0, free_cores)
 
     def _busy_s(self, means_s: dict[str, float]) -> float:
         return max((means_s.get(kind, math.inf) for kind, count in self._running.items() if count), default=0.0)
