@@ -144,6 +144,7 @@ async def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatc
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(("127.0.0.1", api.port))
             deaf.sendall(b"".join(head(api, "GET", f"{V}/blobs/{stored['blob']}") for _ in range(4)))
+            await until(lambda: api.levels()["connections"] == 2)
             await until(lambda: api.levels()["connections"] == 1)
 
 
