@@ -97,6 +97,20 @@ def test_a_jpeg_shows_the_background_under_transparent_pixels(tmp_path):
         assert abs(int(pixels(gray.data)[32, 56]) - round(np.dot(wanted, (0.299, 0.587, 0.114)))) <= 1
 
 
+@pytest.mark.parametrize("into", ["webp", "avif"])
+def test_a_lossy_format_mixes_no_hidden_colour_into_an_edge(tmp_path, into):
+    row, column = np.mgrid[0:64, 0:64]
+    disc = (row - 31.5) ** 2 + (column - 31.5) ** 2 < 24**2
+    for hidden in ((0, 0, 255), (0, 0, 0), (0, 255, 0)):
+        image = np.zeros((64, 64, 4), np.uint8)
+        image[..., :3] = hidden
+        image[disc] = 255, 0, 0, 255
+        output = process(tmp_path, of(image), format=into, quality=90)
+        result = np.asarray(Image.open(io.BytesIO(output.data)).convert("RGBA")).astype(int)
+        assert np.abs(result[disc][:, :3] - (255, 0, 0)).max() <= 6
+        assert result[0, 0, 3] == 0
+
+
 def test_bars_are_the_background_or_transparent(tmp_path):
     opaque, clear = np.zeros((10, 40, 3), np.uint8), np.zeros((10, 40, 4), np.uint8)
     clear[:, :] = 9, 9, 9, 255

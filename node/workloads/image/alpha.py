@@ -30,9 +30,13 @@ def premultiplied(image: Image) -> Image:
     import numpy as np
 
     if image.dtype.itemsize == 1:
-        alpha = image[:, :, 3]
-        factors = cv2.merge([alpha, alpha, alpha, np.full_like(alpha, 255)])
-        return cv2.multiply(image, factors, dtype=cv2.CV_16U)
+        wide = np.empty(image.shape, np.uint16)
+        for start in range(0, image.shape[0], _STRIP_ROWS):
+            strip = image[start : start + _STRIP_ROWS]
+            alpha = strip[:, :, 3]
+            factors = cv2.merge([alpha, alpha, alpha, np.full_like(alpha, 255)])
+            cv2.multiply(strip, factors, dst=wide[start : start + _STRIP_ROWS], dtype=cv2.CV_16U)
+        return wide
     done = image.astype(np.float32)
     done[:, :, :3] *= done[:, :, 3:] / 65_535
     return done
@@ -71,25 +75,31 @@ def on_visible(image: Image, work: Callable[[Image], Image]) -> Image:
 
     if channels(image) < 4:
         return work(image)
-    colours = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
-    hidden = image[:, :, 3] == 0
-    if hidden.any():
-        colours = _covered(colours, hidden)
+    colours = cv2.cvtColor(covered(image), cv2.COLOR_BGRA2BGR)
     return cv2.merge([*cv2.split(work(colours)), image[:, :, 3]])
 
 
-def _covered(colours: Image, hidden: np.ndarray) -> Image:
+def covered(image: Image) -> Image:
+    """The image with the colour of the nearest visible pixel in transparent ones; they stay transparent.
+
+    Lossy encoders mix the colours of neighbouring pixels, whether one sees them or not.
+    """
     import cv2
     import numpy as np
 
+    hidden = image[:, :, 3] == 0 if channels(image) == 4 else np.zeros(0, bool)
+    if not hidden.any():
+        return image
+    done = image.copy()
     visible = np.flatnonzero(~hidden)
     if not len(visible):
-        return np.zeros_like(colours)
+        done[:] = 0
+        return done
     _, labels = cv2.distanceTransformWithLabels(hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     nearest = np.zeros(len(visible) + 1, np.int64)
     nearest[labels.ravel()[visible]] = visible
-    colours[hidden] = colours.reshape(-1, 3)[nearest[labels[hidden]]]
-    return colours
+    done[hidden, :3] = image.reshape(-1, 4)[nearest[labels[hidden]], :3]
+    return done
 
 
 def flattened(image: Image, background: str) -> Image:

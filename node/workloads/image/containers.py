@@ -188,7 +188,7 @@ def tiff_tags(data: bytes) -> dict[int, list[int]] | None:
 
     start = number(4, 4)
     count = number(start, 2)
-    if start < 8 or not 0 < count <= _MAX_TAGS or start + 2 + 12 * count > len(data):
+    if start < 8 or not 0 < count <= _MAX_TAGS or start + 6 + 12 * count > len(data):
         return None
     tags: dict[int, list[int]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mesh.kinds.image_sizes import MAX_PIXELS
 from node.executor.context import CertainFailure, InputFault
 from node.workloads.image import colour_spaces, metadata, sources
+from node.workloads.image.alpha import covered
 from node.workloads.image.header import Header
 from node.workloads.image.icc import Profile
 from node.workloads.image.jpeg import decode_jpeg
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Formats with 16 bits per sample; the others get the upper eight.
 DEEP = frozenset({"png", "tiff"})
+#: Formats that mix the colours of neighbouring pixels beside an alpha that they keep.
+LOSSY_ALPHA = frozenset({"webp", "avif"})
+#: The largest profile or text in a PNG, unpacked.
 MAX_PNG_TEXT = 16 << 20
 #: Pillow's mode of a JPEG -> the colours to decode to.
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "BGR", "CMYK": "CMYK"}
@@ -159,6 +163,7 @@ def encode(image: Image, name: str, quality: int, extra: metadata.Embedded) -> b
         "avif": [getattr(cv2, "IMWRITE_AVIF_QUALITY", 512), quality],
     }.get(name, [])
     image = image if name in DEEP else eight_bits(image)
+    image = covered(image) if name in LOSSY_ALPHA else image
     if extra.is_empty or name == "tiff":
         ok, encoded = cv2.imencode(f".{name}", image, options)
     else:
