@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import importlib
 import time
-from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.web_server_load import SPEC, WebServerLoadPayload
 from node.executor.context import Context
-from node.workloads.web import answers, plan, processes, targets
+from node.workloads.web import answers, figures, plan, processes, targets
 from node.workloads.web.processes import Helper, ProcessFault
 
 if TYPE_CHECKING:
@@ -87,16 +86,15 @@ def _measure(
     done = dict.fromkeys(generators, 0)
     note = "warming up"
     results: dict[Helper, dict[str, Any]] = {}
-    before_s: float | None = None
+    cpu = _ServerCpu(servers, from_ns, to_ns)
     while len(results) < len(generators):
         now = time.monotonic_ns()
-        if before_s is None and now >= from_ns:
-            before_s = sum(server.cpu_s() for server in servers)
+        cpu.sample(now)
         if now > deadline_ns:
             raise ProcessFault("a load generator did not end in time")
         running = [generator for generator in generators if generator not in results]
-        next_ns = from_ns if before_s is None else now + 250_000_000
-        for sender, message in processes.receive([*running, *servers], max(0.0, (next_ns - now) / 1e9)):
+        next_ns = min(now + 250_000_000, *(at for at in (from_ns, to_ns) if at > now), deadline_ns)
+        for sender, message in processes.receive([*running, *servers], (next_ns - now) / 1e9):
             if "result" in message:
                 results[sender] = message["result"]
             elif done[sender] != message["done"]:
@@ -105,8 +103,29 @@ def _measure(
         by_time = (time.monotonic_ns() - start_ns) / (to_ns - start_ns)
         by_count = sum(done.values()) / payload.requests if payload.requests else 0.0
         context.progress(min(1.0, max(0.0, by_time, by_count)), note)
-    server_cpu_s = sum(server.cpu_s() for server in servers) - (before_s or 0.0)
-    return [results[generator] for generator in generators], server_cpu_s
+    return [results[generator] for generator in generators], cpu.used_s()
+
+
+class _ServerCpu:
+    """The CPU time of the servers during the measurement."""
+
+    def __init__(self, servers: list[Helper], from_ns: int, to_ns: int) -> None:
+        self._servers, self._from_ns, self._to_ns = servers, from_ns, to_ns
+        self._before_s, self._after_s, self._is_measuring = self._total_s(), -1.0, False
+
+    def sample(self, now: int) -> None:
+        """Read the CPU time at the start and at the end of the measurement."""
+        if not self._is_measuring and now >= self._from_ns:
+            self._before_s, self._is_measuring = self._total_s(), True
+        if self._after_s < 0 and now >= self._to_ns:
+            self._after_s = self._total_s()
+
+    def used_s(self) -> float:
+        """Seconds until the end of the measurement, or until now if it ended before."""
+        return max(0.0, (self._after_s if self._after_s >= 0 else self._total_s()) - self._before_s)
+
+    def _total_s(self) -> float:
+        return sum(server.cpu_s() for server in self._servers)
 
 
 def summary(
@@ -114,6 +133,7 @@ def summary(
 ) -> dict[str, Any]:
     """requests, requests_per_s, latency_ms, errors, checked, generator, server, percentiles, histogram and more.
 
+    `requests` are the correct responses within `seconds`; those that came later are `requests_after_the_end`.
     Latencies are in ms and cover requests with a correct response, and requests without a response, with the time
     waited; `histogram` is the same in HdrHistogram's encoding, in µs. Open mode adds offered_per_s and from_sending_ms:
     latencies from the sending of a request instead of its due time. The bytes are those of whole requests and
@@ -121,49 +141,28 @@ def summary(
     Raises: RuntimeError when the task's own server returned wrong responses.
     """
     latency, late = merged([part["latency"] for part in parts]), merged([part["late"] for part in parts])
-    errors: Counter[str] = Counter()
-    for part in parts:
-        errors.update(part["errors"])
-    right, wrong = (sum(part[name] for part in parts) for name in ("right", "wrong"))
-    if wrong and payload.target is None:
-        counts = ", ".join(f"{name}: {count}" for name, count in errors.most_common())
-        raise RuntimeError(f"the task's own server returned {wrong} wrong responses out of {right + wrong} ({counts})")
-    measured_s = max(part["measured_s"] for part in parts)
     late_ms = times(late) if late.total_count else None
-    busy = [part["busy_share"] for part in parts]
+    records = [figures.record_of(part) for part in parts]
+    found = figures.figures(records, payload.seconds, late_ms["p99"] if late_ms else None, payload.mode == "open")
+    if (wrong := sum(record.wrong for record in records)) and payload.target is None:
+        counts = ", ".join(f"{name}: {count}" for name, count in found["errors"].items())
+        whole = sum(record.right + record.right_after for record in records) + wrong
+        raise RuntimeError(f"the task's own server returned {wrong} wrong responses out of {whole} ({counts})")
     result = {
         "mode": payload.mode,
         "target": payload.target,
         "address": address,
         "connections": payload.connections,
-        "seconds": round(measured_s, 6),
-        "requests": right,
-        "requests_per_s": round(sum(part["right_in_time"] for part in parts) / measured_s, 1) if measured_s else 0.0,
+        **found,
+        "generator": found["generator"] | {"late_send_ms": late_ms},
         "latency_ms": times(latency),
-        "errors": dict(errors.most_common()),
-        "error_count": errors.total(),
         "checked": checked(payload),
-        "sent_bytes": sum(part["sent_bytes"] for part in parts),
-        "read_bytes": sum(part["read_bytes"] for part in parts),
-        "generator": {
-            "processes": len(parts),
-            "cpu_s": round(sum(part["cpu_s"] for part in parts), 3),
-            "busy_share": round(max(busy), 3),
-            "late_send_ms": late_ms,
-            "saturated": max(busy) > plan.BUSY_SHARE,
-            "note": plan.assess(busy, late_ms["p99"] if late_ms else None),
-        },
         "server": {"processes": server_count, "cpu_s": round(server_cpu_s, 3)} if payload.target is None else None,
         "percentiles": [[at, ms(latency.get_value_at_percentile(at))] for at in plan.CURVE],
         "histogram": latency.encode().decode(),
     }
     if payload.mode == "open":
-        offered = right + errors.total()
-        result |= {
-            "offered_per_s": round(offered / payload.seconds, 1),
-            "waited_for_a_connection": sum(part["queued"] for part in parts),
-            "from_sending_ms": times(merged([part["served"] for part in parts])),
-        }
+        result["from_sending_ms"] = times(merged([part["served"] for part in parts]))
     return result
 
 

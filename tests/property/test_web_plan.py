@@ -5,6 +5,8 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.workloads.web import plan
+from node.workloads.web.figures import SHORTEST_S, Record, figures
 from node.workloads.web.generator import DIGITS, LONGEST_US
 from node.workloads.web.plan import assess, due_before, due_ns, processes, shares
 from node.workloads.web_server_load import merged, times
@@ -39,6 +41,49 @@ def test_a_saturated_or_late_generator_is_reported():
     assert assess([0.2, 0.5], None) is None and assess([0.2], 1.0) is None and assess([], None) is None
     assert "saturated" in assess([0.1, 0.95], None) and "95%" in assess([0.1, 0.95], None)
     assert "late" in assess([0.1], 12.0) and "12.0 ms" in assess([0.1], 12.0)
+
+
+counts = st.integers(0, 10**7)
+seconds = st.sampled_from([0.0, 1e-6]) | st.floats(0.001, 600)
+
+
+@st.composite
+def records(draw) -> Record:
+    """What may happen to one generator; the system may give a process a little more time than the clock shows."""
+    errors = draw(st.dictionaries(st.sampled_from(["status 503", "no response in time", "never sent"]), counts))
+    right, after, watched = draw(counts), draw(counts), draw(seconds)
+    ran, waited = (draw(st.floats(0, 1.1)) * watched for _ in range(2))
+    unsent = draw(st.integers(0, after + sum(errors.values())))
+    return Record(
+        right, after, 0, errors, unsent, draw(counts), draw(seconds), draw(counts), draw(counts), ran, waited, watched
+    )
+
+
+@given(st.lists(records(), min_size=1, max_size=4), st.floats(0.05, 600), st.none() | st.floats(0, 99), st.booleans())
+def test_no_figure_contradicts_another_one(happened, duration, late_p99_ms, is_open):
+    found = figures(happened, duration, late_p99_ms, is_open)
+    assert found["requests"] == sum(record.right for record in happened)
+    assert found["error_count"] == sum(found["errors"].values())
+    # A rate is its count by its time.
+    assert found["requests_per_s"] == (round(found["requests"] / found["seconds"], 1) if found["seconds"] else 0)
+    assert found["seconds"] == pytest.approx(max(record.measured_s for record in happened), abs=1e-6)
+    generator = found["generator"]
+    assert 0 <= generator["busy_share"] <= 1 and generator["cpu_s"] >= 0
+    due = found["requests"] + found["requests_after_the_end"] + found["error_count"]
+    unsent = sum(record.unsent for record in happened)
+    if is_open:
+        assert found["offered_per_s"] == round(due / duration, 1)
+        # Less was sent than was due: saturated, whoever was the limit.
+        assert generator["saturated"] or unsent <= max(1, plan.UNSENT_SHARE * due)
+    else:
+        assert "offered_per_s" not in found
+    if generator["saturated"]:
+        assert generator["busy_share"] > plan.BUSY_SHARE or (is_open and unsent)
+        assert "saturated" in generator["note"] or "could not be offered" in generator["note"]
+    else:
+        assert (generator["note"] is None) == (late_p99_ms is None or late_p99_ms <= plan.LATE_MS)
+    if all(record.watched_s < SHORTEST_S for record in happened):
+        assert generator["busy_share"] == 0, "a few milliseconds say nothing about saturation"
 
 
 @settings(max_examples=examples(40))  # each walks through 100,000 counts, several times

@@ -65,6 +65,47 @@ def test_open_loop_keeps_its_rate(run):
     assert any("requests/s" in note for _, note in updates)
 
 
+def consistent(result):
+    """A result whose figures agree with each other."""
+    assert result["requests_per_s"] == round(result["requests"] / result["seconds"], 1), result
+    assert result["error_count"] == sum(result["errors"].values())
+    generator = result["generator"]
+    assert 0 <= generator["busy_share"] <= 1 and generator["cpu_s"] >= 0, generator
+    assert "%" not in (generator["note"] or "") or generator["busy_share"] > 0.85
+    return result
+
+
+def test_more_than_the_connections_carry_is_called_saturated(run):
+    """The warm-up leaves a backlog of thousands: it must not take the place of what is measured."""
+    payload = {"mode": "open", "rate_per_s": 100_000, "connections": 16, "seconds": 0.5, "timeout_s": 0.3}
+    result = consistent(run(payload))
+    assert result["offered_per_s"] == 100_000 and 100 < result["requests_per_s"] < 100_000
+    assert result["requests"] + result["requests_after_the_end"] + result["error_count"] == 50_000
+    assert result["errors"]["never sent"] > 1000 and result["generator"]["saturated"] is True
+    assert "saturated" in result["generator"]["note"] or "could not be offered" in result["generator"]["note"]
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_one_request_has_figures_that_make_sense(run, cores):
+    result = consistent(run({"requests": 1, "warm_up_s": 0}, cores=cores))
+    assert (result["requests"], result["error_count"], result["generator"]["saturated"]) == (1, 0, False)
+    assert result["generator"]["note"] is None and result["server"]["cpu_s"] < 0.5
+
+
+def test_answers_that_come_after_the_end_are_counted_apart(run):
+    """Each answer takes 80 ms: of four that begin within 0.3 s the last one ends later."""
+
+    def slow(number: int) -> bytes:
+        time.sleep(0.08)
+        return OK
+
+    with answering(slow) as server:
+        payload = {"connections": 1, "warm_up_s": 0, "seconds": 0.3, "target": server.target}
+        result = consistent(run(payload, listed=[server.target]))
+    assert result["seconds"] == 0.3 and result["requests"] <= 3 and result["requests_after_the_end"] == 1, result
+    assert result["requests"] + 1 == server.requests
+
+
 def stalling(after_s: float, stall_s: float) -> Callable[[int], bytes]:
     """Answers at once, except during one stall that begins `after_s` after the first request."""
     began = []

@@ -19,7 +19,7 @@ import selectors
 import sys
 import time
 from collections import Counter, deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from hdrh.histogram import HdrHistogram
 
@@ -46,6 +46,8 @@ class Load:
         self._rate, self._index, self._count = order["rate_per_s"], order["index"], order["count"]
         self._timeout_ns = round(order["timeout_s"] * 1e9)
         self._left = order["requests"]
+        #: Whether the requests of the measurement are known by when they were due; else by when they ended.
+        self._has_schedule = self._rate is not None or self._left is not None
         body = order["body"]
         expected = Expected(order["status"], None if body is None else base64.b64decode(body), order["sha256"])
         self._request_bytes = len(base64.b64decode(order["request"]))
@@ -59,7 +61,8 @@ class Load:
         self._number = 0
         self._latency, self._late, self._served = (HdrHistogram(1, LONGEST_US, DIGITS) for _ in range(3))
         self._errors: Counter[str] = Counter()
-        self._right = self._right_in_time = self._started = self._queued = self._wrong = 0
+        self._right = self._right_after = self._queued = self._wrong = 0
+        self._sent = self._sent_in_time = 0
         self._last_ns = 0
         self._is_closing = False
 
@@ -68,15 +71,19 @@ class Load:
         the measurements."""
         self._start_ns, self._from_ns, self._to_ns = start_ns, from_ns, to_ns
         tick_at = report_at = 0
-        before: tuple[int, int] | None = None
+        before: CpuTime | None = None
+        after: CpuTime | None = None
         waiter = self._selector.fileno()
         while True:
             now = clock()
+            if before is None and now >= from_ns:
+                before = _cpu_time(now)
+                self._end_warm_up()
+            if after is None and now >= to_ns:
+                after = _cpu_time(now)
             if now >= tick_at:
                 tick_at = now + TICK_NS
                 self._tick(now)
-                if before is None and now >= from_ns:
-                    before = _cpu_time(now)
                 if now >= report_at:
                     report_at = now + REPORT_NS
                     _print({"done": self._right + sum(self._errors.values())})
@@ -90,7 +97,14 @@ class Load:
                 key.data.ready(events)
                 if self._free:
                     self._start_due(clock())
-        return self._summary(before or _cpu_time(now), now)
+        after = after or _cpu_time(now)
+        return self._record_of(before or after, after, now)
+
+    def _end_warm_up(self) -> None:
+        """Drop the requests of the warm-up that were not sent: they would take the place of measured ones."""
+        if self._rate is not None:
+            first = due_before(self._from_ns, self._index, self._count, self._start_ns, self._rate)
+            self._number = max(self._number, first)
 
     # --- sending
 
@@ -122,8 +136,9 @@ class Load:
 
     def _send(self, connection: Connection, due: int, now: int) -> None:
         self._number += 1
+        self._sent += 1
         if due >= self._from_ns:
-            self._started += 1
+            self._sent_in_time += now <= self._to_ns
             if self._left is not None:
                 self._left -= 1
         connection.start(due, now)
@@ -138,9 +153,8 @@ class Load:
 
     def _ended(self, connection: Connection, error: str | None) -> None:
         now = clock()
-        self._right_in_time += error is None and self._from_ns <= now <= self._to_ns
         self._wrong += error is not None and error.startswith(("status", "wrong"))
-        if connection.due_ns >= self._from_ns:
+        if (connection.due_ns if self._has_schedule else now) >= self._from_ns:
             self._last_ns = now
             self._account(connection, error, now)
         if connection.failures:
@@ -150,10 +164,12 @@ class Load:
             self._free.append(connection)
 
     def _account(self, connection: Connection, error: str | None, now: int) -> None:
-        if error is None:
+        if error is not None:
+            self._errors[error] += 1
+        elif now <= self._to_ns:
             self._right += 1
         else:
-            self._errors[error] += 1
+            self._right_after += 1
         if error is None or error == TIMED_OUT:
             self._record(now - connection.due_ns)
             if self._rate is not None:
@@ -190,35 +206,54 @@ class Load:
             self._record(now - due_ns(number, *turn), part)
             number += part
 
-    def _summary(self, before: tuple[int, int], now: int) -> dict[str, Any]:
-        busy_ns, since_ns = (after - first for after, first in zip(_cpu_time(now), before, strict=True))
+    def _record_of(self, before: CpuTime, after: CpuTime, now: int) -> dict[str, Any]:
+        """What happened: the fields of `figures.Record`, and the histograms."""
         self._give_up(now)
         for connection in self._connections:
             connection.close()
+        if self._left == 0:  # all requests were sent: the measurement ends with the last response
+            self._right, self._right_after = self._right + self._right_after, 0
         measured_ns = (self._last_ns if self._left == 0 else self._to_ns) - self._from_ns
         return {
             "right": self._right,
-            "right_in_time": self._right if self._left == 0 else self._right_in_time,
+            "right_after": self._right_after,
             "wrong": self._wrong,
             "errors": {error: count for error, count in self._errors.items() if count},
+            "unsent": max(0, self._due_in_window() - self._sent_in_time),
             "queued": self._queued,
-            "measured_s": measured_ns / 1e9,
-            "sent_bytes": self._number * self._request_bytes,
+            "measured_s": max(0, measured_ns) / 1e9,
+            "sent_bytes": self._sent * self._request_bytes,
             "read_bytes": sum(connection.read_bytes for connection in self._connections),
-            "busy_share": busy_ns / max(1, since_ns),
-            "cpu_s": time.process_time(),
+            "cpu_s": (after.ran_ns - before.ran_ns) / 1e9,
+            "waited_s": (after.waited_ns - before.waited_ns) / 1e9,
+            "watched_s": (after.at_ns - before.at_ns) / 1e9,
             "latency": self._latency.encode().decode(),
             "late": self._late.encode().decode(),
             "served": self._served.encode().decode(),
         }
 
+    def _due_in_window(self) -> int:
+        """How many requests were due during the measurement; 0 without a rate."""
+        if self._rate is None:
+            return 0
+        turn = (self._index, self._count, self._start_ns, self._rate)
+        return due_before(self._to_ns, *turn) - due_before(self._from_ns, *turn)
 
-def _cpu_time(now: int) -> tuple[int, int]:
-    """(ns that this process ran on a processor or, on Linux, waited for one; now)"""
+
+class CpuTime(NamedTuple):
+    """What this process has used, and when that was measured, ns."""
+
+    ran_ns: int
+    waited_ns: int
+    """On Linux: how long it waited for a processor."""
+    at_ns: int
+
+
+def _cpu_time(now: int) -> CpuTime:
     waited = 0
     with contextlib.suppress(OSError, IndexError, ValueError), open("/proc/self/schedstat", "rb") as file:
         waited = int(file.read().split()[1])
-    return time.process_time_ns() + waited, now
+    return CpuTime(time.process_time_ns(), waited, now)
 
 
 def _print(value: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 CURVE = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 #: A generator that ran on, or waited for, a processor for more than this share of the time is saturated.
 BUSY_SHARE = 0.85
+#: In open mode, a test is saturated when at its end more than this share of the requests that were due is not sent.
+UNSENT_SHARE = 0.01
 #: In open mode, a generator is late when 1 % of the requests left later than this although a connection was free.
 LATE_MS = 5.0
 MAX_GENERATORS = 16
@@ -45,13 +47,26 @@ def processes(cores: int, connections: int, own_server: bool, servers: int | Non
     return generators, servers or max(1, min(cores - generators, connections, MAX_SERVERS))
 
 
-def assess(busy_shares: Sequence[float], late_p99_ms: float | None) -> str | None:
-    """A note when the load generator, not the server, affected the figures; None when it kept up."""
+def is_behind(unsent: int, due: int) -> bool:
+    """Whether more than UNSENT_SHARE of the requests that were due, and more than one, could not be sent in time."""
+    return unsent > max(1.0, due * UNSENT_SHARE)
+
+
+def assess(busy_shares: Sequence[float], late_p99_ms: float | None, unsent: int = 0, due: int = 0) -> str | None:
+    """A note when the load could not be offered, or the load generator affected the figures; None when it kept up.
+
+    `unsent`: how many of the `due` requests had not been sent at the end of the measurement.
+    """
     busiest = max(busy_shares, default=0.0)
     if busiest > BUSY_SHARE:
         return (
             f"The load generator was saturated: one of its processes needed a processor {busiest:.0%} of the time. "
             "The server may be faster than the figures."
+        )
+    if is_behind(unsent, due):
+        return (
+            f"The load could not be offered: {unsent} of {due} requests that were due had not been sent at the end, "
+            "because no connection was free. The server answers no faster, or the test needs more connections."
         )
     if late_p99_ms is not None and late_p99_ms > LATE_MS:
         return (
