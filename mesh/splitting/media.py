@@ -28,7 +28,7 @@ DEMUXERS = (
 )
 VIDEO_CODECS = (
     "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
-    "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo,wrapped_avframe"
+    "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo"
 )
 AUDIO_CODECS = (
     "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,dca,truehd,opus,libopus,vorbis,libvorbis,flac,alac,wmav1,wmav2,"

@@ -7,11 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from mesh.errors import BadInput
-from mesh.splitting import video_join
+from mesh.splitting import video_join, video_part
 from mesh.splitting.media import MediaFault
 from mesh.splitting.media_plan import Target
 from mesh.splitting.video import checked
@@ -125,6 +126,26 @@ def test_a_part_says_that_it_is_damaged(tmp_path):
         (tmp_path / "part-1").write_bytes(data)
         with pytest.raises(InputFault, match="part of a video|is a part"):
             encoded_part(film, cuts[1], tmp_path / "task")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"decoder": "wrapped_avframe"}, {"decoder": "png"}, {"decoder": "no such decoder"}, {"tag": "longer"},
+        {"width": 60_000, "height": 60_000}, {"width": 0}, {"width": -1}, {"reorder": 17}, {"bits": 2**40},
+        {"pixel_format": "nonsense"}, {"colour": (300, 1, 1, -1)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_part_with_impossible_parameters_is_refused(tmp_path, wrong):
+    film, cuts, _ = parts_of(video(50), tmp_path)
+    with (tmp_path / "part-1").open("rb") as file:
+        header = video_part.read_header(file)
+        packets = list(video_part.read_packets(file, header))
+    coding = msgspec.structs.replace(header.coding, **wrong)
+    video_part.write(tmp_path / "part-1", msgspec.structs.replace(header, coding=coding), packets)
+    with pytest.raises(InputFault, match="part of a video|unsupported video codec|the limit is"):
+        encoded_part(film, cuts[1], tmp_path / "task")
 
 
 def test_fields_that_mean_the_whole_video_are_refused_by_name():
