@@ -314,3 +314,11 @@ def tones(path: Path, track: int = 0) -> list[int]:
     samples = np.concatenate(parts)[4800:43200]
     peaks = np.abs(np.fft.rfft(samples, axis=0)).argmax(axis=0)
     return [round(float(peak) * 48000 / len(samples)) for peak in peaks]
+
+
+def samples(path: Path) -> list[bytes]:
+    """All samples of the first audio track, each of 32 bits."""
+    with av.open(str(path)) as file:
+        resampler = av.AudioResampler("s32", None, None)
+        found = [resampled for frame in file.decode(audio=0) for resampled in resampler.resample(frame)]
+    return [b"".join(frame.to_ndarray().tobytes() for frame in found)]

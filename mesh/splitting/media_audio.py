@@ -1,4 +1,4 @@
-"""The audio tracks of a video: copied where the output container supports the codec, else encoded to AAC."""
+"""The audio tracks of a video: copied where the output container supports the codec, else encoded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Track:
         self._resampler: Any = None
         self._last = Fraction(-(10**9))
         """Time of the last packet, seconds."""
-        self.stream = self._copied_stream() if plan.copied else self._aac_stream()
+        self.stream = self._copied_stream() if plan.copied else self._encoded_stream()
 
     @property
     def facts(self) -> dict[str, str]:
@@ -42,18 +42,21 @@ class Track:
         codec = self._plan.track.codec
         if self._plan.copied:
             return {"codec": codec, "how": "copied"}
-        return {"codec": "aac", "how": f"encoded to AAC: the container does not support {codec}"}
+        name = "AAC" if self._plan.codec == "aac" else self._plan.codec
+        return {"codec": self._plan.codec, "how": f"encoded to {name}: the container does not support {codec}"}
 
     def _copied_stream(self) -> Any:
         return self._output.add_stream_from_template(self.source, opaque=True)
 
-    def _aac_stream(self) -> Any:
+    def _encoded_stream(self) -> Any:
         from av.audio.resampler import AudioResampler
 
-        layout, rate = self._plan.layout, self._plan.rate
-        stream = self._output.add_stream("aac", rate=rate, layout=layout)
-        stream.bit_rate = AAC_BITS_A_CHANNEL * stream.codec_context.layout.nb_channels
-        self._resampler = AudioResampler("fltp", layout, rate, frame_size=1024)
+        plan = self._plan
+        stream: Any = self._output.add_stream(plan.codec, rate=plan.rate, layout=plan.layout)
+        context = stream.codec_context
+        if plan.codec == "aac":
+            stream.bit_rate = AAC_BITS_A_CHANNEL * context.layout.nb_channels
+        self._resampler = AudioResampler(context.format.name, plan.layout, plan.rate, frame_size=1024)
         return stream
 
     def write(self, packet: Any) -> None:

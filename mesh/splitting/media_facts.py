@@ -159,7 +159,7 @@ def read_facts(source: bytes | Path) -> Facts:
         return Facts(
             container=container.format.name,
             picture=picture,
-            samples=_samples(frames[0].format),
+            samples=_samples(frames[0].format, stream.metadata.get("alpha_mode", "") == "1"),
             start=_start(container, frames[0]),
             video=stream.index,
             streams=tuple(_stream(found) for found in container.streams),
@@ -176,7 +176,8 @@ def _timecode(container: InputContainer) -> str:
     return next((timecode for timecode in found if timecode), container.metadata.get("timecode", ""))
 
 
-def _samples(pixels: VideoFormat) -> Samples:
+def _samples(pixels: VideoFormat, beside: bool) -> Samples:
+    """`beside`: the file has the transparency of a WebM, which its decoders here don't return."""
     components = pixels.components
     alpha = any(component.is_alpha for component in components)
     name = "RGB"
@@ -185,7 +186,7 @@ def _samples(pixels: VideoFormat) -> Samples:
         known = {(32, 32): "4:2:0", (32, 64): "4:2:2", (64, 64): "4:4:4"}
         grey = len(components) - alpha < 3
         name = "grey" if grey else known.get((width, height), f"{width}/64 x {height}/64")
-    return Samples(max((component.bits for component in components), default=8), name, alpha)
+    return Samples(max((component.bits for component in components), default=8), name, alpha or beside)
 
 
 def _start(container: InputContainer, frame: Any) -> Fraction:

@@ -15,6 +15,14 @@ HELD: dict[str, frozenset[str]] = {
         "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8",
     )),
 }  # fmt: skip
+#: The uncompressed codec for one that a container doesn't have, without loss.
+RAW: dict[str, dict[str, str]] = {
+    "mp4": {},
+    "mkv": {
+        "pcm_s16be": "pcm_s16le", "pcm_s24be": "pcm_s24le", "pcm_s32be": "pcm_s32le", "pcm_s8": "pcm_s16le",
+        "pcm_alaw": "pcm_s16le", "pcm_mulaw": "pcm_s16le",
+    },
+}  # fmt: skip
 #: What FFmpeg's AAC encoder writes and its decoder recognises, by the number of channels.
 AAC_LAYOUTS: dict[int, tuple[str, ...]] = {
     1: ("mono",), 2: ("stereo",), 3: ("3.0", "2.1", "3.0(back)"), 4: ("4.0", "quad"), 5: ("5.0",), 6: ("5.1",),

@@ -9,6 +9,7 @@ from fractions import Fraction
 from mesh.kinds.video_picture import SIDEWAYS
 from mesh.splitting.media_facts import Chapter, Facts, StreamFacts
 from mesh.splitting.media_formats import (
+    AAC_LAYOUTS,
     AAC_RATES,
     BITMAP_SUBTITLES,
     COPIED_TEXT,
@@ -16,6 +17,7 @@ from mesh.splitting.media_formats import (
     ENCODED_TEXT,
     HELD,
     MP4_TAGS,
+    RAW,
     TEXT_SUBTITLES,
     aac_layout,
     timecode_fits,
@@ -63,6 +65,8 @@ class AudioPlan:
 
     track: StreamFacts
     copied: bool
+    codec: str = ""
+    """aac, or an uncompressed one, of audio that is not copied."""
     layout: str = ""
     rate: int = 0
     """Of encoded audio."""
@@ -190,15 +194,25 @@ def _audio(facts: Facts, target: Target, outcome: Outcome) -> tuple[AudioPlan, .
             outcome.add(KEPT, "channel layout", f"{track.name}, {track.layout}")
             found.append(AudioPlan(track, copied=True))
         else:
-            layout = aac_layout(track.layout, track.channels)
-            rate = track.rate if track.rate in AAC_RATES else 48000
-            samples = "" if rate == track.rate else f", {track.rate} to {rate} samples/s"
-            outcome.add(CONVERTED, "audio", f"{detail} to AAC{samples}", f"{target.container} doesn't hold it")
-            same = layout in (track.layout, aac_layout("", track.channels) if "channels" in track.layout else "")
-            change = layout if same else f"{track.layout} to {layout}"
-            outcome.add(KEPT if same else CONVERTED, "channel layout", f"{track.name}, {change}")
-            found.append(AudioPlan(track, copied=False, layout=layout, rate=rate))
+            found.append(_encoded_audio(track, detail, target, outcome))
     return tuple(found)
+
+
+def _encoded_audio(track: StreamFacts, detail: str, target: Target, outcome: Outcome) -> AudioPlan:
+    codec = RAW[target.container].get(track.codec, "aac")
+    unnamed = "channels" in track.layout
+    usual = aac_layout("", track.channels)
+    layout, rate = track.layout, track.rate
+    if codec == "aac":
+        layout, rate = aac_layout(track.layout, track.channels), rate if rate in AAC_RATES else 48000
+    elif unnamed and track.channels in AAC_LAYOUTS:
+        layout = usual
+    samples = "" if rate == track.rate else f", {track.rate} to {rate} samples/s"
+    outcome.add(CONVERTED, "audio", f"{detail} to {codec}{samples}", f"{target.container} doesn't hold it")
+    same = layout in (track.layout, usual if unnamed else "")
+    change = layout if same else f"{track.layout} to {layout}"
+    outcome.add(KEPT if same else CONVERTED, "channel layout", f"{track.name}, {change}")
+    return AudioPlan(track, copied=False, codec=codec, layout=layout, rate=rate)
 
 
 def _subtitles(facts: Facts, target: Target, outcome: Outcome) -> tuple[tuple[StreamFacts, bool], ...]:

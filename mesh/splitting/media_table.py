@@ -45,8 +45,8 @@ ROWS = (
     _row("start time", CONVERTED, CONVERTED,
          "the first picture or sound is at 0, also where the source begins below 0; the distance of both is kept"),
     _row("audio", "kept, converted, dropped", "kept, converted, dropped",
-         "copied where the container has the codec, else encoded to AAC; dropped with `audio: drop`, and without a "
-         "decoder"),
+         "copied where the container has the codec, else encoded to AAC, in an mkv big-endian PCM, A-law and µ-law to "
+         "PCM without loss; dropped with `audio: drop`, and where it can't be decoded"),
     _row("channel layout", "kept, converted", "kept, converted",
          "of encoded audio: mono, stereo, 2.1, 3.0, 4.0, quad, 5.0, 5.1 and 7.1, others to the next larger one"),
     _row("track title", KEPT, KEPT, "of the video, of audio and of subtitles"),

@@ -45,6 +45,18 @@ def test_a_turned_or_mirrored_picture_comes_out_as_its_matrix_shows_it(way, sign
         assert not any(side.type.name == "DISPLAYMATRIX" for side in next(file.decode(video=0)).side_data)
 
 
+@every_way
+@every_container
+def test_any_other_angle_stays_in_the_container(way, container, tmp_path):
+    matrix = (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)
+    data = video(3, matrix=matrix, sound="", size=(160, 96))
+    result, info = encoded(way, data, tmp_path, container=container)
+    with av.open(str(result)) as file:
+        side = {found.type.name: bytes(found) for found in next(file.decode(video=0)).side_data}
+    assert struct.unpack("=9i", side["DISPLAYMATRIX"]) == pytest.approx(matrix, abs=2)
+    assert read(result).size == (160, 96) and "display matrix" in facts_in(info, "kept")
+
+
 def test_only_right_angles_are_turns():
     assert turn_of((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)) is None
     assert turn_of((ONE, 700, 0, -700, ONE, 0, 0, 0, 1 << 30)) == "none"

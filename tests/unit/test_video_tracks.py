@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 
 from tests.encodings import encoded, every_container, every_way, facts_in, made
-from tests.films import PGS, Film, Sound, Subtitles, begun_later, jpeg, see, tones
+from tests.films import PGS, Film, Sound, Subtitles, begun_later, jpeg, samples, see, tones
 from tests.videos import read
 
 FILM = Film(
@@ -169,3 +169,14 @@ def test_a_language_of_two_letters_is_translated_for_an_mp4(tmp_path):
     result, info = encoded("single", data, tmp_path)
     assert [language for kind, _, language, *_ in see(result).tracks if kind == "audio"] == ["eng", "und"]
     assert "language" in facts_in(info, "converted") and "language" in facts_in(info, "dropped")
+
+
+@every_way
+@pytest.mark.parametrize(("codec", "layout"), [("pcm_s24be", "7.1"), ("pcm_s16be", "5.1(side)"), ("pcm_mulaw", "mono")])
+def test_uncompressed_sound_stays_uncompressed_in_an_mkv(way, codec, layout, tmp_path):
+    data = Film("mov", frames=25, sounds=(Sound(codec, layout),)).data()
+    (tmp_path / "source.mov").write_bytes(data)
+    result, info = encoded(way, data, tmp_path, container="mkv")
+    assert see(result).tracks[1][1] in ("pcm_s24le", "pcm_s16le")
+    assert samples(result) == samples(tmp_path / "source.mov")
+    assert facts_in(info, "converted") == {"audio"} and "channel layout" in facts_in(info, "kept")
