@@ -38,6 +38,8 @@ AUDIO_CODECS = (
 #: Formats without a stored duration: FFmpeg estimates it, so a file that ends earlier is not known to be truncated.
 GUESSED_LENGTH = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "obu", "yuv4mpegpipe"))
 MAX_STREAMS = 32
+#: How long the last picture of a video is shown at most, seconds, when the file doesn't say it.
+_LONGEST_GAP_S = 10
 #: How much of a file FFmpeg may read to detect its streams.
 PROBE_BYTES = 20_000_000
 
@@ -185,6 +187,8 @@ class Decoding:
         stream.codec_context.thread_type = "AUTO"
         self.read = self.decoded = 0
         self._end_s = 0.0
+        self._previous: int | None = None
+        """Time of the previous packet of the video, in its time base."""
         self._broken = False
         """Whether the last packet was corrupt."""
 
@@ -196,7 +200,7 @@ class Decoding:
         try:
             for packet in self._container.demux():
                 if packet.size and packet.pts is not None:
-                    end = packet.pts + (packet.duration or 0)
+                    end = packet.pts + (packet.duration or self._gap(packet))
                     self._end_s = max(self._end_s, float(end * packet.time_base))
                 if packet.stream not in streams:
                     continue
@@ -208,6 +212,17 @@ class Decoding:
                 yield packet
         except (av.FFmpegError, ValueError, _OpensAnotherFile):
             raise self._damaged() from None
+
+    def _gap(self, packet: Any) -> int:
+        """For a packet of the video without a duration: the time since the previous one, in its time base.
+
+        A slide show may have seconds between its pictures, and the header counts the last one.
+        """
+        if packet.stream is not self._stream:
+            return 0
+        previous, self._previous = self._previous, packet.pts
+        longest = round(_LONGEST_GAP_S / packet.time_base)
+        return 0 if previous is None else min(abs(packet.pts - previous), longest)
 
     def frames(self, packet: Any) -> list[Any]:
         """The frames decoded from a packet of the video.
@@ -232,7 +247,8 @@ class Decoding:
         if not self.decoded:
             raise MediaFault("has no frame that can be decoded")
         length_s = (self._container.duration or 0) / 1e6
-        ends_s = self._end_s - (self._container.start_time or 0) / 1e6
+        # Matroska counts the duration from 0, other containers from the first time: the later end of both is taken.
+        ends_s = self._end_s - min(0.0, (self._container.start_time or 0) / 1e6)
         known = self._container.format.name not in GUESSED_LENGTH
         short = known and length_s - ends_s > min(1.0, max(0.1, length_s / 100))
         if self.read < announced_packets(self._container, self._stream) or short or self._broken:

@@ -212,6 +212,34 @@ def test_an_edit_list_that_ends_early_is_no_truncation(tmp_path: Path) -> None:
     assert len(_decoded(joined(bytes(data), tmp_path / "parts", part_s=0.4))) == len(was)
 
 
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [("flv", "flv"), ("wmv2", "asf"), ("libx264", "matroska"), ("mjpeg", "avi"), ("mpeg4", "mp4")],
+)
+def test_a_slide_show_is_no_truncation(codec: str, container: str, tmp_path: Path) -> None:
+    """The header counts the time of the last picture, which its packet need not have."""
+    pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    making = _clip(codec, container, pixel_format, gop=1, bf="0")
+    data = video(8, size=SIZE, sound="", rate=Fraction(1, 3), **making)
+    assert len(_decoded(one_task(data, tmp_path / "alone").data)) == 8
+    assert len(_decoded(joined(data, tmp_path / "parts", part_s=6))) == 8
+
+
+def test_a_recording_that_begins_late_is_no_truncation(tmp_path: Path) -> None:
+    """Matroska counts its duration from 0, not from the first picture."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as made:
+        stream = made.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = SIZE
+        for at in range(30, 60):
+            frame = av.VideoFrame(*SIZE, "yuv420p")
+            frame.pts, frame.time_base = at, Fraction(1, 25)
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    assert len(_decoded(one_task(buffer.getvalue(), tmp_path / "alone").data)) == 30
+    assert len(_decoded(joined(buffer.getvalue(), tmp_path / "parts"))) == 30
+
+
 def test_an_empty_or_foreign_file_is_one_sentence(tmp_path: Path) -> None:
     for data in (b"", b"x", bytes(100), b"\x00\x00\x00\x18ftypmp42", b"RIFF", b"\x1aE\xdf\xa3"):
         with pytest.raises(MediaFault, match="is not a readable video"):
