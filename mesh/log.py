@@ -6,14 +6,20 @@ for the output of a command.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import queue
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TextIO
 
 LEVELS = ("debug", "info", "warning", "error")
+
+#: So many lines may wait until they are written; and for so long the process waits for them at its end, seconds.
+_LINES, _FLUSH_S = 10_000, 1.0
 
 #: Libraries whose messages below warning are not for operators.
 _CHATTY = ("asyncio", "nats", "zeroconf", "aiohttp", "aiohttp.access", "urllib3")
@@ -54,6 +60,54 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
+class BackgroundHandler(logging.Handler):
+    """Formats a record where it is logged, and writes it in a thread of its own.
+
+    A log on a disk that hangs, or a pipe that nobody reads, must not stop the process. When too many lines wait, the
+    newest are dropped, and counted in a line of their own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(_LINES)
+        self._dropped = 0
+        self._writer: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the record to what is to be written."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+            self._writer.start()
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f"{self._dropped} lines of this log were dropped: it could not be written")
+                self._dropped = 0
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait until everything is written, for a second at most. Called when the process ends, too."""
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, _FLUSH_S)
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            # Nobody is left to tell that the log can't be written.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(f"{line}\n")
+                if self._lines.empty():
+                    self._stream.flush()
+            self._lines.task_done()
+
+
 def set_up(level: str = "info", as_json: bool = False, stream: TextIO | None = None) -> None:
     """Configure the logging of this process, replacing any earlier configuration.
 
@@ -62,7 +116,7 @@ def set_up(level: str = "info", as_json: bool = False, stream: TextIO | None = N
     if level.lower() not in LEVELS:
         raise ValueError(f"log level must be one of {', '.join(LEVELS)}, not {level!r}")
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = BackgroundHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else PeopleFormatter(number <= logging.DEBUG))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -285,7 +285,8 @@ class Connection:
             log.debug("last flush before closing: %s", error)
         finally:  # also when the flush is cancelled: nobody would close the connection later
             try:
-                with contextlib.suppress(OSError):  # the server may close the connection at the same moment
+                # The server may close the connection at the same moment: uvloop then raises a RuntimeError.
+                with contextlib.suppress(OSError, RuntimeError):
                     await self._client.close()
             finally:
                 self._line.hang_up()  # nats-py keeps the connection open when its last write fails

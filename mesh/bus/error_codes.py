@@ -33,6 +33,7 @@ TRANSIENT: dict[int, str] = {
     10035: "JSNoAccountErr",                   # that server has not loaded its accounts yet
     10039: "JSNotEnabledForAccountErr",        # that server has not enabled JetStream yet, or is shutting down
     10041: "JSRaftGeneralErrF",                # Raft refused: not the leader, or a change of members is in progress
+    10059: "JSStreamNotFoundErr",              # that server has just started: the mesh removes no stream
     10063: "JSStreamSequenceNotMatchErr",      # a duplicate whose first copy is not applied here yet
     10075: "JSPeerRemapErr",                   # no other server for a copy is online
     10076: "JSNotEnabledErr",                  # JetStream of that server is off, or is shutting down
@@ -68,7 +69,6 @@ PERMANENT: dict[int, str] = {
     10051: "JSStreamGeneralErrorF",            # generic
     10057: "JSStreamMsgDeleteFailedF",         # generic
     10058: "JSStreamNameExistErr",
-    10059: "JSStreamNotFoundErr",
     10062: "JSStreamRestoreErrF",              # generic
     10064: "JSStreamSnapshotErrF",             # generic
     10069: "JSStreamUpdateErrF",               # generic
@@ -109,7 +109,7 @@ _GENERIC = frozenset({10012, 10048, 10049, 10050, 10051, 10057, 10062, 10064, 10
 
 #: Transient refusals that the server gives before it does anything: a message may be sent again without an id. After
 #: the others a copy of it may be stored all the same.
-NOTHING_DONE = frozenset({10006, 10008, 10009, 10023, 10035, 10039, 10076, 10118, 10119, 10163, 10167})
+NOTHING_DONE = frozenset({10006, 10008, 10009, 10023, 10035, 10039, 10059, 10076, 10118, 10119, 10163, 10167})
 
 
 def meaning(error_code: int, status: int = 0, description: str = "") -> Meaning:

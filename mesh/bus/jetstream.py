@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from mesh.bus.errors import (
     CONSUMER_NOT_FOUND,
     MESSAGE_NOT_FOUND,
     NOT_YET,
+    STREAM_NOT_FOUND,
     ApiError,
     NobodyAnswers,
     NotNow,
@@ -72,16 +74,23 @@ class JetStream(Connection):
         await super()._on_reconnected()
 
     async def api(
-        self, endpoint: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0, repeat: bool = True
+        self,
+        endpoint: str,
+        body: Mapping[str, Any] | None = None,
+        timeout_s: float = 5.0,
+        repeat: bool = True,
+        absent_s: float = math.inf,
     ) -> dict[str, Any]:
         """One call of the JetStream API: `endpoint` without the leading `$JS.API.`; `repeat`: see `request`.
 
         A transient refusal (`error_codes.py`) is not final: the call is repeated until `timeout_s` has passed, because
-        elections and restarts end within seconds; without `repeat` only while there is no leader.
+        elections and restarts end within seconds; without `repeat` only while there is no leader. That there is no such
+        stream counts as transient, too; `absent_s`: for how long at most.
         Raises: ApiError (the server's refusal), BusUnavailable (NotNow when a transient refusal lasts).
         """
         data, clock = json.dumps(body).encode() if body is not None else b"", asyncio.get_running_loop().time
-        subject, deadline = f"$JS.API.{endpoint}", clock() + timeout_s
+        subject, began = f"$JS.API.{endpoint}", clock()
+        deadline = began + timeout_s
         refused: ApiError | None = None
         while True:
             try:
@@ -99,6 +108,8 @@ class JetStream(Connection):
                 refused = api_error(error)
                 is_passing = isinstance(refused, NotNow) and (repeat or refused.error_code == NOT_YET)
                 if not is_passing or clock() + NOT_YET_S > deadline:
+                    raise refused
+                if refused.error_code == STREAM_NOT_FOUND and clock() - began >= absent_s:
                     raise refused
             await asyncio.sleep(NOT_YET_S)
 
@@ -146,9 +157,12 @@ class JetStream(Connection):
         return self._publisher.unconfirmed
 
     # --- reading, at the stream's leader ------------------------------------------------------------
-    async def read_last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last message on `subject`, wildcards allowed; None when there is none. Raises: ApiError."""
-        return await self._read(stream, {"last_by_subj": subject})
+    async def read_last(self, stream: str, subject: str, absent_s: float = math.inf) -> StoredMessage | None:
+        """The last message on `subject`, wildcards allowed; None when there is none; `absent_s`: see `api`.
+
+        Raises: ApiError.
+        """
+        return await self._read(stream, {"last_by_subj": subject}, absent_s)
 
     async def read_at(self, stream: str, sequence: int) -> StoredMessage | None:
         """The message with that sequence; None when it is gone, or was never there. Raises: ApiError."""
@@ -160,9 +174,9 @@ class JetStream(Connection):
         """The first message on `subject`, wildcards allowed, from sequence `start` on. Raises: ApiError."""
         return await self._read(stream, {"seq": start, "next_by_subj": subject})
 
-    async def _read(self, stream: str, query: dict[str, Any]) -> StoredMessage | None:
+    async def _read(self, stream: str, query: dict[str, Any], absent_s: float = math.inf) -> StoredMessage | None:
         try:
-            return stored_message((await self.api(f"STREAM.MSG.GET.{stream}", query))["message"])
+            return stored_message((await self.api(f"STREAM.MSG.GET.{stream}", query, absent_s=absent_s))["message"])
         except ApiError as error:
             if error.error_code == MESSAGE_NOT_FOUND:
                 return None

@@ -7,6 +7,7 @@ watch is a subscription whose every hint is followed by a read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,9 +42,12 @@ class Kv:
         self._stream = f"KV_{bucket}"
         self._prefix = reserved.key_subject(bucket, "")
 
-    async def get(self, key: str) -> Entry | None:
-        """The newest value, as the bucket's leader knows it; None when there is none, or it was deleted."""
-        last = await self._jetstream.read_last(self._stream, self._prefix + key)
+    async def get(self, key: str, absent_s: float = math.inf) -> Entry | None:
+        """The newest value, as the bucket's leader knows it; None when there is none, or it was deleted.
+
+        `absent_s`: how long to wait for a bucket that does not exist.
+        """
+        last = await self._jetstream.read_last(self._stream, self._prefix + key, absent_s)
         return Entry(key, last.data, last.sequence, last.timestamp) if last is not None and _has_value(last) else None
 
     async def put(self, key: str, value: bytes, ttl_s: float = 0) -> int:

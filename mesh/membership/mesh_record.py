@@ -22,20 +22,28 @@ from mesh.messages import WIRE_VERSION, encode
 
 if TYPE_CHECKING:
     from mesh.bus.client import Bus
+    from mesh.bus.kv import Entry
 
 
 log = logging.getLogger(__name__)
 
 
-async def read_mesh_record(bus: Bus) -> MeshRecord | None:
-    """The record of the mesh on this bus; None when nobody created a mesh there. Raises: BusUnavailable, ApiError."""
+#: A bus that has no record of a mesh for so long has none, seconds. Its servers may just have started.
+_ABSENT_S = 1.5
+
+
+async def _entry(bus: Bus) -> Entry | None:
     try:
-        entry = await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY)
+        return await bus.kv(subjects.KV_MESH).get(subjects.MESH_KEY, _ABSENT_S)
     except ApiError as error:
         if error.error_code == STREAM_NOT_FOUND:
             return None
         raise
-    return _of_this_bus(bus, readable(decoding.mesh, entry))
+
+
+async def read_mesh_record(bus: Bus) -> MeshRecord | None:
+    """The record of the mesh on this bus; None when nobody created a mesh there. Raises: BusUnavailable, ApiError."""
+    return _of_this_bus(bus, readable(decoding.mesh, await _entry(bus)))
 
 
 async def read_mesh_record_anywhere(bus: Bus) -> MeshRecord | None:
@@ -72,12 +80,7 @@ async def repair_mesh_record(bus: Bus, own: MeshRecord, known: Mapping[str, obje
     Raises: BusUnavailable, ApiError.
     """
     kv = bus.kv(subjects.KV_MESH)
-    try:
-        entry = await kv.get(subjects.MESH_KEY)
-    except ApiError as error:
-        if error.error_code == STREAM_NOT_FOUND:
-            return False
-        raise
+    entry = await _entry(bus)
     if entry is None:
         return False
     record = readable(decoding.mesh, entry)

@@ -220,9 +220,10 @@ class _Attempt:
                 if server.peers:
                     await waiting.until_majority(bus, server)
                     await waiting.until_led(bus, address.client_urls, server)
-                await own_record.repair(bus, mesh, data)
-                if (before := await read_mesh_record(bus)) is not None:
-                    check_wire_version(before)  # before the streams are changed to what this version needs
+                if not server.founded_now:
+                    await own_record.repair(bus, mesh, data)
+                    if (before := await read_mesh_record(bus)) is not None:
+                        check_wire_version(before)  # before the streams are changed to what this version needs
                 await declare(bus, config.mesh_config, disk.free, waiting.tell_reason if server.peers else None)
                 with contextlib.suppress(QueztlError):
                     # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress

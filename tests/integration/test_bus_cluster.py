@@ -131,7 +131,8 @@ async def _grow(trio: Trio, bus: Bus) -> Bus:
         streams = judge.judge(await raft_meta.list_streams(bus), held)
         assert {stream.name for stream in streams} == every, "a stream that elects its leader is listed too"
         work = next(stream for stream in streams if stream.name == "WORK")
-        counts = [held["WORK"][server] for server in work.current if server in held["WORK"]]  # of those that answered
+        answered = held.get("WORK", {})
+        counts = [answered[server] for server in work.current if server in answered]
         assert all(count == MESSAGES for count in counts), "a current copy holds all messages"
         return all(len(stream.current) == 3 for stream in streams)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from mesh import subjects
+from mesh.bus.errors import ApiError
 from mesh.bus.streams import list_lanes
 from mesh.errors import BadInput, BusUnavailable, Busy, Conflict
 from mesh.messages import CLAIM_CHECK_BYTES, Claim, TaskEnd, decode_any, encode
@@ -44,6 +45,30 @@ async def test_a_submission_that_is_sent_twice_is_in_its_lane_once(submitter) ->
     await submitter.publish(prepared)
     await submitter.publish(prepared)
     assert await waiting(submitter) == 1
+
+
+async def test_a_stream_that_a_server_does_not_know_yet_is_waited_for(submitter) -> None:
+    """As while a rescue makes one copy of three: the first server answers "stream not found (10059)" for a moment."""
+    bus = submitter._bus
+    config = (await bus.stream_info(subjects.WORK)).config
+    await bus.api(f"STREAM.DELETE.{subjects.WORK}")
+    with pytest.raises(ApiError, match="10059"):
+        await bus.api(f"STREAM.INFO.{subjects.WORK}", timeout_s=0.1)
+    submission = asyncio.create_task(submitter.accept(SubmitRequest("echo", {})))
+    done, _ = await asyncio.wait({submission}, timeout=1.0)
+    assert not done
+    await bus.create_stream(config)
+    await submission
+    assert await waiting(submitter) == 1
+
+
+async def test_a_stream_that_stays_unknown_is_a_503(submitter) -> None:
+    bus = submitter._bus
+    await bus.api(f"STREAM.DELETE.{subjects.WORK}")
+    for refused in (submitter.accept(SubmitRequest("echo", {})), bus.read_at(subjects.WORK, 1)):
+        with pytest.raises(BusUnavailable) as error:
+            await refused
+        assert error.value.http_status == 503 and error.value.retry_after_s > 0
 
 
 async def test_a_quiet_lane_gets_one_hint(submitter) -> None:

@@ -39,7 +39,7 @@ def test_no_code_with_a_status_that_asks_to_wait_is_given_up_by_mistake() -> Non
     }
 
 
-@pytest.mark.parametrize("code", [10008, 10009, 10039, 10076, 10118, 10119, 10023, 10202])
+@pytest.mark.parametrize("code", [10008, 10009, 10039, 10059, 10076, 10118, 10119, 10023, 10202])
 def test_what_a_rolling_restart_answers_is_503_with_retry_after(code: int) -> None:
     document = {"code": PUBLISHED[code][0], "err_code": code, "description": "consumer is offline"}
     for error in (api_error(document), refusal(document, "work.echo.any.normal.c1-1"), refusal(document, "$KV.x.y")):

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import os
 import sys
 
 import pytest
@@ -135,6 +136,7 @@ def test_logs_are_one_line_for_people_or_for_programs(as_json):
             raise OSError("broken")
         except OSError:
             logging.getLogger("mesh.discovery.mdns").warning("It said %s.", "broken", exc_info=sys.exc_info())
+        root.handlers[0].flush()
     finally:
         root.handlers[:], root.level = before
     (line,) = stream.getvalue().splitlines()
@@ -144,6 +146,27 @@ def test_logs_are_one_line_for_people_or_for_programs(as_json):
         assert fields["message"] == "It said broken." and "OSError" in fields["traceback"]
     else:
         assert line.endswith("warning discovery.mdns: It said broken.")
+
+
+def test_a_log_that_nobody_reads_stops_nobody():
+    reading, writing = os.pipe()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        with os.fdopen(writing, "w") as stream, os.fdopen(reading) as reader:
+            log_module.set_up("INFO", stream=stream)
+            text = "x" * 1000
+            for number in range(20_000):  # a pipe holds 64 KB
+                logging.getLogger("mesh.x").info("%d %s", number, text)
+            reader.readline()
+            lines = [reader.readline() for _ in range(8_000)]
+            assert all(line.endswith(f"{text}\n") for line in lines)
+            for line in reader:
+                if "dropped" in line:
+                    break
+                logging.getLogger("mesh.x").info("more")
+    finally:
+        root.handlers[:], root.level = before
 
 
 def test_an_unknown_log_level_is_refused():
