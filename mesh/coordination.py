@@ -105,6 +105,14 @@ class StoreReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stream -> messages that are damaged or missing in its store."""
 
 
+class DiskAnswer(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer of a bus host on `node.<id>.disk`."""
+
+    node: str
+    wrote_ago_s: float = -1.0
+    """How long ago the latest write that its disk has finished began; negative: none has finished."""
+
+
 class BusReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`mesh.bus_report`: what the leader read from the bus servers about the copies of the streams."""
 

@@ -6,6 +6,7 @@ names may be used in subjects, file names and keys. Pure, except that an ignored
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 
 from mesh.capacity import LeaveOrder
 from mesh.coordination import (
+    DiskAnswer,
     HostingAnswer,
     HostingRequest,
     IdentityClaim,
@@ -123,6 +125,11 @@ plan: Decoder[Plan] = Decoder(Plan, "placement plan", plan_fault)
 pool: Decoder[Pool] = Decoder(Pool, "pool", pool_fault)
 server: Decoder[ServerRecord] = Decoder(ServerRecord, "record of a bus server", server_fault)
 hosting_request: Decoder[HostingRequest] = Decoder(HostingRequest, "request about a bus server", request_fault)
+disk_answer: Decoder[DiskAnswer] = Decoder(
+    DiskAnswer,
+    "answer about a disk",
+    lambda found: first((is_token(found.node) and math.isfinite(found.wrote_ago_s), "it names no node or no time")),
+)
 hosting_answer: Decoder[HostingAnswer] = Decoder(HostingAnswer, "answer about a bus server")
 identity_claim: Decoder[IdentityClaim] = Decoder(IdentityClaim, "claim of an identity", identity_fault)
 acceptance: Decoder[MergeAcceptance] = Decoder(MergeAcceptance, "acceptance of a mesh", acceptance_fault)

@@ -248,6 +248,13 @@ def store_report(node: str) -> str:
 
 
 ALL_STORE_REPORTS = "node.*.store"
+
+
+def disk(node: str) -> str:
+    """node.<id>.disk: asks the host of a bus server when its disk last finished a write; see `DiskAnswer`"""
+    return f"node.{_token(node)}.disk"
+
+
 #: What the leader read from the bus servers about the copies of the streams; see `BusReport`.
 BUS_REPORT = "mesh.bus_report"
 

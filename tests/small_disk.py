@@ -39,6 +39,11 @@ def small_disk(folder: Path, megabytes: int, kind: str = "ext4") -> Iterator[Pat
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def freeze(disk: Path, frozen: bool) -> None:
+    """Let every write on that disk wait, uninterruptibly, or go on."""
+    subprocess.run(["fsfreeze", "-f" if frozen else "-u", str(disk)], check=frozen, capture_output=True)
+
+
 def fill(disk: Path) -> Path:
     """Write until nothing fits any more; the file that did it."""
     filler = disk / "filler"

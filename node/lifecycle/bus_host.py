@@ -88,7 +88,7 @@ class BusHost:
         """Client URLs of the bus: each address of each server, this node's server first."""
         self.servers: tuple[ServerRecord, ...] = ()
         self._guard = StoreGuard(
-            bus, settings.node_id, machine_name(settings.node_id), lambda: self.server, lambda: len(self.servers)
+            bus, settings.node_id, machine_name(settings.node_id), lambda: self.server, lambda: self.servers
         )
         self._changed = asyncio.Event()
         self._retired = asyncio.Event()

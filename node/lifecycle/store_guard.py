@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mesh import subjects
-from mesh.bus.client import Bus
+from mesh.bus.client import Bus, Message
+from mesh.bus.server.hang_watch import HangWatch, Peer
 from mesh.bus.server.health_monitor import Health, HealthMonitor
 from mesh.bus.server.supervisor import BusServer
 from mesh.cluster.restart_turn import TURN_S, take_turn
-from mesh.coordination import StoreReport
+from mesh.coordination import DiskAnswer, ServerRecord, StoreReport
 from mesh.errors import QueztlError
 from mesh.messages import encode
 
@@ -40,10 +42,10 @@ class StoreGuard:
         node: str,
         machine: str,
         server: Callable[[], BusServer | None],
-        servers: Callable[[], int],
+        servers: Callable[[], Sequence[ServerRecord]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`server()`: the bus server that runs here; `servers()`: how many the mesh has."""
+        """`server()`: the bus server that runs here; `servers()`: those of the mesh."""
         self._bus, self._node, self._machine = bus, node, machine
         self._server, self._servers, self._clock = server, servers, clock
         self._reported = False
@@ -52,7 +54,8 @@ class StoreGuard:
         self._no_turn_since: float | None = None
 
     async def run(self) -> None:
-        """Watch whichever server runs here."""
+        """Watch whichever server runs here. Raises: BusUnavailable, when it can't listen for questions."""
+        await self._bus.subscribe(subjects.disk(self._node), self._on_question)
         while True:
             server = self._server()
             if server is not None:
@@ -63,6 +66,8 @@ class StoreGuard:
         """Watch `server` until this node hosts another one, or none."""
         monitor = HealthMonitor(server, self._on_health, self._may_restart, self._clock)
         watching = asyncio.create_task(monitor.run(), name="bus health")
+        hang_watch = HangWatch(server, self._peers)
+        hang_watch.start()
         try:
             done = False
             while self._server() is server and not done:
@@ -70,8 +75,20 @@ class StoreGuard:
             if done:
                 watching.result()
         finally:
+            hang_watch.close()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    def _peers(self) -> tuple[Peer, ...]:
+        others = (record for record in self._servers() if record.node != self._node)
+        return tuple(Peer(record.node, record.client_urls) for record in others)
+
+    def _on_question(self, message: Message) -> None:
+        server = self._server()
+        if message.reply and server is not None:
+            ago_s = server.disk.wrote_ago_s
+            answer = DiskAnswer(node=self._node, wrote_ago_s=ago_s if math.isfinite(ago_s) else -1.0)
+            self._bus.send(message.reply, encode(answer))
 
     def _on_health(self, health: Health) -> None:
         self.health = health
@@ -79,7 +96,7 @@ class StoreGuard:
         if not wrong and not self._reported:
             return
         report = StoreReport(
-            node=self._node, name=self._machine, servers=max(1, self._servers()), stores=health.stores,
+            node=self._node, name=self._machine, servers=max(1, len(self._servers())), stores=health.stores,
             is_full=health.is_full, says=health.says, lost=dict(health.lost),
         )  # fmt: skip
         if self._bus.connected:
@@ -88,7 +105,7 @@ class StoreGuard:
                 self._reported = wrong
 
     async def _may_restart(self, serves_nothing: bool) -> bool:
-        if serves_nothing or self._servers() <= 1:
+        if serves_nothing or len(self._servers()) <= 1:
             return True
         try:
             if await take_turn(self._bus, self._node):

@@ -175,6 +175,37 @@ async def test_lost_blocks_of_a_store_are_reported_with_stream_and_count(
         await bus.close()
 
 
+def _flip(block: Path) -> None:
+    data = bytearray(block.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    block.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip], ids=["truncated", "flipped"])
+async def test_a_damaged_block_in_the_middle_is_reported_after_a_kill(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """Neither an index nor the last sequence tells: the server is asked why there are more gaps than in the ledger."""
+    bus = Watched(tmp_path)
+    try:
+        await bus.start(tmp_path)
+        for number in range(1, 171):
+            await bus.store(number, 10.0)
+        for sequence in (3, 4, 100):
+            await bus.bus.delete_message("WORK", sequence)
+        await eventually(lambda: _ledger_holds(tmp_path, "WORK", 167), 20, "the ledger knows them")
+        await bus.pause(killed=True)
+        blocks = sorted((tmp_path / "bus" / "store").rglob("streams/WORK/msgs/*.blk"), key=lambda file: int(file.stem))
+        damage(blocks[1])
+        assert len(blocks) == 3
+        await bus.start(tmp_path)
+        found = await bus.until(lambda health: bool(health.lost), "the loss is seen")
+        left = (await bus.bus.stream_info("WORK")).messages
+        assert found.lost == {"WORK": 167 - left} and left < 167
+    finally:
+        await bus.close()
+
+
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
 async def test_a_store_from_which_work_was_taken_has_lost_nothing(tmp_path: Path, killed: bool) -> None:
     bus = Watched(tmp_path)

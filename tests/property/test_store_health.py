@@ -42,6 +42,7 @@ def test_a_restart_needs_a_disk_that_takes_writes_and_a_pause_since_the_last_one
             restarts.append(now)
             memory = restarted(memory, now)
         assert verdict.stores or verdict.says
+        assert not verdict.is_full or seen.disk.fault in ("", "full"), "a disk that hangs is not called full"
 
 
 @given(st.integers(1, 200))

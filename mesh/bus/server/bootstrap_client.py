@@ -48,9 +48,13 @@ class Admin:
 
     async def request(self, subject: str, body: dict[str, Any] | None = None, *, timeout_s: float = 2.0) -> Any:
         """One request, its first answer as JSON. Raises: AdminError, OSError, TimeoutError."""
+        data = json.dumps(body).encode() if body is not None else b""
+        return json.loads(await self.ask(subject, data, timeout_s=timeout_s))
+
+    async def ask(self, subject: str, data: bytes = b"", *, timeout_s: float = 2.0) -> bytes:
+        """One request, its first answer. Raises: AdminError, OSError, TimeoutError."""
         self._last += 1
         box = f"{self._box}.{self._last}"
-        data = json.dumps(body).encode() if body is not None else b""
         self._writer.write(f"PUB {subject} {box} {len(data)}\r\n".encode() + data + b"\r\n")
         async with asyncio.timeout(timeout_s):
             while True:
@@ -65,7 +69,7 @@ class Admin:
                     payload = payload[int(words[-2]) :]
                     if not payload:
                         raise AdminError(f"nobody answers on {subject}")
-                return json.loads(payload)
+                return payload
 
     async def close(self) -> None:
         """Hang up at once: a server that is frozen takes no last words."""

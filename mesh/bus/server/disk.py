@@ -9,17 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import shutil
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
+from mesh.bus.server.blocked_threads import BlockedThreads
 from mesh.bus.server.health import Disk, DiskFault
 
+#: The pause between two writes, seconds.
+EVERY_S = 1.0
 #: A write that takes longer counts as hanging, seconds.
 HANGS_AFTER_S = 10.0
+#: A disk works again only when no write takes so long, seconds.
+SLOW_S = 1.0
+_POLL_S = 0.25
 _PROBE = ".write-probe"
 _PROBE_BYTES = 64 * 1024
 _FAULTS: dict[int | None, DiskFault] = {
@@ -36,39 +45,75 @@ _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class DiskProbe:
-    """Looks at the disk of `folder`; a look that hangs is waited for, and never started a second time beside it."""
+    """Writes into `folder` every second, from `start()` to `close()`, in a thread of its own; readable from any thread.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: asyncio.Future[Disk] | None = None
+    A write that hangs is waited for; no second one starts beside it. `pid()`: the server that stores there, whose
+    threads may hang before the write does.
+    """
 
-    async def look(self) -> Disk:
-        """The state of the disk, within HANGS_AFTER_S."""
-        if self._running is None:
-            self._running = _in_a_thread(self._folder)
-        done, _ = await asyncio.wait({self._running}, timeout=HANGS_AFTER_S)
-        if not done:
-            return Disk(0, "hangs")
-        found, self._running = self._running.result(), None
-        return found
+    def __init__(
+        self,
+        folder: Path,
+        pid: Callable[[], int | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._pid, self._clock = folder, pid, clock
+        self._closing, self._threads = threading.Event(), BlockedThreads()
+        self._began_at: float | None = None
+        self._hung_since: float | None = None
+        self._found: Disk | None = None
+        self._wrote_at, self._works_since = -math.inf, math.inf
 
+    def start(self) -> None:
+        """Begin. The thread is a daemon: one that hangs must not keep the process from ending."""
+        threading.Thread(target=self._run, name="disk probe", daemon=True).start()
 
-def _in_a_thread(folder: Path) -> asyncio.Future[Disk]:
-    """`look_at(folder)` in a daemon thread: one that hangs must not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Disk] = loop.create_future()
+    def close(self) -> None:
+        """End, as soon as the write under way has finished."""
+        self._closing.set()
 
-    def settle(found: Disk) -> None:
-        if not future.done():
-            future.set_result(found)
+    @property
+    def state(self) -> Disk | None:
+        """The disk as the last write found it; None before the first one has finished."""
+        return Disk(0, "hangs") if self.hangs_s >= HANGS_AFTER_S else self._found
 
-    def work() -> None:
-        found = look_at(folder)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, found)
+    @property
+    def hangs_s(self) -> float:
+        """How long the write under way or a thread of the server has waited for the disk, seconds; 0: neither does."""
+        began = [at for at in (self._began_at, self._hung_since) if at is not None]
+        return self._clock() - min(began) if began else 0.0
 
-    threading.Thread(target=work, name="disk probe", daemon=True).start()
-    return future
+    @property
+    def wrote_ago_s(self) -> float:
+        """How long ago the last write began that succeeded while the server did not wait, seconds; infinite: none."""
+        return self._clock() - self._wrote_at
+
+    @property
+    def works_s(self) -> float:
+        """For how long every write has succeeded in time, seconds."""
+        return max(0.0, self._clock() - self._works_since) if self.hangs_s < SLOW_S else 0.0
+
+    async def until_works(self, rest_s: float, stopping: asyncio.Event) -> None:
+        """Wait until no write hangs, and all have succeeded for `rest_s` seconds, or until `stopping` is set."""
+        while not stopping.is_set():
+            if self.hangs_s < SLOW_S and (not rest_s or self.works_s >= rest_s):
+                return
+            await asyncio.sleep(_POLL_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            began_at = self._began_at = self._clock()
+            self._found = found = look_at(self._folder)
+            now, self._began_at = self._clock(), None
+            waits_s = self._threads.look(self._pid(), now)
+            self._hung_since = now - waits_s if waits_s else None  # not at first sight: every flush is such a wait
+            if not found.fault and waits_s is None:
+                self._wrote_at = began_at
+            if found.fault or max(now - began_at, waits_s or 0.0) >= SLOW_S:
+                self._works_since = math.inf
+            else:
+                self._works_since = min(self._works_since, began_at)
+            self._closing.wait(EVERY_S)
 
 
 def look_at(folder: Path) -> Disk:

@@ -93,7 +93,9 @@ class Verdict:
 def judge(seen: Seen, memory: Memory, now: float) -> tuple[Verdict, Memory]:
     """What to do about a server, `now` in monotonic seconds."""
     disk = seen.disk
-    is_full = disk.fault == "full" or disk.free_bytes < (ROOM_BYTES if memory.is_full else RESERVE_BYTES)
+    # What is free is not known where a look failed.
+    little = not disk.fault and disk.free_bytes < (ROOM_BYTES if memory.is_full else RESERVE_BYTES)
+    is_full = disk.fault == "full" or little
     disk_fault: DiskFault = disk.fault or ("full" if is_full else "")
     silent_looks = 0 if seen.answers else memory.silent_looks + 1
     fault_since = None if not seen.fault else now if memory.fault_since is None else memory.fault_since

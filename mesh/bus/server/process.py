@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,8 @@ import psutil  # pyrefly: ignore[untyped-import]  psutil publishes no type stubs
 
 from mesh.errors import CannotStart
 from mesh.files import write_atomically
+
+log = logging.getLogger(__name__)
 
 _WRAPPER = str(Path(__file__).with_name("exec.py"))
 _STOP_TIMEOUT_S = 10.0
@@ -37,6 +40,7 @@ class ServerProcess:
         self._binary, self._own_group = binary, own_group
         self._pid_file = folder / f"{name}.pid"
         self._child: asyncio.subprocess.Process | None = None
+        self._handle: psutil.Process | None = None
 
     @property
     def pid(self) -> int | None:
@@ -64,8 +68,8 @@ class ServerProcess:
             raise CannotStart(f"{self._binary} can't be started in {self.folder} ({error})") from None
         # Best effort, as a full disk must not keep a server from running: only the next start misses it.
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
-            started = psutil.Process(self._child.pid).create_time()
-            note = {"pid": self._child.pid, "started": started}
+            self._handle = psutil.Process(self._child.pid)
+            note = {"pid": self._child.pid, "started": self._handle.create_time()}
             write_atomically(self._pid_file, json.dumps(note).encode())
 
     def _output(self) -> IO[bytes]:
@@ -77,12 +81,21 @@ class ServerProcess:
         assert self._child is not None, "launch it first"
         return await self._child.wait()
 
+    def kill(self) -> None:
+        """End it without order. Does not wait, may be called in any thread, and hits no other process: psutil compares
+        the start times. A process that waits for a disk ends when the disk answers; it does nothing else until then."""
+        if self._handle is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._handle.kill()
+
     async def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
-        """End it and wait; what ignores `with_signal` for 10 s is killed."""
+        """End it and wait; what ignores `with_signal` for 10 s is killed. One whose disk hangs is left
+        after another 10 s."""
         if self._child is None:
             return
         await self.end(with_signal)
-        self._forget_pid()
+        if self.pid is None:  # else its disk hangs, and would stop this process, too
+            self._forget_pid()
 
     async def end(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
         """As `stop`, for a process that is started again at once: the note of its pid is that of the next one."""
@@ -97,7 +110,11 @@ class ServerProcess:
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
-            await child.wait()
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await child.wait()
+            except TimeoutError:
+                log.warning("the bus %s waits for its disk and ends when that works again", self.name)
 
     def write_config(self, text: str) -> None:
         """What the next launch will read. Raises: OSError."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from mesh.bus.server.bootstrap import MetaGroup, meta_group
+import asyncio
+
+from mesh.bus.server.bootstrap import MetaGroup, meta_group, until_exit
 from mesh.bus.server.bootstrap_client import Admin, AdminError
-from mesh.bus.server.config import SYSTEM_USER
+from mesh.bus.server.config import SYSTEM_USER, local_host
+from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.layout import BusSettings
+from mesh.bus.server.process import ServerProcess
+from mesh.errors import CannotStart
 
 #: Without a meta leader no answer comes at all: a short timeout and another request find a new leader sooner.
 _REPLY_S = 0.05
+_POLL_S = 0.01
 
 
 def needs_peers(group: MetaGroup | None) -> bool:
@@ -16,6 +23,22 @@ def needs_peers(group: MetaGroup | None) -> bool:
     The group decides, not the peers in the data directory: a crash between two steps leaves them different.
     """
     return group is not None and group.size > 1
+
+
+async def until_ready(server: ServerProcess, settings: BusSettings, founded: Founded, restarted: bool = False) -> None:
+    """Return once the JetStream API answers, or for a `restarted` server that waits for its peers.
+
+    Raises: CannotStart when the server exits or takes too long.
+    """
+    access = (local_host(settings.bind_host), founded.client_port, settings.system_password)
+    try:
+        async with asyncio.timeout(settings.ready_timeout_s):
+            while not await is_ready(*access, restarted):
+                await until_exit(_POLL_S, server)
+    except TimeoutError:
+        raise CannotStart(
+            f"the bus server did not come back within {settings.ready_timeout_s:g} s; its log: {server.last_words()}"
+        ) from None
 
 
 async def is_ready(host: str, port: int, password: str, restarted: bool) -> bool:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mesh.bus.server import store_audit
+from mesh.bus.server.bootstrap_client import AdminError
 from mesh.bus.server.store_audit import CATCH_UP_S, Expected, Position
 from mesh.bus.server.supervisor import BusServer
 
 log = logging.getLogger(__name__)
 
+_WRITE_S = 1.0
+
+
+#: Reads a stream, with the details of its deleted messages. Raises: AdminError, OSError, ValueError.
+ReadStream = Callable[[str], Awaitable[Mapping[str, Any]]]
+
 
 class StoreAuditor:
     """`look` at each answer of the server; `lost` has the result."""
 
-    def __init__(self, server: BusServer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._server, self._clock = server, clock
+    def __init__(self, server: BusServer, read_stream: ReadStream, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server, self._read_stream, self._clock = server, read_stream, clock
+        self._widened: dict[str, int] | None = None
+        """Streams with more gaps than before the start, which the server is asked about; None: not compared yet."""
         self._before: Expected | None = None
         self._due: dict[str, Position] = {}
         """The positions of the ledger at the start, of the streams that have not been compared with it yet."""
@@ -27,12 +37,13 @@ class StoreAuditor:
         """Streams whose line in the log has not been read yet."""
         self._started_at = 0.0
         self._found: dict[str, tuple[int, float]] = {}
+        self._writing: asyncio.Task[None] | None = None
         self._written: tuple[dict[str, Position], dict[str, tuple[int, float]]] | None = None
 
     @property
     def lost(self) -> dict[str, int]:
         """Stream -> messages that were lost within a day."""
-        recent = time.time() - store_audit.TELL_S
+        recent = time.time() - store_audit.REPORT_LOSS_S
         return {stream: number for stream, (number, at) in self._found.items() if at > recent}
 
     async def look(self, jsz: Mapping[str, Any], restored: Mapping[str, int]) -> None:
@@ -40,7 +51,8 @@ class StoreAuditor:
         if self._before is not self._server.expected:
             self._before = self._server.expected
             self._due, self._unread = dict(self._before.ledger), set(self._before.indexes)
-            self._started_at, self._found = self._clock(), {**self._found, **self._before.told}
+            self._started_at, self._found = self._clock(), {**self._found, **self._before.losses}
+            self._widened = None
         # A stream with other copies gets from them what this one lacks; the leader compares the copies.
         replicated = _replicated(jsz)
         alone = (self._unread & restored.keys()) - replicated
@@ -54,11 +66,28 @@ class StoreAuditor:
         for stream, number in {**tails, **found}.items():
             if stream not in waiting:
                 self._note(stream, number)
+        if self._widened is None:
+            known = {*tails, *found, *self._before.indexes, *replicated}
+            widened = store_audit.widened(self._before.ledger, now)
+            self._widened = {stream: number for stream, number in widened.items() if stream not in known}
+        await self._ask_about_gaps()
         held = {**now, **self._due}
-        if (held, self._found) != self._written:
+        if (held, self._found) != self._written and (self._writing is None or self._writing.done()):
             self._written = held, dict(self._found)
             folder, name = self._server.folder, self._server.name
-            await asyncio.to_thread(store_audit.write_ledger, folder, name, held, self._found)
+            writing = asyncio.to_thread(store_audit.write_ledger, folder, name, *self._written)
+            self._writing = asyncio.create_task(writing, name="bus ledger")
+            await asyncio.wait({self._writing}, timeout=_WRITE_S)  # no longer: the disk may hang
+
+    async def _ask_about_gaps(self) -> None:
+        widened = self._widened or {}
+        for stream, number in list(widened.items()):
+            with contextlib.suppress(AdminError, OSError, ValueError):  # asked again at the next look
+                info = await self._read_stream(stream)
+                if "error" not in info:
+                    del widened[stream]
+                    if store_audit.lost_bytes(info):
+                        self._note(stream, number)
 
     def _note(self, stream: str, number: int) -> None:
         self._found[stream] = (number, time.time())

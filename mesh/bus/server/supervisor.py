@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 import time
@@ -19,10 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mesh.bus.server import bootstrap, data_dir, readiness, store_audit
+from mesh.bus.server import bootstrap, data_dir, ports, readiness, store_audit, suspension
 from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import local_host, render
 from mesh.bus.server.data_dir import Founded, Member, Route
+from mesh.bus.server.disk import SLOW_S, DiskProbe
 from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
 from mesh.bus.server.process import ServerProcess
 from mesh.bus.server.restarts import remembered, restart_delay_s
@@ -33,9 +35,6 @@ __all__ = ["BusAddress", "BusServer", "BusSettings"]
 
 log = logging.getLogger(__name__)
 
-#: Where other servers connect if that port is free: one number a firewall can be told of. nats-server's own default.
-_CLUSTER_PORT = 6222
-_POLL_S = 0.01
 #: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
 #: time-out, not ours to set): starting afresh is quicker. The last one is for a very slow machine.
 _FOUNDING_TIMEOUTS_S = (1.6, 2.5, 20.0)
@@ -56,6 +55,13 @@ class BusServer:
         self._restart_reason = ""
         """Why `restart` ends the server; "" when it ends by itself."""
         self._is_ready = False
+        self.disk = DiskProbe(folder / "store", lambda: self.pids.get("server"))
+        """The disk of its store, watched while it runs."""
+        self.is_suspended = False
+        """Whether it was ended because its disk hangs, and is not ready again."""
+        self._suspended_at: list[float] = []
+        self.restarts = 0
+        """How often the server was started again."""
         self.expected = store_audit.Expected()
         """What the store should have held at the last start of the server."""
         self._watchers: list[asyncio.Task[None]] = []
@@ -130,7 +136,7 @@ class BusServer:
                 founded = await self._found(server, boot)
                 self.founded_now = True
                 await witness.launch(self._layout.witness(founded))
-                await self._until_ready(server, founded)
+                await readiness.until_ready(server, self.settings, founded)
             else:
                 self.expected = await asyncio.to_thread(store_audit.expected, self.folder, founded.server_name)
                 founded = await self._bring_back(server, witness, founded)
@@ -142,13 +148,20 @@ class BusServer:
             self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
         took_s = round(time.monotonic() - began, 3)
         self._on_event("server_founded" if self.founded_now else "server_started", {"took_s": took_s})
+        self.disk.start()
         return self._address
 
     async def stop(self) -> None:
         """End both processes in order: the server, which puts its store in order, then the witness."""
         self._stopping.set()
+        self.disk.close()
         await self._end_both()
-        await asyncio.gather(*self._watchers)
+        if self.pids:  # a process whose disk hangs is not waited for
+            for watcher in self._watchers:
+                watcher.cancel()
+        for outcome in await asyncio.gather(*self._watchers, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
         self._watchers.clear()
 
     async def restart(self, reason: str) -> None:
@@ -158,14 +171,27 @@ class BusServer:
             self._restart_reason, self._is_ready = reason, False
             await self._server.end()
 
+    def suspend(self) -> None:
+        """End the server at once, because its disk hangs; it is started again when the disk works. In any thread."""
+        assert self._server is not None, "start it first"
+        if self._is_ready and not self._stopping.is_set():
+            self._suspended_at.append(time.monotonic())
+            self._restart_reason, self._is_ready, self.is_suspended = "its disk hung", False, True
+            self._server.kill()
+
     async def set_peers(self, peers: Sequence[Route], members: Sequence[Member] | None = None) -> None:
-        """Where the others are, now and at the next start; `members`: which servers they are, None: as before."""
+        """Where the others are, now and at the next start; `members`: which servers they are, None: as before.
+
+        Raises: OSError.
+        """
         assert self._founded is not None and self._server is not None, "start it first"
         before = self._founded
         after = replace(before, peers=tuple(peers), members=before.members if members is None else tuple(members))
         if after == before:
             return
         self._founded = after
+        if self.disk.hangs_s >= SLOW_S:
+            raise OSError(errno.ETIMEDOUT, "the disk does not finish a write")
         if after.peers != before.peers:
             self._server.write_config(render(self._layout.server(after)))
             self._server.reload()
@@ -195,7 +221,7 @@ class BusServer:
     async def _found(self, server: ServerProcess, boot: ServerProcess) -> Founded:
         async def attempt(limit_s: float) -> Founded:
             data_dir.wipe(self.folder)
-            founded = self._choose_ports(None)
+            founded = ports.choose(self.settings, None)
             taken = (founded.client_port, founded.cluster_port, founded.witness_port)
             boot_port = data_dir.free_port(LOOPBACK, 0, taken)
             boot_config = self._layout.boot(founded, boot_port)
@@ -214,9 +240,9 @@ class BusServer:
 
         async def attempt(_: float) -> Founded:
             data_dir.wipe(self.folder)
-            founded = replace(self._choose_ports(None), server_name=name, peers=peers)
+            founded = replace(ports.choose(self.settings, None), server_name=name, peers=peers)
             await server.launch(render(self._layout.newcomer(founded)))
-            await self._until_ready(server, founded)
+            await readiness.until_ready(server, self.settings, founded)
             return founded
 
         return self._settle_in(server, await self._start_with_retries(attempt))
@@ -251,36 +277,21 @@ class BusServer:
             )
 
         async def attempt(_: float) -> Founded:
-            founded = self._choose_ports(was)
+            founded = ports.choose(settings, was)
             await witness.launch(self._layout.witness(founded))
             await server.launch(render(self._layout.server(founded)))
-            await self._until_ready(server, founded, restarted=True)
+            await readiness.until_ready(server, self.settings, founded, restarted=True)
             return founded
 
         founded = await self._start_with_retries(attempt)
         data_dir.write_marker(self.folder, founded)
         return founded
 
-    async def _until_ready(self, server: ServerProcess, founded: Founded, restarted: bool = False) -> None:
-        """Return once the JetStream API answers, or for a `restarted` server that waits for its peers.
-
-        Raises: CannotStart when the server exits or takes too long.
-        """
-        access = (local_host(self.settings.bind_host), founded.client_port, self.settings.system_password)
-        try:
-            async with asyncio.timeout(self.settings.ready_timeout_s):
-                while not await readiness.is_ready(*access, restarted):
-                    await bootstrap.until_exit(_POLL_S, server)
-        except TimeoutError:
-            raise CannotStart(
-                f"the bus server did not come back within {self.settings.ready_timeout_s:g} s; "
-                f"its log: {server.last_words()}"
-            ) from None
-
     async def _ready_again(self, server: ServerProcess) -> None:
         assert self._founded is not None
-        await self._until_ready(server, self._founded, restarted=True)
-        self._is_ready = True
+        await readiness.until_ready(server, self.settings, self._founded, restarted=True)
+        self._is_ready, self.is_suspended = True, False
+        self.restarts += 1
 
     # --- keeping them alive --------------------------------------------------------------------------
 
@@ -302,6 +313,9 @@ class BusServer:
                 self._on_event(f"{process.name}_failing", {**facts, "retry_in_s": delay_s})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay_s)
+            # A start on a disk that hangs would stop this process.
+            rest_s = suspension.rest_s(self._suspended_at, now) if self.is_suspended else 0.0
+            await self.disk.until_works(rest_s, self._stopping)
             if self._stopping.is_set():
                 return
             try:
@@ -327,23 +341,6 @@ class BusServer:
         self._is_ready = False
         reason, self._restart_reason = self._restart_reason, ""
         return reason
-
-    # --- values --------------------------------------------------------------------------------------
-
-    def _choose_ports(self, was: Founded | None) -> Founded:
-        settings, host = self.settings, self.settings.bind_host
-        wanted = settings.client_port
-        if settings.client_port_required:
-            if not data_dir.port_is_free(host, wanted):
-                raise CannotStart(f"port {wanted} of {host} is taken; free it or give the bus another port")
-        elif was is not None:
-            wanted = was.client_port
-        client = data_dir.free_port(host, wanted)
-        cluster = data_dir.free_port(host, was.cluster_port if was else _CLUSTER_PORT, (client,))
-        witness = data_dir.free_port(LOOPBACK, was.witness_port if was else 0, (client, cluster))
-        if was is not None:
-            return replace(was, client_port=client, cluster_port=cluster, witness_port=witness)
-        return Founded(settings.mesh_id, settings.node_id, client, cluster, witness)
 
 
 async def _at_once(process: ServerProcess) -> None:
