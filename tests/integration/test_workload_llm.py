@@ -187,8 +187,9 @@ def test_a_size_without_a_model_file_gets_random_weights_and_says_so(run):
     cache.forget()
 
 
-def test_both_backends_generate_the_same_from_one_gguf_file(run):
-    asked = {"model": "tiny-file.gguf", "prompt": "ABC2", "max_tokens": 10}
+@pytest.mark.parametrize("more", [{}, {"repeat_penalty": 2}, {"temperature": 2, "top_k": 1}], ids=str)
+def test_both_backends_generate_the_same_from_one_gguf_file(run, more):
+    asked = {"model": "tiny-file.gguf", "prompt": "ABC2", "max_tokens": 10, **more}
     llama, torch = (run(asked | {"backend": backend}) for backend in ("llama.cpp", "torch"))
     assert llama["text"] == torch["text"] and len(set(llama["text"])) > 5
     for name in ("prompt_tokens", "completion_tokens", "finish_reason", "parameters", "weights", "model"):
