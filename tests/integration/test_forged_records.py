@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mesh import decoding, subjects
 from mesh.bus.client import Bus
-from mesh.bus.server.data_dir import read_marker
+from mesh.bus.server.data_dir import put_aside, read_marker
 from mesh.bus.streams import declare_streams
 from mesh.client import Mesh
 from mesh.cluster import restart_turn
@@ -81,6 +81,18 @@ def test_the_record_of_a_pool_counts_only_under_the_name_of_its_requirements(tru
     assert decoding.pool(encode(Pool(name, requires))) == Pool(name, requires)
     found = decoding.pool(encode(Pool(name, class_of({"memory_mb": forged}))))
     assert isinstance(found, Unreadable) == (class_of({"memory_mb": forged}) != requires)
+
+
+def test_a_request_to_host_that_fails_does_not_replace_the_store_that_is_kept_aside(tmp_path: Path) -> None:
+    """Anybody can send one, with routes to nowhere."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "old").touch()
+    (tmp_path / "founded.json").touch()
+    put_aside(tmp_path)
+    assert (tmp_path / "store.removed" / "old").exists() and not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()  # of a server that never became a member: without a marker
+    put_aside(tmp_path)
+    assert (tmp_path / "store.removed" / "old").exists() and not (tmp_path / "store").exists()
 
 
 @pytest.fixture

@@ -114,12 +114,20 @@ def wipe(folder: Path) -> None:
 
 def put_aside(folder: Path) -> None:
     """Forget what was founded here: its server was taken out of the mesh. The store is kept, once, under another name,
-    until the next one is put aside. Raises: OSError."""
+    until the next one is put aside. Raises: OSError.
+
+    A store that was never founded, as after a request to join servers that are not there, is removed: it would take the
+    place of one that is kept.
+    """
+    was_founded = (folder / MARKER).exists()
     (folder / MARKER).unlink(missing_ok=True)
-    aside = folder / "store.removed"
+    aside, store = folder / "store.removed", folder / "store"
+    if not was_founded:
+        shutil.rmtree(store, ignore_errors=True)
+        return
     shutil.rmtree(aside, ignore_errors=True)
-    if (folder / "store").exists():
-        (folder / "store").rename(aside)
+    if store.exists():
+        store.rename(aside)
 
 
 def port_is_free(host: str, port: int) -> bool:
