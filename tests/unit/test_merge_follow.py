@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.bus.reserved import lifetime_s
 from mesh.coordination import MergeOrder
 from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
 from mesh.discovery.identity import MeshIdentity, open_data_dir
 from mesh.membership.member import GONE, UP, Member
-from mesh.merge.carried import lane_of, ttl_of
+from mesh.merge.carried import lane_of
 from mesh.merge.detector import doubles, holds_work, strangers, twins
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Heartbeat, NodeRecord
@@ -61,7 +62,7 @@ def test_after_the_merge_a_node_belongs_to_the_other_mesh_and_hosts_no_bus(tmp_p
 
 def test_the_lane_and_the_ttl_of_a_message() -> None:
     assert lane_of("work.echo.any.normal.c1-1") == ("echo", "any", "normal") and lane_of("work.echo") is None
-    assert (ttl_of({"Nats-TTL": "600s"}), ttl_of({}), ttl_of({"Nats-TTL": "never"})) == (600.0, 0.0, 0.0)
+    assert (lifetime_s({"Nats-TTL": "600s"}), lifetime_s({}), lifetime_s({"Nats-TTL": "never"})) == (600.0, 0.0, 0.0)
 
 
 def test_the_same_mesh_on_another_bus_is_a_twin_and_a_node_alive_on_both_a_double() -> None:
