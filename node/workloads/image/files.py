@@ -129,6 +129,8 @@ def _pixels(source: Source, field: str) -> tuple[Image, Profile | None, bool]:
     pixels: Image | None = None
     if name == "jpeg":
         pixels, picture = _jpeg_pixels(source, field)
+    elif name == "webp" and source.frames == 1:
+        pixels = sources.still_webp(source, field)
     else:
         sources.load_picture(source, field)
     is_gray = picture.mode in sources.GRAY
