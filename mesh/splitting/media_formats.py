@@ -38,6 +38,13 @@ COPIED_TEXT = {"mp4": frozenset(("mov_text",)), "mkv": frozenset(("subrip", "ass
 ENCODED_TEXT = {"mp4": "mov_text", "mkv": "subrip"}
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
+#: The dispositions of tracks that FFmpeg writes.
+DISPOSITIONS: dict[str, frozenset[str]] = {
+    "mp4": frozenset((
+        "default", "dub", "comment", "forced", "hearing_impaired", "visual_impaired", "captions", "descriptions",
+    )),
+    "mkv": frozenset(("default", "dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired")),
+}  # fmt: skip
 #: The tags that FFmpeg writes into an mp4.
 MP4_TAGS = frozenset((
     "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",

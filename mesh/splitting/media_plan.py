@@ -14,6 +14,7 @@ from mesh.splitting.media_formats import (
     BITMAP_SUBTITLES,
     COPIED_TEXT,
     COVERS,
+    DISPOSITIONS,
     ENCODED_TEXT,
     HELD,
     MP4_TAGS,
@@ -239,12 +240,15 @@ def _note_track(track: StreamFacts, target: Target, outcome: Outcome) -> None:
     if track.title:
         outcome.add(KEPT, "track title", f"{track.name}, {track.title}")
     if track.language:
-        held = language_in(target.container, track.language)
-        fate = KEPT if held == track.language else CONVERTED if held else DROPPED
-        change = f" to {held}" if fate == CONVERTED else ""
-        outcome.add(fate, "language", track.name + change, "" if held else "an mp4 has codes of three letters")
-    if track.dispositions:
-        outcome.add(KEPT, "disposition", f"{track.name}, {' '.join(track.dispositions)}")
+        code = language_in(target.container, track.language)
+        fate = KEPT if code == track.language else CONVERTED if code else DROPPED
+        change = f" to {code}" if fate == CONVERTED else ""
+        outcome.add(fate, "language", track.name + change, "" if code else "an mp4 has codes of three letters")
+    held = DISPOSITIONS[target.container]
+    if kept := [name for name in track.dispositions if name in held]:
+        outcome.add(KEPT, "disposition", f"{track.name}, {' '.join(kept)}")
+    if lost := [name for name in track.dispositions if name not in held]:
+        outcome.add(DROPPED, "disposition", f"{track.name}, {' '.join(lost)}", f"{target.container} has none")
 
 
 def _images(facts: Facts, outcome: Outcome) -> tuple[tuple[StreamFacts, bytes], ...]:

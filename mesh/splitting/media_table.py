@@ -51,7 +51,9 @@ ROWS = (
          "of encoded audio: mono, stereo, 2.1, 3.0, 4.0, quad, 5.0, 5.1 and 7.1, others to the next larger one"),
     _row("track title", KEPT, KEPT, "of the video, of audio and of subtitles"),
     _row("language", "kept, converted, dropped", KEPT, "an mp4 has codes of three letters: en becomes eng"),
-    _row("disposition", KEPT, KEPT, "default, forced, comment and others; an mp4 always has one default track a kind"),
+    _row("disposition", "kept, dropped", "kept, dropped",
+         "default, dub, comment, forced, for the hard of hearing and of seeing, in an mkv original, in an mp4 captions "
+         "and descriptions; an mp4 always has one default track a kind"),
     _row("text subtitles", "kept, converted", "kept, converted",
          "to mov_text in an mp4, without placement and fonts; mov_text to SubRip in an mkv; others are copied"),
     _row("bitmap subtitles", DROPPED, KEPT, "PGS, DVD and DVB"),

@@ -79,7 +79,9 @@ async def _by_command(node: NodeProcess, source: Path, folder: Path) -> None:
     arguments = ("encode", source, "--codec", "av1", "--preset", "ultrafast", "--resolution", "256x144")
     done = await queztl(*arguments, "-o", folder / "small.mkv", "--part-seconds", "3", url=node.api)
     assert done.code == 0, done
-    assert f"joining 2 parts, {FRAMES} frames" in done.err and json.loads(done.out)["frames"] == FRAMES
+    result = json.loads(done.out)
+    assert f"joining 2 parts, {FRAMES} frames" in done.err and result["frames"] == FRAMES
+    assert "audio: track 2, aac" in result["kept"] and result["converted"] == result["dropped"] == [], result
     made = read(folder / "small.mkv")
     assert made.codec == "av1" and made.size == (256, 144) and made.numbers == list(range(FRAMES))
     broken = folder / "broken.mp4"

@@ -54,6 +54,7 @@ async def _by_rest(node: NodeProcess, codec: str, name: str, clip: bytes, blob: 
     assert answer["state"] == "done" and answer["content_type"] == "video/mp4", answer
     info = answer["info"]
     assert info["frames"] == 75 and info["fps"] > 0 and info["psnr_min_db"] > 28 and 0.7 < info["ssim"] <= 1, info
+    assert "audio: track 2, aac" in info["kept"] and info["converted"] == info["dropped"] == [], info
     assert info["encoder"] in ("libx264", "libx265", "libsvtav1") or info["hardware"]
     made, was = read(await _call(node, f"workload/{answer['id']}/result")), read(clip)
     assert (made.codec, made.pixel_format, made.size) == (name, "yuv420p", (640, 384))

@@ -9,6 +9,7 @@ import av
 import pytest
 from av.stream import Disposition
 
+from mesh.splitting.media_formats import DISPOSITIONS
 from tests.encodings import encoded, every_container, every_way, facts_in, made
 from tests.films import PGS, Film, Sound, Subtitles, begun_later, jpeg, samples, see, tones
 from tests.videos import read
@@ -32,6 +33,9 @@ FILM = Film(
     font=b"a font",
     second_video=True,
 )  # fmt: skip
+
+#: Of pictures.
+UNUSUAL = (Disposition.attached_pic, Disposition.timed_thumbnails, Disposition.still_image)
 
 
 @every_way
@@ -180,3 +184,16 @@ def test_uncompressed_sound_stays_uncompressed_in_an_mkv(way, codec, layout, tmp
     assert see(result).tracks[1][1] in ("pcm_s24le", "pcm_s16le")
     assert samples(result) == samples(tmp_path / "source.mov")
     assert facts_in(info, "converted") == {"audio"} and "channel layout" in facts_in(info, "kept")
+
+
+@every_container
+def test_the_dispositions_that_are_kept_are_those_of_the_list(container, tmp_path):
+    for flag in (flag for flag in Disposition if flag not in UNUSUAL):
+        data = Film(frames=2, sounds=(Sound(seconds=0.1), Sound(seconds=0.1, flags=flag))).data()
+        (tmp_path / "source.mkv").write_bytes(data)
+        if not see(tmp_path / "source.mkv").tracks[2][4] & flag:
+            continue  # an mkv doesn't have it
+        result, info = encoded("single", data, tmp_path, container=container)
+        kept = bool(see(result).tracks[2][4] & flag)
+        assert kept is (flag.name in DISPOSITIONS[container]), flag
+        assert kept is any(entry == f"disposition: track 3, {flag.name}" for entry in info["kept"]), flag
