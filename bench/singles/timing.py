@@ -43,11 +43,13 @@ async def timed(commands: list[list[str]], nice: bool = False) -> Took:
     try:
         async with asyncio.timeout(WITHIN_S):
             texts = [(await process.communicate())[1] for process in processes]
-    except BaseException:
+    except BaseException as error:
         for process in processes:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        if isinstance(error, TimeoutError):
+            raise BenchFailed(f"{' '.join(commands[0][:4])} … has not ended within {WITHIN_S:g} s") from None
         raise
     wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     for command, process, text in zip(commands, processes, texts, strict=True):

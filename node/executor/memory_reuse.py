@@ -10,11 +10,11 @@ import ctypes
 from collections.abc import Callable
 
 MIB = 1024 * 1024
-#: Larger buffers are unmapped when they are freed, as before: kept ones, between others, would be memory that no job
-#: can use.
-LARGEST_KEPT_BYTES = 64 * MIB
+#: A photograph of 50 megapixels fits. Larger buffers are unmapped when they are freed: between others, they would be
+#: memory that no job can use.
+LARGEST_KEPT_BYTES = 160 * MIB
 #: More free memory than this at the end of the heap goes back at once.
-MOST_KEPT_BYTES = 128 * MIB
+MOST_KEPT_BYTES = 256 * MIB
 #: A worker that got no job for this long gives its free memory back, milliseconds.
 IDLE_MS = 500
 #: A job shorter than this leaves too little memory behind to spend a system call on, seconds.

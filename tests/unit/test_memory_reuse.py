@@ -53,5 +53,5 @@ def test_an_idle_worker_gives_the_memory_back() -> None:
 
 
 def test_a_buffer_larger_than_the_limit_is_not_kept() -> None:
-    _, _, kept, left = measure("keep", mib=100)
+    _, _, kept, left = measure("keep", mib=200)
     assert kept - left < 16 << 20
