@@ -20,16 +20,16 @@ class ClientStores(ClientConnection):
     """The part of `mesh.client.Mesh` that submits nothing."""
 
     # --- lists --------------------------------------------------------------------------------------
-    async def task_page(self, wanted: TaskFilter, limit: int = listing.DEFAULT_LIMIT, after: str = "") -> TaskPage:
+    async def task_page(self, filters: TaskFilter, limit: int = listing.DEFAULT_LIMIT, after: str = "") -> TaskPage:
         """A part of the list of tasks: first those that wait or run, then those that ended, each the oldest first.
 
         `after`: the `next` of the page before. A page costs the same however many tasks there are, and may be empty
         although there are more (see `mesh.tasks.listing`). Raises: BadInput with every fault; BusUnavailable.
         """
         members = self._members() if self._members else await task_status.recorded_members(self.bus)
-        named = {member.record.id for member in members if member.record.name == wanted.node}
-        nodes = {wanted.node, *named} if wanted.node else set[str]()
-        return await listing.page(self.bus, wanted, nodes, limit, after, members)
+        named = {member.record.id for member in members if member.record.name == filters.node}
+        nodes = {filters.node, *named} if filters.node else set[str]()
+        return await listing.page(self.bus, filters, nodes, limit, after, members)
 
     async def tasks(
         self, *, state: str = "", kind: str = "", node: str = "", min_age_s: float = 0.0
@@ -38,9 +38,9 @@ class ClientStores(ClientConnection):
 
         Read page by page, see `task_page`. Raises: BadInput with every fault; BusUnavailable.
         """
-        wanted, after = TaskFilter(state, kind.lower(), node, min_age_s), ""
+        filters, after = TaskFilter(state, kind.lower(), node, min_age_s), ""
         while True:
-            page = await self.task_page(wanted, listing.MAX_LIMIT, after)
+            page = await self.task_page(filters, listing.MAX_LIMIT, after)
             for task in page.tasks:
                 yield task
             if not page.next:

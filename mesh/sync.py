@@ -183,9 +183,9 @@ class SyncMesh(SyncConnection):
         """End a task, wherever it is; one that has ended stays as it is."""
         return self._call(self.mesh.cancel(task))
 
-    def task_page(self, wanted: TaskFilter, limit: int = DEFAULT_LIMIT, after: str = "") -> TaskPage:
+    def task_page(self, filters: TaskFilter, limit: int = DEFAULT_LIMIT, after: str = "") -> TaskPage:
         """A part of the list of tasks. `after`: the `next` of the page before."""
-        return self._call(self.mesh.task_page(wanted, limit, after))
+        return self._call(self.mesh.task_page(filters, limit, after))
 
     def tasks(
         self, *, state: str = "", kind: str = "", node: str = "", min_age_s: float = 0.0

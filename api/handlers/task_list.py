@@ -18,7 +18,7 @@ PARAMETERS = ("state", "kind", "node", "min_age", "limit", "after")
 async def list_tasks(request: web.Request) -> web.Response:
     """The next tasks that the filters select."""
     query = Queries(request, PARAMETERS)
-    wanted = TaskFilter(
+    filters = TaskFilter(
         state=query.text("state"),
         kind=query.text("kind").lower(),
         node=query.text("node"),
@@ -26,4 +26,4 @@ async def list_tasks(request: web.Request) -> web.Response:
     )
     limit, after = query.whole("limit", DEFAULT_LIMIT, MAX_LIMIT), query.text("after")
     query.check()
-    return json_reply(tasks.task_list(await request.app[SERVICES].mesh.task_page(wanted, limit, after)))
+    return json_reply(tasks.task_list(await request.app[SERVICES].mesh.task_page(filters, limit, after)))

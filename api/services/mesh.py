@@ -42,7 +42,7 @@ class MeshServices(Protocol):
     async def delete_blob(self, blob: str, /) -> None:
         """Remove a blob. Raises: NotFound; Conflict while a task needs it."""
 
-    async def task_page(self, wanted: TaskFilter, limit: int, after: str, /) -> TaskPage:
+    async def task_page(self, filters: TaskFilter, limit: int, after: str, /) -> TaskPage:
         """A part of the list of tasks, from the cursor `after` on ("": from the start). Raises: BadInput."""
 
     async def dead_page(self, kind: str, limit: int, after: str, /) -> DeadPage:

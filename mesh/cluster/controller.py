@@ -137,7 +137,7 @@ class ClusterController:
         groups = raft_meta.read_groups(answers, names)
         self._compare_clocks(answers)
         group, members, now = raft_meta.leaders_view(groups), self._registry.members(), self._clock()
-        self._remember(members, records, raft_meta.who_answered(answers), now)
+        self._remember(members, records, raft_meta.answering_servers(answers), now)
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
         self._failures.saw(group.members, (record.node for record in records))

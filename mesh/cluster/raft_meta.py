@@ -76,7 +76,7 @@ def read_groups(answers: list[dict[str, Any]], known: Iterable[str] = ()) -> dic
     return found
 
 
-def who_answered(answers: list[dict[str, Any]]) -> frozenset[str]:
+def answering_servers(answers: list[dict[str, Any]]) -> frozenset[str]:
     """The names of the servers with JetStream that answered JSZ. Pure."""
     present = (answer for answer in answers if (answer.get("data") or {}).get("meta_cluster"))
     return frozenset(str((answer.get("server") or {}).get("name", "")) for answer in present)

@@ -139,15 +139,15 @@ def from_txt(text: bytes) -> Announcement | None:
     return from_properties(properties)
 
 
-def heard(before: Sighting | None, announcement: Announcement, now: float, wall: float) -> Sighting | None:
+def heard(before: Sighting | None, announcement: Announcement, now: float, unix_now: float) -> Sighting | None:
     """The sighting after receiving `announcement`; None when it is older than the known one.
 
-    `now`: monotonic seconds; `wall`: Unix seconds.
+    `now`: monotonic seconds; `unix_now`: Unix seconds.
     """
     if before and announcement.at < before.announcement.at and now - before.heard_at < 2.0:
         return None  # a delayed repeat that a newer announcement has overtaken
     same_role = before is not None and before.announcement.role == announcement.role
-    ahead_s = announcement.at - wall
+    ahead_s = announcement.at - unix_now
     if before and announcement.at == before.announcement.at:
         ahead_s = before.clock_ahead_s
     return Sighting(announcement, before.since if before and same_role else now, now, ahead_s)

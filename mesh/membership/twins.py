@@ -37,7 +37,7 @@ def is_own(claim: IdentityClaim, session: str, former: str, switched_ago_s: floa
     return claim.session == session or (claim.session == former and switched_ago_s < UNDER_WAY_S)
 
 
-def where(claim: IdentityClaim) -> str:
+def machine_of(claim: IdentityClaim) -> str:
     """The machine of a process, for people: `office-7 (10.0.0.4, process 812)`."""
     facts = [*claim.addresses[:1], *([f"process {claim.pid}"] if claim.pid else [])]
     name = "".join(filter(str.isprintable, claim.name))[:64] or "a machine"
@@ -56,7 +56,7 @@ def kinship(mine: IdentityClaim, other: IdentityClaim) -> str:
 def refusal(mine: IdentityClaim, other: IdentityClaim, data: str) -> str:
     """Why the process of `mine` stops, and what to do. `data`: its data directory."""
     return (
-        f"The node {mine.node} runs on {where(other)} already: {kinship(mine, other)}. "
+        f"The node {mine.node} runs on {machine_of(other)} already: {kinship(mine, other)}. "
         f"Start this one with an empty --data, so that it gets an id of its own ({data} stays as it is)."
     )
 

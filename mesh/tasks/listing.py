@@ -73,29 +73,29 @@ class _Part(NamedTuple):
     more: bool
 
 
-def places(wanted: TaskFilter) -> str:
+def places(filters: TaskFilter) -> str:
     """The places where tasks of this filter can be, in the order of the list. Pure."""
-    if wanted.state in FINAL:
+    if filters.state in FINAL:
         return _ENDED
-    if wanted.state == State.RUNNING:
+    if filters.state == State.RUNNING:
         return _RUNNING
-    if wanted.state == State.QUEUED:
-        return "" if wanted.node else _INGRESS + _DELAYED + _QUEUED
-    return _RUNNING + _ENDED if wanted.node else _INGRESS + _DELAYED + _QUEUED + _ENDED
+    if filters.state == State.QUEUED:
+        return "" if filters.node else _INGRESS + _DELAYED + _QUEUED
+    return _RUNNING + _ENDED if filters.node else _INGRESS + _DELAYED + _QUEUED + _ENDED
 
 
-def start(wanted: TaskFilter, limit: int, after: str) -> Cursor | None:
+def start(filters: TaskFilter, limit: int, after: str) -> Cursor | None:
     """Where the page begins; None when there can be no such task. Raises: BadInput with every fault. Pure."""
     faults: list[Fault] = []
-    if wanted.state and wanted.state not in set(State):
+    if filters.state and filters.state not in set(State):
         faults.append(Fault("state", f"must be one of {', '.join(State)}"))
-    if wanted.kind and not subjects.is_token(wanted.kind):
+    if filters.kind and not subjects.is_token(filters.kind):
         faults.append(Fault("kind", "must be 1 to 64 letters, digits, '_' or '-'"))
-    if not (math.isfinite(wanted.min_age_s) and wanted.min_age_s >= 0):
+    if not (math.isfinite(filters.min_age_s) and filters.min_age_s >= 0):
         faults.append(Fault("min_age", "must be a number of seconds from 0"))
     if not 1 <= limit <= MAX_LIMIT:
         faults.append(Fault("limit", f"must be a whole number from 1 to {MAX_LIMIT}"))
-    order = places(wanted)
+    order = places(filters)
     match = _CURSOR.fullmatch(after)
     if after and (match is None or match[1] not in order):
         faults.append(Fault("after", "must be the `next` of an earlier page with the same filters"))
@@ -108,21 +108,21 @@ def start(wanted: TaskFilter, limit: int, after: str) -> Cursor | None:
 
 async def page(
     bus: Bus,
-    wanted: TaskFilter,
+    filters: TaskFilter,
     nodes: Collection[str],
     limit: int,
     after: str,
     members: Sequence[Member] | None = None,
 ) -> TaskPage:
-    """The next tasks of the list. `nodes`: ids of the nodes that `wanted.node` means; `members`: if given, a task that
+    """The next tasks of the list. `nodes`: ids of the nodes that `filters.node` means; `members`: if given, a task that
     waits and that none of them can ever run has a note that says so.
 
     Raises: BadInput; BusUnavailable.
     """
-    cursor = start(wanted, limit, after)
-    now = await bus.clock(subjects.WORK).earliest() if wanted.min_age_s else 0.0
-    reader = _Reader(bus, wanted, nodes, now, members)
-    order = places(wanted)
+    cursor = start(filters, limit, after)
+    now = await bus.clock(subjects.WORK).earliest() if filters.min_age_s else 0.0
+    reader = _Reader(bus, filters, nodes, now, members)
+    order = places(filters)
     found: list[TaskSummary] = []
     while cursor is not None:
         following = order[order.index(cursor.place) + 1 :]
@@ -148,9 +148,9 @@ class _Reader:
     """Reads the places for one page, up to the limits of what it examines."""
 
     def __init__(
-        self, bus: Bus, wanted: TaskFilter, nodes: Collection[str], now: float, members: Sequence[Member] | None
+        self, bus: Bus, filters: TaskFilter, nodes: Collection[str], now: float, members: Sequence[Member] | None
     ) -> None:
-        self._bus, self._wanted, self._nodes, self._now, self._members = bus, wanted, nodes, now, members
+        self._bus, self._filters, self._nodes, self._now, self._members = bus, filters, nodes, now, members
         self._notes: dict[tuple[str, str], str] = {}
         self._examined = self._bytes = 0
         self._reads = {
@@ -176,7 +176,7 @@ class _Reader:
 
     def _subject(self, place: str) -> tuple[str, str]:
         """(stream, subjects of the records of a place)"""
-        kind = self._wanted.kind
+        kind = self._filters.kind
         return {
             _INGRESS: (subjects.WORK, subjects.ingress(kind) if kind else subjects.WORK_SUBJECTS[0]),
             _DELAYED: (subjects.LATER, subjects.any_later()),
@@ -196,12 +196,12 @@ class _Reader:
         self._bytes += sum(len(message.data) for message in messages)
 
     def _selects(self, task: TaskSummary, message: StoredMessage) -> bool:
-        wanted = self._wanted
+        filters = self._filters
         return (
-            wanted.state in ("", task.state)
-            and wanted.kind in ("", task.kind)
-            and (not wanted.node or task.node in self._nodes)
-            and (not wanted.min_age_s or self._now - message.stored_at >= wanted.min_age_s)
+            filters.state in ("", task.state)
+            and filters.kind in ("", task.kind)
+            and (not filters.node or task.node in self._nodes)
+            and (not filters.min_age_s or self._now - message.stored_at >= filters.min_age_s)
         )
 
     def _only(self, task: TaskSummary | None, message: StoredMessage) -> TaskSummary | None:
@@ -209,7 +209,7 @@ class _Reader:
 
     # --- the places ---------------------------------------------------------------------------------
     async def _ingress(self, after: int, count: int) -> _Part:
-        messages, more = await self._page(_INGRESS, after, _BATCH if self._wanted.min_age_s else count)
+        messages, more = await self._page(_INGRESS, after, _BATCH if self._filters.min_age_s else count)
         mesh_epoch = await epoch(self._bus) if messages else ""
         found: list[_Found] = []
         for message in messages:
@@ -221,14 +221,14 @@ class _Reader:
         return _Part(found, more)
 
     async def _delayed(self, after: int, count: int) -> _Part:
-        drops = self._wanted.kind or self._wanted.min_age_s
+        drops = self._filters.kind or self._filters.min_age_s
         messages, more = await self._page(_DELAYED, after, _BATCH if drops else count)
         return _Part(
             [_Found(message.sequence, self._only(_of_delayed(message), message)) for message in messages], more
         )
 
     async def _lanes(self, after: int, count: int) -> _Part:
-        drops = self._wanted.state or self._wanted.min_age_s
+        drops = self._filters.state or self._filters.min_age_s
         messages, more = await self._page(_QUEUED, after, _BATCH if drops else count)
         return _Part(await self._with_records(messages), more)
 
@@ -247,7 +247,7 @@ class _Reader:
             for consumer in listed.consumers
             if consumer.ack_pending
             and (lane := subjects.split_durable(consumer.name)) is not None
-            and self._wanted.kind in ("", lane[0])
+            and self._filters.kind in ("", lane[0])
             and consumer.delivered_to > after
         ]
         pages = await asyncio.gather(
@@ -299,8 +299,8 @@ class _Reader:
         return self._notes.get(key, "")
 
     async def _ended(self, after: int, count: int) -> _Part:
-        wanted = self._wanted
-        filtered = wanted.state or wanted.kind or wanted.node or wanted.min_age_s
+        filters = self._filters
+        filtered = filters.state or filters.kind or filters.node or filters.min_age_s
         messages, more = await self._page(_ENDED, after, _BATCH if filtered else count)
         return _Part([_Found(message.sequence, self._only(_of_end(message), message)) for message in messages], more)
 

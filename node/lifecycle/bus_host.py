@@ -53,8 +53,8 @@ def _describes(record: ServerRecord | None, server: BusServer) -> bool:
     """Whether the record is that of this server, at its present addresses."""
     if record is None:
         return False
-    said = (record.name, record.routes, record.client_urls)
-    return said == (server.name, server.routes, server.address.client_urls)
+    recorded = (record.name, record.routes, record.client_urls)
+    return recorded == (server.name, server.routes, server.address.client_urls)
 
 
 class BusHost:

@@ -113,7 +113,7 @@ class TwinWatch:
     @property
     def twin(self) -> str:
         """The machine of a twin that was heard lately, for people; "" when there is none."""
-        return twins.where(self._twin) if self._twin is not None and self._ago_s() < SHOWN_S else ""
+        return twins.machine_of(self._twin) if self._twin is not None and self._ago_s() < SHOWN_S else ""
 
     def _ago_s(self) -> float:
         return time.monotonic() - self._heard_at
@@ -196,7 +196,7 @@ class TwinWatch:
         node, twin = self._context.node_id, self.twin
         if twin != self._reported:
             self._reported = twin
-            sentence = twins.alarm(node, twins.where(self._claim()), twin)
+            sentence = twins.alarm(node, twins.machine_of(self._claim()), twin)
             log.warning("%s", sentence)
             await journal.emit(self._bus, journal.NODE_TWIN, {"says": sentence}, node=node)
         entry = await self._bus.kv(subjects.KV_NODES).get(node)

@@ -159,8 +159,8 @@ class Memory:
         self.registered = (name, capabilities, labels, node_id)
         return node_id or "n2", ("nats://127.0.0.1:4222",)
 
-    async def task_page(self, wanted: TaskFilter, limit: int, after: str) -> TaskPage:
-        listing.start(wanted, limit, after)
+    async def task_page(self, filters: TaskFilter, limit: int, after: str) -> TaskPage:
+        listing.start(filters, limit, after)
         fields = TaskSummary.__dataclass_fields__
         tasks = [TaskSummary(**{name: getattr(view, name) for name in fields}) for view in self.views.values()]
         return TaskPage(tuple(tasks[:limit]), "q1" if len(tasks) > limit else "")

@@ -86,7 +86,7 @@ def test_people_are_told_which_machines_and_what_to_do() -> None:
     record = NodeRecord(id="n1", name="office", incarnation="i1")
     (alarm,) = twins.alarms_of([Member(record, heartbeat=heartbeat), Member(record)]).values()
     assert "office goes on" in alarm and "copy (10.0.0.9)" in alarm
-    assert twins.where(replace(mine, name="a\nb\x1b[31m")) == "ab[31m"
+    assert twins.machine_of(replace(mine, name="a\nb\x1b[31m")) == "ab[31m"
 
 
 @given(st.binary(max_size=60))

@@ -111,8 +111,8 @@ async def _until_alone(
                 return
             with contextlib.suppress(TimeoutError):  # not answered: looked at again, asked again
                 if step == "step_down":
-                    wish = {"placement": {"tags": [VOTER_TAG]}}
-                    await admin.request("$JS.API.META.LEADER.STEPDOWN", wish, timeout_s=_STEP_TIMEOUT_S)
+                    body = {"placement": {"tags": [VOTER_TAG]}}
+                    await admin.request("$JS.API.META.LEADER.STEPDOWN", body, timeout_s=_STEP_TIMEOUT_S)
                 elif step == "remove":
                     body = {"peer": boot_config.name}
                     await admin.request("$JS.API.SERVER.REMOVE", body, timeout_s=_STEP_TIMEOUT_S)

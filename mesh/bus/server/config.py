@@ -1,6 +1,6 @@
-"""What a nats-server is told: plain values in, the text of its configuration file out. Nothing here does anything.
+"""The configuration of a nats-server: plain values in, the text of its file out. Pure.
 
-The file is written as JSON, which nats-server reads: quoting is then the library's business and not ours.
+The file is written as JSON, which nats-server reads: quoting is left to the library.
 Routes and tags are values, so that the same writer serves the lone server, its boot peer, and the voters of a larger
 mesh. The witness has a writer of its own: it is not a member of the cluster.
 """

@@ -159,4 +159,4 @@ def name_of(folder: Path) -> str:
     if not mounted:
         return ""
     nearest = max(mounted, key=lambda part: len(part.mountpoint))
-    return ", ".join(dict.fromkeys(word for word in (Path(nearest.device).name, nearest.fstype) if word))
+    return ", ".join(dict.fromkeys(filter(None, (Path(nearest.device).name, nearest.fstype))))
