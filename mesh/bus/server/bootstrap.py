@@ -5,7 +5,7 @@ until a peer is there. So the first server is started with a throw-away *boot* p
 route (the expected group size is the number of configured routes); when the first one leads, it removes the boot
 peer while both live: a group of one, which needs nobody's vote.
 
-A kill at any moment leaves no marker, and what is half-founded holds nobody's data: the next start wipes it.
+A kill at any moment leaves no marker, and what is half created holds nobody's data: the next start wipes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Literal["wait", "step_down", "remove", "done"]
 
 
 class NoLeader(CannotStart):
-    """The bus could not be founded: its servers agreed on no leader."""
+    """The bus could not be created: its servers agreed on no leader."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ async def found(
     except TimeoutError:
         await real.stop(signal.SIGKILL)
         raise NoLeader(
-            f"the bus could not be founded in {real.folder}: no leader within {timeout_s:g} s, see {real.log_file}"
+            f"the bus could not be created in {real.folder}: no leader within {timeout_s:g} s, see {real.log_file}"
         ) from None
     except BaseException:
         await real.stop(signal.SIGKILL)
@@ -118,7 +118,7 @@ async def _until_alone(
                     await admin.request("$JS.API.SERVER.REMOVE", body, timeout_s=_STEP_TIMEOUT_S)
             await until_exit(_POLL_S, real, boot)
     except (AdminError, OSError) as error:
-        raise CannotStart(f"the bus could not be founded: {error}; its log: {real.last_words()}") from None
+        raise CannotStart(f"the bus could not be created: {error}; its log: {real.last_words()}") from None
     finally:
         await admin.close()
 
@@ -162,7 +162,7 @@ def discard(process: ServerProcess, config: ServerConfig) -> None:
 
 
 def write_through(folder: Path | None) -> None:
-    """Put every file under `folder` on the disk, so that a power cut after founding finds what was founded."""
+    """Put every file under `folder` on the disk, so that a power cut after its creation finds it whole."""
     for parent, _, names in os.walk(folder) if folder else ():
         for path in (parent, *(os.path.join(parent, name) for name in names)):
             with contextlib.suppress(FileNotFoundError):  # the server goes on writing meanwhile

@@ -1,4 +1,4 @@
-"""A handful of requests to a nats-server before any client exists: founding it and asking whether it is ready.
+"""A handful of requests to a nats-server before any client exists: to create its cluster, and to see that it is ready.
 
 One connection, one request at a time, no reconnecting, no dependencies. Everything else goes through
 `mesh/bus/client.py`.

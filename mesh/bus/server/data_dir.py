@@ -1,7 +1,7 @@
-"""The folder a bus server keeps on disk, and the marker that says it was founded to the end.
+"""The folder a bus server keeps on disk, and the marker that says it was created completely.
 
-The marker is written last. Without it, whatever lies in the folder is a founding that was interrupted: it holds
-nobody's data and is wiped. With it, the folder is a mesh's memory and nothing here ever removes it.
+The marker is written last. Without it, the folder is what an interrupted creation left: it holds
+nobody's data and is wiped. With it, the folder is the store of a mesh, and nothing here ever removes it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Founded:
-    """What a founded folder must come back with: the names are part of the store, the ports are a courtesy."""
+    """What a created bus starts again with: the names, which are part of the store, and the ports if they are free."""
 
     mesh_id: str
     server_name: str
@@ -57,7 +57,7 @@ class Founded:
 
 
 def read_marker(folder: Path) -> Founded | None:
-    """What was founded here, or None when nothing was. Raises: CannotStart when the marker is damaged."""
+    """What was created here, or None when nothing was. Raises: CannotStart when the marker is damaged."""
     file = folder / MARKER
     try:
         stored = json.loads(file.read_bytes())
@@ -102,7 +102,7 @@ def prepare(folder: Path) -> None:
 
 def wipe(folder: Path) -> None:
     """Remove what an interrupted founding left. Raises: OSError."""
-    assert not (folder / MARKER).exists(), "a founded folder is never wiped"
+    assert not (folder / MARKER).exists(), "a created folder is never wiped"
     for entry in folder.iterdir():
         if entry.name == "store.removed":
             continue
@@ -113,7 +113,7 @@ def wipe(folder: Path) -> None:
 
 
 def put_aside(folder: Path) -> None:
-    """Forget what was founded here: its server was taken out of the mesh. The store is kept, once, under another name,
+    """Forget what was created here: its server was taken out of the mesh. The store is kept, once, under another name,
     until the next one is put aside. Raises: OSError.
 
     A store that was never founded, as after a request to join servers that are not there, is removed: it would take the
