@@ -210,11 +210,11 @@ def _train(training: Training, payload: MlTrainingPayload, context: Context, wor
     steps = len(training.losses) - began
     timed, timed_s = (steps - 1, run_s - warm_s) if steps > 1 else (steps, run_s)
     steps_per_s = timed / timed_s if timed_s else 0.0
-    each = payload.sizes.batch * (payload.sizes.context if payload.model == "transformer" else 1)
+    units_per_step = payload.sizes.batch * (payload.sizes.context if payload.model == "transformer" else 1)
     return {
         "steps_this_run": steps,
         "checkpoints": checkpoints.facts(),
-        f"{_UNITS[payload.model]}_per_s": float(f"{steps_per_s * each:.4g}"),
+        f"{_UNITS[payload.model]}_per_s": float(f"{steps_per_s * units_per_step:.4g}"),
         "flops_per_step": work,
         "gflops": float(f"{work * steps_per_s / 1e9:.4g}"),
     }

@@ -65,7 +65,7 @@ class HealthMonitor:
         self._disk_name = disk.name_of(store)
         self._memory, self._admin = Memory(), None
         self._whole_at = float("-inf")
-        self._fault, self._said = "", ""
+        self._fault, self._logged = "", ""
         self._audit = StoreAuditor(server, self._read_stream, clock)
         self._admin: Admin | None
 
@@ -113,9 +113,9 @@ class HealthMonitor:
     def _note(self, says: str, stores: bool) -> None:
         """Log each new state once. The figures in it change with every look."""
         state = says.partition("(")[0] + says.rpartition(")")[2]
-        if state == self._said:
+        if state == self._logged:
             return
-        self._said = state
+        self._logged = state
         if says:
             where = f"{self._server.folder}: " if "disk" in says else ""
             log.log(logging.WARNING if stores else logging.ERROR, "the bus server: %s%s", where, says)
