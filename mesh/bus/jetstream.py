@@ -284,10 +284,10 @@ class JetStream(Connection):
         endpoint = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
         await self.api(endpoint, {"stream_name": stream, "config": config, "action": ""}, timeout_s=_CHANGE_S)
 
-    async def delete_consumer(self, stream: str, consumer: str) -> None:
+    async def delete_consumer(self, stream: str, consumer: str, timeout_s: float = 5.0) -> None:
         """Remove a consumer; one that is gone is no error. Raises: ApiError."""
         try:
-            await self.api(f"CONSUMER.DELETE.{stream}.{consumer}")
+            await self.api(f"CONSUMER.DELETE.{stream}.{consumer}", timeout_s=timeout_s)
         except ApiError as error:
             if error.error_code != CONSUMER_NOT_FOUND:
                 raise

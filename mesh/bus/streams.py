@@ -229,6 +229,16 @@ def due_config(config: MeshConfig) -> dict[str, Any]:
     }
 
 
+def durable_config(name: str, config: MeshConfig) -> dict[str, Any] | None:
+    """The configuration of the mesh's durable consumer `name`; None when it has none of that name."""
+    if name == subjects.INGRESS_DURABLE:
+        return ingress_config(config)
+    if name == subjects.DUE_DURABLE:
+        return due_config(config)
+    lane = subjects.split_durable(name)
+    return lane_config(*lane, config) if lane else None
+
+
 async def declare_lane(jetstream: JetStream, kind: str, pool: str, urgency: str) -> None:
     """Create a lane's consumer (idempotent, 1 ms on an idle bus). Raises: ApiError, BusUnavailable."""
     await jetstream.create_consumer(subjects.WORK, lane_config(kind, pool, urgency, jetstream.config))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mesh import subjects
 from mesh.bus import admin_api
+from mesh.bus.streams import durable_config
 from mesh.cluster import raft_meta
 from mesh.cluster.controller import read_servers
 from mesh.errors import BusUnavailable, QueztlError
@@ -27,6 +28,8 @@ _LEADER_WITHIN_S = 20.0
 #: nats-server waits ten seconds for the consumers of a stream that changes its size.
 _SERVED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.5
+#: How long the answer to the removal of a consumer without a leader is waited for, seconds: there is none.
+_FORGOTTEN_S = 2.0
 RESCUE = "queztl bus rescue --yes"
 
 
@@ -94,6 +97,8 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
     say("each stream elects a leader, which takes up to half a minute")
     await _set_replicas(bus, replicas)
     await _until_served(bus, len(found.reachable))
+    for stream in (subjects.WORK, subjects.LATER):
+        await _revive_consumers(bus, stream, say)
     for record in await read_servers(bus):
         if record.name not in group.members:
             # Its node looks for this record when it comes back, and then puts its store aside.
@@ -135,6 +140,31 @@ async def _until_served(bus: Bus, servers: int) -> None:
                 return
         await asyncio.sleep(_LOOK_EVERY_S)
     raise BusUnavailable(f"not every stream has a leader after {_SERVED_WITHIN_S:.0f} s; run it again")
+
+
+async def _revive_consumers(bus: Bus, stream: str, say: Callable[[str], None]) -> None:
+    """Make the consumers of a stream that elect no leader anew. Raises: BusUnavailable, ApiError.
+
+    A consumer has a Raft log of its own. If that ends with the admission of this very copy, which is the rule for one
+    that was idle since the bus grew, the copy never campaigns after a restart (nats-server 2.15.1), and nobody can
+    write an entry behind it (`upkeep.settle` does that for streams). A new consumer delivers everything that is not
+    acknowledged, as if for the first time: what ran may run twice.
+    """
+    deadline = time.monotonic() + _LEADER_WITHIN_S
+    while True:
+        silent = (await bus.list_consumers(stream)).silent
+        if not silent:
+            return
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_LOOK_EVERY_S)
+    say(f"{len(silent)} consumers of {stream} elect no leader and are made anew: what ran may run twice")
+    # Nobody answers for them; the leader of the bus servers forgets them all the same.
+    await asyncio.gather(
+        *(bus.delete_consumer(stream, name, timeout_s=_FORGOTTEN_S) for name in silent), return_exceptions=True
+    )
+    configs = filter(None, (durable_config(name, bus.config) for name in silent))
+    await asyncio.gather(*(bus.create_consumer(stream, config) for config in configs))
 
 
 async def _until_led(system: Bus, at_least: int) -> raft_meta.Group:

@@ -16,10 +16,13 @@ from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import render
 from mesh.bus.server.layout import Layout
 from mesh.bus.server.process import ServerProcess
+from mesh.bus.streams import declare_lane, list_lanes
 from mesh.cluster import quorum_recovery, raft_meta
 from tests.integration.bus_server_harness import SETTINGS
 from tests.integration.test_bus_cluster import MESSAGES, Trio, _count, _filled, _grow, trio
 from tests.nodes import eventually
+
+LANES = ("echo", *(f"kind{number}" for number in range(7)))
 
 __all__ = ["trio"]
 pytestmark = pytest.mark.timeout(120)
@@ -84,8 +87,11 @@ async def test_the_last_of_three_is_rescued_after_a_restart_and_serves_alone(tri
 
 
 async def test_a_copy_that_came_by_growth_is_rescued_alone_after_a_restart(trio: Trio) -> None:
-    """The log of its idle streams ended with its own admission, and it never campaigned: some streams had no leader."""
+    """The logs of its idle streams and consumers ended with its own admission, and it never campaigned: some streams
+    and some lanes had no leader, for ever."""
     bus = await _filled(trio)
+    for kind in LANES:
+        await declare_lane(bus, kind, "any", "normal")
     await _grow(trio, bus)
     await trio.introduce()
     names = [stream.name for stream in await raft_meta.list_streams(bus)]
@@ -112,6 +118,11 @@ async def test_a_copy_that_came_by_growth_is_rescued_alone_after_a_restart(trio:
 
     await eventually(complete, 20, "all messages")
     assert not (await quorum_recovery.look(system)).needs_rescue
+    for stream, durables in (("WORK", {"ingress", *(f"{kind}~any~normal" for kind in LANES)}), ("LATER", {"due"})):
+        listed = await bus.list_consumers(stream)
+        assert not listed.silent and {consumer.name for consumer in listed.consumers} == durables, messages
+    waiting = {name: lane.waiting for (name, _, _), lane in (await list_lanes(bus)).items()}
+    assert waiting == {kind: MESSAGES if kind == "echo" else 0 for kind in LANES}, "nothing that waited is lost"
 
 
 @pytest.fixture
