@@ -192,6 +192,27 @@ async def test_a_port_that_another_process_took_meanwhile_is_replaced(
         assert not taken and server.pids
 
 
+async def test_a_server_that_died_takes_another_port_where_its_own_was_taken(trio: Trio) -> None:
+    await _filled(trio)
+    server = trio.servers["a"]
+    before = server.routes
+    os.kill(server.pids["server"], signal.SIGKILL)
+    others: list[socket.socket] = []
+    while not others:  # without a turn of the event loop, so before the server is started again
+        with contextlib.suppress(OSError):
+            others.append(socket.create_server(before[0]))
+
+    async def serves() -> bool:
+        return server.is_ready and server.routes != before
+
+    await eventually(serves, 30, "it serves at another port")
+    others[0].close()
+    founded = data_dir.read_marker(trio.folder / "a")
+    assert founded is not None and founded.cluster_port == server.routes[0][1]
+    bus = await trio.connect()
+    assert (await bus.stream_info("WORK")).messages == MESSAGES
+
+
 async def test_a_rescue_continues_with_the_remaining_server(trio: Trio) -> None:
     bus = await _filled(trio)
     system = await _grow(trio, bus)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesh.bus.server import data_dir
+from mesh.bus.server.config import render
 from mesh.bus.server.data_dir import Founded
-from mesh.bus.server.layout import LOOPBACK, BusSettings
+from mesh.bus.server.layout import LOOPBACK, BusSettings, Layout
+from mesh.bus.server.process import ServerProcess
 from mesh.errors import CannotStart
 
 #: Where other servers connect if that port is free: one number a firewall can be told of. nats-server's own default.
@@ -29,3 +31,19 @@ def choose(settings: BusSettings, was: Founded | None) -> Founded:
     if was is not None:
         return replace(was, client_port=client, cluster_port=cluster, witness_port=witness)
     return Founded(settings.mesh_id, settings.node_id, client, cluster, witness)
+
+
+def renew(layout: Layout, founded: Founded, server: ServerProcess, witness: ServerProcess | None) -> Founded:
+    """`founded`, with other ports in place of those that another process took while `server` was down.
+
+    The next launches of both use them; the node publishes them. Raises: CannotStart, see `choose`.
+    """
+    renewed = choose(layout.settings, founded)
+    if renewed == founded:
+        return founded
+    server.write_config(render(layout.server(renewed)))
+    data_dir.write_marker(layout.folder, renewed)
+    if renewed.witness_port != founded.witness_port and witness is not None:
+        witness.write_config(layout.witness(renewed))
+        witness.kill()  # it is started again at once
+    return renewed

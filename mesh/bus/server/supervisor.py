@@ -321,6 +321,8 @@ class BusServer:
             try:
                 if process is self._server:
                     self.expected = await asyncio.to_thread(store_audit.expected, self.folder, self.name)
+                    self._founded = ports.renew(self._layout, self.founded, process, self._witness)
+                    self._address = self._layout.address(self._founded)
                 await process.launch()
                 if self._stopping.is_set():  # stopped between the fork and here
                     await process.stop()
