@@ -34,7 +34,7 @@ def group_of(nodeid: str) -> str:
 
 
 def in_order(groups: Iterable[str]) -> list[str]:
-    """The queue, the same in every process: scenes in the first part, groups that compute for long behind them."""
+    """The queue, the same in every process: scenes first, groups that compute for long after them."""
     return sorted(groups, key=lambda group: (_place(group), group))
 
 
@@ -45,7 +45,7 @@ def _place(group: str) -> float:
     if folder in SCENES:
         return chance * _LAST_LONG / 2
     if file.name.startswith(HEAVY):
-        # Behind the scenes: a process that stands still for seconds beside them is a fault of its own kind there.
+        # After the scenes: beside such a group, a node of a scene may get no CPU for seconds, which is a fault itself.
         return (1 + chance) * _LAST_LONG / 2
     return chance * _LAST_LONG if folder in WAITING else chance
 
