@@ -98,9 +98,12 @@ class Run:
 
     async def _worker(self, source: Iterator[tuple[str, tuple[str, str]]]) -> None:
         for path, (key, stem) in source:
-            self.report(await self._process(path, key, stem))
+            failed = await self._process(path, key, stem)
+            if failed is not None:
+                self.report(failed)
 
-    async def _process(self, path: str, key: str, stem: str) -> Outcome:
+    async def _process(self, path: str, key: str, stem: str) -> Outcome | None:
+        """Process one input. Reports it as soon as its output is recorded; returns the outcome of one that failed."""
         from mesh.errors import QueztlError, StorageFull
 
         uploaded, task = _Upload(), ""
@@ -111,8 +114,10 @@ class Run:
                 return Outcome(path, task, error=failure(end))
             output = await self._store(end, path, stem)
             self._record(path, key, output)
+            # Before the next await: a run that is stopped there counts every output that is recorded.
+            self.report(Outcome(path, task, output))
             await self._tidy(uploaded.blob, end)
-            return Outcome(path, task, output)
+            return None
         except asyncio.CancelledError:
             await self._cancel(task, uploaded.blob)
             raise
