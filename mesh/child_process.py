@@ -9,6 +9,8 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from mesh.niceness import lower, lower_session
+
 
 async def start(
     *command: str,
@@ -17,13 +19,23 @@ async def start(
     stderr: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    niceness: int = 0,
 ) -> asyncio.subprocess.Process:
-    """Start a process in a session of its own; a start that is cancelled leaves nothing behind. Raises: OSError."""
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
+    """Start a process in a session of its own, with a niceness of 0 to 19.
+
+    A start that is cancelled leaves nothing behind. Raises: OSError.
+    """
+
+    async def start_it() -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
             *command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, start_new_session=True
         )
-    )
+        if niceness:
+            lower(process.pid, niceness)
+            await lower_session(process.pid, niceness, lambda: process.returncode is not None)
+        return process
+
+    starting = asyncio.ensure_future(start_it())
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mesh import niceness
 from node.executor import landlock
 
 MIB = 1024 * 1024
@@ -66,9 +67,7 @@ def confine(parent: int, folder: Path) -> None:
 
     `folder`: where the worker, those beside it and their results have their files.
     """
-    os.nice(NICENESS)
-    if LINUX:
-        _be_nice_as_a_session()
+    niceness.lower(0, NICENESS)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _hard_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -89,15 +88,6 @@ def confine(parent: int, folder: Path) -> None:
         landlock.write_only_in((folder, Path("/dev"), Path("/proc/self"), Path(sys.prefix)))
     if os.getppid() != parent:
         os._exit(0)
-
-
-def _be_nice_as_a_session() -> None:
-    """Set the niceness of the worker's session. Linux autogroup scheduling shares the CPU between sessions first, and
-    each worker leads one: with a niceness of its process only, a daemon would get no more CPU than one worker."""
-    try:
-        Path("/proc/self/autogroup").write_text(str(NICENESS))
-    except OSError:
-        return  # a kernel without autogroups: niceness counts between all processes
 
 
 def _leave_it_to_the_daemon(number: int, stack: object) -> None:

@@ -26,6 +26,7 @@ from typing import Any, cast
 
 import msgspec
 
+from mesh import niceness
 from node.executor import limits, protocol
 from node.executor.dispatch import WorkerSlot
 from node.executor.jobs import Job
@@ -171,6 +172,7 @@ class WorkerProcess(asyncio.Protocol):
                 start_new_session=True,
             )
         self.pid = self.process.pid
+        niceness.lower(self.pid, limits.NICENESS)
 
     # --- jobs
 

@@ -7,7 +7,6 @@ The parent ends the process when the time is over; without a parent it ends itse
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -25,9 +24,6 @@ from scaling.forecast.walk_forward import walk_forward
 
 if TYPE_CHECKING:
     from numpy import ndarray
-
-#: Niceness: the work of the node comes first.
-NICE = 10
 
 
 def fit(request: FitRequest) -> FitResult:
@@ -73,5 +69,4 @@ def serve(lines: Iterable[bytes]) -> None:
 
 if __name__ == "__main__":
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))  # SIGALRM ends the process
-    os.nice(NICE)
     serve(sys.stdin.buffer)

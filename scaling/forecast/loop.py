@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 READ_S, SETTLE_S = 60.0, 0.5
 #: Numerical libraries take one core, not all of the node's.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: The niceness of the child: the work of the node comes first.
+NICENESS = 10
 #: The child's command; its time limit in seconds follows.
 COMMAND = (sys.executable, "-P", "-m", "scaling.forecast.child")
 
@@ -141,7 +143,7 @@ class Forecaster:
         child = await child_process.start(
             *self._command, f"{limit_s:g}",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=child_environment() | ONE_CORE,
+            env=child_environment() | ONE_CORE, niceness=NICENESS,
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None and child.stderr is not None
         errors = asyncio.create_task(child.stderr.read(), name="stderr of the forecast's child")
