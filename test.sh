@@ -33,7 +33,7 @@ case "${1:-}" in
 --quick)
     shift
     export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-quick}"
-    side_by_side logical tests/architecture tests/contract tests/property tests/unit "$@"
+    side_by_side logical -m 'not long' tests/architecture tests/contract tests/property tests/unit "$@"
     exit
     ;;
 --all) shift && chosen="long or not long" ;;

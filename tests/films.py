@@ -24,6 +24,10 @@ Line = tuple[int, int, str]
 """Start and duration of a subtitle in ms, and its text."""
 
 
+#: The files made so far, by what is in them.
+_FILES: dict[str, bytes] = {}
+
+
 @dataclass
 class Sound:
     """One audio track: channel n has a tone of 300 (n + 1) Hz."""
@@ -77,7 +81,13 @@ class Film:
     second_video: bool = False
 
     def data(self) -> bytes:
-        """The file."""
+        """The file; each process makes it once."""
+        key = repr(self)
+        if key not in _FILES:
+            _FILES[key] = self._made()
+        return _FILES[key]
+
+    def _made(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "film"
             with av.open(str(path), "w", format=self.container) as output:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,35 @@ def video(
     muxer: dict[str, str] | None = None,
     matrix: tuple[int, ...] | None = None,
 ) -> bytes:
-    """A file of `frames` frames numbered from `first`, with a tone of the same length unless `sound` is ""."""
+    """A file of `frames` frames numbered from `first`, with a tone of the same length unless `sound` is "".
+
+    Each process makes a file once: many tests read the same one.
+    """
+    encoding, muxing = tuple((options or {}).items()), tuple((muxer or {}).items())
+    return _file(
+        frames, codec, container, rate, gop, size, sound, encoding, rotation, first, pixel_format, muxing, matrix
+    )
+
+
+@lru_cache(maxsize=64)
+def _file(
+    frames: int,
+    codec: str,
+    container: str,
+    rate: Fraction,
+    gop: int,
+    size: tuple[int, int],
+    sound: str,
+    encoding: tuple[tuple[str, str], ...],
+    rotation: int,
+    first: int,
+    pixel_format: str,
+    muxing: tuple[tuple[str, str], ...],
+    matrix: tuple[int, ...] | None,
+) -> bytes:
     scene = Scene(*size)
-    with _made(container, muxer) as (made, finished):
-        stream = made.add_stream(codec, rate=rate, options={"preset": "ultrafast", "bf": "2", **(options or {})})
+    with _made(container, dict(muxing)) as (made, finished):
+        stream = made.add_stream(codec, rate=rate, options={"preset": "ultrafast", "bf": "2", **dict(encoding)})
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, pixel_format, gop
         stream.codec_context.color_primaries = stream.codec_context.color_trc = stream.codec_context.colorspace = 1
         if rotation:
@@ -61,18 +87,18 @@ def video(
 
 def sound_only(seconds: float = 0.5) -> bytes:
     """An mp4 with nothing but a tone."""
-    with _made("mp4", None) as (made, finished):
+    with _made("mp4", {}) as (made, finished):
         for packet in _tone(made.add_stream("aac", rate=48000, layout="stereo"), seconds):
             made.mux(packet)
     return finished[0]
 
 
 @contextmanager
-def _made(container: str, muxer: dict[str, str] | None) -> Iterator[tuple[Any, list[bytes]]]:
+def _made(container: str, muxer: dict[str, str]) -> Iterator[tuple[Any, list[bytes]]]:
     """An output to fill, and a list that holds its bytes afterwards: a file, as some muxers reopen it by its name."""
     with tempfile.TemporaryDirectory() as folder:
         path, finished = Path(folder) / "video", []
-        with av.open(str(path), "w", format=container, container_options=muxer or {}) as made:
+        with av.open(str(path), "w", format=container, container_options=muxer) as made:
             yield made, finished
         finished.append(path.read_bytes())
 

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from mesh import subjects
 from mesh.errors import BadInput, UnknownKind
 from mesh.kinds.base import KindSpec, Payload
 from mesh.kinds.table import KINDS, WorkloadType, blob_ids, schema, validate
-from node.executor.context import Context, Output, load
+from node.executor.context import Context, load
 from node.probes.packages import EXTRA_SIZES, kind_info, probe_packages, prove
+from tests.kind_examples import LOADS_PYTORCH, example_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -37,22 +37,9 @@ def test_contract_is_complete(kind):
     assert WorkloadType[kind.upper()] == kind
 
 
-@every_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LOADS_PYTORCH])
 def test_example_runs_and_its_result_crosses_the_bus(kind, context):
-    context.cores = 2
-    fractions = []
-    context.progress = lambda fraction, note="", text="": fractions.append(fraction)
-    # As a payload really arrives: through JSON, then MessagePack.
-    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(json.loads(json.dumps(KINDS[kind].example))))
-    result = load(kind)(validate(kind, sent), context)
-    if isinstance(result, Output):
-        data = result.data if isinstance(result.data, bytes) else result.data.read_bytes()
-        assert data and "/" in result.content_type
-        result = result.info
-    assert isinstance(result, dict)
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(result)) == result
-    json.dumps(result)
-    assert all(0 <= fraction <= 1 for fraction in fractions)
+    example_runs(kind, context)
 
 
 @every_kind

@@ -48,29 +48,35 @@ def test_a_picture_beside_an_animation_is_counted(tmp_path):
     assert output.info["frames"] == 3 and np.array_equal(pixels(output.data), np.asarray(FRAMES[0]))
 
 
-WHOLE = {
-    "JPEG": saved(noise(), "JPEG", quality=92),
-    "JPEG, progressive": saved(noise(), "JPEG", quality=92, progressive=True),
-    "JPEG, gray": saved(noise().convert("L"), "JPEG", quality=92),
-    "JPEG, ink": saved(noise().convert("CMYK"), "JPEG", quality=92),
-    "JPEG, restarts": saved(noise(), "JPEG", quality=92, restart_marker_rows=1),
-    "PNG": saved(noise(), "PNG"),
-    "PNG, 16 bits": saved(Image.fromarray(np.asarray(noise().convert("L")).astype(np.uint16) * 257), "PNG"),
-    "WEBP": saved(noise(), "WEBP", quality=90),
-    "WEBP, lossless": saved(noise(), "WEBP", lossless=True),
-    "AVIF": saved(noise(), "AVIF", quality=90),
-    "HEIF": saved(noise(), "HEIF", quality=90),
-    "TIFF": saved(noise(), "TIFF"),
-    "TIFF, compressed": saved(noise(), "TIFF", compression="tiff_adobe_deflate"),
-    "GIF": saved(noise(), "GIF"),
-    "BMP": saved(noise(), "BMP"),
+#: How to make a file of each format.
+MAKERS = {
+    "JPEG": lambda: saved(noise(), "JPEG", quality=92),
+    "JPEG, progressive": lambda: saved(noise(), "JPEG", quality=92, progressive=True),
+    "JPEG, gray": lambda: saved(noise().convert("L"), "JPEG", quality=92),
+    "JPEG, ink": lambda: saved(noise().convert("CMYK"), "JPEG", quality=92),
+    "JPEG, restarts": lambda: saved(noise(), "JPEG", quality=92, restart_marker_rows=1),
+    "PNG": lambda: saved(noise(), "PNG"),
+    "PNG, 16 bits": lambda: saved(Image.fromarray(np.asarray(noise().convert("L")).astype(np.uint16) * 257), "PNG"),
+    "WEBP": lambda: saved(noise(), "WEBP", quality=90),
+    "WEBP, lossless": lambda: saved(noise(), "WEBP", lossless=True),
+    "AVIF": lambda: saved(noise(), "AVIF", quality=90),
+    "HEIF": lambda: saved(noise(), "HEIF", quality=90),
+    "TIFF": lambda: saved(noise(), "TIFF"),
+    "TIFF, compressed": lambda: saved(noise(), "TIFF", compression="tiff_adobe_deflate"),
+    "GIF": lambda: saved(noise(), "GIF"),
+    "BMP": lambda: saved(noise(), "BMP"),
 }
-JPEGS = [name for name in WHOLE if name.startswith("JPEG")]
+JPEGS = [name for name in MAKERS if name.startswith("JPEG")]
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@cache
+def whole(name: str) -> bytes:
+    return MAKERS[name]()
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_a_file_whose_end_is_missing_or_zeros_is_damaged(tmp_path, name):
-    data = WHOLE[name]
+    data = whole(name)
     assert process(tmp_path, data, format="png").info["width"] == 300
     for share in (0.3, 0.6, 0.9, 0.97):
         at = int(len(data) * share)
@@ -84,7 +90,7 @@ def test_a_file_whose_end_is_missing_or_zeros_is_damaged(tmp_path, name):
 
 @pytest.mark.parametrize("name", JPEGS)
 def test_a_jpeg_with_missing_data_is_damaged_though_it_has_an_end(tmp_path, name):
-    data = WHOLE[name]
+    data = whole(name)
     for share in (0.3, 0.6, 0.9):
         at = int(len(data) * share)
         for end in (b"\xff\xd9", bytes(len(data) - at) + b"\xff\xd9", b"\0\xff\xd9" + bytes(99)):
@@ -93,7 +99,7 @@ def test_a_jpeg_with_missing_data_is_damaged_though_it_has_an_end(tmp_path, name
 
 
 def test_other_damage_is_seen(tmp_path):
-    data = WHOLE["PNG"]
+    data = whole("PNG")
     without_end = data[: data.index(b"IEND") - 4]
     at = data.index(b"IDAT") + 300
     flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -106,16 +112,16 @@ def test_other_damage_is_seen(tmp_path):
         assert process(tmp_path, saved(picture, "PNG")).info["height"] == 31
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", MAKERS)
 def test_what_follows_the_end_of_a_file_does_no_harm(tmp_path, name):
-    data = WHOLE[name]
+    data = whole(name)
     wanted = pixels(process(tmp_path, data, format="png").data)
     for garbage in (b"x" * 10_000, bytes(10_000), b"PK\x03\x04" + bytes(500), b"\r\n"):
         assert np.array_equal(pixels(process(tmp_path, data + garbage, format="png").data), wanted), garbage[:4]
 
 
 def test_padding_before_the_end_of_a_jpeg_does_no_harm(tmp_path):
-    data = WHOLE["JPEG"]
+    data = whole("JPEG")
     wanted = pixels(process(tmp_path, data, format="png").data)
     for padding in (b"\xff" * 9, bytes(30), b"\0\xff\0" * 3):
         assert np.array_equal(pixels(process(tmp_path, data[:-2] + padding + data[-2:], format="png").data), wanted)
@@ -144,7 +150,7 @@ def test_a_missing_codec_is_not_damage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "_check_decoder", absent)
     with pytest.raises(ImportError, match="pillow_heif"):
-        process(tmp_path, WHOLE["HEIF"])
+        process(tmp_path, whole("HEIF"))
 
 
 @cache
@@ -184,5 +190,5 @@ def test_what_a_format_can_not_hold_is_said_to_be_dropped(tmp_path):
     data = saved(noise(), "JPEG", exif=exif_block(1), xmp=xmp(1), comment=b"hello")
     output = process(tmp_path, data, format="bmp", metadata="keep")
     assert (output.info["metadata_kept"], output.info["metadata_dropped"]) == ([], ["exif", "xmp", "comment"])
-    broken = with_chunks(WHOLE["PNG"], chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff" + bytes(40)))
+    broken = with_chunks(whole("PNG"), chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff" + bytes(40)))
     assert process(tmp_path, broken, metadata="keep").info["width"] == 300

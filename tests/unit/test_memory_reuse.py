@@ -25,17 +25,17 @@ def faults(count):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 first = faults(1)
-later = faults(4)
+later = faults(int(sys.argv[2]))
 kept = limits.resident_bytes(__import__("os").getpid())
 give_back()
 print(json.dumps([first, later, kept, limits.resident_bytes(__import__("os").getpid())]))
 """
 
 
-def measure(how: str, mib: int = 40) -> list[int]:
+def measure(how: str, mib: int = 40, later: int = 4) -> list[int]:
     root, code = Path(__file__).parents[2], MEASURE.replace("40 << 20", f"{mib} << 20")
     done = subprocess.run(
-        [sys.executable, "-c", code, how], cwd=root, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, how, str(later)], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     return list(json.loads(done.stdout))
 
@@ -53,5 +53,5 @@ def test_an_idle_worker_gives_the_memory_back() -> None:
 
 
 def test_a_buffer_larger_than_the_limit_is_not_kept() -> None:
-    _, _, kept, left = measure("keep", mib=200)
+    _, _, kept, left = measure("keep", mib=170, later=1)
     assert kept - left < 16 << 20

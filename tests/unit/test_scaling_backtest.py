@@ -175,17 +175,3 @@ def test_without_prophet_the_other_models_are_used_and_the_problem_says_so(monke
     found, problem = prophet.prophet_forecasts(np.ones(600), 300.0, (1, 2))
     assert "not installed" in problem and 'pip install "queztl[forecast]"' in problem
     assert all(np.isnan(forecasts).all() for forecasts in found.values())
-
-
-def test_prophet_is_fitted_in_a_child_process_and_stopped_when_it_takes_too_long():
-    if prophet.lacking():
-        pytest.skip(prophet.lacking())
-    at = np.arange(1200)
-    loads = 50 + 30 * np.sin(2 * np.pi * at / 288) + np.random.default_rng(1).normal(0, 2, 1200)
-    found, problem = prophet.prophet_forecasts(loads, 300.0, (1, 2))
-    assert not problem
-    errors = np.abs(found[2][600:1199] - loads[601:1200])
-    assert np.nanmean(errors) < 4
-    curves, problem = prophet.curves([(loads.tolist(), 10)], 300.0, limit_s=0.2)
-    assert not curves and "took longer than 0.2 s" in problem
-    assert "prophet" not in sys.modules

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +16,7 @@ from scaling.backtest.simulate import Scenario, default_offers
 from scaling.backtest.tuning import Tuned
 from scaling.domain.config import HYBRID, MODES, REACTIVE, ScalingConfig
 from scaling.domain.model import Offer, Pool
-from scaling.forecast import fitting, prophet
+from scaling.forecast import fitting
 from scaling.forecast.capacity_target import CapacityTarget, plan_capacity
 from scaling.forecast.child import fit
 from scaling.forecast.fitting import IN_FORCE_STEPS, LATE_S, FitContext, FitRequest, FitResult, StoredFit
@@ -161,26 +158,7 @@ def test_the_forecast_of_a_mesh_is_the_last_row_of_the_back_test(kind: str, targ
         assert (made.at_start, made.sure) == (made.upper, 0.95)
 
 
-@pytest.mark.skipif(bool(prophet.lacking()), reason="Prophet is not installed")
-def test_prophet_is_one_more_model_and_its_timeout_is_reported() -> None:
-    loads = tuple(synthetic.make("pulses", 1, 1200).tolist())
-    assert "Prophet took longer than 0.01 s" in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 0.01)).why
-    assert "Prophet" not in fit(FitRequest("cpu", loads, 300.0, 1, CapacityTarget(0.95), 60.0)).why
-
-
 def test_short_and_idle_histories_have_no_forecast() -> None:
     assert fit(FitRequest("cpu", (0.0,) * 500, 60.0, 1, CapacityTarget(0.95), 0.0)).why == "the history holds no load"
     short = fit(FitRequest("cpu", (1.0,) * 30, 60.0, 1, CapacityTarget(0.95), 0.0))
     assert not short.model and short.why == "30 steps of 60 s are too few for a model"
-
-
-def test_the_child_answers_line_by_line_and_ends_itself_after_its_time() -> None:
-    command = [sys.executable, "-P", "-m", "scaling.forecast.child"]
-    requests = [FitRequest(pool, (1.0, 2.0) * 200, 60.0, 1, CapacityTarget(0.9), 0.0) for pool in ("cpu", "gpu")]
-    lines = b"".join(msgspec.json.encode(request) + b"\n" for request in requests)
-    environment = prophet.child_environment()
-    done = subprocess.run([*command, "60"], input=lines, env=environment, capture_output=True, check=True)
-    found = [msgspec.json.decode(line, type=FitResult) for line in done.stdout.splitlines()]
-    assert [fitted.pool for fitted in found] == ["cpu", "gpu"] and all(fitted.model for fitted in found)
-    with subprocess.Popen([*command, "0.2"], stdin=subprocess.PIPE, env=environment) as waits:
-        assert waits.wait(30) < 0, "its parent sends nothing and stays alive, and its time is over"

@@ -11,6 +11,7 @@ from mesh.errors import BadInput
 from mesh.kinds.crypto_mining import GENESIS_HEADER_HEX, GENESIS_NONCE, compact_problem
 from mesh.kinds.table import validate
 from node.executor.context import Context, InputFault, Output, load
+from node.workloads import crypto_mining
 from node.workloads.echo import filler
 from node.workloads.mining import sha256_lane
 from node.workloads.scientific_computing import (
@@ -60,11 +61,12 @@ def test_easy_target_gives_the_lowest_nonce_on_any_number_of_cores(run):
     assert all(result["hash_hex"].startswith("00") for result in results)
 
 
-def test_time_limit_ends_a_search_that_reports_its_progress(run):
+def test_time_limit_ends_a_search_that_reports_its_progress(run, monkeypatch):
+    monkeypatch.setattr(crypto_mining, "_PROGRESS_AFTER_S", 0.1)
     updates = []
-    payload = {"algorithm": "sha-256", "seconds": 1.3, "target_bits": 256}
+    payload = {"algorithm": "sha-256", "seconds": 0.4, "target_bits": 256}
     result = run("crypto_mining", payload, progress=lambda fraction, note="": updates.append((fraction, note)))
-    assert 1.3 <= result["seconds"] < 20 and result["hashes"] > 0
+    assert 0.4 <= result["seconds"] < 20 and result["hashes"] > 0
     assert updates and all(0 <= fraction <= 1 and "MH/s" in note for fraction, note in updates)
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import fft, sparse
-from scipy.sparse.linalg import splu
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
@@ -52,6 +50,8 @@ def test_transforms_of_each_dimension_pass_their_check(run, dimensions, dtype):
 
 
 def test_a_transform_that_leaves_out_an_axis_is_wrong():
+    from scipy import fft
+
     random = np.random.default_rng(1)
     signal = random.random((2, 16, 16)) + 1j * random.random((2, 16, 16))
     spectrum = fft.fftn(signal, axes=(1, 2))
@@ -69,6 +69,8 @@ def test_sparse_systems_are_solved(run, dtype):
 
 
 def test_the_matrix_is_that_of_poisson_and_a_wrong_solution_is_detected():
+    from scipy.sparse.linalg import splu
+
     side = 40
     matrix = science_sparse.laplacian(side)
     # A product of sines is an eigenvector; its eigenvalue is known.
@@ -86,6 +88,9 @@ def test_the_matrix_is_that_of_poisson_and_a_wrong_solution_is_detected():
 
 
 def test_the_operation_count_of_a_dense_factorization_matches_its_formula():
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
     n = 30
     random = np.random.default_rng(3)
     factors = splu(sparse.csc_array(random.random((n, n)) + n * np.eye(n)), permc_spec="NATURAL", diag_pivot_thresh=0)

@@ -1,4 +1,4 @@
-"""web_server_load alone: consistent figures, stalls that show in the latency, and servers that misbehave."""
+"""web_server_load with real processes: consistent figures, servers that misbehave, and rates by the wall clock."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def helpers() -> list[psutil.Process]:
 # --- figures
 
 
+@pytest.mark.serial
 def test_connections_are_rate_times_latency(run):
     """Little's law: the number of requests in flight in a closed loop is the number of connections."""
     result = run({"seconds": 0.8, "warm_up_s": 0.2, "connections": 12})
@@ -53,6 +54,7 @@ def test_connections_are_rate_times_latency(run):
     assert not helpers()
 
 
+@pytest.mark.serial
 def test_open_loop_keeps_its_rate(run):
     updates = []
     result = run(
@@ -92,6 +94,7 @@ def test_one_request_has_figures_that_make_sense(run, cores):
     assert result["generator"]["note"] is None and result["server"]["cpu_s"] < 0.5
 
 
+@pytest.mark.serial
 def test_answers_that_come_after_the_end_are_counted_apart(run):
     """Each answer takes 80 ms: of four that begin within 0.3 s the last one ends later."""
 
@@ -121,6 +124,7 @@ def stalling(after_s: float, stall_s: float) -> Callable[[int], bytes]:
     return answer
 
 
+@pytest.mark.serial
 def test_a_stall_shows_in_open_loop_and_not_in_the_latency_from_sending(run):
     """No coordinated omission: 300 ms without an answer at 200 a second are 60 late requests, not one."""
     with answering(stalling(0.3, 0.3)) as server:
@@ -132,6 +136,7 @@ def test_a_stall_shows_in_open_loop_and_not_in_the_latency_from_sending(run):
     assert result["waited_for_a_connection"] >= 40
 
 
+@pytest.mark.serial
 def test_a_server_that_never_answers_counts_with_the_time_waited(run):
     with answering(lambda number: b"") as server:
         payload = {"mode": "open", "rate_per_s": 100, "seconds": 0.5, "warm_up_s": 0, "connections": 2}
