@@ -226,10 +226,10 @@ class JetStream(Connection):
         self.send(reply, _IN_PROGRESS)
 
     # --- streams ------------------------------------------------------------------------------------
-    async def stream_info(self, stream: str, subject: str = "") -> StreamInfo:
+    async def stream_info(self, stream: str, subject: str = "", timeout_s: float = 5.0) -> StreamInfo:
         """One stream; with `subject` also how many messages are on each subject that matches. Raises: ApiError."""
         body = {"subjects_filter": subject} if subject else None
-        return stream_info(await self.api(f"STREAM.INFO.{stream}", body))
+        return stream_info(await self.api(f"STREAM.INFO.{stream}", body, timeout_s))
 
     async def list_streams(self) -> StreamList:
         """Every stream. Raises: ApiError."""
@@ -279,10 +279,11 @@ class JetStream(Connection):
         await self.api(f"STREAM.LEADER.STEPDOWN.{stream}", body, repeat=False)
 
     # --- consumers ----------------------------------------------------------------------------------
-    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> None:
+    async def create_consumer(self, stream: str, config: Mapping[str, Any], timeout_s: float = _CHANGE_S) -> None:
         """Create a durable consumer with one filter subject; an equal one may exist. Raises: ApiError."""
         endpoint = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
-        await self.api(endpoint, {"stream_name": stream, "config": config, "action": ""}, timeout_s=_CHANGE_S)
+        body = {"stream_name": stream, "config": config, "action": ""}
+        await self.api(endpoint, body, timeout_s, absent_s=_CHANGE_S)
 
     async def delete_consumer(self, stream: str, consumer: str, timeout_s: float = 5.0) -> None:
         """Remove a consumer; one that is gone is no error. Raises: ApiError."""
@@ -292,12 +293,12 @@ class JetStream(Connection):
             if error.error_code != CONSUMER_NOT_FOUND:
                 raise
 
-    async def list_consumers(self, stream: str) -> ConsumerList:
+    async def list_consumers(self, stream: str, timeout_s: float = 5.0) -> ConsumerList:
         """Every consumer of a stream. Raises: ApiError."""
         consumers: dict[str, ConsumerInfo] = {}
         silent: set[str] = set()
         while True:
-            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(consumers.keys() | silent)})
+            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(consumers.keys() | silent)}, timeout_s)
             page = {info.name: info for info in map(consumer_info, answer.get("consumers") or ())}
             missing = {str(name) for name in answer.get("missing") or ()}
             consumers |= page

@@ -49,7 +49,7 @@ class StreamInfos(Protocol):
 
     epoch: int
 
-    async def stream_info(self, stream: str, subject: str = "") -> StreamInfo:
+    async def stream_info(self, stream: str, subject: str = "", timeout_s: float = 5.0) -> StreamInfo:
         """The stream, as its leader describes it."""
 
 
@@ -62,13 +62,13 @@ class StreamClock:
         self._epoch = 0
         self._asking = asyncio.Lock()
 
-    async def read(self) -> Reading:
-        """A reading that is at most FRESH_S old. Raises: BusUnavailable, ApiError."""
+    async def read(self, timeout_s: float = 5.0) -> Reading:
+        """A reading that is at most FRESH_S old. Raises: BusUnavailable after `timeout_s`, ApiError."""
         async with self._asking:
             reading, asked_at = self._reading, self._clock()
             if reading is None or self._epoch != self._bus.epoch or asked_at - reading.answered_at > FRESH_S:
                 epoch = self._bus.epoch
-                server_time = (await self._bus.stream_info(self._stream)).now
+                server_time = (await self._bus.stream_info(self._stream, timeout_s=timeout_s)).now
                 reading = self._reading = Reading(server_time, asked_at, self._clock())
                 self._epoch = epoch
         return reading
@@ -77,9 +77,9 @@ class StreamClock:
         """The earliest that the server's clock can show now, Unix seconds. Raises: as `read`."""
         return (await self.read()).earliest(self._clock())
 
-    async def latest(self) -> float:
+    async def latest(self, timeout_s: float = 5.0) -> float:
         """The latest that the server's clock can show now, Unix seconds. Raises: as `read`."""
-        return (await self.read()).latest(self._clock())
+        return (await self.read(timeout_s)).latest(self._clock())
 
     async def continued(self) -> Callable[[], float]:
         """A clock that starts at the server's time and goes on by monotonic time alone. Raises: as `read`."""

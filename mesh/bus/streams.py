@@ -20,6 +20,10 @@ from mesh.lanes import Lane
 VOTER = {"tags": ["voter"]}
 #: The priority group of every consumer; pulls name it.
 GROUP = "all"
+#: How long a step of a submission waits for the bus, seconds. An election takes 4 to 9 s. For ten seconds nats-server
+#: confirms no message and takes no new consumer (10023) of a work queue that grows from one copy to three, and the
+#: consumers elect for about one more.
+SUBMIT_WITHIN_S = 20.0
 #: Outcomes kept of each benchmark, per node.
 BENCH_HISTORY = 16
 _NS = 1_000_000_000
@@ -241,7 +245,8 @@ def durable_config(name: str, config: MeshConfig) -> dict[str, Any] | None:
 
 async def declare_lane(jetstream: JetStream, kind: str, pool: str, urgency: str) -> None:
     """Create a lane's consumer (idempotent, 1 ms on an idle bus). Raises: ApiError, BusUnavailable."""
-    await jetstream.create_consumer(subjects.WORK, lane_config(kind, pool, urgency, jetstream.config))
+    config = lane_config(kind, pool, urgency, jetstream.config)
+    await jetstream.create_consumer(subjects.WORK, config, SUBMIT_WITHIN_S)
 
 
 class LaneInfo(NamedTuple):
@@ -254,9 +259,9 @@ class LaneInfo(NamedTuple):
     """Deliveries so far: constant while the lane is idle."""
 
 
-async def list_lanes(jetstream: JetStream) -> dict[Lane, LaneInfo]:
+async def list_lanes(jetstream: JetStream, timeout_s: float = 5.0) -> dict[Lane, LaneInfo]:
     """Every lane that answers. Raises: BusUnavailable, ApiError."""
-    listed = await jetstream.list_consumers(subjects.WORK)
+    listed = await jetstream.list_consumers(subjects.WORK, timeout_s)
     return _lanes(listed.consumers)
 
 

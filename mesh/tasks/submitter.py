@@ -20,7 +20,7 @@ from mesh import decoding, subjects
 from mesh.bus import reserved
 from mesh.bus.errors import KeyExists, WrongSequence
 from mesh.bus.publisher import Settled
-from mesh.bus.streams import declare_lane, list_lanes
+from mesh.bus.streams import SUBMIT_WITHIN_S, declare_lane, list_lanes
 from mesh.coordination import Pool
 from mesh.decoding import readable
 from mesh.errors import (
@@ -135,8 +135,13 @@ class Submitter:
             await self._schedule(task, prepared.delay_s)
             return
         await self.ensure_lane(prepared.lane, task.requires)
-        await self._bus.store(subjects.lane_subject(*prepared.lane, task.id), encode(task), msg_id=task.id, resend=True)
+        await self._store(subjects.lane_subject(*prepared.lane, task.id), task)
         self.wake(prepared.lane)
+
+    async def _store(self, subject: str, task: Task, headers: dict[str, str] | None = None) -> None:
+        await self._bus.store(
+            subject, encode(task), msg_id=task.id, headers=headers, resend=True, timeout_s=SUBMIT_WITHIN_S
+        )
 
     def check_store(self) -> None:
         """Raises: StoreUnavailable when the bus servers report that they can store nothing now."""
@@ -183,7 +188,7 @@ class Submitter:
         stopping work without any."""
         now = self._loop.time()
         if now - self._lanes_read_at >= LANES_FRESH_S:
-            self._lanes = {known for known in await list_lanes(self._bus) if not is_open(known[1])}
+            self._lanes = {known for known in await list_lanes(self._bus, SUBMIT_WITHIN_S) if not is_open(known[1])}
             self._lanes_read_at = now
         limit = self._bus.config.limits.lanes
         if lane not in self._lanes and len(self._lanes) >= limit:
@@ -225,9 +230,9 @@ class Submitter:
     async def _schedule(self, task: Task, delay_s: float) -> None:
         await self._check_later_limit()
         # The server compares the schedule with its own clock.
-        at = await self._bus.clock(subjects.LATER).latest() + delay_s
+        at = await self._bus.clock(subjects.LATER).latest(SUBMIT_WITHIN_S) + delay_s
         headers = reserved.scheduled(at, subjects.later_due(task.id))
-        await self._bus.store(subjects.later_at(task.id), encode(task), msg_id=task.id, headers=headers, resend=True)
+        await self._store(subjects.later_at(task.id), task, headers)
 
     async def _check_later_limit(self) -> None:
         """A stream with schedules can't refuse messages when it is full (10052), so submitters check its size.
@@ -236,7 +241,7 @@ class Submitter:
         """
         now = self._loop.time()
         if now - self._later_read_at >= LATER_FRESH_S:
-            info = await self._bus.stream_info(subjects.LATER)
+            info = await self._bus.stream_info(subjects.LATER, timeout_s=SUBMIT_WITHIN_S)
             self._later_full = info.size_bytes >= self._bus.config.later_max_bytes
             self._later_read_at = now
         if self._later_full:

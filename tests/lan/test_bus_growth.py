@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from mesh import subjects
+from mesh.client import Mesh
 from tests import invariants
 from tests.invariants import Witness
 from tests.lan.conftest import inside
-from tests.lan.office import Office, Scene, grown
-from tests.nodes import NodeProcess
+from tests.lan.office import GROWN_WITHIN_S, Office, Scene, grown
+from tests.nodes import NodeProcess, eventually
 
 pytestmark = [pytest.mark.lan, pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -36,6 +39,41 @@ async def _grow(machines: list[str], folder: Path) -> None:
             await invariants.check(mesh, scene.accepted, scene.witness)
             assert len({office.machine_of(node) for node in await scene.voters()}) == 3
             await scene.close()
+        finally:
+            office.print_logs()
+
+
+async def _queue_grows(mesh: Mesh) -> None:
+    """Return when the streams have just been ordered to three copies.
+
+    The streams without consumers have them at once; the queue and the delayed work, ten seconds later.
+    """
+
+    async def ordered() -> bool:
+        info = await mesh.bus.stream_info(f"KV_{subjects.KV_POOLS}")
+        return int(info.config["num_replicas"]) == 3
+
+    await eventually(ordered, GROWN_WITHIN_S, "the order to make three copies")
+
+
+def test_work_that_arrives_while_the_queue_grows_is_accepted_at_once(office: list[str], tmp_path: Path) -> None:
+    """A new lane was refused with 503 after ten seconds (10023), and so was delayed work."""
+    inside(office[-1], _arrive_in_growth(office, tmp_path))
+
+
+async def _arrive_in_growth(machines: list[str], folder: Path) -> None:
+    async with Office(folder, machines[:3] + machines[-1:]) as office:
+        try:
+            await office.start_all()
+            mesh = await office.client()
+            await _queue_grows(mesh)
+            submissions = (
+                mesh.start("echo", {"value": 1}, requires={"node": office.nodes[0].id}),
+                mesh.start("echo", {"value": 2}, urgency="high"),
+                mesh.start("echo", {"value": 3}, delay_s=1),
+            )
+            for task in await asyncio.gather(*submissions):
+                assert (await task.end(30)).state == "done"
         finally:
             office.print_logs()
 
