@@ -179,7 +179,8 @@ def _tones(sound: Sound, stream: Any) -> Any:
     loud = (0.2 * np.sin(2 * np.pi * 300 * (np.arange(count) + 1) * at)).astype(np.float32)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(loud.reshape(1, -1)), "flt", sound.layout)
     frame.sample_rate, frame.time_base, frame.pts = 48000, Fraction(1, 48000), round(sound.starts * 48000)
-    resampler = av.AudioResampler(context.format.name, sound.layout, 48000, frame_size=1024)
+    frame_size = 1152 if sound.codec == "mp2" else 1024
+    resampler = av.AudioResampler(context.format.name, sound.layout, 48000, frame_size=frame_size)
     packets = []
     for resampled in (*resampler.resample(frame), *resampler.resample(None)):
         packets += stream.encode(resampled)

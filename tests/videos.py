@@ -106,7 +106,8 @@ def _made(container: str, muxer: dict[str, str]) -> Iterator[tuple[Any, list[byt
 def _tone(stream: Any, seconds: float) -> Any:
     at = np.arange(int(48000 * seconds)) / 48000
     loud = (0.3 * np.sin(2 * np.pi * 440 * at)).astype(np.float32)
-    resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 48000, frame_size=1024)
+    frame_size = 1152 if stream.codec_context.codec.name == "mp2" else 1024
+    resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 48000, frame_size=frame_size)
     frame = av.AudioFrame.from_ndarray(np.stack([loud, loud]), "fltp", "stereo")
     frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
     for resampled in (*resampler.resample(frame), *resampler.resample(None)):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import MAX_PIXELS, MAX_SECONDS
+from mesh.splitting.recordings import LEAST_WHOLE, Mending, is_recording
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -134,10 +135,15 @@ def _video_of(container: InputContainer) -> VideoStream:
     if context.width * context.height > MAX_PIXELS:
         size = f"{context.width} x {context.height} pixels"
         raise MediaFault(f"has {size}; the limit is {MAX_PIXELS // 1_000_000} million")
-    if (length := duration_s(container, stream)) > MAX_SECONDS:
-        raise MediaFault(f"has a duration of {length / 3600:.1f} hours; the limit is {MAX_SECONDS // 3600}")
+    # Joined recordings have a false duration: theirs is checked while they are read.
+    if (length := duration_s(container, stream)) > MAX_SECONDS and not is_recording(container):
+        raise _too_long(length)
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+def _too_long(length_s: float) -> MediaFault:
+    return MediaFault(f"has a duration of {length_s / 3600:.1f} hours; the limit is {MAX_SECONDS // 3600}")
 
 
 def duration_s(container: InputContainer, stream: VideoStream) -> float:
@@ -176,7 +182,7 @@ def announced_packets(container: InputContainer, stream: VideoStream) -> int:
 
 
 class Decoding:
-    """Reads and decodes a video, and detects damage and truncation.
+    """Reads and decodes a video, and detects damage and truncation; a recording is mended.
 
     `packets()` yields the packets of the file; `frames(packet)` decodes one of the video, in presentation order.
     """
@@ -186,11 +192,21 @@ class Decoding:
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO"
         self.read = self.decoded = 0
+        self._skipped = 0
+        """Packets before the first frame: a recording may begin between key frames."""
+        self.mending = Mending() if is_recording(container) else None
+        self._start_s = float("inf")
+        """The first time of the video."""
         self._end_s = 0.0
         self._previous: int | None = None
         """Time of the previous packet of the video, in its time base."""
         self._broken = False
         """Whether the last packet was corrupt."""
+
+    @property
+    def mended(self) -> str:
+        """What was mended so far, as a phrase that follows the file's name; "" if nothing was."""
+        return self.mending.reason if self.mending is not None else ""
 
     def packets(self, *others: Any) -> Iterator[Any]:
         """The packets of the video and of the streams `others`; the last of each is empty. Raises: MediaFault."""
@@ -199,19 +215,37 @@ class Decoding:
         streams = (self._stream, *others)
         try:
             for packet in self._container.demux():
-                if packet.size and packet.pts is not None:
-                    end = packet.pts + (packet.duration or self._gap(packet))
-                    self._end_s = max(self._end_s, float(end * packet.time_base))
+                if packet.size:
+                    self._check_time(packet)
                 if packet.stream not in streams:
                     continue
                 if packet.size and packet.stream is self._stream:
-                    self.read += 1
-                    self._broken = packet.is_corrupt
-                    if self._broken and self.read > 1:
-                        raise self._damaged()
+                    self._check(packet)
                 yield packet
         except (av.FFmpegError, ValueError, _OpensAnotherFile):
             raise self._damaged() from None
+
+    def _check_time(self, packet: Any) -> None:
+        """Note where the file has been read to. Raises: MediaFault for a recording that is too long."""
+        if self.mending is not None:
+            self.mending.move(packet)
+        if packet.pts is None:
+            return
+        end = packet.pts + (packet.duration or self._gap(packet))
+        self._end_s = max(self._end_s, float(end * packet.time_base))
+        if self.mending is not None and packet.stream is self._stream:
+            self._start_s = min(self._start_s, float(packet.pts * packet.time_base))
+            if self._end_s - self._start_s > MAX_SECONDS:
+                raise _too_long(self._end_s - self._start_s)
+
+    def _check(self, packet: Any) -> None:
+        """Raises: MediaFault for a corrupt packet of the video, unless the file is a recording."""
+        self.read += 1
+        self._broken = packet.is_corrupt
+        if self._broken and self.read > 1:
+            if self.mending is None:
+                raise self._damaged()
+            self.mending.suspect(packet)
 
     def _gap(self, packet: Any) -> int:
         """For a packet of the video without a duration: the time since the previous one, in its time base.
@@ -236,14 +270,23 @@ class Decoding:
         except (av.FFmpegError, ValueError):
             if not self.decoded and packet.size:
                 return []
-            raise self._damaged() from None
+            if self.mending is None:
+                raise self._damaged() from None
+            self.mending.refused(packet, self._end_s)
+            return []
+        if not self.decoded:
+            self._skipped = self.read
         self.decoded += len(found)
-        if any(frame.is_corrupt for frame in found):
-            raise self._damaged()
+        for frame in found:
+            if self.mending is not None:
+                self.mending.decoded(frame, self._end_s)
+            elif frame.is_corrupt:
+                raise self._damaged()
         return found
 
     def check_whole(self) -> None:
-        """Call it after the last packet. Raises: MediaFault when nothing was decoded, or the file is truncated."""
+        """Call it after the last packet. Raises: MediaFault when nothing was decoded, the file is truncated, or most of
+        a recording is damaged."""
         if not self.decoded:
             raise MediaFault("has no frame that can be decoded")
         length_s = (self._container.duration or 0) / 1e6
@@ -251,9 +294,14 @@ class Decoding:
         ends_s = self._end_s - min(0.0, (self._container.start_time or 0) / 1e6)
         known = self._container.format.name not in GUESSED_LENGTH
         short = known and length_s - ends_s > min(1.0, max(0.1, length_s / 100))
-        if self.read < announced_packets(self._container, self._stream) or short or self._broken:
+        short = short or (self._broken and self.mending is None)
+        if short or self.read < announced_packets(self._container, self._stream):
             length = f" of {length_s:.2f} s" if length_s else ""
             raise MediaFault(f"is truncated: it ends after {ends_s:.2f} s{length}")
+        if self.mending is not None:
+            whole, expected = self.decoded - self.mending.shown, self.read - self._skipped
+            if whole < LEAST_WHOLE * expected:
+                raise MediaFault(f"is damaged: {whole} of {expected} pictures are whole")
 
     def _damaged(self) -> MediaFault:
         return MediaFault(f"is damaged at {self._end_s:.2f} s")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
     from mesh.splitting.media_facts import StreamFacts
+    from mesh.splitting.recordings import Mending
 
 _CHAPTER_UNIT = Fraction(1, 1000)
 
@@ -25,10 +26,13 @@ class Carrier:
     """Adds the streams of a plan to `output` and writes their packets. `video`: the output's video stream.
 
     The caller adds the video stream first, and passes the packets of `sources` in the order of the file, the last of
-    each being empty. Raises: MediaFault.
+    each being empty. `mending`: of a recording. Raises: MediaFault.
     """
 
-    def __init__(self, plan: Plan, source: InputContainer, output: OutputContainer, video: Any) -> None:
+    def __init__(
+        self, plan: Plan, source: InputContainer, output: OutputContainer, video: Any, mending: Mending | None = None
+    ) -> None:
+        self._mending = mending
         self._plan, self._output, self.outcome = plan, output, plan.outcome
         streams: dict[int, Any] = {stream.index: stream for stream in source.streams}
         describe(video, plan.video, plan.container)
@@ -39,7 +43,7 @@ class Carrier:
         self.audio: list[Track] = []
         self._tracks: dict[int, Track | SubtitleTrack] = {}
         for audio in plan.audio:
-            track = Track(streams[audio.track.index], output, audio, plan.start, plan.seconds)
+            track = Track(streams[audio.track.index], output, audio, plan.start, plan.seconds, mending)
             self.audio.append(track)
             self._add(audio.track, track)
         encoder = ENCODED_TEXT[plan.container]
@@ -91,9 +95,11 @@ class Carrier:
             track.write(packet)
 
     def finish(self) -> None:
-        """Write the cover pictures, when all other packets are written."""
+        """Write the cover pictures, when all other packets are written, and list what was mended."""
         from av import Packet
 
+        if self._mending is not None:
+            self._mending.note(self.outcome)
         for stream, contents in self._covers:
             packet = Packet(contents)
             packet.stream, packet.time_base = stream, Fraction(1, 1000)

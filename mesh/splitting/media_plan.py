@@ -52,6 +52,8 @@ class Target:
     """Per sample of the result."""
     audio: bool = True
     """Whether the audio is kept."""
+    copy: bool = True
+    """Whether audio may be copied."""
     location: bool = False
     """Whether the place where it was filmed is kept."""
     seconds: Fraction | None = None
@@ -190,7 +192,7 @@ def _audio(facts: Facts, target: Target, outcome: Outcome) -> tuple[AudioPlan, .
             outcome.add(DROPPED, "audio", detail, "as asked for")
         elif not track.readable:
             outcome.add(DROPPED, "audio", detail, "it can't be decoded")
-        elif track.codec in HELD[target.container]:
+        elif target.copy and track.codec in HELD[target.container]:
             outcome.add(KEPT, "audio", detail)
             outcome.add(KEPT, "channel layout", f"{track.name}, {track.layout}")
             found.append(AudioPlan(track, copied=True))
@@ -209,7 +211,9 @@ def _encoded_audio(track: StreamFacts, detail: str, target: Target, outcome: Out
     elif unnamed and track.channels in AAC_LAYOUTS:
         layout = usual
     samples = "" if rate == track.rate else f", {track.rate} to {rate} samples/s"
-    outcome.add(CONVERTED, "audio", f"{detail} to {codec}{samples}", f"{target.container} doesn't hold it")
+    held = track.codec in HELD[target.container]
+    reason = "it changes its channels or its rate" if held else f"{target.container} doesn't hold it"
+    outcome.add(CONVERTED, "audio", f"{detail} to {codec}{samples}", reason)
     same = layout in (track.layout, usual if unnamed else "")
     change = layout if same else f"{track.layout} to {layout}"
     outcome.add(KEPT if same else CONVERTED, "channel layout", f"{track.name}, {change}")

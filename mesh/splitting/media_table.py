@@ -78,7 +78,14 @@ ROWS = (
     _row("ICC profile", DROPPED, DROPPED, "no encoder here writes it"),
     _row("ambient viewing environment", DROPPED, DROPPED, "no encoder here writes it"),
     _row("references to other files", REFUSED, REFUSED, "playlists, external tracks"),
-    _row("damage, truncation", REFUSED, REFUSED, "as the decoder and the length in the file show it"),
+    _row("clock jumps", CONVERTED, CONVERTED,
+         "of transport and program streams: back by more than 0.1 s or forward by more than 10 s, as joined recordings "
+         "have; the sections follow each other"),
+    _row("damaged pictures", CONVERTED, CONVERTED,
+         "of transport and program streams: the decoder completes them from others, or leaves them out; "
+         "`damaged_frames` counts them"),
+    _row("damaged sound", DROPPED, DROPPED, "of transport and program streams: `damaged_sound` counts the packets"),
+    _row("damage, truncation", REFUSED, REFUSED, "as the decoder and the length in the file show it, in other formats"),
 )  # fmt: skip
 BY_FACT = {row.fact: row for row in ROWS}
 

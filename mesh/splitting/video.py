@@ -80,7 +80,8 @@ async def encode(
     video_encode_<codec>, without `video`. `on_progress` is called after every change. The other options apply to each
     task, see `mesh.client.Mesh`; by default `requires` asks for as many cores as the payload has `threads`.
     Returns {file, bytes, codec, encoder, frames, duration_s, width, height, bit_rate (of the video, bits/s), audio,
-    kept, converted, dropped (texts: what became of the facts of the source, see docs/video.md), parts, nodes (ids),
+    damaged_frames, damaged_sound, kept, converted, dropped (texts: what became of the facts of the source, see
+    docs/video.md), parts, nodes (ids),
     seconds, fps, realtime (duration of the video over `seconds`)}; a video that was encoded as one task also has
     `one_task`, the reason.
 
@@ -135,7 +136,13 @@ async def _in_parts(
     job.begin_phase("joining")
     result = job.target(kind.rpartition("_")[2], settings)
     joined = await asyncio.to_thread(video_join.join, video, parts, draft, result, job.report_joined)
-    return {**job.facts(parts), "audio": joined.audio, **joined.outcome.as_info()}
+    return {
+        **job.facts(parts),
+        "audio": joined.audio,
+        "damaged_frames": 0,
+        "damaged_sound": joined.damaged_sound,
+        **joined.outcome.as_info(),
+    }
 
 
 @contextmanager

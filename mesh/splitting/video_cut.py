@@ -103,11 +103,15 @@ def cut(video: SourceVideo, folder: Path) -> Generator[CutPart, None, None]:
         stream.codec_context.copy_opaque = True
         cutting = _Cutting(video, folder, stream)
         for packet in decoding.packets():
+            if decoding.mended:
+                raise CannotCut(decoding.mended)
             if packet.size:
                 packet.opaque = video_part.Mark(cutting.add_packet(packet))
             for frame in decoding.frames(packet):
                 yield from cutting.add_frame(frame)
         decoding.check_whole()
+        if decoding.mended:
+            raise CannotCut(decoding.mended)
         yield from cutting.finish()
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from mesh.splitting import video_pictures
 from mesh.splitting.media import Decoding, MediaFault, open_output, opened, time_base_of
+from mesh.splitting.media_audio import ChangingAudio
 from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
+from mesh.splitting.recordings import Mending, is_recording
 from mesh.splitting.video_cut import CutPart, SourceVideo
 from mesh.splitting.video_plan import decode_times
 
@@ -77,6 +79,8 @@ class Joined:
     audio: list[dict[str, str]]
     """The facts of each audio track."""
     outcome: Outcome
+    damaged_sound: int
+    """Packets of sound that were damaged and left out."""
 
 
 def join(
@@ -93,6 +97,16 @@ def join(
             "has parts that were encoded by different versions of an encoder: set requires to a node, or to a label of "
             "nodes with the same version"
         )
+    try:
+        return _join(video, parts, path, target, on_progress)
+    except ChangingAudio:
+        return _join(video, parts, path, replace(target, copy=False), on_progress)
+
+
+def _join(
+    video: SourceVideo, parts: Sequence[Part], path: Path, target: Target, on_progress: Callable[[int], None]
+) -> Joined:
+    """As `join`. Raises also: ChangingAudio."""
     with opened(video.path) as (source, _), open_output(path, target.container) as output:
         with opened(parts[0].path) as (_, first):
             stream = output.add_stream_from_template(first, opaque=True)
@@ -102,7 +116,8 @@ def join(
             bits = max((component.bits for component in pixels.components), default=8) if pixels else 8
             size = (first.codec_context.width, first.codec_context.height)
             target = replace(target, size=size, bits=bits, rate=video.rate)
-        carrier = Carrier(plan(video.facts, target), source, output, stream)
+        mending = Mending() if is_recording(source) else None
+        carrier = Carrier(plan(video.facts, target), source, output, stream, mending)
         carried = _write_carried(source, carrier, video.start)
         for written, packet in enumerate(_video_packets(video, parts), 1):
             # What is heard up to this time comes first, so that both are close together in the file.
@@ -116,7 +131,8 @@ def join(
         for _ in carried:
             pass
         carrier.finish()
-        return Joined([track.facts for track in carrier.audio], carrier.outcome)
+        damaged = mending.sound if mending is not None else 0
+        return Joined([track.facts for track in carrier.audio], carrier.outcome, damaged)
 
 
 def _video_packets(video: SourceVideo, parts: Sequence[Part]) -> Iterator[Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mesh.messages import TaskEnd
 
 #: The fields of a task's `info` that describe the encoding.
-_FACTS = ("encoder", "frames", "duration_s", "width", "height", "bit_rate", "audio")
+_FACTS = ("encoder", "frames", "duration_s", "width", "height", "bit_rate", "audio", "damaged_frames", "damaged_sound")
 
 
 async def encode(

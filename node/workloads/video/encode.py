@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.kinds.video import MIN_SIDE, Codec, VideoPayload
 from mesh.splitting.media import MediaFault, open_output, opened
+from mesh.splitting.media_audio import ChangingAudio
 from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
@@ -32,9 +33,9 @@ _ENCODING_SHARE = 0.75
 def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
     """Encode the payload's video into a file. info: codec, encoder, hardware, preset, crf, bit_rate_asked, threads,
     frames, duration_s, width, height, frame_rate, pixel_format, bit_rate (of the video, bits/s), bytes, container,
-    audio, kept, converted, dropped (texts: what became of the source's facts, see docs/video.md), seconds, fps (frames
-    encoded per second), realtime (duration over seconds), and facts about the source; with `quality` also psnr_db,
-    psnr_y_db, psnr_min_db, ssim.
+    audio, damaged_frames, damaged_sound (packets; both of a recording), kept, converted, dropped (texts: what became of
+    the source's facts, see docs/video.md), seconds, fps (frames encoded per second), realtime (duration over seconds),
+    and facts about the source; with `quality` also psnr_db, psnr_y_db, psnr_min_db, ssim.
 
     Raises: InputFault.
     """
@@ -69,9 +70,18 @@ class _Job:
         self.codec, self.payload, self.context, self.path, self.encoder = codec, payload, context, path, encoder
         self.settings = codecs.settings_of(codec, payload, context.cores)
         self.pixel_format = "yuv420p"
+        self.copy = True
+        """Whether audio may be copied."""
 
     def run(self) -> dict[str, Any]:
         """Encode the video; returns the facts for the result."""
+        try:
+            return self._run()
+        except ChangingAudio:
+            self.copy = False
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         started = time.perf_counter()
         frame_format = codecs.pixel_format_of(self.encoder, self.payload.pixel_format or "yuv420p")
         frame_filter = FrameFilter(self.payload, frame_format)
@@ -125,6 +135,8 @@ class _Job:
             "bytes": self.path.stat().st_size,
             "container": self.payload.container,
             "audio": written.audio,
+            "damaged_frames": source.mending.frames if source.mending else 0,
+            "damaged_sound": source.mending.sound if source.mending else 0,
             **written.outcome.as_info(),
             "seconds": round(seconds, 6),
             "fps": round(written.frames / seconds, 3),
@@ -244,11 +256,12 @@ class _Writer(_Written):
             size=self.size,
             bits=10 if self._job.pixel_format == "yuv420p10le" else 8,
             audio=payload.audio == "keep",
+            copy=self._job.copy,
             location=payload.location == "keep",
             seconds=payload.span,
             rate=source.rate,
         )
-        self._carrier = Carrier(plan(source.known, target), source.container, self._file, stream)
+        self._carrier = Carrier(plan(source.known, target), source.container, self._file, stream, source.mending)
         self.audio = [track.facts for track in self._carrier.audio]
         self.outcome = self._carrier.outcome
 

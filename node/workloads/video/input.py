@@ -14,6 +14,7 @@ from mesh.kinds.video_picture import Picture
 from mesh.splitting.frame_times import FrameTimes
 from mesh.splitting.media import Decoding, MediaFault, duration_s, opened, rate_of
 from mesh.splitting.media_facts import Facts, read_facts
+from mesh.splitting.recordings import Mending
 from node.executor.context import Context, InputFault
 from node.workloads.video import test_pattern
 from node.workloads.video.frame_filter import FrameFilter, stamp_of
@@ -43,6 +44,8 @@ class Source:
     """Time in the source that becomes 0 in the result, seconds."""
     picture: Picture = field(default_factory=Picture)
     container: InputContainer | None = None
+    mending: Mending | None = None
+    """Of a recording."""
     known: Facts | None = None
     """The facts of a whole file."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -112,9 +115,12 @@ def _file(
     frame_filter.threads = context.cores
     frame_filter.rate = rate if payload.fps else None
     frame_filter.picture = picture
-    reader = _Reader(payload, start, Decoding(container, stream, context.cores), rate)
+    decoding = Decoding(container, stream, context.cores)
+    reader = _Reader(payload, start, decoding, rate)
     items, facts = reader.items(frame_filter, stream, others), _decoder_facts(decoder)
-    return Source(items, rate, float(length * rate), pixel_format, start, picture, container, known, facts)
+    return Source(
+        items, rate, float(length * rate), pixel_format, start, picture, container, decoding.mending, known, facts
+    )
 
 
 def _part(
