@@ -176,7 +176,8 @@ async def test_a_closed_pipe_is_no_error(node: NodeProcess) -> None:
     """`queztl nodes | head -0`"""
     process = await start("nodes", "--json", url=node.api)
     assert process.stdout is not None and process.stderr is not None
-    process.stdout._transport.close()  # type: ignore[attr-defined]
+    # pyrefly: ignore[missing-attribute]  asyncio has no public call that closes the reading end of a pipe
+    process.stdout._transport.close()
     assert await process.stderr.read() == b"" and await process.wait() == 128 + 13
 
 

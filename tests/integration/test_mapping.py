@@ -76,7 +76,7 @@ async def test_an_abandoned_map_reads_no_more_payloads(mesh: Mesh) -> None:
 
     items = mesh.map("echo", payloads(), window=WINDOW)
     assert (await anext(items)).result == {"value": 1}
-    await items.aclose()  # type: ignore[attr-defined]
+    await items.aclose()  # pyrefly: ignore[missing-attribute]  `map` is an async generator
     await asyncio.wait_for(ended.wait(), 10)
 
 

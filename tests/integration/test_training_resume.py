@@ -10,8 +10,8 @@ import torch
 from mesh.kinds.table import validate
 from node.executor.context import Context, load
 from node.workloads import ml_training
+from tests.trainings import TINY
 
-TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
 GIVEN = {"features": 5, "classes": 3, "width": 64, "batch": 16, "learning_rate": 0.01}
 
 

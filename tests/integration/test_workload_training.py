@@ -1,52 +1,33 @@
 """ml_training: sizes of its models, losses that fall, trainings that fail, and limits."""
 
-import io
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mesh.kinds.ml_training import MEMORY_MB, MlTrainingPayload, parameters
+from mesh.kinds.ml_training import MlTrainingPayload, parameters
 from mesh.kinds.table import validate
-from node.executor.context import Context, InputFault, load
+from node.executor.context import InputFault
 from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
 from node.workloads.training import models
 from node.workloads.training.data import TEXT_FLOOR, open_source
+from tests.trainings import CONTEXT, SMALL_IMAGES, TINY, count, trained
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
-SMALL_IMAGES = {"model": "resnet50", "image_size": 32, "classes": 4, "batch": 16, "precision": "fp32"}
 
 
 @pytest.fixture
 def run(tmp_path):
-    def call(payload, **more):
-        context = Context(1, tmp_path, memory_mb=MEMORY_MB, **more)
-        return load("ml_training")(validate("ml_training", payload), context)
-
-    return call
-
-
-CONTEXT = Context(1, Path("."))
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
+    return partial(trained, tmp_path)
 
 
 # --- models ----------------------------------------------------------------------------------------
-
-
-def count(payload):
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in models.build(validate("ml_training", payload)).parameters())
 
 
 def test_resnet50_is_that_of_the_paper():

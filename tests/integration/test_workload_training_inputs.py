@@ -1,52 +1,28 @@
 """ml_training on data in the payload, and invalid payloads."""
 
-import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from mesh.kinds.ml_training import MEMORY_MB, memory_bytes
+from mesh.kinds.ml_training import memory_bytes
 from mesh.kinds.table import validate
-from node.executor.context import Context, InputFault, load
+from node.executor.context import InputFault
 from node.executor.worker_main import error_of
 from node.workloads.ml_training import DidNotLearn
-from node.workloads.training import models
 from node.workloads.training.data import open_source
+from tests.trainings import CONTEXT, SMALL_IMAGES, TINY, npz, trained
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {"model": "transformer", "layers": 2, "width": 32, "heads": 2, "context": 32, "vocabulary": 256, "batch": 8}
-SMALL_IMAGES = {"model": "resnet50", "image_size": 32, "classes": 4, "batch": 16, "precision": "fp32"}
 
 
 @pytest.fixture
 def run(tmp_path):
-    def call(payload, **more):
-        context = Context(1, tmp_path, memory_mb=MEMORY_MB, **more)
-        return load("ml_training")(validate("ml_training", payload), context)
-
-    return call
-
-
-CONTEXT = Context(1, Path("."))
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-# --- models ----------------------------------------------------------------------------------------
-
-
-def count(payload):
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in models.build(validate("ml_training", payload)).parameters())
+    return partial(trained, tmp_path)
 
 
 X, Y = np.random.default_rng(0).normal(size=(64, 5)), np.arange(64) % 3

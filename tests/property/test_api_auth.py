@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +18,9 @@ FOREIGN = (
 TRUST = Trust(8000, frozenset({"box", "box.local"}), frozenset({"proxy.example:443"}))
 
 
-def ask(trust: Trust = TRUST, **facts: object) -> object:
-    given = {"host": "127.0.0.1:8000", "local_address": "10.0.0.5", "origin": None, "fetch_site": None}
-    return decide(trust, **(given | {"route_is_open": False} | facts))  # type: ignore[arg-type]
+def ask(trust: Trust = TRUST, **facts: Any) -> object:
+    given: dict[str, Any] = {"host": "127.0.0.1:8000", "local_address": "10.0.0.5", "origin": None, "fetch_site": None}
+    return decide(trust, **(given | {"route_is_open": False} | facts))
 
 
 @given(st.sampled_from(OWN), st.sampled_from(FOREIGN), st.integers(1, 65535))
