@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mesh import data_folder
 from mesh.bus.server.config import SYSTEM_USER
-from mesh.bus.server.data_dir import Founded, Route, read_marker
+from mesh.bus.server.data_dir import BusMarker, Route, read_marker
 from mesh.bus.server.layout import LOOPBACK, BusSettings
 from mesh.bus.server.supervisor import BusServer
 from mesh.cluster.routes import announced_routes, join_routes
@@ -40,7 +40,7 @@ class HostedBus:
 
     path: Path
     mesh: MeshIdentity
-    founded: Founded
+    marker: BusMarker
     used_by: str
     """Pid of the node that runs on the directory; "" when none does."""
 
@@ -52,25 +52,25 @@ class HostedBus:
     @property
     def members(self) -> dict[str, Sequence[Route]]:
         """Node id -> where its server was last heard, of all servers of the mesh."""
-        return known_members(self.founded)
+        return known_members(self.marker)
 
     @property
     def local_url(self) -> str:
         """Where the server listens, if it runs."""
-        return f"nats://{LOOPBACK}:{self.founded.client_port}"
+        return f"nats://{LOOPBACK}:{self.marker.client_port}"
 
 
 def read_hosted(path: Path) -> HostedBus:
     """Read the data directory `path`; changes nothing. Raises: NotFound when it holds no bus server, CannotStart."""
     path = path.expanduser().absolute()
-    founded = read_marker(path / data_folder.BUS)
-    if founded is None:
+    marker = read_marker(path / data_folder.BUS)
+    if marker is None:
         raise NotFound(f"{path} holds no bus server; name the data directory of a node that ran one with --data")
     stored = read_stored(path / data_folder.IDENTITY) or {}
     mesh = MeshIdentity(**stored["mesh"]) if stored.get("mesh") else None
-    if mesh is None or mesh.id != founded.mesh_id:
-        mesh = MeshIdentity(founded.mesh_id, founded.mesh_id, 0.0, "")
-    return HostedBus(path, mesh, founded, _used_by(path))
+    if mesh is None or mesh.id != marker.mesh_id:
+        mesh = MeshIdentity(marker.mesh_id, marker.mesh_id, 0.0, "")
+    return HostedBus(path, mesh, marker, _used_by(path))
 
 
 def _used_by(path: Path) -> str:
@@ -90,9 +90,9 @@ def describe(hosted: HostedBus) -> list[str]:
     others = [
         f"{node} (last at {', '.join(dict.fromkeys(host for host, _ in routes))})" if routes else node
         for node, routes in hosted.members.items()
-        if node != host_of(hosted.founded.server_name)
+        if node != host_of(hosted.marker.server_name)
     ]
-    total = max(1 + len(others), len(hosted.founded.peers) + 1 if not others else 0)
+    total = max(1 + len(others), len(hosted.marker.peers) + 1 if not others else 0)
     found = [
         f"{hosted.path} holds a bus server of the mesh {hosted.mesh.name} ({hosted.mesh.id}), one of {total}"
         + (f"; the others are those of {', '.join(others)}." if others else ".")
@@ -137,10 +137,10 @@ async def _start(hosted: HostedBus, undo: contextlib.AsyncExitStack) -> BusServe
     settings = BusSettings(
         mesh_id=hosted.mesh.id,
         mesh_name=hosted.mesh.name,
-        node_id=host_of(hosted.founded.server_name),
+        node_id=host_of(hosted.marker.server_name),
         system_password=system_password(hosted.mesh.id),
         bind_host=LOOPBACK,
-        client_port=hosted.founded.client_port,
+        client_port=hosted.marker.client_port,
         client_port_required=True,
     )
     server = BusServer(data.bus_folder, settings, lambda *_: None)
@@ -155,7 +155,7 @@ async def _introduce(server: BusServer, hosted: HostedBus, addresses: tuple[str,
     await discovery.start()
     try:
         await asyncio.sleep(LISTEN_S)
-        known = set(hosted.founded.others) or None
+        known = set(hosted.marker.others) or None
         heard = announced_routes(discovery.peers(), hosted.mesh.id, known)
     finally:
         await discovery.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.bus.server.data_dir import Founded, Route
+from mesh.bus.server.data_dir import BusMarker, Route
 from mesh.discovery.identity import MeshIdentity
 from mesh.subjects import host_of
 from mesh.views import BusView, NetworkView, QueueView, RegistryView, WaitingView
@@ -41,10 +41,10 @@ class Standing:
         return self.total // 2 + 1
 
 
-def known_members(founded: Founded, own: Sequence[Route] = ()) -> dict[str, Sequence[Route]]:
+def known_members(marker: BusMarker, own: Sequence[Route] = ()) -> dict[str, Sequence[Route]]:
     """Node id -> routes of all servers that a data directory names, its own first."""
-    others = {host_of(member.name): member.routes for member in founded.members}
-    return {host_of(founded.server_name): own, **others}
+    others = {host_of(member.name): member.routes for member in marker.members}
+    return {host_of(marker.server_name): own, **others}
 
 
 def view_of(standing: Standing) -> WaitingView:

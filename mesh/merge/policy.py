@@ -13,7 +13,7 @@ from typing import Any, Literal
 #: An older mesh may be in use even if it is empty, seconds.
 YOUNG_S = 120.0
 #: Ages that differ by less count as equal, seconds: each side reads one a moment after the other.
-NEAR_S = 10.0
+AGE_TOLERANCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def judge(one: MeshSummary, other: MeshSummary) -> Verdict:
 
 def source(one: MeshSummary, other: MeshSummary) -> MeshSummary:
     """The mesh to merge into the other: a disposable one, else that with fewer nodes, the younger, the higher id."""
-    by_age = abs(one.age_s - other.age_s) >= NEAR_S
+    by_age = abs(one.age_s - other.age_s) >= AGE_TOLERANCE_S
 
     def merge_order(summary: MeshSummary) -> tuple[Any, ...]:
         age_s = summary.age_s if by_age else 0.0

@@ -35,7 +35,7 @@ from node.lifecycle.peer_routes import PeerRoutes
 from node.lifecycle.twins import refuse_twin
 
 if TYPE_CHECKING:
-    from mesh.bus.server.data_dir import Founded, Route
+    from mesh.bus.server.data_dir import BusMarker, Route
     from mesh.bus.server.supervisor import BusServer
     from mesh.discovery.mdns import Discovery
     from node.config import NodeConfig
@@ -95,7 +95,7 @@ class Waiting:
             if await self._was_replaced(server):
                 raise ServerReplaced
             heard = await self.routes.find(server)
-            await self._tell_standing(server.address.client_urls, known_members(server.founded, server.routes), heard)
+            await self._tell_standing(server.address.client_urls, known_members(server.marker, server.routes), heard)
             await asyncio.sleep(LEADERS_CHECK_S)
 
     async def follow_addresses(self, server: BusServer | None = None) -> bool:
@@ -130,9 +130,9 @@ class Waiting:
         if not urls or urls == self._asked:
             return False
         self._asked = urls
-        return not await self.is_member(server.founded, urls)
+        return not await self.is_member(server.marker, urls)
 
-    async def is_member(self, founded: Founded, urls: Iterable[str]) -> bool:
+    async def is_member(self, marker: BusMarker, urls: Iterable[str]) -> bool:
         """Whether the bus server of this node still belongs to the mesh, as the servers at `urls` report.
 
         While the node was away, the leader may have replaced its server: then it is not in the servers' own group, and
@@ -151,7 +151,7 @@ class Waiting:
             # Before its server starts: two servers of one name would cut each other off.
             await refuse_twin(bus, self.data, self.config.interface)
             password = system_password(self.mesh.id)
-            if await is_in_group(tuple(ours), password, founded.server_name, self.config.mesh_config) is not False:
+            if await is_in_group(tuple(ours), password, marker.server_name, self.config.mesh_config) is not False:
                 return True
             entry = await bus.kv(subjects.KV_MESH).get(subjects.server_key(self.data.node_id))
         except CannotStart:
@@ -162,12 +162,12 @@ class Waiting:
             await bus.close()
         record = readable(decoding.server, entry)
         # Where the record can't be read, nobody knows: the store stays, for it may hold the only copy of something.
-        return entry is not None and (record is None or record.name == founded.server_name)
+        return entry is not None and (record is None or record.name == marker.server_name)
 
     # --- with or without one --------------------------------------------------------------------------
     async def until_led(self, bus: Bus, urls: Iterable[str], server: BusServer | None = None) -> None:
         """Return once every stream has a leader: after a power cut each elects one, some seconds after the bus did."""
-        members = known_members(server.founded, server.routes) if server is not None else {}
+        members = known_members(server.marker, server.routes) if server is not None else {}
         while True:
             try:
                 electing = await leaderless(bus)

@@ -207,8 +207,8 @@ async def test_a_server_that_died_takes_another_port_where_its_own_was_taken(tri
 
     await eventually(serves, 30, "it serves at another port")
     others[0].close()
-    founded = data_dir.read_marker(trio.folder / "a")
-    assert founded is not None and founded.cluster_port == server.routes[0][1]
+    marker = data_dir.read_marker(trio.folder / "a")
+    assert marker is not None and marker.cluster_port == server.routes[0][1]
     bus = await trio.connect()
     assert (await bus.stream_info("WORK")).messages == MESSAGES
 

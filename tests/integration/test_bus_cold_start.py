@@ -137,10 +137,10 @@ async def olds(tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
 async def _old_witness(trio: Trio, node: str, folder: Path) -> ServerProcess:
     """Start a server without JetStream that is a route, as earlier witnesses were."""
     folder.mkdir()
-    founded = data_dir.read_marker(trio.folder / node)
-    assert founded is not None
+    marker = data_dir.read_marker(trio.folder / node)
+    assert marker is not None
     layout = Layout(folder, replace(SETTINGS, node_id=node))
-    boot = layout.boot(founded, data_dir.free_port("127.0.0.1"))
+    boot = layout.boot(marker, data_dir.free_port("127.0.0.1"))
     process = ServerProcess("old", find_server().path, folder)
     await process.launch(render(replace(boot, name=f"{node}-old", log_file=folder / "old.log", store=None)))
     return process

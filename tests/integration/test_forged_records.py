@@ -110,18 +110,18 @@ async def test_forged_records_of_a_lone_server_hold_nothing_up(
 ) -> None:
     """The store put aside, no restart of a bus server ever again, and a queue that nothing fits in."""
     kv, node = bus.kv(subjects.KV_MESH), SETTINGS.node_id
-    founded, urls = read_marker(harness.folder), harness.bus_urls
-    assert founded is not None
+    marker, urls = read_marker(harness.folder), harness.bus_urls
+    assert marker is not None
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "node.json").write_text(json.dumps({"node_id": node}))
     data = open_data_dir(tmp_path / "data")
     mesh = MeshIdentity(SETTINGS.mesh_id, SETTINGS.mesh_name, 1.0, node)
     # pyrefly: ignore[bad-argument-type]  `is_member` does not use discovery
     waiting = Waiting(build({"interface": "lo"}, {}), data, mesh, None, "", "", lambda _: None, lambda _: None)
-    assert await waiting.is_member(founded, urls)  # deleted, or never there
+    assert await waiting.is_member(marker, urls)  # deleted, or never there
     await kv.put(subjects.server_key(node), encode(ServerRecord(node=node, name="nelse~1", client_urls=urls)))
-    assert await waiting.is_member(founded, urls)
-    assert not await waiting.is_member(replace(founded, server_name=f"{node}~gone"), urls)  # neither here nor there
+    assert await waiting.is_member(marker, urls)
+    assert not await waiting.is_member(replace(marker, server_name=f"{node}~gone"), urls)  # neither here nor there
     data.close()
 
     await kv.put(subjects.RESTART_KEY, b"nobody")

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.bus.server.data_dir import MARKER, Founded, Member, read_marker, write_marker
+from mesh.bus.server.data_dir import MARKER, BusMarker, Member, read_marker, write_marker
 from mesh.cluster.routes import announced_routes, join_routes, member_urls
 from mesh.cluster.waiting import Standing, advice, known_members, view_of, waiting_network
 from mesh.discovery.announcement import ROLES, Announcement
@@ -77,10 +77,10 @@ def test_who_waits_for_whom_in_words() -> None:
 
 def test_a_data_directory_keeps_who_the_other_servers_are(tmp_path: Path) -> None:
     members = (Member("n2~abc", (("10.0.0.2", 6222),)), Member("n3~def"))
-    founded = Founded(OURS, "n1", 4222, 6222, 6223, (("10.0.0.2", 6222),), members)
-    write_marker(tmp_path, founded)
-    assert read_marker(tmp_path) == founded and founded.others == ("n2", "n3")
-    assert known_members(founded) == {"n1": (), "n2": (("10.0.0.2", 6222),), "n3": ()}
+    marker = BusMarker(OURS, "n1", 4222, 6222, 6223, (("10.0.0.2", 6222),), members)
+    write_marker(tmp_path, marker)
+    assert read_marker(tmp_path) == marker and marker.others == ("n2", "n3")
+    assert known_members(marker) == {"n1": (), "n2": (("10.0.0.2", 6222),), "n3": ()}
 
 
 def test_a_data_directory_of_an_earlier_version_names_no_members(tmp_path: Path) -> None:
@@ -88,4 +88,4 @@ def test_a_data_directory_of_an_earlier_version_names_no_members(tmp_path: Path)
         '{"version": 1, "mesh_id": "mours", "server_name": "n1", "client_port": 4222, "cluster_port": 6222, '
         '"witness_port": 6223, "peers": [["10.0.0.2", 6222]]}'
     )
-    assert read_marker(tmp_path) == Founded(OURS, "n1", 4222, 6222, 6223, (("10.0.0.2", 6222),))
+    assert read_marker(tmp_path) == BusMarker(OURS, "n1", 4222, 6222, 6223, (("10.0.0.2", 6222),))

@@ -16,7 +16,7 @@ from mesh.bus.server import data_dir
 from mesh.bus.server.binary import find_server, parse_version
 from mesh.bus.server.bootstrap import MetaGroup, meta_group, next_step
 from mesh.bus.server.config import ServerConfig, client_urls, local_host, render
-from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.data_dir import BusMarker
 from mesh.bus.server.layout import BusSettings, Layout
 from mesh.bus.server.process import last_complaint
 from mesh.bus.server.readiness import needs_peers
@@ -74,17 +74,17 @@ def test_addresses_of_clients() -> None:
 
 
 SETTINGS = BusSettings("mabc", "blue", "nabc", "secret", "0.0.0.0", ("10.0.0.5",))
-FOUNDED = Founded("mabc", "nabc", 4222, 6222, 6223)
+MARKER = BusMarker("mabc", "nabc", 4222, 6222, 6223)
 
 
 def test_the_boot_peer_is_nobodys_voter() -> None:
     layout = Layout(Path("/data/bus"), SETTINGS)
-    server, boot = layout.server(FOUNDED), layout.boot(FOUNDED, 6224)
+    server, boot = layout.server(MARKER), layout.boot(MARKER, 6224)
     assert boot.routes == (("127.0.0.1", server.cluster_port),)
     assert server.name != boot.name and boot.store != server.store
     assert server.tags == ("voter",) and not boot.tags and not boot.witness_port
     assert boot.host == boot.cluster_host == "127.0.0.1"
-    assert layout.address(FOUNDED).client_urls == ("nats://10.0.0.5:4222",)
+    assert layout.address(MARKER).client_urls == ("nats://10.0.0.5:4222",)
 
 
 _peers = st.lists(
@@ -97,22 +97,22 @@ def test_every_server_has_a_witness_and_no_route_to_it(peers: tuple[tuple[str, i
     """A route to a server without JetStream lowers the group size after a cold start; without a witness the last of
     three servers can't be rescued after a restart."""
     layout = Layout(Path("/data/bus"), replace(SETTINGS, system_password=password))
-    founded = replace(FOUNDED, peers=peers)
-    witness = json.loads(layout.witness(founded))
+    marker = replace(MARKER, peers=peers)
+    witness = json.loads(layout.witness(marker))
     assert not {"cluster", "jetstream", "accounts", "system_account"} & set(witness)
     (remote,) = witness["leafnodes"]["remotes"]
     leaf = urlsplit(remote["url"])
-    for config in (layout.server(founded), layout.newcomer(founded)):
+    for config in (layout.server(marker), layout.newcomer(marker)):
         document = json.loads(render(config))
         takes = document["leafnodes"]
-        assert takes["listen"] == f"127.0.0.1:{founded.witness_port}" and takes["no_advertise"] is True
-        assert (leaf.hostname, leaf.port) == ("127.0.0.1", founded.witness_port)
+        assert takes["listen"] == f"127.0.0.1:{marker.witness_port}" and takes["no_advertise"] is True
+        assert (leaf.hostname, leaf.port) == ("127.0.0.1", marker.witness_port)
         account = takes["authorization"]
         assert (leaf.username, unquote(leaf.password or "")) == (account["user"], account["password"])
         assert document["accounts"][account["account"]] == {}, "no message of the mesh reaches the witness"
-        assert config.routes and founded.witness_port not in {port for _, port in config.routes}
+        assert config.routes and marker.witness_port not in {port for _, port in config.routes}
         assert set(peers) <= set(config.routes)
-    assert layout.server(founded).routes == (peers or (("127.0.0.1", founded.cluster_port),))
+    assert layout.server(marker).routes == (peers or (("127.0.0.1", marker.cluster_port),))
 
 
 @given(st.none() | st.builds(MetaGroup, st.just(""), st.integers(0, 5), st.just(())))

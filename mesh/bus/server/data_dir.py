@@ -36,8 +36,8 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Founded:
-    """What a created bus starts again with: the names, which are part of the store, and the ports if they are free."""
+class BusMarker:
+    """What a bus starts again with: the names, which are part of its store, and the ports if they are free."""
 
     mesh_id: str
     server_name: str
@@ -56,20 +56,20 @@ class Founded:
         return tuple(sorted({host_of(member.name) for member in self.members}))
 
 
-def read_marker(folder: Path) -> Founded | None:
-    """What was created here, or None when nothing was. Raises: CannotStart when the marker is damaged."""
+def read_marker(folder: Path) -> BusMarker | None:
+    """The marker of the bus in `folder`; None when no bus was created there. Raises: CannotStart when it is damaged."""
     file = folder / MARKER
     try:
         stored = json.loads(file.read_bytes())
         stored_members = stored.get("members", ())
         members = tuple(Member(str(member["name"]), _routes(member["routes"])) for member in stored_members)
-        required = {name: stored[name] for name in Founded.__dataclass_fields__ if name not in ("peers", "members")}
-        return Founded(**required, peers=_routes(stored.get("peers", ())), members=members)
+        required = {name: stored[name] for name in BusMarker.__dataclass_fields__ if name not in ("peers", "members")}
+        return BusMarker(**required, peers=_routes(stored.get("peers", ())), members=members)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
         raise CannotStart(
-            f"{file} is damaged; restore it from a copy, or move {folder} away to found a new mesh"
+            f"{file} is damaged; restore it from a copy, or move {folder} away to create a new mesh"
         ) from None
 
 
@@ -77,10 +77,10 @@ def _routes(stored: Iterable[Sequence[Any]]) -> tuple[Route, ...]:
     return tuple((str(host), int(port)) for host, port in stored)
 
 
-def write_marker(folder: Path, founded: Founded) -> None:
-    """Keep `founded`. Raises: OSError."""
-    if read_marker(folder) != founded:
-        write_atomically(folder / MARKER, json.dumps({"version": 1, **asdict(founded)}, indent=1).encode())
+def write_marker(folder: Path, marker: BusMarker) -> None:
+    """Store `marker`. Raises: OSError."""
+    if read_marker(folder) != marker:
+        write_atomically(folder / MARKER, json.dumps({"version": 1, **asdict(marker)}, indent=1).encode())
 
 
 def prepare(folder: Path) -> None:
@@ -116,13 +116,13 @@ def put_aside(folder: Path) -> None:
     """Forget what was created here: its server was taken out of the mesh. The store is kept, once, under another name,
     until the next one is put aside. Raises: OSError.
 
-    A store that was never founded, as after a request to join servers that are not there, is removed: it would take the
+    A store without a marker, as after a request to join servers that are not there, is removed: it would take the
     place of one that is kept.
     """
-    was_founded = (folder / MARKER).exists()
+    was_complete = (folder / MARKER).exists()
     (folder / MARKER).unlink(missing_ok=True)
     aside, store = folder / "store.removed", folder / "store"
-    if not was_founded:
+    if not was_complete:
         shutil.rmtree(store, ignore_errors=True)
         return
     shutil.rmtree(aside, ignore_errors=True)

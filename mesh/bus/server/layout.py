@@ -1,4 +1,4 @@
-"""From a bus' settings and its founded ports to the configuration of each of its servers. Pure.
+"""From the settings and ports of a bus to the configuration of each of its servers. Pure.
 
 The routes are decided here. A server has the servers of the other nodes as routes. A lone server has itself, because
 nats-server requires a route in a cluster configuration. During bootstrap, `bootstrap.py` has the boot peer alone.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mesh.bus.server.config import SYSTEM_USER, VOTER_TAG, ServerConfig, client_urls, local_host, render_witness
-from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.data_dir import BusMarker
 
 LOOPBACK = "127.0.0.1"
 _BOOT_STORE_BYTES = 64 * 1024**2
@@ -39,7 +39,7 @@ class BusSettings:
     advertise: tuple[str, ...] = ()
     """Addresses of this machine that others may use; empty: `bind_host`."""
     client_port: int = 4222
-    """Preferred. A founded folder prefers the one it had."""
+    """Preferred; an existing bus prefers the port it had."""
     client_port_required: bool = False
     """Whether to refuse to start rather than take another port."""
     store_max_bytes: int = STORE_BYTES
@@ -74,17 +74,17 @@ class Layout:
     folder: Path
     settings: BusSettings
 
-    def server(self, founded: Founded) -> ServerConfig:
+    def server(self, marker: BusMarker) -> ServerConfig:
         """The one with the streams."""
         settings = self.settings
         return ServerConfig(
-            name=founded.server_name,
-            cluster=founded.mesh_id,
+            name=marker.server_name,
+            cluster=marker.mesh_id,
             host=settings.bind_host,
-            client_port=founded.client_port,
+            client_port=marker.client_port,
             cluster_host=settings.bind_host,
-            cluster_port=founded.cluster_port,
-            routes=founded.peers or ((local_host(settings.bind_host), founded.cluster_port),),
+            cluster_port=marker.cluster_port,
+            routes=marker.peers or ((local_host(settings.bind_host), marker.cluster_port),),
             password=settings.system_password,
             log_file=self.folder / "server.log",
             store=self.folder / "store",
@@ -92,35 +92,35 @@ class Layout:
             sync_interval_s=settings.sync_interval_s,
             tags=(VOTER_TAG,),
             client_advertise=settings.advertise[0] if settings.advertise else "",
-            witness_port=founded.witness_port,
+            witness_port=marker.witness_port,
             max_connections=settings.max_connections,
         )
 
-    def newcomer(self, founded: Founded) -> ServerConfig:
-        """The server while it joins those at `founded.peers`.
+    def newcomer(self, marker: BusMarker) -> ServerConfig:
+        """The server while it joins those at `marker.peers`.
 
         How many members a fresh server waits for before it votes is the number of its routes and itself. Two that
         lead nowhere make that four at least: so two newcomers that meet are no majority, and can't found a group of
         their own, whose empty catalogue would wipe every stream of the old one.
         """
         nowhere = ((LOOPBACK, 1), (LOOPBACK, 2))
-        return replace(self.server(founded), routes=(*founded.peers, *nowhere))
+        return replace(self.server(marker), routes=(*marker.peers, *nowhere))
 
-    def witness(self, founded: Founded) -> str:
+    def witness(self, marker: BusMarker) -> str:
         """The text of the witness's configuration file."""
-        name, port = f"{founded.server_name}-witness", founded.witness_port
+        name, port = f"{marker.server_name}-witness", marker.witness_port
         return render_witness(name, port, self.settings.system_password, self.folder / "witness.log")
 
-    def boot(self, founded: Founded, cluster_port: int) -> ServerConfig:
+    def boot(self, marker: BusMarker, cluster_port: int) -> ServerConfig:
         """The throw-away peer of a founding: no voter tag, so no stream ever lands on it."""
         return ServerConfig(
-            name=f"{founded.server_name}-boot",
-            cluster=founded.mesh_id,
+            name=f"{marker.server_name}-boot",
+            cluster=marker.mesh_id,
             host=LOOPBACK,
             client_port=-1,
             cluster_host=LOOPBACK,
             cluster_port=cluster_port,
-            routes=((local_host(self.settings.bind_host), founded.cluster_port),),
+            routes=((local_host(self.settings.bind_host), marker.cluster_port),),
             password=self.settings.system_password,
             log_file=self.folder / "boot.log",
             store=self.folder / "boot",
@@ -128,13 +128,13 @@ class Layout:
             hidden=True,
         )
 
-    def address(self, founded: Founded) -> BusAddress:
+    def address(self, marker: BusMarker) -> BusAddress:
         """Where clients find the server."""
         host = self.settings.bind_host
         return BusAddress(
-            client_urls=client_urls(host, self.settings.advertise, founded.client_port),
-            local_url=client_urls(host, (), founded.client_port)[0],
+            client_urls=client_urls(host, self.settings.advertise, marker.client_port),
+            local_url=client_urls(host, (), marker.client_port)[0],
             system_user=SYSTEM_USER,
             system_password=self.settings.system_password,
-            server_name=founded.server_name,
+            server_name=marker.server_name,
         )

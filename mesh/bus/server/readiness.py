@@ -7,7 +7,7 @@ import asyncio
 from mesh.bus.server.bootstrap import MetaGroup, meta_group, until_exit
 from mesh.bus.server.bootstrap_client import Admin, AdminError
 from mesh.bus.server.config import SYSTEM_USER, local_host
-from mesh.bus.server.data_dir import Founded
+from mesh.bus.server.data_dir import BusMarker
 from mesh.bus.server.layout import BusSettings
 from mesh.bus.server.process import ServerProcess
 from mesh.errors import CannotStart
@@ -25,12 +25,12 @@ def needs_peers(group: MetaGroup | None) -> bool:
     return group is not None and group.size > 1
 
 
-async def until_ready(server: ServerProcess, settings: BusSettings, founded: Founded, restarted: bool = False) -> None:
+async def until_ready(server: ServerProcess, settings: BusSettings, marker: BusMarker, restarted: bool = False) -> None:
     """Return once the JetStream API answers, or for a `restarted` server that waits for its peers.
 
     Raises: CannotStart when the server exits or takes too long.
     """
-    access = (local_host(settings.bind_host), founded.client_port, settings.system_password)
+    access = (local_host(settings.bind_host), marker.client_port, settings.system_password)
     try:
         async with asyncio.timeout(settings.ready_timeout_s):
             while not await is_ready(*access, restarted):

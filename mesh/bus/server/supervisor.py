@@ -23,7 +23,7 @@ from typing import Any
 from mesh.bus.server import bootstrap, data_dir, ports, readiness, store_audit, suspension
 from mesh.bus.server.binary import find_server
 from mesh.bus.server.config import local_host, render
-from mesh.bus.server.data_dir import Founded, Member, Route
+from mesh.bus.server.data_dir import BusMarker, Member, Route
 from mesh.bus.server.disk import SLOW_S, DiskProbe
 from mesh.bus.server.layout import LOOPBACK, BusAddress, BusSettings, Layout
 from mesh.bus.server.process import ServerProcess
@@ -65,34 +65,34 @@ class BusServer:
         self.expected = store_audit.Expected()
         """What the store should have held at the last start of the server."""
         self._watchers: list[asyncio.Task[None]] = []
-        self._founded: Founded | None = None
+        self._marker: BusMarker | None = None
 
     @property
-    def founded(self) -> Founded:
+    def marker(self) -> BusMarker:
         """What its folder holds; known once it was started."""
-        assert self._founded is not None, "start it first"
-        return self._founded
+        assert self._marker is not None, "start it first"
+        return self._marker
 
     @property
     def name(self) -> str:
         """What the server is called in its group; known once it was started."""
-        return self.founded.server_name
+        return self.marker.server_name
 
     @property
     def routes(self) -> tuple[Route, ...]:
         """(address, port) where other servers reach it; known once it was started."""
         hosts = self.settings.advertise or (local_host(self.settings.bind_host),)
-        return tuple((host, self.founded.cluster_port) for host in hosts)
+        return tuple((host, self.marker.cluster_port) for host in hosts)
 
     @property
     def peers(self) -> tuple[Route, ...]:
         """Where the other machines' servers are, as last heard."""
-        return self._founded.peers if self._founded else ()
+        return self._marker.peers if self._marker else ()
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The other servers of the mesh, as last heard."""
-        return self._founded.members if self._founded else ()
+        return self._marker.members if self._marker else ()
 
     @property
     def address(self) -> BusAddress:
@@ -128,22 +128,22 @@ class BusServer:
             if await process.stop_leftover():
                 log.warning("a %s of an earlier run was still there; it was ended", process.name)
         try:
-            founded = data_dir.read_marker(self.folder)
-            if founded is None and join:
-                founded = await self._join(server, tuple(join))
-                await witness.launch(self._layout.witness(founded))
-            elif founded is None:
-                founded = await self._found(server, boot)
+            marker = data_dir.read_marker(self.folder)
+            if marker is None and join:
+                marker = await self._join(server, tuple(join))
+                await witness.launch(self._layout.witness(marker))
+            elif marker is None:
+                marker = await self._create(server, boot)
                 self.founded_now = True
-                await witness.launch(self._layout.witness(founded))
-                await readiness.until_ready(server, self.settings, founded)
+                await witness.launch(self._layout.witness(marker))
+                await readiness.until_ready(server, self.settings, marker)
             else:
-                self.expected = await asyncio.to_thread(store_audit.expected, self.folder, founded.server_name)
-                founded = await self._bring_back(server, witness, founded)
+                self.expected = await asyncio.to_thread(store_audit.expected, self.folder, marker.server_name)
+                marker = await self._bring_back(server, witness, marker)
         except BaseException:
             await self._end_both()
             raise
-        self._founded, self._address, self._is_ready = founded, self._layout.address(founded), True
+        self._marker, self._address, self._is_ready = marker, self._layout.address(marker), True
         for process, ready in ((server, self._ready_again), (witness, _at_once)):
             self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
         took_s = round(time.monotonic() - began, 3)
@@ -184,12 +184,12 @@ class BusServer:
 
         Raises: OSError.
         """
-        assert self._founded is not None and self._server is not None, "start it first"
-        before = self._founded
+        assert self._marker is not None and self._server is not None, "start it first"
+        before = self._marker
         after = replace(before, peers=tuple(peers), members=before.members if members is None else tuple(members))
         if after == before:
             return
-        self._founded = after
+        self._marker = after
         if self.disk.hangs_s >= SLOW_S:
             raise OSError(errno.ETIMEDOUT, "the disk does not finish a write")
         if after.peers != before.peers:
@@ -199,11 +199,11 @@ class BusServer:
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """This machine has other addresses now: clients and servers are told of these."""
-        assert self._founded is not None and self._server is not None, "start it first"
+        assert self._marker is not None and self._server is not None, "start it first"
         self.settings = replace(self.settings, advertise=addresses)
         self._layout = Layout(self.folder, self.settings)
-        self._address = self._layout.address(self._founded)
-        self._server.write_config(render(self._layout.server(self._founded)))
+        self._address = self._layout.address(self._marker)
+        self._server.write_config(render(self._layout.server(self._marker)))
         self._server.reload()
 
     async def retire(self) -> None:
@@ -218,43 +218,43 @@ class BusServer:
 
     # --- the first time ------------------------------------------------------------------------------
 
-    async def _found(self, server: ServerProcess, boot: ServerProcess) -> Founded:
-        async def attempt(limit_s: float) -> Founded:
+    async def _create(self, server: ServerProcess, boot: ServerProcess) -> BusMarker:
+        async def attempt(limit_s: float) -> BusMarker:
             data_dir.wipe(self.folder)
-            founded = ports.choose(self.settings, None)
-            taken = (founded.client_port, founded.cluster_port, founded.witness_port)
+            marker = ports.choose(self.settings, None)
+            taken = (marker.client_port, marker.cluster_port, marker.witness_port)
             boot_port = data_dir.free_port(LOOPBACK, 0, taken)
-            boot_config = self._layout.boot(founded, boot_port)
-            config = replace(self._layout.server(founded), routes=((LOOPBACK, boot_port),))
+            boot_config = self._layout.boot(marker, boot_port)
+            config = replace(self._layout.server(marker), routes=((LOOPBACK, boot_port),))
             await bootstrap.found(server, config, boot, boot_config, limit_s)
-            return founded
+            return marker
 
-        founded = await self._start_with_retries(attempt)
+        marker = await self._start_with_retries(attempt)
         # The boot peer is no longer a route, neither for the next start nor for the running server.
-        return self._settle_in(server, founded)
+        return self._settle_in(server, marker)
 
-    async def _join(self, server: ServerProcess, peers: tuple[Route, ...]) -> Founded:
+    async def _join(self, server: ServerProcess, peers: tuple[Route, ...]) -> BusMarker:
         """Become one more member of the group at `peers`. It counts once that group's leader says so."""
         # A server that was taken out is refused under its old name for minutes: every membership has a name of its own.
         name = f"{self.settings.node_id}~{secrets.token_hex(3)}"
 
-        async def attempt(_: float) -> Founded:
+        async def attempt(_: float) -> BusMarker:
             data_dir.wipe(self.folder)
-            founded = replace(ports.choose(self.settings, None), server_name=name, peers=peers)
-            await server.launch(render(self._layout.newcomer(founded)))
-            await readiness.until_ready(server, self.settings, founded)
-            return founded
+            marker = replace(ports.choose(self.settings, None), server_name=name, peers=peers)
+            await server.launch(render(self._layout.newcomer(marker)))
+            await readiness.until_ready(server, self.settings, marker)
+            return marker
 
         return self._settle_in(server, await self._start_with_retries(attempt))
 
-    def _settle_in(self, server: ServerProcess, founded: Founded) -> Founded:
+    def _settle_in(self, server: ServerProcess, marker: BusMarker) -> BusMarker:
         """Replace the configuration of the first start by the lasting one."""
-        server.write_config(render(self._layout.server(founded)))
+        server.write_config(render(self._layout.server(marker)))
         server.reload()
-        data_dir.write_marker(self.folder, founded)
-        return founded
+        data_dir.write_marker(self.folder, marker)
+        return marker
 
-    async def _start_with_retries(self, attempt: Callable[[float], Awaitable[Founded]]) -> Founded:
+    async def _start_with_retries(self, attempt: Callable[[float], Awaitable[BusMarker]]) -> BusMarker:
         """`attempt(limit in seconds)`, up to three times: an election, or a port that another process took meanwhile,
         may be bad luck. Raises: CannotStart."""
         for limit_s in _FOUNDING_TIMEOUTS_S[:-1]:
@@ -268,7 +268,7 @@ class BusServer:
 
     # --- every other time ----------------------------------------------------------------------------
 
-    async def _bring_back(self, server: ServerProcess, witness: ServerProcess, was: Founded) -> Founded:
+    async def _bring_back(self, server: ServerProcess, witness: ServerProcess, was: BusMarker) -> BusMarker:
         settings = self.settings
         if (was.mesh_id, host_of(was.server_name)) != (settings.mesh_id, settings.node_id):
             raise CannotStart(
@@ -276,20 +276,20 @@ class BusServer:
                 f"{settings.mesh_id} on node {settings.node_id}; give another --data"
             )
 
-        async def attempt(_: float) -> Founded:
-            founded = ports.choose(settings, was)
-            await witness.launch(self._layout.witness(founded))
-            await server.launch(render(self._layout.server(founded)))
-            await readiness.until_ready(server, self.settings, founded, restarted=True)
-            return founded
+        async def attempt(_: float) -> BusMarker:
+            marker = ports.choose(settings, was)
+            await witness.launch(self._layout.witness(marker))
+            await server.launch(render(self._layout.server(marker)))
+            await readiness.until_ready(server, self.settings, marker, restarted=True)
+            return marker
 
-        founded = await self._start_with_retries(attempt)
-        data_dir.write_marker(self.folder, founded)
-        return founded
+        marker = await self._start_with_retries(attempt)
+        data_dir.write_marker(self.folder, marker)
+        return marker
 
     async def _ready_again(self, server: ServerProcess) -> None:
-        assert self._founded is not None
-        await readiness.until_ready(server, self.settings, self._founded, restarted=True)
+        assert self._marker is not None
+        await readiness.until_ready(server, self.settings, self._marker, restarted=True)
         self._is_ready, self.is_suspended = True, False
         self.restarts += 1
 
@@ -321,8 +321,8 @@ class BusServer:
             try:
                 if process is self._server:
                     self.expected = await asyncio.to_thread(store_audit.expected, self.folder, self.name)
-                    self._founded = ports.renew(self._layout, self.founded, process, self._witness)
-                    self._address = self._layout.address(self._founded)
+                    self._marker = ports.renew(self._layout, self.marker, process, self._witness)
+                    self._address = self._layout.address(self._marker)
                 await process.launch()
                 if self._stopping.is_set():  # stopped between the fork and here
                     await process.stop()
