@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,17 +245,17 @@ def test_the_only_server_hands_over_its_streams_before_it_leaves() -> None:
 
 
 def test_no_candidate_on_the_machine_of_a_server_is_picked() -> None:
-    def candidate(node: str, *addresses: str, **more: Any) -> Candidate:
-        return Candidate(node, frozenset(addresses), 100.0, **more)
+    def candidate(node: str, *addresses: str) -> Candidate:
+        return Candidate(node, frozenset(addresses), 100.0)
 
     here = frozenset({"10.0.0.1"})
     crowd = [
         candidate("a", "10.0.0.1", "10.1.0.1"),
         candidate("b", "10.0.0.2"),
         candidate("c", "10.0.0.2"),
-        candidate("d", "10.0.0.3", wired=False),
-        candidate("e", "10.0.0.4", free_bytes=10),
-        candidate("f", "10.0.0.5", willing=False),
+        replace(candidate("d", "10.0.0.3"), wired=False),
+        replace(candidate("e", "10.0.0.4"), free_bytes=10),
+        replace(candidate("f", "10.0.0.5"), willing=False),
         candidate("g"),
         replace(candidate("h", "10.0.0.6"), up_s=1.0),
     ]
