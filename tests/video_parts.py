@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def encoded_part(film: SourceVideo, cut: CutPart, folder: Path, codec: str = "h2
         "time_base": f"{film.time_base.numerator}/{film.time_base.denominator}",
         "rate": f"{film.rate.numerator}/{film.rate.denominator}",
         "picture": film.facts.picture.model_dump(mode="json", exclude_defaults=True),
+        "compare": cut.samples is None,
     }
     given = {"video": cut.path.read_bytes(), **QUICK, "threads": 1, **payload, "part": part, "audio": "drop"}
     folder.mkdir(exist_ok=True)
@@ -36,17 +38,18 @@ def encoded_part(film: SourceVideo, cut: CutPart, folder: Path, codec: str = "h2
 
 
 def parts_of(
-    data: bytes, folder: Path, codec: str = "h264", part_s: float = 0.8, **payload: Any
+    data: bytes, folder: Path, codec: str = "h264", part_s: float = 0.8, decodes: bool = False, **payload: Any
 ) -> tuple[SourceVideo, list[CutPart], list[Part]]:
-    """Cut a video and encode every part; the check of the client runs on each."""
+    """Cut a video and encode every part; the client checks each. `decodes`: the client decodes the video to cut it."""
     (folder / "source").write_bytes(data)
     film = video_cut.analyse(folder / "source", part_s)
+    film = replace(film, pieces=None) if decodes else film
     cuts, parts = [], []
     for cut in video_cut.cut(film, folder):
         output = encoded_part(film, cut, folder / f"task-{cut.piece.number}", codec, **payload)
         assert isinstance(output.data, Path)
         cuts.append(cut)
-        parts.append(video_join.check(output.data, film, cut))
+        parts.append(video_join.check(output.data, film, cut, output.info))
     return film, cuts, parts
 
 

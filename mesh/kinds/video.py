@@ -63,6 +63,7 @@ class Part(Payload):
         pattern=r"^[1-9]\d{0,9}/[1-9]\d{0,9}$", description="frames per second of the whole video, as a fraction"
     )
     picture: Picture = Field(default=Picture(), description="how the pictures of the whole video must be shown")
+    compare: bool = Field(default=False, description="compare a sample of the encoded frames with the source")
 
 
 class VideoPayload(Payload):

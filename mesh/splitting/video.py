@@ -2,9 +2,9 @@
 
 The client cuts, checks and joins, and requires PyAV (`av`) and NumPy. When a node dies, the mesh runs its task on
 another node. With a software encoder, one thread per part (the defaults) and the same encoder version on all nodes, the
-result is byte-identical for any number of nodes. With other settings it is an equally good file: every part is decoded,
-its frames are counted, and a sample of them is compared with the source before it is joined. A video that can't be cut
-so that its pictures stay the same is encoded as one task. See docs/video.md.
+parts are byte-identical for any number of nodes. With other settings it is an equally good file: the frames of every
+part are counted, and a sample of them is compared with the source before it is joined. A video that is short, or can't
+be cut so that its pictures stay the same, is encoded as one task. See docs/video.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from mesh.kinds.table import validate
 from mesh.kinds.video import VideoPayload
 from mesh.splitting import video_cut, video_join, video_whole
 from mesh.splitting.media import MediaFault
-from mesh.splitting.video_parts import EncodeProgress, OnProgress, PartsEncoding
+from mesh.splitting.video_job import EncodeJob, EncodeProgress, OnProgress
+from mesh.splitting.video_parts import DEFAULTS, PartsEncoding, UndecodablePart
 from mesh.splitting.video_plan import CannotCut
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ CODECS = ("h264", "h265", "av1")
 PART_S = 5.0
 #: Fields that apply to the whole video, not to a part.
 WHOLE = ("video", "part", "seconds", "fps", "quality")
-DEFAULTS = {"encoder": "software", "threads": 1}
 
 
 def checked(codec: str, payload: dict[str, Any] | None) -> VideoPayload:
@@ -95,17 +96,11 @@ async def encode(
         "requires": requires or {}, "urgency": urgency, "timeout_s": timeout_s, "max_attempts": max_attempts,
         "delay_s": delay_s, "expires_s": expires_s, "origin": origin,
     }  # fmt: skip
+    job = EncodeJob(mesh, codec, payload or {}, settings, options, on_progress)
     started = time.perf_counter()
-    kind = f"video_encode_{codec}"
     with _folder_beside(target) as folder, draft_of(target, force) as draft:
         try:
-            video = await asyncio.to_thread(video_cut.analyse, source, part_s)
-            try:
-                facts = await _in_parts(mesh, kind, video, payload or {}, settings, options, folder, draft, on_progress)
-            except CannotCut as reason:
-                facts = await video_whole.encode(
-                    mesh, kind, video, payload or {}, settings, options, draft, str(reason), on_progress
-                )
+            facts = await _encoded(job, await asyncio.to_thread(video_cut.analyse, source, part_s), folder, draft)
         except MediaFault as fault:
             raise BadInput(f"{source} {fault}.", (Fault("FILE", str(fault)),)) from None
     seconds = time.perf_counter() - started
@@ -114,30 +109,36 @@ async def encode(
     return {**output, **speed, **facts}
 
 
-async def _in_parts(
-    mesh: Mesh,
-    kind: str,
-    video: video_cut.SourceVideo,
-    payload: dict[str, Any],
-    settings: VideoPayload,
-    options: dict[str, Any],
-    folder: Path,
-    draft: Path,
-    on_progress: OnProgress | None,
-) -> dict[str, Any]:
-    """Encode the parts and join them into `draft`; returns the facts. Raises: CannotCut, and as `encode`."""
-    fields = {**DEFAULTS, **payload, "audio": "drop", "container": "mp4"}
-    options = {**options, "requires": {"cores": settings.threads or 1, **options["requires"]}}
-    job = PartsEncoding(mesh, kind, fields, options, video, folder, on_progress)
+async def _encoded(job: EncodeJob, video: video_cut.SourceVideo, folder: Path, draft: Path) -> dict[str, Any]:
+    """Encode the video in parts where possible, else as one task; returns the facts.
+
+    Raises: MediaFault, and as `encode`.
+    """
     try:
-        parts = await job.run()
+        if video.short:
+            raise CannotCut("is too short to cut")
+        try:
+            return await _in_parts(job, video, folder, draft)
+        except UndecodablePart:
+            if video.pieces is None:
+                raise
+            # The packets promised other frames than they have: the frames themselves tell what can be cut.
+            return await _in_parts(job, replace(video, pieces=None), folder, draft)
+    except CannotCut as reason:
+        return await video_whole.encode(job, video, draft, str(reason))
+
+
+async def _in_parts(job: EncodeJob, video: video_cut.SourceVideo, folder: Path, draft: Path) -> dict[str, Any]:
+    """Encode the parts and join them into `draft`; returns the facts. Raises: CannotCut, and as `encode`."""
+    encoding = PartsEncoding(job, video, folder)
+    try:
+        parts = await encoding.run()
     finally:
-        await job.stop()
-    job.begin_phase("joining")
-    result = job.target(kind.rpartition("_")[2], settings)
-    joined = await asyncio.to_thread(video_join.join, video, parts, draft, result, job.report_joined)
+        await encoding.stop()
+    encoding.begin_phase("joining")
+    joined = await asyncio.to_thread(video_join.join, video, parts, draft, encoding.target(), encoding.report_joined)
     return {
-        **job.facts(parts),
+        **encoding.facts(parts),
         "audio": joined.audio,
         "damaged_frames": 0,
         "damaged_sound": joined.damaged_sound,

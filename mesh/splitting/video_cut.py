@@ -1,8 +1,9 @@
 """Cuts a video file into parts without re-encoding: packets are copied.
 
-One pass decodes the whole video, so the frames of the parts, their order and their times are those that encoding it as
-one task gives; containers and key flags only suggest where to cut. Facts that the packets don't carry (`Picture`: turn,
-pixel aspect, colours, …) go into the payloads of the tasks.
+Where the packets alone say what they hold (`video_index`), nothing is decoded here: the nodes decode the parts once and
+compare them with what they encode. Else one pass decodes the whole video, so the frames of the parts, their order and
+their times are those that encoding it as one task gives; containers and key flags only suggest where to cut. Facts that
+the packets don't carry (`Picture`: turn, pixel aspect, colours, …) go into the payloads of the tasks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mesh.splitting import video_part, video_pictures
 from mesh.splitting.frame_times import FrameTimes
 from mesh.splitting.media import Decoding, opened, rate_of, time_base_of
 from mesh.splitting.media_facts import Facts, read_facts
+from mesh.splitting.video_index import PacketIndex
 from mesh.splitting.video_part import Coded, Coding, Header
 from mesh.splitting.video_plan import TRIAL_FRAMES, CannotCut, Piece, Planner, Shown, expected_parts
 
@@ -43,6 +45,10 @@ class SourceVideo:
     """Number of packets: about the number of frames."""
     parts: int
     """Expected number of parts."""
+    short: bool = False
+    """Whether it is too short to cut."""
+    pieces: tuple[Piece, ...] | None = None
+    """The parts according to the packets; None: the video must be decoded to know them."""
 
     @property
     def start(self) -> Fraction:
@@ -65,22 +71,26 @@ class CutPart:
 
     piece: Piece
     path: Path
-    samples: Mapping[int, Any]
-    """Small copies of some of its frames, by their index."""
+    samples: Mapping[int, Any] | None
+    """Small copies of some of its frames, by their index; None: the node makes and compares them."""
 
 
 def analyse(path: Path, part_s: float) -> SourceVideo:
     """Read the packets of a file. Raises: MediaFault, OSError."""
     count = 0
+    begins: int | None = None
     ends: int | None = None
     keys: list[int] = []
     with opened(path) as (container, stream):
         reading = Decoding(container, stream, 1)
+        index = PacketIndex.of(container, stream)
         for packet in reading.packets():
             if not packet.size:
                 continue
             count += 1
+            index.add(packet)
             if packet.pts is not None:
+                begins = min(packet.pts, begins if begins is not None else packet.pts)
                 ends = max(packet.pts + (packet.duration or 0), ends or packet.pts)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
@@ -90,14 +100,45 @@ def analyse(path: Path, part_s: float) -> SourceVideo:
     facts = read_facts(path)
     length = max(1, round(part_s / base))
     parts = expected_parts(keys, length, ends or 0)
-    return SourceVideo(path, base, rate, facts, length, ends, count, parts)
+    short = parts == 1 and ends is not None and begins is not None and ends - begins <= 2 * length
+    pieces = None if short else index.pieces(length, ends, max(2, parts))
+    return SourceVideo(path, base, rate, facts, length, ends, count, parts, short, pieces)
 
 
 def cut(video: SourceVideo, folder: Path) -> Generator[CutPart, None, None]:
-    """Decode the video and write its parts into `folder`, in order. The packets of one part are in memory.
+    """Write the parts of the video into `folder`, in order. The packets of one part are in memory.
 
     Raises: CannotCut when it must be encoded as one task; MediaFault, OSError.
     """
+    return _decoded(video, folder) if video.pieces is None else _copied(video, video.pieces, folder)
+
+
+def _copied(video: SourceVideo, pieces: tuple[Piece, ...], folder: Path) -> Generator[CutPart, None, None]:
+    """Write the parts as they are planned. Raises: MediaFault, OSError."""
+    waiting = iter(pieces)
+    piece = next(waiting)
+    held: list[Coded] = []
+    with opened(video.path) as (container, stream):
+        coding = video_part.coding_of(stream)
+        for packet in Decoding(container, stream, 1).packets():
+            if not packet.size:
+                continue
+            coded = video_part.coded_of(packet)
+            coded.times = [packet.pts - piece.first]
+            held.append(coded)
+            if piece.start + len(held) < piece.stop:
+                continue
+            path = folder / f"part-{piece.number}"
+            video_part.write(path, Header(coding, len(held), len(held)), held)
+            yield CutPart(piece, path, None)
+            held.clear()
+            if piece is pieces[-1]:
+                return
+            piece = next(waiting)
+
+
+def _decoded(video: SourceVideo, folder: Path) -> Generator[CutPart, None, None]:
+    """Decode the video and write its parts. Raises: CannotCut, MediaFault, OSError."""
     with opened(video.path) as (container, stream):
         decoding = Decoding(container, stream, 0)
         stream.codec_context.copy_opaque = True

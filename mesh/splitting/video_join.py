@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from mesh.splitting import video_pictures
+from mesh.splitting import video_compare, video_pictures
 from mesh.splitting.media import Decoding, MediaFault, open_output, opened, time_base_of
 from mesh.splitting.media_audio import ChangingAudio
 from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
 from mesh.splitting.recordings import Mending, is_recording
+from mesh.splitting.video_compare import OtherPictures
 from mesh.splitting.video_cut import CutPart, SourceVideo
 from mesh.splitting.video_plan import decode_times
 
@@ -32,12 +34,8 @@ class Part:
     """Total size of its packets."""
 
 
-class OtherPictures(MediaFault):
-    """An encoded part whose pictures are not those of the source."""
-
-
-def check(path: Path, video: SourceVideo, part: CutPart) -> Part:
-    """Read and decode an encoded part.
+def check(path: Path, video: SourceVideo, part: CutPart, info: Mapping[str, Any] = MappingProxyType({})) -> Part:
+    """Read an encoded part; decode it unless its node has compared it. `info`: what the node says about it.
 
     Raises: MediaFault unless it has exactly the frames of `part`, all decodable; OtherPictures when one of the sampled
     frames is not that of the source.
@@ -50,12 +48,16 @@ def check(path: Path, video: SourceVideo, part: CutPart) -> Part:
         head = stream.codec_context.extradata or b""
         reading = Decoding(container, stream, 0)
         for packet in reading.packets():
-            before = reading.decoded
-            for number, frame in enumerate(reading.frames(packet), before):
-                _compare(number, frame, part, video)
+            if part.samples is not None:
+                before = reading.decoded
+                for number, frame in enumerate(reading.frames(packet), before):
+                    _compare(number, frame, part.samples, video)
             if packet.size:
                 size += packet.size
                 times.append(piece.first + round((packet.pts or 0) * base / video.time_base))
+        if part.samples is None:
+            reading.decoded = len(times)
+            video_compare.check(info)
         reading.check_whole()
     if sorted(times) != list(piece.times):
         raise MediaFault(f"has {len(times)} frames instead of {len(piece.times)}, or frames at wrong times")
@@ -64,10 +66,10 @@ def check(path: Path, video: SourceVideo, part: CutPart) -> Part:
     return Part(path, tuple(times), head, size)
 
 
-def _compare(number: int, frame: Any, part: CutPart, video: SourceVideo) -> None:
-    if number not in part.samples:
+def _compare(number: int, frame: Any, samples: Mapping[int, Any], video: SourceVideo) -> None:
+    if number not in samples:
         return
-    source = video_pictures.turned(part.samples[number], video.facts.picture.turn)
+    source = video_pictures.turned(samples[number], video.facts.picture.turn)
     if (found_db := video_pictures.psnr_db(video_pictures.small_copy(frame), source)) < video_pictures.FLOOR_DB:
         raise OtherPictures(f"has a frame {number + 1} that is not the one of the source (PSNR {found_db:.1f} dB)")
 

@@ -3,80 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mesh.errors import Busy, QueztlError, TaskFailed
-from mesh.kinds.video import VideoPayload
+from mesh.errors import Busy, TaskFailed
 from mesh.splitting import video_cut, video_join, video_part
 from mesh.splitting.media import MediaFault
 from mesh.splitting.media_formats import SOFTWARE
 from mesh.splitting.media_plan import Target
 from mesh.splitting.video_cut import CutPart
+from mesh.splitting.video_job import EncodeJob, EncodeProgress, delete, fetch, video_fault
 from mesh.splitting.video_plan import CannotCut
 
 if TYPE_CHECKING:
-    from mesh.client import Mesh, TaskHandle
-    from mesh.messages import TaskEnd
+    from mesh.client import TaskHandle
+
+#: Of the tasks: the same bytes for any number of nodes.
+DEFAULTS = {"encoder": "software", "threads": 1}
 
 
-@dataclass
-class EncodeProgress:
-    """The progress of an encoding. All frames are those of the result."""
-
-    frames: int
-    """Until the whole video is cut, an estimate."""
-    parts: int
-    """Until the whole video is cut, an estimate."""
-    phase: str = "reading"
-    """reading, encoding or joining"""
-    done: int = 0
-    """Frames encoded and checked; while joining, frames joined."""
-    parts_done: int = 0
-    nodes: set[str] = field(default_factory=set)
-    tasks: list[str] = field(default_factory=list)
-    """Ids of the open tasks."""
-    one_task: str = ""
-    """Why the video is encoded as one task; "" while it is encoded in parts."""
-
-
-OnProgress = Callable[[EncodeProgress], None]
-
-
-async def fetch(mesh: Mesh, end: TaskEnd, path: Path) -> None:
-    """Write the result of a task to `path`, and delete it from the mesh. Raises: TaskFailed, NotFound, OSError."""
-    if end.state == "done" and end.result_ref is not None:
-        await mesh.bus.objects.fetch(end.result_ref.blob, path)
-        await delete(mesh, end.result_ref.blob)
-        return
-    value = await mesh.value(end)
-    path.write_bytes(value if isinstance(value, bytes) else b"")
-
-
-async def delete(mesh: Mesh, blob: str) -> None:
-    """Delete a blob if the mesh can be reached; otherwise the mesh deletes it after a while."""
-    with suppress(QueztlError):
-        await mesh.bus.objects.delete(blob)
+class UndecodablePart(CannotCut):
+    """A part that a node can't decode."""
 
 
 class PartsEncoding:
     """Encodes the parts: one open task per worker slot of the mesh, and one more per node."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        kind: str,
-        payload: dict[str, Any],
-        options: dict[str, Any],
-        video: video_cut.SourceVideo,
-        folder: Path,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self._mesh, self._kind, self._payload, self._options = mesh, kind, payload, options
-        self._video, self._folder, self._on_progress = video, folder, on_progress
+    def __init__(self, job: EncodeJob, video: video_cut.SourceVideo, folder: Path) -> None:
+        self._job, self._mesh, self._video, self._folder = job, job.mesh, video, folder
         self.progress = EncodeProgress(video.packets, video.parts)
         self.encoders: set[str] = set()
         self.size = (0, 0)
@@ -158,7 +113,9 @@ class PartsEncoding:
 
     async def _start(self, blob: str) -> TaskHandle:
         try:
-            return await self._mesh.start(self._kind, self._task(blob), **self._options)
+            cores: dict[str, Any] = {"cores": self._job.settings.threads or 1}
+            options: dict[str, Any] = {**self._job.options, "requires": {**cores, **self._job.options["requires"]}}
+            return await self._mesh.start(self._job.kind, self._task(blob), **options)
         except BaseException:
             await delete(self._mesh, blob)
             raise
@@ -169,33 +126,35 @@ class PartsEncoding:
             "time_base": f"{video.time_base.numerator}/{video.time_base.denominator}",
             "rate": f"{video.rate.numerator}/{video.rate.denominator}",
             "picture": video.facts.picture.model_dump(mode="json", exclude_defaults=True),
+            "compare": video.pieces is not None,
         }
-        return {**self._payload, "video": {"blob": blob}, "part": part}
+        whole = {"audio": "drop", "container": "mp4"}
+        return {**DEFAULTS, **self._job.payload, **whole, "video": {"blob": blob}, "part": part}
 
     async def _part(self, cut: CutPart, handle: TaskHandle) -> video_join.Part:
         end = await handle.end()
         number = cut.piece.number
-        if end.error is not None and any(name == "payload.video" for name, _ in end.error.faults):
-            raise CannotCut(f"has a part {number + 1} that a node can't decode ({end.error.message})")
+        if fault := video_fault(end):
+            raise UndecodablePart(f"has a part {number + 1} that a node can't decode (it {fault})")
         path = self._folder / f"encoded-{number}.mp4"
         await fetch(self._mesh, end, path)
         try:
-            part = await asyncio.to_thread(video_join.check, path, self._video, cut)
+            part = await asyncio.to_thread(video_join.check, path, self._video, cut, end.info)
         except video_join.OtherPictures as fault:
             raise CannotCut(f"has a part {number + 1} whose encoding {fault}") from None
         except MediaFault as fault:
             reason = f"its part {number + 1} {fault}"
             raise TaskFailed(f"task {handle.id}: {reason}", handle.id, "done", reason) from None
         self.progress.nodes.add(end.node)
-        info = end.info or {}
-        self.encoders.add(str(info.get("encoder", "")))
-        self.size = (int(info.get("width", 0)), int(info.get("height", 0)))
+        self.encoders.add(str(end.info.get("encoder", "")))
+        self.size = (int(end.info.get("width", 0)), int(end.info.get("height", 0)))
         return part
 
-    def target(self, codec: str, settings: VideoPayload) -> Target:
+    def target(self) -> Target:
         """The settings of the joined video that its facts depend on."""
+        settings = self._job.settings
         return Target(
-            codec=codec,
+            codec=self._job.codec,
             container=settings.container,
             software=all(encoder in SOFTWARE for encoder in self.encoders),
             audio=settings.audio == "keep",
@@ -228,5 +187,4 @@ class PartsEncoding:
 
     def _report(self) -> None:
         self.progress.tasks = [handle.id for _, _, handle in self._open.values()]
-        if self._on_progress is not None:
-            self._on_progress(self.progress)
+        self._job.report(self.progress)

@@ -6,9 +6,10 @@ import itertools
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mesh.splitting.video_index import Indexed, pieces_of
 from mesh.splitting.video_plan import (
     MAX_FAILED_TRIALS,
     TRIAL_FRAMES,
@@ -150,3 +151,51 @@ def test_decode_times_rise_and_come_before_showing(shown: list[int], step: int) 
 
 def test_nothing_can_be_cut_without_a_key_frame() -> None:
     assert len(split([Coded(number, False) for number in range(50)], 10)) == 1
+
+
+@given(videos(), st.integers(1, 2000), st.booleans())
+def test_packets_alone_give_a_plan_in_which_no_part_needs_another(
+    packets: list[Coded], length: int, ends: bool
+) -> None:
+    end = max(packet.pts for packet in packets) if ends else None
+    found = pieces_of([Indexed(packet.pts, 10, packet.key) for packet in packets], length, end)
+    fields = len({packet.pts for packet in packets}) < len(packets)
+    if fields or packets[0].pts != min(packet.pts for packet in packets):
+        assert found is None
+        return
+    assert found is not None and [piece.number for piece in found] == list(range(len(found)))
+    assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]
+    assert found[-1].stop == len(packets)
+    for piece in found:
+        own = packets[piece.start : piece.stop]
+        assert own[0].key and own[0].pts == piece.first == min(packet.pts for packet in own)
+        assert piece.times == tuple(sorted(packet.pts for packet in own))
+        assert all(packets[frame.packet].pts == frame.time for frame in piece.shown)
+    for earlier, following in itertools.pairwise(found):
+        assert earlier.times[-1] < following.first and following.first - earlier.first >= length
+
+
+@given(videos(), st.integers(1, 2000), st.booleans())
+def test_the_plan_of_closed_groups_is_that_of_a_decoder(packets: list[Coded], length: int, ends: bool) -> None:
+    packets = [Coded(packet.pts, packet.key) for packet in packets if packet.shown]
+    latest = itertools.accumulate((packet.pts for packet in packets), max)
+    groups = [packet for packet, most in zip(packets, latest, strict=True) if packet.key and packet.pts < most]
+    assume(packets and packets[0].key and not groups)
+    assume(len({packet.pts for packet in packets}) == len(packets))
+    assume(all(packet.pts >= packets[0].pts for packet in packets))
+    end = max(packet.pts for packet in packets) if ends else None
+    closed = all(
+        later.pts > packet.pts for at, packet in enumerate(packets) if packet.key for later in packets[at + 1 :]
+    )
+    assume(closed)
+    found = pieces_of([Indexed(packet.pts, 10, packet.key) for packet in packets], length, end)
+    assert found == tuple(split(packets, length, end))
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.data())
+def test_times_in_any_order_give_a_plan_of_all_packets_or_none(times: list[int], data: st.DataObject) -> None:
+    anew = [data.draw(st.booleans()) for _ in times]
+    found = pieces_of([Indexed(time, 1, start) for time, start in zip(times, anew, strict=True)], 3, None)
+    if found is not None:
+        assert list(itertools.chain.from_iterable(piece.times for piece in found)) == sorted(times)
+        assert all(anew[piece.start] for piece in found)

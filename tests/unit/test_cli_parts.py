@@ -339,3 +339,9 @@ def test_an_error_is_one_sentence_and_each_fault_is_one_line(capsys: pytest.Capt
     assert exit_codes.sentence(OSError(2, "No such file", "f")) == "f: No such file"
     full = OSError(28, "No space left on device")
     assert exit_codes.sentence(full) == "a file can't be read or written: No space left on device"
+
+
+def test_a_saved_result_names_what_it_lost() -> None:
+    info = {"kept": ["a"], "converted": ["audio: pcm to aac"], "dropped": ["location: for privacy", 7], "colour": "x"}
+    assert results.changes(info) == ["converted: audio: pcm to aac", "dropped: location: for privacy"]
+    assert results.changes({}) == results.changes({"dropped": "ignored"}) == []

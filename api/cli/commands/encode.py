@@ -2,9 +2,9 @@
 
   queztl encode holiday.mov -o holiday.mp4 --codec h265 --preset slow --crf 24
 
-The video is encoded once and the sound copied; they stay in sync. A video that can't be cut so that its pictures stay
-the same is encoded as one task. This machine cuts, compares and joins, and needs PyAV: pip install 'queztl[video]'.
-Ctrl-C cancels the open tasks. Subtitles and chapters are left out.
+The video is encoded once and the sound copied; they stay in sync. Subtitles, chapters and titles come along. A video
+that is short, or can't be cut so that its pictures stay the same, is encoded as one task. This machine cuts and joins,
+and needs PyAV: pip install 'queztl[video]'. Ctrl-C cancels the open tasks.
 """
 
 from __future__ import annotations

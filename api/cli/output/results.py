@@ -108,6 +108,17 @@ def waiting(view: TaskView) -> str:
     return "; ".join(view.waiting_for) + never
 
 
+def changes(info: dict[str, Any]) -> list[str]:
+    """What became of the facts of the input that are not in the result as they were, a line each. Pure."""
+    return [
+        f"{fate}: {text}"
+        for fate in ("converted", "dropped")
+        if isinstance(texts := info.get(fate), list)
+        for text in texts
+        if isinstance(text, str)
+    ]
+
+
 def files_of(value: Any) -> dict[str, str]:
     """name -> blob id of the files that belong to a result. Names that are no plain file names are left out. Pure."""
     files = value.get("files") if isinstance(value, dict) else None
@@ -168,6 +179,8 @@ async def _show(out: Output, mesh: Mesh, end: TaskEnd, target: Path | None, forc
             out.document(dict(vars(view)) | {"result": None, "file": str(target), "size": size})
         else:
             out.note(f"{target}: {size} bytes{', ' + end.content_type if end.content_type else ''}")
+            for text in changes(end.info):
+                out.note(text)
         return OK
     if end.content_type:
         out.refuse_terminal(target, end.content_type)

@@ -14,6 +14,7 @@ from mesh.splitting.media_audio import ChangingAudio
 from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
+from mesh.splitting.video_compare import Samples
 from node.executor.context import Context, InputFault, Output
 from node.workloads.common import thread_priority
 from node.workloads.video import codecs, quality
@@ -35,7 +36,8 @@ def encode(codec: Codec, payload: VideoPayload, context: Context) -> Output:
     frames, duration_s, width, height, frame_rate, pixel_format, bit_rate (of the video, bits/s), bytes, container,
     audio, damaged_frames, damaged_sound (packets; both of a recording), kept, converted, dropped (texts: what became of
     the source's facts, see docs/video.md), seconds, fps (frames encoded per second), realtime (duration over seconds),
-    and facts about the source; with `quality` also psnr_db, psnr_y_db, psnr_min_db, ssim.
+    and facts about the source; with `quality` also psnr_db, psnr_y_db, psnr_min_db, ssim; with `part.compare` compared,
+    least_db and least_frame.
 
     Raises: InputFault.
     """
@@ -90,10 +92,18 @@ class _Job:
             self.pixel_format = self.payload.pixel_format or source.pixel_format
             frame_filter.pixel_format = codecs.pixel_format_of(self.encoder, self.pixel_format)
             written = self._write(source, frame_filter)
-        seconds = time.perf_counter() - started
         if not written.frames:
             raise InputFault(FIELD, "has no frame in the requested range")
-        return source.facts | self._facts(source, written, seconds)
+        compared = self._sample_compared(source.samples) if source.samples is not None else {}
+        seconds = time.perf_counter() - started
+        return source.facts | self._facts(source, written, seconds) | compared
+
+    def _sample_compared(self, samples: Samples) -> dict[str, Any]:
+        """Compare the encoded part with its source. Raises: RuntimeError for an unreadable result."""
+        try:
+            return samples.compared(self.path, self.context.cores)
+        except MediaFault as fault:
+            raise RuntimeError(f"the encoded part {fault}") from None
 
     def _write(self, source: Source, frame_filter: FrameFilter) -> _Writer:
         writer = _Writer(self, source, frame_filter)

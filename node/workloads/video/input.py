@@ -15,6 +15,7 @@ from mesh.splitting.frame_times import FrameTimes
 from mesh.splitting.media import Decoding, MediaFault, duration_s, opened, rate_of
 from mesh.splitting.media_facts import Facts, read_facts
 from mesh.splitting.recordings import Mending
+from mesh.splitting.video_compare import Samples
 from node.executor.context import Context, InputFault
 from node.workloads.video import test_pattern
 from node.workloads.video.frame_filter import FrameFilter, stamp_of
@@ -50,6 +51,8 @@ class Source:
     """The facts of a whole file."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Fields for the result."""
+    samples: Samples | None = None
+    """Of a part that is to be compared with its encoding; filled while `items` are read."""
 
 
 @contextmanager
@@ -134,10 +137,14 @@ def _part(
     pixel_format = _pixel_format(payload, codec, reader.decoder)
     frame_filter = frame_filter or FrameFilter(payload, pixel_format)
     frame_filter.threads, frame_filter.picture = context.cores, part.picture
-    items = _filtered(frame_filter, reader.frames(Fraction(part.time_base)))
+    frames, samples = reader.frames(Fraction(part.time_base), part.compare), None
+    if part.compare:
+        samples = Samples(part.picture.turn)
+        frames = samples.of(frames)
+    items = _filtered(frame_filter, frames)
     facts = _decoder_facts(reader.decoder)
     count = reader.header.frames
-    return Source(items, Fraction(part.rate), count, pixel_format, picture=part.picture, facts=facts)
+    return Source(items, Fraction(part.rate), count, pixel_format, picture=part.picture, facts=facts, samples=samples)
 
 
 def _pixel_format(payload: VideoPayload, codec: Codec, decoder: VideoCodecContext) -> str:

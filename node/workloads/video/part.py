@@ -25,12 +25,16 @@ class PartReader:
         self.decoder = video_part.decoder_of(self.header.coding, threads)
         self._given = 0
         self._last = -1
+        self._geometry: tuple[int, int, str] | None = None
 
-    def frames(self, time_base: Fraction) -> Iterator[VideoFrame]:
+    def frames(self, time_base: Fraction, same_size: bool = False) -> Iterator[VideoFrame]:
         """The frames that belong to the part, with their times from its beginning.
 
+        `same_size`: nobody has decoded the part before, so all frames must have the size and format of the header.
         Raises: MediaFault when the part is damaged, or decodes to other frames than where it was cut.
         """
+        coding = self.header.coding
+        self._geometry = (coding.width, coding.height, coding.pixel_format) if same_size else None
         for coded in video_part.read_packets(self._file, self.header):
             yield from self._decoded(video_part.packet_of(coded, list(coded.times)), time_base)
         yield from self._decoded(None, time_base)
@@ -53,6 +57,8 @@ class PartReader:
             frame.pts, frame.time_base = times.pop(0), time_base
             if frame.is_corrupt or frame.pts <= self._last:
                 raise MediaFault("is a part that decodes to other frames than where it was cut")
+            if self._geometry not in (None, (frame.width, frame.height, frame.format.name)):
+                raise MediaFault("is a part that changes its picture size or pixel format")
             self._last = frame.pts
             self._given += 1
             yield frame
