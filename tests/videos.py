@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -113,6 +113,39 @@ def _tone(stream: Any, seconds: float) -> Any:
     for resampled in (*resampler.resample(frame), *resampler.resample(None)):
         yield from stream.encode(resampled)
     yield from stream.encode(None)
+
+
+def rewritten(data: bytes, change: Callable[[int, Any], None]) -> bytes:
+    """The same packets in an MP4 of their own, each after `change(number, packet)`."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format="mp4") as made:
+        stream = made.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream = stream
+            change(number, packet)
+            made.mux(packet)
+    return buffer.getvalue()
+
+
+def lying(frames: int = 60) -> bytes:
+    """A video of which each packet says when its picture is shown; two of them say the time of the other."""
+
+    def exchange(number: int, packet: Any) -> None:
+        packet.dts -= packet.duration
+        packet.pts += {15: packet.duration, 16: -packet.duration}.get(number, 0)
+
+    return rewritten(video(frames, size=(128, 96), gop=12, sound="", options={"bf": "0"}), exchange)
+
+
+def spoiled(frames: int = 60) -> bytes:
+    """A video with zeros in the second half of a picture, in a file without a fault."""
+
+    def spoil(number: int, packet: Any) -> None:
+        if number == 30:
+            content = bytes(packet)
+            packet.update(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+    return rewritten(video(frames, size=(128, 96), gop=12, sound="", options={"bf": "0"}), spoil)
 
 
 @dataclass

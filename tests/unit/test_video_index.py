@@ -21,7 +21,7 @@ from mesh.splitting.video_cut import SourceVideo
 from mesh.splitting.video_units import Unclear, Units, length_bytes, units_of
 from node.executor.context import InputFault
 from tests.video_parts import encoded_part, parts_of
-from tests.videos import read, video
+from tests.videos import lying, read, spoiled, video
 
 SIZE = (128, 96)
 X265 = {"x265-params": "log-level=none:keyint=12:min-keyint=12:bframes=4:scenecut=0:open-gop="}
@@ -89,26 +89,8 @@ def test_the_client_decodes_only_the_pictures_that_carry_facts(tmp_path: Path, m
     assert _film(data, tmp_path / "short", 3.0).short and not _film(data, tmp_path / "two", 2.0).short
 
 
-def _rewritten(data: bytes, change: Any) -> bytes:
-    """The same packets in an MP4 of their own, each after `change(number, packet)`."""
-    buffer = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format="mp4") as made:
-        stream = made.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
-            packet.stream = stream
-            change(number, packet)
-            made.mux(packet)
-    return buffer.getvalue()
-
-
 def test_packets_with_wrong_times_are_refused_by_the_node_and_decoding_keeps_the_frames(tmp_path: Path) -> None:
-    """Each packet says when its picture is shown; two of them say the time of the other."""
-
-    def exchange(number: int, packet: Any) -> None:
-        packet.dts -= packet.duration
-        packet.pts += {15: packet.duration, 16: -packet.duration}.get(number, 0)
-
-    data = _rewritten(video(60, size=SIZE, gop=12, sound="", options={"bf": "0"}), exchange)
+    data = lying()
     film = _film(data, tmp_path)
     assert film.pieces is not None
     cuts = list(video_cut.cut(film, tmp_path))
@@ -117,6 +99,16 @@ def test_packets_with_wrong_times_are_refused_by_the_node_and_decoding_keeps_the
             encoded_part(film, cut, tmp_path / "task")
     _, _, parts = parts_of(data, tmp_path, decodes=True)
     assert sum(len(part.times) for part in parts) == 60
+
+
+def test_a_damaged_picture_is_refused_by_the_node_and_named_by_decoding(tmp_path: Path) -> None:
+    film = _film(spoiled(), tmp_path)
+    assert film.pieces is not None
+    cut = list(video_cut.cut(film, tmp_path))[1]
+    with pytest.raises(InputFault, match="is a part"):
+        encoded_part(film, cut, tmp_path / "task")
+    with pytest.raises(MediaFault, match="is damaged at"):
+        list(video_cut.cut(replace(film, pieces=None), tmp_path))
 
 
 def test_a_part_that_changes_its_size_is_refused_by_the_node(tmp_path: Path) -> None:
