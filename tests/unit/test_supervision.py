@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -153,18 +154,23 @@ def test_a_log_that_nobody_reads_stops_nobody():
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
-        with os.fdopen(writing, "w") as stream, os.fdopen(reading) as reader:
-            log_module.set_up("INFO", stream=stream)
-            text = "x" * 1000
-            for number in range(20_000):  # a pipe holds 64 KB
-                logging.getLogger("mesh.x").info("%d %s", number, text)
-            reader.readline()
-            lines = [reader.readline() for _ in range(8_000)]
-            assert all(line.endswith(f"{text}\n") for line in lines)
-            for line in reader:
-                if "dropped" in line:
-                    break
-                logging.getLogger("mesh.x").info("more")
+        with os.fdopen(reading) as reader:
+            with os.fdopen(writing, "w") as stream:
+                log_module.set_up("INFO", stream=stream)
+                text = "x" * 1000
+                for number in range(20_000):  # a pipe holds 64 KB
+                    logging.getLogger("mesh.x").info("%d %s", number, text)
+                reader.readline()
+                lines = [reader.readline() for _ in range(8_000)]
+                assert all(line.endswith(f"{text}\n") for line in lines)
+                for line in reader:
+                    if "dropped" in line:
+                        break
+                    logging.getLogger("mesh.x").info("more")
+                rest = threading.Thread(target=reader.read)
+                rest.start()
+                root.handlers[0]._lines.join()  # closing the pipe must not meet a line that is being written
+            rest.join()
     finally:
         root.handlers[:], root.level = before
 
