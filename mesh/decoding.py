@@ -140,7 +140,8 @@ texts: Decoder[dict[str, str]] = Decoder(dict[str, str], "map of texts")
 facts: Decoder[dict[str, Any]] = Decoder(dict[str, Any], "map")
 
 
-#: For records whose names are compared with valid ones: of every small task, so nothing is checked twice.
+#: Check all fields but the names, which the callers below compare with valid ones: every task passes here, and names
+#: are not checked twice.
 _task_options: Decoder[Task] = Decoder(Task, "task", task_options_fault)
 _outcome: Decoder[TaskEnd] = Decoder(TaskEnd, "final record", outcome_fault)
 

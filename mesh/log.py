@@ -18,7 +18,7 @@ from typing import TextIO
 
 LEVELS = ("debug", "info", "warning", "error")
 
-#: So many lines may wait until they are written; and for so long the process waits for them at its end, seconds.
+#: How many lines may wait to be written, and how long the process waits for them when it ends, seconds.
 _LINES, _FLUSH_S = 10_000, 1.0
 
 #: Libraries whose messages below warning are not for operators.
@@ -100,7 +100,7 @@ class BackgroundHandler(logging.Handler):
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            # Nobody is left to tell that the log can't be written.
+            # A log that can't be written has no place where that could be logged.
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(f"{line}\n")
                 if self._lines.empty():

@@ -25,7 +25,7 @@ DRAIN_S = 10.0
 
 @dataclass(frozen=True)
 class Service:
-    """One long-running service. When `run` returns, the service has ended in order and is not restarted."""
+    """One long-running service. When `run` returns, the service has ended normally and is not restarted."""
 
     name: str
     """Also the name of its asyncio task, for a dump of the running tasks."""

@@ -23,7 +23,7 @@ from node.work.deliveries import Deliveries
 log = logging.getLogger(__name__)
 #: How often held deliveries are checked, seconds: announcements and states are at most this late.
 UPKEEP_EVERY_S = 0.025
-#: Deliveries that have not changed for so long are checked this often, or as soon as one changes, seconds.
+#: Deliveries that have not changed for QUIET_S are checked this often, or as soon as one changes, seconds.
 QUIET_S = 0.25
 #: A held set is announced again this often, for a new leader, seconds.
 ANNOUNCE_AGAIN_S = 1.0

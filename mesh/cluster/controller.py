@@ -141,8 +141,8 @@ class ClusterController:
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
         self._failures.saw(group.members, (record.node for record in records))
-        servers = self._servers(records, group, {one.record.id: one for one in members}, now)
-        candidates = self._candidates(members, {one.node for one in records}, now)
+        servers = self._servers(records, group, {member.record.id: member for member in members}, now)
+        candidates = self._candidates(members, {record.node for record in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving
         if lone and not candidates:
             return topology.View(group.leader, servers)

@@ -1,14 +1,14 @@
 """Which machine should run a bus server, and what to do next about it. Pure: what is seen in, one step out.
 
-One safe step at a time, decided afresh from what is seen each time: whoever carries steps out may be killed between
-any two of them, and the next one goes on from what it finds. The rules that hold whatever happens:
+One safe step at a time, decided anew from the observed state: the leader that carries a step out may be killed after
+it, and the next leader continues from what it observes. The invariants:
 
-- Servers join one by one. Two fresh ones that meet before they met the others elect a leader among themselves, and
-  its empty catalogue wipes every stream (found by trying).
+- Servers join one by one. Two new ones that connect to each other before they connect to the others elect a leader
+  between them, and its empty catalogue wipes every stream (observed).
 - No server is removed from the group while a stream would lose its last current copy, or the group its majority.
-- A group of two is a step on the way, never a place to stay: losing either of the two would stop the bus.
+- A group of two is only passed through: losing either of the two would stop the bus.
 - A group size below the number of members lowers the quorum: adding or removing a member corrects it (`group_size.py`).
-- Nothing is shrunk because somebody died. A dead server is replaced, or waited for; only leaving in order shrinks.
+- A dead server never shrinks the group: it is replaced, or waited for. Only a node that leaves does.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def plan(view: View, rules: Rules) -> Step:
     return (
         _finish_joining(view, group, rules)  # one newcomer at a time, and a failed one is ended first
         or _repair_size(view, group, "wait", "add")  # a new member corrects the group size
-        or _grow(group, target)  # somebody new before anybody goes
-        or _listen(view)  # what is not known can't be judged
+        or _grow(group, target)  # a new server joins before one leaves
+        or _listen(view)  # wait for streams whose state is unknown
         or _repair_size(view, group, "remove")  # so does a removal, when no node can be added
         or _copy(view, group, target)  # then the copies
-        or _shrink(view, group, target)  # then whoever is not wanted any more
-        or upkeep.settle(view.streams)  # so that each copy could lead alone
+        or _shrink(view, group, target)  # then remove servers that are not needed any more
+        or upkeep.settle(view.streams)  # then an entry in each log, so that each copy could lead alone
         or upkeep.restart_for_copies(group.members, view.streams)  # then what does not heal by itself
         or upkeep.repair_copies(view.streams)
         or Wait(_shortage(view, group, rules))
@@ -173,7 +173,7 @@ def _finish_joining(view: View, group: _Group, rules: Rules) -> Step | None:
     late = [server for server in group.staying if not server.current and server.gone_s == 0]
     if not late:
         return None
-    return upkeep.restart_server(group.members, late) or Wait(f"{', '.join(one.node for one in late)} catches up")
+    return upkeep.restart_server(group.members, late) or Wait(f"{', '.join(server.node for server in late)} catches up")
 
 
 def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step | None:
@@ -197,7 +197,7 @@ def _grow(group: _Group, target: int) -> Step | None:
 
 
 def _promote(group: _Group) -> Step:
-    """One newcomer at a time: whoever starts a server already is waited for."""
+    """One newcomer at a time: wait for a node that starts a server already."""
     starting = [candidate.node for candidate in group.free if candidate.starting]
     return Wait(f"{starting[0]} starts a bus server") if starting else Promote(group.free[0].node)
 
@@ -290,7 +290,7 @@ def _shortage(view: View, group: _Group, rules: Rules) -> str:
     leaving = [server.node for server in group.outgoing if server.leaving]
     if leaving:
         return f"there is nobody to take over from {', '.join(leaving)}"
-    late = [one.name for one in view.streams if one.behind_s >= rules.behind_s]
+    late = [stream.name for stream in view.streams if stream.behind_s >= rules.behind_s]
     if late:
         return f"{', '.join(late)}: a copy catches up"
     if differs := upkeep.difference(view.streams):

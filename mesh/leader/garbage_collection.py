@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EVERY_S = 30.0
-#: While many lanes are open, those for work with requirements are removed after so long without work, seconds.
+#: While many lanes are open, those for work with requirements are removed after this time without work, seconds.
 CROWDED_IDLE_S = 30.0
-#: A removed lane is watched for so long for a task that came in while it was removed, seconds.
+#: For this long a removed lane is checked for a task that arrived during its removal, seconds.
 WATCHED_S = 60.0
-#: The record of a pool is removed when it has had no lane for so long, seconds: submitters that declare its lane again
-#: within that time may rely on the record.
+#: The record of a pool is removed after this time without a lane, seconds: until then submitters that declare its lane
+#: again may rely on the record.
 POOL_KEPT_S = 600.0
 
 #: Lane -> (its deliveries so far, the monotonic time since when that number is unchanged)
@@ -86,7 +86,7 @@ class GarbageCollector:
             await asyncio.sleep(min(EVERY_S, (min(idle_s, CROWDED_IDLE_S) if crowded else idle_s) / 4))
 
     async def _restored(self, removed: Mapping[Lane, float], now: float) -> dict[Lane, float]:
-        """Declare lanes again that got a task while they were removed; those that are to be watched further."""
+        """Declare lanes again that got a task while they were removed; returns those to check again later."""
         watched: dict[Lane, float] = {}
         for lane, at in removed.items():
             if await self._bus.read_last(subjects.WORK, subjects.lane_filter(*lane)) is not None:

@@ -88,7 +88,7 @@ class Reclaimer:
     async def _reclaim(self, fence: int, memory: reclaim.Memory) -> reclaim.Memory:
         replaced = list(self._registry.announcements.former_holders())
         dead, elsewhere = self._observe()
-        # Listeners first: a death notice and a closed connection change what they are told.
+        # Call the listeners first: the death notice and the closed connections change the cause that they would report.
         self._registry.judge()
         actions, after = reclaim.plan_reclaim(dead, elsewhere, memory, self._clock())
         try:

@@ -25,8 +25,7 @@ FORGET_REGISTERED_S = 600.0
 #: A heartbeat with a lower number than the last one is a late one, if it is lower by less than this. A process counts
 #: from 1, so a larger step back means that the last number was not its own.
 LATE_NUMBERS = 4
-#: A node that has left sends no more heartbeats. Some may be on their way for so long, seconds; later ones prove that
-#: it is there.
+#: Heartbeats of a node that has left may still arrive within this time, seconds; later ones prove that it is back.
 LEAVING_S = 3.0
 
 #: (server id, client id): a connection, as the bus identifies it.

@@ -16,7 +16,7 @@ from mesh.kinds.video_picture import Turn
 from mesh.splitting import video_pictures
 from mesh.splitting.media import Decoding, MediaFault, opened
 
-#: The first frames of a part are compared, and every so many of the others.
+#: The first frames of a part are compared, and every n-th of the others.
 FIRST, EVERY = 8, 6
 #: The PSNR that is reported for equal pictures, instead of infinity.
 EQUAL_DB = 100.0

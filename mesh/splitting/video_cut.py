@@ -24,7 +24,7 @@ from mesh.splitting.video_index import PacketIndex
 from mesh.splitting.video_part import Coded, Coding, Header
 from mesh.splitting.video_plan import TRIAL_FRAMES, CannotCut, Piece, Planner, Shown, expected_parts
 
-#: A small copy of every so many frames is compared with the encoded one, besides the first ones of each part.
+#: A small copy of every n-th frame is compared with the encoded one, besides the first ones of each part.
 SAMPLE_EVERY = 12
 
 

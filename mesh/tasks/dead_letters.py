@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: So much of an unreadable message is kept, bytes: with the rest of the dead letter it fits into one message.
+#: At most this much of an unreadable message is kept, bytes: the dead letter must fit into one message.
 KEPT_BYTES = 512 * 1024
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
-#: A page stops after so many bytes of letters.
+#: A page ends once it holds this many bytes of letters.
 _PAGE_BYTES = 4 << 20
 _CURSOR = re.compile(r"[0-9]{1,19}", re.ASCII)
 

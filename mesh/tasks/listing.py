@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 NOBODY = "no node now in the mesh can ever run it"
-#: A page examines at most so many records, and stops reading after so many bytes of them.
+#: The limits of one page: records examined, and bytes read.
 EXAMINED, EXAMINED_BYTES = 2000, 4 << 20
 #: Records read with one request.
 _BATCH = 250

@@ -58,7 +58,7 @@ LATER_FRESH_S = 1.0
 LANES_FRESH_S = 1.0
 #: A consumer that was declared longer ago than this may have been removed as idle, seconds.
 DECLARE_AGAIN_S = 120.0
-#: Beyond so many lanes, those that would be declared again anyway are forgotten.
+#: Beyond this many lanes, those that would be declared again anyway are forgotten.
 LANES_REMEMBERED = 1000
 #: A claim without a task is the remainder of a crash if it is younger than this share of the shortest lifetime of a
 #: result. If it is older, the task may have ended and its record may have expired.

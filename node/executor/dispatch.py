@@ -24,11 +24,11 @@ DEPTH_BYTES = 512 * 1024
 SMALL_S = 0.0025
 #: Shorter run times count as this, seconds.
 LEAST_S = 5e-6
-#: The run time of a kind is known after so many jobs.
+#: The run time of a kind is known after this many jobs.
 SAMPLES = 3
 #: Jobs that wait behind one that runs longer than this are recalled, so that another worker gets them, seconds.
 RECALL_S = 0.02
-#: A job that was in so many workers that died ends as crashed, although none seemed to die of it.
+#: A job ends as crashed once this many of its workers have died, although none seemed to die of it.
 MAX_RERUNS = 3
 #: A worker that is idle for longer than this ends, unless it is the last one, seconds.
 IDLE_S = 60.0
@@ -239,6 +239,9 @@ def fate(seq: int, culprit: int, verdict: tuple[int, str] | None, dropped: bool,
 
 
 def surplus(idle_s: Sequence[float], workers: int) -> list[int]:
-    """The indexes of the idle workers to end: those idle for long, but never all `workers`. `idle_s`: of each."""
+    """The indexes of the idle workers to end: those idle for long, but never all `workers`.
+
+    `idle_s`: how long each has been idle, seconds.
+    """
     long_idle = [index for index, idle in enumerate(idle_s) if idle > IDLE_S]
     return long_idle[1:] if len(long_idle) == workers else long_idle

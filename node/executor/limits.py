@@ -95,7 +95,7 @@ def _leave_it_to_the_daemon(number: int, stack: object) -> None:
 
 
 def largest_file_bytes(free_bytes: int) -> int:
-    """The largest file that a worker may write on a disk with so much free space."""
+    """The largest file that a worker may write on a disk with `free_bytes` of free space."""
     return min(LARGEST_FILE_BYTES, max(SMALLEST_FILE_BYTES, int(free_bytes * FILE_SHARE)))
 
 

@@ -41,7 +41,7 @@ ENOUGH_S = 1.0
 LONG_S = 3.0
 #: Between two probes the machine is left alone for as long as the last one took, and for this long at least, seconds.
 PAUSE_S = 1.0
-#: A figure counts if the machine is idle for so long right after it, seconds.
+#: A figure counts if the machine is idle for this long right after it, seconds.
 CONFIRM_S = 0.5
 #: How often each kind is measured, and the time between two occasions, seconds.
 OCCASIONS, AGAIN_S = 3, 6 * 3600.0

@@ -1,4 +1,4 @@
-"""How a node leaves in order: it returns what has not started, lets running tasks end, and announces that it left."""
+"""How a node leaves: it returns what has not started, lets running tasks end, and announces that it left."""
 
 from __future__ import annotations
 

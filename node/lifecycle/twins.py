@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 CLAIM_EVERY_S = 5.0
 #: A process that was cut off does not answer; its connection may still be open at the bus. Seconds.
 ANSWER_WITHIN_S = 1.0
-#: A twin that was not heard for so long is gone, seconds: twice what a service manager waits before another start.
+#: A twin that was not heard for this long is gone, seconds: twice what a service manager waits before another start.
 SHOWN_S = 60.0
 #: While a twin is there, this node's record is checked this often, seconds.
 CHECK_EVERY_S = 1.0

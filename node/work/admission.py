@@ -45,7 +45,7 @@ PREPARE_AGAIN_S = 1.0
 MISPLACED_DELAY_S = 2.5
 #: A task that is returned because it would not start soon is delivered again after this, seconds.
 SHED_DELAY_S = 0.05
-#: For so long after a stall new deliveries are suspect: they may have waited in the socket, seconds.
+#: For this long after a stall new deliveries are suspect, seconds: they may have waited in the socket.
 DOUBT_S = 1.0
 
 

@@ -12,7 +12,7 @@ from mesh.membership.member import Member
 from mesh.scheduling.placement import can_start
 from node.work.pull_plan import LEFT_S
 
-#: An answer counts for so long, seconds: a node plans its pulls thousands of times a second.
+#: An answer is cached for this long, seconds: a node plans its pulls thousands of times a second.
 KEEP_S = 0.25
 
 

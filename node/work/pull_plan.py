@@ -30,11 +30,11 @@ HOARD_S = 1.0
 FORGOTTEN_S = 120.0
 #: Slots that become free within this are waited for, seconds.
 SOON_S = 0.25
-#: A lane is left to other nodes for so long at most, seconds: they may have a reason not to pull from it.
+#: A lane is left to other nodes for at most this long, seconds: they may have a reason not to pull from it.
 LEFT_S = 3.0
 #: A task that another node could start is returned when it was delivered less often than this.
 MOST_DELIVERIES = 4
-#: So many scans because of hints may start within HINT_WINDOW_S, seconds.
+#: At most HINT_SCANS scans because of hints start within HINT_WINDOW_S, seconds.
 HINT_SCANS, HINT_WINDOW_S = 4, 1.0
 
 

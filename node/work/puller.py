@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 0.5
 #: A lane with a backlog answers a pull at once: a pull without an answer for this long is idle, seconds.
 IDLE_AFTER_S = 0.05
-#: A lane of which this node can't run a task is left to the others for so long, seconds.
+#: A lane with a task that this node can't run is left to the other nodes for this long, seconds.
 AVOID_S = 4.0
 #: The most that one pull may deliver, bytes.
 MAX_BYTES = 16 * 1024 * 1024

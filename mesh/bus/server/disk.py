@@ -26,7 +26,7 @@ from mesh.bus.server.health import Disk, DiskFault
 EVERY_S = 1.0
 #: A write that takes longer counts as hanging, seconds.
 HANGS_AFTER_S = 10.0
-#: A disk works again only when no write takes so long, seconds.
+#: A disk that has hung works again once no write takes longer than this, seconds.
 SLOW_S = 1.0
 _POLL_S = 0.25
 _PROBE = ".write-probe"

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: A server is suspended when its disk has not finished a write for so long, seconds.
+#: A server is suspended when its disk has not finished a write for this long, seconds.
 SUSPEND_AFTER_S = 3.0
-#: Another disk counts as working when it finished a write that began so much later than the one that hangs, seconds.
-#: Disks of one storage do not hang at the same instant.
+#: Another disk counts as working when it finished a write that began this much later than the one that hangs, seconds:
+#: disks on one storage system may hang a moment apart.
 MARGIN_S = 1.0
-#: A suspended server resumes when its disk has worked for so long, seconds: after the first suspension, the second …
-#: A disk that hangs again and again must not take the leadership each time.
+#: How long the disk must work before a suspended server resumes, seconds: after the first suspension, the second …
+#: A disk that keeps hanging must not disturb the leadership each time.
 REST_S = (2.0, 10.0, 30.0, 60.0)
 #: Suspensions longer ago than this are forgotten, seconds.
 FORGET_S = 600.0
