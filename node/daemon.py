@@ -171,7 +171,7 @@ class Node:
         self.admission.wire(self.executor, self.completion)
         self.checkpoints.report = self.executor.report_checkpoint
         self.puller = Puller(
-            bus, lambda: context.record, self.admission.load, self.placement_plan.rank, self._on_delivery, others.get
+            bus, lambda: context.record, self.admission.load, self.placement_plan.rank, self._on_delivery, others.take
         )
         self.admission.avoid = self.puller.avoid
         self.heartbeat = HeartbeatPublisher(

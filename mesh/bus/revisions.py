@@ -29,7 +29,7 @@ class Revisions:
         self._asking = asyncio.Lock()
         self._background: asyncio.Task[None] | None = None
 
-    def saw(self, revision: int) -> None:
+    def observe(self, revision: int) -> None:
         """The bus gave this revision, in an answer or with a record."""
         self._newest = max(self._newest, revision)
 
@@ -58,4 +58,4 @@ class Revisions:
         async with self._asking:
             await asyncio.sleep(max(0.0, self._asked_at + ASK_AGAIN_S - self._clock()))
             self._asked_at = self._clock()
-            self.saw((await self._bus.stream_info(self._stream)).last_sequence)
+            self.observe((await self._bus.stream_info(self._stream)).last_sequence)

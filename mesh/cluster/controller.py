@@ -140,7 +140,7 @@ class ClusterController:
         self._remember(members, records, raft_meta.answering_servers(answers), now)
         if group is None:
             return topology.View(leader="", no_leader_reason=raft_meta.no_leader_reason(groups))
-        self._failures.saw(group.members, (record.node for record in records))
+        self._failures.observe(group.members, (record.node for record in records))
         servers = self._servers(records, group, {member.record.id: member for member in members}, now)
         candidates = self._candidates(members, {record.node for record in records}, now)
         lone = len(group.members) == 1 and len(servers) == 1 and not servers[0].leaving

@@ -23,7 +23,7 @@ class HostFailures:
         self._members: set[str] = set()
         self._removed: set[str] = set()
 
-    def saw(self, members: Iterable[str], hosts: Iterable[str]) -> None:
+    def observe(self, members: Iterable[str], hosts: Iterable[str]) -> None:
         """Note the servers that are in the meta group, and the nodes that have recorded a server of theirs."""
         self._members.update(members)
         for node in hosts:

@@ -12,7 +12,7 @@ from mesh.views import BusView, NetworkView, QueueView, RegistryView, WaitingVie
 
 
 @dataclass(frozen=True)
-class Standing:
+class KnownServers:
     """What a node knows of the bus servers of its mesh. All names are ids of nodes."""
 
     node: str
@@ -47,40 +47,40 @@ def known_members(marker: BusMarker, own: Sequence[Route] = ()) -> dict[str, Seq
     return {host_of(marker.server_name): own, **others}
 
 
-def view_of(standing: Standing) -> WaitingView:
+def view_of(known: KnownServers) -> WaitingView:
     """Who waits for whom, and what a person can do."""
-    lost = not standing.led and len(standing.reached) < standing.needed
+    lost = not known.led and len(known.reached) < known.needed
     return WaitingView(
-        reason=_reason(standing, lost),
-        members=tuple(sorted(standing.members)),
-        reached=tuple(sorted(standing.reached)),
-        heard=tuple(sorted(standing.heard)),
-        needed=standing.needed if standing.total else 0,
-        if_lost=standing.command if lost and standing.reached else "",
+        reason=_reason(known, lost),
+        members=tuple(sorted(known.members)),
+        reached=tuple(sorted(known.reached)),
+        heard=tuple(sorted(known.heard)),
+        needed=known.needed if known.total else 0,
+        if_lost=known.command if lost and known.reached else "",
     )
 
 
-def _reason(standing: Standing, lost: bool) -> str:
-    if not standing.total:
+def _reason(known: KnownServers, lost: bool) -> str:
+    if not known.total:
         return "this node waits for its mesh: it knows no bus server and reaches none"
-    there = f"{len(standing.reached)} of {standing.total} bus servers of this mesh {_are(len(standing.reached))} there"
-    if standing.reached:
-        there += f" ({', '.join(sorted(standing.reached))})"
+    there = f"{len(known.reached)} of {known.total} bus servers of this mesh {_are(len(known.reached))} there"
+    if known.reached:
+        there += f" ({', '.join(sorted(known.reached))})"
     if not lost:
         return f"{there}, which is a majority; this node waits until they have elected their leaders, about ten seconds"
-    missing = [node for node in sorted(standing.members) if node not in standing.reached]
-    start = ", ".join(_place(node, standing) for node in missing) or "on the machines that ran them"
-    return f"{there}, {standing.needed} are needed, so this node waits; start the missing nodes: {start}"
+    missing = [node for node in sorted(known.members) if node not in known.reached]
+    start = ", ".join(_place(node, known) for node in missing) or "on the machines that ran them"
+    return f"{there}, {known.needed} are needed, so this node waits; start the missing nodes: {start}"
 
 
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _place(node: str, standing: Standing) -> str:
-    hosts = dict.fromkeys(host for host, _ in standing.members[node])
+def _place(node: str, known: KnownServers) -> str:
+    hosts = dict.fromkeys(host for host, _ in known.members[node])
     facts = [f"last at {', '.join(hosts)}"] if hosts else []
-    if node in standing.heard:
+    if node in known.heard:
         facts.append("heard on this network but not connected")
     return f"{node} ({'; '.join(facts)})" if facts else node
 

@@ -30,7 +30,7 @@ REMEMBERED_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Me:
+class LocalNode:
     """The node that decides."""
 
     node_id: str
@@ -41,7 +41,7 @@ class Me:
 
 
 @dataclass(frozen=True)
-class Found:
+class Create:
     """Create the mesh."""
 
 
@@ -78,11 +78,11 @@ class Memory:
     """Nodes, with their role, for which it no longer waits."""
 
 
-Step = Found | Join | Wait
+Step = Create | Join | Wait
 
 
 def decide(
-    me: Me,
+    me: LocalNode,
     seen: Iterable[Sighting],
     memory: Memory,
     now: float,
@@ -119,7 +119,9 @@ def decide(
     return _decide_candidacy(me, _rivals(others, memory), memory.started_at, now, config.discovery_wait_s), memory
 
 
-def _join(me: Me, others: list[Sighting], memory: Memory, now: float, unreachable: frozenset[str]) -> Join | None:
+def _join(
+    me: LocalNode, others: list[Sighting], memory: Memory, now: float, unreachable: frozenset[str]
+) -> Join | None:
     """A reachable mesh: the one that this node remembers, else the lowest id (after a while, if it remembers one)."""
     meshes: dict[str, list[Sighting]] = {}
     for sighting in others:
@@ -137,7 +139,7 @@ def _join(me: Me, others: list[Sighting], memory: Memory, now: float, unreachabl
     return Join(tuple(url for url in urls if url not in unreachable), mesh_id, announcers[0].announcement.node_id)
 
 
-def _wait_for_remembered(me: Me, members: list[Announcement], memory: Memory, now: float) -> Wait | None:
+def _wait_for_remembered(me: LocalNode, members: list[Announcement], memory: Memory, now: float) -> Wait | None:
     """A node that was in a mesh never creates another one by accident."""
     if not me.mesh_id:
         return None
@@ -156,7 +158,7 @@ def _wait_for_remembered(me: Me, members: list[Announcement], memory: Memory, no
     )
 
 
-def _wait_for_unreachable(me: Me, members: list[Announcement]) -> Wait | None:
+def _wait_for_unreachable(me: LocalNode, members: list[Announcement]) -> Wait | None:
     if not members:
         return None
     announcement = members[0]
@@ -174,7 +176,7 @@ def _patience_s(role: str, wait_s: float) -> float:
     return FOUNDING_PATIENCE_S if role == FOUNDING else 5 * wait_s
 
 
-def _renew(me: Me, others: list[Sighting], memory: Memory, now: float, wait_s: float) -> Memory:
+def _renew(me: LocalNode, others: list[Sighting], memory: Memory, now: float, wait_s: float) -> Memory:
     """The node to wait for now, and since when."""
     given_up = memory.given_up
     if memory.waits_for[0] and now - memory.waits_since >= _patience_s(memory.waits_for[1], wait_s):
@@ -196,7 +198,9 @@ def _rivals(others: list[Sighting], memory: Memory) -> list[Sighting]:
     ]
 
 
-def _decide_candidacy(me: Me, rivals: list[Sighting], started_at: float, now: float, wait_s: float) -> Found | Wait:
+def _decide_candidacy(
+    me: LocalNode, rivals: list[Sighting], started_at: float, now: float, wait_s: float
+) -> Create | Wait:
     """The decision when no other node goes first; see the module docstring."""
     if now - started_at < wait_s:
         left_s = wait_s - (now - started_at)
@@ -209,4 +213,4 @@ def _decide_candidacy(me: Me, rivals: list[Sighting], started_at: float, now: fl
     ]
     if any(left_s > 0 for left_s in waits):
         return Wait(max(waits), "Other nodes start at the same time; waiting until they agree.", me.node_id)
-    return Found()
+    return Create()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mesh.config import MeshConfig
 from mesh.discovery.announcement import CANDIDATE, FOUNDING, SEEKER, Announcement
-from mesh.discovery.founding import Found, Join, Me, Memory, Wait, decide
+from mesh.discovery.founding import Create, Join, LocalNode, Memory, Wait, decide
 from mesh.discovery.mdns import Discovery
 
 log = logging.getLogger(__name__)
@@ -32,19 +32,19 @@ DEAF_S = 0.05
 
 async def find_mesh(
     discovery: Discovery,
-    me: Me,
+    me: LocalNode,
     config: MeshConfig,
     *,
     api: str = "",
     version: str = "",
     say: Callable[[str], None] = log.info,
     dial: Callable[[float], Awaitable[tuple[str, ...]]] | None = None,
-) -> Found | Join:
+) -> Create | Join:
     """Search for the mesh called `me.mesh_name`, until there is one to join or this node must create it.
 
     `discovery` must be started. This function sets what the node announces meanwhile (seeker or candidate, then
     founding); the caller announces `member` once it has joined. `say` is called with each new reason for waiting. The
-    first URL of a Join has just answered. Without multicast the result is Found after the wait, unless this node
+    first URL of a Join has just answered. Without multicast the result is Create after the wait, unless this node
     remembers a mesh. It may wait without limit for a mesh that it remembers: cancel it. `dial(waited_s)` is called
     now and then during such a wait; it returns URLs of that mesh from other sources than mDNS, () while none answers.
     """
@@ -61,7 +61,7 @@ async def find_mesh(
         now = clock()
         unreachable = {url: since for url, since in unreachable.items() if now - since < UNREACHABLE_S}
         step, memory = decide(me, discovery.sightings(), memory, now, config, frozenset(unreachable))
-        if isinstance(step, Found):
+        if isinstance(step, Create):
             await discovery.announce(replace(announcement, role=FOUNDING, supports=me.node_id))
             return step
         if isinstance(step, Join):

@@ -181,7 +181,7 @@ class Election:
             # What can't be read is treated as a silent holder's, so it is void after the TTL.
             node, incarnation = (held.node, held.incarnation) if held else ("unreadable", "unreadable")
         revision = entry.revision if entry is not None else 0
-        self._bus.revisions(subjects.KV_LEASE).saw(revision)
+        self._bus.revisions(subjects.KV_LEASE).observe(revision)
         self._seen = lease.observe(self._seen, revision, node, incarnation, self._clock())
         self._read_in_epoch = epoch
 
@@ -221,7 +221,7 @@ class Election:
             # The answer came after `resign`: delete the lease, so that no node waits for this one.
             await self._kv.delete(subjects.LEASE_KEY, last=revision)
             return 0.0
-        self._bus.revisions(subjects.KV_LEASE).saw(revision)
+        self._bus.revisions(subjects.KV_LEASE).observe(revision)
         self._seen = lease.observe(self._seen, revision, *self._me, self._clock())
         if isinstance(action, lease.Renew) and self._term is not None:
             self._term = lease.Term(self._term.fence, revision, sent_at)

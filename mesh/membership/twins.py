@@ -44,7 +44,7 @@ def machine_of(claim: IdentityClaim) -> str:
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
-def kinship(mine: IdentityClaim, other: IdentityClaim) -> str:
+def likely_cause(mine: IdentityClaim, other: IdentityClaim) -> str:
     """How two processes came to share an identity, as far as their machines tell."""
     if mine.boot_id and mine.boot_id == other.boot_id:
         return "its data directory was copied on the same machine"
@@ -56,7 +56,7 @@ def kinship(mine: IdentityClaim, other: IdentityClaim) -> str:
 def refusal(mine: IdentityClaim, other: IdentityClaim, data: str) -> str:
     """Why the process of `mine` stops, and what to do. `data`: its data directory."""
     return (
-        f"The node {mine.node} runs on {machine_of(other)} already: {kinship(mine, other)}. "
+        f"The node {mine.node} runs on {machine_of(other)} already: {likely_cause(mine, other)}. "
         f"Start this one with an empty --data, so that it gets an id of its own ({data} stays as it is)."
     )
 

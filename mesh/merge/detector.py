@@ -87,8 +87,8 @@ class DuplicateMeshDetector:
         identity = self._identity = self._identity or await mover.read_identity(self._bus)
         servers = await read_servers(self._bus) if peers else []
         ours = frozenset(url for server in servers for url in server.client_urls)
-        others = strangers(peers, identity) | twins(peers, identity.id, ours)
-        copied = doubles(peers, identity.id, ours, self._members())
+        others = other_meshes(peers, identity) | twins(peers, identity.id, ours)
+        copied = copied_nodes(peers, identity.id, ours, self._members())
         # The summary takes eight requests, so it is read only when there is another mesh.
         mine = await mover.read_mesh_summary(self._bus) if others else identity
         now = time.monotonic()
@@ -203,7 +203,7 @@ def must_withdraw(found: Confirmation, silent_s: float) -> bool:
     return found.state == "refused" or (found.state == "silent" and silent_s > UNDO_AFTER_S)
 
 
-def strangers(peers: Iterable[Announcement], mine: MeshSummary) -> dict[str, tuple[str, ...]]:
+def other_meshes(peers: Iterable[Announcement], mine: MeshSummary) -> dict[str, tuple[str, ...]]:
     """Other meshes of this name: id -> the URLs of their bus. Pure."""
     found: dict[str, dict[str, None]] = {}
     for peer in peers:
@@ -219,7 +219,7 @@ def twins(peers: Iterable[Announcement], mesh: str, ours: frozenset[str]) -> dic
     return {f"{mesh}'": found} if found else {}
 
 
-def doubles(
+def copied_nodes(
     peers: Iterable[Announcement], mesh: str, ours: frozenset[str], members: Iterable[Member]
 ) -> frozenset[str]:
     """Ids of nodes that are up here, and are announced on another bus too: copied data directories. Pure."""

@@ -83,7 +83,7 @@ class Executor:
     @property
     def running(self) -> int:
         """Jobs that workers hold."""
-        return sum(len(worker.held) for worker in self._pool.everyone())
+        return sum(len(worker.held) for worker in self._pool.all_workers())
 
     async def start(self) -> None:
         """Clear the folder and start one worker. Raises: CannotStart, when no worker gets ready."""
@@ -98,7 +98,7 @@ class Executor:
                 await asyncio.wait_for(self._quiet.wait(), drain_s)
             except TimeoutError:
                 log.info("%d jobs did not end within %g s and are returned unfinished", self.running, drain_s)
-        left = [*unfinished(self._pool.everyone()), *self._waiting]
+        left = [*unfinished(self._pool.all_workers()), *self._waiting]
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -117,7 +117,7 @@ class Executor:
 
         A job that ends at the same moment may still be reported as done.
         """
-        for worker in self._pool.everyone():
+        for worker in self._pool.all_workers():
             seq = next((seq for seq, job in worker.held.items() if job.id == job_id), 0)
             if seq and worker.lost:
                 worker.dropped.add(job_id)

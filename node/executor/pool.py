@@ -54,7 +54,7 @@ class WorkerPool:
         self._ready = asyncio.Event()
         self._closing = False
 
-    def everyone(self) -> tuple[WorkerProcess, ...]:
+    def all_workers(self) -> tuple[WorkerProcess, ...]:
         """All workers that may hold jobs."""
         return (*self.workers, *self.dying)
 
@@ -79,7 +79,7 @@ class WorkerPool:
     async def close(self) -> None:
         """Kill every worker, whatever it holds; returns when all are gone."""
         self._closing = True
-        for worker in self.everyone():
+        for worker in self.all_workers():
             worker.retired = True
             if not worker.lost:
                 worker.kill()

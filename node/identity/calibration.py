@@ -25,7 +25,7 @@ from mesh.messages import Capabilities
 log = logging.getLogger(__name__)
 
 
-def circumstances(spec: KindSpec, capabilities: Capabilities, slots: int, version: str) -> str:
+def conditions(spec: KindSpec, capabilities: Capabilities, slots: int, version: str) -> str:
     """A digest of everything that a speed of `spec` may depend on; `version`: of Queztl."""
     machine = (
         capabilities.os, capabilities.arch, capabilities.cpu_model, capabilities.cpu_features, capabilities.cores,
@@ -56,12 +56,12 @@ def measurable(specs: Iterable[KindSpec], capabilities: Capabilities) -> list[Ki
 def known(
     specs: Iterable[KindSpec], capabilities: Capabilities, slots: int, version: str, folder: Path
 ) -> dict[str, float]:
-    """kind -> seconds, of the kinds that were measured under the same circumstances; `folder`: the data directory."""
+    """kind -> seconds, of the kinds that were measured under the same conditions; `folder`: the data directory."""
     stored = _load(folder / data_folder.SPEEDS)
     found: dict[str, float] = {}
     for spec in measurable(specs, capabilities):
         entry = stored.get(spec.name)
-        if isinstance(entry, dict) and entry.get("of") == circumstances(spec, capabilities, slots, version):
+        if isinstance(entry, dict) and entry.get("of") == conditions(spec, capabilities, slots, version):
             seconds = entry.get("seconds")
             if isinstance(seconds, (int, float)) and seconds > 0:
                 found[spec.name] = float(seconds)
@@ -69,7 +69,7 @@ def known(
 
 
 def save(kind: str, seconds: float, of: str, folder: Path) -> float:
-    """Store a speed for the next start, and return the best one measured under these circumstances, `of`.
+    """Store a speed for the next start, and return the best one measured under these conditions, `of`.
 
     A failure costs only another measurement.
     """

@@ -53,7 +53,7 @@ class Calibrator:
     def __init__(
         self,
         specs: Sequence[KindSpec],
-        circumstances: Callable[[KindSpec], str],
+        conditions: Callable[[KindSpec], str],
         seconds: dict[str, float],
         *,
         slots: int,
@@ -64,7 +64,7 @@ class Calibrator:
         busy_percent: float = 100.0,
         cpu_percent: Callable[[], float] | None = None,
     ) -> None:
-        """`specs`: the kinds that can be measured here; `circumstances(spec)`: see `calibration.circumstances`.
+        """`specs`: the kinds that can be measured here; `conditions(spec)`: see `calibration.conditions`.
 
         `seconds`: kind -> known run time of its probe, which the calibrator extends; `publish()` is awaited after each
         change. `held` is set while the node holds tasks. `idle_s`: how long it must have held none; 0: measure nothing.
@@ -72,7 +72,7 @@ class Calibrator:
         """
         self.seconds = seconds
         self._specs = specs
-        self._circumstances, self._slots, self._folder = circumstances, slots, folder
+        self._conditions, self._slots, self._folder = conditions, slots, folder
         self._idle_s, self._held, self._publish = idle_s, held, publish
         self._busy_percent, self._cpu_percent = busy_percent, cpu_percent or MachineUsage().cpu_percent
         self._window_s = idle_s
@@ -132,7 +132,7 @@ class Calibrator:
 
     async def _take(self, spec: KindSpec, seconds: float) -> None:
         if seconds:
-            best = calibration.save(spec.name, seconds, self._circumstances(spec), self._folder)
+            best = calibration.save(spec.name, seconds, self._conditions(spec), self._folder)
             self.seconds[spec.name] = best
             log.debug("the probe of %s takes %.3g s on this machine (best: %.3g s)", spec.name, seconds, best)
             await self._publish()
@@ -206,7 +206,7 @@ def calibrator_of(context: NodeContext, held: asyncio.Event, publish: Callable[[
     probed, slots, folder = context.capabilities, context.slots, context.data.path
     return Calibrator(
         calibration.measurable(KINDS.values(), probed),
-        lambda spec: calibration.circumstances(spec, probed, slots, version()),
+        lambda spec: calibration.conditions(spec, probed, slots, version()),
         calibration.known(KINDS.values(), probed, slots, version(), folder),
         slots=slots, folder=folder, idle_s=context.config.measure_after_s, held=held, publish=publish,
         busy_percent=context.config.measure_below_percent,

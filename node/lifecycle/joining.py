@@ -24,7 +24,7 @@ from mesh.bus.server.introduction import routes_of
 from mesh.bus.server.supervisor import BusServer
 from mesh.cluster.waiting import waiting_network
 from mesh.coordination import MeshRecord
-from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Found, Join, Me
+from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Create, Join, LocalNode
 from mesh.discovery.identity import DataDir, MeshIdentity, new_token
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
@@ -102,7 +102,7 @@ async def join(
         with contextlib.suppress(BusUnavailable):
             return await _join(config, data, urls, attempt.waiting(remembered))
     found = await attempt.search(remembered)
-    if isinstance(found, Found):
+    if isinstance(found, Create):
         mesh = MeshIdentity(new_token("m"), config.mesh_name, time.time(), data.node_id)
         return await attempt.host(mesh, "created")
     mesh = remembered or MeshIdentity(found.mesh_id, config.mesh_name, 0.0, "")
@@ -183,9 +183,9 @@ class _Attempt:
             await bus.close()
         return record.name if record is not None else ""
 
-    async def search(self, remembered: MeshIdentity | None) -> Found | Join:
+    async def search(self, remembered: MeshIdentity | None) -> Create | Join:
         """Find a mesh by mDNS; one that is remembered also at its old addresses, which are dialled again and again."""
-        me = Me(self.data.node_id, self.config.mesh_name, "", remembered.id if remembered else "")
+        me = LocalNode(self.data.node_id, self.config.mesh_name, "", remembered.id if remembered else "")
 
         def say(sentence: str) -> None:
             self.report(sentence)
@@ -224,7 +224,7 @@ class _Attempt:
                     await own_record.repair(bus, mesh, data)
                     if (before := await read_mesh_record(bus)) is not None:
                         check_wire_version(before)  # before the streams are changed to what this version needs
-                await declare(bus, config.mesh_config, disk.free, waiting.tell_reason if server.peers else None)
+                await declare(bus, config.mesh_config, disk.free, waiting.publish_reason if server.peers else None)
                 with contextlib.suppress(QueztlError):
                     # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress
                     # messages.

@@ -23,7 +23,7 @@ from mesh.cluster import quorum_recovery
 from mesh.cluster.own_group import is_in_group
 from mesh.cluster.raft_meta import leaderless
 from mesh.cluster.routes import member_urls
-from mesh.cluster.waiting import Standing, advice, known_members, reached_hosts, view_of, waiting_network
+from mesh.cluster.waiting import KnownServers, advice, known_members, reached_hosts, view_of, waiting_network
 from mesh.decoding import readable
 from mesh.discovery.announcement import SEEKER, Announcement
 from mesh.discovery.identity import DataDir, MeshIdentity
@@ -95,7 +95,7 @@ class Waiting:
             if await self._was_replaced(server):
                 raise ServerReplaced
             heard = await self.routes.find(server)
-            await self._tell_standing(server.address.client_urls, known_members(server.marker, server.routes), heard)
+            await self._publish_known(server.address.client_urls, known_members(server.marker, server.routes), heard)
             await asyncio.sleep(LEADERS_CHECK_S)
 
     async def follow_addresses(self, server: BusServer | None = None) -> bool:
@@ -179,10 +179,10 @@ class Waiting:
             except QueztlError:
                 await self.follow_addresses(server)
                 bus.learn(member_urls(self.discovery.peers(), self.mesh.id))
-                await self._tell_standing(urls, members, frozenset())
+                await self._publish_known(urls, members, frozenset())
             await asyncio.sleep(LEADERS_CHECK_S)
 
-    async def _tell_standing(
+    async def _publish_known(
         self, urls: Iterable[str], members: Mapping[str, Sequence[Route]], heard: frozenset[str]
     ) -> None:
         """Publish who waits for whom, as the reachable bus servers report it."""
@@ -195,17 +195,17 @@ class Waiting:
                 found = await quorum_recovery.look(system)
             finally:
                 await system.close()
-        standing = Standing(
+        known = KnownServers(
             self.data.node_id, members, reached_hosts(found.reachable), heard, found.size, bool(found.leader),
             self._rescue_command(hosts=self.data.node_id in members),
         )  # fmt: skip
-        self.tell(view_of(standing), urls)
+        self.tell(view_of(known), urls)
 
     def _rescue_command(self, hosts: bool) -> str:
         where = f"--data {shlex.quote(str(self.data.path))}" if hosts else f"--url {self.api}"
         return f"queztl bus rescue {where} --yes"
 
-    def tell_reason(self, reason: str) -> None:
+    def publish_reason(self, reason: str) -> None:
         """Publish that the node waits for `reason`."""
         self.tell(WaitingView(reason))
 

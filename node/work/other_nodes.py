@@ -42,7 +42,7 @@ class OtherNodes:
             self._answers[key] = answer
         return answer
 
-    def get(self, lane: Lane, requires: dict[str, Any]) -> bool:
+    def take(self, lane: Lane, requires: dict[str, Any]) -> bool:
         """Whether a lane whose tasks would have to wait here is left to one of them, for LEFT_S at most.
 
         `requires`: the class of requirements of the lane.

@@ -68,14 +68,14 @@ class Puller:
         load: Callable[[], pull_plan.Load],
         rank: Callable[[str], int],
         on_message: Callable[[Message, int, int], None],
-        others_get: Callable[[Lane, dict[str, Any]], bool] = lambda lane, requires: False,
+        others_take: Callable[[Lane, dict[str, Any]], bool] = lambda lane, requires: False,
     ) -> None:
         """`record()`: of this node; `rank(kind)`: its place in the placement plan.
 
-        `on_message(message, stream_seq, delivered)` takes each delivery; it must not block. `others_get(lane,
+        `on_message(message, stream_seq, delivered)` takes each delivery; it must not block. `others_take(lane,
         requires)`: whether a lane of such tasks is left to other nodes, when they would have to wait here.
         """
-        self._others_get = others_get
+        self._others_take = others_take
         self._bus, self._record, self._load, self._rank, self._on_message = bus, record, load, rank, on_message
         self._config = bus.config
         self._lanes: dict[Lane, _LaneState] = {}
@@ -200,7 +200,7 @@ class Puller:
             state.is_idle(now),
             far=region_of(lane[1]) not in ("", self._record().region),
             cores=cores,
-            left=pull_plan.must_wait(cores, load.free_slots, load.busy_s) and self._others_get(lane, requires),
+            left=pull_plan.must_wait(cores, load.free_slots, load.busy_s) and self._others_take(lane, requires),
         )
 
     def _pull(self, request: pull_plan.PullRequest, now: float) -> None:

@@ -67,7 +67,7 @@ async def executor_of(tmp_path: Path, slots: int = 2, fault_kinds: bool = True):
     try:
         yield executor, watcher
     finally:
-        pids = [worker.pid for worker in executor._pool.everyone()]
+        pids = [worker.pid for worker in executor._pool.all_workers()]
         await executor.stop(0.0)
         assert not [pid for pid in pids if alive(pid)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from mesh.config import LOCAL
 from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
-from mesh.discovery.founding import Found, Join, Me
+from mesh.discovery.founding import Create, Join, LocalNode
 from mesh.discovery.join import find_mesh, first_reachable
 from mesh.discovery.mdns import Discovery
 
@@ -96,22 +96,22 @@ async def test_of_four_that_start_together_one_creates_the_mesh_and_three_join(l
 
     async def start(name: str):
         discovery = await listeners()
-        me = Me(f"{mesh_name}-{name}", mesh_name)
+        me = LocalNode(f"{mesh_name}-{name}", mesh_name)
         step = await find_mesh(discovery, me, config)
-        if isinstance(step, Found):
+        if isinstance(step, Create):
             await discovery.announce(Announcement(mesh_name, "id-1", "", me.node_id, (url,), MEMBER))
         return step
 
     async with server, asyncio.timeout(20):
         steps = await asyncio.gather(*(start(name) for name in "dbca"))
-    assert [type(step) for step in steps].count(Found) == 1
+    assert [type(step) for step in steps].count(Create) == 1
     assert all(step.mesh_id == "id-1" and step.urls == (url,) for step in steps if isinstance(step, Join))
 
 
 async def test_a_lone_node_creates_a_mesh_after_the_wait(listeners, mesh_name):
     began = time.monotonic()
-    step = await find_mesh(await listeners(), Me("lonely", mesh_name), LOCAL)
-    assert step == Found()
+    step = await find_mesh(await listeners(), LocalNode("lonely", mesh_name), LOCAL)
+    assert step == Create()
     assert LOCAL.discovery_wait_s <= time.monotonic() - began
 
 
@@ -125,7 +125,7 @@ async def test_an_announced_mesh_that_does_not_answer_is_waited_for_and_not_crea
     newcomer = await listeners()
     await until(newcomer, lambda: of_mesh(newcomer, mesh_name))
     sentences: asyncio.Queue[str] = asyncio.Queue()
-    looking = asyncio.create_task(find_mesh(newcomer, Me("new", mesh_name), LOCAL, say=sentences.put_nowait))
+    looking = asyncio.create_task(find_mesh(newcomer, LocalNode("new", mesh_name), LOCAL, say=sentences.put_nowait))
     async with asyncio.timeout(WITHIN_S):
         assert "nothing answers there" in await sentences.get()
     port = int(url.rpartition(":")[2])
@@ -164,5 +164,5 @@ async def test_without_multicast_start_reports_it_and_goes_on(mesh_name):
     discovery = Discovery(("192.0.2.254",))
     await discovery.start()
     assert "--join" in discovery.trouble
-    assert await find_mesh(discovery, Me("alone", mesh_name), LOCAL) == Found()
+    assert await find_mesh(discovery, LocalNode("alone", mesh_name), LOCAL) == Create()
     await discovery.stop()

@@ -19,7 +19,7 @@ WITHIN_S = 30
 MACHINE = """
 import asyncio, json, sys
 from mesh.discovery.announcement import MEMBER, Announcement
-from mesh.discovery.founding import Found, Me
+from mesh.discovery.founding import Create, LocalNode
 from mesh.config import LAN
 from mesh.discovery.mdns import Discovery
 from mesh.discovery.join import find_mesh
@@ -29,9 +29,9 @@ async def main(name, count):
     choice = usable_addresses()
     discovery = Discovery(choice.addresses)
     await discovery.start()
-    step = await find_mesh(discovery, Me(name, "lan-test"), LAN, say=lambda sentence: None)
+    step = await find_mesh(discovery, LocalNode(name, "lan-test"), LAN, say=lambda sentence: None)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), choice.addresses[0], 4222)
-    urls = (f"nats://{choice.addresses[0]}:4222",) if isinstance(step, Found) else step.urls
+    urls = (f"nats://{choice.addresses[0]}:4222",) if isinstance(step, Create) else step.urls
     await discovery.announce(Announcement("lan-test", "m1", "", name, urls, MEMBER))
     while len([peer for peer in discovery.peers() if peer.role == MEMBER]) < count - 1:
         await discovery.changed(60)
@@ -63,7 +63,7 @@ def test_three_machines_agree_on_one_founder_and_hear_each_other(lan):
     assert all(lines), [err for _, err in ended]
     answers = [json.loads(line) for line in lines]
     steps, names, urls, peers, troubles = zip(*answers, strict=True)
-    assert sorted(steps) == ["Found", "Join", "Join"] and not any(troubles), answers
+    assert sorted(steps) == ["Create", "Join", "Join"] and not any(troubles), answers
     assert all(used == ["eth0"] for used in names)
     assert len({tuple(machine_urls) for machine_urls in urls}) == 1
     assert [sorted(seen) for seen in peers] == [["n1", "n2"], ["n0", "n2"], ["n0", "n1"]]

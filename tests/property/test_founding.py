@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.config import MeshConfig
 from mesh.discovery.announcement import CANDIDATE, FOUNDING, MEMBER, SEEKER, Announcement, Sighting
-from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Found, Join, Me, Memory, Wait, decide
+from mesh.discovery.founding import REMEMBERED_PATIENCE_S, Create, Join, LocalNode, Memory, Wait, decide
 
 TICK_S = 0.1
 WAIT_TICKS = 10
@@ -65,8 +65,8 @@ def act(machine: Machine, tick: int, founding_ticks: int) -> None:
         machine.died_at = tick
         return
     memory = machine.memory or Memory(machine.start * TICK_S)
-    step, machine.memory = decide(Me(machine.id, "m"), machine.seen.values(), memory, tick * TICK_S, CONFIG)
-    if isinstance(step, Found):
+    step, machine.memory = decide(LocalNode(machine.id, "m"), machine.seen.values(), memory, tick * TICK_S, CONFIG)
+    if isinstance(step, Create):
         machine.founded_at = tick
         machine.say(tick, role=FOUNDING, supports=machine.id)
         machine.died_at = tick if machine.dies_when_founding else None
@@ -141,15 +141,15 @@ dead_urls = st.frozensets(st.sampled_from(["nats://h:1", "nats://i:2"]))
 
 @given(sightings, times, times, dead_urls)
 def test_a_node_that_remembers_a_mesh_never_founds(seen, started_at, now, unreachable):
-    step, _ = decide(Me("b", "m", mesh_id="x"), seen, Memory(started_at), now, CONFIG, unreachable)
-    assert not isinstance(step, Found)
+    step, _ = decide(LocalNode("b", "m", mesh_id="x"), seen, Memory(started_at), now, CONFIG, unreachable)
+    assert not isinstance(step, Create)
     if isinstance(step, Join) and now - started_at < REMEMBERED_PATIENCE_S:
         assert step.mesh_id == "x"
 
 
 @given(sightings, times, times, dead_urls)
 def test_it_never_founds_beside_an_announced_mesh_nor_joins_a_strange_one(seen, started_at, now, unreachable):
-    me = Me("b", "m")
+    me = LocalNode("b", "m")
     mine = [
         announcement
         for announcement in (sighting.announcement for sighting in seen)
@@ -157,7 +157,7 @@ def test_it_never_founds_beside_an_announced_mesh_nor_joins_a_strange_one(seen, 
     ]
     members = [announcement for announcement in mine if announcement.role == MEMBER]
     step, _ = decide(me, seen, Memory(started_at), now, CONFIG, unreachable)
-    if isinstance(step, Found):
+    if isinstance(step, Create):
         assert not members and now - started_at >= CONFIG.discovery_wait_s
     elif isinstance(step, Join):
         assert step.urls and not set(step.urls) & unreachable

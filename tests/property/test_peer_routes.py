@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.bus.server.data_dir import MARKER, BusMarker, Member, read_marker, write_marker
 from mesh.cluster.routes import announced_routes, join_routes, member_urls
-from mesh.cluster.waiting import Standing, advice, known_members, view_of, waiting_network
+from mesh.cluster.waiting import KnownServers, advice, known_members, view_of, waiting_network
 from mesh.discovery.announcement import ROLES, Announcement
 from mesh.discovery.identity import MeshIdentity
 
@@ -50,8 +50,8 @@ def test_routes_are_joined_without_repeats_and_without_the_own_server(
 def test_the_command_for_lost_machines_is_shown_only_without_a_majority(
     members: set[str], reached: set[str], size: int, led: bool
 ) -> None:
-    standing = Standing("n1", dict.fromkeys(members, ()), frozenset(reached), frozenset(), size, led, COMMAND)
-    view = view_of(standing)
+    known = KnownServers("n1", dict.fromkeys(members, ()), frozenset(reached), frozenset(), size, led, COMMAND)
+    view = view_of(known)
     total = max(size, len(members), len(reached))
     lost = not led and len(reached) * 2 <= total
     assert view.if_lost == (COMMAND if lost and reached else "")
@@ -66,7 +66,7 @@ def test_the_command_for_lost_machines_is_shown_only_without_a_majority(
 
 def test_who_waits_for_whom_in_words() -> None:
     members = {"n1": [("10.0.0.1", 6222)], "n2": [("10.0.0.2", 6222), ("10.1.0.2", 6222)], "n3": []}
-    view = view_of(Standing("n1", members, frozenset({"n1"}), frozenset({"n3"}), 3, False, COMMAND))
+    view = view_of(KnownServers("n1", members, frozenset({"n1"}), frozenset({"n3"}), 3, False, COMMAND))
     assert view.reason == (
         "1 of 3 bus servers of this mesh is there (n1), 2 are needed, so this node waits; start the missing nodes: "
         "n2 (last at 10.0.0.2, 10.1.0.2), n3 (heard on this network but not connected)"

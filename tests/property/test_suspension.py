@@ -13,7 +13,7 @@ from mesh.bus.server.suspension import (
     REST_S,
     SUSPEND_AFTER_S,
     PeerState,
-    reason_to_stay,
+    reason_not_to_suspend,
     rest_s,
 )
 
@@ -24,7 +24,7 @@ PEERS = st.lists(st.builds(PeerState, st.booleans(), st.integers(0, 7), AGES_S),
 @given(st.floats(0.0, 60.0), PEERS)
 def test_a_server_is_suspended_only_while_a_majority_stores_without_it(hangs_s: float, peers: list[PeerState]) -> None:
     storing = [peer for peer in peers if peer.serves and peer.wrote_ago_s < hangs_s - MARGIN_S]
-    suspended = not reason_to_stay(hangs_s, peers)
+    suspended = not reason_not_to_suspend(hangs_s, peers)
     if suspended:
         assert hangs_s >= SUSPEND_AFTER_S
         assert len(storing) * 2 > len(peers) + 1
@@ -54,7 +54,7 @@ def test_servers_never_take_themselves_away_from_a_majority(
     for server in range(hanging):
         others = [peer for peer in range(size) if peer != server]
         states = [PeerState(True, size, wrote_ago_s(peer)) for peer in others]
-        suspended += not reason_to_stay(now - hung_at[server], states)
+        suspended += not reason_not_to_suspend(now - hung_at[server], states)
     if hanging * 2 > size:
         # Some disks may have hung so much later that they were seen to work: never so few are left by one decision.
         at_once = [at for at in hung_at[:hanging] if max(hung_at[:hanging]) - at < MARGIN_S]
@@ -65,13 +65,15 @@ def test_servers_never_take_themselves_away_from_a_majority(
 
 def test_one_of_three_is_suspended_after_three_seconds() -> None:
     good = [PeerState(True, 3, 0.7), PeerState(True, 3, 1.1)]
-    assert "2.9 s only" in reason_to_stay(2.9, good)
-    assert not reason_to_stay(SUSPEND_AFTER_S, good)
-    assert "1 other of 3" in reason_to_stay(30.0, [good[0], PeerState(True, 3, math.inf)]), "its node does not answer"
-    assert reason_to_stay(30.0, [good[0], PeerState(False, 3, 0.5)]), "its JetStream is off"
-    assert reason_to_stay(30.0, [good[0], PeerState(True, 3, 30.5)]), "its disk hangs, too"
-    assert reason_to_stay(30.0, [good[0]]), "one of two is no majority"
-    assert reason_to_stay(30.0, []), "a lone server"
+    assert "2.9 s only" in reason_not_to_suspend(2.9, good)
+    assert not reason_not_to_suspend(SUSPEND_AFTER_S, good)
+    assert "1 other of 3" in reason_not_to_suspend(30.0, [good[0], PeerState(True, 3, math.inf)]), (
+        "its node does not answer"
+    )
+    assert reason_not_to_suspend(30.0, [good[0], PeerState(False, 3, 0.5)]), "its JetStream is off"
+    assert reason_not_to_suspend(30.0, [good[0], PeerState(True, 3, 30.5)]), "its disk hangs, too"
+    assert reason_not_to_suspend(30.0, [good[0]]), "one of two is no majority"
+    assert reason_not_to_suspend(30.0, []), "a lone server"
 
 
 @given(st.lists(st.floats(0.0, 3600.0), max_size=8), st.floats(0.0, 3600.0))

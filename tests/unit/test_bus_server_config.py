@@ -18,7 +18,7 @@ from mesh.bus.server.bootstrap import MetaGroup, meta_group, next_step
 from mesh.bus.server.config import ServerConfig, client_urls, local_host, render
 from mesh.bus.server.data_dir import BusMarker
 from mesh.bus.server.layout import BusSettings, Layout
-from mesh.bus.server.process import last_complaint
+from mesh.bus.server.process import last_error
 from mesh.bus.server.readiness import needs_peers
 from mesh.bus.server.restarts import MEMORY_S, remembered, restart_delay_s
 from mesh.errors import CannotStart
@@ -259,7 +259,7 @@ def test_a_taken_port_is_not_chosen() -> None:
 
 def test_the_last_fatal_log_line_is_the_reason() -> None:
     lines = ["[1] now [FTL] no room", "[1] now [ERR] small", "[1] now [INF] bye", ""]
-    assert last_complaint(lines) == "no room"
-    assert last_complaint(lines[1:]) == "small"
-    assert last_complaint(["nats-server: bad.conf:1:1: nonsense"]) == "bad.conf:1:1: nonsense"
-    assert last_complaint([]) == "it said nothing"
+    assert last_error(lines) == "no room"
+    assert last_error(lines[1:]) == "small"
+    assert last_error(["nats-server: bad.conf:1:1: nonsense"]) == "bad.conf:1:1: nonsense"
+    assert last_error([]) == "it said nothing"

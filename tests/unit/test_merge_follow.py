@@ -10,7 +10,7 @@ from mesh.discovery.announcement import CANDIDATE, MEMBER, Announcement
 from mesh.discovery.identity import MeshIdentity, open_data_dir
 from mesh.membership.member import GONE, UP, Member
 from mesh.merge.carried import lane_of
-from mesh.merge.detector import doubles, holds_work, strangers, twins
+from mesh.merge.detector import copied_nodes, holds_work, other_meshes, twins
 from mesh.merge.policy import MeshSummary
 from mesh.messages import Heartbeat, NodeRecord
 from node.lifecycle.merge_follow import adopt, may_leave
@@ -45,7 +45,7 @@ def test_only_members_of_other_meshes_of_this_name_are_strangers() -> None:
         announce("md", name="lab"),
     ]
     announcements.append(announce("me", url=""))
-    assert strangers(announcements, MeshSummary("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
+    assert other_meshes(announcements, MeshSummary("ma", "queztl")) == {"mb": ("nats://a:1", "nats://b:1")}
 
 
 def test_after_the_merge_a_node_belongs_to_the_other_mesh_and_hosts_no_bus(tmp_path) -> None:
@@ -76,10 +76,10 @@ def test_the_same_mesh_on_another_bus_is_a_twin_and_a_node_alive_on_both_a_doubl
         announce("n2", "nats://a:1", "nats://z:1"),
         announce("n3", "nats://b:1", mesh="mb"),
     ]
-    assert twins(on_our_bus, "ma", ours) == {} and doubles(on_our_bus, "ma", ours, [member("n1")]) == frozenset()
+    assert twins(on_our_bus, "ma", ours) == {} and copied_nodes(on_our_bus, "ma", ours, [member("n1")]) == frozenset()
     on_two_buses = [*on_our_bus, announce("n4", "nats://b:1"), announce("n1", "nats://b:1", "nats://b:2")]
     assert twins(on_two_buses, "ma", ours) == {"ma'": ("nats://b:1", "nats://b:2")}
-    assert doubles(on_two_buses, "ma", ours, [member("n1"), member("n4", GONE)]) == {"n1"}
+    assert copied_nodes(on_two_buses, "ma", ours, [member("n1"), member("n4", GONE)]) == {"n1"}
 
 
 def test_a_mesh_holds_work_while_a_living_node_has_some() -> None:

@@ -43,13 +43,13 @@ def test_a_lane_that_the_others_do_not_take_is_left_to_them_for_a_while_only() -
     members = [member("other", 0)]
     others = OtherNodes("me", lambda: members, clock)
     for _ in range(2):
-        assert others.get(LANE, {})
+        assert others.take(LANE, {})
         clock.now += LEFT_S * 0.9
-        assert others.get(LANE, {})
+        assert others.take(LANE, {})
         clock.now += LEFT_S * 0.2
-        assert not others.get(LANE, {}), "it may have a reason not to take them"
+        assert not others.take(LANE, {}), "it may have a reason not to take them"
         members[0] = member("other", 2)
         clock.now += 1
-        assert not others.get(LANE, {})
+        assert not others.take(LANE, {})
         members[0] = member("other", 0)
         clock.now += 1

@@ -33,7 +33,7 @@ async def test_a_number_above_the_last_revision_was_never_given() -> None:
     assert await revisions.check(7) and infos.asked == 1
     assert await revisions.check(3) and revisions.has_given(7) and infos.asked == 1
     assert not await revisions.check(8)
-    revisions.saw(9)
+    revisions.observe(9)
     assert await revisions.check(9) and infos.asked == 2
 
 

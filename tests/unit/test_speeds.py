@@ -38,7 +38,7 @@ def test_every_probe_is_a_payload_that_needs_nothing_else():
 
 def test_a_stored_speed_is_reused_and_a_damaged_file_costs_only_a_measurement(tmp_path):
     spec = KINDS["crypto_mining"]
-    of = calibration.circumstances(spec, HAVE, 2, "1")
+    of = calibration.conditions(spec, HAVE, 2, "1")
     assert calibration.known(SPECS, HAVE, 2, "1", tmp_path) == {}
     calibration.save(spec.name, 0.25, of, tmp_path)
     calibration.save("another", 1.0, "x", tmp_path)
@@ -61,21 +61,21 @@ def test_a_folder_that_cannot_be_written_is_only_logged(tmp_path, caplog):
 )
 def test_other_hardware_is_measured_anew(change):
     spec = KINDS["crypto_mining"]
-    before = calibration.circumstances(spec, HAVE, 2, "1")
-    assert calibration.circumstances(spec, msgspec.structs.replace(HAVE, **change), 2, "1") != before
+    before = calibration.conditions(spec, HAVE, 2, "1")
+    assert calibration.conditions(spec, msgspec.structs.replace(HAVE, **change), 2, "1") != before
 
 
 def test_other_versions_of_its_libraries_are_measured_anew_and_unrelated_ones_are_not(monkeypatch):
     spec = replace(KINDS["scientific_computing"], gains=(Need("fast_wheel", "x"),))
-    before = calibration.circumstances(spec, HAVE, 2, "1")
+    before = calibration.conditions(spec, HAVE, 2, "1")
 
     def with_library(name, version):
         return msgspec.structs.replace(HAVE, libraries={**HAVE.libraries, name: version})
 
-    assert calibration.circumstances(spec, with_library("numpy", "2.5"), 2, "1") != before
-    assert calibration.circumstances(spec, with_library("cv2", "6"), 2, "1") == before
-    assert calibration.circumstances(spec, HAVE, 1, "1") != before
-    assert calibration.circumstances(spec, HAVE, 2, "2") != before
-    assert calibration.circumstances(replace(spec, probe={"n": 9}), HAVE, 2, "1") != before
+    assert calibration.conditions(spec, with_library("numpy", "2.5"), 2, "1") != before
+    assert calibration.conditions(spec, with_library("cv2", "6"), 2, "1") == before
+    assert calibration.conditions(spec, HAVE, 1, "1") != before
+    assert calibration.conditions(spec, HAVE, 2, "2") != before
+    assert calibration.conditions(replace(spec, probe={"n": 9}), HAVE, 2, "1") != before
     monkeypatch.setattr(calibration, "_installed", lambda name: "1.0")
-    assert calibration.circumstances(spec, HAVE, 2, "1") != before
+    assert calibration.conditions(spec, HAVE, 2, "1") != before

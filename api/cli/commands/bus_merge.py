@@ -103,7 +103,7 @@ async def _announced(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ..
 
     from mesh.discovery.interfaces import usable_addresses
     from mesh.discovery.mdns import Discovery
-    from mesh.merge.detector import strangers
+    from mesh.merge.detector import other_meshes
     from mesh.merge.policy import MeshSummary
 
     discovery = Discovery(usable_addresses(os.environ.get("QUEZTL_INTERFACE", "")).addresses)
@@ -111,7 +111,7 @@ async def _announced(into: str | None, mesh: str, mesh_id: str) -> tuple[str, ..
     try:
         deadline = time.monotonic() + LISTEN_S
         while (left := deadline - time.monotonic()) > 0:
-            found = strangers(discovery.peers(), MeshSummary(mesh_id, mesh))
+            found = other_meshes(discovery.peers(), MeshSummary(mesh_id, mesh))
             if into in found:
                 return found[into]
             if found and into is None:

@@ -19,7 +19,7 @@ from mesh import decoding, subjects
 from mesh.bus.server.bootstrap_client import Admin, AdminError
 from mesh.bus.server.config import SYSTEM_USER
 from mesh.bus.server.supervisor import BusServer
-from mesh.bus.server.suspension import SUSPEND_AFTER_S, PeerState, reason_to_stay
+from mesh.bus.server.suspension import SUSPEND_AFTER_S, PeerState, reason_not_to_suspend
 from mesh.decoding import Unreadable
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class HangWatch:
         # A process that was frozen finds a write that took long, and finishes it while the peers are asked.
         if self._closing.is_set() or self._server.disk.hangs_s < SUSPEND_AFTER_S:
             return
-        reason = reason_to_stay(hangs_s, states)
+        reason = reason_not_to_suspend(hangs_s, states)
         if not reason:
             self._server.suspend()
         log.log(

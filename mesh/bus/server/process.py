@@ -129,7 +129,7 @@ class ServerProcess:
     def last_words(self) -> str:
         """The last thing it complained about, else the last thing it said."""
         lines = tail(self.folder / f"{self.name}.out") + tail(self.log_file)
-        return last_complaint(lines)
+        return last_error(lines)
 
     def cause(self, code: int) -> str:
         """Why it ended with that exit code, for people."""
@@ -187,7 +187,7 @@ def _ended(process: psutil.Process, timeout_s: float) -> bool:
         return False
 
 
-def last_complaint(lines: list[str]) -> str:
+def last_error(lines: list[str]) -> str:
     """The last fatal line of a nats-server's log, else its last error, else its last line, without the stamp."""
     for level in ("[FTL]", "[ERR]", "nats-server:", ""):
         for line in reversed(lines):

@@ -35,7 +35,7 @@ class PeerState:
     """How long ago the last write that its disk finished began; infinite when its node did not answer."""
 
 
-def reason_to_stay(hangs_s: float, peers: Iterable[PeerState]) -> str:
+def reason_not_to_suspend(hangs_s: float, peers: Iterable[PeerState]) -> str:
     """Why the server is not suspended, for people; "" when it is.
 
     `hangs_s`: how long its disk had not finished a write when the peers were asked. Only peers whose disk has finished
