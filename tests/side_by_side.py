@@ -17,8 +17,13 @@ SCENES = ("lan", "faults")
 SHARING = ("architecture", "contract")
 #: Folders whose tests wait for processes and servers.
 WAITING = (*SCENES, "integration")
-#: Prefixes of groups whose tests compute for long or load large libraries.
-HEAVY = ("test_workload_", "test_training_", "test_scaling_", *SHARING)
+#: Prefixes of the groups that use more than some three seconds of CPU time: they encode videos, train, load large
+#: libraries, measure, or try many examples.
+HEAVY = (
+    "test_workload", "test_training_", "test_video_", "test_splitting", "test_images_mesh", "test_image_operations",
+    "test_scaling_", "test_forecast_child", "test_bench", "test_measuring", "test_capabilities", "test_kind_examples",
+    "test_decoding", "test_plan", *SHARING,
+)  # fmt: skip
 #: Long groups start within this first share of the queue: the rest of it holds short ones.
 _LAST_LONG = 0.7
 _PER_CORE, _MEMORY_EACH, _MOST = 2, 2 << 30, 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tests import side_by_side
 from tests.source_files import sources
@@ -44,6 +44,12 @@ def test_files_stay_whole_and_scenes_are_groups_of_their_own():
     assert group_of("tests/lan/test_a.py::test_b") == "tests/lan/test_a.py::test_b"
     assert group_of("tests/architecture/test_a.py::test_b") == group_of("tests/architecture/test_c.py::test_d")
     assert group_of("elsewhere/test_a.py::test_b") == "elsewhere/test_a.py"
+
+
+def test_each_prefix_of_heavy_groups_is_that_of_a_group():
+    names = {PurePath(side_by_side.group_of(test)).name for test in _tests()}
+    assert not [prefix for prefix in side_by_side.HEAVY if not any(name.startswith(prefix) for name in names)]
+    assert "test_workloads_mesh.py".startswith(side_by_side.HEAVY)
 
 
 def test_the_queue_has_every_group_once_in_a_fixed_order_and_ends_with_short_ones():
