@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -17,20 +18,27 @@ from node.probes.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
+#: A closed terminal ends a node in order, too: without a handler it would be a kill.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What programs that rotate logs send. By default both end a process at once.
+IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 #: How long a node tries to start while the bus stops answering, and the pause between two attempts, seconds.
 START_WITHIN_S, START_AGAIN_S = 120.0, 1.0
 
 
 class _Signals:
-    """Counts Ctrl-C and SIGTERM, and passes the request to stop to the running node."""
+    """Counts the signals that end a node, and passes the request to stop to the running node."""
 
     def __init__(self) -> None:
         self.received = 0
         # Separate from the node's own event: a node that fails to start sets that one too, and has an error to report.
         self.first = asyncio.Event()
         self.node: Node | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        for number in STOPPING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self) -> None:
         self.received += 1
@@ -89,12 +97,18 @@ async def _start(config: NodeConfig, signals: _Signals) -> Node | None:
         interrupted.cancel()
 
 
+def _say(text: str) -> None:
+    """Print to the terminal, which may have been closed."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 async def _run(node: Node, signals: _Signals) -> int:
     # The objects alive now stay alive: scanning them again every few hundred tasks would be a tenth of all CPU time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
-    print(node.banner(), flush=True)
+    _say(node.banner())
     try:
         await node.serve()
     finally:
@@ -104,9 +118,9 @@ async def _run(node: Node, signals: _Signals) -> int:
 
 async def _leave(node: Node, signals: _Signals) -> None:
     if node.shutdown.merge_order is not None:
-        print("This mesh merges into another one; this node finishes its tasks and starts again there.", flush=True)
+        _say("This mesh merges into another one; this node finishes its tasks and starts again there.")
     elif not node.shutdown.refusal:
-        print("Finishing running tasks, then leaving the mesh (press Ctrl-C again to leave at once).", flush=True)
+        _say("Finishing running tasks, then leaving the mesh (press Ctrl-C again to leave at once).")
     leaving = asyncio.create_task(node.stop(), name="stop")
     while not leaving.done():
         await asyncio.wait({leaving}, timeout=0.1)

@@ -149,7 +149,8 @@ class Executor:
         self._dispatch_due = False
         if not self._waiting or self._stopping:
             return
-        ready = [worker for worker in self._pool.workers if worker.ready and worker.verdict is None]
+        self._pool.keep_folder()
+        ready = [worker for worker in self._pool.workers if worker.takes_jobs]
         plan = assign(self._waiting, [w.worker_slot for w in ready], self.slots, self.rates, self._pool.starting)
         batches: dict[int, list[Job]] = {}
         handed: list[Job] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -102,6 +103,22 @@ class WorkerPool:
             self._spawn(
                 self._launch(WorkerProcess(self._numbers, self._folder, self._on_frames, self._on_lost), self._guard)
             )
+
+    def keep_folder(self) -> None:
+        """Make the folder anew when somebody has removed it, a program that tidies up for example, and replace the
+        workers: each may write in the folder with which it started only."""
+        if not os.path.isdir(self._results):
+            try:
+                self._results.mkdir(parents=True, mode=0o700)
+            except OSError as error:
+                log.error("the working folder %s was removed and can't be made anew: %s", self._folder, error)
+            else:
+                log.warning("the working folder %s was removed and is made anew", self._folder)
+            for worker in self.workers:
+                worker.outdated = True
+        for worker in self.workers:
+            if worker.outdated and worker.ready and not worker.held and not worker.retired:
+                worker.retire()
 
     def ready(self, worker: WorkerProcess) -> None:
         """`worker` reported that it can take jobs."""

@@ -118,6 +118,8 @@ class WorkerProcess(asyncio.Protocol):
         """(sequence number, reason) of the job for which it is being killed"""
         self.dropped: set[str] = set()
         """ids of jobs that were cancelled after it was lost"""
+        self.outdated = False
+        """whether its folder was removed: it gets no more jobs"""
         self.idle_since = monotonic()
         self.gone = asyncio.Event()
         """set when `lost` becomes true"""
@@ -176,10 +178,15 @@ class WorkerProcess(asyncio.Protocol):
 
     # --- jobs
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it may be given jobs."""
+        return self.ready and self.verdict is None and not self.outdated and not self.retired
+
     def send(self, jobs: Sequence[Job]) -> None:
         """Send `jobs`, which the worker runs in this order."""
         if not self.held:
-            self._log_mark = os.path.getsize(self._log_path)
+            self._log_mark = self._log_bytes()
         seq, batch = self._next_seq, list[protocol.JobFrame]()
         for job in jobs:
             blobs = {blob: str(file) for blob, file in job.blobs.items()} if job.blobs else None
@@ -285,15 +292,25 @@ class WorkerProcess(asyncio.Protocol):
 
     def bound_log(self) -> None:
         """Truncate its log when it has grown past LOG_BYTES."""
-        if os.path.getsize(self._log_path) > LOG_BYTES:
+        if self._log_bytes() > LOG_BYTES:
             os.truncate(self._log_path, 0)
             self._log_mark = 0
 
+    def _log_bytes(self) -> int:
+        """The size of its log; 0 when somebody has removed it."""
+        try:
+            return os.path.getsize(self._log_path)
+        except OSError:
+            return 0
+
     def _last_log_lines(self) -> str:
         """Its last log lines since it got its present jobs, without those of a traceback."""
-        with open(self._log_path, "rb") as file:
-            file.seek(max(self._log_mark, os.path.getsize(self._log_path) - 4096))
-            lines = file.read().decode(errors="replace").splitlines()
+        try:
+            with open(self._log_path, "rb") as file:
+                file.seek(max(self._log_mark, self._log_bytes() - 4096))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"its log can't be read: {error.strerror}"
         kept = [line for line in lines if line and not line.startswith((" ", "Traceback", "\t"))]
         return "; ".join(kept[-REASON_LINES:])[-500:]
 

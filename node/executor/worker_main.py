@@ -239,7 +239,8 @@ class Worker:
         """Remove what jobs have left behind: files, working directory, processes. 7 µs when there is nothing."""
         self._untidied = False
         # The modification time was set to 0 when the folder was empty: any new entry changes it.
-        if os.fstat(self._folder_fd).st_mtime_ns:
+        found = os.fstat(self._folder_fd)
+        if found.st_mtime_ns or not found.st_nlink:  # no link: somebody has removed the folder
             self._sweep()
         else:
             os.fchdir(self._folder_fd)
