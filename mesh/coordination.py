@@ -25,11 +25,13 @@ class MeshRecord(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True):
-    """KV `lease`: who is leader. The revision of the key is the fencing number."""
+    """KV `lease`: who is leader. The revision with which its term began is the fencing number."""
 
     node: str
     incarnation: str
     at: float
+    fence: int = 0
+    """That revision; 0 in the record that begins the term."""
 
 
 class Plan(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 TURN_S = 60
 
 
+async def turn_of(bus: Bus, node: str) -> int:
+    """The revision of the turn that `node` has; 0 when it is not its turn. Raises: BusUnavailable."""
+    entry = await bus.kv(subjects.KV_MESH).get(subjects.RESTART_KEY)
+    return entry.revision if entry is not None and entry.value == node.encode() else 0
+
+
 async def take_turn(bus: Bus, node: str) -> bool:
     """Whether the bus server of `node` may be restarted now; no other one may for TURN_S. Raises: BusUnavailable."""
     kv = bus.kv(subjects.KV_MESH)

@@ -62,7 +62,7 @@ class DataDir:
         self.bus_urls: tuple[str, ...] = tuple(stored.get("bus_urls", ()))
         """The last known URLs of the bus."""
         self.epoch: str = str(stored.get("epoch", ""))
-        """The epoch in the record of that mesh; "" when this node has not worked there yet."""
+        """The epoch of that mesh; "" when this node has not worked there yet."""
         self.wire_version: int = int(stored.get("wire_version", 0))
         """The wire version of that mesh, in which this node has worked; 0: not known."""
 

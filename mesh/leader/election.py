@@ -208,7 +208,8 @@ class Election:
             return 0.0
         if isinstance(action, lease.StandBy):
             return action.until - sent_at
-        record = self._last_written = messages.encode(coordination.Lease(*self._me, at=time.time()))
+        fence = self._term.fence if isinstance(action, lease.Renew) and self._term is not None else 0
+        record = self._last_written = messages.encode(coordination.Lease(*self._me, at=time.time(), fence=fence))
         try:
             if isinstance(action, lease.Create):
                 revision = await self._kv.create(subjects.LEASE_KEY, record)
@@ -246,3 +247,10 @@ class Election:
             callback()
         report = journal.emit(self._bus, journal.LEADER_LOST, {"reason": reason}, node=self._me[0], fence=fence)
         self._reporting = asyncio.get_running_loop().create_task(report, name="leader.lost")
+
+
+async def leading_fence(bus: Bus) -> int:
+    """The fence of the leader, as the bus has it now; 0 when nobody leads. Raises: BusUnavailable."""
+    entry = await bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
+    held = readable(decoding.lease, entry)
+    return 0 if entry is None or held is None else held.fence or entry.revision

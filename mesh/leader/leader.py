@@ -183,7 +183,7 @@ class Leader:
         entry = await kv.get(subjects.PLAN_KEY)
         earlier, revision = readable(decoding.plan, entry), entry.revision if entry else 0
         if earlier is not None and earlier.fence > fence:
-            if await self._bus.revisions(subjects.KV_LEASE).check(earlier.fence):
+            if await self._election.confirm() != fence:
                 return False
             log.warning("the placement plan is forged (no leader has the fence %d) and is replaced", earlier.fence)
         ranks, regions, places = current

@@ -68,7 +68,7 @@ async def create_mesh_record(bus: Bus, record: MeshRecord) -> None:
 def contradictions(record: MeshRecord, known: Mapping[str, object]) -> list[str]:
     """In what the record differs from what a node knows of its mesh, for people. Pure.
 
-    `known`: field -> value, of fields that never change: id, name, wire_version.
+    `known`: field -> value, of fields that never change: id, name, wire_version, epoch.
     """
     found = ((name, getattr(record, name), value) for name, value in known.items())
     return [f"its {name} is {written!r}, not {value!r}" for name, written, value in found if written != value]

@@ -21,11 +21,13 @@ from mesh.bus.server.data_dir import Route
 from mesh.bus.server.supervisor import BusServer, BusSettings
 from mesh.cluster.controller import forget_server, read_servers
 from mesh.cluster.own_group import is_in_group
+from mesh.cluster.restart_turn import turn_of
 from mesh.cluster.routes import announced_routes
 from mesh.coordination import HostingAnswer, HostingRequest, MeshRecord, ServerRecord
 from mesh.decoding import Unreadable
 from mesh.discovery.announcement import Announcement
 from mesh.errors import BusUnavailable, CannotStart, QueztlError
+from mesh.leader.election import leading_fence
 from mesh.membership.member import UP, Member
 from mesh.membership.mesh_record import repair_mesh_record
 from mesh.messages import encode
@@ -95,7 +97,8 @@ class BusHost:
         self._busy: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._doing = ""
-        self._fence = 0
+        self._turn = 0
+        """The revision of the turn in which the bus server was restarted last."""
 
     @property
     def location(self) -> tuple[tuple[str, ...], tuple[Route, ...]]:
@@ -187,7 +190,7 @@ class BusHost:
     async def _read(self) -> None:
         self.servers = tuple(await read_servers(self._bus))
         if self._record is not None:
-            known = {name: getattr(self._record, name) for name in ("id", "name", "wire_version")}
+            known = {name: getattr(self._record, name) for name in ("id", "name", "wire_version", "epoch")}
             await repair_mesh_record(self._bus, self._record, known)
         node = self._settings.node_id
         own = next((record for record in self.servers if record.node == node), None)
@@ -237,8 +240,10 @@ class BusHost:
         try:
             if isinstance(request, Unreadable):
                 answer = HostingAnswer(f"the request {request.reason}")
-            elif not await self._bus.revisions(subjects.KV_LEASE).check(request.fence):
+            elif request.fence != await leading_fence(self._bus):
                 answer = HostingAnswer("no leader of this mesh has that fence")
+            elif request.do == "restart" and not await self._has_turn():
+                answer = HostingAnswer("it is not its turn to be restarted")  # a leader takes the turn first
             elif request.do == "stop" and await self._is_needed(request.name):
                 answer = HostingAnswer("its bus server is a member of the servers' group")  # no leader asks for that
             else:
@@ -265,11 +270,13 @@ class BusHost:
                     return found
         return True
 
+    async def _has_turn(self) -> bool:
+        """Whether the bus server may be restarted now: once in each turn. Raises: BusUnavailable."""
+        before, self._turn = self._turn, await turn_of(self._bus, self._settings.node_id)
+        return self._turn not in (0, before)
+
     def _accept(self, request: HostingRequest) -> HostingAnswer:
         """Begin to carry out a request, or refuse it."""
-        if request.fence < self._fence:
-            return HostingAnswer("a later leader has sent a request")
-        self._fence = request.fence
         if self._busy is not None:
             return HostingAnswer("it is carrying out an earlier request", doing=self._doing)
         if request.do == "host":

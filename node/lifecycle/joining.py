@@ -225,10 +225,8 @@ class _Attempt:
                     if (before := await read_mesh_record(bus)) is not None:
                         check_wire_version(before)  # before the streams are changed to what this version needs
                 await declare(bus, config.mesh_config, disk.free, waiting.publish_reason if server.peers else None)
-                with contextlib.suppress(QueztlError):
-                    # Created once, with the streams: the epoch stands for this WORK stream in the ids of ingress
-                    # messages.
-                    await create_mesh_record(bus, own_record.new_record(mesh))
+                with contextlib.suppress(QueztlError):  # it is there already
+                    await create_mesh_record(bus, own_record.new_record(mesh, await own_record.read_epoch(bus)))
                 known = await own_record.read(bus)
                 # The others have announced themselves while the server started: one may have a copy of this store.
                 await refuse_copy(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 
+import msgspec
+
+from mesh import subjects
 from mesh.bus.client import Bus
 from mesh.coordination import MeshRecord
 from mesh.discovery.identity import DataDir, MeshIdentity
@@ -13,14 +16,25 @@ from mesh.messages import WIRE_VERSION
 from mesh.subjects import is_token
 
 
-def new_record(mesh: MeshIdentity, epoch: str = "") -> MeshRecord:
-    """The record of a mesh that speaks this program's wire version; by default of a new epoch."""
+def epoch_of(created: str) -> str:
+    """The epoch of the WORK stream that was created at that time. Pure: every node of a mesh has the same one, whatever
+    a record says."""
+    return f"w{hashlib.sha256(created.encode()).hexdigest()[:8]}"
+
+
+async def read_epoch(bus: Bus) -> str:
+    """The epoch of the WORK stream on this bus. Raises: BusUnavailable, ApiError."""
+    return epoch_of((await bus.stream_info(subjects.WORK)).created)
+
+
+def new_record(mesh: MeshIdentity, epoch: str) -> MeshRecord:
+    """The record of a mesh that speaks this program's wire version."""
     return MeshRecord(
         id=mesh.id,
         name=mesh.name,
         founded_at=mesh.founded_at,
         founder=mesh.founder,
-        epoch=epoch if is_token(epoch) else f"w{secrets.token_hex(4)}",
+        epoch=epoch if is_token(epoch) else MeshRecord().epoch,
         wire_version=WIRE_VERSION,
     )
 
@@ -47,12 +61,12 @@ async def repair(bus: Bus, mesh: MeshIdentity, data: DataDir) -> None:
 
 
 async def read(bus: Bus) -> MeshRecord:
-    """The record of the mesh on this bus. Raises: BusUnavailable, IncompatibleMesh."""
+    """The record of the mesh on this bus, with the true epoch. Raises: BusUnavailable, ApiError, IncompatibleMesh."""
     record = await read_mesh_record(bus)
     if record is None:
         raise BusUnavailable("it has no mesh identity")
     check_wire_version(record)
-    return record
+    return msgspec.structs.replace(record, epoch=await read_epoch(bus))
 
 
 def remember(data: DataDir, mesh: MeshIdentity, urls: tuple[str, ...], record: MeshRecord) -> None:

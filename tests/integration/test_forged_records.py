@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
 
 from mesh import decoding, subjects
 from mesh.bus.client import Bus
@@ -23,10 +24,12 @@ from mesh.coordination import HostingAnswer, HostingRequest, MergeOrder, MeshRec
 from mesh.decoding import Unreadable
 from mesh.discovery.identity import MeshIdentity, open_data_dir
 from mesh.lanes import class_of, pool_name
-from mesh.membership.mesh_record import contradictions
+from mesh.membership.mesh_record import contradictions, create_mesh_record, repair_mesh_record
 from mesh.merge.order import CLOSED, LEAST_LIMIT, limit_after, withdraw
 from mesh.messages import CLAIM_CHECK_BYTES, WIRE_VERSION, decode_any, encode
+from mesh.tasks import status
 from node.config import build
+from node.lifecycle import own_record
 from node.lifecycle.waiting import Waiting
 from tests.integration.bus_server_harness import SETTINGS, Harness, harness
 from tests.nodes import Cluster, NodeProcess, eventually, lease
@@ -144,6 +147,18 @@ async def test_forged_records_of_a_lone_server_hold_nothing_up(
     assert (await bus.stream_info(subjects.WORK)).config["max_bytes"] == LOCAL.work_max_bytes
 
 
+async def test_the_epoch_of_ids_is_that_of_the_stream_whatever_the_record_says(bus: Bus) -> None:
+    """Two nodes with different ones give one message two ids, and it runs twice."""
+    mesh = MeshIdentity(SETTINGS.mesh_id, SETTINGS.mesh_name, 1.0, SETTINGS.node_id)
+    epoch = await own_record.read_epoch(bus)
+    await create_mesh_record(bus, own_record.new_record(mesh, epoch))
+    true = await own_record.read(bus)
+    assert true.epoch == epoch == await status.epoch(bus)
+    await bus.store(IDENTITY, encode(replace_struct(true, epoch="wforged")))
+    assert await own_record.read(bus) == true
+    assert await repair_mesh_record(bus, true, {"epoch": epoch}) and await status.epoch(bus) == epoch
+
+
 async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(cluster: Cluster) -> None:
     """A node remembered the stranger's id, and then refused its own store; another name or version ended it, too."""
     host, guest = await cluster.start(1, 1)
@@ -153,7 +168,7 @@ async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(c
     async def repaired() -> bool:
         return await identity(mesh) == true
 
-    for wrong in ({"id": "mstranger"}, {"name": "elsewhere"}, {"wire_version": 99}):
+    for wrong in ({"id": "mstranger"}, {"name": "elsewhere"}, {"wire_version": 99}, {"epoch": "x"}):
         await mesh.bus.store(IDENTITY, encode(true | wrong))
         await eventually(repaired, 10, host.log)
 
@@ -169,6 +184,7 @@ async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(c
     await host.start()
     assert await identity(mesh) == true and "was forged" in host.log(200_000)
     await works(mesh, host)
+    await _messages_of_the_ingress_keep_their_ids(mesh, true)
     await mesh.bus.store(IDENTITY, encode(forged))
     await guest.start()
     await works(mesh, guest)
@@ -177,6 +193,12 @@ async def test_nodes_start_over_a_forged_record_of_the_mesh_and_write_it_again(c
         assert (stored["mesh"]["id"], stored["mesh"]["name"]) == (true["id"], true["name"])
         assert stored["wire_version"] == WIRE_VERSION and stored["epoch"] == true["epoch"]
     await eventually(repaired, 10, host.log)
+
+
+async def _messages_of_the_ingress_keep_their_ids(mesh: Mesh, true: dict[str, object]) -> None:
+    """A node that started while the epoch was forged gave them other ids than the other nodes."""
+    stored = json.loads((await mesh.bus.request(subjects.ingress("echo"), b'{"value": 5}')).data)
+    assert (await mesh.result(f"{true['epoch']}-{stored['seq']}", wait_s=20))["value"] == 5
 
 
 async def _requests_and_servers(mesh: Mesh, host: NodeProcess, guest: NodeProcess) -> None:
@@ -190,6 +212,9 @@ async def _requests_and_servers(mesh: Mesh, host: NodeProcess, guest: NodeProces
         return found.error
 
     assert "no leader of this mesh" in await asked(1 << 60)
+    # A revision that the bucket has given, and with which no term began: the term's own fence was too low after it.
+    renewed = await mesh.bus.kv(subjects.KV_LEASE).get(subjects.LEASE_KEY)
+    assert renewed is not None and renewed.revision > 1 and "no leader of this mesh" in await asked(renewed.revision)
     assert not await asked(1) and await lease(mesh.bus)
     kv = mesh.bus.kv(subjects.KV_MESH)
     stranger = ("nats://127.0.0.1:1",)
@@ -209,8 +234,16 @@ async def _requests_and_servers(mesh: Mesh, host: NodeProcess, guest: NodeProces
     await kv.put(
         "server.nelsewhere", encode(ServerRecord(node="nelsewhere", name="nelsewhere~1", client_urls=stranger))
     )
-    request = HostingRequest(do="stop", fence=1, name=host.id)
-    answer = decoding.hosting_answer((await mesh.bus.request(subjects.bus_host(host.id), encode(request), 10.0)).data)
-    assert isinstance(answer, HostingAnswer) and "is a member" in answer.error
+
+    async def ask_host(do: str) -> str:
+        request = HostingRequest(do=do, fence=1, name=host.id)
+        found = await mesh.bus.request(subjects.bus_host(host.id), encode(request), 10.0)
+        answer = decoding.hosting_answer(found.data)
+        assert isinstance(answer, HostingAnswer)
+        return answer.error
+
+    assert "is a member" in await ask_host("stop")
+    # One message restarted the only bus server, again and again.
+    assert "not its turn" in await ask_host("restart")
     await kv.delete("server.nelsewhere")
     assert host.hosts_bus

@@ -15,7 +15,7 @@ from mesh.bus.client import Bus
 from mesh.bus.kv import Kv
 from mesh.bus.streams import declare_lane, list_lanes
 from mesh.config import LOCAL
-from mesh.coordination import MeshEvent, Plan
+from mesh.coordination import Lease, MeshEvent, Plan
 from mesh.errors import NotFound
 from mesh.leader import journal
 from mesh.leader.election import Election
@@ -108,26 +108,24 @@ async def test_a_queue_that_fills_up_raises_an_alarm_before_it_is_full(bus_serve
 async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected, eventually, monkeypatch) -> None:
     """Neither an existing plan, nor one that is written between the read and the write."""
     other = await bus_server.connect("other")
-    later = messages.encode(Plan(fence=5))
-    looks: list[int] = []
+    fences: list[int] = []  # of the later leader
     real = Kv.get
 
     async def get(kv: Kv, key: str):
         entry = await real(kv, key)
         if kv.bucket == subjects.KV_PLAN and kv is not watched:
-            looks.append(entry.revision if entry else 0)
-            if len(looks) == 1:
-                for _ in range(5):  # so many revisions: a later term may have that fence
-                    await other.kv(subjects.KV_LEASE).put("other", b"x")
-                await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, later)
+            if not fences:
+                held = messages.encode(Lease("other", "1", 0.0))
+                fences.append(await other.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, held))
+                await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, messages.encode(Plan(fence=fences[0])))
         return entry
 
     watched = other.kv(subjects.KV_PLAN)
     monkeypatch.setattr(Kv, "get", get)
-    bus, _, _ = await elected(LOCAL)
-    await eventually(lambda: len(looks) >= 2)
-    await bus.flush()  # a write after the second read has arrived
-    assert (await watched.get(subjects.PLAN_KEY)).value == later
+    bus, election, _ = await elected(LOCAL)
+    await eventually(lambda: fences and (not election.is_leader or election.fence > fences[0]))
+    await bus.flush()  # a write of the earlier term has arrived
+    assert messages.decode_any((await watched.get(subjects.PLAN_KEY)).value)["fence"] >= fences[0]
 
 
 async def test_a_plan_with_a_fence_that_no_leader_has_is_replaced(bus_server, elected, eventually) -> None:
@@ -147,7 +145,11 @@ async def test_a_plan_with_a_fence_that_no_leader_has_is_replaced(bus_server, el
 
     await until(is_the_leaders, 20, "the leader writes no plan")
     await eventually(lambda: follower.plan.fence == election.fence)
-    for again in (forged, Plan(fence=election.fence, number=1 << 40, ranks={"echo": {"n1": 9}})):
+    given = await other.kv(subjects.KV_LEASE).put("other", b"x")
+    assert given > election.fence
+    # The third has a number that the bucket has given, and with which no term began.
+    for fence in (forged.fence, election.fence, given):
+        again = Plan(fence=fence, number=1 << 40, ranks={"echo": {"n1": 9}})
         await kv.put(subjects.PLAN_KEY, messages.encode(again))
         await until(is_the_leaders, 20, "the forged plan stays")
         await eventually(lambda: follower.plan.number < 1 << 40 and not follower.rank("echo"))
