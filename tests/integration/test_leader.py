@@ -113,11 +113,10 @@ async def test_the_plan_of_a_later_leader_is_not_overwritten(bus_server, elected
 
     async def get(kv: Kv, key: str):
         entry = await real(kv, key)
-        if kv.bucket == subjects.KV_PLAN and kv is not watched:
-            if not fences:
-                held = messages.encode(Lease("other", "1", 0.0))
-                fences.append(await other.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, held))
-                await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, messages.encode(Plan(fence=fences[0])))
+        if kv.bucket == subjects.KV_PLAN and kv is not watched and not fences:
+            held = messages.encode(Lease("other", "1", 0.0))
+            fences.append(await other.kv(subjects.KV_LEASE).put(subjects.LEASE_KEY, held))
+            await other.kv(subjects.KV_PLAN).put(subjects.PLAN_KEY, messages.encode(Plan(fence=fences[0])))
         return entry
 
     watched = other.kv(subjects.KV_PLAN)

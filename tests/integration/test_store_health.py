@@ -141,9 +141,13 @@ def _truncate(block: Path) -> None:
     os.truncate(block, block.stat().st_size * 55 // 100)
 
 
+def _empty(block: Path) -> None:
+    os.truncate(block, 0)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], int]] = {
     "truncated": (_truncate, 3),
-    "emptied": (lambda block: os.truncate(block, 0), 5),
+    "emptied": (_empty, 5),
     "removed": (Path.unlink, 5),
 }
 
@@ -181,11 +185,14 @@ def _flip(block: Path) -> None:
     block.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip], ids=["truncated", "flipped"])
+@pytest.mark.parametrize(
+    "damage", [_truncate, _flip, _empty, Path.unlink], ids=["truncated", "flipped", "emptied", "removed"]
+)
 async def test_a_damaged_block_in_the_middle_is_reported_after_a_kill(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    """Neither an index nor the last sequence tells: the server is asked why there are more gaps than in the ledger."""
+    """Neither an index nor the last sequence tells. The server is asked why there are more gaps than in the ledger; it
+    says nothing of files that are empty or gone, but what is taken from a queue leaves tombstones."""
     bus = Watched(tmp_path)
     try:
         await bus.start(tmp_path)
@@ -202,6 +209,30 @@ async def test_a_damaged_block_in_the_middle_is_reported_after_a_kill(
         found = await bus.until(lambda health: bool(health.lost), "the loss is seen")
         left = (await bus.bus.stream_info("WORK")).messages
         assert found.lost == {"WORK": 167 - left} and left < 167
+    finally:
+        await bus.close()
+
+
+async def test_blocks_that_were_taken_just_before_a_kill_are_not_lost(tmp_path: Path) -> None:
+    """Whole files of the queue are gone, and the ledger does not know yet why."""
+    bus = Watched(tmp_path)
+    try:
+        await bus.start(tmp_path)
+        for number in range(1, 171):
+            await bus.store(number, 10.0)
+        await eventually(lambda: _ledger_holds(tmp_path, "WORK", 170), 20, "the ledger knows them")
+        assert bus._monitoring is not None
+        bus._monitoring.cancel()  # so the ledger stays as it is
+        await asyncio.gather(bus._monitoring, return_exceptions=True)
+        for number in range(171, 180):
+            await bus.store(number, 10.0)
+        await asyncio.gather(*(bus.bus.delete_message("WORK", sequence) for sequence in range(80, 169)))
+        await bus.pause(killed=True)
+        assert len([*(tmp_path / "bus" / "store").rglob("streams/WORK/msgs/*.blk")]) == 2
+        await bus.start(tmp_path)
+        bus.health.clear()
+        await bus.until(lambda health: len(bus.health) > 1, "it was looked at")
+        assert bus.health[-1] == Health() and (await bus.bus.stream_info("WORK")).messages == 179 - 89
     finally:
         await bus.close()
 

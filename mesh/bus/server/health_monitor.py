@@ -131,6 +131,7 @@ class HealthMonitor:
             enabled = await self._ask("HEALTHZ", {"js-enabled-only": True})
             seen = replace(seen, enabled=_is_ok(enabled))
             if seen.enabled:
+                await self._audit.mark()
                 streams = await self._ask("JSZ", {"account": MESH_ACCOUNT, "streams": True})
                 await self._audit.look(streams, logged.restored)
                 if self._clock() - self._whole_at >= WHOLE_EVERY_S:

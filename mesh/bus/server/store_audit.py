@@ -2,7 +2,8 @@
 
 nats-server repairs a damaged store silently: it cuts a broken file after its last whole message and starts with what
 is left (2.15.1). So the state is compared with two earlier ones: the index that the server wrote when it ended in
-order, and a ledger of its last sequences, written while it runs. Either may be missing.
+order, and a ledger of its last sequences, written while it runs. Either may be missing. After a kill, the files of a
+queue tell more (`queue_blocks.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mesh import subjects
 from mesh.bus.server.config import MESH_ACCOUNT
 from mesh.bus.server.process import tail
+from mesh.bus.server.queue_blocks import Mark, Queued, mark, queued
 
 _LEDGER = "ledger.json"
 _INDEX, _BLOCKS, _CONFIG = "index.db", "*.blk", "meta.inf"
@@ -45,6 +48,8 @@ class Position:
     last: int
     first: int = 0
     """0 in ledgers of earlier versions."""
+    mark: Mark | None = None
+    """Where the files of a queue ended."""
 
     @property
     def gaps(self) -> int:
@@ -70,6 +75,8 @@ class Expected:
 
     indexes: Mapping[str, Index] = field(default_factory=dict)
     ledger: Mapping[str, Position] = field(default_factory=dict)
+    queues: Mapping[str, Queued] = field(default_factory=dict)
+    """What the files of a queue say, where there is no index."""
     losses: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     """Stream -> (messages that were found lost earlier, the Unix time when)."""
 
@@ -81,10 +88,29 @@ def expected(folder: Path, server_name: str) -> Expected:
     indexes: dict[str, Index] = {}
     if log and _ENDED in log[-1]:  # otherwise the indexes are older than the messages
         ended_at = (folder / "server.log").stat().st_mtime
-        for stream in (folder / "store" / "jetstream" / MESH_ACCOUNT / "streams").glob("*"):
+        for stream in streams_of(folder).glob("*"):
             if (index := _read_index(stream, ended_at)) is not None:
                 indexes[stream.name] = index
-    return Expected(indexes, ledger, losses)
+    queues = {
+        name: found
+        for name, position in ledger.items()
+        if position.mark is not None
+        and name not in indexes
+        and subjects.is_token(name)
+        and (found := queued(streams_of(folder) / name, position.mark, position.messages, position.last)) is not None
+    }
+    return Expected(indexes, ledger, queues, losses)
+
+
+def streams_of(folder: Path) -> Path:
+    """Where the streams of a bus server in `folder` are: a folder for each."""
+    return folder / "store" / "jetstream" / MESH_ACCOUNT / "streams"
+
+
+def read_marks(folder: Path) -> dict[str, Mark]:
+    """The mark of each queue. Blocks; read it before the server is asked for the positions, so that no message that is
+    counted as taken later left its tombstone before."""
+    return {stream.name: found for stream in streams_of(folder).glob("*") if (found := mark(stream)) is not None}
 
 
 def _read_index(stream: Path, ended_at: float) -> Index | None:
@@ -129,6 +155,9 @@ def lost_at_start(before: Expected, restored: Mapping[str, int]) -> dict[str, in
         # Where messages expire, fewer of them prove nothing; fewer bytes than the messages need do.
         if not index.expires or index.on_disk_bytes < index.size_bytes:
             found[stream] = index.messages - restored[stream]
+    for stream, queue in before.queues.items():
+        if stream in restored and restored[stream] < queue.messages - queue.tolerance:
+            found[stream] = queue.messages - restored[stream]
     return found
 
 
@@ -164,14 +193,15 @@ def lost_bytes(info: Mapping[str, Any]) -> int:
     return int(((info.get("state") or {}).get("lost") or {}).get("bytes") or 0)
 
 
-def positions(jsz: Mapping[str, Any]) -> dict[str, Position]:
-    """The state of each stream, from the answer to JSZ with `streams`. Pure."""
+def positions(jsz: Mapping[str, Any], marks: Mapping[str, Mark]) -> dict[str, Position]:
+    """The state of each stream, from the answer to JSZ with `streams`, and the marks that were read before. Pure."""
     return {
         str(stream["name"]): Position(
             str(stream.get("created", "")),
             int(stream["state"]["messages"]),
             int(stream["state"]["last_seq"]),
             int(stream["state"].get("first_seq", 0)),
+            marks.get(str(stream["name"])),
         )
         for account in jsz.get("account_details") or ()
         for stream in account.get("stream_detail") or ()
@@ -196,13 +226,17 @@ def _read_ledger(folder: Path, server_name: str) -> tuple[dict[str, Position], d
         if stored["server"] != server_name:
             return {}, {}
         found = {
-            str(name): Position(str(created), *map(int, numbers))
+            str(name): Position(str(created), *map(int, numbers[:3]), mark=_mark(numbers[3:]))
             for name, (created, *numbers) in stored["streams"].items()
         }
         losses = {str(name): (int(messages), float(at)) for name, (messages, at) in stored["lost"].items()}
         return found, {name: loss for name, loss in losses.items() if 0 <= time.time() - loss[1] < REPORT_LOSS_S}
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return {}, {}
+
+
+def _mark(stored: list[Any]) -> Mark | None:
+    return Mark(*map(int, stored[0])) if stored and stored[0] else None
 
 
 def write_ledger(
@@ -212,7 +246,10 @@ def write_ledger(
 
     It is not flushed to the disk: after a power cut an older one proves less, and nothing wrong.
     """
-    held = {name: list(astuple(position)) for name, position in streams.items()}
+    held = {
+        name: [position.created, position.messages, position.last, position.first, position.mark]
+        for name, position in streams.items()
+    }
     draft = folder / f".{_LEDGER}.new"
     with contextlib.suppress(OSError):
         draft.write_text(json.dumps({"server": server_name, "streams": held, "lost": dict(losses)}))

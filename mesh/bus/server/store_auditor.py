@@ -11,6 +11,7 @@ from typing import Any
 
 from mesh.bus.server import store_audit
 from mesh.bus.server.bootstrap_client import AdminError
+from mesh.bus.server.queue_blocks import Mark
 from mesh.bus.server.store_audit import CATCH_UP_S, Expected, Position
 from mesh.bus.server.supervisor import BusServer
 
@@ -38,6 +39,8 @@ class StoreAuditor:
         self._started_at = 0.0
         self._found: dict[str, tuple[int, float]] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._marks: dict[str, Mark] = {}
+        self._marking: asyncio.Future[dict[str, Mark]] | None = None
         self._written: tuple[dict[str, Position], dict[str, tuple[int, float]]] | None = None
 
     @property
@@ -46,11 +49,21 @@ class StoreAuditor:
         recent = time.time() - store_audit.REPORT_LOSS_S
         return {stream: number for stream, (number, at) in self._found.items() if at > recent}
 
+    async def mark(self) -> None:
+        """Note where the files of the queues end; call it just before the server is asked for JSZ. A disk that hangs is
+        not waited for."""
+        self._marks = {}
+        if self._marking is None or self._marking.done():
+            self._marking = asyncio.ensure_future(asyncio.to_thread(store_audit.read_marks, self._server.folder))
+            if (await asyncio.wait({self._marking}, timeout=_WRITE_S))[0]:
+                self._marks = self._marking.result()
+
     async def look(self, jsz: Mapping[str, Any], restored: Mapping[str, int]) -> None:
         """Compare the answer to JSZ with `streams`, and what the log says of the start, with what should be there."""
         if self._before is not self._server.expected:
             self._before = self._server.expected
-            self._due, self._unread = dict(self._before.ledger), set(self._before.indexes)
+            self._due = dict(self._before.ledger)
+            self._unread = {*self._before.indexes, *self._before.queues}
             self._started_at, self._found = self._clock(), {**self._found, **self._before.losses}
             self._widened = None
         # A stream with other copies gets from them what this one lacks; the leader compares the copies.
@@ -58,7 +71,7 @@ class StoreAuditor:
         alone = (self._unread & restored.keys()) - replicated
         found = store_audit.lost_at_start(self._before, {name: restored[name] for name in alone})
         self._unread -= restored.keys()
-        now = store_audit.positions(jsz)
+        now = store_audit.positions(jsz, self._marks)
         tails = store_audit.lost_tails(self._due, now)
         caught_up = self._clock() - self._started_at >= CATCH_UP_S
         waiting = set() if caught_up else tails.keys() & replicated
