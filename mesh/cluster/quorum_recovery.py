@@ -6,9 +6,8 @@ It is never automatic: the lost servers may only be partitioned, and continue wi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,40 +105,56 @@ async def rescue(system: Bus, bus: Bus, say: Callable[[str], None]) -> None:
     say("done: the mesh continues, and grows again when there are machines for it")
 
 
-async def _set_replicas(bus: Bus, replicas: int) -> None:
-    """Give every stream so many replicas, as soon as it has a leader. Raises: BusUnavailable, ApiError.
+async def _until(condition: Callable[[], Awaitable[bool]], limit_s: float) -> bool:
+    """Whether the condition holds within `limit_s` seconds; one that raises is tried again.
 
-    nats-server does not answer an order for a stream without a leader (2.15.1).
+    Raises: QueztlError, that of the last attempt.
     """
-    deadline = time.monotonic() + _SERVED_WITHIN_S
+    deadline = time.monotonic() + limit_s
     while True:
         try:
-            streams = await raft_meta.list_streams(bus)
-            few = [stream.name for stream in streams if stream.leader and stream.replicas != replicas]
-            orders = (bus.update_stream(name, num_replicas=replicas) for name in few)
-            for answer in await asyncio.gather(*orders, return_exceptions=True):
-                if isinstance(answer, BaseException):
-                    raise answer
-            if not few and all(stream.leader for stream in streams):
-                return
+            if await condition():
+                return True
             if time.monotonic() > deadline:
-                raise BusUnavailable(f"not every stream has a leader after {_SERVED_WITHIN_S:.0f} s; run it again")
+                return False
         except QueztlError:
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
+async def _set_replicas(bus: Bus, replicas: int) -> None:
+    """Give every stream so many replicas, as soon as it has a leader. Raises: BusUnavailable, ApiError.
+
+    nats-server does not answer an order for a stream without a leader (2.15.1).
+    """
+
+    async def have_them() -> bool:
+        streams = await raft_meta.list_streams(bus)
+        few = [stream.name for stream in streams if stream.leader and stream.replicas != replicas]
+        orders = (bus.update_stream(name, num_replicas=replicas) for name in few)
+        for answer in await asyncio.gather(*orders, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+        return not few and all(stream.leader for stream in streams)
+
+    if not await _until(have_them, _SERVED_WITHIN_S):
+        raise _not_led()
+
+
 async def _until_served(bus: Bus, servers: int) -> None:
-    """Wait until every stream has a leader again. Raises: BusUnavailable."""
-    deadline = time.monotonic() + _SERVED_WITHIN_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(QueztlError):
-            streams = await raft_meta.list_streams(bus)
-            if all(stream.leader and len(stream.members) <= servers for stream in streams):
-                return
-        await asyncio.sleep(_LOOK_EVERY_S)
-    raise BusUnavailable(f"not every stream has a leader after {_SERVED_WITHIN_S:.0f} s; run it again")
+    """Wait until every stream has a leader again. Raises: BusUnavailable, ApiError."""
+
+    async def served() -> bool:
+        streams = await raft_meta.list_streams(bus)
+        return all(stream.leader and len(stream.members) <= servers for stream in streams)
+
+    if not await _until(served, _SERVED_WITHIN_S):
+        raise _not_led()
+
+
+def _not_led() -> BusUnavailable:
+    return BusUnavailable(f"not every stream has a leader after {_SERVED_WITHIN_S:.0f} s; run it again")
 
 
 async def _revive_consumers(bus: Bus, stream: str, say: Callable[[str], None]) -> None:
@@ -150,31 +165,39 @@ async def _revive_consumers(bus: Bus, stream: str, say: Callable[[str], None]) -
     write an entry behind it (`upkeep.settle` does that for streams). A new consumer delivers everything that is not
     acknowledged, as if for the first time: what ran may run twice.
     """
-    deadline = time.monotonic() + _LEADER_WITHIN_S
-    while True:
-        silent = (await bus.list_consumers(stream)).silent
-        if not silent:
-            return
-        if time.monotonic() > deadline:
-            break
-        await asyncio.sleep(_LOOK_EVERY_S)
+    silent: list[str] = []
+
+    async def all_led() -> bool:
+        silent[:] = (await bus.list_consumers(stream)).silent
+        return not silent
+
+    if await _until(all_led, _LEADER_WITHIN_S):
+        return
     say(f"{len(silent)} consumers of {stream} elect no leader and are made anew: what ran may run twice")
     # Nobody answers for them; the leader of the bus servers forgets them all the same.
     await asyncio.gather(
         *(bus.delete_consumer(stream, name, timeout_s=_FORGOTTEN_S) for name in silent), return_exceptions=True
     )
-    configs = filter(None, (durable_config(name, bus.config) for name in silent))
-    await asyncio.gather(*(bus.create_consumer(stream, config) for config in configs))
+    configs = [config for name in silent if (config := durable_config(name, bus.config)) is not None]
+
+    async def made_anew() -> bool:
+        await asyncio.gather(*(bus.create_consumer(stream, config) for config in configs))
+        return True
+
+    await _until(made_anew, _LEADER_WITHIN_S)
 
 
 async def _until_led(system: Bus, at_least: int) -> raft_meta.Group:
-    deadline = time.monotonic() + _LEADER_WITHIN_S
-    while time.monotonic() < deadline:
-        groups: dict[str, raft_meta.Group] = {}
-        with contextlib.suppress(QueztlError):
-            groups = raft_meta.read_groups(await raft_meta.ask_all(system))
-        for name, group in groups.items():
-            if group.leader == name and len(group.members) >= at_least:
-                return group
-        await asyncio.sleep(_LOOK_EVERY_S)
-    raise BusUnavailable(f"no bus server leads after {_LEADER_WITHIN_S:.0f} s; run it again")
+    """The group as its leader sees it. Raises: BusUnavailable, ApiError."""
+    leading: list[raft_meta.Group] = []
+
+    async def led() -> bool:
+        groups = raft_meta.read_groups(await raft_meta.ask_all(system))
+        leading[:] = [
+            group for name, group in groups.items() if group.leader == name and len(group.members) >= at_least
+        ]
+        return bool(leading)
+
+    if not await _until(led, _LEADER_WITHIN_S):
+        raise BusUnavailable(f"no bus server leads after {_LEADER_WITHIN_S:.0f} s; run it again")
+    return leading[0]

@@ -14,6 +14,7 @@ from mesh.bus import streams
 from mesh.bus.client import Bus
 from mesh.bus.errors import ApiError, WrongSequence
 from mesh.bus.streams import GROUP
+from mesh.cluster import quorum_recovery
 from mesh.config import LOCAL
 from mesh.errors import BusUnavailable
 from mesh.lanes import Lane
@@ -146,3 +147,54 @@ async def test_a_message_can_not_be_in_two_lanes(bus_server) -> None:
     with pytest.raises(ApiError) as refused:
         await bus.create_consumer(subjects.WORK, overlapping)
     assert refused.value.error_code == 10100
+
+
+async def test_a_rescue_asks_again_for_consumers_when_one_request_is_not_answered(bus_server, monkeypatch) -> None:
+    """Servers that elect leaders leave requests unanswered: one such ended the rescue."""
+    bus, lane, failures, steps = await bus_server.connect("a"), ("echo", "any", "normal"), [0, 0], list[str]()
+    durable = subjects.lane_durable(*lane)
+    await streams.declare_lane(bus, *lane)
+    await bus.store(subjects.lane_subject(*lane, "c1-1"), b"x")
+    before = await bus.api(f"CONSUMER.INFO.{subjects.WORK}.{durable}")
+    lists, creates = Bus.list_consumers, Bus.create_consumer
+
+    async def list_consumers(bus: Bus, stream: str):
+        failures[0] += 1
+        if failures[0] in (1, 3):
+            raise BusUnavailable("the bus did not answer")
+        found = await lists(bus, stream)
+        return found if failures[0] == 2 else found._replace(silent=[durable])
+
+    async def create_consumer(bus: Bus, *arguments) -> None:
+        failures[1] += 1
+        if failures[1] == 1:
+            raise BusUnavailable("the bus did not answer")
+        await creates(bus, *arguments)
+
+    monkeypatch.setattr(quorum_recovery, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(Bus, "list_consumers", list_consumers)
+    monkeypatch.setattr(Bus, "create_consumer", create_consumer)
+    await quorum_recovery._revive_consumers(bus, subjects.WORK, steps.append)
+    assert failures == [2, 0] and not steps, "all of them had a leader"
+    monkeypatch.setattr(quorum_recovery, "_LEADER_WITHIN_S", 0.2)
+    await quorum_recovery._revive_consumers(bus, subjects.WORK, steps.append)
+    assert failures[1] == 2 and steps[0].startswith("1 consumers of WORK elect no leader")
+    after = await bus.api(f"CONSUMER.INFO.{subjects.WORK}.{durable}")
+    assert after["created"] > before["created"] and (after["num_pending"], after["num_ack_pending"]) == (1, 0)
+
+
+async def test_a_condition_is_tried_until_it_holds_or_its_time_is_over(monkeypatch) -> None:
+    monkeypatch.setattr(quorum_recovery, "_LOOK_EVERY_S", 0.0)
+    outcomes: list[bool | None] = [None, False, None, True, None]
+
+    async def condition() -> bool:
+        found = outcomes.pop(0)
+        if found is None:
+            raise BusUnavailable("not answered")
+        return found
+
+    assert await quorum_recovery._until(condition, 10.0) and outcomes == [None]
+    with pytest.raises(BusUnavailable, match="not answered"):
+        await quorum_recovery._until(condition, -1.0)
+    outcomes = [False, True]
+    assert not await quorum_recovery._until(condition, -1.0)

@@ -89,7 +89,7 @@ def test_a_queue_holds_what_was_stored_and_not_taken(before: list[int], after: l
             return
         restored = files.restored(number)
         assert restored >= found.messages - found.tolerance or lost, "nothing is missing"
-        # A taken message comes back where its file stays for the tombstones in it: nats-server writes none for the last.
+        # The last message of a file has no tombstone: it comes back where the file stays for other tombstones in it.
         came_back = files.restored() - len(files.here)
         if lost - came_back > found.tolerance:
             assert restored < found.messages - found.tolerance, "what is missing is seen"
