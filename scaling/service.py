@@ -166,7 +166,7 @@ def _forecasts(published: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _manual(manual: settings.ManualTarget | None, now: float) -> dict[str, Any] | None:
-    if manual is None or now >= manual.until:
+    if (manual := settings.in_force(manual, now)) is None:
         return None
     return {
         "target": manual.target, "until": manual.until, "for_s": manual.until - now, "provider": manual.provider,

@@ -24,6 +24,8 @@ BY_FLAGS, BY_HAND = "flags", "hand"
 #: How long a manual target holds by default, and at most, seconds.
 MANUAL_S, MANUAL_MAX_S = HOUR_S, 7 * DAY_S
 MOST_NODES = 10_000
+#: So much later than it was set, by another copy's clock, a manual target may end, seconds.
+_CLOCKS_S = 60.0
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -189,12 +191,20 @@ def off_reason(policy: Policy | None) -> str:
     return f"a node was started with --max-nodes 0 (policy {policy.version})"
 
 
+def in_force(manual: ManualTarget | None, now: float) -> ManualTarget | None:
+    """The manual target, while it holds. Pure. Anybody can write the record: one that nobody could have set by the API,
+    for a hundred years or of a million nodes, does not count."""
+    if manual is None or not now < manual.until <= now + MANUAL_MAX_S + _CLOCKS_S:
+        return None
+    return manual if 0 <= manual.target <= MOST_NODES else None
+
+
 def effective(config: ScalingConfig, manual: ManualTarget | None, now: float) -> tuple[ScalingConfig, str]:
     """(the settings with the manual target applied, a note that says so or "").
 
     A manual target needs no votes and no windows; scale-in to it still drains idle nodes only.
     """
-    if manual is None or now >= manual.until:
+    if (manual := in_force(manual, now)) is None:
         return config, ""
     target = min(manual.target, config.max_nodes)
     applied = replace(
@@ -207,7 +217,7 @@ def effective(config: ScalingConfig, manual: ManualTarget | None, now: float) ->
 
 def allowed(offers: tuple[Offer, ...], manual: ManualTarget | None, now: float) -> tuple[Offer, ...]:
     """The offers of the provider that the manual target names; all of them when it names none."""
-    if manual is None or not manual.provider or now >= manual.until:
+    if (manual := in_force(manual, now)) is None or not manual.provider:
         return offers
     return tuple(offer for offer in offers if offer.provider == manual.provider)
 

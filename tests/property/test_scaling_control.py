@@ -247,6 +247,25 @@ def test_a_manual_target_replaces_the_bounds_until_it_expires(target, low, more,
     assert (held, why) == (config, "") if until <= NOW else held.min_nodes == held.max_nodes == min(target, low + more)
 
 
+@given(
+    st.integers(-(1 << 63), (1 << 63) - 1),
+    st.floats(),
+    st.sampled_from(["", "spot", "moon"]),
+)
+def test_a_forged_manual_target_holds_no_longer_than_one_that_was_set_and_never_breaks_the_settings(
+    target, until, provider
+):
+    """The farthest time held the number of nodes for ever, and a negative number ended every cycle of the scaler."""
+    forged = policy.ManualTarget(target=target, until=until, provider=provider)
+    config = ScalingConfig(max_nodes=9)
+    held, why = policy.effective(config, forged, NOW)
+    offers = policy.allowed((Offer("o1", "spot"),), forged, NOW)
+    if not NOW < until <= NOW + policy.MANUAL_MAX_S + 60 or not 0 <= target <= policy.MOST_NODES:
+        assert (held, why, len(offers)) == (config, "", 1)
+    else:
+        assert held.max_nodes <= config.max_nodes and held.faults() == ScalingConfig().faults()
+
+
 @given(st.floats(-1e9, 1e9), st.integers(0, 9))
 def test_memory_of_another_clock_keeps_no_window_closed_for_ever(jump_s, failures):
     at = NOW + jump_s
