@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import side_by_side
+from tests import children, side_by_side
 
 # Nodes that a test starts as processes use loopback only: no test multicasts into a real network.
 os.environ["QUEZTL_INTERFACE"] = "lo"
@@ -29,6 +29,8 @@ sys.dont_write_bytecode = False
 # A script's background job ignores SIGINT, and its child processes inherit that: tests that send SIGINT would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+children.guard()
 
 #: Space that the folders of a whole run may need, bytes: ten times what they take.
 _ROOM = 4 << 30
@@ -96,6 +98,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """The number of processes for `-n auto` (tests that wait) and for `-n logical` (tests that compute)."""
     waiting = config.option.numprocesses == "auto"
     return side_by_side.processes(psutil.virtual_memory().available, waiting)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that fails, or runs out of time, leaves no process behind that it has not ended."""
+    with children.ended_after_failure():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from mesh import coordination, messages, subjects
 from mesh.config import LOCAL
 from mesh.coordination import MeshEvent
-from mesh.leader.election import Election
+from mesh.leader.election import Election, leading_fence
 from mesh.membership.connections import connection_name, is_connected
 from mesh.membership.registry import Registry
 from mesh.messages import Heartbeat, NodeRecord
@@ -92,10 +92,11 @@ async def test_exactly_one_is_elected_and_it_renews(nodes: list[Node], eventuall
     (leader,) = leaders(nodes)
     fence, kv = leader.election.fence, leader.bus.kv(subjects.KV_LEASE)
     first = (await kv.get(subjects.LEASE_KEY)).revision
+    assert await leading_fence(leader.bus) == fence
     await eventually(lambda: all(node.election.leader == leader.name for node in nodes))
     await eventually(lambda: leader.election._seen.revision >= first + 3)
     assert leaders(nodes) == [leader]
-    assert leader.election.fence == fence == await leader.election.confirm()
+    assert leader.election.fence == fence == await leader.election.confirm() == await leading_fence(nodes[0].bus)
     assert [await node.election.confirm() for node in nodes] == [fence if node is leader else 0 for node in nodes]
 
 
@@ -122,6 +123,7 @@ async def test_a_resignation_hands_over_at_once(start, eventually: Callable) -> 
     rest = [node for node in nodes if node is not old]
     await eventually(lambda: leaders(rest), within_s=20.0)
     assert leaders(rest)[0].election.fence > fence
+    assert await leading_fence(old.bus) == leaders(rest)[0].election.fence
 
 
 async def test_a_crash_is_taken_over_long_before_the_ttl(start, eventually: Callable) -> None:
