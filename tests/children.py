@@ -65,7 +65,7 @@ def children() -> set[int]:
 
 @contextlib.contextmanager
 def ended_after_failure() -> Iterator[None]:
-    """Kill what this process starts meanwhile and has not ended, where an error is raised. Python's own helpers stay."""
+    """Kill what this process starts meanwhile and has not ended, where an error is raised; not Python's own helpers."""
     before = children()
     try:
         yield
