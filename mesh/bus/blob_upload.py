@@ -91,7 +91,7 @@ class Upload:
 
 
 def _raise_failure(tasks: set[asyncio.Task[None]]) -> None:
-    """Raise the first failure. Every task is asked for its own, or asyncio logs that nobody retrieved it."""
+    """Raise the first failure. The exception of every task is read: asyncio logs those that nobody retrieves."""
     failures = [error for task in tasks if (error := task.exception()) is not None]
     if failures:
         raise failures[0]

@@ -40,7 +40,7 @@ from mesh.config import MeshConfig
 from mesh.errors import BusUnavailable, QueztlError
 
 _NS = 1_000_000_000
-#: The subjects of submissions begin so.
+#: Prefixes of the subjects of submissions.
 SUBMISSIONS = ("work.", "later.at.")
 #: Sequences of a stream are 64-bit numbers from 1 on.
 MAX_SEQUENCE = (1 << 64) - 1

@@ -50,4 +50,4 @@ class Stream:
     differs_s: float = 0.0
     """How long that has been so, as the observer saw it."""
     settled: bool = True
-    """Whether its Raft log goes on behind the latest change of its members, see `upkeep.settle`."""
+    """Whether its Raft log has an entry after the latest change of its members, see `upkeep.settle`."""

@@ -82,7 +82,7 @@ class Replicas:
                 self._repairs[stream] = self._repairs.get(stream, 0) + 1
 
     def settled(self, streams: Iterable[str]) -> None:
-        """The Raft logs of these streams go on behind the change that made their members what was observed last."""
+        """The Raft logs of these streams have an entry after the latest observed change of their members."""
         self._settled.update({stream: self._members.get(stream, frozenset()) for stream in streams})
 
     def judge(self, streams: Iterable[Stream], held: Held) -> tuple[Stream, ...]:

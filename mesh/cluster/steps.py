@@ -67,7 +67,7 @@ class Restart:
 
 @dataclass(frozen=True)
 class Settle:
-    """Write an entry to the Raft log of each of these streams, behind the latest change of its members."""
+    """Append an entry to the Raft log of each of these streams, after the latest change of its members."""
 
     streams: tuple[str, ...]
 

@@ -58,14 +58,14 @@ class View:
     """Everything that is observed."""
 
     leader: str
-    """The server that leads the meta group; "" when the look found none."""
+    """The server that leads the meta group; "" when none was found."""
     servers: tuple[Server, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     streams: tuple[Stream, ...] = ()
     size: int = 0
     """The group size, which sets the quorum: the number of members, unless it is wrong; 0: not known."""
     no_leader_reason: str = "the bus servers have no leader"
-    """What the look found instead of a leader, for people."""
+    """What was found instead of a leader, for people."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plan(view: View, rules: Rules) -> Step:
     """The next step: that of the first rule that has one."""
     if not view.leader:
         return Wait(view.no_leader_reason)
-    group = _sort_out(view, rules)
+    group = _classify(view, rules)
     target = _target(view, group, rules)
     return (
         _finish_joining(view, group, rules)  # one newcomer at a time, and a failed one is ended first
@@ -131,7 +131,7 @@ def _preference(candidate: Candidate) -> tuple[bool, float, int, str]:
     )
 
 
-def _sort_out(view: View, rules: Rules) -> _Group:
+def _classify(view: View, rules: Rules) -> _Group:
     members = tuple(server for server in view.servers if server.in_group)
     # A machine whose server is leaving can't host another one; one whose server is gone may.
     taken = [server.addresses for server in view.servers if server.gone_s == 0 and server.recorded]
@@ -187,7 +187,7 @@ def _repair_size(view: View, group: _Group, *allowed: group_size.Repair) -> Step
     if repair == "remove":
         followers = (member for member in group.members if member.name != view.leader)
         leaver = min(followers, key=lambda member: (not member.leaving, member.age_s, member.name))
-        return _relieve(view, leaver, group.names - {leaver.name}) or Remove(leaver.name)
+        return _hand_over(view, leaver, group.names - {leaver.name}) or Remove(leaver.name)
     state = group_size.describe(host_of(view.leader), view.size, members)
     return Wait(f"{state}; only {current} of them are connected: start the others")
 
@@ -232,7 +232,7 @@ def _shrink(view: View, group: _Group, target: int) -> Step | None:
         return None
     # Dead servers first: while they are members, they count against the majority.
     leaver = min(extra, key=lambda server: (server.recorded and server.gone_s == 0, server.current, server.name))
-    step = _gather(view, group, next(iter(keep))) if target == 1 else _relieve(view, leaver, keep)
+    step = _gather(view, group, next(iter(keep))) if target == 1 else _hand_over(view, leaver, keep)
     if step is not None:
         return step
     if view.leader not in keep:
@@ -266,7 +266,7 @@ def _gather(view: View, group: _Group, survivor: str) -> Step | None:
     return Scale(many, 1) if many else None
 
 
-def _relieve(view: View, leaver: Server, keep: frozenset[str]) -> Step | None:
+def _hand_over(view: View, leaver: Server, keep: frozenset[str]) -> Step | None:
     """Make sure that a server to be removed leads no stream, and has no replica that others lack."""
     thin = [
         stream.name

@@ -49,11 +49,11 @@ def differing(leader: str, states: Mapping[str, State]) -> frozenset[str]:
 
 
 def settle(streams: Iterable[Stream]) -> Step | None:
-    """An entry behind the latest change of members, in the Raft log of each stream whose copies are whole.
+    """Append an entry after the latest change of members to the Raft log of each stream whose copies are complete.
 
     A log tells how far it is committed only by its next entry. A copy whose log ends with its own admission does not
     know after a restart that it is a member, and never campaigns (nats-server 2.15.1). If the other copies are lost,
-    the stream has no leader for ever, and no rescue helps. The log of an idle stream would end like that for good.
+    the stream has no leader for ever, and no rescue helps. The log of an idle stream would stay like that.
     """
     names = tuple(stream.name for stream in streams if not stream.settled and stream.current == stream.members)
     return Settle(names) if names else None

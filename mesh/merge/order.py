@@ -92,7 +92,7 @@ async def withdraw(bus: Bus) -> MergeOrder | None:
     order = readable(decoding.merge, entry)
     if entry is None or order is None:
         return None
-    # Before the order is gone: whoever is cut short after that would leave the mesh closed for ever.
+    # Before the order is deleted: a crash between the two would leave the mesh closed for ever.
     await _open(bus, order)
     try:
         await kv.delete(subjects.MERGE_KEY, last=entry.revision)

@@ -43,7 +43,7 @@ class MeshSummary:
 
     @property
     def is_disposable(self) -> bool:
-        """Whether it is empty and young, so that nobody misses it."""
+        """Whether it is empty and young, so that its loss does no harm."""
         return self.is_empty and self.age_s < YOUNG_S
 
 

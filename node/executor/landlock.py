@@ -33,7 +33,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def write_only_in(folders: Iterable[Path]) -> bool:
-    """From now on this process, and what it starts, can write below `folders` only; whether the kernel enforces it.
+    """Let this process, and what it starts, write below `folders` only; returns whether the kernel enforces it.
 
     Needs `no_new_privs`. Folders that are not there are left out.
     """

@@ -24,7 +24,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed() -> Callable[[], None]:
-    """Keep freed memory in this process from now on; returns what gives it back. Neither does anything elsewhere."""
+    """Keep freed memory in this process from now on; returns the function that gives it back. Both need glibc."""
     libc = ctypes.CDLL(None)
     try:
         set_option, trim = libc.mallopt, libc.malloc_trim
