@@ -74,7 +74,7 @@ def confine(parent: int, folder: Path) -> None:
     _hard_limit(resource.RLIMIT_FSIZE, largest_file_bytes(shutil.disk_usage(folder).free))
     for number in (signal.SIGINT, signal.SIGTERM):
         # A handler, because the programs that a workload starts would inherit SIG_IGN.
-        signal.signal(number, _leave_it_to_the_daemon)
+        signal.signal(number, _ignore_signal)
     if LINUX:
         import ctypes
 
@@ -90,7 +90,7 @@ def confine(parent: int, folder: Path) -> None:
         os._exit(0)
 
 
-def _leave_it_to_the_daemon(number: int, stack: object) -> None:
+def _ignore_signal(number: int, stack: object) -> None:
     """Ctrl-C and the SIGTERM of a service manager reach every process; the daemon decides when each worker ends."""
 
 

@@ -66,7 +66,7 @@ class MergeFollower:
             try:
                 order = await read_order(self._context.bus)
                 if order is None:
-                    self._stay()
+                    self._resume_if_withdrawn()
                 elif await self._may_leave(order):
                     log.warning("this mesh merges into the mesh %s; this node moves there", order.into)
                     shutdown.merge_order = order
@@ -77,8 +77,8 @@ class MergeFollower:
             await wait_until_set(changed, READ_EVERY_S)
             changed.clear()
 
-    def _stay(self) -> None:
-        """There is no order: one that this node followed has been withdrawn."""
+    def _resume_if_withdrawn(self) -> None:
+        """There is no order: if this node followed one, it was withdrawn."""
         order, self._drained_for = self._drained_for, None
         if order is not None:
             log.warning("the order to merge into %s was withdrawn; this node takes tasks again", order.into)

@@ -103,7 +103,7 @@ class TwinWatch:
         self._heard_at = float("-inf")
         self._twin: IdentityClaim | None = None
         self._rival: IdentityClaim | None = None
-        """One that would go on instead of this one: it is asked once more."""
+        """A process that would go on instead of this one; it is asked once more before this one stops."""
         self._reported = ""
         self._wake = asyncio.Event()
         self._must_publish = False
@@ -123,13 +123,13 @@ class TwinWatch:
         return msgspec.structs.replace(made, connections=self._bus.epoch, ticket=self.ticket)
 
     async def listen(self, registry: Registry) -> None:
-        """Hear and answer the claims of others, and see who writes this node's record. Raises: BusUnavailable."""
+        """Answer the claims of other processes, and watch this node's record. Raises: BusUnavailable."""
         registry.on_own_record = self._on_own_record
         await self._bus.subscribe(subjects.identity(self._context.node_id), self._on_claim)
         self._bus.on_back.append(self._on_reconnect)
 
     def _on_own_record(self, revision: int, record: NodeRecord | None) -> None:
-        """Somebody wrote this node's record: one that is not what it says itself is written again."""
+        """This node's record was written or deleted: write it again if another process did that."""
         is_later = 0 < self.ticket < revision and not self._context.shutdown.requested.is_set()
         own = self._context.data.incarnation
         if is_later and (record is None or (record.incarnation, record.state) != (own, UP)):
@@ -185,13 +185,13 @@ class TwinWatch:
             self._must_publish = False
             await self._publish_record()
         if self.twin:
-            await self._go_on()
+            await self._keep_identity()
         elif self._reported:
             log.info("no other process runs as this node any more")
             self._reported = ""
         return False
 
-    async def _go_on(self) -> None:
+    async def _keep_identity(self) -> None:
         """Report the twin once, and keep this node's record. Raises: BusUnavailable."""
         node, twin = self._context.node_id, self.twin
         if twin != self._reported:

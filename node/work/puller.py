@@ -70,7 +70,7 @@ class Puller:
         on_message: Callable[[Message, int, int], None],
         others_take: Callable[[Lane, dict[str, Any]], bool] = lambda lane, requires: False,
     ) -> None:
-        """`record()`: of this node; `rank(kind)`: its place in the placement plan.
+        """`record()`: this node's record; `rank(kind)`: its rank in the placement plan.
 
         `on_message(message, stream_seq, delivered)` takes each delivery; it must not block. `others_take(lane,
         requires)`: whether a lane of such tasks is left to other nodes, when they would have to wait here.

@@ -1,7 +1,7 @@
-"""For how long a thread of a process has been in one uninterruptible wait, as for a disk that hangs.
+"""How long a thread of a process has been in one uninterruptible sleep, as it is while a disk hangs.
 
 A small write may succeed on a device that hangs, because the page cache takes it: for 7 s with ext4 (6.18). The server
-flushes its files every second, and its threads hang at once. Linux says so in /proc; elsewhere only the write tells.
+flushes its files every second, and its threads hang at once. Linux shows that in /proc; elsewhere only the write does.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ _UNINTERRUPTIBLE = re.compile(rb"^State:\s+D.*^voluntary_ctxt_switches:\s+(\d+)"
 
 
 def waits(status: bytes) -> int:
-    """The number of the wait in which the thread is that /proc describes so; 0 when it runs or can be woken. Pure.
+    """The number of the uninterruptible sleep that a thread is in, from its /proc status; 0 for any other state. Pure.
 
-    It counts the waits: a thread with the same number is in the same one.
+    The number is that of its voluntary context switches: while it stays the same, the thread is in the same sleep.
     """
     found = _UNINTERRUPTIBLE.search(status)
     return int(found[1]) if found is not None else 0
 
 
 class BlockedThreads:
-    """Remembers the waits of one process from look to look."""
+    """Remembers since when the threads of one process have been in such a sleep."""
 
     def __init__(self) -> None:
         self._since: dict[tuple[int, str, int], float] = {}
 
     def look(self, pid: int | None, now: float) -> float | None:
-        """For how long one of its threads has waited so, as seen by the looks, seconds; None when none does."""
+        """The longest time that a thread has been seen in one such sleep, seconds; None when none is."""
         found: set[tuple[int, str, int]] = set()
         for thread in _names(f"/proc/{pid}/task") if pid else ():
             if number := waits(_read(f"/proc/{pid}/task/{thread}/status")):

@@ -101,7 +101,7 @@ def prepare(folder: Path) -> None:
 
 
 def wipe(folder: Path) -> None:
-    """Remove what an interrupted founding left. Raises: OSError."""
+    """Remove what an interrupted creation left. Raises: OSError."""
     assert not (folder / MARKER).exists(), "a created folder is never wiped"
     for entry in folder.iterdir():
         if entry.name == "store.removed":
@@ -131,7 +131,7 @@ def put_aside(folder: Path) -> None:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now (nothing keeps it free)."""
+    """Whether a server could listen there now; the port is not reserved."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does

@@ -1,6 +1,6 @@
 """Run as a script, between the node and its nats-server: ties the server's life to the node's, then becomes it.
 
-    python -I -S server_exec.py PARENT_PID own|shared PROGRAM ARGUMENTS…
+    python -I -S exec.py PARENT_PID own|shared PROGRAM ARGUMENTS…
 
 A function between fork and exec would do the same, but forking a process with threads for one is what Python 3.12
 warns of; this costs 20 ms and imports nothing of the project.

@@ -17,13 +17,13 @@ RESERVE_BYTES = 32 * MB
 ROOM_BYTES = 64 * MB
 #: Less free space than this raises an alarm.
 LOW_BYTES = 256 * MB
-#: So many looks in a row without an answer, and the server counts as hung.
+#: A server that did not answer this many checks in a row counts as hung.
 HUNG_AFTER_LOOKS = 8
 #: A fault in the server's own health check that goes away sooner than this is an election or a catch-up, seconds.
 FAULT_S = 10.0
 #: The first restart comes at once, the next ones after these pauses, seconds. The last one repeats.
 BACK_OFF_S = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-#: So long without a reason to restart, and the next restart comes at once again, seconds.
+#: After this long without a reason to restart, the next restart comes at once again, seconds.
 FORGET_S = 600.0
 
 DiskFault = Literal["", "full", "read-only", "denied", "failing", "hangs", "gone"]

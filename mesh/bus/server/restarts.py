@@ -1,9 +1,9 @@
-"""When a server that died is started again: the decision of the supervisor in server.py. Pure."""
+"""When a server that died is started again: the decision of `supervisor.py`. Pure."""
 
 from __future__ import annotations
 
 MEMORY_S = 60.0
-"""Deaths longer ago than this are forgiven."""
+"""Deaths longer ago than this are ignored."""
 _FIRST_S = 0.1
 _LONGEST_S = 5.0
 

@@ -29,7 +29,7 @@ class LogFacts:
 
 
 def read_lines(before: LogFacts, lines: Iterable[str]) -> LogFacts:
-    """`before` and what `lines` add. A line that the server starts with begins anew. Pure."""
+    """`before` and what `lines` add. The first line of a server's start resets everything. Pure."""
     lines = list(lines)
     errors, restored = before.write_errors, dict(before.restored)
     started = max((number for number, line in enumerate(lines) if _STARTED in line), default=-1)
