@@ -112,15 +112,16 @@ class Executor:
             self._dispatch_due = True
             self._loop.call_soon(self._dispatch)
 
-    def cancel(self, job_id: str) -> bool:
-        """Drop a waiting job, or end a running one together with its worker; False when there is no such job.
+    def cancel(self, token: object) -> bool:
+        """Drop the waiting job with this token, or end the running one together with its worker; False when there is
+        none. Its id is not enough: a task that was sent twice may be here twice.
 
         A job that ends at the same moment may still be reported as done.
         """
         for worker in self._pool.all_workers():
-            seq = next((seq for seq, job in worker.held.items() if job.id == job_id), 0)
+            seq = next((seq for seq, job in worker.held.items() if job.token is token), 0)
             if seq and worker.lost:
-                worker.dropped.add(job_id)
+                worker.dropped.add(seq)
                 return True
             if seq:
                 self._recall(worker)
@@ -128,7 +129,7 @@ class Executor:
                     self._end(worker, seq, "cancelled")
                     return True
         for job in self._waiting:
-            if job.id == job_id:
+            if job.token is token:
                 self._waiting.remove(job)
                 self._loop.call_soon(self._report, [unanswered(job, "cancelled")])
                 self._dispatch()
@@ -289,7 +290,7 @@ class Executor:
         ended, again = list[Finished](), list[Job]()
         for seq, job in worker.held.items():
             reruns = self._reruns.get(job.id, 0)
-            code = fate(seq, culprit, worker.verdict, job.id in worker.dropped, reruns)
+            code = fate(seq, culprit, worker.verdict, seq in worker.dropped, reruns)
             if code == "rerun":
                 self._reruns[job.id] = reruns + 1
                 again.append(job)

@@ -116,8 +116,8 @@ class WorkerProcess(asyncio.Protocol):
         """sequence number -> job, of the jobs that it has not answered, in order"""
         self.verdict: tuple[int, str] | None = None
         """(sequence number, reason) of the job for which it is being killed"""
-        self.dropped: set[str] = set()
-        """ids of jobs that were cancelled after it was lost"""
+        self.dropped: set[int] = set()
+        """sequence numbers of jobs that were cancelled after it was lost"""
         self.outdated = False
         """whether its folder was removed: it gets no more jobs"""
         self.idle_since = monotonic()

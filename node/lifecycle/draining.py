@@ -28,7 +28,7 @@ async def drain(deliveries: Deliveries, executor: Executor, checkpoints: Checkpo
     for delivery in deliveries:
         if not delivery.started_at:
             deliveries.nak(delivery, RETURN_DELAY_S)
-            executor.cancel(delivery.task.id)
+            executor.cancel(delivery)
     try:
         async with asyncio.timeout(drain_s):
             await deliveries.none_held.wait()

@@ -126,7 +126,7 @@ class Admission:
 
     def _return(self, delivery: Delivery) -> None:
         self._deliveries.nak(delivery, SHED_DELAY_S)
-        self.executor.cancel(delivery.task.id)
+        self.executor.cancel(delivery)
 
     @property
     def unstarted(self) -> int:
@@ -184,7 +184,7 @@ class Admission:
         try:
             if delivery.suspect and not await self._may_run(delivery):
                 return
-            folder = delivery.folder = self._spool / f"{task.id}.{delivery.delivered}"
+            folder = delivery.folder = self._spool / f"{task.id}.{delivery.stream_seq}.{delivery.delivered}"
             blobs: dict[str, Path] = {}
             payload: bytes | msgspec.Raw = task.payload
             if task.payload_ref is not None or task.blobs:
@@ -241,7 +241,9 @@ class Admission:
         if state is None:
             return True
         is_own = state.node == self._node and state.incarnation == self._incarnation
-        if state.state == "running" and not is_own and self._is_alive(state.node, state.incarnation):
+        # It runs here when it was sent twice: each message is a delivery of its own.
+        runs = len(self._deliveries.of_task(task.id)) > 1 if is_own else self._is_alive(state.node, state.incarnation)
+        if state.state == "running" and runs:
             self._deliveries.nak(delivery, RUNNING_ELSEWHERE_DELAY_S)
             return False
         delivery.attempt = attempt_after(state, delivery.attempt, is_own)
@@ -325,13 +327,13 @@ class Admission:
         for delivery in self._deliveries:
             if not delivery.started_at:
                 delivery.withdrawn = True
-                self.executor.cancel(delivery.task.id)
+                self.executor.cancel(delivery)
 
     def cancel(self, task: str) -> None:
         """The task was cancelled: end its worker, or keep it from starting."""
-        delivery = self._deliveries.of_task(task)
-        if delivery is not None and not self.executor.cancel(task):
-            delivery.ended = True
+        for delivery in self._deliveries.of_task(task):
+            if not self.executor.cancel(delivery):
+                delivery.ended = True
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = self._loop.create_task(coroutine, name=name)

@@ -86,9 +86,9 @@ class Deliveries:
         """The held delivery of a message."""
         return self._held.get(stream_seq)
 
-    def of_task(self, task: str) -> Delivery | None:
-        """The held delivery of a task."""
-        return next((delivery for delivery in self._held.values() if delivery.task.id == task), None)
+    def of_task(self, task: str) -> list[Delivery]:
+        """The held deliveries of a task: two, when it was sent again and the bus stored it again."""
+        return [delivery for delivery in self._held.values() if delivery.task.id == task]
 
     def take(self, delivery: Delivery) -> bool:
         """Hold a delivery. False when its message is held already: then the held delivery only gets the new ack

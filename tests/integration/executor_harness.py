@@ -73,7 +73,7 @@ async def executor_of(tmp_path: Path, slots: int = 2, fault_kinds: bool = True):
 
 
 def echo(id: str, *, cores: int = 1, timeout_s: float = 0.0, memory_mb: int = 512, **payload) -> Job:
-    return Job(id, "echo", encode(payload) if payload else b"", cores, timeout_s, memory_mb)
+    return Job(id, "echo", encode(payload) if payload else b"", cores, timeout_s, memory_mb, token=object())
 
 
 async def warmed(executor: Executor, watcher: Watcher) -> None:

@@ -68,9 +68,9 @@ class RecordingExecutor:
     def submit(self, jobs: tuple[Job, ...]) -> None:
         self.jobs += jobs
 
-    def cancel(self, task: str) -> bool:
-        self.cancelled.append(task)
-        return any(job.id == task for job in self.jobs)
+    def cancel(self, token: Delivery) -> bool:
+        self.cancelled.append(token.task.id)
+        return any(job.token is token for job in self.jobs)
 
 
 @dataclass
@@ -89,9 +89,10 @@ class Node:
         """Deliver a message stored `stored_ago_s` seconds ago; returns its ack subject, which has that time."""
         stored_at = int((time() - stored_ago_s) * 1e9)
         reply = f"acks.{seq}.{delivered}" if not stored_ago_s else f"acks.x.x.x.{delivered}.{seq}.{seq}.{stored_at}.0"
-        data = data or encode(Task(**{"id": f"c1-{seq}", "kind": "echo", "submitted_at": 1.0} | fields))
+        task = fields.get("id", f"c1-{seq}")
+        data = data or encode(Task(**{"id": task, "kind": "echo", "submitted_at": 1.0} | fields))
         lane = (fields.get("kind", "echo"), fields.get("pool", "any"), fields.get("urgency", "normal"))
-        self.admission.on_message(Message(subjects.lane_subject(*lane, f"c1-{seq}"), reply, data), seq, delivered)
+        self.admission.on_message(Message(subjects.lane_subject(*lane, task), reply, data), seq, delivered)
         return reply
 
     async def ran(self) -> list[str]:

@@ -39,6 +39,18 @@ async def test_a_task_that_runs_on_a_living_node_is_redelivered_later(node: Node
     assert await node.ran() == [] and await node.spy.acks() == [(reply, nak(RUNNING_ELSEWHERE_DELAY_S))]
 
 
+async def test_a_task_that_was_sent_twice_runs_once_at_a_time_and_is_cancelled_as_one(node: Node) -> None:
+    """The bus stored it twice. The copy comes again later; its folder is not the first one's."""
+    node.get(1)
+    await put_state(node.bus, 1, state="running", node="me", incarnation="1")
+    reply = node.get(2, delivered=2, id="c1-1")
+    assert await node.ran() == ["c1-1"] and await node.spy.acks(1) == [(reply, nak(RUNNING_ELSEWHERE_DELAY_S))]
+    node.get(3, id="c1-1")
+    assert await node.ran() == ["c1-1", "c1-1"]
+    node.admission.cancel("c1-1")
+    assert node.workers.cancelled == ["c1-1", "c1-1"]
+
+
 @pytest.mark.parametrize(
     ("state", "attempt", "lost"),
     [

@@ -97,37 +97,16 @@ async def test_too_much_memory_ends_the_job_and_the_daemon_goes_on(tmp_path, gre
         assert value_of(after) == {"value": 3}
 
 
-async def test_cancelling_a_waiting_a_running_and_an_unknown_job(tmp_path):
-    async with executor_of(tmp_path, slots=1) as (executor, watcher):
-        executor.submit([echo("running", hang=True), echo("waiting", value=1), echo("last", value=2)])
-        await watcher.until(lambda: "running" in watcher.started)
-        assert executor.cancel("waiting") and executor.cancel("running") and not executor.cancel("nobody")
-        waiting, running, last = await watcher.end_of("waiting", "running", "last")
-        assert waiting.error.code == running.error.code == "cancelled"
-        assert value_of(last) == {"value": 2} and "waiting" not in watcher.started
-
-
 async def test_small_jobs_do_not_wait_behind_one_that_turns_out_long(tmp_path):
     async with executor_of(tmp_path, slots=2) as (executor, watcher):
         await warmed(executor, watcher)
         small = [f"s{number}" for number in range(40)]
         jobs = [echo(job_id, value=job_id) for job_id in small]
-        executor.submit([*jobs[:20], echo("long", hang=True), *jobs[20:]])
+        executor.submit([*jobs[:20], long := echo("long", hang=True), *jobs[20:]])
         ends = await watcher.end_of(*small)
         assert [value_of(end)["value"] for end in ends] == small and "long" not in watcher.ended
-        assert executor.cancel("long")
+        assert executor.cancel(long.token)
         assert (await watcher.end_of("long"))[0].error.code == "cancelled"
-
-
-async def test_jobs_behind_a_long_one_are_recalled_and_can_be_cancelled(tmp_path):
-    async with executor_of(tmp_path, slots=1) as (executor, watcher):
-        await warmed(executor, watcher)
-        executor.submit([echo("long", sleep_s=0.5), *(echo(f"s{number}") for number in range(20))])
-        await watcher.until(lambda: watcher.called_back)
-        assert "long" not in watcher.called_back and set(watcher.called_back) <= set(watcher.started)
-        assert executor.cancel("s19") and len(executor._waiting) >= len(watcher.called_back) - 1
-        ends = await watcher.end_of("long", *(f"s{number}" for number in range(20)))
-        assert [end.error.code for end in ends if not end.ok] == ["cancelled"]
 
 
 async def test_a_long_job_past_its_time_limit_is_stopped(tmp_path):
