@@ -50,6 +50,8 @@ class WorkerPool:
         self._on_frames, self._on_worker_gone, self._on_change = on_frames, on_worker_gone, on_change
         self._background: set[asyncio.Task[None]] = set()
         self._numbers = self._failed_starts = 0
+        self._folders = 0
+        """How often the folder was made anew."""
         self._start_after = 0.0
         self._guard: Guard | None = None
         self._ready = asyncio.Event()
@@ -114,6 +116,7 @@ class WorkerPool:
                 log.error("the working folder %s was removed and can't be made anew: %s", self._folder, error)
             else:
                 log.warning("the working folder %s was removed and is made anew", self._folder)
+                self._folders += 1
             for worker in self.workers:
                 worker.outdated = True
         for worker in self.workers:
@@ -134,11 +137,13 @@ class WorkerPool:
             idle[index].retire()
 
     async def _launch(self, worker: WorkerProcess, guard: Guard) -> None:
+        folders = self._folders
         try:
             await worker.launch(guard, self._results, self._permissions)
         except OSError as error:
             self._start_failed(f"could not start a worker process: {error}")
             return
+        worker.outdated = folders != self._folders
         self.workers.append(worker)
         if self._closing:
             worker.retired = True

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from mesh.messages import CLAIM_CHECK_BYTES
-from tests.integration.executor_harness import echo, executor_of
+from tests.integration.executor_harness import echo, executor_of, seen
 
 
 @pytest.mark.parametrize("removed", ["all", "folder", "log"])
@@ -17,6 +17,7 @@ async def test_work_goes_on_when_its_folder_is_removed(tmp_path, removed):
     async with executor_of(tmp_path) as (executor, watcher):
         executor.submit([echo("busy", sleep_s=0.3), echo("before", value=1)])
         await watcher.end_of("before")
+        await seen(lambda: not executor._pool.starting)  # a worker that starts meanwhile would fill the folder again
         [folder, *_] = sorted(workers.glob("worker-?"))
         match removed:
             case "all":
