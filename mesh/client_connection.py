@@ -87,7 +87,7 @@ class ClientConnection:
             raise
 
     def _on_bus_lost(self) -> None:
-        """The bus servers may have moved: a node that was given by its API knows where to."""
+        """The bus servers may have moved: ask the node whose API the client was given, if it was given one."""
         asks = not mesh_address(self._url).startswith(BUS_SCHEMES)
         if asks and (self._seeking is None or self._seeking.done()):
             self._seeking = asyncio.create_task(self._seek_bus(), name="seek the bus")

@@ -1,6 +1,6 @@
 """Every name in a node's data directory: what it is, and who writes it. No other module spells one.
 
-Two parts that chose one name on their own made a store that no node could start over.
+One table keeps two parts from choosing the same name, which would leave a directory that no node can start on.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Election:
             self._wake.set()
 
     async def resign(self) -> None:
-        """Step down in order: deletes the key, so that another node can be elected at once."""
+        """Step down and delete the key, so that another node can be elected at once."""
         self._resigned = True
         self._wake.set()
         term = self._term

@@ -2,7 +2,7 @@
 
 Any program that reaches the bus can write it. So the bus server says which mesh this is, which it has from the data
 directory of its host, and the nodes that have worked in the mesh know its name and its wire version: a record that says
-otherwise is forged, is not believed, and is written again.
+otherwise is forged: it is ignored, and written again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-#: A bus that has no record of a mesh for so long has none, seconds. Its servers may just have started.
+#: A bus without a record of a mesh for this long has none, seconds; before that its servers may just have started.
 _ABSENT_S = 1.5
 
 
@@ -56,7 +56,7 @@ def _of_this_bus(bus: Bus, record: MeshRecord | None) -> MeshRecord | None:
     """The record with the id that the bus server says, if it says one."""
     if record is None or bus.mesh_id in ("", record.id):
         return record
-    log.warning("the record of the mesh says %s and is not believed: this is %s", record.id, bus.mesh_id)
+    log.warning("the record of the mesh names the mesh %s and is ignored: this is %s", record.id, bus.mesh_id)
     return msgspec.structs.replace(record, id=bus.mesh_id)
 
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 3.0
 #: Another mesh must be visible this long before anything is done: nodes that move between meshes announce both.
 VISIBLE_FOR_S = 4.0
-#: An order whose target does not answer for so long is withdrawn, seconds: a bus that restarts is back by then.
+#: An order whose target does not answer for this long is withdrawn, seconds: a bus that restarts is back by then.
 UNDO_AFTER_S = 60.0
 #: The period of progress reports in the order, seconds.
 REPORT_EVERY_S = 0.5

@@ -168,11 +168,11 @@ class WorkerPool:
         if worker in self.workers:
             self.workers.remove(worker)
         self.dying.append(worker)
-        self._spawn(self._bury(worker))
+        self._spawn(self._reap(worker))
 
-    async def _bury(self, worker: WorkerProcess) -> None:
+    async def _reap(self, worker: WorkerProcess) -> None:
         culprit, ran_s = worker.current(monotonic())
-        how = await worker.bury()
+        how = await worker.reap()
         self.dying.remove(worker)
         if not worker.ready:
             self._start_failed(f"a worker process {how} before it was ready")

@@ -278,8 +278,8 @@ class WorkerProcess(asyncio.Protocol):
             # A process that it forked may keep the other end of the socket open.
             self._transport.abort()
 
-    async def bury(self) -> str:
-        """After `on_lost`: kill what is left of it and free its resources. How it ended, as a phrase."""
+    async def reap(self) -> str:
+        """After `on_lost`: kill what is left of it, and free its resources; returns how it ended, as a phrase."""
         self.kill()
         status = await asyncio.get_running_loop().run_in_executor(None, self.process.wait)
         self._guard.watch(self.pid, alive=False)
