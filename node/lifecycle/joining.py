@@ -220,7 +220,7 @@ class _Attempt:
                 if server.peers:
                     await waiting.until_majority(bus, server)
                     await waiting.until_led(bus, address.client_urls, server)
-                if not server.founded_now:
+                if not server.created_now:
                     await own_record.repair(bus, mesh, data)
                     if (before := await read_mesh_record(bus)) is not None:
                         check_wire_version(before)  # before the streams are changed to what this version needs

@@ -27,7 +27,7 @@ __all__ = ["harness"]
 async def test_it_bootstraps_itself_as_a_group_of_one(harness: Harness) -> None:
     bus = harness.bus()
     address = await bus.start()
-    assert bus.founded_now and await meta_size(bus) == 1
+    assert bus.created_now and await meta_size(bus) == 1
     assert set(bus.pids) == {"server", "witness"}
     assert not list(bus.folder.glob("boot*"))
     client = await nats.connect(address.client_urls[0], allow_reconnect=False)  # no name, no password
@@ -62,7 +62,7 @@ async def test_it_restarts_on_its_port_with_all_messages(harness: Harness) -> No
 
     again = harness.bus(client_port=4222)
     assert await again.start() == first
-    assert not again.founded_now and await meta_size(again) == 1
+    assert not again.created_now and await meta_size(again) == 1
     client = await connect(again)
     assert await stored(client) == set(range(50))
     await client.close()
@@ -97,7 +97,7 @@ async def test_the_folder_of_another_node_is_refused_and_left_alone(harness: Har
         await harness.bus(node_id="nother").start()
     bus = harness.bus()
     await bus.start()
-    assert not bus.founded_now
+    assert not bus.created_now
 
 
 async def test_clients_get_the_advertised_addresses(harness: Harness) -> None:

@@ -108,7 +108,7 @@ async def test_a_killed_node_leaves_a_bus_the_next_start_takes_over(harness: Har
     bus = harness.bus()
     address = await bus.start()
     assert not any(lives(pid) for pid in started["pids"].values())
-    assert list(address.client_urls) == started["urls"] and not bus.founded_now
+    assert list(address.client_urls) == started["urls"] and not bus.created_now
     await client.close()
     client = await connect(bus)
     assert await stored(client) == set(range(100))
@@ -152,7 +152,7 @@ async def test_a_bootstrap_killed_at_any_point_can_be_repeated(
         assert await asyncio.to_thread(node.wait, 30) == -signal.SIGKILL
     bus = harness.bus()
     await bus.start()
-    assert bus.founded_now is founds_again and await meta_size(bus) == 1
+    assert bus.created_now is founds_again and await meta_size(bus) == 1
     client = await connect(bus)
     await declare(client)
     await publish(client, 0, 3, set())
@@ -163,15 +163,15 @@ async def test_a_bootstrap_killed_at_any_point_can_be_repeated(
 async def test_a_bootstrap_without_a_leader_is_retried_and_finally_abandoned(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_FOUNDING_TIMEOUTS_S", (0.001, 0.001))
+    monkeypatch.setattr(server_module, "_CREATION_TIMEOUTS_S", (0.001, 0.001))
     bus = harness.bus()
     with pytest.raises(NoLeader, match="no leader within"):
         await bus.start()
     assert not bus.pids
-    monkeypatch.setattr(server_module, "_FOUNDING_TIMEOUTS_S", (0.001, 20.0))
+    monkeypatch.setattr(server_module, "_CREATION_TIMEOUTS_S", (0.001, 20.0))
     bus = harness.bus()
     await bus.start()
-    assert bus.founded_now and await meta_size(bus) == 1
+    assert bus.created_now and await meta_size(bus) == 1
 
 
 # --- leftovers and failures ------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class MetaGroup:
 
 
 def next_step(group: MetaGroup | None, real: str, boot: str) -> Step:
-    """What founding does next, from what the real server says of the meta group (None: nothing yet)."""
+    """The next step of the creation, from what the real server says of the meta group (None: nothing yet)."""
     if group is None or not group.leader:
         return "wait"
     if group.leader == boot:
@@ -68,7 +68,7 @@ def meta_group(jsz: dict[str, Any]) -> MetaGroup | None:
     return MetaGroup(str(cluster.get("leader") or ""), int(cluster.get("cluster_size") or 0), peers)
 
 
-async def found(
+async def create(
     real: ServerProcess,
     config: ServerConfig,
     boot: ServerProcess,

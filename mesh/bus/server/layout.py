@@ -112,7 +112,7 @@ class Layout:
         return render_witness(name, port, self.settings.system_password, self.folder / "witness.log")
 
     def boot(self, marker: BusMarker, cluster_port: int) -> ServerConfig:
-        """The throw-away peer of a founding: no voter tag, so no stream ever lands on it."""
+        """The temporary peer of the creation: it has no voter tag, so no stream is ever placed on it."""
         return ServerConfig(
             name=f"{marker.server_name}-boot",
             cluster=marker.mesh_id,

@@ -1,8 +1,8 @@
-"""The bus server of a node: founds itself in an empty folder, or joins others there; comes back, and is kept alive.
+"""The bus server of a node: creates a bus in an empty folder, joins one there, or comes back; it is kept alive.
 
 Two processes: the *server* with the streams, and its *witness*, because Raft starts only once another server is
-connected (`layout.py`). Either may be killed at any moment: the witness' death stops nothing,
-the server's is over when it has been started again, with everything the bus had confirmed.
+connected (`layout.py`). Either may be killed at any moment: without the witness everything goes on, and the server is
+started again with everything the bus had confirmed.
 
 Not promised: what was confirmed within the last `sync_interval_s` survives a kill, not a power cut.
 """
@@ -35,9 +35,9 @@ __all__ = ["BusAddress", "BusServer", "BusSettings"]
 
 log = logging.getLogger(__name__)
 
-#: A founding takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
-#: time-out, not ours to set): starting afresh is quicker. The last one is for a very slow machine.
-_FOUNDING_TIMEOUTS_S = (1.6, 2.5, 20.0)
+#: Creating a bus takes 0.3-1.1 s. In one of thirty the first vote is split, and the next one comes 4-9 s later (Raft's
+#: time-out, which can't be set): starting anew is quicker. The last time is for a very slow machine.
+_CREATION_TIMEOUTS_S = (1.6, 2.5, 20.0)
 
 
 class BusServer:
@@ -45,7 +45,7 @@ class BusServer:
 
     def __init__(self, folder: Path, settings: BusSettings, on_event: Callable[[str, dict[str, Any]], None]) -> None:
         self.folder, self.settings, self._on_event = folder, settings, on_event
-        self.founded_now = False
+        self.created_now = False
         """Whether `start` made a new bus (and the streams are yet to be declared)."""
         self._layout = Layout(folder, settings)
         self._address: BusAddress | None = None
@@ -112,9 +112,9 @@ class BusServer:
         return self._is_ready and "server" in self.pids
 
     async def start(self, join: Sequence[Route] = ()) -> BusAddress:
-        """Found the bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
+        """Create a bus when the folder is empty (or join the servers at `join`), else bring back the one in it.
 
-        It serves when this returns, but for one that came back and whose group has no majority yet.
+        It serves when this returns, unless it came back and its group has no majority yet.
         Raises: CannotStart, with the reason, when it can't; nothing runs then.
         """
         began = time.monotonic()
@@ -134,7 +134,7 @@ class BusServer:
                 await witness.launch(self._layout.witness(marker))
             elif marker is None:
                 marker = await self._create(server, boot)
-                self.founded_now = True
+                self.created_now = True
                 await witness.launch(self._layout.witness(marker))
                 await readiness.until_ready(server, self.settings, marker)
             else:
@@ -147,12 +147,12 @@ class BusServer:
         for process, ready in ((server, self._ready_again), (witness, _at_once)):
             self._watchers.append(asyncio.create_task(self._watch(process, ready), name=f"bus {process.name}"))
         took_s = round(time.monotonic() - began, 3)
-        self._on_event("server_founded" if self.founded_now else "server_started", {"took_s": took_s})
+        self._on_event("server_created" if self.created_now else "server_started", {"took_s": took_s})
         self.disk.start()
         return self._address
 
     async def stop(self) -> None:
-        """End both processes in order: the server, which puts its store in order, then the witness."""
+        """End both processes: the server, which closes its store, then the witness."""
         self._stopping.set()
         self.disk.close()
         await self._end_both()
@@ -165,7 +165,7 @@ class BusServer:
         self._watchers.clear()
 
     async def restart(self, reason: str) -> None:
-        """End the server in order; it is started again at once. `reason`: for people."""
+        """End the server normally; it is started again at once. `reason`: for people."""
         assert self._server is not None, "start it first"
         if self._is_ready and not self._stopping.is_set():
             self._restart_reason, self._is_ready = reason, False
@@ -226,7 +226,7 @@ class BusServer:
             boot_port = data_dir.free_port(LOOPBACK, 0, taken)
             boot_config = self._layout.boot(marker, boot_port)
             config = replace(self._layout.server(marker), routes=((LOOPBACK, boot_port),))
-            await bootstrap.found(server, config, boot, boot_config, limit_s)
+            await bootstrap.create(server, config, boot, boot_config, limit_s)
             return marker
 
         marker = await self._start_with_retries(attempt)
@@ -257,14 +257,14 @@ class BusServer:
     async def _start_with_retries(self, attempt: Callable[[float], Awaitable[BusMarker]]) -> BusMarker:
         """`attempt(limit in seconds)`, up to three times: an election, or a port that another process took meanwhile,
         may be bad luck. Raises: CannotStart."""
-        for limit_s in _FOUNDING_TIMEOUTS_S[:-1]:
+        for limit_s in _CREATION_TIMEOUTS_S[:-1]:
             try:
                 return await attempt(limit_s)
             except CannotStart as error:
                 await self._end_both()
                 if not (isinstance(error, bootstrap.NoLeader) or "address already in use" in str(error)):
                     raise
-        return await attempt(_FOUNDING_TIMEOUTS_S[-1])
+        return await attempt(_CREATION_TIMEOUTS_S[-1])
 
     # --- every other time ----------------------------------------------------------------------------
 
