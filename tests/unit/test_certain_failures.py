@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from mesh.errors import BadInput, Fault
 from mesh.kinds.table import validate
-from node.executor.context import CertainFailure, Context, NotAvailableNow, load
+from node.executor.context import CertainFailure, Context, InputFault, NotAvailableNow, load
 from node.executor.worker_main import error_of
 from node.workloads.common.machine_errors import machine_error
 
@@ -63,7 +64,15 @@ def test_sql_that_fills_the_disk_is_no_fault_of_the_sql(tmp_path, monkeypatch):
     assert (error.code, error.retryable) == ("failed", True), error
 
 
-def test_an_input_fault_is_a_certain_failure():
-    from node.executor.context import InputFault
-
-    assert issubclass(InputFault, CertainFailure)
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (CertainFailure("the loss is not a number any more at step 7"), "failed"),
+        (InputFault("video", "is truncated: it ends after 2.00 s"), "bad_input"),
+        (BadInput("the options are not valid", (Fault("payload.width", "must be at least 1"),)), "bad_input"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_would_happen_again_is_not_retried(problem, code):
+    error = error_of("echo", problem)
+    assert (error.code, error.retryable) == (code, False)

@@ -69,6 +69,16 @@ def avif_of_ten_bits():
     return cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10])[1].tobytes()
 
 
+def tiff_of_few_bits():
+    """Three samples of four bits a pixel: Pillow does not know it."""
+    data = bytearray(saved(Image.new("RGB", (9, 9)), "TIFF"))
+    at = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], 12):
+        if struct.unpack_from("<H", data, entry)[0] == 258:
+            struct.pack_into("<3H", data, struct.unpack_from("<I", data, entry + 8)[0], 4, 4, 4)
+    return bytes(data)
+
+
 #: Name -> what makes the file.
 CORPUS = {
     **{f"png {mode}": lambda mode=mode: saved(as_mode(mode), "PNG") for mode in ("1", "L", "P", "LA", "RGB", "RGBA")},
@@ -113,7 +123,8 @@ def test_the_pixels_are_those_of_an_independent_decoder(tmp_path, name):
     assert result.shape == wanted.shape and np.abs(result - wanted).max() <= 1
     assert (output.info["orientation"], output.info["colour"]) == (1, "srgb")
     assert output.info["frames"] == (2 if "animated" in name else 1)
-    assert ("alpha" in name or name.endswith(("A", "animated"))) == (output.info["channels"] == 4)
+    gray = name.endswith((" 1", " L", "gray", "white is zero"))
+    assert output.info["channels"] == (4 if "alpha" in name or name.endswith(("A", "animated")) else 1 if gray else 3)
 
 
 @pytest.mark.parametrize("into", ["jpeg", "png", "webp", "avif", "tiff", "bmp"])
@@ -140,8 +151,9 @@ def test_every_input_becomes_every_output_with_its_picture(tmp_path, into):
         saved(Image.new("RGB", (32, 32)), "ICO"),
         saved(Image.new("RGB", (9, 9)), "PPM"),
         saved(Image.new("F", (9, 9)), "TIFF"),
+        tiff_of_few_bits(),
     ],
-    ids=["BigTIFF", "JPEG 2000", "ICO", "PPM", "floating point"],
+    ids=["BigTIFF", "JPEG 2000", "ICO", "PPM", "floating point", "4 bits"],
 )
 def test_other_formats_are_refused_and_not_called_damaged_alone(tmp_path, data):
     with pytest.raises(InputFault, match=r"is not a JPEG|or of an unsupported variant"):

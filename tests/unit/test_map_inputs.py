@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from api.cli import main as cli
 from api.cli.batch import journal as map_journal
 from api.cli.batch.inputs import LEFT_OUT, explained, find_inputs
-from api.cli.batch.journal import FAILURES, NAME, Journal
+from api.cli.batch.journal import NAME, Journal
 from api.cli.batch.names import MAX_STEM_BYTES, allot
 from api.cli.batch.run import Job, Run, _Upload
 from api.cli.commands.map import plan
@@ -251,5 +251,18 @@ def test_stdout_takes_every_text_and_a_name_as_its_own_bytes(name: str) -> None:
         assert b"?" in written
 
 
-def test_failures_have_a_name_that_no_output_takes() -> None:
-    assert allot({"/in/failures.png": ""}, {}, [FAILURES])["/in/failures.png"] == "in-failures" and NAME.startswith(".")
+def test_failures_have_a_name_that_no_output_takes(tmp_path: Path) -> None:
+    """The first run, the second one, and one after a journal that gave the name away."""
+    assert NAME.startswith(".")
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "failures.png"
+    path.write_bytes(b"1")
+    (out := tmp_path / "out").mkdir()
+    found = find_inputs([path], out)
+    for stems in ({}, {}, {str(path): "failures"}):
+        journal = Journal(out)
+        journal.name(stems)
+        journal.close()
+        journal = Journal(out)
+        assert plan(found, journal, out, WORK)[0][str(path)][1] == "in-failures"
+        journal.close()

@@ -95,7 +95,7 @@ def test_pipes_and_devices_are_written_and_stay(tmp_path: Path, force: bool) -> 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     received: list[bytes] = []
-    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
     reader.start()
     check_output(pipe, force)
     with draft_of(pipe, force) as draft:

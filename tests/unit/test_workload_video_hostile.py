@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import av
 import pytest
 
 from mesh.kinds.table import validate
-from mesh.splitting.media import MediaFault, opened
+from mesh.splitting.media import MediaFault, _Reader, opened
 from node.executor.context import Context, InputFault, load
 from tests.videos import sound_only, video
 
@@ -69,6 +71,23 @@ def test_a_file_that_was_cut_off(refused, container, share):
     data = video(100, container=fmt, muxer=muxer)
     problem = refused(data[: int(len(data) * share)])
     assert "truncated" in problem or "damaged" in problem or "has no frame" in problem, problem
+
+
+def test_a_file_without_its_last_picture_is_truncated(refused):
+    """The length differs by less than is tolerated: the index in front says how many pictures there are."""
+    data = video(200, size=(64, 64), sound="", muxer={"movflags": "faststart"}, options={"bf": "0"})
+    with av.open(io.BytesIO(data)) as file:
+        last = max(packet.pos for packet in file.demux(video=0) if packet.size)
+    assert refused(data[:last]) == "is truncated: it ends after 7.96 s of 8.00 s"
+
+
+def test_an_impossible_place_in_a_file_is_a_fault_of_the_file(tmp_path):
+    """FFmpeg seeks from the end of a file without content, and where damaged numbers lead."""
+    (tmp_path / "empty").touch()
+    with _Reader((tmp_path / "empty").open("rb", buffering=0)) as file:
+        for place in ((-1, os.SEEK_END), (1 << 70, os.SEEK_SET)):
+            with pytest.raises(ValueError):
+                file.seek(*place)
 
 
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
