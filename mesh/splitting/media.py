@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 #: Comma-separated lists, as FFmpeg's whitelists take them.
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mpegvideo,yuv4mpegpipe,dv,"
+    "mxf"
 )
 VIDEO_CODECS = (
     "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
-    "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo"
+    "wmv3,vc1,theora,mjpeg,prores,dnxhd,ffv1,huffyuv,ffvhuff,utvideo,rawvideo,v210,v410,r210,dvvideo,qtrle,png,"
+    "jpeg2000,cfhd,magicyuv,cinepak,svq1,svq3,vp6,vp6f,h261"
 )
 AUDIO_CODECS = (
     "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,dca,truehd,opus,libopus,vorbis,libvorbis,flac,alac,wmav1,wmav2,"
     "pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f64le,pcm_u8,pcm_s8,pcm_alaw,pcm_mulaw,"
-    "adpcm_ms,adpcm_ima_wav"
+    "adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_swf,pcm_f32be,pcm_f64be,pcm_bluray,pcm_dvd,wmapro,wmalossless,mlp,amrnb,"
+    "amrwb,nellymoser,speex,mp1,mp1float,qdm2"
 )
 #: Formats without a stored duration: FFmpeg estimates it, so a file that ends earlier is not known to be truncated.
 GUESSED_LENGTH = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "obu", "yuv4mpegpipe"))

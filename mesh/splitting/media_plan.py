@@ -31,6 +31,9 @@ _TECHNICAL = frozenset((
     "encoder", "major_brand", "minor_version", "compatible_brands", "duration", "handler_name", "vendor_id",
     "timecode", "creation_time", "metadatacreator", "hasaudio", "hasvideo", "haskeyframes", "hasmetadata",
     "canseektoend", "datasize", "videosize", "audiosize", "lasttimestamp", "lastkeyframetimestamp",
+    "application_platform", "company_name", "file_package_umid", "generation_uid", "material_package_umid",
+    "modification_date", "operational_pattern_ul", "product_name", "product_uid", "product_version",
+    "product_version_num", "project_name", "toolkit_version_num", "uid",
     "lastkeyframelocation", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc",
 ))  # fmt: skip
 _PLACES = ("location", "gps", "latitude", "longitude")

@@ -42,6 +42,7 @@ USUAL: dict[str, tuple[dict[str, Any], int]] = {
     "raw I420 in AVI": (_clip("rawvideo", "avi"), 0),
     "ProRes in MOV": (_clip("prores_ks", "mov", "yuv422p10le"), 0),
     "HEVC in MP4, open groups": (_clip("libx265", "mp4", **X265), 0),
+    "10 bits uncompressed (v210) in MOV": (_clip("v210", "mov", "yuv422p10le"), 0),
     "MPEG-4 in MP4, B-frames": (_clip("mpeg4", "mp4", **Q3, bf="2"), 0),
     "VP8 in WebM, hidden pictures": (_clip("libvpx", "webm", **ALTREF), 0),
 }
@@ -59,6 +60,16 @@ REST: dict[str, tuple[dict[str, Any], int]] = {
         for pixels in formats
     },
     **{f"MPEG-4 in {name}": (_clip("mpeg4", name, **Q3, bf="2"), 0) for name in ("avi", "matroska", "mov")},
+    **{
+        f"{codec} in {container}": (_clip(codec, container, pixels), 0)
+        for codec, container, pixels in (
+            ("r210", "mov", "gbrp10le"), ("qtrle", "mov", "rgb24"), ("png", "mov", "rgb24"), ("svq1", "mov", "yuv410p"),
+            ("jpeg2000", "mov", "yuv420p"), ("cfhd", "mov", "yuv422p10le"), ("magicyuv", "avi", "yuv420p"),
+            ("cinepak", "mov", "rgb24"), ("mpeg2video", "mxf", "yuv420p"), ("v410", "mov", "yuv444p10le"),
+        )
+    },
+    "DV in AVI": ({**_clip("dvvideo", "avi"), "size": (720, 576)}, 0),
+    "DV in MOV": ({**_clip("dvvideo", "mov"), "size": (720, 576)}, 0),
     "ProRes in Matroska": (_clip("prores_ks", "matroska", "yuv422p10le"), 0),
     **{f"FFV1 in {container}": (_clip("ffv1", container), 0) for container in ("avi", "matroska")},
     **{f"M-JPEG in {name}": (_clip("mjpeg", name, "yuvj420p", bf="0"), 0) for name in ("avi", "matroska", "mov")},
@@ -85,7 +96,7 @@ REST: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def _source(making: dict[str, Any], missing: int) -> bytes:
-    return video(FRAMES, size=SIZE, sound="", **making)[missing * TS :]
+    return video(FRAMES, **{"size": SIZE, "sound": "", **making})[missing * TS :]
 
 
 def _decoded(source: bytes | Path) -> list[tuple[Fraction | None, np.ndarray]]:
