@@ -115,7 +115,7 @@ def _add_capacity(made: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a node until it is told to stop; the exit code: 0 in order, 2 could not start, 1 anything else."""
+    """Run a node until it is told to stop; the exit code: 0 when it stopped normally, 2 could not start, 1 else."""
     flags = vars(parser().parse_args(argv))
     if flags.pop("version"):
         from node.version import version_line

@@ -267,7 +267,7 @@ class Node:
             stopped.cancel()
 
     async def stop(self, drain_s: float | None = None) -> None:
-        """Leave in order. `drain_s`: how long running tasks may take to end; default: what `shutdown` says."""
+        """Leave the mesh. `drain_s`: how long running tasks may take to end; default: what `shutdown` says."""
         context = self.context
         if self.shutdown.refusal:
             await self._drain(0.0)
@@ -301,7 +301,7 @@ class Node:
             try:
                 await close()
             except QueztlError as error:
-                log.debug("could not close the %s in order: %s", what, error)
+                log.debug("could not close the %s: %s", what, error)
 
         self._opened.push_async_callback(close_logged)
 

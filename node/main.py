@@ -1,4 +1,4 @@
-"""From the command to the exit code: start a node, print its banner, serve until a signal, leave in order."""
+"""From the command to the exit code: start a node, print its banner, serve until a signal, leave the mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from node.probes.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
-#: A closed terminal ends a node in order, too: without a handler it would be a kill.
+#: A closed terminal stops a node like the other signals: without a handler it would kill the node.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What programs that rotate logs send. By default both end a process at once.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)

@@ -96,7 +96,7 @@ class WorkerNode:
             await node.start()
 
     async def stop(self, drain_s: float = 30.0) -> None:
-        """Let running tasks end, for `drain_s` seconds at most, then leave in order."""
+        """Let running tasks end, for `drain_s` seconds at most, then leave the mesh."""
         if self._node is not None:
             node, self._node = self._node, None
             await node.stop(drain_s)

@@ -113,7 +113,7 @@ def describe(hosted: HostedBus) -> list[str]:
 async def connected(hosted: HostedBus, addresses: tuple[str, ...]) -> AsyncGenerator[tuple[Bus, Bus]]:
     """(a connection to the system account of the bus, one to the mesh's own)
 
-    Starts the server for as long as this lasts where no node runs on the directory; it is stopped in order afterwards.
+    Starts the server for as long as this lasts where no node runs on the directory; it is stopped afterwards.
     `addresses`: of this machine, on which other servers are listened for. Raises: CannotStart, BusUnavailable.
     """
     from mesh.bus.client import Bus

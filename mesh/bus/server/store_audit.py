@@ -59,7 +59,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Index:
-    """The state of a stream as its server wrote it when it ended in order."""
+    """The state of a stream as its server wrote it when it ended normally."""
 
     messages: int
     size_bytes: int
