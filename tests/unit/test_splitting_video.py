@@ -131,7 +131,7 @@ def test_a_part_says_that_it_is_damaged(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"decoder": "wrapped_avframe"}, {"decoder": "png"}, {"decoder": "no such decoder"}, {"tag": "longer"},
+        {"decoder": "wrapped_avframe"}, {"decoder": "gif"}, {"decoder": "no such decoder"}, {"tag": "longer"},
         {"width": 60_000, "height": 60_000}, {"width": 0}, {"width": -1}, {"reorder": 17}, {"bits": 2**40},
         {"pixel_format": "nonsense"}, {"colour": (300, 1, 1, -1)},
     ],
