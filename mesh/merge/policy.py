@@ -57,31 +57,31 @@ class Verdict:
     reason: str = ""
 
 
-def judge(one: MeshSummary, other: MeshSummary) -> Verdict:
+def judge(mesh: MeshSummary, other: MeshSummary) -> Verdict:
     """The decision about two meshes that have detected each other; it does not depend on the order of the arguments."""
-    if one.name != other.name or one == other or (one.id == other.id and one.lease == other.lease):
+    if mesh.name != other.name or mesh == other or (mesh.id == other.id and mesh.lease == other.lease):
         return Verdict("nothing")
-    if one.key != other.key:
+    if mesh.key != other.key:
         return Verdict("nothing", reason="they have different keys")
-    merged = source(one, other)
-    if one.id == other.id:
+    merged = source(mesh, other)
+    if mesh.id == other.id:
         return Verdict("merge", merged.id, "they are the same mesh")
-    if one.key:
+    if mesh.key:
         return Verdict("merge", merged.id, "they share a key")
     if merged.is_disposable:
         return Verdict("merge", merged.id, f"{merged.id} is empty and was created a moment ago")
     return Verdict("alarm", merged.id, "both are in use, or were")
 
 
-def source(one: MeshSummary, other: MeshSummary) -> MeshSummary:
+def source(mesh: MeshSummary, other: MeshSummary) -> MeshSummary:
     """The mesh to merge into the other: a disposable one, else that with fewer nodes, the younger, the higher id."""
-    by_age = abs(one.age_s - other.age_s) >= AGE_TOLERANCE_S
+    by_age = abs(mesh.age_s - other.age_s) >= AGE_TOLERANCE_S
 
     def merge_order(summary: MeshSummary) -> tuple[Any, ...]:
         age_s = summary.age_s if by_age else 0.0
         return (summary.is_disposable, -summary.nodes, -age_s, summary.id, summary.lease, *astuple(summary))
 
-    return max(one, other, key=merge_order)
+    return max(mesh, other, key=merge_order)
 
 
 def alarm(mine: MeshSummary, other: MeshSummary, verdict: Verdict) -> str:
