@@ -166,7 +166,8 @@ class Memory:
         return TaskPage(tuple(tasks[:limit]), "q1" if len(tasks) > limit else "")
 
     async def dead_page(self, kind: str, limit: int, after: str) -> DeadPage:
-        return DeadPage((self.dead,), "")
+        self.dead_asked = kind, limit, after
+        return DeadPage((self.dead,), "" if after else "7")
 
     async def dead_show(self, task: str) -> DeadLetter:
         if task != "c1-9":

@@ -8,6 +8,7 @@ import pytest
 
 from mesh.errors import Conflict
 from mesh.messages import BlobRef, Raw, encode
+from mesh.tasks.dead_letters import DEFAULT_LIMIT
 from tests.integration.api_harness import Client, Memory, V, fields, submit
 
 DATA = bytes(range(256)) * 1000
@@ -92,7 +93,9 @@ async def test_tasks_come_in_pages_with_their_links(api: Client, memory: Memory)
     status, answer, _ = await api("GET", f"{V}/workloads/tasks")
     assert len(answer["tasks"]) == 3 and answer["next"] is None
     status, answer, _ = await api("GET", f"{V}/dead?limit=1&kind=echo")
-    assert status == 200 and len(answer["dead"]) == 1 and answer["next"] is None
+    assert status == 200 and len(answer["dead"]) == 1 and memory.dead_asked == ("echo", 1, "")
+    status, answer, _ = await api("GET", f"{V}/dead?after={answer['next']}")
+    assert answer["next"] is None and memory.dead_asked == ("", DEFAULT_LIMIT, "7")
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ async def test_the_client_lists_over_all_pages_and_finds_a_node_by_its_name(bus,
         assert [task.id async for task in mesh.tasks(node="nobody")] == []
 
 
-async def test_dead_letters_come_in_pages(bus: JetStream) -> None:
+async def test_dead_letters_come_in_pages(bus: JetStream, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(7):
         task = Task(id=f"c1-{n}", kind="echo" if n % 2 else "crypto_mining")
         await dead_letters.bury(bus, task, TaskEnd(id=task.id, kind=task.kind, state="failed"))
@@ -201,6 +201,9 @@ async def test_dead_letters_come_in_pages(bus: JetStream) -> None:
             break
     assert ids == [["c1-0", "c1-1", "c1-2"], ["c1-3", "c1-4", "c1-5"], ["c1-6"]]
     assert [letter.task.id for letter in await dead_letters.list_all(bus, "ECHO")] == ["c1-1", "c1-3", "c1-5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_letters, "MAX_LIMIT", 2)  # all of them are more than one page
+        assert [letter.task.id for letter in await dead_letters.list_all(bus)] == [f"c1-{n}" for n in range(7)]
     with pytest.raises(BadInput) as caught:
         await dead_letters.page(bus, "e.>", 0, "x")
     assert [fault.field for fault in caught.value.faults] == ["kind", "limit", "after"]
