@@ -17,12 +17,14 @@ import pytest
 
 from mesh.client import Mesh
 from mesh.lanes import pool_name
+from node.probes.descriptors import ENOUGH
 from tests.nodes import Cluster, NodeProcess, eventually, records
 
 V = "/api/v1.2"
 BUS_CONNECTIONS = 30
 #: Soft and hard limit, as an administrator or a container sets it.
 FEW_FILES = ("/bin/sh", "-c", 'ulimit -n 320; exec "$0" "$@"', sys.executable, "-m", "node")
+LOW_SOFT_LIMIT = ("/bin/sh", "-c", 'ulimit -Sn 256; exec "$0" "$@"', sys.executable, "-m", "node")
 
 
 @pytest.fixture
@@ -85,7 +87,11 @@ async def test_requirements_registrations_and_nodes_beyond_their_limit_are_refus
         for limit in ("lanes=5", "registered_nodes=5", "nodes=1", f"bus_connections={BUS_CONNECTIONS}")
         for argument in ("--limit", limit)
     ]
-    node = await cluster.node(*small).start()
+    node = cluster.node(*small)
+    node.command = LOW_SOFT_LIMIT
+    await node.start()
+    soft, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    assert soft == min(hard, ENOUGH) > 256, "it raises the limit that a shell gives it"
     mesh = await cluster.client()
 
     async def submit(**requires: Any) -> tuple[int, Any, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,6 +28,7 @@ from node.config import build
 from node.probes import usage
 from node.probes.usage import MachineUsage
 
+ROOT = Path(__file__).parents[2]
 LEVELS = [name for name, row in limits.TABLE.items() if row.is_level]
 
 
@@ -99,6 +103,19 @@ def test_figures_that_can_not_be_read_are_the_last_ones() -> None:
         os.close(getattr(machine, name))
         setattr(machine, name, 1 << 20)  # no descriptor of this process
     assert (machine.memory_used_bytes(), machine.cpu_percent()) == before
+
+
+def test_a_process_opens_as_many_files_as_its_hard_limit_allows_and_its_heartbeat_none() -> None:
+    """/proc/stat was opened for each heartbeat, which ended a node without a descriptor."""
+    script = (
+        "import resource; from node.probes.descriptors import raise_limit; from node.probes.usage import MachineUsage\n"
+        "limit, files = resource.setrlimit, resource.RLIMIT_NOFILE\n"
+        "limit(files, (64, 512)); print(raise_limit(), *resource.getrlimit(files))\n"
+        "machine = MachineUsage(); limit(files, (1, 512)); print(machine._cpu_times() is not None)\n"
+        "machine._memory_used_bytes = 0; print(machine.memory_used_bytes() > 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["512", "512", "512", "True", "True"]
 
 
 def test_cpu_time_is_read_from_the_first_line_without_that_of_guests() -> None:
