@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from mesh.niceness import lower, lower_session
+from mesh.niceness import lower
 
 
 async def start(
@@ -31,8 +31,7 @@ async def start(
             *command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, start_new_session=True
         )
         if niceness:
-            lower(process.pid, niceness)
-            await lower_session(process.pid, niceness, lambda: process.returncode is not None)
+            await lower(process.pid, niceness, lambda: process.returncode is not None)
         return process
 
     starting = asyncio.ensure_future(start_it())

@@ -18,18 +18,15 @@ AGAIN_S = 0.11
 _LINUX = sys.platform.startswith("linux")
 
 
-def lower(pid: int, niceness: int) -> None:
-    """Set the niceness of the process `pid`, 0 for this one; threads that it starts later inherit it."""
+async def lower(pid: int, niceness: int, ended: Callable[[], bool]) -> None:
+    """Set the niceness of the process `pid`, whose later threads inherit it, and of the session that it leads.
+
+    The session may take several attempts, which end when `ended` says so. Linux autogroup scheduling shares the CPU
+    between sessions first: a process that leads a session would get as much CPU time as its daemon, whatever its own
+    niceness.
+    """
     with suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, pid, niceness)
-
-
-async def lower_session(pid: int, niceness: int, ended: Callable[[], bool]) -> None:
-    """Set the niceness of the session that `pid` leads. It tries again until it is done, or `ended` says so.
-
-    Linux autogroup scheduling shares the CPU between sessions first: a process that leads a session would get as much
-    CPU time as its daemon, whatever its own niceness.
-    """
     if not _LINUX:
         return
     while not ended():

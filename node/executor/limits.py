@@ -1,4 +1,4 @@
-"""The limits of a worker process: environment, rights, files, niceness, memory, and its end when its daemon dies.
+"""The limits of a worker process: environment, rights, files, memory, and its end when its daemon dies.
 
 Memory is limited twice. The daemon watches the resident memory of a worker and of every process it started, and kills
 the worker when that grows by more than the job's `memory_mb`: this counts memory in real use, on every system. On Linux
@@ -17,12 +17,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mesh import niceness
 from node.executor import landlock
 
 MIB = 1024 * 1024
 #: Allowance on top of the job's own limit, for thread stacks and the caches of libraries.
 DATA_SLACK_BYTES = 512 * MIB
+#: Set by the daemon when the worker has started.
 NICENESS = 5
 OPEN_FILES = 4096
 #: The largest file that a worker may write: this share of the free disk, which the store of the bus may share, within
@@ -67,7 +67,6 @@ def confine(parent: int, folder: Path) -> None:
 
     `folder`: where the worker, those beside it and their results have their files.
     """
-    niceness.lower(0, NICENESS)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _hard_limit(resource.RLIMIT_NOFILE, OPEN_FILES)

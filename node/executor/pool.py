@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from mesh.errors import CannotStart
-from mesh.niceness import lower_session
+from mesh.niceness import lower
 from node.executor.dispatch import surplus
 from node.executor.limits import NICENESS
 from node.executor.process import Guard, OnFrames, Permissions, WorkerProcess
@@ -148,7 +148,7 @@ class WorkerPool:
         if self._closing:
             worker.retired = True
             worker.kill()
-        await lower_session(worker.pid, NICENESS, lambda: worker.lost)
+        await lower(worker.pid, NICENESS, lambda: worker.lost)
 
     def _start_failed(self, why: str) -> None:
         self.starting -= 1

@@ -26,7 +26,6 @@ from typing import Any, cast
 
 import msgspec
 
-from mesh import niceness
 from node.executor import limits, protocol
 from node.executor.dispatch import WorkerSlot
 from node.executor.jobs import Job
@@ -174,7 +173,6 @@ class WorkerProcess(asyncio.Protocol):
                 start_new_session=True,
             )
         self.pid = self.process.pid
-        niceness.lower(self.pid, limits.NICENESS)
 
     # --- jobs
 
