@@ -98,15 +98,13 @@ class Run:
 
     async def _worker(self, source: Iterator[tuple[str, tuple[str, str]]]) -> None:
         for path, (key, stem) in source:
-            failed = await self._process(path, key, stem)
-            if failed is not None:
-                self.report(failed)
+            self.report(await self._process(path, key, stem))
 
-    async def _process(self, path: str, key: str, stem: str) -> Outcome | None:
-        """Process one input. Reports it as soon as its output is recorded; returns the outcome of one that failed."""
+    async def _process(self, path: str, key: str, stem: str) -> Outcome:
+        """Process one input; one whose output is recorded counts also when the run is stopped."""
         from mesh.errors import QueztlError, StorageFull
 
-        uploaded, task = _Upload(), ""
+        uploaded, task, done = _Upload(), "", None
         try:
             task = await self._submit(path, uploaded)
             end = await self.mesh.wait(task)
@@ -114,11 +112,12 @@ class Run:
                 return Outcome(path, task, error=failure(end))
             output = await self._store(end, path, stem)
             self._record(path, key, output)
-            # Before the next await: a run that is stopped there counts every output that is recorded.
-            self.report(Outcome(path, task, output))
+            done = Outcome(path, task, output)
             await self._tidy(uploaded.blob, end)
-            return None
+            return done
         except asyncio.CancelledError:
+            if done is not None:
+                self.report(done)
             await self._cancel(task, uploaded.blob)
             raise
         except StorageFull as error:
