@@ -74,6 +74,10 @@ def check(info: Mapping[str, Any]) -> None:
     compared, least_db = info.get("compared"), info.get("least_db")
     if not compared or not isinstance(least_db, int | float):
         raise MediaFault("was not compared with the source by its node")
-    if not least_db >= video_pictures.FLOOR_DB:
-        number = info.get("least_frame", 0)
-        raise OtherPictures(f"has a frame {number + 1} that is not the one of the source (PSNR {least_db:.1f} dB)")
+    judge(info.get("least_frame", 0), least_db)
+
+
+def judge(number: int, found_db: float) -> None:
+    """Judge one compared frame; `number` from 0, `found_db`: its PSNR. Raises: OtherPictures."""
+    if not found_db >= video_pictures.FLOOR_DB:
+        raise OtherPictures(f"has a frame {number + 1} that is not the one of the source (PSNR {found_db:.1f} dB)")

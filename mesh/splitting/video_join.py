@@ -16,7 +16,6 @@ from mesh.splitting.media_carry import Carrier
 from mesh.splitting.media_plan import Target, plan
 from mesh.splitting.media_table import Outcome
 from mesh.splitting.recordings import Mending, is_recording
-from mesh.splitting.video_compare import OtherPictures
 from mesh.splitting.video_cut import CutPart, SourceVideo
 from mesh.splitting.video_plan import decode_times
 
@@ -70,8 +69,7 @@ def _compare(number: int, frame: Any, samples: Mapping[int, Any], video: SourceV
     if number not in samples:
         return
     source = video_pictures.turned(samples[number], video.facts.picture.turn)
-    if (found_db := video_pictures.psnr_db(video_pictures.small_copy(frame), source)) < video_pictures.FLOOR_DB:
-        raise OtherPictures(f"has a frame {number + 1} that is not the one of the source (PSNR {found_db:.1f} dB)")
+    video_compare.judge(number, video_pictures.psnr_db(video_pictures.small_copy(frame), source))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mesh.splitting import video_cut, video_join, video_part
 from mesh.splitting.media import MediaFault
 from mesh.splitting.media_formats import SOFTWARE
 from mesh.splitting.media_plan import Target
+from mesh.splitting.video_compare import OtherPictures
 from mesh.splitting.video_cut import CutPart
 from mesh.splitting.video_job import EncodeJob, EncodeProgress, delete, fetch, video_fault
 from mesh.splitting.video_plan import CannotCut
@@ -140,7 +141,7 @@ class PartsEncoding:
         await fetch(self._mesh, end, path)
         try:
             part = await asyncio.to_thread(video_join.check, path, self._video, cut, end.info)
-        except video_join.OtherPictures as fault:
+        except OtherPictures as fault:
             raise CannotCut(f"has a part {number + 1} whose encoding {fault}") from None
         except MediaFault as fault:
             reason = f"its part {number + 1} {fault}"

@@ -16,6 +16,7 @@ from mesh.splitting import video_join, video_part
 from mesh.splitting.media import MediaFault
 from mesh.splitting.media_plan import Target
 from mesh.splitting.video import checked
+from mesh.splitting.video_compare import OtherPictures
 from node.executor.context import InputFault
 from tests.video_parts import encoded_part, parts_of
 from tests.videos import psnr, read, video
@@ -109,10 +110,10 @@ def test_a_part_with_other_pictures_is_refused(tmp_path):
     film, cuts, parts = parts_of(video(50), tmp_path, decodes=True)
     other = {index: 255 - copy for index, copy in cuts[1].samples.items()}
     assert len(other) >= 8
-    with pytest.raises(video_join.OtherPictures, match=r"has a frame 1 that is not the one of the source \(PSNR"):
+    with pytest.raises(OtherPictures, match=r"has a frame 1 that is not the one of the source \(PSNR"):
         video_join.check(parts[1].path, film, replace(cuts[1], samples=other))
     wrong = dict(list(cuts[1].samples.items())[:-1]) | {max(other): other[max(other)]}
-    with pytest.raises(video_join.OtherPictures, match=f"has a frame {max(other) + 1} that"):
+    with pytest.raises(OtherPictures, match=f"has a frame {max(other) + 1} that"):
         video_join.check(parts[1].path, film, replace(cuts[1], samples=wrong))
 
 
