@@ -5,7 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mesh.kinds.table import validate
+from node.executor.context import Context, load
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -66,3 +71,13 @@ def answering(answer: Callable[[int], bytes | None], **more):
         yield server
     finally:
         server.close()
+
+
+def load_test_in(folder: Path) -> Callable[..., Any]:
+    """The workload web_server_load, as `call(payload, cores, listed)`; `listed`: the targets that it may contact."""
+
+    def call(payload: dict[str, Any], cores: int = 2, listed: Iterable[str] = (), **more: Any) -> Any:
+        context = Context(cores, folder, grants={"web_targets": tuple(listed)}, **more)
+        return load("web_server_load")(validate("web_server_load", payload), context)
+
+    return call

@@ -13,10 +13,9 @@ import psutil
 import pytest
 
 from mesh.kinds.table import validate
-from node.executor.context import Context, load
 from node.workloads import web_server_load
 from node.workloads.web import answers, processes
-from tests.web_servers import OK, answering
+from tests.web_servers import OK, answering, load_test_in
 
 ROOT = Path(__file__).resolve().parents[2]
 OK_SHA256 = hashlib.sha256(b"ok").hexdigest()
@@ -24,11 +23,7 @@ OK_SHA256 = hashlib.sha256(b"ok").hexdigest()
 
 @pytest.fixture
 def run(tmp_path):
-    def call(payload, cores=2, listed=(), **more):
-        context = Context(cores, tmp_path, grants={"web_targets": tuple(listed)}, **more)
-        return load("web_server_load")(validate("web_server_load", payload), context)
-
-    return call
+    return load_test_in(tmp_path)
 
 
 def helpers() -> list[psutil.Process]:

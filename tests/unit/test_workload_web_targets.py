@@ -8,17 +8,13 @@ import pytest
 
 from mesh.errors import BadInput
 from mesh.kinds.table import validate
-from node.executor.context import Context, InputFault, load
-from tests.web_servers import OK, answering
+from node.executor.context import InputFault
+from tests.web_servers import OK, answering, load_test_in
 
 
 @pytest.fixture
 def run(tmp_path):
-    def call(payload, cores=2, listed=(), **more):
-        context = Context(cores, tmp_path, grants={"web_targets": tuple(listed)}, **more)
-        return load("web_server_load")(validate("web_server_load", payload), context)
-
-    return call
+    return load_test_in(tmp_path)
 
 
 def test_a_target_that_is_not_listed_is_refused_and_nothing_is_sent(run):
